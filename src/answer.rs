@@ -1,0 +1,212 @@
+//! The heart: a manifest and a request's head make an answer.
+//!
+//! [`answer`] is pure: no I/O, no clock. It follows RFC 9110 section 13.2.1: what would be refused
+//! or redirected without conditions is so with them; conditions come next, in their order, and a
+//! range last.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, StatusCode, Version, header};
+
+use crate::manifest::Manifest;
+use crate::representation::{Representation, Resource};
+use crate::semantics::coding;
+use crate::semantics::precondition::{self, Verdict};
+use crate::semantics::range::{self, Selection};
+use crate::semantics::target::{Target, encode_path};
+
+/// What to say to a request.
+#[derive(Debug)]
+pub enum Answer<'m> {
+    /// 200: all of the selected representation.
+    Whole(Selected<'m>),
+    /// 206: the part or parts of it that a Range asks for.
+    Part(Selected<'m>, Selection),
+    /// 416: the Range asks for nothing that the selected representation has.
+    Unsatisfiable(Selected<'m>),
+    /// 304: the client has what it would be sent.
+    NotModified(Selected<'m>),
+    /// 412: the client's precondition does not hold.
+    PreconditionFailed(Selected<'m>),
+    /// 308 to this path-absolute reference.
+    Redirect(String),
+    /// 404, with the page that the site has for it.
+    NotFound(Option<&'m Arc<Resource>>),
+    /// 204 to OPTIONS: the methods, and nothing else.
+    Options,
+    /// The request can't be answered, whatever the site holds.
+    Refused(StatusCode, Cow<'static, str>),
+}
+
+/// The selected representation (RFC 9110 section 3.2) and its resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected<'m> {
+    /// The target resource.
+    pub resource: &'m Arc<Resource>,
+    /// Which of its representations, as [`Resource::representation`] counts them.
+    pub index: usize,
+}
+
+impl<'m> Selected<'m> {
+    /// The representation itself.
+    pub fn representation(&self) -> &'m Representation {
+        self.resource.representation(self.index)
+    }
+}
+
+/// Answers a request from one manifest.
+pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
+    match request.method {
+        Method::GET | Method::HEAD | Method::OPTIONS => {}
+        Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::PATCH
+        | Method::TRACE
+        | Method::CONNECT => {
+            return Answer::Refused(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".into());
+        }
+        _ => return Answer::Refused(StatusCode::NOT_IMPLEMENTED, "method not implemented".into()),
+    }
+    if let Err(reason) = check_host(request) {
+        return Answer::Refused(StatusCode::BAD_REQUEST, reason.into());
+    }
+    if request.method == Method::OPTIONS && request.uri.path() == "*" {
+        return Answer::Options;
+    }
+    let target = match Target::parse(&request.uri) {
+        Ok(target) => target,
+        Err(refusal) => return Answer::Refused(refusal.status(), refusal.to_string().into()),
+    };
+    if request.method == Method::OPTIONS {
+        return Answer::Options;
+    }
+    match locate(manifest, &target) {
+        Located::Resource(resource) => select(resource, request),
+        Located::At(path) => Answer::Redirect(reference(&path, target.query())),
+        Located::Nowhere => Answer::NotFound(error_page(manifest, target.path())),
+    }
+}
+
+/// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, none or one before it. HTTP/2 has an
+/// authority instead.
+fn check_host(request: &Parts) -> Result<(), &'static str> {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let first = hosts.next();
+    if hosts.next().is_some() {
+        return Err("more than one Host");
+    }
+    match first {
+        None if request.version == Version::HTTP_11 => Err("no Host"),
+        Some(host) if !is_host(host.as_bytes()) => Err("invalid Host"),
+        _ => Ok(()),
+    }
+}
+
+/// `Host = uri-host [ ":" port ]`; empty is allowed. Only what no host can contain is refused:
+/// the value is compared with nothing and goes into no Location.
+fn is_host(value: &[u8]) -> bool {
+    let is_foreign = |byte: &u8| !byte.is_ascii_graphic() || b"/\\?#@<>\"{}|^`,".contains(byte);
+    !value.iter().any(is_foreign)
+}
+
+enum Located<'m> {
+    Resource(&'m Arc<Resource>),
+    /// The same resource has another, canonical path.
+    At(Vec<u8>),
+    Nowhere,
+}
+
+fn locate<'m>(manifest: &'m Manifest, target: &Target<'_>) -> Located<'m> {
+    // Empty segments name nothing; where the path without them does, that is the place.
+    let path = match target.collapsed() {
+        Some(path) => Cow::Owned(path),
+        None => Cow::Borrowed(target.path()),
+    };
+    let found = locate_path(manifest, &path);
+    match (&path, found) {
+        (Cow::Owned(path), Located::Resource(_)) => Located::At(path.clone()),
+        (_, found) => found,
+    }
+}
+
+fn locate_path<'m>(manifest: &'m Manifest, path: &[u8]) -> Located<'m> {
+    let is_directory = path.is_empty() || path.ends_with(b"/");
+    if is_directory {
+        return match manifest.locate(&[path, b"index.html"].concat()) {
+            Some(resource) => Located::Resource(resource),
+            None => Located::Nowhere,
+        };
+    }
+    if let Some(resource) = manifest.locate(path) {
+        return Located::Resource(resource);
+    }
+    if manifest.locate(&[path, b"/index.html"].concat()).is_some() {
+        return Located::At([path, b"/"].concat());
+    }
+    match manifest.locate(&[path, b".html"].concat()) {
+        Some(resource) => Located::Resource(resource),
+        None => Located::Nowhere,
+    }
+}
+
+/// Path-absolute, so that it stays on whatever host the client meant; never made from Host.
+fn reference(path: &[u8], query: Option<&str>) -> String {
+    let path = encode_path(path);
+    match query {
+        Some(query) => format!("/{path}?{query}"),
+        None => format!("/{path}"),
+    }
+}
+
+/// The nearest `404.html`, from the directory of `path` upwards.
+fn error_page<'m>(manifest: &'m Manifest, path: &[u8]) -> Option<&'m Arc<Resource>> {
+    let mut directory = path;
+    loop {
+        let end = directory.iter().rposition(|byte| *byte == b'/');
+        let (base, rest) = match end {
+            Some(end) => (&directory[..=end], Some(&directory[..end])),
+            None => (&[][..], None),
+        };
+        if let Some(page) = manifest.locate(&[base, b"404.html"].concat()) {
+            return Some(page);
+        }
+        directory = rest?;
+    }
+}
+
+fn select<'m>(resource: &'m Arc<Resource>, request: &Parts) -> Answer<'m> {
+    let index = if resource.is_negotiable() {
+        let mut available = [(coding::Coding::Identity, 0); 4];
+        let mut count = 0;
+        for (slot, representation) in available.iter_mut().zip(resource.representations()) {
+            *slot = (representation.coding, representation.length);
+            count += 1;
+        }
+        coding::prefer(&request.headers, &available[..count])
+    } else {
+        0
+    };
+    let selected = Selected { resource, index };
+    let representation = selected.representation();
+    let current = resource.validators(representation);
+    match precondition::evaluate(&request.method, &request.headers, Some(current)) {
+        Verdict::NotModified => return Answer::NotModified(selected),
+        Verdict::Failed => return Answer::PreconditionFailed(selected),
+        Verdict::Perform => {}
+    }
+    if request.method != Method::GET {
+        return Answer::Whole(selected);
+    }
+    match range::select(
+        &request.headers,
+        &representation.etag,
+        representation.length,
+    ) {
+        Selection::Whole => Answer::Whole(selected),
+        Selection::Unsatisfiable => Answer::Unsatisfiable(selected),
+        part @ (Selection::One(_) | Selection::Many(_)) => Answer::Part(selected, part),
+    }
+}

@@ -1,0 +1,342 @@
+//! Content on the wire.
+//!
+//! A byte leaves only from private memory whose BLAKE3 was computed from that same memory
+//! (promise P2). A small body is such memory already. Of a file, one piece after another is read
+//! into a private buffer and proven against the hash that the scan computed; a piece that fails
+//! ends the body before its announced length, so that no client takes it for complete.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use crate::disk;
+use crate::memory::{Buffer, Memory};
+use crate::representation::{Data, GROUP, Representation, Source, WHOLE, group_hash};
+
+/// Why content can't be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The file is not what the scan saw.
+    #[error("{} is not what was scanned: its bytes from {offset} on are others", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// First byte of the piece that failed.
+        offset: u64,
+    },
+    /// The file can't be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        source: std::io::Error,
+    },
+}
+
+/// What a response carries. `G` is dropped with the body, when the response is over.
+#[derive(Debug)]
+pub struct Body<G> {
+    content: Content,
+    remaining: u64,
+    _guard: G,
+}
+
+#[derive(Debug)]
+enum Content {
+    Memory(Bytes),
+    Segments(Segments),
+}
+
+impl<G> Body<G> {
+    /// Bytes that are in memory, none included.
+    pub fn memory(bytes: Bytes, guard: G) -> Self {
+        Self {
+            remaining: bytes.len() as u64,
+            content: Content::Memory(bytes),
+            _guard: guard,
+        }
+    }
+
+    /// Content in several segments, part of which may be in files.
+    pub fn segments(segments: Segments, guard: G) -> Self {
+        let remaining = segments.length();
+        Self {
+            content: Content::Segments(segments),
+            remaining,
+            _guard: guard,
+        }
+    }
+}
+
+impl<G: Unpin> http_body::Body for Body<G> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if this.remaining == 0 {
+            return Poll::Ready(None);
+        }
+        let next = match &mut this.content {
+            Content::Memory(bytes) => Some(Ok(std::mem::take(bytes))),
+            Content::Segments(segments) => ready!(segments.poll_next(cx)),
+        };
+        Poll::Ready(next.map(|bytes| {
+            let bytes = bytes?;
+            this.remaining = this.remaining.saturating_sub(bytes.len() as u64);
+            Ok(Frame::data(bytes))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}
+
+/// A sequence of slices of memory and of files.
+#[derive(Debug, Default)]
+pub struct Segments {
+    queue: VecDeque<Segment>,
+    reading: Option<Reading>,
+}
+
+#[derive(Debug)]
+enum Segment {
+    Memory(Bytes),
+    File(Pieces),
+}
+
+impl Segments {
+    /// Appends bytes.
+    pub fn push_bytes(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.queue.push_back(Segment::Memory(bytes));
+        }
+    }
+
+    /// Appends `length` bytes of a representation from `offset` on; both lie inside of it.
+    pub fn push_data(
+        &mut self,
+        representation: &Representation,
+        offset: u64,
+        length: u64,
+        memory: &Arc<Memory>,
+    ) {
+        match &representation.data {
+            Data::Memory(bytes) => {
+                self.push_bytes(bytes.slice(offset as usize..(offset + length) as usize));
+            }
+            Data::File(source) if length > 0 => self.queue.push_back(Segment::File(Pieces {
+                source: Arc::clone(source),
+                file: None,
+                memory: Arc::clone(memory),
+                hash: *representation.etag.hash(),
+                whole: representation.length,
+                position: offset,
+                end: offset + length,
+            })),
+            Data::File(_) => {}
+        }
+    }
+
+    /// Bytes still to come.
+    fn length(&self) -> u64 {
+        let length = |segment: &Segment| match segment {
+            Segment::Memory(bytes) => bytes.len() as u64,
+            Segment::File(pieces) => pieces.end - pieces.position,
+        };
+        self.queue.iter().map(length).sum()
+    }
+
+    /// Proves the first piece of each file among the segments, so that a file which changed is
+    /// found before the header section goes out. Up to [`WHOLE`], that is all of it.
+    ///
+    /// # Errors
+    /// When a piece cannot be read or is not what was scanned.
+    pub async fn prove(&mut self) -> Result<(), BodyError> {
+        let mut proven = VecDeque::with_capacity(self.queue.len() + 1);
+        let mut is_first = true;
+        while let Some(segment) = self.queue.pop_front() {
+            match segment {
+                Segment::File(mut pieces) if is_first || pieces.whole <= WHOLE => {
+                    is_first = false;
+                    proven.push_back(Segment::Memory(pieces.next().await?));
+                    if pieces.position < pieces.end {
+                        proven.push_back(Segment::File(pieces));
+                    }
+                }
+                other => proven.push_back(other),
+            }
+        }
+        self.queue = proven;
+        Ok(())
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            if let Some(reading) = &mut self.reading {
+                let (pieces, result) = ready!(reading.0.as_mut().poll(cx));
+                self.reading = None;
+                if result.is_ok() && pieces.position < pieces.end {
+                    self.queue.push_front(Segment::File(pieces));
+                }
+                return Poll::Ready(Some(result));
+            }
+            match self.queue.pop_front() {
+                None => return Poll::Ready(None),
+                Some(Segment::Memory(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                Some(Segment::File(mut pieces)) => {
+                    self.reading = Some(Reading(Box::pin(async move {
+                        let result = pieces.next().await;
+                        (pieces, result)
+                    })));
+                }
+            }
+        }
+    }
+}
+
+/// A piece on its way from the disk.
+struct Reading(Pin<Box<dyn Future<Output = (Pieces, Result<Bytes, BodyError>)> + Send>>);
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reading")
+    }
+}
+
+/// A stretch of a file, read piece by piece: a group, or the whole where that is short.
+#[derive(Debug)]
+struct Pieces {
+    source: Arc<Source>,
+    /// Opened when the first piece has to be read, and kept: a file that is renamed over or
+    /// deleted meanwhile still finishes.
+    file: Option<Arc<File>>,
+    memory: Arc<Memory>,
+    hash: [u8; 32],
+    /// Length of the whole representation.
+    whole: u64,
+    position: u64,
+    end: u64,
+}
+
+/// Where a piece lies, and what proves it.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    index: u32,
+    offset: u64,
+    length: usize,
+}
+
+impl Pieces {
+    /// The next slice of proven bytes, at most one piece.
+    async fn next(&mut self) -> Result<Bytes, BodyError> {
+        let piece = self.piece();
+        let key = (self.hash, piece.index);
+        let proven = match self.memory.recall(&key) {
+            Some(proven) => proven,
+            None => {
+                let proven = self.read(piece).await?;
+                self.memory.remember(key, proven.clone());
+                proven
+            }
+        };
+        let from = (self.position - piece.offset) as usize;
+        let to = piece.length.min((self.end - piece.offset) as usize);
+        self.position = piece.offset + to as u64;
+        Ok(proven.slice(from..to))
+    }
+
+    fn piece(&self) -> Piece {
+        if self.whole <= WHOLE {
+            return Piece {
+                index: 0,
+                offset: 0,
+                length: self.whole as usize,
+            };
+        }
+        let index = self.position / GROUP;
+        let offset = index * GROUP;
+        // A scan that found more than 2^32 groups (1 PiB) would have run out of memory.
+        Piece {
+            index: index as u32,
+            offset,
+            length: GROUP.min(self.whole - offset) as usize,
+        }
+    }
+
+    /// Reads a piece and proves it: on this thread when the page cache has it, else on one that
+    /// may block.
+    async fn read(&mut self, piece: Piece) -> Result<Bytes, BodyError> {
+        let mut buffer = self.memory.buffer(piece.length).await;
+        if let Some(file) = &self.file
+            && disk::read_cached(file, buffer.as_mut(), piece.offset)
+        {
+            return self.prove(piece, buffer);
+        }
+        let (source, file) = (Arc::clone(&self.source), self.file.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let file = match file {
+                Some(file) => file,
+                None => Arc::new(source.root.open_file(&source.path)?.file),
+            };
+            disk::read_exact_at(&file, buffer.as_mut(), piece.offset)?;
+            Ok::<_, std::io::Error>((file, buffer))
+        });
+        let (file, buffer) = match reading.await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(self.changed(piece));
+            }
+            Ok(Err(source)) => {
+                return Err(BodyError::Read {
+                    path: self.source.location(),
+                    source,
+                });
+            }
+            Err(stopped) => {
+                let source = std::io::Error::other(stopped);
+                return Err(BodyError::Read {
+                    path: self.source.location(),
+                    source,
+                });
+            }
+        };
+        self.file = Some(file);
+        self.prove(piece, buffer)
+    }
+
+    fn prove(&self, piece: Piece, buffer: Buffer) -> Result<Bytes, BodyError> {
+        let bytes = buffer.as_ref();
+        let is_proven = match self.source.groups.get(piece.index as usize) {
+            Some(group) => group_hash(bytes, piece.offset) == *group,
+            None => piece.length as u64 == self.whole && blake3::hash(bytes) == self.hash,
+        };
+        if is_proven {
+            Ok(buffer.freeze())
+        } else {
+            Err(self.changed(piece))
+        }
+    }
+
+    fn changed(&self, piece: Piece) -> BodyError {
+        BodyError::Changed {
+            path: self.source.location(),
+            offset: piece.offset,
+        }
+    }
+}

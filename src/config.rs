@@ -1,0 +1,350 @@
+//! Flags as typed, and the configuration they mean.
+//!
+//! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
+//! into a type that cannot be wrong. Flag before environment before default.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::disk;
+use crate::manifest::Settings;
+use crate::memory;
+
+/// A static file server with precomputed, content-based strong ETags
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Messages as text for people or as JSON for machines
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORM",
+        env = "ETAGD_LOG_FORMAT",
+        global = true,
+        hide_env = true
+    )]
+    pub log_format: LogFormat,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a directory
+    Serve(Serve),
+    /// Print the manifest: path, tag, size and type of everything that would be served
+    Manifest(Manifest),
+}
+
+/// `etagd serve`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every flag is also read from the environment: --max-connections from \
+                        ETAGD_MAX_CONNECTIONS, and so on."
+)]
+pub struct Serve {
+    /// Which site, and how its files are looked at.
+    #[command(flatten)]
+    pub site: SiteFlags,
+    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080",
+        env = "ETAGD_LISTEN",
+        hide_env = true,
+        value_delimiter = ','
+    )]
+    pub listen: Vec<Listen>,
+    /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
+    #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
+    pub memory: Option<ByteSize>,
+    /// Threads that answer requests [default: one for each core]
+    #[arg(long, value_name = "N", env = "ETAGD_WORKERS", hide_env = true, value_parser = at_least_one)]
+    pub workers: Option<usize>,
+    /// What clients may use up.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+/// What decides which files a site has and what its answers say.
+#[derive(Debug, Args)]
+pub struct SiteFlags {
+    /// The site's directory
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub directory: PathBuf,
+    /// Which symbolic links to follow
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "WHICH",
+        env = "ETAGD_SYMLINKS",
+        hide_env = true
+    )]
+    pub symlinks: Symlinks,
+    /// Where Last-Modified comes from
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FROM",
+        env = "ETAGD_LAST_MODIFIED",
+        hide_env = true
+    )]
+    pub last_modified: LastModified,
+}
+
+impl SiteFlags {
+    /// What of this changes answers.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            last_modified: self.last_modified == LastModified::Mtime,
+        }
+    }
+}
+
+/// `etagd manifest`.
+#[derive(Debug, Args)]
+pub struct Manifest {
+    /// Which site, and how its files are looked at.
+    #[command(flatten)]
+    pub site: SiteFlags,
+    /// Form of the output
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORM",
+        env = "ETAGD_FORMAT",
+        hide_env = true
+    )]
+    pub format: ManifestFormat,
+    /// Print the site digest alone
+    #[arg(long, conflicts_with = "format")]
+    pub digest: bool,
+}
+
+/// Limits on what clients may use up (promise P10).
+#[derive(Clone, Debug, Args)]
+pub struct Limits {
+    /// Time to finish requests in flight after SIGTERM or SIGINT
+    #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = humantime::parse_duration)]
+    pub grace: Duration,
+    /// Connections at once; more are answered 503
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10_000,
+        env = "ETAGD_MAX_CONNECTIONS",
+        hide_env = true,
+        value_parser = at_least_one
+    )]
+    pub max_connections: usize,
+    /// Time for a request's header section to arrive
+    #[arg(long, value_name = "TIME", default_value = "10s", env = "ETAGD_HEADER_TIMEOUT", hide_env = true, value_parser = humantime::parse_duration)]
+    pub header_timeout: Duration,
+    /// Time a connection may be open between requests
+    #[arg(long, value_name = "TIME", default_value = "75s", env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = humantime::parse_duration)]
+    pub idle_timeout: Duration,
+    /// Time a client may take no byte of a response
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = humantime::parse_duration)]
+    pub write_timeout: Duration,
+    /// Most bytes of a request's header section, 8KiB at least
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "16KiB",
+        env = "ETAGD_MAX_HEADER_SIZE",
+        hide_env = true,
+        value_parser = header_size
+    )]
+    pub max_header_size: ByteSize,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("a whole number is expected".to_owned()),
+    }
+}
+
+fn header_size(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    if (8 << 10..=1 << 20).contains(&size.as_u64()) {
+        Ok(size)
+    } else {
+        Err("from 8KiB to 1MiB is accepted".to_owned())
+    }
+}
+
+/// Where to listen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Listen {
+    /// The addresses that a host name stands for.
+    Tcp(Vec<SocketAddr>),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            if path.is_empty() {
+                return Err("a path is expected after unix:".to_owned());
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        if let Some(port) = text.strip_prefix(':') {
+            let port = port
+                .parse()
+                .map_err(|_| format!("{port:?} is no port (0 to 65535)"))?;
+            return Ok(Self::Tcp(vec![
+                (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
+            ]));
+        }
+        let expected = "expected HOST:PORT, :PORT or unix:PATH";
+        match text.to_socket_addrs() {
+            Ok(addresses) => {
+                let addresses: Vec<_> = addresses.collect();
+                if addresses.is_empty() {
+                    Err(expected.to_owned())
+                } else {
+                    Ok(Self::Tcp(addresses))
+                }
+            }
+            Err(error) => Err(format!("{expected} ({error})")),
+        }
+    }
+}
+
+/// Which symbolic links are followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Symlinks {
+    /// Those whose target is inside the site
+    #[default]
+    Inside,
+    /// All
+    All,
+    /// None: links are left out
+    None,
+}
+
+/// Where `Last-Modified` comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum LastModified {
+    /// The file's modification time
+    #[default]
+    Mtime,
+    /// Nowhere: the field is not sent, dates match nothing
+    Off,
+}
+
+/// Form of `etagd manifest`'s output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum ManifestFormat {
+    /// Tab-separated lines
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// Form of messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// Lines of text
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// `etagd serve`'s flags as meant.
+#[derive(Debug)]
+pub struct Config {
+    /// The site's directory.
+    pub directory: PathBuf,
+    /// Which links the scan follows.
+    pub symlinks: Symlinks,
+    /// What changes answers.
+    pub settings: Settings,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// Budget for content, in bytes.
+    pub memory: u64,
+    /// Number of threads that answer requests.
+    pub workers: usize,
+    /// What clients may use up.
+    pub limits: Limits,
+}
+
+impl From<Serve> for Config {
+    fn from(flags: Serve) -> Self {
+        let settings = flags.site.settings();
+        let SiteFlags {
+            directory,
+            symlinks,
+            ..
+        } = flags.site;
+        let memory = flags
+            .memory
+            .map_or_else(|| disk::memory_size() / 4, |size| size.as_u64());
+        Self {
+            directory,
+            symlinks,
+            settings,
+            listen: flags.listen,
+            memory: memory.max(memory::SMALLEST),
+            workers: flags.workers.unwrap_or_else(cores),
+            limits: flags.limits,
+        }
+    }
+}
+
+/// The cores this process may run on; 1 where the system does not say.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_addresses() {
+        let tcp = |text: &str| Ok(Listen::Tcp(vec![text.parse().expect("an address")]));
+        assert_eq!("127.0.0.1:0".parse(), tcp("127.0.0.1:0"));
+        assert_eq!("[::1]:8080".parse(), tcp("[::1]:8080"));
+        assert_eq!(":80".parse(), tcp("[::]:80"));
+        assert_eq!("unix:/run/x".parse(), Ok(Listen::Unix("/run/x".into())));
+        for bad in [
+            "",
+            "unix:",
+            ":",
+            ":99999",
+            "127.0.0.1",
+            "127.0.0.1:x",
+            "8080",
+        ] {
+            assert!(bad.parse::<Listen>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,221 @@
+//! The file system as etagd needs it: a root that cannot be left, stamps, and reads that say when
+//! they would block.
+//!
+//! Every call that only Linux has stands here, with a fallback for other systems. Nothing here
+//! maps a file or hands a descriptor to the socket: a byte is served only from private memory.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+
+/// What tells one state of a file from another without reading it.
+///
+/// Equal stamps do not prove equal bytes (a store to a mapped page leaves no stamp); different
+/// ones, in either direction, are the reason to read again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stamp {
+    /// Inode number.
+    pub inode: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Modification time in nanoseconds since the epoch, saturating.
+    pub mtime_ns: i64,
+    /// Change time in nanoseconds since the epoch, saturating; no program can set it at will.
+    pub ctime_ns: i64,
+}
+
+impl Stamp {
+    /// Modification time in whole seconds since the epoch, rounded down.
+    pub fn modified(&self) -> i64 {
+        self.mtime_ns.div_euclid(1_000_000_000)
+    }
+}
+
+impl From<&Stat> for Stamp {
+    #[allow(
+        clippy::useless_conversion,
+        clippy::unnecessary_cast,
+        reason = "the widths differ between systems"
+    )]
+    fn from(stat: &Stat) -> Self {
+        Self {
+            inode: stat.st_ino as u64,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            ctime_ns: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        }
+    }
+}
+
+fn nanoseconds(seconds: i64, fraction: i64) -> i64 {
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(fraction)
+}
+
+/// A regular file, open for reading, with what `fstat` said of it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file.
+    pub file: File,
+    /// Its state when it was opened.
+    pub stamp: Stamp,
+    /// Whether other names or links may lead to the same bytes.
+    pub shared: bool,
+    /// Device number: with the inode it names the file on this machine.
+    pub device: u64,
+}
+
+/// The site directory, held open, with its real path.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    directory: OwnedFd,
+    confined: AtomicBool,
+}
+
+impl Root {
+    /// Opens `directory` and resolves the links that lead to it.
+    ///
+    /// # Errors
+    /// When it does not exist, is not a directory, or may not be read.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let path = directory.canonicalize()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(rustix::fs::CWD, &path, flags, Mode::empty())?;
+        Ok(Self {
+            path,
+            directory,
+            confined: AtomicBool::new(cfg!(target_os = "linux")),
+        })
+    }
+
+    /// The real path of the root.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a regular file for reading. `path` is free of links: relative to the root, or
+    /// absolute where a link was allowed to leave the root.
+    ///
+    /// Never waits for a writer of a FIFO, never opens a device, and for a relative path never
+    /// leaves the root, whatever happened to the tree since the path was resolved.
+    ///
+    /// # Errors
+    /// As `open(2)`; anything but a regular file is [`io::ErrorKind::InvalidInput`].
+    pub fn open_file(&self, path: &Path) -> io::Result<Opened> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        let file = File::from(self.open_at(path, flags)?);
+        let stat = fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
+        }
+        #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
+        Ok(Opened {
+            stamp: Stamp::from(&stat),
+            shared: stat.st_nlink as u64 > 1,
+            device: stat.st_dev as u64,
+            file,
+        })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        use rustix::fs::ResolveFlags;
+        use rustix::io::Errno;
+        if path.is_relative() && self.confined.load(Ordering::Relaxed) {
+            let resolve =
+                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            match rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve) {
+                // Old kernels do not know the call; some containers forbid it.
+                Err(Errno::NOSYS | Errno::PERM) => self.confined.store(false, Ordering::Relaxed),
+                // A rename in the tree raced with the walk; the kernel asks to try again.
+                Err(Errno::AGAIN) => {}
+                other => return Ok(other?),
+            }
+        }
+        Ok(openat(&self.directory, path, flags, Mode::empty())?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let _ = self.confined.load(Ordering::Relaxed);
+        Ok(openat(&self.directory, path, flags, Mode::empty())?)
+    }
+}
+
+/// The state of an open file now.
+///
+/// # Errors
+/// As `fstat(2)`.
+pub fn stamp(file: &File) -> io::Result<Stamp> {
+    Ok(Stamp::from(&fstat(file)?))
+}
+
+/// Reads exactly `buffer.len()` bytes at `offset`, blocking.
+///
+/// # Errors
+/// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
+pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+/// Fills `buffer` from `offset` if the page cache has every byte of it; `false` where the read
+/// would block, is short, or the file system cannot tell. Then read again where blocking is
+/// allowed, which also finds the reason.
+#[cfg(target_os = "linux")]
+pub fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> bool {
+    let wanted = buffer.len();
+    let mut slices = [io::IoSliceMut::new(buffer)];
+    let flags = rustix::io::ReadWriteFlags::NOWAIT;
+    rustix::io::preadv2(file.as_fd(), &mut slices, offset, flags).is_ok_and(|read| read == wanted)
+}
+
+/// Other systems cannot ask: every read may block.
+#[cfg(not(target_os = "linux"))]
+pub fn read_cached(_: &File, _: &mut [u8], _: u64) -> bool {
+    false
+}
+
+/// The memory this process may use, in bytes: the machine's, or the control group's limit where
+/// that is smaller. 1 GiB where neither can be read.
+pub fn memory_size() -> u64 {
+    let machine = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("MemTotal:"))?;
+            line.trim()
+                .strip_suffix("kB")?
+                .trim()
+                .parse::<u64>()
+                .ok()?
+                .checked_mul(1024)
+        });
+    let group = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .iter()
+    .filter_map(|file| {
+        std::fs::read_to_string(file)
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    })
+    .min();
+    match (machine, group) {
+        (Some(machine), Some(group)) => machine.min(group),
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => 1 << 30,
+    }
+}

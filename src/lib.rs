@@ -1,0 +1,53 @@
+//! etagd serves a site directory over HTTP. At start it hashes every file into a *manifest* of
+//! strong, content-based entity tags; every conditional request is answered from it.
+//!
+//! # The house, in reading order
+//!
+//! A module imports only from floors below its own; a test keeps it so.
+//!
+//! | Floor | Module | Subject |
+//! |---|---|---|
+//! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
+//! | 6 | [`service`] | one request in, one response out |
+//! | 7 | [`server`] | listeners, workers, limits, drain |
+//! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
+//! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
+//! | 3 | [`body`] | content on the wire, proven piece by piece |
+//! | 3 | [`scan`] | disk -> representations |
+//! | 4 | [`site`] | the one shared, changing thing: the published manifest |
+//! | 0 | [`semantics`] | RFC 9110 as pure functions |
+//! | 1 | [`memory`] | the one budget for content |
+//! | 0 | [`disk`] | a root that can't be left, stamps, reads |
+//! | 1 | [`config`] | flags as typed -> configuration as meant |
+//! | 1 | [`log`] | messages for the operator |
+//! | 8 | [`cli`] | what each subcommand does |
+//!
+//! # Two paths
+//!
+//! **Start.** Flags -> [`config::Config`] -> bind the listeners (fail before slow work) -> scan
+//! the root against nothing -> publish the manifest in a [`site::Site`] -> listen and accept.
+//!
+//! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
+//! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
+//! representation -> preconditions (412, 304) -> range (206, 416) -> [`service`] picks the
+//! prepared fields and attaches the body. A body's byte leaves only from private memory whose
+//! BLAKE3 was computed from that same memory; one that can't is cut short, never completed.
+
+pub mod answer;
+pub mod service;
+
+pub mod server;
+
+pub mod body;
+pub mod manifest;
+pub mod representation;
+pub mod scan;
+pub mod site;
+
+pub mod config;
+pub mod disk;
+pub mod log;
+pub mod memory;
+pub mod semantics;
+
+pub mod cli;

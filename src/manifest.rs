@@ -1,0 +1,335 @@
+//! One published, immutable state of the site: which path names which resource, and the digest
+//! of it all.
+//!
+//! The entries lie in 4,096 buckets by the BLAKE3 of their path. A bucket is both a shard of the
+//! look-up table and a leaf of the Merkle tree whose root is the site digest, so a publication
+//! copies and hashes only the buckets it touches. What is hashed is written at
+//! [`Manifest::digest`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::representation::{Representation, Resource};
+use crate::semantics::target::encode_path;
+
+/// Version of what the site digest covers and how.
+const FORMAT: u32 = 1;
+const BUCKETS: usize = 4096;
+
+/// What a whole site is: equal digests mean equal answers on every replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SiteDigest {
+    hash: blake3::Hash,
+    complete: bool,
+}
+
+impl SiteDigest {
+    /// Whether every file of the site is in it: none unreadable, none still changing.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+}
+
+impl fmt::Display for SiteDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.complete { "" } else { "-incomplete" };
+        write!(f, "{}{mark}", self.hash)
+    }
+}
+
+/// What the operator chose that changes answers. Part of the site digest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Whether resources have a modification date.
+    pub last_modified: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            last_modified: true,
+        }
+    }
+}
+
+/// The difference between two states of a site.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// New resources, and those that replace what their path named before.
+    pub changed: Vec<Arc<Resource>>,
+    /// Paths that name nothing any more.
+    pub removed: Vec<Box<[u8]>>,
+    /// Paths that could not be read, with the reason.
+    pub unreadable: BTreeMap<Box<[u8]>, String>,
+}
+
+/// One state of the site. Never changed once it is published.
+#[derive(Debug)]
+pub struct Manifest {
+    settings: Settings,
+    buckets: Box<[Arc<Bucket>]>,
+    unreadable: BTreeMap<Box<[u8]>, String>,
+    digest: SiteDigest,
+    resources: usize,
+    bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Bucket {
+    table: HashTable<Arc<Resource>>,
+    hash: [u8; 32],
+}
+
+/// A path's place: which bucket, and the hash within its table.
+struct Place {
+    bucket: usize,
+    hash: u64,
+}
+
+impl Place {
+    fn of(path: &[u8]) -> Self {
+        let hash = blake3::hash(path);
+        let [a, b, rest @ ..] = hash.as_bytes();
+        let [c, d, e, f, g, h, i, j, ..] = rest;
+        Self {
+            bucket: usize::from(u16::from_be_bytes([*a, *b]) >> 4),
+            hash: u64::from_le_bytes([*c, *d, *e, *f, *g, *h, *i, *j]),
+        }
+    }
+}
+
+impl Manifest {
+    /// A site without resources.
+    pub fn empty(settings: Settings) -> Self {
+        let mut bucket = Bucket {
+            table: HashTable::new(),
+            hash: [0; 32],
+        };
+        bucket.seal();
+        let buckets = vec![Arc::new(bucket); BUCKETS].into_boxed_slice();
+        let unreadable = BTreeMap::new();
+        let digest = digest(settings, &buckets, true);
+        Self {
+            settings,
+            buckets,
+            unreadable,
+            digest,
+            resources: 0,
+            bytes: 0,
+        }
+    }
+
+    /// This state with `changes` made. Costs what is changed, not what there is.
+    #[must_use]
+    pub fn with(&self, changes: Changes) -> Self {
+        let mut buckets = self.buckets.clone();
+        let mut touched = vec![false; BUCKETS];
+        let (mut resources, mut bytes) = (self.resources, self.bytes);
+        let mut replace = |path: &[u8], new: Option<Arc<Resource>>| {
+            let place = Place::of(path);
+            let bucket = Arc::make_mut(&mut buckets[place.bucket]);
+            touched[place.bucket] = true;
+            let is_old = |old: &Arc<Resource>| *old.path == *path;
+            if let Ok(old) = bucket.table.find_entry(place.hash, is_old) {
+                let (old, _) = old.remove();
+                resources -= 1;
+                bytes -= old.identity.length;
+            }
+            if let Some(new) = new {
+                resources += 1;
+                bytes += new.identity.length;
+                bucket
+                    .table
+                    .insert_unique(place.hash, new, |entry| Place::of(&entry.path).hash);
+            }
+        };
+        for path in &changes.removed {
+            replace(path, None);
+        }
+        for resource in changes.changed {
+            let path = Arc::clone(&resource);
+            replace(&path.path, Some(resource));
+        }
+        for (bucket, _) in buckets
+            .iter_mut()
+            .zip(touched)
+            .filter(|(_, touched)| *touched)
+        {
+            Arc::make_mut(bucket).seal();
+        }
+        let unreadable = changes.unreadable;
+        let digest = digest(self.settings, &buckets, unreadable.is_empty());
+        Self {
+            settings: self.settings,
+            buckets,
+            unreadable,
+            digest,
+            resources,
+            bytes,
+        }
+    }
+
+    /// What `path` names: raw bytes below the root, without the leading slash. This is the only
+    /// way in: what no scan admitted has no spelling.
+    pub fn locate(&self, path: &[u8]) -> Option<&Arc<Resource>> {
+        let place = Place::of(path);
+        self.buckets[place.bucket]
+            .table
+            .find(place.hash, |resource| *resource.path == *path)
+    }
+
+    /// All resources, ordered by path.
+    pub fn resources(&self) -> Vec<&Arc<Resource>> {
+        let mut all: Vec<_> = self
+            .buckets
+            .iter()
+            .flat_map(|bucket| &bucket.table)
+            .collect();
+        all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        all
+    }
+
+    /// What the operator chose that changes answers.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// Number of resources.
+    pub fn len(&self) -> usize {
+        self.resources
+    }
+
+    /// Whether there is nothing to serve.
+    pub fn is_empty(&self) -> bool {
+        self.resources == 0
+    }
+
+    /// Sum of the lengths of all resources, codings not counted.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Paths that could not be read, with the reason.
+    pub fn unreadable(&self) -> &BTreeMap<Box<[u8]>, String> {
+        &self.unreadable
+    }
+
+    /// The site digest: BLAKE3 over the format version, the settings and the 4,096 bucket hashes.
+    /// A bucket's hash covers its entries ordered by path, each as the path with its length, the
+    /// number of representations, and of each its coding and tag. Paths are raw bytes. No mtime,
+    /// inode, host or media type built into etagd enters.
+    pub fn digest(&self) -> SiteDigest {
+        self.digest
+    }
+
+    /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type
+    /// and, where there is one, coding, separated by tabs. Paths are percent-encoded.
+    ///
+    /// # Errors
+    /// As `out`.
+    pub fn write_text(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        for resource in self.resources() {
+            for representation in resource.representations() {
+                let entry = Entry::new(resource, representation);
+                write!(
+                    out,
+                    "{}\t{}\t{}\t{}",
+                    entry.path, entry.etag, entry.size, entry.r#type
+                )?;
+                match entry.coding {
+                    Some(coding) => writeln!(out, "\t{coding}")?,
+                    None => writeln!(out)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the manifest as JSON: `format`, `digest`, `complete` and `entries`, one a line.
+    ///
+    /// # Errors
+    /// As `out`.
+    pub fn write_json(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        let (hash, complete) = (self.digest.hash, self.digest.complete);
+        write!(
+            out,
+            "{{\"format\":{FORMAT},\"digest\":\"{hash}\",\"complete\":{complete},"
+        )?;
+        write!(out, "\"entries\":[")?;
+        let mut separator = "\n";
+        for resource in self.resources() {
+            for representation in resource.representations() {
+                out.write_all(separator.as_bytes())?;
+                serde_json::to_writer(&mut *out, &Entry::new(resource, representation))?;
+                separator = ",\n";
+            }
+        }
+        writeln!(out, "\n]}}")
+    }
+}
+
+/// One representation as a manifest prints it.
+#[derive(serde::Serialize)]
+struct Entry {
+    path: String,
+    etag: String,
+    size: u64,
+    r#type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coding: Option<&'static str>,
+}
+
+impl Entry {
+    fn new(resource: &Resource, representation: &Representation) -> Self {
+        let coding = representation.coding;
+        Self {
+            path: format!("/{}", encode_path(&resource.path)),
+            etag: representation.etag.to_string(),
+            size: representation.length,
+            r#type: String::from_utf8_lossy(resource.fields.content_type.as_bytes()).into_owned(),
+            coding: coding.extension().map(|_| coding.token()),
+        }
+    }
+}
+
+impl Bucket {
+    /// Brings the hash in line with the entries.
+    fn seal(&mut self) {
+        let mut entries: Vec<&Arc<Resource>> = self.table.iter().collect();
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let mut hasher = blake3::Hasher::new();
+        for resource in entries {
+            frame(&mut hasher, &resource.path);
+            hasher.update(&(1 + resource.encoded.len() as u64).to_le_bytes());
+            for representation in resource.representations() {
+                frame(&mut hasher, representation.coding.token().as_bytes());
+                frame(&mut hasher, representation.etag.opaque().as_bytes());
+            }
+        }
+        self.hash = *hasher.finalize().as_bytes();
+    }
+}
+
+fn digest(settings: Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDigest {
+    let Settings { last_modified } = settings;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"etagd site digest");
+    hasher.update(&FORMAT.to_le_bytes());
+    hasher.update(&[u8::from(last_modified)]);
+    for bucket in buckets {
+        hasher.update(&bucket.hash);
+    }
+    SiteDigest {
+        hash: hasher.finalize(),
+        complete,
+    }
+}
+
+/// Length first, so that no two lists of names can read the same.
+fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
+}

@@ -1,0 +1,164 @@
+//! What can be sent: resources, their representations, and where the bytes are.
+//!
+//! A [`Resource`] is what a path names (RFC 9110 section 3.1); each content coding of it is a
+//! [`Representation`] of its own (3.2), with its own tag. Everything here is immutable once a
+//! manifest holds it; field values that a response needs are rendered at the first request for
+//! them and kept.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use blake3::hazmat::HasherExt;
+use bytes::Bytes;
+use http::HeaderValue;
+
+use crate::disk::{Root, Stamp};
+use crate::semantics::coding::Coding;
+use crate::semantics::date::HttpDate;
+use crate::semantics::etag::ETag;
+use crate::semantics::precondition::Validators;
+
+/// Length of a group: the unit in which a large file is read, proven and sent.
+pub const GROUP: u64 = 256 << 10;
+/// Up to this length a body is read and proven whole before the header section goes out.
+pub const WHOLE: u64 = 1 << 20;
+/// Up to this length a body is kept in memory, as long as the budget has room.
+pub const SMALL: u64 = 128 << 10;
+
+/// A chaining value: what proves one group.
+pub type GroupHash = blake3::hazmat::ChainingValue;
+
+/// The chaining value of a group that begins at `offset`, a multiple of [`GROUP`].
+pub fn group_hash(bytes: &[u8], offset: u64) -> GroupHash {
+    blake3::Hasher::new()
+        .set_input_offset(offset)
+        .update(bytes)
+        .finalize_non_root()
+}
+
+/// What one path of the site names.
+#[derive(Debug)]
+pub struct Resource {
+    /// Path below the root: raw bytes, without the leading slash.
+    pub path: Box<[u8]>,
+    /// Field values shared by all resources of the same type and rules.
+    pub fields: Arc<Fields>,
+    /// When the content was last modified, if that can be told (RFC 9110 section 8.8.2).
+    pub last_modified: Option<HttpDate>,
+    /// State of the file when it was hashed.
+    pub stamp: Stamp,
+    /// The content as it is, without a coding.
+    pub identity: Representation,
+    /// The same content under content codings.
+    pub encoded: Box<[Representation]>,
+    /// `last_modified` as a field value, once somebody asked.
+    pub rendered_date: OnceLock<HeaderValue>,
+}
+
+impl Resource {
+    /// Whether the response depends on Accept-Encoding, and so names it in Vary.
+    pub fn is_negotiable(&self) -> bool {
+        !self.encoded.is_empty()
+    }
+
+    /// All representations, identity first.
+    pub fn representations(&self) -> impl Iterator<Item = &Representation> {
+        std::iter::once(&self.identity).chain(&self.encoded)
+    }
+
+    /// Representation number `index` of [`Self::representations`].
+    pub fn representation(&self, index: usize) -> &Representation {
+        index
+            .checked_sub(1)
+            .and_then(|index| self.encoded.get(index))
+            .unwrap_or(&self.identity)
+    }
+
+    /// `Last-Modified` as a field value, rendered once.
+    pub fn last_modified_value(&self) -> Option<&HeaderValue> {
+        let date = self.last_modified?;
+        Some(self.rendered_date.get_or_init(|| visible(&date)))
+    }
+
+    /// What preconditions are compared with.
+    pub fn validators<'a>(&self, selected: &'a Representation) -> Validators<'a> {
+        Validators {
+            etag: Some(&selected.etag),
+            last_modified: self.last_modified,
+        }
+    }
+}
+
+/// Field values that many resources share.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Fields {
+    /// `Content-Type`.
+    pub content_type: HeaderValue,
+    /// `Cache-Control` of 200, 206 and 304.
+    pub cache_control: HeaderValue,
+}
+
+/// One coding of a resource.
+#[derive(Debug)]
+pub struct Representation {
+    /// Its content coding.
+    pub coding: Coding,
+    /// The hash of exactly its bytes.
+    pub etag: ETag,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Its bytes.
+    pub data: Data,
+    prepared: OnceLock<HeaderValue>,
+}
+
+impl Representation {
+    /// A representation with this hash, length and data.
+    pub fn new(coding: Coding, etag: ETag, length: u64, data: Data) -> Self {
+        Self {
+            coding,
+            etag,
+            length,
+            data,
+            prepared: OnceLock::new(),
+        }
+    }
+
+    /// The tag as a field value, rendered once.
+    pub fn etag_value(&self) -> &HeaderValue {
+        self.prepared.get_or_init(|| visible(&self.etag))
+    }
+}
+
+/// A field value made of something that prints as visible ASCII.
+pub fn visible(value: &impl std::fmt::Display) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(value.to_string()))
+        .unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Where the bytes of a representation are.
+#[derive(Clone, Debug)]
+pub enum Data {
+    /// In memory: the very buffer that was hashed.
+    Memory(Bytes),
+    /// In a file, to be read and proven each time.
+    File(Arc<Source>),
+}
+
+/// A file whose content is known, but not held.
+#[derive(Debug)]
+pub struct Source {
+    /// The root it was found under.
+    pub root: Arc<Root>,
+    /// Its path, free of links, relative to the root (absolute where a link left the root).
+    pub path: Box<Path>,
+    /// The chaining value of each group; empty up to [`WHOLE`], where the root hash proves all.
+    pub groups: Box<[GroupHash]>,
+}
+
+impl Source {
+    /// For messages: where the file is.
+    pub fn location(&self) -> std::path::PathBuf {
+        self.root.path().join(&self.path)
+    }
+}

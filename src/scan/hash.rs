@@ -1,0 +1,239 @@
+//! One file read once: its BLAKE3, its bytes or the chaining values of its groups, and whether
+//! it is UTF-8 text.
+//!
+//! Files are read into private memory, never mapped: a mapping of a file that is truncated
+//! meanwhile ends the process, and for small files reading is faster anyway.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+
+use blake3::hazmat::{Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
+use rayon::prelude::*;
+
+use crate::disk::read_exact_at;
+use crate::representation::{GROUP, GroupHash, SMALL, WHOLE, group_hash};
+
+/// What reading a file once has told.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// BLAKE3 of the bytes.
+    pub(super) hash: [u8; 32],
+    /// Whether they are UTF-8.
+    pub(super) utf8: bool,
+    /// What is kept of them.
+    pub(super) form: Form,
+}
+
+/// What is kept of the bytes, by length.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// Up to [`SMALL`]: the very buffer that was hashed.
+    Small(Vec<u8>),
+    /// Up to [`WHOLE`]: nothing, the hash proves them in one piece.
+    Whole,
+    /// Longer: a chaining value for each group.
+    Groups(Box<[GroupHash]>),
+}
+
+thread_local! {
+    /// For files that are read but not kept; one for each hashing thread.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Reads and hashes the first `length` bytes of `file`.
+///
+/// # Errors
+/// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
+pub(super) fn content(file: &File, length: u64) -> io::Result<Content> {
+    if length <= SMALL {
+        let mut body = vec![0; length as usize];
+        read_exact_at(file, &mut body, 0)?;
+        let hash = *blake3::hash(&body).as_bytes();
+        let utf8 = std::str::from_utf8(&body).is_ok();
+        return Ok(Content {
+            hash,
+            utf8,
+            form: Form::Small(body),
+        });
+    }
+    if length <= WHOLE {
+        return with_buffer(length as usize, |buffer| {
+            read_exact_at(file, buffer, 0)?;
+            let hash = *blake3::hash(buffer).as_bytes();
+            let utf8 = std::str::from_utf8(buffer).is_ok();
+            Ok(Content {
+                hash,
+                utf8,
+                form: Form::Whole,
+            })
+        });
+    }
+    let groups: Vec<Group> = (0..length.div_ceil(GROUP))
+        .into_par_iter()
+        .map(|index| {
+            let offset = index * GROUP;
+            with_buffer(GROUP.min(length - offset) as usize, |buffer| {
+                read_exact_at(file, buffer, offset)?;
+                Ok(Group {
+                    hash: group_hash(buffer, offset),
+                    text: Text::of(buffer),
+                })
+            })
+        })
+        .collect::<io::Result<_>>()?;
+    let utf8 = Text::is_utf8(groups.iter().map(|group| &group.text));
+    let groups: Box<[_]> = groups.into_iter().map(|group| group.hash).collect();
+    Ok(Content {
+        hash: root_hash(&groups, length),
+        utf8,
+        form: Form::Groups(groups),
+    })
+}
+
+struct Group {
+    hash: GroupHash,
+    text: Text,
+}
+
+fn with_buffer<T>(length: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        read(&mut buffer[..length])
+    })
+}
+
+/// The BLAKE3 of `length` bytes (more than one group) whose groups have these chaining values.
+fn root_hash(groups: &[GroupHash], length: u64) -> [u8; 32] {
+    let (left, right) = halves(groups, length);
+    *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
+}
+
+fn subtree(groups: &[GroupHash], length: u64) -> GroupHash {
+    match groups {
+        [only] => *only,
+        _ => {
+            let (left, right) = halves(groups, length);
+            merge_subtrees_non_root(&left, &right, Mode::Hash)
+        }
+    }
+}
+
+fn halves(groups: &[GroupHash], length: u64) -> (GroupHash, GroupHash) {
+    let left = left_subtree_len(length);
+    // More than one group means that the left subtree is a whole number of them.
+    let (first, second) = groups.split_at((left / GROUP) as usize);
+    (subtree(first, left), subtree(second, length - left))
+}
+
+/// What a group of a longer text says of the whole: whether its inside is UTF-8, and the bytes
+/// at its ends that only make sense beside its neighbours'.
+struct Text {
+    valid: bool,
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl Text {
+    fn of(bytes: &[u8]) -> Self {
+        let is_continuation = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
+        let head = bytes.iter().take(3).take_while(is_continuation).count();
+        let (head, rest) = bytes.split_at(head);
+        let (valid, tail) = match std::str::from_utf8(rest) {
+            Ok(_) => (true, &[][..]),
+            // Without an error length the text only ends in the middle of a character.
+            Err(error) => (error.error_len().is_none(), &rest[error.valid_up_to()..]),
+        };
+        Self {
+            valid,
+            head: head.to_vec(),
+            tail: if valid { tail.to_vec() } else { Vec::new() },
+        }
+    }
+
+    fn is_utf8<'a>(groups: impl Iterator<Item = &'a Self>) -> bool {
+        let mut pending = Vec::new();
+        for group in groups {
+            pending.extend_from_slice(&group.head);
+            if !group.valid || std::str::from_utf8(&pending).is_err() {
+                return false;
+            }
+            pending.clone_from(&group.tail);
+        }
+        pending.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(bytes).expect("written");
+        file
+    }
+
+    #[test]
+    fn the_hash_is_blake3_of_the_bytes_at_every_length() {
+        let bytes: Vec<u8> = (0..5 * GROUP as usize + 77)
+            .map(|i| (i % 251) as u8)
+            .collect();
+        let lengths = [0, 1, 1024, SMALL, SMALL + 1, GROUP, WHOLE - 1, WHOLE]
+            .into_iter()
+            .chain([
+                WHOLE + 1,
+                WHOLE + GROUP,
+                WHOLE + GROUP + 1,
+                bytes.len() as u64,
+            ]);
+        for length in lengths {
+            let bytes = &bytes[..length as usize];
+            let content = content(&file(bytes), length).expect("read");
+            assert_eq!(
+                content.hash,
+                *blake3::hash(bytes).as_bytes(),
+                "{length} bytes"
+            );
+            match content.form {
+                Form::Small(body) => assert!(body == bytes && length <= SMALL),
+                Form::Whole => assert!(length > SMALL && length <= WHOLE),
+                Form::Groups(groups) => assert_eq!(groups.len() as u64, length.div_ceil(GROUP)),
+            }
+        }
+    }
+
+    #[test]
+    fn text_is_found_across_the_ends_of_groups() {
+        let euro = "€".repeat(WHOLE as usize);
+        for shift in 0..4 {
+            let text = format!("{}{euro}", &"abc"[..shift.min(3)]);
+            let length = text.len() as u64;
+            assert!(
+                content(&file(text.as_bytes()), length).expect("read").utf8,
+                "shift {shift}"
+            );
+            let cut = &text.as_bytes()[..text.len() - 1];
+            assert!(
+                !content(&file(cut), length - 1).expect("read").utf8,
+                "cut, shift {shift}"
+            );
+            let mut torn = text.into_bytes();
+            torn[2 * GROUP as usize] = b'x';
+            torn[2 * GROUP as usize - 1] = b'\xe2';
+            assert!(
+                !content(&file(&torn), length).expect("read").utf8,
+                "torn, shift {shift}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_shorter_file_is_an_error() {
+        let error = content(&file(b"four"), 5).expect_err("short");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,246 @@
+//! Sockets to listen on: bound early, so that a taken port is known before slow work; listening
+//! late, so that nobody connects to a server that can't answer yet.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::Listen;
+
+/// Connections that the kernel completes ahead of `accept`; it caps this at its own limit.
+const BACKLOG: i32 = 4096;
+
+/// Why an address can't be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}{}", hint(.source))]
+pub struct ListenError {
+    address: String,
+    source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (stop what uses it, or choose another with --listen)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege)",
+        io::ErrorKind::AddrNotAvailable => " (this machine does not have that address)",
+        _ => "",
+    }
+}
+
+/// A socket that has its address, but does not listen yet.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Socket,
+    address: Address,
+}
+
+/// A socket's address, as people write it.
+#[derive(Clone, Debug)]
+enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Binds all addresses.
+///
+/// # Errors
+/// For the first address that can't be had.
+pub fn bind(listen: &[Listen]) -> Result<Vec<Bound>, ListenError> {
+    let mut bound = Vec::new();
+    for listen in listen {
+        match listen {
+            Listen::Tcp(addresses) => {
+                for address in addresses {
+                    bound.push(bind_tcp(*address).map_err(|source| ListenError {
+                        address: address.to_string(),
+                        source,
+                    })?);
+                }
+            }
+            Listen::Unix(path) => bound.push(bind_unix(path).map_err(|source| ListenError {
+                address: path.display().to_string(),
+                source,
+            })?),
+        }
+    }
+    Ok(bound)
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+    let socket = match Socket::new(Domain::for_address(address), Type::STREAM, None) {
+        // A machine without IPv6 still has all its IPv4 addresses.
+        Err(_)
+            if address == SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, address.port())) =>
+        {
+            return bind_tcp((std::net::Ipv4Addr::UNSPECIFIED, address.port()).into());
+        }
+        socket => socket?,
+    };
+    if address.is_ipv6() {
+        // `[::]` means every address, IPv4 included; any other is itself.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    let actual = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok(Bound {
+        socket,
+        address: Address::Tcp(actual),
+    })
+}
+
+fn bind_unix(path: &Path) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let address = SockAddr::unix(path)?;
+    if let Err(error) = socket.bind(&address) {
+        let is_stale = error.kind() == io::ErrorKind::AddrInUse
+            && Socket::new(Domain::UNIX, Type::STREAM, None)?
+                .connect(&address)
+                .is_err()
+            && is_socket(path);
+        if !is_stale {
+            return Err(error);
+        }
+        // Left behind by a process that is gone: nobody answers there.
+        std::fs::remove_file(path)?;
+        socket.bind(&address)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(Bound {
+        socket,
+        address: Address::Unix(path.to_path_buf()),
+    })
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+impl Bound {
+    /// Begins to listen. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When another socket listens on the address by now.
+    pub fn listen(self) -> Result<Listener, ListenError> {
+        let address = self.address.clone();
+        self.try_listen().map_err(|source| ListenError {
+            address: address.to_string(),
+            source,
+        })
+    }
+
+    fn try_listen(self) -> io::Result<Listener> {
+        self.socket.listen(BACKLOG)?;
+        Ok(match self.address {
+            Address::Tcp(address) => {
+                Listener::Tcp(TcpListener::from_std(self.socket.into())?, address)
+            }
+            Address::Unix(path) => {
+                let listener = UnixListener::from_std(self.socket.into())?;
+                Listener::Unix(listener, OwnedPath(path))
+            }
+        })
+    }
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP, with the address it really has.
+    Tcp(TcpListener, SocketAddr),
+    /// A Unix socket, with its path.
+    Unix(UnixListener, OwnedPath),
+}
+
+/// The path of a Unix socket of ours: removed with it.
+#[derive(Debug)]
+pub struct OwnedPath(PathBuf);
+
+impl Drop for OwnedPath {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(_, address) => Address::Tcp(*address).fmt(f),
+            Self::Unix(_, path) => write!(f, "unix:{}", path.0.display()),
+        }
+    }
+}
+
+/// A connection, not yet registered with any runtime.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Over TCP.
+    Tcp(std::net::TcpStream),
+    /// Over a Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Listener {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// As `accept(2)`: some concern the connection alone, others the process.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                // A response leaves at once, even where its last packet is small.
+                let _ = stream.set_nodelay(true);
+                Ok(Accepted::Tcp(stream.into_std()?))
+            }
+            Self::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
+        }
+    }
+}
+
+/// A connection in the runtime that serves it.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Accepted {
+    /// Registers the connection with the present runtime.
+    ///
+    /// # Errors
+    /// When the runtime can take no more descriptors.
+    pub fn register(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
+impl AsFd for Accepted {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}

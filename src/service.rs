@@ -1,0 +1,315 @@
+//! One request in, one response out.
+//!
+//! The only place where an [`Answer`] becomes a response: it picks the fields that the manifest
+//! has prepared and attaches the body. `Date` is hyper's, and so is the `Content-Length` of a
+//! response that has its body.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use crate::answer::{Answer, Selected, answer};
+use crate::body::{Body, BodyError, Segments};
+use crate::manifest::Manifest;
+use crate::memory::Memory;
+use crate::representation::{Data, Representation, Resource, visible};
+use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
+use crate::site::Site;
+
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
+const SOON: HeaderValue = HeaderValue::from_static("1");
+const VARY: HeaderValue = HeaderValue::from_static("accept-encoding");
+
+/// Answers requests from one site.
+#[derive(Debug)]
+pub struct Service {
+    site: Arc<Site>,
+    memory: Arc<Memory>,
+}
+
+/// A response whose content is still to be attached.
+type Draft = Response<Content>;
+
+enum Content {
+    Memory(Bytes),
+    /// To be proven first.
+    Segments(Segments),
+}
+
+impl Service {
+    /// A service whose bodies are held within `memory`.
+    pub fn new(site: Arc<Site>, memory: Arc<Memory>) -> Self {
+        Self { site, memory }
+    }
+
+    /// Answers one request. `guard` lives as long as the response is under way.
+    pub fn call<G>(&self, request: &Parts, guard: G) -> Pending<G>
+    where
+        G: Send + Unpin + 'static,
+    {
+        let (head, content) = self.draft(&self.site.current(), request).into_parts();
+        let mut segments = match content {
+            Content::Memory(bytes) => {
+                let body = Body::memory(bytes, guard);
+                return Pending::Now(ready(Response::from_parts(head, body)));
+            }
+            Content::Segments(segments) => segments,
+        };
+        Pending::Later(Box::pin(async move {
+            match segments.prove().await {
+                Ok(()) => Response::from_parts(head, Body::segments(segments, guard)),
+                Err(error) => unproven(&error).map(|page| Body::memory(page, guard)),
+            }
+        }))
+    }
+
+    fn draft(&self, manifest: &Manifest, request: &Parts) -> Draft {
+        let is_head = request.method == Method::HEAD;
+        match answer(manifest, request) {
+            Answer::NotModified(selected) => {
+                let mut draft = empty(StatusCode::NOT_MODIFIED, 4);
+                validators(draft.headers_mut(), selected);
+                draft
+            }
+            Answer::Whole(selected) => self.whole(selected, is_head),
+            Answer::Part(selected, part) => self.part(selected, &part),
+            Answer::PreconditionFailed(selected) => {
+                negotiated_error(StatusCode::PRECONDITION_FAILED, selected)
+            }
+            Answer::Unsatisfiable(selected) => {
+                let mut draft = negotiated_error(StatusCode::RANGE_NOT_SATISFIABLE, selected);
+                let length = selected.representation().length;
+                let fields = draft.headers_mut();
+                fields.insert(header::CONTENT_RANGE, visible(&unsatisfied_range(length)));
+                fields.insert(header::ACCEPT_RANGES, BYTES);
+                draft
+            }
+            Answer::Redirect(location) => {
+                let mut draft = empty(StatusCode::PERMANENT_REDIRECT, 4);
+                let fields = draft.headers_mut();
+                fields.insert(header::LOCATION, visible(&location));
+                fields.insert(header::CACHE_CONTROL, REVALIDATE);
+                fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+                draft
+            }
+            Answer::NotFound(Some(page)) => self.not_found(page, is_head),
+            Answer::NotFound(None) => {
+                let page = error(StatusCode::NOT_FOUND, "there is nothing here", is_head);
+                page.map(Content::Memory)
+            }
+            Answer::Options => {
+                let mut draft = empty(StatusCode::NO_CONTENT, 2);
+                draft.headers_mut().insert(header::ALLOW, ALLOW);
+                draft
+            }
+            Answer::Refused(status, reason) => {
+                let mut page = error(status, &reason, is_head);
+                if status == StatusCode::METHOD_NOT_ALLOWED {
+                    page.headers_mut().insert(header::ALLOW, ALLOW);
+                }
+                page.map(Content::Memory)
+            }
+        }
+    }
+
+    /// 200, or its fields alone.
+    fn whole(&self, selected: Selected<'_>, is_head: bool) -> Draft {
+        let mut draft = empty(StatusCode::OK, 8);
+        let fields = draft.headers_mut();
+        validators(fields, selected);
+        description(fields, selected);
+        fields.insert(
+            header::CONTENT_TYPE,
+            selected.resource.fields.content_type.clone(),
+        );
+        self.attach(draft, selected.representation(), is_head)
+    }
+
+    /// 206: one part, or several as multipart/byteranges (RFC 9110 section 14.6).
+    fn part(&self, selected: Selected<'_>, part: &Selection) -> Draft {
+        let representation = selected.representation();
+        let length = representation.length;
+        let content_type = &selected.resource.fields.content_type;
+        let mut draft = empty(StatusCode::PARTIAL_CONTENT, 9);
+        let fields = draft.headers_mut();
+        validators(fields, selected);
+        description(fields, selected);
+        let mut segments = Segments::default();
+        let push = |segments: &mut Segments, range: &ByteRange| {
+            segments.push_data(representation, range.first(), range.length(), &self.memory);
+        };
+        match part {
+            Selection::One(range) => {
+                fields.insert(header::CONTENT_TYPE, content_type.clone());
+                fields.insert(header::CONTENT_RANGE, visible(&range.content_range(length)));
+                push(&mut segments, range);
+            }
+            Selection::Many(ranges) => {
+                let boundary = boundary(selected, ranges);
+                let multipart = format!("multipart/byteranges; boundary={boundary}");
+                fields.insert(header::CONTENT_TYPE, visible(&multipart));
+                let mut line_end = "";
+                for range in ranges {
+                    let content_range = range.content_range(length);
+                    let mut head =
+                        format!("{line_end}--{boundary}\r\nContent-Range: {content_range}\r\n");
+                    if let Ok(content_type) = content_type.to_str() {
+                        head += &format!("Content-Type: {content_type}\r\n");
+                    }
+                    segments.push_bytes((head + "\r\n").into());
+                    push(&mut segments, range);
+                    line_end = "\r\n";
+                }
+                segments.push_bytes(format!("\r\n--{boundary}--\r\n").into());
+            }
+            Selection::Whole | Selection::Unsatisfiable => {}
+        }
+        draft.map(|_| Content::Segments(segments))
+    }
+
+    /// 404 with the site's own page: no tag, no conditions, no range.
+    fn not_found(&self, page: &Resource, is_head: bool) -> Draft {
+        let mut draft = empty(StatusCode::NOT_FOUND, 4);
+        let fields = draft.headers_mut();
+        fields.insert(header::CACHE_CONTROL, NO_STORE);
+        fields.insert(header::CONTENT_TYPE, page.fields.content_type.clone());
+        fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        self.attach(draft, &page.identity, is_head)
+    }
+
+    fn attach(&self, mut draft: Draft, representation: &Representation, is_head: bool) -> Draft {
+        if is_head {
+            let length = HeaderValue::from(representation.length);
+            draft.headers_mut().insert(header::CONTENT_LENGTH, length);
+            return draft;
+        }
+        draft.map(|_| match &representation.data {
+            Data::Memory(bytes) => Content::Memory(bytes.clone()),
+            Data::File(_) => {
+                let mut segments = Segments::default();
+                segments.push_data(representation, 0, representation.length, &self.memory);
+                Content::Segments(segments)
+            }
+        })
+    }
+}
+
+/// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
+fn validators(fields: &mut HeaderMap, selected: Selected<'_>) {
+    let resource = selected.resource;
+    fields.insert(header::ETAG, selected.representation().etag_value().clone());
+    fields.insert(header::CACHE_CONTROL, resource.fields.cache_control.clone());
+    if resource.is_negotiable() {
+        fields.insert(header::VARY, VARY);
+    }
+}
+
+/// The fields that 200 and 206 have beside, whatever the range.
+fn description(fields: &mut HeaderMap, selected: Selected<'_>) {
+    let (resource, representation) = (selected.resource, selected.representation());
+    if let Some(date) = resource.last_modified_value() {
+        fields.insert(header::LAST_MODIFIED, date.clone());
+    }
+    if representation.coding.extension().is_some() {
+        let coding = HeaderValue::from_static(representation.coding.token());
+        fields.insert(header::CONTENT_ENCODING, coding);
+    }
+    fields.insert(header::ACCEPT_RANGES, BYTES);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+}
+
+/// Derived from the tag and the ranges, so that replicas agree. No content can hold the boundary
+/// of its own parts: it would have to hold a hash of itself.
+fn boundary(selected: Selected<'_>, ranges: &[ByteRange]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(selected.representation().etag.hash());
+    for range in ranges {
+        hasher.update(&range.first().to_le_bytes());
+        hasher.update(&range.last().to_le_bytes());
+    }
+    hasher.finalize().to_hex().chars().take(32).collect()
+}
+
+fn empty(status: StatusCode, fields: usize) -> Draft {
+    let mut draft = Response::new(Content::Memory(Bytes::new()));
+    *draft.status_mut() = status;
+    *draft.headers_mut() = HeaderMap::with_capacity(fields);
+    draft
+}
+
+/// A 4xx about a selected representation: without a page, which a client's code would not show.
+fn negotiated_error(status: StatusCode, selected: Selected<'_>) -> Draft {
+    let mut draft = empty(status, 5);
+    let fields = draft.headers_mut();
+    fields.insert(header::CACHE_CONTROL, NO_STORE);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    if selected.resource.is_negotiable() {
+        fields.insert(header::VARY, VARY);
+    }
+    draft
+}
+
+/// 503: the file is not what was scanned, and what it is now is not known yet.
+fn unproven(reason: &BodyError) -> Response<Bytes> {
+    tracing::warn!("{reason}: answered 503");
+    let text = "the content is changing, try again";
+    let mut page = error(StatusCode::SERVICE_UNAVAILABLE, text, false);
+    page.headers_mut().insert(header::RETRY_AFTER, SOON);
+    page
+}
+
+/// A 4xx or 5xx that no cache may keep. `reason` is etagd's own text, never a client's.
+fn error(status: StatusCode, reason: &str, is_head: bool) -> Response<Bytes> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let code = status.as_u16();
+    let page = Bytes::from(format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{code} {title}</title>\n\
+         <body style=\"font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;\
+         padding:0 1.5rem\">\n<h1 style=\"font-weight:600\">{title}</h1>\n<p>{code}: {reason}.</p>\n"
+    ));
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(header::CACHE_CONTROL, NO_STORE);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    fields.insert(header::CONTENT_TYPE, HTML);
+    if is_head {
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
+    } else {
+        *response.body_mut() = page;
+    }
+    response
+}
+
+/// A response that is there, or one that waits for the disk.
+pub enum Pending<G> {
+    /// There.
+    Now(Ready<Response<Body<G>>>),
+    /// Waiting.
+    Later(Pin<Box<dyn Future<Output = Response<Body<G>>> + Send>>),
+}
+
+impl<G: Unpin> Future for Pending<G> {
+    type Output = Result<Response<Body<G>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(ready) => Pin::new(ready).poll(cx).map(Ok),
+            Self::Later(later) => later.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
