@@ -211,7 +211,9 @@ impl Segments {
 }
 
 /// A piece on its way from the disk.
-struct Reading(Pin<Box<dyn Future<Output = (Pieces, Result<Bytes, BodyError>)> + Send>>);
+struct Reading(Pin<Box<dyn Future<Output = Read> + Send>>);
+
+type Read = (Pieces, Result<Bytes, BodyError>);
 
 impl std::fmt::Debug for Reading {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -284,7 +286,7 @@ impl Pieces {
     async fn read(&mut self, piece: Piece) -> Result<Bytes, BodyError> {
         let mut buffer = self.memory.buffer(piece.length).await;
         if let Some(file) = &self.file
-            && disk::read_cached(file, buffer.as_mut(), piece.offset)
+            && disk::read_cached(file, buffer.space(), piece.offset)
         {
             return self.prove(piece, buffer);
         }
@@ -294,7 +296,7 @@ impl Pieces {
                 Some(file) => file,
                 None => Arc::new(source.root.open_file(&source.path)?.file),
             };
-            disk::read_exact_at(&file, buffer.as_mut(), piece.offset)?;
+            disk::read_exact_at(&file, buffer.space(), piece.offset)?;
             Ok::<_, std::io::Error>((file, buffer))
         });
         let (file, buffer) = match reading.await {

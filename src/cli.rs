@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::config::{self, Command, Config, ManifestFormat};
 use crate::disk::Root;
 use crate::manifest::{Manifest, Settings};
-use crate::memory::{self, Memory};
+use crate::memory::Memory;
 use crate::scan::{Progress, Scanner};
 use crate::server::Server;
 use crate::server::listener::{self, Bound, ListenError};
@@ -67,7 +67,7 @@ fn serve(config: Config) -> Result<(), Error> {
     let root = open(&config.directory)?;
     let bound = listener::bind(&config.listen)?;
     let memory = Memory::new(config.memory);
-    let scanner = Scanner::new(config.symlinks, config.settings, Arc::clone(&memory));
+    let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
     let (done, scanned) = oneshot::channel();
     thread::spawn(move || done.send(scan(&scanner, &root, config.settings)));
     let manifest = runtime.block_on(async {
@@ -126,7 +126,7 @@ fn manifest(flags: &config::Manifest) -> Result<(), Error> {
     let settings = flags.site.settings();
     let root = open(&flags.site.directory)?;
     // Nothing is served, so nothing has to be kept.
-    let scanner = Scanner::new(flags.site.symlinks, settings, Memory::new(memory::SMALLEST));
+    let scanner = Scanner::new(flags.site.symlinks, settings, None);
     let manifest = scan(&scanner, &root, settings);
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match (flags.digest, flags.format) {

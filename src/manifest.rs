@@ -109,7 +109,8 @@ impl Manifest {
             hash: [0; 32],
         };
         bucket.seal();
-        let buckets = vec![Arc::new(bucket); BUCKETS].into_boxed_slice();
+        let bucket = Arc::new(bucket);
+        let buckets: Box<[_]> = std::iter::repeat_n(bucket, BUCKETS).collect();
         let unreadable = BTreeMap::new();
         let digest = digest(settings, &buckets, true);
         Self {

@@ -51,12 +51,25 @@ impl Memory {
 
     /// Turns a small body into shared memory if the budget has room beside what streams need.
     pub fn keep(self: &Arc<Self>, body: Vec<u8>) -> Option<Bytes> {
-        let streams = (self.limit / 8).clamp(SMALLEST / 2, 64 << 20);
-        let held = self.hold(body.len() as u64 + OVERHEAD, self.limit - streams)?;
+        let held = self.hold(
+            body.len() as u64 + OVERHEAD,
+            self.limit - self.for_streams(),
+        )?;
         Some(Bytes::from_owner(Kept {
             body: body.into_boxed_slice(),
             _held: held,
         }))
+    }
+
+    /// Whether a small body of `length` bytes could be kept, if the cache gave way.
+    pub fn has_room(&self, length: u64) -> bool {
+        let cached = lock(&self.proven).len() as u64;
+        cached > 0 || self.used() + length + OVERHEAD <= self.limit - self.for_streams()
+    }
+
+    /// What small bodies leave free.
+    fn for_streams(&self) -> u64 {
+        (self.limit / 8).clamp(SMALLEST / 2, 64 << 20)
     }
 
     /// A private buffer of `length` bytes for content that is still to be proven. Waits until
@@ -139,7 +152,7 @@ pub struct Buffer {
 
 impl Buffer {
     /// The bytes, to be read into.
-    pub fn as_mut(&mut self) -> &mut [u8] {
+    pub fn space(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 

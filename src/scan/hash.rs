@@ -28,7 +28,7 @@ pub(super) struct Content {
 /// What is kept of the bytes, by length.
 #[derive(Debug)]
 pub(super) enum Form {
-    /// Up to [`SMALL`]: the very buffer that was hashed.
+    /// Up to [`SMALL`], where it is wanted: the very buffer that was hashed.
     Small(Vec<u8>),
     /// Up to [`WHOLE`]: nothing, the hash proves them in one piece.
     Whole,
@@ -41,12 +41,13 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Reads and hashes the first `length` bytes of `file`.
+/// Reads and hashes the first `length` bytes of `file`; `keep` says whether a small body is
+/// wanted.
 ///
 /// # Errors
 /// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
-pub(super) fn content(file: &File, length: u64) -> io::Result<Content> {
-    if length <= SMALL {
+pub(super) fn content(file: &File, length: u64, keep: bool) -> io::Result<Content> {
+    if length <= SMALL && keep {
         let mut body = vec![0; length as usize];
         read_exact_at(file, &mut body, 0)?;
         let hash = *blake3::hash(&body).as_bytes();
@@ -192,7 +193,7 @@ mod tests {
             ]);
         for length in lengths {
             let bytes = &bytes[..length as usize];
-            let content = content(&file(bytes), length).expect("read");
+            let content = content(&file(bytes), length, true).expect("read");
             assert_eq!(
                 content.hash,
                 *blake3::hash(bytes).as_bytes(),
@@ -213,19 +214,21 @@ mod tests {
             let text = format!("{}{euro}", &"abc"[..shift.min(3)]);
             let length = text.len() as u64;
             assert!(
-                content(&file(text.as_bytes()), length).expect("read").utf8,
+                content(&file(text.as_bytes()), length, true)
+                    .expect("read")
+                    .utf8,
                 "shift {shift}"
             );
             let cut = &text.as_bytes()[..text.len() - 1];
             assert!(
-                !content(&file(cut), length - 1).expect("read").utf8,
+                !content(&file(cut), length - 1, true).expect("read").utf8,
                 "cut, shift {shift}"
             );
             let mut torn = text.into_bytes();
             torn[2 * GROUP as usize] = b'x';
             torn[2 * GROUP as usize - 1] = b'\xe2';
             assert!(
-                !content(&file(&torn), length).expect("read").utf8,
+                !content(&file(&torn), length, true).expect("read").utf8,
                 "torn, shift {shift}"
             );
         }
@@ -233,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_shorter_file_is_an_error() {
-        let error = content(&file(b"four"), 5).expect_err("short");
+        let error = content(&file(b"four"), 5, true).expect_err("short");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

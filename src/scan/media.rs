@@ -13,8 +13,11 @@ const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, mus
 /// Hands out one set of field values for each media type.
 #[derive(Debug, Default)]
 pub(super) struct MediaTypes {
-    known: RwLock<HashMap<(Option<Box<str>>, bool), Arc<Fields>>>,
+    known: RwLock<HashMap<Key, Arc<Fields>>>,
 }
+
+/// The extension, and whether the content is UTF-8.
+type Key = (Option<Box<str>>, bool);
 
 impl MediaTypes {
     /// The fields of the resource at `path`.
@@ -57,12 +60,14 @@ fn media_type(extension: Option<&str>, utf8: bool) -> String {
         };
         return unknown.to_owned();
     };
-    let media_type = mime_guess::from_ext(extension).first_or_octet_stream();
+    let guess = mime_guess::from_ext(extension).first_or_octet_stream();
+    let media_type = match guess.essence_str() {
+        // RFC 9239 section 6: the registered name, whatever the extension.
+        "application/javascript" => mime_guess::mime::TEXT_JAVASCRIPT,
+        _ => guess,
+    };
     let is_text = media_type.type_() == mime_guess::mime::TEXT
-        || matches!(
-            media_type.essence_str(),
-            "application/javascript" | "application/xml"
-        );
+        || media_type.essence_str() == "application/xml";
     if is_text && utf8 && media_type.get_param("charset").is_none() {
         format!("{media_type}; charset=utf-8")
     } else {

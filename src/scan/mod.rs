@@ -55,13 +55,13 @@ impl Progress {
 pub struct Scanner {
     symlinks: Symlinks,
     settings: Settings,
-    memory: Arc<Memory>,
+    memory: Option<Arc<Memory>>,
     media: MediaTypes,
 }
 
 impl Scanner {
-    /// A scanner that keeps small bodies within `memory`.
-    pub fn new(symlinks: Symlinks, settings: Settings, memory: Arc<Memory>) -> Self {
+    /// A scanner that keeps small bodies within `memory`, if there is one.
+    pub fn new(symlinks: Symlinks, settings: Settings, memory: Option<Arc<Memory>>) -> Self {
         Self {
             symlinks,
             settings,
@@ -162,7 +162,7 @@ impl Scanner {
         let started = Instant::now();
         let mut pause = Duration::from_millis(10);
         loop {
-            let content = hash::content(&file, stamp.size);
+            let content = hash::content(&file, stamp.size, self.keeps(stamp.size));
             let after = disk::stamp(&file)?;
             match content {
                 Ok(content) if after == stamp => {
@@ -186,9 +186,15 @@ impl Scanner {
         }
     }
 
+    fn keeps(&self, length: u64) -> bool {
+        self.memory
+            .as_ref()
+            .is_some_and(|memory| memory.has_room(length))
+    }
+
     fn data(&self, root: &Arc<Root>, found: &Found, form: Form) -> Data {
         let groups = match form {
-            Form::Small(body) => match self.memory.keep(body) {
+            Form::Small(body) => match self.memory.as_ref().and_then(|memory| memory.keep(body)) {
                 Some(bytes) => return Data::Memory(bytes),
                 None => Box::default(),
             },

@@ -97,11 +97,17 @@ where
                 continue;
             }
             if entry.file_type().is_file() {
-                let (real, linked) = match self.links.last() {
-                    Some((_, link, target)) => (rebase(entry.path(), link, target), true),
-                    None => (entry.path().to_path_buf(), false),
+                let Some((_, link, target)) = self.links.last() else {
+                    let path = self.site_path(entry.path());
+                    let location = PathBuf::from(OsStr::from_bytes(&path));
+                    return Some(Ok(Found {
+                        path,
+                        location,
+                        linked: false,
+                    }));
                 };
-                return Some(Ok(self.found(&entry, real, linked)));
+                let real = rebase(entry.path(), link, target);
+                return Some(Ok(self.found(&entry, real, true)));
             }
         }
     }
@@ -141,9 +147,13 @@ impl<I> Walk<I> {
         }
     }
 
+    /// The walk only meets paths that begin with the root's, so its bytes can be cut off.
     fn site_path(&self, path: &Path) -> Box<[u8]> {
-        let path = path.strip_prefix(&self.root).unwrap_or(path);
-        path.as_os_str().as_bytes().into()
+        let path = path.as_os_str().as_bytes();
+        let below = path
+            .strip_prefix(self.root.as_os_str().as_bytes())
+            .unwrap_or(path);
+        below.strip_prefix(b"/").unwrap_or(below).into()
     }
 
     /// A walk error as the operator should see it; `None` where nothing is missing from the site.
