@@ -86,7 +86,10 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     match locate(manifest, &target) {
         Located::Resource(resource) => select(resource, request),
         Located::At(path) => Answer::Redirect(reference(&path, target.query())),
-        Located::Nowhere => Answer::NotFound(error_page(manifest, target.path())),
+        Located::Nowhere => match manifest.locate_retired(target.path()) {
+            Some(resource) => select(resource, request),
+            None => Answer::NotFound(error_page(manifest, target.path())),
+        },
     }
 }
 

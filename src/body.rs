@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -40,12 +40,27 @@ pub enum BodyError {
     },
 }
 
-/// What a response carries. `G` is dropped with the body, when the response is over.
+impl BodyError {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Changed { path, .. } | Self::Read { path, .. } => path,
+        }
+    }
+}
+
+/// Who wants to know how a response goes on. It is dropped when the response is over.
+pub trait Attend: Send + Unpin + 'static {
+    /// The body ends here, short of its length: what comes next can't be proven.
+    fn cut(&mut self, error: &BodyError);
+}
+
+/// What a response carries.
 #[derive(Debug)]
 pub struct Body<G> {
     content: Content,
     remaining: u64,
-    _guard: G,
+    attendant: G,
 }
 
 #[derive(Debug)]
@@ -56,26 +71,26 @@ enum Content {
 
 impl<G> Body<G> {
     /// Bytes that are in memory, none included.
-    pub fn memory(bytes: Bytes, guard: G) -> Self {
+    pub fn memory(bytes: Bytes, attendant: G) -> Self {
         Self {
             remaining: bytes.len() as u64,
             content: Content::Memory(bytes),
-            _guard: guard,
+            attendant,
         }
     }
 
     /// Content in several segments, part of which may be in files.
-    pub fn segments(segments: Segments, guard: G) -> Self {
+    pub fn segments(segments: Segments, attendant: G) -> Self {
         let remaining = segments.length();
         Self {
             content: Content::Segments(segments),
             remaining,
-            _guard: guard,
+            attendant,
         }
     }
 }
 
-impl<G: Unpin> http_body::Body for Body<G> {
+impl<G: Attend> http_body::Body for Body<G> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -92,7 +107,7 @@ impl<G: Unpin> http_body::Body for Body<G> {
             Content::Segments(segments) => ready!(segments.poll_next(cx)),
         };
         Poll::Ready(next.map(|bytes| {
-            let bytes = bytes?;
+            let bytes = bytes.inspect_err(|error| this.attendant.cut(error))?;
             this.remaining = this.remaining.saturating_sub(bytes.len() as u64);
             Ok(Frame::data(bytes))
         }))
@@ -281,9 +296,25 @@ impl Pieces {
         }
     }
 
-    /// Reads a piece and proves it: on this thread when the page cache has it, else on one that
-    /// may block.
+    /// Reads a piece and proves it. A descriptor that is kept for this content is tried first,
+    /// then the file at its path.
     async fn read(&mut self, piece: Piece) -> Result<Bytes, BodyError> {
+        if self.file.is_none()
+            && let Some(file) = self.memory.file(&self.hash)
+        {
+            self.file = Some(file);
+            if let Ok(bytes) = self.read_from_file(piece).await {
+                return Ok(bytes);
+            }
+            self.memory.close(&self.hash);
+            self.file = None;
+        }
+        self.read_from_file(piece).await
+    }
+
+    /// Reads and proves on this thread when the page cache has the bytes, else on one that may
+    /// block.
+    async fn read_from_file(&mut self, piece: Piece) -> Result<Bytes, BodyError> {
         let mut buffer = self.memory.buffer(piece.length).await;
         if let Some(file) = &self.file
             && disk::read_cached(file, buffer.space(), piece.offset)
@@ -299,27 +330,26 @@ impl Pieces {
             disk::read_exact_at(&file, buffer.space(), piece.offset)?;
             Ok::<_, std::io::Error>((file, buffer))
         });
-        let (file, buffer) = match reading.await {
-            Ok(Ok(read)) => read,
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(self.changed(piece));
+        let read = reading
+            .await
+            .unwrap_or_else(|stopped| Err(std::io::Error::other(stopped)));
+        match read {
+            Ok((file, buffer)) => {
+                let bytes = self.prove(piece, buffer)?;
+                if self.file.is_none() {
+                    self.memory.keep_open(self.hash, &file);
+                    self.file = Some(file);
+                }
+                Ok(bytes)
             }
-            Ok(Err(source)) => {
-                return Err(BodyError::Read {
-                    path: self.source.location(),
-                    source,
-                });
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(self.changed(piece))
             }
-            Err(stopped) => {
-                let source = std::io::Error::other(stopped);
-                return Err(BodyError::Read {
-                    path: self.source.location(),
-                    source,
-                });
-            }
-        };
-        self.file = Some(file);
-        self.prove(piece, buffer)
+            Err(source) => Err(BodyError::Read {
+                path: self.source.location(),
+                source,
+            }),
+        }
     }
 
     fn prove(&self, piece: Piece, buffer: Buffer) -> Result<Bytes, BodyError> {

@@ -2,26 +2,31 @@
 
 use std::future::poll_fn;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::num::NonZeroUsize;
+use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::config::{self, Command, Config, ManifestFormat};
-use crate::disk::Root;
-use crate::manifest::{Manifest, Settings};
+use crate::config::{self, Command, Config, ManifestFormat, Watching};
+use crate::disk::{self, Root};
+use crate::lease;
+use crate::manifest::Manifest;
 use crate::memory::Memory;
-use crate::scan::{Progress, Scanner};
+use crate::metrics::Metrics;
+use crate::scan::{Link, Progress, Scanner};
 use crate::server::Server;
 use crate::server::listener::{self, Bound, ListenError};
 use crate::service::Service;
 use crate::site::Site;
+use crate::watch::{self, Hint, Watch};
 
 /// Why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
@@ -61,32 +66,76 @@ fn serve(config: Config) -> Result<(), Error> {
         .enable_all()
         .build();
     let runtime = runtime.map_err(Error::Start)?;
+    let result = serve_in(&runtime, config);
+    // A worker that does not come to an end, or a scan that was interrupted, is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     let _entered = runtime.enter();
     // From here on a signal is an answer, not the end.
     let mut signals = Signals::new().map_err(Error::Start)?;
-    let root = open(&config.directory)?;
+    lease::absorb_signals().map_err(Error::Start)?;
+    let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
+    let directory = path::absolute(&config.directory).unwrap_or(config.directory);
+    let root = open(&directory)?;
     let bound = listener::bind(&config.listen)?;
-    let memory = Memory::new(config.memory);
+    let held_open = NonZeroUsize::new(descriptors / 2).unwrap_or(NonZeroUsize::MIN);
+    let memory = Memory::new(config.memory, held_open);
+    let metrics = Arc::new(Metrics::default());
+    let Watching {
+        settle,
+        sweep,
+        scrub,
+        keep_old,
+    } = config.watching;
+    let options = watch::Options {
+        directory,
+        settle,
+        sweep,
+        scrub,
+        keep_old,
+    };
+    // Before the scan, so that nothing falls between the two.
+    let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&metrics));
     let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
     let (done, scanned) = oneshot::channel();
-    thread::spawn(move || done.send(scan(&scanner, &root, config.settings)));
-    let manifest = runtime.block_on(async {
+    thread::spawn(move || {
+        let (manifest, links) = scan(&scanner, &root);
+        done.send((scanner, manifest, links))
+    });
+    let scanned = runtime.block_on(async {
         tokio::select! {
-            manifest = scanned => manifest.ok(),
-            () = signals.next() => None,
+            scanned = scanned => scanned.ok(),
+            () = signals.stop() => None,
         }
     });
-    let Some(manifest) = manifest else {
+    let Some((scanner, manifest, links)) = scanned else {
         return Ok(());
     };
     let site = Arc::new(Site::new(manifest));
-    let service = Service::new(site, Arc::clone(&memory));
+    let hints = watch.hints();
+    let suspects = hints.clone();
+    site.on_suspect(move |file| {
+        // Heard for as long as the process lives.
+        let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
+    });
+    watch
+        .drive(Arc::clone(&site), scanner, links)
+        .map_err(Error::Start)?;
+    let service = Service::new(site, memory, metrics);
     let server = Server::start(service, config.workers, config.limits).map_err(Error::Start)?;
-    runtime.block_on(run_server(server, bound, &mut signals))
+    runtime.block_on(run_server(server, bound, &mut signals, &hints))
 }
 
 /// Accepts until a signal, then lets what is in flight finish.
-async fn run_server(server: Server, bound: Vec<Bound>, signals: &mut Signals) -> Result<(), Error> {
+async fn run_server(
+    server: Server,
+    bound: Vec<Bound>,
+    signals: &mut Signals,
+    hints: &Sender<Hint>,
+) -> Result<(), Error> {
     let listeners = bound
         .into_iter()
         .map(Bound::listen)
@@ -104,9 +153,14 @@ async fn run_server(server: Server, bound: Vec<Bound>, signals: &mut Signals) ->
             }
             Poll::<()>::Pending
         });
+        let stop = async {
+            while signals.next().await == Asked::Look {
+                let _ = hints.send(Hint::Sweep);
+            }
+        };
         tokio::select! {
             () = accept_all => {}
-            () = signals.next() => {}
+            () = stop => {}
         }
     }
     drop(listeners);
@@ -117,7 +171,7 @@ async fn run_server(server: Server, bound: Vec<Bound>, signals: &mut Signals) ->
                 tracing::warn!("some requests were cut: they took longer than --grace");
             }
         }
-        () = signals.next() => tracing::warn!("stopped at once: some requests were cut"),
+        () = signals.stop() => tracing::warn!("stopped at once: some requests were cut"),
     }
     Ok(())
 }
@@ -127,7 +181,7 @@ fn manifest(flags: &config::Manifest) -> Result<(), Error> {
     let root = open(&flags.site.directory)?;
     // Nothing is served, so nothing has to be kept.
     let scanner = Scanner::new(flags.site.symlinks, settings, None);
-    let manifest = scan(&scanner, &root, settings);
+    let (manifest, _) = scan(&scanner, &root);
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match (flags.digest, flags.format) {
         (true, _) => writeln!(out, "{}", manifest.digest()),
@@ -150,15 +204,15 @@ fn open(directory: &Path) -> Result<Arc<Root>, Error> {
 }
 
 /// Scans with a progress bar, on terminals, and sums up in one line.
-fn scan(scanner: &Scanner, root: &Arc<Root>, settings: Settings) -> Manifest {
+fn scan(scanner: &Scanner, root: &Arc<Root>) -> (Manifest, Vec<Link>) {
     let started = Instant::now();
     let progress = Progress::default();
-    let manifest = thread::scope(|scope| {
+    let (manifest, links) = thread::scope(|scope| {
         // Dropping the sender at the end of the scan ends the bar.
         let (_scanning, scanned) = channel::<()>();
         let progress = &progress;
         scope.spawn(move || show(progress, &scanned));
-        Manifest::empty(settings).with(scanner.scan(root, progress))
+        scanner.scan(root, progress)
     });
     let (files, bytes) = (
         HumanCount(manifest.len() as u64),
@@ -166,7 +220,7 @@ fn scan(scanner: &Scanner, root: &Arc<Root>, settings: Settings) -> Manifest {
     );
     let (seconds, digest) = (started.elapsed().as_secs_f64(), manifest.digest());
     tracing::info!("{files} files, {bytes}, site digest {digest}, {seconds:.2} s");
-    manifest
+    (manifest, links)
 }
 
 fn show(progress: &Progress, scanned: &Receiver<()>) {
@@ -187,10 +241,19 @@ fn show(progress: &Progress, scanned: &Receiver<()>) {
     bar.finish_and_clear();
 }
 
-/// The signals that end the process.
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    /// Compare everything with the disk.
+    Look,
+}
+
+/// The signals that are answers.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -198,13 +261,19 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Look,
         }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
     }
 }

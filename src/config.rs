@@ -70,9 +70,29 @@ pub struct Serve {
     /// Threads that answer requests [default: one for each core]
     #[arg(long, value_name = "N", env = "ETAGD_WORKERS", hide_env = true, value_parser = at_least_one)]
     pub workers: Option<usize>,
+    /// How changes are noticed.
+    #[command(flatten)]
+    pub watching: Watching,
     /// What clients may use up.
     #[command(flatten)]
     pub limits: Limits,
+}
+
+/// How changes of the site are noticed and published.
+#[derive(Clone, Debug, Args)]
+pub struct Watching {
+    /// How long nothing may change before a change is published (2s after the first at most)
+    #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = humantime::parse_duration)]
+    pub settle: Duration,
+    /// How often everything is compared with the disk, for changes that nothing reports
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = humantime::parse_duration)]
+    pub sweep: Duration,
+    /// How often every file is read again, whatever its times say [default: never]
+    #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = humantime::parse_duration)]
+    pub scrub: Option<Duration>,
+    /// How long files that a deploy removed are still answered, HTML excepted [default: not]
+    #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = humantime::parse_duration)]
+    pub keep_old: Option<Duration>,
 }
 
 /// What decides which files a site has and what its answers say.
@@ -286,6 +306,8 @@ pub struct Config {
     pub memory: u64,
     /// Number of threads that answer requests.
     pub workers: usize,
+    /// How changes are noticed.
+    pub watching: Watching,
     /// What clients may use up.
     pub limits: Limits,
 }
@@ -308,6 +330,7 @@ impl From<Serve> for Config {
             listen: flags.listen,
             memory: memory.max(memory::SMALLEST),
             workers: flags.workers.unwrap_or_else(cores),
+            watching: flags.watching,
             limits: flags.limits,
         }
     }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 
@@ -29,6 +30,18 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Whether the file was changed, or claims to have been modified, less than `age` before
+    /// `now`, or after it.
+    pub fn is_younger(&self, now: SystemTime, age: Duration) -> bool {
+        let Ok(now) = now.duration_since(SystemTime::UNIX_EPOCH) else {
+            return true;
+        };
+        let oldest = now.saturating_sub(age).as_nanos();
+        [self.mtime_ns, self.ctime_ns]
+            .iter()
+            .any(|time| u128::try_from(*time).is_ok_and(|time| time > oldest))
+    }
+
     /// Modification time in whole seconds since the epoch, rounded down.
     pub fn modified(&self) -> i64 {
         self.mtime_ns.div_euclid(1_000_000_000)
@@ -94,6 +107,37 @@ impl Root {
         })
     }
 
+    /// Whether `directory` still leads here.
+    ///
+    /// # Errors
+    /// When it leads nowhere, or can't be looked at.
+    pub fn is_still(&self, directory: &Path) -> io::Result<bool> {
+        let (now, then) = (rustix::fs::stat(directory)?, fstat(&self.directory)?);
+        Ok(now.st_dev == then.st_dev && now.st_ino == then.st_ino)
+    }
+
+    /// Whether the root lies on a file system that does not report what others change: one that
+    /// another machine or process serves, or one made of layers.
+    #[cfg(target_os = "linux")]
+    pub fn is_silent(&self) -> bool {
+        const NFS: i64 = 0x6969;
+        const SMB: [i64; 3] = [0x517b, 0xff53_4d42, 0xfe53_4d42];
+        const NINE_P: i64 = 0x0102_1997;
+        const FUSE: i64 = 0x6573_5546;
+        const OVERLAY: i64 = 0x794c_7630;
+        rustix::fs::fstatfs(&self.directory).is_ok_and(|system| {
+            #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
+            let kind = system.f_type as i64;
+            [NFS, NINE_P, FUSE, OVERLAY].contains(&kind) || SMB.contains(&kind)
+        })
+    }
+
+    /// Other systems are taken to report everything.
+    #[cfg(not(target_os = "linux"))]
+    pub fn is_silent(&self) -> bool {
+        false
+    }
+
     /// The real path of the root.
     pub fn path(&self) -> &Path {
         &self.path
@@ -126,6 +170,20 @@ impl Root {
         })
     }
 
+    /// The state of the regular file at `path`, without opening it. What the path leads to is
+    /// not confined to the root, but nothing of it is read.
+    ///
+    /// # Errors
+    /// As `fstatat(2)`.
+    pub fn stamp(&self, path: &Path) -> io::Result<Stamp> {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        Ok(Stamp::from(&rustix::fs::statat(
+            &self.directory,
+            path,
+            flags,
+        )?))
+    }
+
     #[cfg(target_os = "linux")]
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         use rustix::fs::ResolveFlags;
@@ -149,6 +207,24 @@ impl Root {
         let _ = self.confined.load(Ordering::Relaxed);
         Ok(openat(&self.directory, path, flags, Mode::empty())?)
     }
+}
+
+/// The inode of a file that has several names; `None` for any other path.
+pub fn shared_inode(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::stat(path).ok()?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    (is_file && stat.st_nlink > 1).then_some(stat.st_ino)
+}
+
+/// Raises the limit of open descriptors as far as this process may, and returns it.
+pub fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    let raised = setrlimit(Resource::Nofile, limit).is_ok();
+    let limit = if raised { limit.maximum } else { before };
+    limit.unwrap_or(1 << 20)
 }
 
 /// The state of an open file now.

@@ -15,10 +15,13 @@
 //! | 3 | [`body`] | content on the wire, proven piece by piece |
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
+//! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
 //! | 1 | [`memory`] | the one budget for content |
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
+//! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
+//! | 1 | [`metrics`] | counters of what happens |
 //! | 1 | [`log`] | messages for the operator |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
@@ -43,11 +46,14 @@ pub mod manifest;
 pub mod representation;
 pub mod scan;
 pub mod site;
+pub mod watch;
 
 pub mod config;
 pub mod disk;
+pub mod lease;
 pub mod log;
 pub mod memory;
+pub mod metrics;
 pub mod semantics;
 
 pub mod cli;

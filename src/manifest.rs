@@ -6,9 +6,10 @@
 //! copies and hashes only the buckets it touches. What is hashed is written at
 //! [`Manifest::digest`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hashbrown::HashTable;
 
@@ -62,18 +63,36 @@ pub struct Changes {
     pub changed: Vec<Arc<Resource>>,
     /// Paths that name nothing any more.
     pub removed: Vec<Box<[u8]>>,
-    /// Paths that could not be read, with the reason.
+    /// All paths that can't be read now, with the reason.
     pub unreadable: BTreeMap<Box<[u8]>, String>,
+    /// Until when the removed paths, HTML excepted, are still answered, if at all.
+    pub keep_until: Option<Instant>,
+}
+
+impl Changes {
+    /// Whether they change nothing in `manifest`.
+    pub fn is_empty(&self, manifest: &Manifest) -> bool {
+        self.changed.is_empty() && self.removed.is_empty() && self.unreadable == manifest.unreadable
+    }
+}
+
+/// A resource that the site no longer has, and until when it is still answered.
+#[derive(Clone, Debug)]
+struct Retired {
+    resource: Arc<Resource>,
+    until: Instant,
 }
 
 /// One state of the site. Never changed once it is published.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Manifest {
     settings: Settings,
     buckets: Box<[Arc<Bucket>]>,
     unreadable: BTreeMap<Box<[u8]>, String>,
+    retired: HashMap<Box<[u8]>, Retired>,
     digest: SiteDigest,
     resources: usize,
+    unsettled: usize,
     bytes: u64,
 }
 
@@ -117,8 +136,10 @@ impl Manifest {
             settings,
             buckets,
             unreadable,
+            retired: HashMap::new(),
             digest,
             resources: 0,
+            unsettled: 0,
             bytes: 0,
         }
     }
@@ -129,28 +150,40 @@ impl Manifest {
         let mut buckets = self.buckets.clone();
         let mut touched = vec![false; BUCKETS];
         let (mut resources, mut bytes) = (self.resources, self.bytes);
+        let mut unsettled = self.unsettled;
         let mut replace = |path: &[u8], new: Option<Arc<Resource>>| {
             let place = Place::of(path);
             let bucket = Arc::make_mut(&mut buckets[place.bucket]);
             touched[place.bucket] = true;
             let is_old = |old: &Arc<Resource>| *old.path == *path;
-            if let Ok(old) = bucket.table.find_entry(place.hash, is_old) {
-                let (old, _) = old.remove();
+            let old = bucket.table.find_entry(place.hash, is_old).ok();
+            let old = old.map(|entry| entry.remove().0);
+            if let Some(old) = &old {
                 resources -= 1;
+                unsettled -= usize::from(!old.settled);
                 bytes -= old.identity.length;
             }
             if let Some(new) = new {
                 resources += 1;
+                unsettled += usize::from(!new.settled);
                 bytes += new.identity.length;
                 bucket
                     .table
                     .insert_unique(place.hash, new, |entry| Place::of(&entry.path).hash);
             }
+            old
         };
-        for path in &changes.removed {
-            replace(path, None);
+        let mut retired = self.retired.clone();
+        for path in changes.removed {
+            let old = replace(&path, None);
+            if let (Some(resource), Some(until)) = (old, changes.keep_until)
+                && !resource.is_html()
+            {
+                retired.insert(path, Retired { resource, until });
+            }
         }
         for resource in changes.changed {
+            retired.remove(&resource.path);
             let path = Arc::clone(&resource);
             replace(&path.path, Some(resource));
         }
@@ -162,13 +195,19 @@ impl Manifest {
             Arc::make_mut(bucket).seal();
         }
         let unreadable = changes.unreadable;
-        let digest = digest(self.settings, &buckets, unreadable.is_empty());
+        let digest = digest(
+            self.settings,
+            &buckets,
+            unreadable.is_empty() && unsettled == 0,
+        );
         Self {
             settings: self.settings,
             buckets,
             unreadable,
+            retired,
             digest,
             resources,
+            unsettled,
             bytes,
         }
     }
@@ -180,6 +219,26 @@ impl Manifest {
         self.buckets[place.bucket]
             .table
             .find(place.hash, |resource| *resource.path == *path)
+    }
+
+    /// What `path` named in an earlier state, as long as that is kept.
+    pub fn locate_retired(&self, path: &[u8]) -> Option<&Arc<Resource>> {
+        self.retired.get(path).map(|retired| &retired.resource)
+    }
+
+    /// This state without what is over at `now`; `None` where that is nothing.
+    pub fn expired(&self, now: Instant) -> Option<Self> {
+        let is_over = |retired: &Retired| retired.until <= now;
+        self.retired.values().any(is_over).then(|| {
+            let mut rest = self.clone();
+            rest.retired.retain(|_, retired| !is_over(retired));
+            rest
+        })
+    }
+
+    /// All resources, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.buckets.iter().flat_map(|bucket| &bucket.table)
     }
 
     /// All resources, ordered by path.

@@ -5,6 +5,8 @@
 //! up, the cache gives way first; then streams wait for one another, and a small body that no
 //! longer fits is read from its file when it is asked for.
 
+use std::fs::File;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,20 +24,22 @@ pub const SMALLEST: u64 = 16 << 20;
 /// Which proven piece: the BLAKE3 of the whole representation, and the piece's index.
 pub type Key = ([u8; 32], u32);
 
-/// The budget, and what is cached within it.
+/// The budget of content and of open files, and what is cached within it.
 #[derive(Debug)]
 pub struct Memory {
     limit: u64,
     used: AtomicU64,
     proven: Mutex<LruCache<Key, Bytes>>,
+    files: Mutex<LruCache<[u8; 32], Arc<File>>>,
     spare: Mutex<Vec<Vec<u8>>>,
     freed: Notify,
 }
 
 impl Memory {
-    /// A budget of `limit` bytes, [`SMALLEST`] at least.
-    pub fn new(limit: u64) -> Arc<Self> {
+    /// A budget of `limit` bytes, [`SMALLEST`] at least, and of as many open `files`.
+    pub fn new(limit: u64, files: NonZeroUsize) -> Arc<Self> {
         Arc::new(Self {
+            files: Mutex::new(LruCache::new(files)),
             limit: limit.max(SMALLEST),
             used: AtomicU64::new(0),
             proven: Mutex::new(LruCache::unbounded()),
@@ -94,6 +98,22 @@ impl Memory {
     /// Remembers a proven piece until its memory is needed.
     pub fn remember(&self, key: Key, piece: Bytes) {
         lock(&self.proven).put(key, piece);
+    }
+
+    /// A descriptor of a file that had the content with this hash when it was last read. It
+    /// outlives the file's name: what is deleted or renamed over can still be read and proven.
+    pub fn file(&self, hash: &[u8; 32]) -> Option<Arc<File>> {
+        lock(&self.files).get(hash).cloned()
+    }
+
+    /// Keeps a file open, for the content it has, in place of the one longest unused.
+    pub fn keep_open(&self, hash: [u8; 32], file: &Arc<File>) {
+        lock(&self.files).put(hash, Arc::clone(file));
+    }
+
+    /// Closes a file that does not have that content any more.
+    pub fn close(&self, hash: &[u8; 32]) {
+        lock(&self.files).pop(hash);
     }
 
     /// Takes `bytes` from the budget if they stay under `ceiling`, forgetting proven pieces, the
@@ -195,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_body_gives_its_share_back_when_the_last_clone_is_gone() {
-        let memory = Memory::new(SMALLEST);
+        let memory = Memory::new(SMALLEST, NonZeroUsize::MIN);
         let body = memory.keep(vec![7; 1000]).expect("fits");
         let clone = body.slice(10..20);
         drop(body);
@@ -210,7 +230,7 @@ mod tests {
 
     #[test]
     fn small_bodies_leave_room_for_streams() {
-        let memory = Memory::new(SMALLEST);
+        let memory = Memory::new(SMALLEST, NonZeroUsize::MIN);
         let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; 1 << 20])).collect();
         assert_eq!(
             bodies.len(),
@@ -222,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_full_budget_forgets_proven_pieces_and_then_makes_streams_wait() {
-        let memory = Memory::new(SMALLEST);
+        let memory = Memory::new(SMALLEST, NonZeroUsize::MIN);
         let fill = |length| match poll(pin!(memory.buffer(length))) {
             Poll::Ready(buffer) => Some(buffer.freeze()),
             Poll::Pending => None,

@@ -47,6 +47,10 @@ pub struct Resource {
     pub last_modified: Option<HttpDate>,
     /// State of the file when it was hashed.
     pub stamp: Stamp,
+    /// Whether the file had come to rest when it was hashed.
+    pub settled: bool,
+    /// Whether the content is UTF-8.
+    pub utf8: bool,
     /// The content as it is, without a coding.
     pub identity: Representation,
     /// The same content under content codings.
@@ -59,6 +63,14 @@ impl Resource {
     /// Whether the response depends on Accept-Encoding, and so names it in Vary.
     pub fn is_negotiable(&self) -> bool {
         !self.encoded.is_empty()
+    }
+
+    /// Whether it is a page: what a browser navigates to.
+    pub fn is_html(&self) -> bool {
+        self.fields
+            .content_type
+            .as_bytes()
+            .starts_with(b"text/html")
     }
 
     /// All representations, identity first.
@@ -153,7 +165,7 @@ pub struct Source {
     /// Its path, free of links, relative to the root (absolute where a link left the root).
     pub path: Box<Path>,
     /// The chaining value of each group; empty up to [`WHOLE`], where the root hash proves all.
-    pub groups: Box<[GroupHash]>,
+    pub groups: Arc<[GroupHash]>,
 }
 
 impl Source {

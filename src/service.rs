@@ -9,16 +9,20 @@ use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Answer, Selected, answer};
-use crate::body::{Body, BodyError, Segments};
+use crate::body::{Attend, Body, BodyError, Segments};
 use crate::manifest::Manifest;
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::representation::{Data, Representation, Resource, visible};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 use crate::site::Site;
@@ -30,6 +34,9 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-a
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
 const SOON: HeaderValue = HeaderValue::from_static("1");
+/// How long a request waits for the truth about a file that is not what the manifest says: the
+/// longest quiet period, and time to hash it.
+const RECOVERY: Duration = Duration::from_secs(3);
 const VARY: HeaderValue = HeaderValue::from_static("accept-encoding");
 
 /// Answers requests from one site.
@@ -37,6 +44,7 @@ const VARY: HeaderValue = HeaderValue::from_static("accept-encoding");
 pub struct Service {
     site: Arc<Site>,
     memory: Arc<Memory>,
+    metrics: Arc<Metrics>,
 }
 
 /// A response whose content is still to be attached.
@@ -50,29 +58,74 @@ enum Content {
 
 impl Service {
     /// A service whose bodies are held within `memory`.
-    pub fn new(site: Arc<Site>, memory: Arc<Memory>) -> Self {
-        Self { site, memory }
+    pub fn new(site: Arc<Site>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            site,
+            memory,
+            metrics,
+        }
     }
 
     /// Answers one request. `guard` lives as long as the response is under way.
-    pub fn call<G>(&self, request: &Parts, guard: G) -> Pending<G>
+    pub fn call<G>(self: &Arc<Self>, request: Parts, guard: G) -> Pending<G>
     where
         G: Send + Unpin + 'static,
     {
-        let (head, content) = self.draft(&self.site.current(), request).into_parts();
-        let mut segments = match content {
-            Content::Memory(bytes) => {
-                let body = Body::memory(bytes, guard);
-                return Pending::Now(ready(Response::from_parts(head, body)));
-            }
-            Content::Segments(segments) => segments,
+        let (head, content) = self.draft(&self.site.current(), &request).into_parts();
+        let attendant = Attendant {
+            service: Arc::clone(self),
+            _guard: guard,
         };
-        Pending::Later(Box::pin(async move {
-            match segments.prove().await {
-                Ok(()) => Response::from_parts(head, Body::segments(segments, guard)),
-                Err(error) => unproven(&error).map(|page| Body::memory(page, guard)),
+        match content {
+            Content::Memory(bytes) => {
+                let body = Body::memory(bytes, attendant);
+                Pending::Now(ready(Response::from_parts(head, body)))
             }
-        }))
+            Content::Segments(segments) => {
+                let draft = Response::from_parts(head, segments);
+                Pending::Later(Box::pin(Self::prove(draft, request, attendant)))
+            }
+        }
+    }
+
+    /// Sends a response once its content is proven. Where the file is not what the manifest says,
+    /// it is looked at again, and the request is answered from what it is now.
+    async fn prove<G>(
+        mut draft: Response<Segments>,
+        request: Parts,
+        attendant: Attendant<G>,
+    ) -> Response<Body<Attendant<G>>>
+    where
+        G: Send + Unpin + 'static,
+    {
+        let service = Arc::clone(&attendant.service);
+        let deadline = Instant::now() + RECOVERY;
+        loop {
+            let publications = service.site.subscribe();
+            let Err(error) = draft.body_mut().prove().await else {
+                return draft.map(|segments| Body::segments(segments, attendant));
+            };
+            service.suspect(&error);
+            if !published(publications, deadline).await {
+                service.metrics.unavailable.increment();
+                tracing::warn!("{error}: answered 503");
+                return unavailable().map(|page| Body::memory(page, attendant));
+            }
+            let again = service.draft(&service.site.current(), &request);
+            let (head, content) = again.into_parts();
+            draft = match content {
+                Content::Segments(segments) => Response::from_parts(head, segments),
+                Content::Memory(bytes) => {
+                    return Response::from_parts(head, Body::memory(bytes, attendant));
+                }
+            };
+        }
+    }
+
+    /// Has a file looked at that is not what the manifest says.
+    fn suspect(&self, error: &BodyError) {
+        self.metrics.unproven.increment();
+        self.site.suspect(error.path());
     }
 
     fn draft(&self, manifest: &Manifest, request: &Parts) -> Draft {
@@ -262,12 +315,31 @@ fn negotiated_error(status: StatusCode, selected: Selected<'_>) -> Draft {
 }
 
 /// 503: the file is not what was scanned, and what it is now is not known yet.
-fn unproven(reason: &BodyError) -> Response<Bytes> {
-    tracing::warn!("{reason}: answered 503");
+fn unavailable() -> Response<Bytes> {
     let text = "the content is changing, try again";
     let mut page = error(StatusCode::SERVICE_UNAVAILABLE, text, false);
     page.headers_mut().insert(header::RETRY_AFTER, SOON);
     page
+}
+
+/// Waits for the next publication, until `deadline` at most.
+async fn published(mut publications: watch::Receiver<u64>, deadline: Instant) -> bool {
+    timeout_at(deadline, publications.changed())
+        .await
+        .is_ok_and(|changed| changed.is_ok())
+}
+
+/// Keeps what must live as long as a response, and hears how it ends.
+pub struct Attendant<G> {
+    service: Arc<Service>,
+    _guard: G,
+}
+
+impl<G: Send + Unpin + 'static> Attend for Attendant<G> {
+    fn cut(&mut self, error: &BodyError) {
+        tracing::warn!("{error}: the response is cut");
+        self.service.suspect(error);
+    }
 }
 
 /// A 4xx or 5xx that no cache may keep. `reason` is etagd's own text, never a client's.
@@ -298,13 +370,13 @@ fn error(status: StatusCode, reason: &str, is_head: bool) -> Response<Bytes> {
 /// A response that is there, or one that waits for the disk.
 pub enum Pending<G> {
     /// There.
-    Now(Ready<Response<Body<G>>>),
+    Now(Ready<Response<Body<Attendant<G>>>>),
     /// Waiting.
-    Later(Pin<Box<dyn Future<Output = Response<Body<G>>> + Send>>),
+    Later(Pin<Box<dyn Future<Output = Response<Body<Attendant<G>>>> + Send>>),
 }
 
 impl<G: Unpin> Future for Pending<G> {
-    type Output = Result<Response<Body<G>>, Infallible>;
+    type Output = Result<Response<Body<Attendant<G>>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {

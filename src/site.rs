@@ -1,19 +1,25 @@
 //! The one shared, changing thing: which manifest is published now.
 
+use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use crate::manifest::{Changes, Manifest};
+use crate::manifest::{Changes, Manifest, SiteDigest};
 
 /// Publishes manifests. Nobody but [`Site::update`] replaces the current one.
-#[derive(Debug)]
 pub struct Site {
     current: ArcSwap<Manifest>,
     publishing: Mutex<()>,
     publications: watch::Sender<u64>,
+    suspects: Mutex<Option<Suspects>>,
 }
+
+/// Who is told of files that are not what the manifest says.
+type Suspects = Box<dyn Fn(&Path) + Send>;
 
 impl Site {
     /// A site whose first published state is `manifest`.
@@ -22,6 +28,7 @@ impl Site {
             current: ArcSwap::from_pointee(manifest),
             publishing: Mutex::new(()),
             publications: watch::Sender::new(0),
+            suspects: Mutex::new(None),
         }
     }
 
@@ -31,21 +38,89 @@ impl Site {
     }
 
     /// Publishes what `change` makes of the current manifest; one at a time, so that no change is
-    /// lost between two writers. `None` publishes nothing.
-    pub fn update(&self, change: impl FnOnce(&Manifest) -> Option<Changes>) {
+    /// lost between two writers. Where the answers stay the same, nobody is told, and the result
+    /// is `None`.
+    pub fn update(&self, change: impl FnOnce(&Manifest) -> Option<Changes>) -> Option<Publication> {
         let _one_at_a_time = self
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load();
-        if let Some(changes) = change(&current) {
-            self.current.store(Arc::new(current.with(changes)));
-            self.publications.send_modify(|count| *count += 1);
+        let changes = change(&current)?;
+        if changes.is_empty(&current) {
+            return None;
+        }
+        let (changed, removed) = (changes.changed.len(), changes.removed.len());
+        let new = current.with(changes);
+        let digest = new.digest();
+        let is_news = digest != current.digest();
+        self.current.store(Arc::new(new));
+        if !is_news {
+            return None;
+        }
+        self.publications.send_modify(|count| *count += 1);
+        Some(Publication {
+            changed,
+            removed,
+            digest,
+        })
+    }
+
+    /// Forgets what was kept of earlier states and is over at `now`.
+    pub fn expire(&self, now: Instant) {
+        let _one_at_a_time = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(new) = self.current.load().expired(now) {
+            self.current.store(Arc::new(new));
+        }
+    }
+
+    /// Has `look` called with each file that a response finds to be other than the manifest says.
+    pub fn on_suspect(&self, look: impl Fn(&Path) + Send + 'static) {
+        *self.suspects.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(look));
+    }
+
+    /// Reports a file that is not what the manifest says.
+    pub fn suspect(&self, file: &Path) {
+        if let Some(look) = &*self.suspects.lock().unwrap_or_else(PoisonError::into_inner) {
+            look(file);
         }
     }
 
     /// Wakes its holder after each publication; the value is their number.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.publications.subscribe()
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site")
+            .field("digest", &self.current().digest())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a publication has changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Publication {
+    changed: usize,
+    removed: usize,
+    digest: SiteDigest,
+}
+
+impl fmt::Display for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            changed,
+            removed,
+            digest,
+        } = self;
+        write!(
+            f,
+            "published: {changed} changed, {removed} removed, site digest {digest}"
+        )
     }
 }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use blake3::hazmat::{Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use rayon::prelude::*;
@@ -33,7 +34,7 @@ pub(super) enum Form {
     /// Up to [`WHOLE`]: nothing, the hash proves them in one piece.
     Whole,
     /// Longer: a chaining value for each group.
-    Groups(Box<[GroupHash]>),
+    Groups(Arc<[GroupHash]>),
 }
 
 thread_local! {
@@ -84,7 +85,7 @@ pub(super) fn content(file: &File, length: u64, keep: bool) -> io::Result<Conten
         })
         .collect::<io::Result<_>>()?;
     let utf8 = Text::is_utf8(groups.iter().map(|group| &group.text));
-    let groups: Box<[_]> = groups.into_iter().map(|group| group.hash).collect();
+    let groups: Arc<[_]> = groups.into_iter().map(|group| group.hash).collect();
     Ok(Content {
         hash: root_hash(&groups, length),
         utf8,

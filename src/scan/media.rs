@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use crate::representation::{Fields, visible};
 
+const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
 
 /// Hands out one set of field values for each media type.
@@ -16,15 +17,15 @@ pub(super) struct MediaTypes {
     known: RwLock<HashMap<Key, Arc<Fields>>>,
 }
 
-/// The extension, and whether the content is UTF-8.
-type Key = (Option<Box<str>>, bool);
+/// The extension, whether the content is UTF-8, whether it is settled.
+type Key = (Option<Box<str>>, bool, bool);
 
 impl MediaTypes {
-    /// The fields of the resource at `path`.
-    pub(super) fn fields(&self, path: &[u8], utf8: bool) -> Arc<Fields> {
+    /// The fields of the resource at `path`. What is not settled may not be stored.
+    pub(super) fn fields(&self, path: &[u8], utf8: bool, settled: bool) -> Arc<Fields> {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let extension = extension(name);
-        let key = (extension.map(Box::from), utf8);
+        let key = (extension.map(Box::from), utf8, settled);
         if let Some(fields) = self
             .known
             .read()
@@ -35,7 +36,7 @@ impl MediaTypes {
         }
         let fields = Arc::new(Fields {
             content_type: visible(&media_type(extension, utf8)),
-            cache_control: REVALIDATE,
+            cache_control: if settled { REVALIDATE } else { NO_STORE },
         });
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(key).or_insert(fields))
@@ -105,7 +106,7 @@ mod tests {
         let media = MediaTypes::default();
         for (path, utf8, want) in cases {
             assert_eq!(
-                media.fields(path.as_bytes(), utf8).content_type,
+                media.fields(path.as_bytes(), utf8, true).content_type,
                 want,
                 "{path}"
             );

@@ -1,16 +1,17 @@
-//! Disk to representations: walk, read, hash.
+//! Disk to representations: walk, read, hash, compare.
 //!
-//! [`scan`] reads a whole tree; what it returns is the difference to an empty manifest. Files are
-//! hashed on all cores while the walk goes on. Nothing is published here.
+//! [`Scanner::reconcile`] is the one way from the disk to a manifest: at start, after a change,
+//! after lost events and for a sweep it brings a manifest in line with some paths, or with all.
+//! Files are hashed on all cores while the walk goes on. Nothing is published here.
 
 mod hash;
 mod media;
 mod walk;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,7 +19,8 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::config::Symlinks;
 use crate::disk::{self, Opened, Root, Stamp};
-use crate::manifest::{Changes, Settings};
+use crate::lease::{self, Writers};
+use crate::manifest::{Changes, Manifest, Settings};
 use crate::memory::Memory;
 use crate::representation::{Data, Representation, Resource, Source};
 use crate::semantics::coding::Coding;
@@ -26,10 +28,14 @@ use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
 use hash::Form;
 use media::MediaTypes;
-use walk::{Found, Unreadable};
+use walk::{Found, Step};
 
-/// How long a file may go on changing before its scan gives up on it.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub use walk::Link;
+
+/// How long a file may go on changing before it is published as it was read.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// A file whose times are younger may still have a writer that no stamp shows.
+const YOUNG: Duration = Duration::from_secs(2);
 
 /// How far a scan has come; readable from other threads.
 #[derive(Debug, Default)]
@@ -50,6 +56,79 @@ impl Progress {
     }
 }
 
+/// What to bring in line with the disk.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// The whole site. A file whose stamp the manifest knows is trusted, unless `reread`.
+    Everything {
+        /// Whether to read every file.
+        reread: bool,
+    },
+    /// These paths of the site, which are read whatever their stamp, and what is below them.
+    Paths(BTreeSet<Box<[u8]>>),
+}
+
+impl Scope {
+    fn rereads(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Everything { reread } => *reread,
+            Self::Paths(paths) => paths.contains(path),
+        }
+    }
+
+    /// Where to begin walking: no start lies below another.
+    fn starts(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Everything { .. } => vec![b"".as_slice()],
+            Self::Paths(paths) => {
+                let is_covered = |path: &[u8]| ancestors(path).any(|above| paths.contains(above));
+                paths
+                    .iter()
+                    .map(AsRef::as_ref)
+                    .filter(|path| !is_covered(path))
+                    .collect()
+            }
+        }
+    }
+
+    /// Whether `path` is in it.
+    pub fn covers(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Everything { .. } => true,
+            Self::Paths(paths) => {
+                paths.contains(path) || ancestors(path).any(|above| paths.contains(above))
+            }
+        }
+    }
+}
+
+/// The directories above `path`, nearest first, the root last.
+fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = (0..path.len()).rev().filter(|&at| path[at] == b'/');
+    let root = (!path.is_empty()).then_some(b"".as_slice());
+    slashes.map(|at| &path[..at]).chain(root)
+}
+
+/// What to do with a file that is open for writing or changes while it is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsettled {
+    /// Leave its path as the manifest has it, and say so.
+    Report,
+    /// Publish what was read, marked as unsettled.
+    Publish,
+}
+
+/// What a reconciliation has found.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The difference to the manifest.
+    pub changes: Changes,
+    /// The links within the scope.
+    pub links: Vec<Link>,
+    /// Files that are still being written.
+    pub busy: Vec<Box<[u8]>>,
+}
+
 /// Everything a scan needs to know beside the tree itself.
 #[derive(Debug)]
 pub struct Scanner {
@@ -57,6 +136,40 @@ pub struct Scanner {
     settings: Settings,
     memory: Option<Arc<Memory>>,
     media: MediaTypes,
+}
+
+/// What a reconciliation works with.
+struct Work<'a> {
+    root: &'a Arc<Root>,
+    base: &'a Manifest,
+    scope: &'a Scope,
+    unsettled: Unsettled,
+    progress: &'a Progress,
+    now: SystemTime,
+    /// Files that have several paths, as this run has seen them.
+    shared: Mutex<HashMap<(u64, u64), Looked>>,
+    /// The same as the manifest has them, by inode; made when it is first needed.
+    known: OnceLock<HashMap<u64, &'a Arc<Resource>>>,
+}
+
+/// What a file is.
+#[derive(Clone)]
+struct Looked {
+    stamp: Stamp,
+    hash: [u8; 32],
+    utf8: bool,
+    settled: bool,
+    data: Data,
+}
+
+/// What has become of a step of the walk.
+enum Seen {
+    Unchanged(Box<[u8]>),
+    File(Box<[u8]>, Looked),
+    Busy(Box<[u8]>),
+    Unreadable(Box<[u8]>, String),
+    Link(Link),
+    Gone,
 }
 
 impl Scanner {
@@ -70,120 +183,143 @@ impl Scanner {
         }
     }
 
-    /// Reads every file of the site. A file that can't be read is no error of the scan: it is
-    /// left out, and the changes say so.
-    pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> Changes {
-        let hashed = Mutex::new(HashMap::new());
-        let now = SystemTime::now();
-        let results: Vec<Result<Option<Resource>, Unreadable>> =
-            walk::walk(root.path(), self.symlinks)
-                .par_bridge()
-                .map(|found| {
-                    let found = found?;
-                    let resource = self.resource(root, &found, &hashed, now);
-                    if let Ok(Some(resource)) = &resource {
-                        progress.files.fetch_add(1, Ordering::Relaxed);
-                        progress
-                            .bytes
-                            .fetch_add(resource.stamp.size, Ordering::Relaxed);
-                    }
-                    resource.map_err(|error| Unreadable {
-                        path: found.path,
-                        reason: error.to_string(),
-                    })
-                })
-                .collect();
-        let mut changes = Changes::default();
-        for result in results {
-            match result {
-                Ok(Some(resource)) => changes.changed.push(Arc::new(resource)),
-                Ok(None) => {}
-                Err(Unreadable { path, reason }) => {
-                    changes.unreadable.insert(path, reason);
-                }
-            }
+    /// The whole site for the first time; waits for files that are being written, for
+    /// [`PATIENCE`] at most.
+    pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
+        let empty = Manifest::empty(self.settings);
+        let scope = Scope::Everything { reread: true };
+        let Outcome {
+            changes,
+            links,
+            mut busy,
+        } = self.reconcile(root, &empty, &scope, Unsettled::Report, progress);
+        let mut manifest = empty.with(changes);
+        let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
+        while !busy.is_empty() {
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(1));
+            let is_over = started.elapsed() >= PATIENCE;
+            let unsettled = if is_over {
+                Unsettled::Publish
+            } else {
+                Unsettled::Report
+            };
+            let scope = Scope::Paths(busy.into_iter().collect());
+            let outcome = self.reconcile(root, &manifest, &scope, unsettled, progress);
+            manifest = manifest.with(outcome.changes);
+            busy = outcome.busy;
         }
-        report(root, &changes.unreadable);
-        changes
+        (manifest, links)
     }
 
-    /// Reads and hashes one file; `None` where it is gone or no regular file any more.
-    fn resource(
+    /// Compares `scope` on the disk with `base`. A file that can't be read is no error: what
+    /// `base` has of it stays, and the changes say so.
+    pub fn reconcile(
         &self,
         root: &Arc<Root>,
-        found: &Found,
-        hashed: &Mutex<HashMap<(u64, u64), Hashed>>,
-        now: SystemTime,
-    ) -> io::Result<Option<Resource>> {
-        let opened = match root.open_file(&found.location) {
-            Ok(opened) => opened,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
-            Err(error) => return Err(error),
+        base: &Manifest,
+        scope: &Scope,
+        unsettled: Unsettled,
+        progress: &Progress,
+    ) -> Outcome {
+        let work = Work {
+            root,
+            base,
+            scope,
+            unsettled,
+            progress,
+            now: SystemTime::now(),
+            shared: Mutex::default(),
+            known: OnceLock::new(),
         };
-        // One inode under several paths is hashed once.
-        let inode = (opened.device, opened.stamp.inode);
-        let is_shared = found.linked || opened.shared;
-        let known = is_shared
-            .then(|| lock(hashed).get(&inode).cloned())
-            .flatten();
-        let content = match known {
-            Some(known) if known.stamp == opened.stamp => known,
-            _ => {
-                let content = self.hash(root, found, opened)?;
-                if is_shared {
-                    lock(hashed).insert(inode, content.clone());
-                }
-                content
+        let seen: Vec<Seen> = scope
+            .starts()
+            .into_iter()
+            .flat_map(|start| walk::walk(root.path(), start, self.symlinks))
+            .par_bridge()
+            .map(|step| match step {
+                Step::File(found) => self.look(&work, found),
+                Step::Link(link) => Seen::Link(link),
+                Step::Unreadable(path, reason) => Seen::Unreadable(path, reason),
+            })
+            .collect();
+        self.conclude(&work, seen)
+    }
+
+    /// Looks at one file, and reads it if it may have changed.
+    fn look(&self, work: &Work<'_>, found: Found) -> Seen {
+        let old = work.base.locate(&found.path);
+        let rereads = work.scope.rereads(&found.path);
+        if let Some(old) = old.filter(|old| !rereads && old.settled)
+            && is_at(&old.identity.data, work.root, &found)
+            && work
+                .root
+                .stamp(&found.location)
+                .is_ok_and(|stamp| stamp == old.stamp)
+        {
+            return Seen::Unchanged(found.path);
+        }
+        let result = work.root.open_file(&found.location).and_then(|opened| {
+            let inode = (opened.device, opened.stamp.inode);
+            let is_shared = found.linked || opened.shared;
+            if is_shared && let Some(looked) = work.recall(&opened, rereads) {
+                let data = relocated(&looked.data, work.root, &found);
+                return Ok(Some(Looked { data, ..looked }));
             }
+            let looked = self.read(work, &found, opened, rereads)?;
+            if is_shared && let Some(looked) = &looked {
+                lock(&work.shared).insert(inode, looked.clone());
+            }
+            Ok(looked)
+        });
+        match result {
+            Ok(Some(looked)) => {
+                work.progress.files.fetch_add(1, Ordering::Relaxed);
+                work.progress
+                    .bytes
+                    .fetch_add(looked.stamp.size, Ordering::Relaxed);
+                Seen::File(found.path, looked)
+            }
+            Ok(None) => Seen::Busy(found.path),
+            // Deleted, or replaced by something that is no file, since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Seen::Gone,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Seen::Gone,
+            Err(error) => Seen::Unreadable(found.path, error.to_string()),
+        }
+    }
+
+    /// Hashes an open file between two stamps; `None` where it is not at rest.
+    fn read(
+        &self,
+        work: &Work<'_>,
+        found: &Found,
+        opened: Opened,
+        rereads: bool,
+    ) -> io::Result<Option<Looked>> {
+        let Opened { file, stamp, .. } = opened;
+        let publish = work.unsettled == Unsettled::Publish;
+        let may_have_writers = rereads || stamp.is_younger(work.now, YOUNG);
+        let has_writers = may_have_writers && lease::writers(&file) == Writers::Some;
+        if has_writers && !publish {
+            return Ok(None);
+        }
+        let content = hash::content(&file, stamp.size, self.keeps(stamp.size));
+        let settled = !has_writers && disk::stamp(&file)? == stamp;
+        let content = match content {
+            Ok(content) if settled || publish => content,
+            Err(error) if settled => return Err(error),
+            Err(_) if publish => return Err(io::Error::other("it does not stop changing")),
+            _ => return Ok(None),
         };
-        let Hashed {
+        let data = self.data(work.root, found, content.form);
+        let hash::Content { hash, utf8, .. } = content;
+        Ok(Some(Looked {
             stamp,
             hash,
             utf8,
+            settled,
             data,
-        } = content;
-        Ok(Some(Resource {
-            path: found.path.clone(),
-            fields: self.media.fields(&found.path, utf8),
-            last_modified: self.last_modified(stamp, now),
-            stamp,
-            identity: Representation::new(Coding::Identity, ETag::new(hash), stamp.size, data),
-            encoded: Box::default(),
-            rendered_date: OnceLock::new(),
         }))
-    }
-
-    /// Hashes an open file between two stamps, again while it is changing.
-    fn hash(&self, root: &Arc<Root>, found: &Found, opened: Opened) -> io::Result<Hashed> {
-        let Opened {
-            file, mut stamp, ..
-        } = opened;
-        let started = Instant::now();
-        let mut pause = Duration::from_millis(10);
-        loop {
-            let content = hash::content(&file, stamp.size, self.keeps(stamp.size));
-            let after = disk::stamp(&file)?;
-            match content {
-                Ok(content) if after == stamp => {
-                    let data = self.data(root, found, content.form);
-                    return Ok(Hashed {
-                        stamp,
-                        hash: content.hash,
-                        utf8: content.utf8,
-                        data,
-                    });
-                }
-                Err(error) if after == stamp => return Err(error),
-                _ if started.elapsed() >= PATIENCE => {
-                    return Err(io::Error::other("it does not stop changing"));
-                }
-                _ => {}
-            }
-            stamp = after;
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_secs(1));
-        }
     }
 
     fn keeps(&self, length: u64) -> bool {
@@ -196,9 +332,9 @@ impl Scanner {
         let groups = match form {
             Form::Small(body) => match self.memory.as_ref().and_then(|memory| memory.keep(body)) {
                 Some(bytes) => return Data::Memory(bytes),
-                None => Box::default(),
+                None => Arc::default(),
             },
-            Form::Whole => Box::default(),
+            Form::Whole => Arc::default(),
             Form::Groups(groups) => groups,
         };
         let path = found.location.clone().into_boxed_path();
@@ -207,6 +343,83 @@ impl Scanner {
             path,
             groups,
         }))
+    }
+
+    /// Puts together what has been seen.
+    fn conclude(&self, work: &Work<'_>, seen: Vec<Seen>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut unreadable = BTreeMap::new();
+        let mut present: HashSet<Box<[u8]>> = HashSet::with_capacity(seen.len());
+        for seen in seen {
+            match seen {
+                Seen::File(path, looked) => {
+                    present.insert(path.clone());
+                    let old = work.base.locate(&path);
+                    let resource = self.resource(path, looked, old, work.now);
+                    outcome.changes.changed.push(Arc::new(resource));
+                }
+                Seen::Unchanged(path) => {
+                    present.insert(path);
+                }
+                Seen::Busy(path) => {
+                    present.insert(path.clone());
+                    outcome.busy.push(path);
+                }
+                Seen::Unreadable(path, reason) => {
+                    unreadable.insert(path, reason);
+                }
+                Seen::Link(link) => outcome.links.push(link),
+                Seen::Gone => {}
+            }
+        }
+        report(work, &unreadable);
+        outcome.changes.removed = removed(work, &present, &unreadable);
+        let outside = |path: &[u8]| !work.scope.covers(path);
+        let other = work
+            .base
+            .unreadable()
+            .iter()
+            .filter(|(path, _)| outside(path));
+        unreadable.extend(other.map(|(path, reason)| (path.clone(), reason.clone())));
+        outcome.changes.unreadable = unreadable;
+        outcome
+    }
+
+    fn resource(
+        &self,
+        path: Box<[u8]>,
+        looked: Looked,
+        old: Option<&Arc<Resource>>,
+        now: SystemTime,
+    ) -> Resource {
+        let Looked {
+            stamp,
+            hash,
+            utf8,
+            settled,
+            data,
+        } = looked;
+        let etag = ETag::new(hash);
+        let last_modified = match old {
+            // Touched, or moved and moved back: the content is as old as it was.
+            Some(old) if old.identity.etag == etag => old.last_modified,
+            // Other content that claims not to be newer: a date can't tell the two apart.
+            Some(old) => self
+                .last_modified(stamp, now)
+                .filter(|date| old.last_modified.is_none_or(|before| before < *date)),
+            None => self.last_modified(stamp, now),
+        };
+        Resource {
+            fields: self.media.fields(&path, utf8, settled),
+            path,
+            last_modified,
+            stamp,
+            settled,
+            utf8,
+            identity: Representation::new(Coding::Identity, etag, stamp.size, data),
+            encoded: Box::default(),
+            rendered_date: OnceLock::new(),
+        }
     }
 
     /// RFC 9110 section 8.8.2, left out where the file system's word is worth nothing: pinned by
@@ -223,27 +436,101 @@ impl Scanner {
     }
 }
 
-/// What hashing a file has told; shared by all paths that lead to it.
-#[derive(Clone)]
-struct Hashed {
-    stamp: Stamp,
-    hash: [u8; 32],
-    utf8: bool,
-    data: Data,
+impl<'a> Work<'a> {
+    /// A file that was read under another path: in this run, or, where its stamp can be trusted,
+    /// before.
+    fn recall(&self, opened: &Opened, rereads: bool) -> Option<Looked> {
+        let inode = (opened.device, opened.stamp.inode);
+        let seen = lock(&self.shared).get(&inode).cloned();
+        if let Some(seen) = seen.filter(|seen| seen.stamp == opened.stamp) {
+            return Some(seen);
+        }
+        if rereads {
+            return None;
+        }
+        let by_inode = || {
+            self.base
+                .iter()
+                .map(|known| (known.stamp.inode, known))
+                .collect()
+        };
+        let known = self.known.get_or_init(by_inode).get(&opened.stamp.inode)?;
+        (known.stamp == opened.stamp && known.settled).then(|| Looked {
+            stamp: known.stamp,
+            hash: *known.identity.etag.hash(),
+            utf8: known.utf8,
+            settled: true,
+            data: known.identity.data.clone(),
+        })
+    }
 }
 
-/// Each unreadable path with its reason, up to a number that a person reads.
-fn report(root: &Root, unreadable: &BTreeMap<Box<[u8]>, String>) {
+/// Whether content is where a walk has found it, so that it can be read again from there.
+fn is_at(data: &Data, root: &Arc<Root>, found: &Found) -> bool {
+    match data {
+        Data::Memory(_) => true,
+        Data::File(source) => Arc::ptr_eq(&source.root, root) && *source.path == *found.location,
+    }
+}
+
+/// The same content, to be read from where a walk has found it.
+fn relocated(data: &Data, root: &Arc<Root>, found: &Found) -> Data {
+    match data {
+        Data::File(source) if !is_at(data, root, found) => Data::File(Arc::new(Source {
+            root: Arc::clone(root),
+            path: found.location.clone().into_boxed_path(),
+            groups: Arc::clone(&source.groups),
+        })),
+        _ => data.clone(),
+    }
+}
+
+/// What the base has within the scope and the disk has no more. What can't be looked at is not
+/// gone.
+fn removed(
+    work: &Work<'_>,
+    present: &HashSet<Box<[u8]>>,
+    unreadable: &BTreeMap<Box<[u8]>, String>,
+) -> Vec<Box<[u8]>> {
+    let is_kept = |path: &[u8]| {
+        present.contains(path)
+            || unreadable.contains_key(path)
+            || ancestors(path).any(|above| unreadable.contains_key(above))
+    };
+    let starts = work.scope.starts();
+    // A start that was or is a file has nothing below it in the base: one look-up will do.
+    let is_file = |start: &&[u8]| present.contains(*start) || work.base.locate(start).is_some();
+    if starts.iter().all(is_file) {
+        let is_gone = |start: &&[u8]| work.base.locate(start).is_some() && !is_kept(start);
+        return starts.into_iter().filter(is_gone).map(Box::from).collect();
+    }
+    let paths = work.base.iter().map(|resource| &resource.path);
+    paths
+        .filter(|path| work.scope.covers(path) && !is_kept(path))
+        .cloned()
+        .collect()
+}
+
+/// Each path that can't be read and could before, with the reason, up to a number that a person
+/// reads.
+fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
     const SHOWN: usize = 20;
-    for (path, reason) in unreadable.iter().take(SHOWN) {
-        let path = root.path().join(String::from_utf8_lossy(path).as_ref());
-        tracing::warn!("cannot read {}: {reason}: left out", path.display());
+    let is_new = |path: &[u8]| !work.base.unreadable().contains_key(path);
+    let new: Vec<_> = unreadable.iter().filter(|(path, _)| is_new(path)).collect();
+    for (path, reason) in new.iter().take(SHOWN) {
+        let shown = walk::join(work.root.path(), path);
+        let stays = if work.base.locate(path).is_some() {
+            "its last state stays"
+        } else {
+            "left out"
+        };
+        tracing::warn!("cannot read {}: {reason}: {stays}", shown.display());
     }
-    if let Some(more) = unreadable.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        tracing::warn!("{more} more files cannot be read: left out");
+    if let Some(more) = new.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        tracing::warn!("{more} more paths cannot be read");
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
 //! Which files of the tree are part of the site: the closed world begins here.
 //!
 //! Left out are names that begin with a dot (but `.well-known`), the rule files in the root, what
-//! is neither a regular file nor a directory, and links that lead where the policy forbids.
+//! is neither a regular file nor a directory, and links that lead where the policy forbids. Those
+//! rules are about the names that are asked for, not about what a link resolves through.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,6 +11,17 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use crate::config::Symlinks;
+
+/// What the walk has come upon.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A file that is part of the site.
+    File(Found),
+    /// A link, whether or not it leads to a part of the site.
+    Link(Link),
+    /// A path that should be part of the site but can't be looked at.
+    Unreadable(Box<[u8]>, String),
+}
 
 /// A file that is part of the site.
 #[derive(Debug)]
@@ -22,128 +34,195 @@ pub(super) struct Found {
     pub(super) linked: bool,
 }
 
-/// A path that cannot be part of the site although it should, and why.
-#[derive(Debug)]
-pub(super) struct Unreadable {
+/// A symbolic link in the site.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
     /// Its path in the site.
-    pub(super) path: Box<[u8]>,
-    /// What failed.
-    pub(super) reason: String,
+    pub path: Box<[u8]>,
+    /// The real path it leads to, at its end; `None` where there is nothing.
+    pub target: Option<PathBuf>,
 }
 
-/// All files of the site under `root`, a real path.
-pub(super) fn walk(
-    root: &Path,
-    symlinks: Symlinks,
-) -> impl Iterator<Item = Result<Found, Unreadable>> {
-    let walker = WalkDir::new(root)
-        .follow_links(symlinks != Symlinks::None)
-        .into_iter()
-        .filter_entry(|entry| entry.depth() == 0 || is_public(entry));
-    Walk {
+/// Walks what `start` names in the site: all of it where that is empty, else a file or a
+/// directory with all that is in it. `root` is a real path.
+pub(super) fn walk(root: &Path, start: &[u8], symlinks: Symlinks) -> impl Iterator<Item = Step> {
+    let walker = is_admitted(start)
+        .then(|| WalkDir::new(join(root, start)))
+        .map(|walk| {
+            walk.follow_root_links(false)
+                .follow_links(symlinks != Symlinks::None)
+        })
+        .map(WalkDir::into_iter);
+    let links = Vec::new();
+    let mut walk = Walk {
         root: root.to_path_buf(),
         symlinks,
         walker,
-        links: Vec::new(),
+        links,
+        next: None,
+    };
+    walk.enter(start);
+    walk
+}
+
+/// Whether a path may be asked for, judged by its names.
+pub(super) fn is_admitted(path: &[u8]) -> bool {
+    let is_hidden = |name: &[u8]| name.starts_with(b".") && name != b".well-known";
+    let is_rules = path == b"_headers" || path == b"_redirects";
+    !is_rules && !path.split(|byte| *byte == b'/').any(is_hidden)
+}
+
+/// A path of the site as a path of the file system.
+pub(super) fn join(root: &Path, path: &[u8]) -> PathBuf {
+    if path.is_empty() {
+        root.to_path_buf()
+    } else {
+        root.join(OsStr::from_bytes(path))
     }
 }
 
-struct Walk<I> {
+struct Walk {
     root: PathBuf,
     symlinks: Symlinks,
-    walker: I,
-    /// The linked directories that lead to the present entry: depth, path as found, real path.
-    links: Vec<(usize, PathBuf, PathBuf)>,
+    walker: Option<walkdir::IntoIter>,
+    /// The linked directories that lead to the present entry.
+    links: Vec<Entered>,
+    /// What the last entry was beside a link.
+    next: Option<Step>,
 }
 
-impl<P> Iterator for Walk<walkdir::FilterEntry<walkdir::IntoIter, P>>
-where
-    P: FnMut(&DirEntry) -> bool,
-{
-    type Item = Result<Found, Unreadable>;
+/// A directory that was entered through a link.
+struct Entered {
+    depth: usize,
+    as_found: PathBuf,
+    real: PathBuf,
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
+impl Iterator for Walk {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        if let Some(step) = self.next.take() {
+            return Some(step);
+        }
         loop {
-            let entry = match self.walker.next()? {
+            let entry = match self.walker.as_mut()?.next()? {
                 Ok(entry) => entry,
                 Err(error) => match self.explain(&error) {
-                    Some(unreadable) => return Some(Err(unreadable)),
+                    Some(step) => return Some(step),
                     None => continue,
                 },
             };
-            while self
-                .links
-                .last()
-                .is_some_and(|(depth, ..)| *depth >= entry.depth())
-            {
-                self.links.pop();
-            }
-            if entry.path_is_symlink() && entry.depth() > 0 {
-                match self.follow(&entry) {
-                    Ok(Some(real)) if entry.file_type().is_dir() => {
-                        self.links
-                            .push((entry.depth(), entry.path().to_path_buf(), real));
-                        continue;
-                    }
-                    Ok(Some(real)) if entry.file_type().is_file() => {
-                        return Some(Ok(self.found(&entry, real, true)));
-                    }
-                    Ok(_) => {}
-                    Err(unreadable) => return Some(Err(unreadable)),
-                }
-                if entry.file_type().is_dir() {
-                    self.walker.skip_current_dir();
-                }
-                continue;
-            }
-            if entry.file_type().is_file() {
-                let Some((_, link, target)) = self.links.last() else {
-                    let path = self.site_path(entry.path());
-                    let location = PathBuf::from(OsStr::from_bytes(&path));
-                    return Some(Ok(Found {
-                        path,
-                        location,
-                        linked: false,
-                    }));
-                };
-                let real = rebase(entry.path(), link, target);
-                return Some(Ok(self.found(&entry, real, true)));
+            if let Some(step) = self.look_at(&entry) {
+                return Some(step);
             }
         }
     }
 }
 
-impl<I> Walk<I> {
-    /// The real path of a link's target, if the policy lets the site reach it.
-    fn follow(&self, link: &DirEntry) -> Result<Option<PathBuf>, Unreadable> {
-        if self.symlinks == Symlinks::None {
-            return Ok(None);
-        }
-        let fail = |reason: String| Unreadable {
-            path: self.site_path(link.path()),
-            reason,
+impl Walk {
+    /// Prepares for a start that itself lies behind links.
+    fn enter(&mut self, start: &[u8]) {
+        let Some(parent) = start
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .map(|end| &start[..end])
+        else {
+            return;
         };
-        let real = link
-            .path()
-            .canonicalize()
-            .map_err(|error| fail(error.to_string()))?;
-        if self.symlinks == Symlinks::Inside && !real.starts_with(&self.root) {
-            let (link, target) = (link.path().display(), real.display());
-            tracing::warn!("{link} links to {target}, outside the site: left out (--symlinks all)");
-            return Ok(None);
+        let as_found = join(&self.root, parent);
+        match as_found.canonicalize() {
+            Ok(real) if real == as_found => {}
+            Ok(real) if self.allows(&real) => {
+                self.links.push(Entered {
+                    depth: 0,
+                    as_found,
+                    real,
+                });
+            }
+            // Gone, or behind a link that may not be followed: nothing is there.
+            _ => self.walker = None,
         }
-        Ok(Some(real))
     }
 
-    fn found(&self, entry: &DirEntry, real: PathBuf, linked: bool) -> Found {
+    fn allows(&self, real: &Path) -> bool {
+        match self.symlinks {
+            Symlinks::All => true,
+            Symlinks::Inside => real.starts_with(&self.root),
+            Symlinks::None => false,
+        }
+    }
+
+    fn look_at(&mut self, entry: &DirEntry) -> Option<Step> {
+        // The start's own links, at depth 0, stay.
+        while self
+            .links
+            .last()
+            .is_some_and(|link| link.depth > 0 && link.depth >= entry.depth())
+        {
+            self.links.pop();
+        }
+        let path = self.site_path(entry.path());
+        if !is_admitted(&path) {
+            self.skip(entry);
+            return None;
+        }
+        let is_link = entry.path_is_symlink() && !path.is_empty();
+        if is_link {
+            return Some(Step::Link(self.follow(entry, path)));
+        }
+        if !entry.file_type().is_file() {
+            return None;
+        }
+        let Some(Entered { as_found, real, .. }) = self.links.last() else {
+            let location = PathBuf::from(OsStr::from_bytes(&path));
+            return Some(Step::File(Found {
+                path,
+                location,
+                linked: false,
+            }));
+        };
+        let below = entry.path().strip_prefix(as_found).unwrap_or(entry.path());
+        Some(Step::File(self.found(path, real.join(below))))
+    }
+
+    fn follow(&mut self, entry: &DirEntry, path: Box<[u8]>) -> Link {
+        let target = entry.path().canonicalize().ok();
+        let link = Link { path, target };
+        let Some(real) = link.target.clone().filter(|real| self.allows(real)) else {
+            self.skip(entry);
+            return link;
+        };
+        if entry.file_type().is_dir() {
+            let as_found = entry.path().to_path_buf();
+            self.links.push(Entered {
+                depth: entry.depth(),
+                as_found,
+                real,
+            });
+        } else if entry.file_type().is_file() {
+            self.next = Some(Step::File(self.found(link.path.clone(), real)));
+        }
+        link
+    }
+
+    fn found(&self, path: Box<[u8]>, real: PathBuf) -> Found {
         let location = match real.strip_prefix(&self.root) {
             Ok(relative) => relative.to_path_buf(),
             Err(_) => real,
         };
         Found {
-            path: self.site_path(entry.path()),
+            path,
             location,
-            linked,
+            linked: true,
+        }
+    }
+
+    fn skip(&mut self, entry: &DirEntry) {
+        if entry.file_type().is_dir()
+            && let Some(walker) = &mut self.walker
+        {
+            walker.skip_current_dir();
         }
     }
 
@@ -156,45 +235,21 @@ impl<I> Walk<I> {
         below.strip_prefix(b"/").unwrap_or(below).into()
     }
 
-    /// A walk error as the operator should see it; `None` where nothing is missing from the site.
-    fn explain(&self, error: &walkdir::Error) -> Option<Unreadable> {
-        let path = error.path().unwrap_or(&self.root);
-        if let Some(ancestor) = error.loop_ancestor() {
-            let (path, ancestor) = (path.display(), ancestor.display());
-            tracing::warn!("{path} links back to {ancestor}: not followed");
+    /// A walk error as a step; `None` where nothing is missing from the site.
+    fn explain(&self, error: &walkdir::Error) -> Option<Step> {
+        let as_found = error.path().unwrap_or(&self.root);
+        let path = self.site_path(as_found);
+        if !is_admitted(&path) {
             return None;
         }
-        let reason = error
-            .io_error()
-            .map_or_else(|| error.to_string(), ToString::to_string);
-        let missing = error
-            .io_error()
-            .is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-        if missing && !path.is_symlink() {
-            // Deleted between the listing and the look: not part of the site any more.
-            return None;
+        if as_found.is_symlink() {
+            // It leads to nothing, or back to where it is: remembered, for it may be mended.
+            let target = as_found.canonicalize().ok();
+            return Some(Step::Link(Link { path, target }));
         }
-        if missing {
-            tracing::warn!("{} links to nothing: left out", path.display());
-            return None;
-        }
-        Some(Unreadable {
-            path: self.site_path(path),
-            reason,
-        })
+        let error = error.io_error()?;
+        // Deleted between the listing and the look: not part of the site any more.
+        let is_gone = error.kind() == std::io::ErrorKind::NotFound;
+        (!is_gone).then(|| Step::Unreadable(path, error.to_string()))
     }
-}
-
-fn rebase(path: &Path, from: &Path, to: &Path) -> PathBuf {
-    path.strip_prefix(from)
-        .map_or_else(|_| path.to_path_buf(), |rest| to.join(rest))
-}
-
-/// Whether a name may be asked for. The rule is about names in the site, not about what a link
-/// resolves through.
-fn is_public(entry: &DirEntry) -> bool {
-    let name = entry.file_name();
-    let is_hidden = name.as_bytes().starts_with(b".") && name != OsStr::new(".well-known");
-    let is_rules = entry.depth() == 1 && (name == "_headers" || name == "_redirects");
-    !is_hidden && !is_rules
 }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::Limits;
 use crate::disk;
-use crate::service::{Pending, Service};
+use crate::service::{Attendant, Pending, Service};
 
 /// How long a connection that was told to close may take to do so.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -109,13 +109,13 @@ struct Attended {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Attended {
-    type Response = http::Response<crate::body::Body<Responding>>;
+    type Response = http::Response<crate::body::Body<Attendant<Responding>>>;
     type Error = std::convert::Infallible;
     type Future = Pending<Responding>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, _) = request.into_parts();
-        self.service.call(&parts, Responding::new(&self.activity))
+        self.service.call(parts, Responding::new(&self.activity))
     }
 }
 

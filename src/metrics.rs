@@ -1,0 +1,45 @@
+//! Counters of what happens; relaxed, for nothing is decided by them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `number`.
+    pub fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All counters of a process.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Hints of changes from the file system.
+    pub hints: Counter,
+    /// Times that hints were lost and a sweep made it good.
+    pub overflows: Counter,
+    /// Paths that could not be watched.
+    pub blind: Counter,
+    /// Sweeps of the whole site.
+    pub sweeps: Counter,
+    /// Published states.
+    pub publications: Counter,
+    /// Times that the root was found to be another directory.
+    pub root_changes: Counter,
+    /// Bodies whose bytes were not what the manifest says, or could not be read.
+    pub unproven: Counter,
+    /// Answers 503 for such a body.
+    pub unavailable: Counter,
+}

@@ -1,0 +1,566 @@
+//! A manifest that stays true: hints -> dirty paths -> quiet period -> reconcile -> publish.
+//!
+//! One thread does it all, so that two changes never race. An event only says where to look; a
+//! sweep looks everywhere, for the changes that no event reports. What is seen half-way (a file
+//! open for writing, a directory being replaced) is not published: the last good state stays.
+
+mod pending;
+mod source;
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::disk::{self, Root};
+use crate::metrics::Metrics;
+use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
+use crate::site::Site;
+use pending::{Everything, Pending};
+use source::Of;
+
+pub use source::{ChangeSource, Hint};
+
+/// How often the root is looked at: no event tells that it is another directory now.
+const ROOT_CHECK: Duration = Duration::from_millis(250);
+/// How often to sweep where nothing reports changes.
+const BLIND_SWEEP: Duration = Duration::from_secs(3);
+/// A sweep may take this share of one core, whatever the interval.
+const SWEEP_SHARE: u32 = 20;
+/// First and longest pause before a busy file is tried again.
+const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// While a file of this name is in the root, nothing is published.
+const HOLD: &str = ".etagd-hold";
+/// A suspect is looked at almost at once; the pause lets the events of the same change arrive.
+const SUSPECT_QUIET: Duration = Duration::from_millis(20);
+
+/// How a site is watched.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The site's directory as it was given: it may be a link, and lead elsewhere later.
+    pub directory: PathBuf,
+    /// How long nothing may change before a batch is published.
+    pub settle: Duration,
+    /// How often everything is compared with the disk.
+    pub sweep: Duration,
+    /// How often every file is read again, if at all.
+    pub scrub: Option<Duration>,
+    /// How long a path that is gone is still answered, if at all.
+    pub keep_old: Option<Duration>,
+}
+
+/// A watch that is armed, so that no change after this is missed, but not yet acted upon.
+pub struct Watch {
+    options: Options,
+    root: Arc<Root>,
+    source: Box<dyn ChangeSource>,
+    hints: Receiver<Hint>,
+    sender: Sender<Hint>,
+    metrics: Arc<Metrics>,
+    is_blind: bool,
+}
+
+impl Watch {
+    /// Watches `root` with what the kernel offers. Where it can't, sweeps have to do, and a
+    /// warning says so.
+    pub fn arm(options: Options, root: Arc<Root>, metrics: Arc<Metrics>) -> Self {
+        let (sender, hints) = channel();
+        let source: Box<dyn ChangeSource> = match source::Notify::new(sender.clone()) {
+            Ok(notify) => Box::new(notify),
+            Err(error) => {
+                tracing::warn!("cannot watch files: {error}; sweeping instead");
+                metrics.blind.increment();
+                Box::new(Nothing)
+            }
+        };
+        Self::arm_with(source, options, root, metrics, (sender, hints))
+    }
+
+    /// The same with a given source.
+    pub fn arm_with(
+        mut source: Box<dyn ChangeSource>,
+        options: Options,
+        root: Arc<Root>,
+        metrics: Arc<Metrics>,
+        (sender, hints): (Sender<Hint>, Receiver<Hint>),
+    ) -> Self {
+        let mut is_blind = root.is_silent();
+        if let Err(reason) = source.watch(root.path(), true) {
+            warn_blind(root.path(), &reason);
+            metrics.blind.increment();
+            is_blind = true;
+        }
+        let mut watch = Self {
+            options,
+            root,
+            source,
+            hints,
+            sender,
+            metrics,
+            is_blind,
+        };
+        watch.watch_root_links();
+        watch
+    }
+
+    /// Where to send hints of one's own.
+    pub fn hints(&self) -> Sender<Hint> {
+        self.sender.clone()
+    }
+
+    /// The directories that hold the links which lead to the root: a swap is seen at once.
+    fn watch_root_links(&mut self) {
+        for directory in link_parents(&self.options.directory) {
+            // The look every quarter of a second does not depend on it.
+            let _ = self.source.watch(&directory, false);
+        }
+    }
+
+    /// Keeps `site` true to the disk, from the state that a scan has found, for the life of the
+    /// process.
+    ///
+    /// # Errors
+    /// When the system has no more threads.
+    pub fn drive(
+        self,
+        site: Arc<Site>,
+        scanner: Scanner,
+        links: Vec<Link>,
+    ) -> std::io::Result<thread::JoinHandle<()>> {
+        let now = Instant::now();
+        let mut driver = Driver {
+            next_sweep: now,
+            next_scrub: self.options.scrub.map(|every| now + every),
+            next_root_check: now + ROOT_CHECK,
+            next_expiry: now,
+            pending: Pending::default(),
+            busy: HashMap::new(),
+            links: Vec::new(),
+            is_root_missing: false,
+            is_held: false,
+            watch: self,
+            site,
+            scanner,
+        };
+        driver.next_sweep = now + driver.sweep_interval(Duration::ZERO);
+        driver.adopt(links, &Scope::Everything { reread: false });
+        thread::Builder::new()
+            .name("watcher".to_owned())
+            .spawn(move || driver.run())
+    }
+}
+
+fn warn_blind(path: &Path, reason: &str) {
+    let path = path.display();
+    tracing::warn!("changes below {path} are found by sweeps only: {reason}");
+}
+
+/// A source for systems that report nothing.
+struct Nothing;
+
+impl ChangeSource for Nothing {
+    fn watch(&mut self, _: &Path, _: bool) -> Result<(), String> {
+        Err("this system does not report changes".to_owned())
+    }
+
+    fn unwatch(&mut self, _: &Path) {}
+
+    fn barrier(&mut self) {}
+}
+
+/// The parents of all links on the way to `path`.
+fn link_parents(path: &Path) -> BTreeSet<PathBuf> {
+    const MOST: usize = 40;
+    let mut parents = BTreeSet::new();
+    let mut todo = vec![path.to_path_buf()];
+    while let Some(path) = todo.pop().filter(|_| parents.len() < MOST) {
+        for link in path.ancestors() {
+            let (Ok(target), Some(parent)) = (link.read_link(), link.parent()) else {
+                continue;
+            };
+            let Ok(real_parent) = parent.canonicalize() else {
+                continue;
+            };
+            todo.push(real_parent.join(target));
+            parents.insert(real_parent);
+        }
+    }
+    parents
+}
+
+/// A file that was open for writing when it was looked at.
+struct Busy {
+    since: Instant,
+    next: Instant,
+    pause: Duration,
+}
+
+/// The thread that keeps a site true.
+struct Driver {
+    watch: Watch,
+    site: Arc<Site>,
+    scanner: Scanner,
+    pending: Pending,
+    busy: HashMap<Box<[u8]>, Busy>,
+    links: Vec<Link>,
+    next_sweep: Instant,
+    next_scrub: Option<Instant>,
+    next_root_check: Instant,
+    next_expiry: Instant,
+    is_root_missing: bool,
+    is_held: bool,
+}
+
+impl Driver {
+    fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            match self
+                .watch
+                .hints
+                .recv_timeout(self.wake().saturating_duration_since(now))
+            {
+                Ok(hint) => {
+                    self.note(hint);
+                    self.drain();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                // Not while this thread holds a sender of its own.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.look_after(Instant::now());
+        }
+    }
+
+    /// When something has to be done at the latest.
+    fn wake(&self) -> Instant {
+        let busy = self.busy.values().map(|busy| busy.next);
+        let others = [Some(self.next_sweep), Some(self.next_root_check)];
+        let others = others
+            .into_iter()
+            .chain([self.next_scrub, self.pending.due()]);
+        busy.chain(others.flatten())
+            .min()
+            .unwrap_or(self.next_sweep)
+    }
+
+    /// Does what is due.
+    fn look_after(&mut self, now: Instant) {
+        if now >= self.next_root_check {
+            self.next_root_check = now + ROOT_CHECK;
+            self.check_root();
+        }
+        if self.next_scrub.is_some_and(|scrub| now >= scrub) {
+            self.next_scrub = self.watch.options.scrub.map(|every| now + every);
+            self.pending
+                .everything(Everything::Reread, now, Duration::ZERO);
+        }
+        if now >= self.next_sweep {
+            self.pending
+                .everything(Everything::Compare, now, Duration::ZERO);
+            // Set anew by the sweep itself; until then, do not ask for another.
+            self.next_sweep = now + self.watch.options.sweep;
+        }
+        if self.watch.options.keep_old.is_some() && now >= self.next_expiry {
+            self.next_expiry = now + Duration::from_secs(1);
+            self.site.expire(now);
+        }
+        let is_due = self.pending.due().is_some_and(|due| now >= due);
+        if is_due || self.busy.values().any(|busy| now >= busy.next) {
+            self.work(now);
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Ok(hint) = self.watch.hints.try_recv() {
+            self.note(hint);
+        }
+    }
+
+    fn note(&mut self, hint: Hint) {
+        let (now, settle) = (Instant::now(), self.watch.options.settle);
+        match hint {
+            Hint::Path { path, of } => {
+                self.watch.metrics.hints.increment();
+                let is_structural = match of {
+                    Of::File => false,
+                    Of::Directory => true,
+                    Of::Unknown => path.is_symlink() || path.is_dir(),
+                };
+                if is_structural {
+                    self.pending.structural();
+                }
+                if !path.starts_with(self.watch.root.path()) {
+                    // One of the links that lead to the root, or a file that a link leads to.
+                    self.next_root_check = now;
+                }
+                self.pending.path(path, now, settle);
+            }
+            Hint::Suspect(path) => self.pending.path(path, now, settle.min(SUSPECT_QUIET)),
+            Hint::Lost => {
+                self.watch.metrics.overflows.increment();
+                tracing::warn!("changes came faster than they could be read: sweeping");
+                self.pending.everything(Everything::Compare, now, settle);
+            }
+            Hint::Blind(path, reason) => {
+                self.watch.metrics.blind.increment();
+                if !self.watch.is_blind {
+                    warn_blind(&path, &reason);
+                }
+                self.watch.is_blind = true;
+                self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP);
+            }
+            Hint::Sweep => self
+                .pending
+                .everything(Everything::Compare, now, Duration::ZERO),
+        }
+    }
+
+    /// Finds out whether the root is still the directory it was.
+    fn check_root(&mut self) {
+        match self.watch.root.is_still(&self.watch.options.directory) {
+            Ok(true) => self.is_root_missing = false,
+            Ok(false) => self.swap_root(),
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_root_missing, true) {
+                    let root = self.watch.options.directory.display();
+                    tracing::warn!("cannot find {root}: {error}; its last state stays");
+                }
+            }
+        }
+    }
+
+    /// Turns to another root: one batch, published when all of it is hashed.
+    fn swap_root(&mut self) {
+        let root = match Root::open(&self.watch.options.directory) {
+            Ok(root) => Arc::new(root),
+            // It is being replaced at this moment; the next look will tell.
+            Err(_) => return,
+        };
+        self.watch.metrics.root_changes.increment();
+        tracing::info!("the site is {} now", root.path().display());
+        self.is_root_missing = false;
+        let old = std::mem::replace(&mut self.watch.root, root);
+        self.watch.source.unwatch(old.path());
+        let new = self.watch.root.path().to_path_buf();
+        self.watch.is_blind = self.watch.root.is_silent();
+        if let Err(reason) = self.watch.source.watch(&new, true) {
+            self.note(Hint::Blind(new, reason));
+        }
+        self.watch.watch_root_links();
+        self.links.clear();
+        self.busy.clear();
+        self.pending.structural();
+        self.pending
+            .everything(Everything::Compare, Instant::now(), Duration::ZERO);
+    }
+
+    /// Looks at what is pending and publishes it, unless that would be half of something.
+    fn work(&mut self, now: Instant) {
+        if self.is_root_missing || self.hold(now) {
+            return;
+        }
+        // New directories are watched from here on, so that listing them misses nothing.
+        self.watch.source.barrier();
+        self.drain();
+        let batch = self.pending.take();
+        let scope = self.scope(&batch, now);
+        let outcome = self.look(&scope, now);
+        let finished = Instant::now();
+        if matches!(scope, Scope::Everything { .. }) {
+            self.watch.metrics.sweeps.increment();
+            self.next_sweep = finished + self.sweep_interval(finished - now);
+        }
+        self.drain();
+        self.check_root();
+        let may_be_half = !self.pending.is_empty() || !self.links_hold(&outcome.links);
+        if may_be_half && !batch.is_overdue(&self.pending, finished) {
+            self.pending
+                .put_back(batch, finished, self.watch.options.settle);
+            return;
+        }
+        self.publish(&scope, outcome, now);
+    }
+
+    /// Whether the operator holds publication back.
+    fn hold(&mut self, now: Instant) -> bool {
+        let is_held = self.watch.root.path().join(HOLD).symlink_metadata().is_ok();
+        if is_held != self.is_held {
+            let state = if is_held { "held" } else { "released" };
+            tracing::info!("publication is {state} by {HOLD}");
+            self.is_held = is_held;
+        }
+        if is_held {
+            self.pending.postpone(now + ROOT_CHECK);
+            for busy in self.busy.values_mut() {
+                busy.next = busy.next.max(now + ROOT_CHECK);
+            }
+        }
+        is_held
+    }
+
+    fn look(&self, scope: &Scope, now: Instant) -> Outcome {
+        let current = self.site.current();
+        let reconcile = |scope: &Scope, unsettled| {
+            let progress = Progress::default();
+            self.scanner
+                .reconcile(&self.watch.root, &current, scope, unsettled, &progress)
+        };
+        let mut outcome = reconcile(scope, Unsettled::Report);
+        // What has been busy for too long is published as it is read.
+        let is_lost = |path: &Box<[u8]>| {
+            let busy = self.busy.get(path);
+            busy.is_some_and(|busy| now >= busy.since + scan::PATIENCE)
+        };
+        let lost: BTreeSet<_> = outcome.busy.extract_if(.., |path| is_lost(path)).collect();
+        if !lost.is_empty() {
+            let forced = reconcile(&Scope::Paths(lost), Unsettled::Publish);
+            outcome.changes.changed.extend(forced.changes.changed);
+            outcome.changes.removed.extend(forced.changes.removed);
+            outcome.changes.unreadable.extend(forced.changes.unreadable);
+        }
+        outcome
+    }
+
+    /// The paths of the site that a batch is about.
+    fn scope(&self, batch: &Pending, now: Instant) -> Scope {
+        match batch.everything {
+            Some(how) => Scope::Everything {
+                reread: how == Everything::Reread,
+            },
+            None => {
+                let mut paths: BTreeSet<Box<[u8]>> = batch
+                    .paths
+                    .iter()
+                    .flat_map(|path| self.site_paths(path))
+                    .collect();
+                paths.extend(self.moved_links());
+                let due = self.busy.iter().filter(|(_, busy)| now >= busy.next);
+                paths.extend(due.map(|(path, _)| path.clone()));
+                self.add_names_of_shared(&mut paths);
+                Scope::Paths(paths)
+            }
+        }
+    }
+
+    /// What a real path is called in the site: by its own name, and by those of all links that
+    /// lead to it or above it.
+    fn site_paths(&self, real: &Path) -> Vec<Box<[u8]>> {
+        let own = real.strip_prefix(self.watch.root.path()).ok();
+        let own = own.map(|path| path.as_os_str().as_bytes().into());
+        let linked = self.links.iter().filter_map(|link| {
+            let below = real.strip_prefix(link.target.as_ref()?).ok()?;
+            let path = Path::new(OsStr::from_bytes(&link.path)).join(below);
+            let path = path.as_os_str().as_bytes();
+            Some(path.strip_suffix(b"/").unwrap_or(path).into())
+        });
+        own.into_iter().chain(linked).collect()
+    }
+
+    /// The links that lead elsewhere than they did.
+    fn moved_links(&self) -> impl Iterator<Item = Box<[u8]>> {
+        let is_moved = |link: &&Link| self.target(link) != link.target;
+        self.links
+            .iter()
+            .filter(is_moved)
+            .map(|link| link.path.clone())
+    }
+
+    fn target(&self, link: &Link) -> Option<PathBuf> {
+        self.watch
+            .root
+            .path()
+            .join(OsStr::from_bytes(&link.path))
+            .canonicalize()
+            .ok()
+    }
+
+    /// Whether links that were followed still lead where they led.
+    fn links_hold(&self, links: &[Link]) -> bool {
+        links.iter().all(|link| self.target(link) == link.target)
+    }
+
+    /// A file that changed under one name changed under all its names.
+    fn add_names_of_shared(&self, paths: &mut BTreeSet<Box<[u8]>>) {
+        let root = self.watch.root.path();
+        let inodes: BTreeSet<u64> = paths
+            .iter()
+            .filter_map(|path| disk::shared_inode(&root.join(OsStr::from_bytes(path))))
+            .collect();
+        if !inodes.is_empty() {
+            let current = self.site.current();
+            let named = current
+                .iter()
+                .filter(|known| inodes.contains(&known.stamp.inode));
+            paths.extend(named.map(|known| known.path.clone()));
+        }
+    }
+
+    fn publish(&mut self, scope: &Scope, outcome: Outcome, now: Instant) {
+        let Outcome {
+            mut changes,
+            links,
+            busy,
+        } = outcome;
+        changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
+        if let Some(publication) = self.site.update(|_| Some(changes)) {
+            self.watch.metrics.publications.increment();
+            tracing::info!("{publication}");
+        }
+        self.adopt(links, scope);
+        self.remember_busy(busy, scope, now);
+    }
+
+    /// Takes over the links that a look has found within its scope.
+    fn adopt(&mut self, links: Vec<Link>, scope: &Scope) {
+        self.links.retain(|link| !scope.covers(&link.path));
+        for link in &links {
+            if let Some(target) = link.target.as_ref()
+                && !target.starts_with(self.watch.root.path())
+            {
+                // Outside the root, so nothing else watches it.
+                let is_directory = target.is_dir();
+                let place = if is_directory {
+                    Some(target.as_path())
+                } else {
+                    target.parent()
+                };
+                if let Some(place) = place {
+                    let _ = self.watch.source.watch(place, is_directory);
+                }
+            }
+        }
+        self.links.extend(links);
+    }
+
+    /// Files that were busy are tried again, with growing pauses; the others are at rest.
+    fn remember_busy(&mut self, busy: Vec<Box<[u8]>>, scope: &Scope, now: Instant) {
+        let (first, longest) = BUSY_PAUSE;
+        let mut before: HashMap<_, _> =
+            self.busy.extract_if(|path, _| scope.covers(path)).collect();
+        for path in busy {
+            let (since, pause) = match before.remove(&path) {
+                Some(busy) => (busy.since, (busy.pause * 2).min(longest)),
+                None => (now, first),
+            };
+            // Not later than when its time is up.
+            let next = (now + pause).min((since + scan::PATIENCE).max(now + first));
+            self.busy.insert(path, Busy { since, next, pause });
+        }
+    }
+
+    /// Until the next sweep, after one that took `spent`.
+    fn sweep_interval(&self, spent: Duration) -> Duration {
+        let every = self.watch.options.sweep;
+        let every = if self.watch.is_blind {
+            every.min(BLIND_SWEEP)
+        } else {
+            every
+        };
+        every.max(spent * SWEEP_SHARE)
+    }
+}

@@ -1,0 +1,238 @@
+//! The house as `src/lib.rs` draws it: its table of floors is read here and held against the
+//! sources, so that the map cannot drift from the place.
+
+#![allow(clippy::expect_used, reason = "all of it is a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules whose `unsafe` has its argument written above it. None so far.
+const UNSAFE: &[&str] = &[];
+
+/// What would let bytes leave that were never hashed, or end the process when a file shrinks:
+/// every body goes through private memory (promise P2).
+const UNPROVEN: &[&str] = &[
+    "MSG_ZEROCOPY",
+    "Mmap",
+    "copy_file_range",
+    "memmap",
+    "memmap2",
+    "mmap",
+    "sendfile",
+    "splice",
+    "tee",
+    "vmsplice",
+];
+
+/// Names that say nothing of what is inside.
+const NAMELESS: &[&str] = &[
+    "common", "helper", "helpers", "misc", "shared", "util", "utils",
+];
+
+struct Source {
+    /// The module of `lib.rs` that it belongs to: `scan` for `src/scan/walk.rs`.
+    module: String,
+    path: PathBuf,
+    /// Modules between it and the crate's root: 1 for `src/scan/mod.rs`, 2 for `src/scan/walk.rs`.
+    depth: usize,
+    code: String,
+}
+
+#[test]
+fn every_module_stands_in_the_table_of_floors() {
+    let declared: BTreeSet<_> = lib()
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "))
+        .map(|name| name.trim_end_matches([';', ' ', '{']).to_owned())
+        .collect();
+    let drawn: BTreeSet<_> = floors().into_keys().collect();
+    assert_eq!(declared, drawn, "modules of lib.rs, and rows of its table");
+}
+
+#[test]
+fn a_module_imports_only_from_floors_below_its_own() {
+    let floors = floors();
+    let mut violations = BTreeSet::new();
+    for source in sources() {
+        let Some(floor) = floors.get(&source.module) else {
+            // `main.rs` stands above them all.
+            continue;
+        };
+        for import in imports(&source.code) {
+            match floors.get(&import) {
+                _ if import == source.module => {}
+                Some(below) if below < floor => {}
+                Some(above) => {
+                    let path = source.path.display();
+                    violations.insert(format!("{path} (floor {floor}): {import} (floor {above})"));
+                }
+                // A macro or an item of lib.rs itself, which imports every floor.
+                None => {
+                    let path = source.path.display();
+                    violations.insert(format!("{path}: crate::{import}, on no floor"));
+                }
+            }
+        }
+        // `super::` must not be another word for `crate::`. Only at the top level of a file: in
+        // the test module inside it, one more leads no further.
+        for line in source
+            .code
+            .lines()
+            .filter(|line| line.contains("use super::"))
+        {
+            let up = line.matches("super::").count();
+            if !line.starts_with(' ') && up >= source.depth {
+                violations.insert(format!("{}: {line}", source.path.display()));
+            }
+        }
+    }
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+#[test]
+fn nothing_is_unsafe() {
+    let is_allowed = |source: &Source| UNSAFE.contains(&source.module.as_str());
+    let violations = mentions(&["unsafe", "unsafe_code"], |source| !is_allowed(source));
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+#[test]
+fn no_byte_leaves_but_from_private_memory() {
+    let violations = mentions(UNPROVEN, |_| true);
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+#[test]
+fn every_module_has_a_name() {
+    let violations: Vec<_> = sources()
+        .iter()
+        .filter(|source| {
+            let mut parts = source
+                .path
+                .iter()
+                .filter_map(|part| Path::new(part).file_stem());
+            parts.any(|stem| NAMELESS.iter().any(|name| *name == stem))
+        })
+        .map(|source| source.path.clone())
+        .collect();
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn lib() -> String {
+    fs::read_to_string(top().join("src/lib.rs")).expect("src/lib.rs")
+}
+
+/// Rows such as ``//! | 3 | [`answer`] | the heart |``.
+fn floors() -> BTreeMap<String, u32> {
+    let lib = lib();
+    let rows = lib.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("//! |")?.split('|').map(str::trim);
+        let floor = cells.next()?.parse().ok()?;
+        let module = cells.next()?.strip_prefix("[`")?.strip_suffix("`]")?;
+        Some((module.to_owned(), floor))
+    });
+    let floors: BTreeMap<_, _> = rows.collect();
+    assert!(!floors.is_empty(), "lib.rs has no table of floors");
+    floors
+}
+
+/// All of `src`, without `lib.rs`, which names everything.
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut folders = vec![PathBuf::from("src")];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(top().join(&folder)).expect("a folder of src");
+        for entry in entries {
+            let entry = entry.expect("an entry of src");
+            let path = folder.join(entry.file_name());
+            if entry.file_type().expect("its type").is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && path != Path::new("src/lib.rs")
+            {
+                sources.push(source(path));
+            }
+        }
+    }
+    sources
+}
+
+fn source(path: PathBuf) -> Source {
+    let inside = path.strip_prefix("src").expect("in src").with_extension("");
+    let mut names: Vec<_> = inside.iter().map(|name| name.to_string_lossy()).collect();
+    if names.last().is_some_and(|name| name == "mod") {
+        names.pop();
+    }
+    let text = fs::read_to_string(top().join(&path)).expect("a source");
+    Source {
+        module: names[0].to_string(),
+        depth: names.len(),
+        code: without_comments(&text),
+        path,
+    }
+}
+
+/// Comments and documentation may name any floor. A `//` in a string ends its line here too,
+/// which hides nothing but the rest of that string.
+fn without_comments(text: &str) -> String {
+    let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned() + "\n";
+    text.lines().map(code).collect()
+}
+
+/// The names after `crate::`, those in braces included.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut imports = BTreeSet::new();
+    for after in code.split("crate::").skip(1) {
+        match after.strip_prefix('{') {
+            None => imports.extend(words(after).next().map(str::to_owned)),
+            Some(braces) => {
+                let (mut depth, mut name) = (1, String::new());
+                for c in braces.chars() {
+                    depth += i32::from(c == '{') - i32::from(c == '}');
+                    match (depth, c) {
+                        (0, _) | (1, ',') => {
+                            imports.extend(words(&name).next().map(str::to_owned));
+                            name.clear();
+                        }
+                        _ => name.push(c),
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    imports
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+}
+
+/// Lines of these sources that have one of `forbidden` as a word.
+fn mentions(forbidden: &[&str], wanted: impl Fn(&Source) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|source| wanted(source)) {
+        for (number, line) in source.code.lines().enumerate() {
+            if words(line).any(|word| forbidden.contains(&word)) {
+                let (path, number) = (source.path.display(), number + 1);
+                found.push(format!("{path}:{number}: {}", line.trim()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn imports_are_found_however_they_are_written() {
+    let code = "use crate::a::B;\nuse crate::{\n    b,\n    c::{d, E},\n    f::G,\n};\nlet x = crate::h(1);";
+    let found: Vec<_> = imports(code).into_iter().collect();
+    assert_eq!(found, ["a", "b", "c", "f", "h"]);
+}

@@ -1,0 +1,336 @@
+//! P7 and P11: the same tree gives the same tags, the same manifest to the byte and the same site
+//! digest, wherever, whenever and in whatever order it was made; another tree gives others.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::support::site::{MTIME, overwrite_in_place, set_mtime};
+use crate::support::{Server, TestSite, etagd, noise, tag};
+
+/// A tree with small and large files, and names that are hard to write.
+fn tree() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut tree: Vec<(Vec<u8>, Vec<u8>)> = (0..40_u64)
+        .map(|n| {
+            (
+                format!("d{}/f{n}.html", n % 7).into_bytes(),
+                noise(100 * n as usize, n),
+            )
+        })
+        .collect();
+    tree.extend([
+        (b"index.html".to_vec(), b"<!doctype html>".to_vec()),
+        (b"middle.bin".to_vec(), noise(300_000, 98)),
+        (b"big.bin".to_vec(), noise(2_000_000, 99)),
+        (b"empty".to_vec(), Vec::new()),
+        (b"caf\xe9".to_vec(), b"no UTF-8".to_vec()),
+        ("caf\u{e9}".into(), b"one character".to_vec()),
+        ("cafe\u{301}".into(), b"two characters".to_vec()),
+        (b"a b\t\"%41\n#?.txt".to_vec(), b"hard to write".to_vec()),
+        (b".well-known/security.txt".to_vec(), b"Contact: x".to_vec()),
+    ]);
+    tree
+}
+
+/// A copy of the tree: forwards or backwards, with these mtimes.
+fn copy(backwards: bool, mtime: i64) -> TestSite {
+    let mut files = tree();
+    if backwards {
+        files.reverse();
+        // Other inodes, and other places in their directories.
+        files
+            .iter()
+            .take(20)
+            .for_each(|_| drop(tempfile::tempfile().unwrap()));
+    }
+    let site = files
+        .iter()
+        .enumerate()
+        .fold(TestSite::new(), |site, (n, (name, content))| {
+            site.file_dated(name, content, mtime + n as i64)
+        });
+    if backwards {
+        site.dir("empty directory")
+    } else {
+        site
+    }
+}
+
+/// What `etagd manifest` prints.
+fn manifest(dir: &Path, flags: &[&str]) -> String {
+    let mut arguments = vec!["manifest".as_ref(), dir.as_os_str()];
+    arguments.extend(flags.iter().map(|flag| std::ffi::OsStr::new(*flag)));
+    let output = etagd(arguments);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn digest(dir: &Path) -> String {
+    manifest(dir, &["--digest"]).trim_end().to_owned()
+}
+
+/// The lines of the text form, in their columns.
+fn lines(text: &str) -> Vec<Vec<&str>> {
+    text.lines()
+        .map(|line| line.split('\t').collect())
+        .collect()
+}
+
+#[test]
+fn p7_two_servers_of_two_copies_answer_alike() {
+    let (one, two) = (copy(false, MTIME), copy(true, MTIME - 5_000_000));
+    let (first, second) = (Server::start(&one), Server::with(&two, &["--workers", "1"]));
+    let (mut a, mut b) = (first.client(), second.client());
+    let text = manifest(&one.root(), &[]);
+    assert_eq!(lines(&text).len(), tree().len());
+    for columns in lines(&text) {
+        let (a, b) = (a.get(columns[0]), b.get(columns[0]));
+        assert_eq!((a.status, b.status), (200, 200), "{}", columns[0]);
+        assert_eq!(a.field("ETag"), Some(columns[1]));
+        assert_eq!(b.field("ETag"), Some(columns[1]));
+        assert!(a.body == b.body, "{} differs", columns[0]);
+        assert_eq!(a.field("Content-Type"), b.field("Content-Type"));
+    }
+    // A revalidation hits on either, whichever gave the tag, with or without a date beside it.
+    let etag = a.get("/big.bin").field("ETag").unwrap().to_owned();
+    let date = a.get("/big.bin").field("Last-Modified").unwrap().to_owned();
+    for fields in [
+        &[("If-None-Match", etag.as_str())][..],
+        &[
+            ("If-None-Match", etag.as_str()),
+            ("If-Modified-Since", date.as_str()),
+        ],
+    ] {
+        assert_eq!(b.request("GET", "/big.bin", fields).status, 304);
+    }
+}
+
+#[test]
+fn p7_both_servers_say_the_digest_that_the_manifest_has() {
+    let (one, two) = (copy(false, MTIME), copy(true, MTIME + 1000));
+    let digest = digest(&one.root());
+    assert_eq!(digest.len(), 64, "{digest}");
+    assert!(
+        digest.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{digest}"
+    );
+    for site in [&one, &two] {
+        let log = Server::start(site).log();
+        // The summary may show the beginning of it only.
+        assert!(log.contains(&digest[..12]), "{digest} is not in:\n{log}");
+    }
+}
+
+#[test]
+fn p11_two_copies_have_one_manifest_to_the_byte() {
+    let (one, two) = (copy(false, MTIME), copy(true, 2));
+    for flags in [
+        &[][..],
+        &["--format", "text"],
+        &["--format", "json"],
+        &["--digest"],
+    ] {
+        let (a, b) = (manifest(&one.root(), flags), manifest(&two.root(), flags));
+        assert_eq!(a, b, "{flags:?}");
+        assert_eq!(a, manifest(&one.root(), flags), "a second run, {flags:?}");
+        assert!(a.ends_with('\n'), "{flags:?}");
+    }
+}
+
+#[test]
+fn p11_the_text_form_lists_each_file_once_in_the_order_of_its_bytes() {
+    let site = copy(true, MTIME);
+    let text = manifest(&site.root(), &[]);
+    let mut expected = BTreeMap::new();
+    for (name, content) in tree() {
+        expected.insert(name, (tag(&content), content.len().to_string()));
+    }
+    let lines = lines(&text);
+    let names: Vec<_> = lines.iter().map(|columns| decoded(columns[0])).collect();
+    assert_eq!(
+        names,
+        expected.keys().cloned().collect::<Vec<_>>(),
+        "sorted, complete, unique"
+    );
+    for (columns, (tag, size)) in lines.iter().zip(expected.values()) {
+        assert_eq!(columns.len(), 4, "{columns:?}");
+        assert_eq!(
+            (columns[1], columns[2]),
+            (tag.as_str(), size.as_str()),
+            "{columns:?}"
+        );
+        assert!(columns[3].contains('/'), "{columns:?}");
+        assert!(
+            columns[0].bytes().all(|byte| byte.is_ascii_graphic()),
+            "{columns:?}"
+        );
+    }
+}
+
+#[test]
+fn p11_the_json_form_says_what_the_text_form_says() {
+    let site = copy(false, MTIME);
+    let text = manifest(&site.root(), &["--format", "text"]);
+    let json: serde_json::Value =
+        serde_json::from_str(&manifest(&site.root(), &["--format", "json"])).unwrap();
+    assert_eq!(json["format"], 1);
+    assert_eq!(json["complete"], true);
+    assert_eq!(json["digest"], digest(&site.root()).as_str());
+    let entries = json["entries"].as_array().unwrap();
+    let lines = lines(&text);
+    assert_eq!(entries.len(), lines.len());
+    for (entry, columns) in entries.iter().zip(lines) {
+        assert_eq!(entry["path"], columns[0]);
+        assert_eq!(entry["etag"], columns[1]);
+        assert_eq!(entry["size"].as_u64().unwrap().to_string(), columns[2]);
+        assert_eq!(entry["type"], columns[3]);
+        assert!(
+            entry.get("coding").is_none_or(serde_json::Value::is_null),
+            "{entry}"
+        );
+    }
+}
+
+#[test]
+fn p11_each_line_is_what_the_server_answers() {
+    let site = copy(false, MTIME);
+    let server = Server::start(&site);
+    let mut client = server.client();
+    for columns in lines(&manifest(&site.root(), &[])) {
+        let response = client.request("HEAD", columns[0], &[]);
+        assert_eq!(response.status, 200, "{columns:?}");
+        assert_eq!(response.field("ETag"), Some(columns[1]));
+        assert_eq!(response.field("Content-Length"), Some(columns[2]));
+        assert_eq!(response.field("Content-Type"), Some(columns[3]));
+    }
+}
+
+#[test]
+fn p7_whatever_changes_an_answer_changes_the_digest() {
+    type Change = fn(&TestSite);
+    let changes: [(&str, Change); 8] = [
+        ("a byte", |site| {
+            fs::write(site.path("index.html"), "<!doctype htmk>").unwrap()
+        }),
+        ("a byte of a large file, under the same mtime", |site| {
+            overwrite_in_place(&site.path("big.bin"), b"?");
+        }),
+        ("a file more", |site| {
+            fs::write(site.path("more"), "").unwrap()
+        }),
+        ("an empty file more, below", |site| {
+            fs::write(site.path("d1/more"), "").unwrap()
+        }),
+        ("a file less", |site| {
+            fs::remove_file(site.path("empty")).unwrap()
+        }),
+        ("another name", |site| {
+            fs::rename(site.path("d1/f1.html"), site.path("d1/g1.html")).unwrap();
+        }),
+        ("another directory", |site| {
+            fs::rename(site.path("d1/f1.html"), site.path("d2/f1.html")).unwrap();
+        }),
+        ("two names exchanged", |site| {
+            fs::rename(site.path("d1/f1.html"), site.path("d1/x")).unwrap();
+            fs::rename(site.path("d1/f8.html"), site.path("d1/f1.html")).unwrap();
+            fs::rename(site.path("d1/x"), site.path("d1/f8.html")).unwrap();
+        }),
+    ];
+    let before = digest(&copy(false, MTIME).root());
+    let mut seen = vec![before];
+    for (name, change) in changes {
+        let site = copy(false, MTIME);
+        change(&site);
+        let after = digest(&site.root());
+        assert!(
+            !seen.contains(&after),
+            "{name} leaves the digest, or gives it one seen before"
+        );
+        seen.push(after);
+    }
+}
+
+#[test]
+fn p7_what_changes_no_answer_leaves_the_digest() {
+    type Change = fn(&TestSite);
+    let changes: [(&str, Change); 4] = [
+        ("an mtime", |site| set_mtime(&site.path("big.bin"), 5)),
+        ("the same bytes written again", |site| {
+            fs::write(site.path("index.html"), "<!doctype html>").unwrap();
+        }),
+        ("an empty directory", |site| {
+            fs::create_dir(site.path("void")).unwrap()
+        }),
+        ("a hidden file", |site| {
+            fs::write(site.path(".env"), "SECRET").unwrap()
+        }),
+    ];
+    let site = copy(false, MTIME);
+    let before = digest(&site.root());
+    for (name, change) in changes {
+        change(&site);
+        assert_eq!(digest(&site.root()), before, "{name} changes the digest");
+    }
+}
+
+#[test]
+fn p1_after_a_restart_nothing_stale_is_called_not_modified() {
+    for size in [20, 300_000, 2_000_000] {
+        let (old, new) = (noise(size, 1), noise(size, 2));
+        let site = TestSite::with(&[("file", &old)]);
+        let first = Server::start(&site).client().get("/file");
+        let date = first.field("Last-Modified").unwrap().to_owned();
+        assert_eq!(first.field("ETag"), Some(tag(&old).as_str()));
+        overwrite_in_place(&site.path("file"), &new);
+
+        let server = Server::start(&site);
+        let fields = [
+            ("If-None-Match", first.field("ETag").unwrap()),
+            ("If-Modified-Since", &date),
+        ];
+        for fields in [&fields[..1], &fields] {
+            let second = server.client().request("GET", "/file", fields);
+            assert_eq!(second.status, 200, "{size} bytes, {fields:?}");
+            assert_eq!(second.field("ETag"), Some(tag(&new).as_str()));
+            assert!(second.body == new);
+        }
+
+        let server = Server::with(&site, &["--last-modified", "off"]);
+        for fields in [&fields[..1], &fields[1..], &fields] {
+            let third = server.client().request("GET", "/file", fields);
+            assert_eq!(third.status, 200, "{size} bytes, {fields:?}, without dates");
+            assert_eq!(third.field("Last-Modified"), None);
+            assert!(third.body == new);
+        }
+        let stale = [("If-Unmodified-Since", "Tue, 14 Nov 2000 22:13:20 GMT")];
+        assert_eq!(
+            server.client().request("GET", "/file", &stale).status,
+            200,
+            "no date to fail"
+        );
+    }
+}
+
+/// The bytes that a path of the manifest stands for, without its slash.
+fn decoded(path: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = path
+        .strip_prefix('/')
+        .expect("a path that begins with a slash")
+        .as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte == b'%' {
+            let (hex, after) = rest.split_at(2);
+            rest = after;
+            bytes.push(u8::from_str_radix(str::from_utf8(hex).unwrap(), 16).unwrap());
+        } else {
+            bytes.push(byte);
+        }
+    }
+    bytes
+}

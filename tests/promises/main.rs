@@ -1,0 +1,17 @@
+//! The promises of the README, each kept by a module named after it.
+//!
+//! - P1 identity, P2 integrity, P6 closed world, P7 agreement with P11 deterministic, P8 alive,
+//!   P9 readiness, P10 bounded: here.
+//! - P3 precedence: `tests/cases/precedence.txt` and its neighbours, run by `tests/requests.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod agreement;
+mod alive;
+mod bounded;
+mod closed_world;
+mod identity;
+mod integrity;
+mod readiness;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,239 @@
+//! Every rule of RFC 9110 and 9112 that a request can show, as cases in `tests/cases/`.
+//!
+//! Each case runs with data in memory, in one read and in groups, with much memory and with
+//! little; each GET also as HEAD; and each connection must be as usable afterwards as it says.
+//! `tests/support/case.rs` explains the language of the cases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use support::case::{Case, Connection, Request, parse};
+use support::fixture::fixture;
+use support::ground::Ground;
+use support::{Client, Response, Server, check};
+
+/// The ways of keeping data: in memory, read whole at each request, and in groups.
+const FILES: [&str; 3] = ["/small.txt", "/middle.bin", "/big.bin"];
+const FLAGS: [&[&str]; 2] = [&[], &["--memory", "64KiB"]];
+const SENTINEL: &str = "/sentinel.txt";
+
+#[test]
+fn methods() {
+    run("methods.txt");
+}
+
+#[test]
+fn targets() {
+    run("targets.txt");
+}
+
+#[test]
+fn admission() {
+    run("admission.txt");
+}
+
+#[test]
+fn framing() {
+    run("framing.txt");
+}
+
+#[test]
+fn conditions() {
+    run("conditions.txt");
+}
+
+#[test]
+fn dates() {
+    run("dates.txt");
+}
+
+#[test]
+fn precedence() {
+    run("precedence.txt");
+}
+
+#[test]
+fn fields() {
+    run("fields.txt");
+}
+
+#[test]
+fn not_found() {
+    run("not_found.txt");
+}
+
+#[test]
+fn ranges() {
+    run("ranges.txt");
+}
+
+#[test]
+fn if_range() {
+    run("if_range.txt");
+}
+
+#[test]
+fn each_file_of_cases_runs_and_each_name_occurs_once() {
+    let this = include_str!("requests.rs");
+    let mut names = HashSet::new();
+    for entry in fs::read_dir(cases("")).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            this.contains(&format!("run(\"{file}\")")),
+            "{file} is run by no test"
+        );
+        for case in parse(&fs::read_to_string(cases(&file)).unwrap()) {
+            assert!(
+                names.insert(case.name.clone()),
+                "{} is there twice",
+                case.name
+            );
+        }
+    }
+    assert!(names.len() >= 200, "only {} cases", names.len());
+}
+
+fn cases(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/cases")
+        .join(file)
+}
+
+/// Runs the cases of one file and tells all that fail at once.
+fn run(file: &str) {
+    let cases = parse(&fs::read_to_string(cases(file)).unwrap());
+    let (site, files) = fixture();
+    let mut failures = BTreeMap::new();
+    for flags in FLAGS {
+        let mut server = Server::with(&site, flags);
+        let http1 = Http1 {
+            address: server.address(),
+        };
+        for (number, case) in cases.iter().enumerate() {
+            for subject in subjects(case) {
+                let ground = Ground {
+                    files: &files,
+                    subject,
+                };
+                if let Some(failure) = failure(case, &ground, &http1) {
+                    let over = format!("{subject} {}", flags.join(" "));
+                    failures
+                        .entry(number)
+                        .or_insert_with(Vec::new)
+                        .push((over, failure));
+                }
+            }
+        }
+        server.assert_alive();
+    }
+    // One case often fails over all data: shown once.
+    let shown = failures.iter().map(|(&number, failures)| {
+        let over: Vec<_> = failures.iter().map(|(over, _)| over.trim_end()).collect();
+        format!(
+            "{file}: {}\n  over {}\n{}",
+            cases[number].name,
+            over.join(", "),
+            failures[0].1
+        )
+    });
+    let shown: Vec<_> = shown.collect();
+    assert!(
+        shown.is_empty(),
+        "{} cases fail:\n\n{}",
+        shown.len(),
+        shown.join("\n\n")
+    );
+}
+
+/// The files for which a case is to run.
+fn subjects(case: &Case) -> &'static [&'static str] {
+    match (case.mentions("{file}"), case.mentions("{large}")) {
+        (true, _) => &FILES,
+        (_, true) => &FILES[1..],
+        _ => &FILES[..1],
+    }
+}
+
+/// What a case shows to be wrong, with the request that shows it.
+fn failure(case: &Case, ground: &Ground<'_>, carrier: &impl Carrier) -> Option<String> {
+    let request = case.request(ground);
+    let expected = case.expected(ground);
+    let mut wrong = Vec::new();
+    match carrier.carry(&request)? {
+        Err(message) => wrong.push(message),
+        Ok((response, stays_open)) => {
+            wrong.extend(check::differences(&expected, &response));
+            wrong.extend(check::broken_rules(&request.method(), &response));
+            match (expected.connection, stays_open) {
+                (Connection::StaysOpen, Some(false)) => wrong.push("it closes".to_owned()),
+                (Connection::Closes, Some(true)) => wrong.push("it stays open".to_owned()),
+                _ => {}
+            }
+            match request.as_head().and_then(|head| carrier.carry(&head)) {
+                Some(Ok((head, _))) => wrong.extend(check::unlike(&response, &head)),
+                Some(Err(message)) => wrong.push(format!("HEAD: {message}")),
+                None => {}
+            }
+        }
+    }
+    let shown = request.bytes();
+    let shown = shown[..shown.len().min(400)].escape_ascii();
+    (!wrong.is_empty()).then(|| format!("  {shown}\n  - {}", wrong.join("\n  - ")))
+}
+
+/// A way to bring a request to the server. HTTP/2 and TLS are to stand beside [`Http1`].
+trait Carrier {
+    /// The response, and whether the connection stays usable where that can be known.
+    /// None where this way can't carry such a request.
+    fn carry(&self, request: &Request) -> Option<Result<(Response, Option<bool>), String>>;
+}
+
+/// A connection of its own for each request, and a second request behind it: it finds whatever
+/// the first has left in the connection.
+struct Http1 {
+    address: SocketAddr,
+}
+
+impl Carrier for Http1 {
+    fn carry(&self, request: &Request) -> Option<Result<(Response, Option<bool>), String>> {
+        Some(
+            self.exchange(request)
+                .map(|(response, stays_open)| (response, Some(stays_open))),
+        )
+    }
+}
+
+impl Http1 {
+    fn exchange(&self, request: &Request) -> Result<(Response, bool), String> {
+        let mut client = Client::connect(self.address);
+        // A server that answers early may not take everything in.
+        let _ = client.send(request.bytes());
+        let response = client
+            .receive(&request.method())
+            .map_err(|error| error.to_string())?;
+        let response = response.ok_or("the connection ends without a response")?;
+        if !response.says_close() {
+            let fields = [("Connection", "close")];
+            let _ = client.send(support::wire::head("GET", SENTINEL, &fields));
+            match client
+                .receive("GET")
+                .map_err(|error| format!("the next request: {error}"))?
+            {
+                None => return Ok((response, false)),
+                Some(next) if next.status == 200 && next.body == b"sentinel" => {}
+                Some(next) => return Err(format!("the next request is answered {}", next.status)),
+            }
+        }
+        match client.ends() {
+            Ok(true) => Ok((response.clone(), !response.says_close())),
+            Ok(false) => Err("bytes behind the last response".to_owned()),
+            Err(error) => Err(format!("the end does not come: {error}")),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The site that all request cases are asked of.
+
+use std::collections::HashMap;
+
+use super::{TestSite, noise};
+
+/// The site of all cases, and its files by the path that a case writes for them.
+pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
+    let umlauts = "ä".repeat(200_000);
+    let files: Vec<(&str, Vec<u8>)> = vec![
+        (
+            "/small.txt",
+            noise(1500, 1).iter().map(|byte| byte % 64 + b' ').collect(),
+        ),
+        ("/middle.bin", noise(300 * 1024, 2)),
+        ("/big.bin", noise(3 * 1024 * 1024 + 77, 3)),
+        ("/sentinel.txt", b"sentinel".to_vec()),
+        ("/empty.txt", Vec::new()),
+        (
+            "/index.html",
+            b"<!doctype html><title>root</title>".to_vec(),
+        ),
+        (
+            "/404.html",
+            b"<!doctype html><title>no such page</title>".to_vec(),
+        ),
+        (
+            "/sub/index.html",
+            b"<!doctype html><title>sub</title>".to_vec(),
+        ),
+        (
+            "/sub/page.html",
+            b"<!doctype html><title>page</title>".to_vec(),
+        ),
+        (
+            "/sub/404.html",
+            b"<!doctype html><title>not below sub</title>".to_vec(),
+        ),
+        ("/sub/deep/leaf.txt", b"leaf".to_vec()),
+        ("/bare/leaf.txt", b"in a directory without index".to_vec()),
+        ("/evil.example/index.html", b"<!doctype html>".to_vec()),
+        ("/with space/index.html", b"<!doctype html>".to_vec()),
+        ("/sharp#/index.html", b"<!doctype html>".to_vec()),
+        ("/what?/index.html", b"<!doctype html>".to_vec()),
+        ("/line\nfeed/index.html", b"<!doctype html>".to_vec()),
+        ("/a b'\"<&>.txt", b"quotes".to_vec()),
+        ("/100%.txt", b"a percent sign".to_vec()),
+        ("/%41.txt", b"a name that looks encoded".to_vec()),
+        ("/A.txt", b"capital A".to_vec()),
+        (
+            "/back\\slash.txt",
+            b"a backslash is a byte of a name".to_vec(),
+        ),
+        ("/caf\u{e9}.txt", b"two bytes of UTF-8".to_vec()),
+        ("/caf\u{e9}/index.html", b"<!doctype html>".to_vec()),
+        ("/...", b"three dots".to_vec()),
+        (
+            "/.well-known/security.txt",
+            b"Contact: mailto:a@b.example".to_vec(),
+        ),
+        ("/.well-known/acme/token", b"token".to_vec()),
+        ("/.env", b"SECRET".to_vec()),
+        ("/.git/config", b"SECRET".to_vec()),
+        ("/sub/.htaccess", b"SECRET".to_vec()),
+        ("/..data-1/inside.txt", b"a ConfigMap's file".to_vec()),
+        ("/style.css", b"a{}".to_vec()),
+        ("/script.js", b"'use strict'".to_vec()),
+        ("/module.mjs", b"export {}".to_vec()),
+        ("/data.json", b"{}".to_vec()),
+        (
+            "/image.svg",
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(),
+        ),
+        ("/image.png", b"\x89PNG\r\n\x1a\n".to_vec()),
+        ("/font.woff2", b"wOF2\xff".to_vec()),
+        ("/code.wasm", b"\0asm".to_vec()),
+        ("/SHOUT.HTML", b"<!doctype html>".to_vec()),
+        ("/latin1.txt", b"caf\xe9".to_vec()),
+        ("/umlauts.txt", format!("x{umlauts}").into_bytes()),
+        ("/broken-umlaut.txt", [umlauts.as_bytes(), b"\xc3"].concat()),
+        ("/LICENSE", "§ 1".as_bytes().to_vec()),
+        ("/blob", b"\xff\xfe\0\x01".to_vec()),
+        ("/what.xyzzy", b"\xff\0".to_vec()),
+        ("/.well-known/apple-app-site-association", b"{}".to_vec()),
+    ];
+    let site = files
+        .iter()
+        .fold(TestSite::new(), |site, (path, content)| {
+            site.file(&path[1..], content)
+        })
+        .file(b"caf\xe9-latin1.txt", "one byte that is no UTF-8")
+        .file_dated("epoch.txt", "dated 0", 0)
+        .file_dated("one.txt", "dated 1", 1)
+        .file_dated("old.txt", "dated before 1970", -1_000_000_000)
+        .file_dated("future.txt", "dated 2096", 4_000_000_000)
+        .file_outside("secret.txt", b"SECRET")
+        .dir("nothing-in-it")
+        .symlink("link.txt", "small.txt")
+        .symlink("..data", "..data-1")
+        .symlink("inside.txt", "..data/inside.txt")
+        .symlink("sub/up.txt", "../sentinel.txt")
+        .symlink("linked", "sub")
+        .symlink("out.txt", "../secret.txt")
+        .symlink("out", "..")
+        .symlink("dangling", "nowhere")
+        .symlink("loop", "loop")
+        .symlink("sub/self", ".")
+        .fifo("pipe")
+        .socket("socket")
+        .device("zero");
+    let absolute = site.path("small.txt");
+    let site = site
+        .symlink("absolute.txt", absolute)
+        .symlink("passwd", "/etc/passwd");
+    let files = files
+        .into_iter()
+        .map(|(path, content)| (path.to_owned(), content))
+        .collect();
+    (site, files)
+}

@@ -1,0 +1,274 @@
+//! The real binary, started, watched and stopped.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Client, TestSite};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_etagd");
+
+/// How long a server may take to say a line, or to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs etagd to its end, for commands that have one.
+pub(crate) fn etagd<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
+    command(BINARY)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// A command in an environment that no flag leaks into.
+pub(crate) fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ETAGD_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("NO_COLOR", "1");
+    command
+}
+
+/// A command that runs etagd as a user who may not do everything; none where that can't be had.
+pub(crate) fn unprivileged() -> Option<Command> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(command(BINARY));
+    }
+    let mut nobody = command("setpriv");
+    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups", BINARY]);
+    let works = command("setpriv")
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            BINARY,
+            "--version",
+        ])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    works.then_some(nobody)
+}
+
+/// A command that runs etagd with so many file descriptors at most.
+pub(crate) fn with_descriptors(most: u32) -> Command {
+    let mut shell = command("sh");
+    shell.args([
+        "-c",
+        &format!("ulimit -n {most} && exec \"$0\" \"$@\""),
+        BINARY,
+    ]);
+    shell
+}
+
+/// A running etagd. Dropping it kills it.
+pub(crate) struct Server {
+    child: Child,
+    log: Arc<Log>,
+}
+
+/// What it has said so far on standard error.
+#[derive(Default)]
+struct Log {
+    said: Mutex<Said>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Said {
+    lines: Vec<String>,
+    /// Standard error is closed, so the process is gone or about to be.
+    ended: bool,
+}
+
+impl Server {
+    /// Serves a site on a free port, and waits until it does.
+    pub(crate) fn start(site: &TestSite) -> Self {
+        Self::with(site, &[])
+    }
+
+    /// The same with flags. Without `--listen` among them, on a free port of 127.0.0.1.
+    pub(crate) fn with(site: &TestSite, flags: &[&str]) -> Self {
+        Self::run(command(BINARY), &site.root(), flags)
+    }
+
+    /// The same through another command, such as [`unprivileged`].
+    pub(crate) fn run(program: Command, dir: &Path, flags: &[&str]) -> Self {
+        let server = Self::spawn(program, dir, flags);
+        let listeners = flags
+            .iter()
+            .filter(|flag| **flag == "--listen")
+            .count()
+            .max(1);
+        server.wait_for(|lines| listening(lines).count() == listeners);
+        server
+    }
+
+    /// Starts one and waits for nothing.
+    pub(crate) fn spawn(mut program: Command, dir: &Path, flags: &[&str]) -> Self {
+        program.arg("serve").arg(dir).args(flags);
+        if !flags.contains(&"--listen") {
+            program.args(["--listen", "127.0.0.1:0"]);
+        }
+        program
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = program.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Log::default());
+        let copy = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.split(b'\n').map_while(Result::ok) {
+                copy.said()
+                    .lines
+                    .push(String::from_utf8_lossy(&line).into_owned());
+                copy.changed.notify_all();
+            }
+            copy.said().ended = true;
+            copy.changed.notify_all();
+        });
+        Self { child, log }
+    }
+
+    /// Asserts that `serve` fails with this exit code, naming these things in a few lines.
+    pub(crate) fn assert_fails(dir: &Path, flags: &[&str], code: i32, naming: &[&str]) {
+        let mut server = Self::spawn(command(BINARY), dir, flags);
+        let (found, message) = (server.wait().code(), server.log());
+        assert_eq!(found, Some(code), "{flags:?} said:\n{message}");
+        for name in naming {
+            assert!(
+                message.contains(name),
+                "{flags:?} does not name {name:?}:\n{message}"
+            );
+        }
+        assert!(
+            message.lines().count() < 12,
+            "too long to be read:\n{message}"
+        );
+    }
+
+    /// The port of the first listener that has one.
+    pub(crate) fn port(&self) -> u16 {
+        self.address().port()
+    }
+
+    /// The address of the first listener that has one.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let said = self.log.said();
+        let addresses: Vec<_> = listening(&said.lines)
+            .filter_map(|listener| listener.strip_prefix("http://"))
+            .collect();
+        addresses.first().expect("a TCP listener").parse().unwrap()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Everything it has said on standard error.
+    pub(crate) fn log(&self) -> String {
+        self.log.said().lines.join("\n")
+    }
+
+    /// Waits until what it has said fulfils a condition.
+    pub(crate) fn wait_for(&self, said_enough: impl Fn(&[String]) -> bool) {
+        let enough = self.wait_until(|said| said_enough(&said.lines) || said.ended);
+        let said = self.log.said();
+        assert!(
+            enough && said_enough(&said.lines),
+            "not said: {:#?}",
+            said.lines
+        );
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        if !self.wait_until(|said| said.ended) {
+            self.child.kill().unwrap();
+            panic!("etagd did not end; it said:\n{}", self.log());
+        }
+        self.child.wait().unwrap()
+    }
+
+    /// Asserts that it runs and answers.
+    pub(crate) fn assert_alive(&mut self) {
+        assert_eq!(
+            self.child.try_wait().unwrap(),
+            None,
+            "etagd ended:\n{}",
+            self.log()
+        );
+        let response = self
+            .client()
+            .request("OPTIONS", "/", &[("Connection", "close")]);
+        assert_eq!(response.status, 204);
+    }
+
+    /// Whether the condition came true in time.
+    fn wait_until(&self, condition: impl Fn(&Said) -> bool) -> bool {
+        let until = Instant::now() + PATIENCE;
+        let mut said = self.log.said();
+        while !condition(&said) {
+            let Some(left) = until.checked_duration_since(Instant::now()) else {
+                return false;
+            };
+            said = self.log.changed.wait_timeout(said, left).unwrap().0;
+        }
+        true
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let log = self.log();
+        if std::thread::panicking() {
+            // Captured by the test harness and shown with the failure.
+            #[allow(clippy::print_stderr)]
+            {
+                eprintln!("--- etagd said:\n{log}\n---");
+            }
+        } else {
+            assert!(!log.contains("panicked"), "etagd panicked:\n{log}");
+        }
+    }
+}
+
+impl Log {
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap()
+    }
+}
+
+/// What stands behind `listening on` in each line that has it.
+fn listening(lines: &[String]) -> impl Iterator<Item = &str> {
+    lines
+        .iter()
+        .filter_map(|line| line.split_once("listening on "))
+        .map(|(_, address)| {
+            address
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches('/')
+        })
+}
