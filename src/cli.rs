@@ -103,7 +103,8 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     let (done, scanned) = oneshot::channel();
     thread::spawn(move || {
         let (manifest, links) = scan(&scanner, &root);
-        done.send((scanner, manifest, links))
+        // Nobody waits where a signal has come first.
+        let _ = done.send((scanner, manifest, links));
     });
     let scanned = runtime.block_on(async {
         tokio::select! {
@@ -163,6 +164,9 @@ async fn run_server(
             () = stop => {}
         }
     }
+    for listener in &listeners {
+        server.accept_waiting(listener).await;
+    }
     drop(listeners);
     tracing::info!("finishing requests in flight");
     tokio::select! {
@@ -219,7 +223,12 @@ fn scan(scanner: &Scanner, root: &Arc<Root>) -> (Manifest, Vec<Link>) {
         HumanBytes(manifest.bytes()),
     );
     let (seconds, digest) = (started.elapsed().as_secs_f64(), manifest.digest());
-    tracing::info!("{files} files, {bytes}, site digest {digest}, {seconds:.2} s");
+    let files = if manifest.len() == 1 {
+        "1 file".into()
+    } else {
+        format!("{files} files")
+    };
+    tracing::info!("{files}, {bytes}, site digest {digest}, {seconds:.2} s");
     (manifest, links)
 }
 

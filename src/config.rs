@@ -12,8 +12,6 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::disk;
-use crate::manifest::Settings;
-use crate::memory;
 
 /// A static file server with precomputed, content-based strong ETags
 #[derive(Debug, Parser)]
@@ -128,6 +126,21 @@ impl SiteFlags {
     pub fn settings(&self) -> Settings {
         Settings {
             last_modified: self.last_modified == LastModified::Mtime,
+        }
+    }
+}
+
+/// What the operator chose that changes answers. Part of the site digest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Whether resources have a modification date.
+    pub last_modified: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            last_modified: true,
         }
     }
 }
@@ -328,7 +341,7 @@ impl From<Serve> for Config {
             symlinks,
             settings,
             listen: flags.listen,
-            memory: memory.max(memory::SMALLEST),
+            memory,
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,
             limits: flags.limits,

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use hashbrown::HashTable;
 
+use crate::config::Settings;
 use crate::representation::{Representation, Resource};
 use crate::semantics::target::encode_path;
 
@@ -38,21 +39,6 @@ impl fmt::Display for SiteDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.complete { "" } else { "-incomplete" };
         write!(f, "{}{mark}", self.hash)
-    }
-}
-
-/// What the operator chose that changes answers. Part of the site digest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// Whether resources have a modification date.
-    pub last_modified: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            last_modified: true,
-        }
     }
 }
 

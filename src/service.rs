@@ -29,14 +29,18 @@ use crate::site::Site;
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
 const SOON: HeaderValue = HeaderValue::from_static("1");
+const ZERO: HeaderValue = HeaderValue::from_static("0");
 /// How long a request waits for the truth about a file that is not what the manifest says: the
 /// longest quiet period, and time to hash it.
 const RECOVERY: Duration = Duration::from_secs(3);
+/// How often a file may prove to be something else before its request is answered 503.
+const LOOKS: u32 = 3;
 const VARY: HeaderValue = HeaderValue::from_static("accept-encoding");
 
 /// Answers requests from one site.
@@ -71,7 +75,8 @@ impl Service {
     where
         G: Send + Unpin + 'static,
     {
-        let (head, content) = self.draft(&self.site.current(), &request).into_parts();
+        let (mut head, content) = self.draft(&self.site.current(), &request).into_parts();
+        finish(&mut head, &request);
         let attendant = Attendant {
             service: Arc::clone(self),
             _guard: guard,
@@ -94,25 +99,28 @@ impl Service {
         mut draft: Response<Segments>,
         request: Parts,
         attendant: Attendant<G>,
-    ) -> Response<Body<Attendant<G>>>
+    ) -> Reply<G>
     where
         G: Send + Unpin + 'static,
     {
         let service = Arc::clone(&attendant.service);
         let deadline = Instant::now() + RECOVERY;
+        let mut looks_left = LOOKS;
         loop {
-            let publications = service.site.subscribe();
+            let looks = service.site.subscribe_looks();
             let Err(error) = draft.body_mut().prove().await else {
                 return draft.map(|segments| Body::segments(segments, attendant));
             };
             service.suspect(&error);
-            if !published(publications, deadline).await {
+            looks_left -= 1;
+            if looks_left == 0 || !looked(looks, deadline).await {
                 service.metrics.unavailable.increment();
                 tracing::warn!("{error}: answered 503");
                 return unavailable().map(|page| Body::memory(page, attendant));
             }
             let again = service.draft(&service.site.current(), &request);
-            let (head, content) = again.into_parts();
+            let (mut head, content) = again.into_parts();
+            finish(&mut head, &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
                 Content::Memory(bytes) => {
@@ -259,6 +267,23 @@ impl Service {
     }
 }
 
+/// What every response to this request says, whatever the answer.
+fn finish(head: &mut http::response::Parts, request: &Parts) {
+    if request.headers.contains_key(header::TRANSFER_ENCODING) {
+        // RFC 9112 section 6.1: whoever disagrees about where the request ends learns nothing
+        // from what comes after it.
+        head.headers.insert(header::CONNECTION, CLOSE);
+    }
+    let is_bodiless = matches!(
+        head.status,
+        StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
+    );
+    if request.method == Method::HEAD && !is_bodiless {
+        // As the GET would have it; hyper sees no body to measure.
+        head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+    }
+}
+
 /// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
 fn validators(fields: &mut HeaderMap, selected: Selected<'_>) {
     let resource = selected.resource;
@@ -322,9 +347,9 @@ fn unavailable() -> Response<Bytes> {
     page
 }
 
-/// Waits for the next publication, until `deadline` at most.
-async fn published(mut publications: watch::Receiver<u64>, deadline: Instant) -> bool {
-    timeout_at(deadline, publications.changed())
+/// Waits for the next look at the disk, until `deadline` at most.
+async fn looked(mut looks: watch::Receiver<u64>, deadline: Instant) -> bool {
+    timeout_at(deadline, looks.changed())
         .await
         .is_ok_and(|changed| changed.is_ok())
 }
@@ -370,13 +395,16 @@ fn error(status: StatusCode, reason: &str, is_head: bool) -> Response<Bytes> {
 /// A response that is there, or one that waits for the disk.
 pub enum Pending<G> {
     /// There.
-    Now(Ready<Response<Body<Attendant<G>>>>),
+    Now(Ready<Reply<G>>),
     /// Waiting.
-    Later(Pin<Box<dyn Future<Output = Response<Body<Attendant<G>>>> + Send>>),
+    Later(Pin<Box<dyn Future<Output = Reply<G>> + Send>>),
 }
 
+/// A response with its body.
+pub type Reply<G> = Response<Body<Attendant<G>>>;
+
 impl<G: Unpin> Future for Pending<G> {
-    type Output = Result<Response<Body<Attendant<G>>>, Infallible>;
+    type Output = Result<Reply<G>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {

@@ -15,6 +15,7 @@ pub struct Site {
     current: ArcSwap<Manifest>,
     publishing: Mutex<()>,
     publications: watch::Sender<u64>,
+    looks: watch::Sender<u64>,
     suspects: Mutex<Option<Suspects>>,
 }
 
@@ -28,6 +29,7 @@ impl Site {
             current: ArcSwap::from_pointee(manifest),
             publishing: Mutex::new(()),
             publications: watch::Sender::new(0),
+            looks: watch::Sender::new(0),
             suspects: Mutex::new(None),
         }
     }
@@ -75,6 +77,17 @@ impl Site {
         if let Some(new) = self.current.load().expired(now) {
             self.current.store(Arc::new(new));
         }
+    }
+
+    /// Tells whoever waits for it that the disk has been looked at, and that what could be
+    /// published is.
+    pub fn looked(&self) {
+        self.looks.send_modify(|count| *count += 1);
+    }
+
+    /// Wakes its holder after each look at the disk.
+    pub fn subscribe_looks(&self) -> watch::Receiver<u64> {
+        self.looks.subscribe()
     }
 
     /// Has `look` called with each file that a response finds to be other than the manifest says.

@@ -117,8 +117,8 @@ mod tests {
     fn resources_of_one_type_share_their_fields() {
         let media = MediaTypes::default();
         assert!(Arc::ptr_eq(
-            &media.fields(b"a.css", true),
-            &media.fields(b"b/c.css", true)
+            &media.fields(b"a.css", true, true),
+            &media.fields(b"b/c.css", true, true)
         ));
     }
 }

@@ -17,10 +17,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
+use crate::config::Settings;
 use crate::config::Symlinks;
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
-use crate::manifest::{Changes, Manifest, Settings};
+use crate::manifest::{Changes, Manifest};
 use crate::memory::Memory;
 use crate::representation::{Data, Representation, Resource, Source};
 use crate::semantics::coding::Coding;

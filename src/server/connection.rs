@@ -22,10 +22,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::Limits;
 use crate::disk;
-use crate::service::{Attendant, Pending, Service};
+use crate::service::{Pending, Reply, Service};
 
 /// How long a connection that was told to close may take to do so.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a connection goes on reading after the drain has begun.
+const LAST_LOOK: Duration = Duration::from_millis(20);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 128;
 /// What of a response HTTP/2 may queue for one stream.
@@ -71,17 +73,24 @@ pub(super) async fn serve<S>(
     let mut connection = pin!(builder.serve_connection(io, attended));
     let mut draining = pin!(draining.wait_for(|draining| *draining));
     let mut is_closing = false;
+    let mut is_draining = false;
     let mut timer = pin!(sleep_until(Instant::now()));
     let result = poll_fn(|cx| {
         if let Poll::Ready(result) = connection.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        if !is_closing && draining.as_mut().poll(cx).is_ready() {
-            is_closing = true;
-            connection.as_mut().graceful_shutdown();
-            return connection.as_mut().poll(cx);
+        if !is_draining && draining.as_mut().poll(cx).is_ready() {
+            // What the client sent before this has arrived, but perhaps not been read.
+            is_draining = true;
+            timer.as_mut().reset(Instant::now() + LAST_LOOK);
         }
         while timer.as_mut().poll(cx).is_ready() {
+            if is_draining && !is_closing {
+                is_closing = true;
+                timer.as_mut().reset(Instant::now());
+                connection.as_mut().graceful_shutdown();
+                return connection.as_mut().poll(cx);
+            }
             match activity.check(limits) {
                 Ok(next) => timer.as_mut().reset(next),
                 // Said politely once; HTTP/2 needs the word to end without an error.
@@ -109,7 +118,7 @@ struct Attended {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Attended {
-    type Response = http::Response<crate::body::Body<Attendant<Responding>>>;
+    type Response = Reply<Responding>;
     type Error = std::convert::Infallible;
     type Future = Pending<Responding>;
 

@@ -75,6 +75,16 @@ impl Server {
         }
     }
 
+    /// Accepts the connections that were made before this, and no other.
+    pub async fn accept_waiting(&self, listener: &Listener) {
+        // A turn of the event loop tells which there are.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let no_longer = Duration::ZERO;
+        while let Ok(Ok(accepted)) = tokio::time::timeout(no_longer, listener.accept()).await {
+            self.deal(accepted);
+        }
+    }
+
     fn deal(&self, accepted: Accepted) {
         if self.connections.load(Ordering::Relaxed) >= self.limits.max_connections {
             // The head start of an empty send buffer: this cannot block.

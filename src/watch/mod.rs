@@ -38,6 +38,10 @@ const HOLD: &str = ".etagd-hold";
 /// A suspect is looked at almost at once; the pause lets the events of the same change arrive.
 const SUSPECT_QUIET: Duration = Duration::from_millis(20);
 
+/// How much longer than a quiet period a request waits for the truth about a suspect, before it
+/// is told that there is none yet.
+const SUSPECT_PATIENCE: Duration = Duration::from_millis(50);
+
 /// How a site is watched.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -137,6 +141,7 @@ impl Watch {
             next_scrub: self.options.scrub.map(|every| now + every),
             next_root_check: now + ROOT_CHECK,
             next_expiry: now,
+            answer_by: None,
             pending: Pending::default(),
             busy: HashMap::new(),
             links: Vec::new(),
@@ -211,6 +216,8 @@ struct Driver {
     next_scrub: Option<Instant>,
     next_root_check: Instant,
     next_expiry: Instant,
+    /// When the requests that wait for a look are to be told, published or not.
+    answer_by: Option<Instant>,
     is_root_missing: bool,
     is_held: bool,
 }
@@ -240,9 +247,10 @@ impl Driver {
     fn wake(&self) -> Instant {
         let busy = self.busy.values().map(|busy| busy.next);
         let others = [Some(self.next_sweep), Some(self.next_root_check)];
-        let others = others
-            .into_iter()
-            .chain([self.next_scrub, self.pending.due()]);
+        let others =
+            others
+                .into_iter()
+                .chain([self.next_scrub, self.pending.due(), self.answer_by]);
         busy.chain(others.flatten())
             .min()
             .unwrap_or(self.next_sweep)
@@ -273,6 +281,15 @@ impl Driver {
         if is_due || self.busy.values().any(|busy| now >= busy.next) {
             self.work(now);
         }
+        if self.answer_by.is_some_and(|by| Instant::now() >= by) {
+            self.answer();
+        }
+    }
+
+    /// Tells requests that wait for a look at the disk to see what there is now.
+    fn answer(&mut self) {
+        self.answer_by = None;
+        self.site.looked();
     }
 
     fn drain(&mut self) {
@@ -300,7 +317,11 @@ impl Driver {
                 }
                 self.pending.path(path, now, settle);
             }
-            Hint::Suspect(path) => self.pending.path(path, now, settle.min(SUSPECT_QUIET)),
+            Hint::Suspect(path) => {
+                self.pending.path(path, now, settle.min(SUSPECT_QUIET));
+                self.answer_by
+                    .get_or_insert(now + settle + SUSPECT_PATIENCE);
+            }
             Hint::Lost => {
                 self.watch.metrics.overflows.increment();
                 tracing::warn!("changes came faster than they could be read: sweeping");
@@ -412,7 +433,7 @@ impl Driver {
         };
         let mut outcome = reconcile(scope, Unsettled::Report);
         // What has been busy for too long is published as it is read.
-        let is_lost = |path: &Box<[u8]>| {
+        let is_lost = |path: &[u8]| {
             let busy = self.busy.get(path);
             busy.is_some_and(|busy| now >= busy.since + scan::PATIENCE)
         };
@@ -511,6 +532,7 @@ impl Driver {
             self.watch.metrics.publications.increment();
             tracing::info!("{publication}");
         }
+        self.answer();
         self.adopt(links, scope);
         self.remember_busy(busy, scope, now);
     }

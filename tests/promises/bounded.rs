@@ -94,10 +94,9 @@ fn p10_a_connection_that_never_says_anything_is_closed() {
 
 #[test]
 fn p10_a_connection_that_is_used_is_not_idle() {
-    let server = Server::with(
-        &short(),
-        &["--idle-timeout", "1s", "--header-timeout", "1s"],
-    );
+    let site = short();
+    let flags = ["--idle-timeout", "1s", "--header-timeout", "1s"];
+    let server = Server::with(&site, &flags);
     let mut client = server.client();
     let since = Instant::now();
     while since.elapsed() < 3 * SECOND {
