@@ -5,6 +5,7 @@
 
 mod hash;
 mod media;
+pub mod sidecar;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};
