@@ -6,6 +6,7 @@
 
 mod hash;
 mod media;
+pub mod sidecar;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
