@@ -37,7 +37,7 @@ pub fn group_hash(bytes: &[u8], offset: u64) -> GroupHash {
 }
 
 /// What one path of the site names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Resource {
     /// Path below the root: raw bytes, without the leading slash.
     pub path: Box<[u8]>,
@@ -111,7 +111,7 @@ pub struct Fields {
 }
 
 /// One coding of a resource.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Representation {
     /// Its content coding.
     pub coding: Coding,

@@ -4,6 +4,7 @@
 //! after lost events and for a sweep it brings a manifest in line with some paths, or with all.
 //! Files are hashed on all cores while the walk goes on. Nothing is published here.
 
+mod codings;
 mod hash;
 mod media;
 pub mod sidecar;
@@ -384,6 +385,7 @@ impl Scanner {
             .filter(|(path, _)| outside(path));
         unreadable.extend(other.map(|(path, reason)| (path.clone(), reason.clone())));
         outcome.changes.unreadable = unreadable;
+        codings::attach(work, &mut outcome.changes);
         outcome
     }
 

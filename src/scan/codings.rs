@@ -1,0 +1,182 @@
+//! Which sidecars are representations of the file beside them.
+//!
+//! A sidecar is an ordinary file of the site, already read and hashed. It becomes a content coding
+//! of its neighbour once it is proven to decode to the neighbour's bytes; a proof that the
+//! manifest holds already is not made again.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use super::sidecar::{Unproven, prove};
+use super::{Scope, Work, walk};
+use crate::disk::Root;
+use crate::manifest::{Changes, Manifest};
+use crate::representation::{Data, Representation, Resource};
+use crate::semantics::coding::Coding;
+
+const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
+
+/// The site as it will be when changes are made.
+struct After<'a> {
+    root: &'a Root,
+    base: &'a Manifest,
+    changed: HashMap<&'a [u8], &'a Arc<Resource>>,
+    removed: HashSet<&'a [u8]>,
+}
+
+impl<'a> After<'a> {
+    fn locate(&self, path: &[u8]) -> Option<&'a Arc<Resource>> {
+        if let Some(changed) = self.changed.get(path) {
+            return Some(changed);
+        }
+        if self.removed.contains(path) {
+            return None;
+        }
+        self.base.locate(path)
+    }
+
+    fn sidecar(&self, path: &[u8], coding: Coding) -> Option<&'a Arc<Resource>> {
+        self.locate(&sidecar_path(path, coding)?)
+    }
+}
+
+fn sidecar_path(path: &[u8], coding: Coding) -> Option<Vec<u8>> {
+    Some([path, b".", coding.extension()?.as_bytes()].concat())
+}
+
+/// The file that a path would be a sidecar of.
+fn stem(path: &[u8]) -> Option<&[u8]> {
+    CODINGS.iter().find_map(|coding| {
+        let stem = path
+            .strip_suffix(coding.extension()?.as_bytes())?
+            .strip_suffix(b".")?;
+        (!stem.is_empty() && !stem.ends_with(b"/")).then_some(stem)
+    })
+}
+
+/// Gives every resource that `changes` concern the codings that are proven.
+pub(super) fn attach(work: &Work<'_>, changes: &mut Changes) {
+    let negotiable = negotiable(work.root, work.base, work.scope, changes);
+    if negotiable.is_empty() {
+        return;
+    }
+    let paths = changes.changed.iter().enumerate();
+    let places: HashMap<Box<[u8]>, usize> = paths
+        .map(|(index, resource)| (resource.path.clone(), index))
+        .collect();
+    for resource in negotiable {
+        match places.get(&resource.path) {
+            Some(&index) => changes.changed[index] = Arc::new(resource),
+            None => changes.changed.push(Arc::new(resource)),
+        }
+    }
+}
+
+/// The resources whose codings are others than they have.
+fn negotiable(root: &Root, base: &Manifest, scope: &Scope, changes: &Changes) -> Vec<Resource> {
+    let after = After {
+        root,
+        base,
+        changed: changes
+            .changed
+            .iter()
+            .map(|new| (&*new.path, new))
+            .collect(),
+        removed: changes.removed.iter().map(AsRef::as_ref).collect(),
+    };
+    let touched = after.changed.keys().chain(&after.removed).copied();
+    let mut concerned: BTreeSet<&[u8]> = touched.filter_map(stem).collect();
+    // At first the sidecars are all new themselves; later they may be as they were.
+    let is_first = base.is_empty() && matches!(scope, Scope::Everything { .. });
+    if !is_first {
+        concerned.extend(after.changed.keys());
+    }
+    concerned
+        .into_par_iter()
+        .filter_map(|path| {
+            let resource = after.locate(path)?;
+            let encoded = encoded(&after, resource);
+            let tags = |codings: &[Representation]| -> Vec<_> {
+                codings.iter().map(|coding| coding.etag).collect()
+            };
+            let is_news = tags(&encoded) != tags(&resource.encoded);
+            is_news.then(|| Resource {
+                encoded,
+                ..Resource::clone(resource)
+            })
+        })
+        .collect()
+}
+
+/// The proven codings of a resource, shortest first.
+fn encoded(after: &After<'_>, resource: &Resource) -> Box<[Representation]> {
+    let known = after.base.locate(&resource.path);
+    let known = known.filter(|known| known.identity.etag == resource.identity.etag);
+    let mut encoded: Vec<_> = CODINGS
+        .iter()
+        .filter_map(|&coding| {
+            let sidecar = &after.sidecar(&resource.path, coding)?.identity;
+            let is_known = known.is_some_and(|known| {
+                let same = |old: &Representation| old.coding == coding && old.etag == sidecar.etag;
+                known.encoded.iter().any(same)
+            });
+            if !is_known && let Err(reason) = check(coding, sidecar, &resource.identity) {
+                let path = sidecar_path(&resource.path, coding)?;
+                let path = walk::join(after.root.path(), &path);
+                tracing::warn!("{} is not used: {reason}", path.display());
+                return None;
+            }
+            let Representation {
+                etag, length, data, ..
+            } = sidecar.clone();
+            Some(Representation::new(coding, etag, length, data))
+        })
+        .collect();
+    encoded.sort_by_key(|representation| representation.length);
+    encoded.into()
+}
+
+/// Proves a sidecar from the very bytes that were hashed.
+fn check(
+    coding: Coding,
+    sidecar: &Representation,
+    identity: &Representation,
+) -> Result<(), Unproven> {
+    let (hash, length) = (identity.etag.hash(), identity.length);
+    match &sidecar.data {
+        Data::Memory(bytes) => prove(coding, &bytes[..], hash, length),
+        Data::File(source) => {
+            let opened = source
+                .root
+                .open_file(&source.path)
+                .map_err(Unproven::Unreadable)?;
+            let mut reader = Hashing {
+                inner: opened.file,
+                hasher: blake3::Hasher::new(),
+            };
+            prove(coding, &mut reader, hash, length)?;
+            if reader.hasher.finalize() == *sidecar.etag.hash() {
+                Ok(())
+            } else {
+                Err(Unproven::Unreadable(io::Error::other("it is changing")))
+            }
+        }
+    }
+}
+
+/// A reader that hashes what it reads.
+struct Hashing<R> {
+    inner: R,
+    hasher: blake3::Hasher,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(buffer.get(..read).unwrap_or_default());
+        Ok(read)
+    }
+}
