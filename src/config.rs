@@ -119,6 +119,16 @@ pub struct SiteFlags {
         hide_env = true
     )]
     pub last_modified: LastModified,
+    /// When to send Repr-Digest with a SHA-256 (it slows the scan)
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        env = "ETAGD_REPR_DIGEST",
+        hide_env = true
+    )]
+    pub repr_digest: ReprDigest,
 }
 
 impl SiteFlags {
@@ -126,6 +136,7 @@ impl SiteFlags {
     pub fn settings(&self) -> Settings {
         Settings {
             last_modified: self.last_modified == LastModified::Mtime,
+            repr_digest: self.repr_digest,
         }
     }
 }
@@ -135,12 +146,15 @@ impl SiteFlags {
 pub struct Settings {
     /// Whether resources have a modification date.
     pub last_modified: bool,
+    /// When responses carry a SHA-256.
+    pub repr_digest: ReprDigest,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             last_modified: true,
+            repr_digest: ReprDigest::Off,
         }
     }
 }
@@ -282,6 +296,18 @@ pub enum LastModified {
     Mtime,
     /// Nowhere: the field is not sent, dates match nothing
     Off,
+}
+
+/// When `Repr-Digest` is sent (RFC 9530).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum ReprDigest {
+    /// Never
+    #[default]
+    Off,
+    /// To requests with Want-Repr-Digest
+    Wanted,
+    /// Always
+    Always,
 }
 
 /// Form of `etagd manifest`'s output.
