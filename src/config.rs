@@ -176,7 +176,7 @@ pub struct Manifest {
     )]
     pub format: ManifestFormat,
     /// Print the site digest alone
-    #[arg(long, conflicts_with = "format")]
+    #[arg(long, env = "ETAGD_DIGEST", hide_env = true, conflicts_with = "format")]
     pub digest: bool,
 }
 
