@@ -56,7 +56,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(part.length(), part.last() - part.first() + 1);
         check_content_range(part, length);
     }
-    let mut ascending = parts.clone();
+    let mut ascending = parts.to_vec();
     ascending.sort_by_key(|part| part.first());
     for pair in ascending.windows(2) {
         assert!(pair[0].last() + 1 < pair[1].first(), "merged");
