@@ -33,7 +33,7 @@ use hash::{Form, Wanted};
 use media::MediaTypes;
 use walk::{Found, Step};
 
-pub use walk::Link;
+pub use walk::{Link, is_admitted};
 
 /// How long a file may go on changing before it is published as it was read.
 pub const PATIENCE: Duration = Duration::from_secs(5);

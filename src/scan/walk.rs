@@ -66,7 +66,7 @@ pub(super) fn walk(root: &Path, start: &[u8], symlinks: Symlinks) -> impl Iterat
 }
 
 /// Whether a path may be asked for, judged by its names.
-pub(super) fn is_admitted(path: &[u8]) -> bool {
+pub fn is_admitted(path: &[u8]) -> bool {
     let is_hidden = |name: &[u8]| name.starts_with(b".") && name != b".well-known";
     let is_rules = path == b"_headers" || path == b"_redirects";
     !is_rules && !path.split(|byte| *byte == b'/').any(is_hidden)

@@ -301,22 +301,7 @@ impl Driver {
     fn note(&mut self, hint: Hint) {
         let (now, settle) = (Instant::now(), self.watch.options.settle);
         match hint {
-            Hint::Path { path, of } => {
-                self.watch.metrics.hints.increment();
-                let is_structural = match of {
-                    Of::File => false,
-                    Of::Directory => true,
-                    Of::Unknown => path.is_symlink() || path.is_dir(),
-                };
-                if is_structural {
-                    self.pending.structural();
-                }
-                if !path.starts_with(self.watch.root.path()) {
-                    // One of the links that lead to the root, or a file that a link leads to.
-                    self.next_root_check = now;
-                }
-                self.pending.path(path, now, settle);
-            }
+            Hint::Path { path, of } => self.note_path(path, of, now),
             Hint::Suspect(path) => {
                 self.pending.path(path, now, settle.min(SUSPECT_QUIET));
                 self.answer_by
@@ -338,6 +323,33 @@ impl Driver {
             Hint::Sweep => self
                 .pending
                 .everything(Everything::Compare, now, Duration::ZERO),
+        }
+    }
+
+    fn note_path(&mut self, path: PathBuf, of: Of, now: Instant) {
+        self.watch.metrics.hints.increment();
+        let is_structural = match of {
+            Of::File => false,
+            Of::Directory => true,
+            Of::Unknown => path.is_symlink() || path.is_dir(),
+        };
+        let is_public = self
+            .site_paths(&path)
+            .iter()
+            .any(|path| scan::is_admitted(path));
+        if !path.starts_with(self.watch.root.path()) {
+            // Beside one of the links that lead to the root.
+            self.next_root_check = now;
+        } else if !is_public && !is_structural {
+            // Nothing of the site: `.git` at work. What is not public but structural may be what
+            // links lead through, as `..data` is.
+            return;
+        }
+        if is_public || path.starts_with(self.watch.root.path()) {
+            if is_structural {
+                self.pending.structural();
+            }
+            self.pending.path(path, now, self.watch.options.settle);
         }
     }
 
@@ -382,7 +394,8 @@ impl Driver {
 
     /// Looks at what is pending and publishes it, unless that would be half of something.
     fn work(&mut self, now: Instant) {
-        if self.is_root_missing || self.hold(now) {
+        if self.is_root_missing || self.is_held() {
+            self.postpone(now + ROOT_CHECK);
             return;
         }
         // New directories are watched from here on, so that listing them misses nothing.
@@ -408,20 +421,21 @@ impl Driver {
     }
 
     /// Whether the operator holds publication back.
-    fn hold(&mut self, now: Instant) -> bool {
+    fn is_held(&mut self) -> bool {
         let is_held = self.watch.root.path().join(HOLD).symlink_metadata().is_ok();
-        if is_held != self.is_held {
+        if is_held != std::mem::replace(&mut self.is_held, is_held) {
             let state = if is_held { "held" } else { "released" };
             tracing::info!("publication is {state} by {HOLD}");
-            self.is_held = is_held;
-        }
-        if is_held {
-            self.pending.postpone(now + ROOT_CHECK);
-            for busy in self.busy.values_mut() {
-                busy.next = busy.next.max(now + ROOT_CHECK);
-            }
         }
         is_held
+    }
+
+    /// Does nothing of what is due before `until`.
+    fn postpone(&mut self, until: Instant) {
+        self.pending.postpone(until);
+        for busy in self.busy.values_mut() {
+            busy.next = busy.next.max(until);
+        }
     }
 
     fn look(&self, scope: &Scope, now: Instant) -> Outcome {

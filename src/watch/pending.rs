@@ -18,7 +18,7 @@ pub(super) struct Pending {
     pub(super) everything: Option<Everything>,
     first: Option<Instant>,
     due: Option<Instant>,
-    /// Whether a directory or a link is among the changes: then half of them is a mixture.
+    /// Whether a directory or a link is among the changes: half of them would be a mixture.
     is_structural: bool,
 }
 
@@ -84,10 +84,10 @@ impl Pending {
         std::mem::take(self)
     }
 
-    /// Whether a batch has waited long enough to be published although `more` has come.
+    /// Whether a batch has waited long enough to be published although `more` has come: of files
+    /// that go on changing, or of directories and links that never come to rest.
     pub(super) fn is_overdue(&self, more: &Self, now: Instant) -> bool {
-        let longest = self.longest().max(more.longest());
-        self.first.is_none_or(|first| now >= first + longest)
+        self.first.is_none_or(|first| now >= first + more.longest())
     }
 
     /// Puts a batch back that must be looked at again, together with what has come meanwhile.
@@ -143,7 +143,14 @@ mod tests {
         pending.path("a".into(), start, QUIET);
         pending.path("a".into(), start + LONGEST, QUIET);
         assert_eq!(pending.due(), Some(start + LONGEST + QUIET));
-        assert!(!pending.is_overdue(&Pending::default(), start + LONGEST));
+        let mut more = Pending::default();
+        assert!(
+            pending.is_overdue(&more, start + LONGEST),
+            "files alone make no mixture"
+        );
+        more.structural();
+        assert!(!pending.is_overdue(&more, start + LONGEST));
+        assert!(pending.is_overdue(&more, start + LONGEST_WHOLE));
     }
 
     #[test]
