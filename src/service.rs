@@ -79,7 +79,7 @@ impl Service {
         G: Send + Unpin + 'static,
     {
         let (mut head, content) = self.draft(&self.site.current(), &request).into_parts();
-        finish(&mut head, &request);
+        finish(&mut head, &content, &request);
         let attendant = Attendant {
             service: Arc::clone(self),
             _guard: guard,
@@ -123,7 +123,7 @@ impl Service {
             }
             let again = service.draft(&service.site.current(), &request);
             let (mut head, content) = again.into_parts();
-            finish(&mut head, &request);
+            finish(&mut head, &content, &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
                 Content::Memory(bytes) => {
@@ -279,7 +279,7 @@ impl Service {
 }
 
 /// What every response to this request says, whatever the answer.
-fn finish(head: &mut http::response::Parts, request: &Parts) {
+fn finish(head: &mut http::response::Parts, content: &Content, request: &Parts) {
     if request.headers.contains_key(header::TRANSFER_ENCODING) {
         // RFC 9112 section 6.1: whoever disagrees about where the request ends learns nothing
         // from what comes after it.
@@ -289,8 +289,10 @@ fn finish(head: &mut http::response::Parts, request: &Parts) {
         head.status,
         StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
     );
-    if request.method == Method::HEAD && !is_bodiless {
-        // As the GET would have it; hyper sees no body to measure.
+    let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
+    if is_empty && !is_bodiless {
+        // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
+        // what GET would.
         head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
     }
 }
