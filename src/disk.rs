@@ -8,10 +8,27 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+
+#[cfg(target_os = "linux")]
+fn confined(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
+    use rustix::fs::ResolveFlags;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+}
+
+#[cfg(target_os = "linux")]
+fn is_confinable(root: &OwnedFd) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    confined(root, Path::new("."), flags).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_confinable(_: &OwnedFd) -> bool {
+    false
+}
 
 /// What tells one state of a file from another without reading it.
 ///
@@ -88,7 +105,9 @@ pub struct Opened {
 pub struct Root {
     path: PathBuf,
     directory: OwnedFd,
-    confined: AtomicBool,
+    /// Whether the kernel can be told not to leave it. Old ones can't, and some containers forbid
+    /// the call; then only the walk keeps to the root.
+    is_confined: bool,
 }
 
 impl Root {
@@ -100,10 +119,11 @@ impl Root {
         let path = directory.canonicalize()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(rustix::fs::CWD, &path, flags, Mode::empty())?;
+        let is_confined = is_confinable(&directory);
         Ok(Self {
             path,
             directory,
-            confined: AtomicBool::new(cfg!(target_os = "linux")),
+            is_confined,
         })
     }
 
@@ -147,7 +167,8 @@ impl Root {
     /// absolute where a link was allowed to leave the root.
     ///
     /// Never waits for a writer of a FIFO, never opens a device, and for a relative path never
-    /// leaves the root, whatever happened to the tree since the path was resolved.
+    /// leaves the root where the kernel can hold to that, whatever happened to the tree since the
+    /// path was resolved.
     ///
     /// # Errors
     /// As `open(2)`; anything but a regular file is [`io::ErrorKind::InvalidInput`].
@@ -186,25 +207,23 @@ impl Root {
 
     #[cfg(target_os = "linux")]
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        use rustix::fs::ResolveFlags;
         use rustix::io::Errno;
-        if path.is_relative() && self.confined.load(Ordering::Relaxed) {
-            let resolve =
-                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            match rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve) {
-                // Old kernels do not know the call; some containers forbid it.
-                Err(Errno::NOSYS | Errno::PERM) => self.confined.store(false, Ordering::Relaxed),
-                // A rename in the tree raced with the walk; the kernel asks to try again.
-                Err(Errno::AGAIN) => {}
-                other => return Ok(other?),
+        if path.is_absolute() || !self.is_confined {
+            return Ok(openat(&self.directory, path, flags, Mode::empty())?);
+        }
+        let mut tries = 0;
+        loop {
+            match confined(&self.directory, path, flags) {
+                // A rename somewhere raced with the look-up; the kernel asks to try again.
+                Err(Errno::AGAIN) if tries < 8 => tries += 1,
+                opened => return Ok(opened?),
             }
         }
-        Ok(openat(&self.directory, path, flags, Mode::empty())?)
     }
 
     #[cfg(not(target_os = "linux"))]
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let _ = self.confined.load(Ordering::Relaxed);
+        let _ = self.is_confined;
         Ok(openat(&self.directory, path, flags, Mode::empty())?)
     }
 }

@@ -59,25 +59,27 @@ pub(super) struct Wanted {
 /// # Errors
 /// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
 pub(super) fn content(file: &File, length: u64, wanted: Wanted) -> io::Result<Content> {
-    let of = |bytes: &[u8], form| Content {
-        hash: *blake3::hash(bytes).as_bytes(),
-        sha256: wanted.sha256.then(|| Sha256::digest(bytes).into()),
-        utf8: std::str::from_utf8(bytes).is_ok(),
-        form,
+    let of = |bytes: &[u8]| {
+        let hash = *blake3::hash(bytes).as_bytes();
+        let sha256 = wanted.sha256.then(|| Sha256::digest(bytes).into());
+        let utf8 = std::str::from_utf8(bytes).is_ok();
+        move |form| Content {
+            hash,
+            sha256,
+            utf8,
+            form,
+        }
     };
     if length <= SMALL && wanted.body {
         let mut body = vec![0; length as usize];
         read_exact_at(file, &mut body, 0)?;
-        let content = of(&body, Form::Whole);
-        return Ok(Content {
-            form: Form::Small(body),
-            ..content
-        });
+        let content = of(&body);
+        return Ok(content(Form::Small(body)));
     }
     if length <= WHOLE {
         return with_buffer(length as usize, |buffer| {
             read_exact_at(file, buffer, 0)?;
-            Ok(of(buffer, Form::Whole))
+            Ok(of(buffer)(Form::Whole))
         });
     }
     let group = |index: u64, sha256: Option<&mut Sha256>| {

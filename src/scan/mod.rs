@@ -199,6 +199,15 @@ impl Scanner {
         } = self.reconcile(root, &empty, &scope, Unsettled::Report, progress);
         let mut manifest = empty.with(changes);
         let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
+        if let Some(first) = busy.first() {
+            let first = walk::join(root.path(), first);
+            let others = match busy.len() - 1 {
+                0 => String::new(),
+                number => format!(" and {number} more"),
+            };
+            let first = first.display();
+            tracing::info!("waiting for {first}{others}: somebody is writing to it");
+        }
         while !busy.is_empty() {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_secs(1));
@@ -417,19 +426,21 @@ impl Scanner {
             data,
         } = looked;
         let etag = ETag::new(hash);
+        let newest = old.and_then(|old| old.newest_date);
         let last_modified = match old {
             // Touched, or moved and moved back: the content is as old as it was.
             Some(old) if old.identity.etag == etag => old.last_modified,
-            // Other content that claims not to be newer: a date can't tell the two apart.
-            Some(old) => self
+            // Content that claims not to be newer than other content was: no date can tell them
+            // apart.
+            _ => self
                 .last_modified(stamp, now)
-                .filter(|date| old.last_modified.is_none_or(|before| before < *date)),
-            None => self.last_modified(stamp, now),
+                .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
         Resource {
             fields: self.media.fields(&path, utf8, settled),
             path,
             last_modified,
+            newest_date: last_modified.max(newest),
             stamp,
             settled,
             utf8,

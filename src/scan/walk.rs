@@ -81,6 +81,10 @@ pub(super) fn join(root: &Path, path: &[u8]) -> PathBuf {
     }
 }
 
+/// Linked directories on one path: directories that link to each other have as many paths as there
+/// are orders to visit them in.
+const MOST_NESTED: usize = 4;
+
 struct Walk {
     root: PathBuf,
     symlinks: Symlinks,
@@ -193,7 +197,13 @@ impl Walk {
             self.skip(entry);
             return link;
         };
-        if entry.file_type().is_dir() {
+        if entry.file_type().is_dir() && self.links.len() >= MOST_NESTED {
+            tracing::warn!(
+                "{} lies behind {MOST_NESTED} linked directories already: not followed",
+                entry.path().display()
+            );
+            self.skip(entry);
+        } else if entry.file_type().is_dir() {
             let as_found = entry.path().to_path_buf();
             self.links.push(Entered {
                 depth: entry.depth(),
