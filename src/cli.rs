@@ -1,5 +1,7 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
+mod compress;
+
 use std::future::{pending, poll_fn};
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
@@ -49,6 +51,9 @@ pub enum Error {
     /// The system refuses what a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),
+    /// `etagd compress` is not done, or has found something.
+    #[error("{0}")]
+    Sidecars(String),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -62,6 +67,7 @@ pub fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Serve(flags) => serve((*flags).into()),
         Command::Manifest(flags) => manifest(&flags),
+        Command::Compress(flags) => compress::compress(&flags),
     }
 }
 
