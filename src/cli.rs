@@ -35,7 +35,7 @@ use crate::watch::{self, Hint, Watch};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The site's directory can't be used.
-    #[error("cannot serve {}: {source}", .path.display())]
+    #[error("cannot open {}: {source}", .path.display())]
     Directory {
         /// As it was given.
         path: PathBuf,
