@@ -1,5 +1,7 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
+mod compress;
+
 use std::future::{pending, poll_fn};
 use std::io::{self, BufWriter, Write};
 use std::path::{self, Path, PathBuf};
@@ -32,7 +34,7 @@ use crate::watch::{self, Hint, Watch};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The site's directory can't be used.
-    #[error("cannot serve {}: {source}", .path.display())]
+    #[error("cannot open {}: {source}", .path.display())]
     Directory {
         /// As it was given.
         path: PathBuf,
@@ -51,6 +53,9 @@ pub enum Error {
     /// A bug: the thread that scans ended without a result.
     #[error("the scan broke off; the message above says where: please report it")]
     Scan,
+    /// `etagd compress` is not done, or has found something.
+    #[error("{0}")]
+    Sidecars(String),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -64,6 +69,7 @@ pub fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Serve(flags) => serve((*flags).into()),
         Command::Manifest(flags) => manifest(&flags),
+        Command::Compress(flags) => compress::compress(&flags),
     }
 }
 

@@ -50,6 +50,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Print the manifest: path, tag, size and type of everything that would be served
     Manifest(Manifest),
+    /// Write .br, .zst and .gz files beside the files of a site
+    Compress(Compress),
 }
 
 /// `etagd serve`.
@@ -218,6 +220,47 @@ pub struct Manifest {
     /// Print the site digest alone
     #[arg(long, env = "ETAGD_DIGEST", hide_env = true, value_parser = BoolishValueParser::new())]
     pub digest: bool,
+}
+
+/// `etagd compress`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A file gets a sidecar where its type is not compressed by itself, it has 1 KiB \
+                        or more, and 5 % or more are saved. What does not decode at all is left \
+                        alone. Exit code 1 tells that a sidecar is not as it should be."
+)]
+pub struct Compress {
+    /// The site's directory
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub directory: PathBuf,
+    /// Write nothing: print the sidecars that do not decode to the file beside them
+    #[arg(long, conflicts_with = "remove")]
+    pub check: bool,
+    /// Remove the sidecars that do decode to the file beside them
+    #[arg(long)]
+    pub remove: bool,
+}
+
+impl Compress {
+    /// What is to be done.
+    pub fn work(&self) -> SidecarWork {
+        match (self.check, self.remove) {
+            (true, _) => SidecarWork::Check,
+            (false, true) => SidecarWork::Remove,
+            (false, false) => SidecarWork::Write,
+        }
+    }
+}
+
+/// What `etagd compress` does with sidecars.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SidecarWork {
+    /// Write what is missing or stale.
+    Write,
+    /// Look only.
+    Check,
+    /// Take away what is proven.
+    Remove,
 }
 
 /// Limits on what clients may use up (promise P10).

@@ -205,6 +205,16 @@ impl Root {
         )?))
     }
 
+    /// Opens a directory, under the same conditions.
+    ///
+    /// # Errors
+    /// As `open(2)`.
+    pub fn open_directory(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let is_root = path.as_os_str().is_empty();
+        self.open_at(if is_root { Path::new(".") } else { path }, flags)
+    }
+
     #[cfg(target_os = "linux")]
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         use rustix::io::Errno;

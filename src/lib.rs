@@ -16,6 +16,7 @@
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
+//! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
 //! | 2 | [`memory`] | the one budget for content |
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
@@ -52,6 +53,8 @@ pub mod representation;
 pub mod scan;
 pub mod site;
 pub mod watch;
+
+pub mod compress;
 
 pub mod config;
 pub mod disk;

@@ -18,13 +18,13 @@ use crate::representation::{GROUP, GroupHash, SMALL, WHOLE, group_hash};
 
 /// What reading a file once has told.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(crate) struct Content {
     /// BLAKE3 of the bytes.
-    pub(super) hash: [u8; 32],
+    pub(crate) hash: [u8; 32],
     /// Their SHA-256, where it is wanted.
     pub(super) sha256: Option<[u8; 32]>,
     /// Whether they are UTF-8.
-    pub(super) utf8: bool,
+    pub(crate) utf8: bool,
     /// What is kept of them.
     pub(super) form: Form,
 }
@@ -47,7 +47,7 @@ thread_local! {
 
 /// What to find out about a file beside its hash.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// A small body itself.
     pub(super) body: bool,
     /// The SHA-256, which no group can be proven with: a long file is read by one thread then.
@@ -58,7 +58,7 @@ pub(super) struct Wanted {
 ///
 /// # Errors
 /// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
-pub(super) fn content(file: &File, length: u64, wanted: Wanted) -> io::Result<Content> {
+pub(crate) fn content(file: &File, length: u64, wanted: Wanted) -> io::Result<Content> {
     let of = |bytes: &[u8]| {
         let hash = *blake3::hash(bytes).as_bytes();
         let sha256 = wanted.sha256.then(|| Sha256::digest(bytes).into());

@@ -19,9 +19,9 @@ type Key = (Option<Box<str>>, bool, bool);
 impl MediaTypes {
     /// The fields of the resource at `path`. What is not settled may not be stored.
     pub(super) fn fields(&self, path: &[u8], utf8: bool, settled: bool) -> Arc<Fields> {
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         // What has no type of its own shares one entry: temporary names would fill the table.
-        let extension = extension(name).filter(|name| *name == "ts" || known(name).is_some());
+        let extension = extension(last_name(path));
+        let extension = extension.filter(|name| *name == "ts" || known(name).is_some());
         let key = (extension.map(Box::from), utf8, settled);
         if let Some(fields) = self
             .known
@@ -38,6 +38,15 @@ impl MediaTypes {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(key).or_insert(fields))
     }
+}
+
+/// The media type of the file at `path`.
+pub(crate) fn of(path: &[u8], utf8: bool) -> String {
+    media_type(extension(last_name(path)), utf8)
+}
+
+fn last_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
 /// What stands behind the last dot; for the one well-known name that has none, its type's.

@@ -5,10 +5,10 @@
 //! Files are hashed on all cores while the walk goes on. Nothing is published here.
 
 mod codings;
-mod hash;
-mod media;
+pub(crate) mod hash;
+pub(crate) mod media;
 pub mod sidecar;
-mod walk;
+pub(crate) mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
