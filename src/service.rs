@@ -72,6 +72,11 @@ impl Service {
         }
     }
 
+    /// The counters that this service moves.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// Answers one request. `guard` lives as long as the response is under way.
     pub fn call<G>(self: &Arc<Self>, request: Parts, guard: G) -> Pending<G>
     where
