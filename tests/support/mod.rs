@@ -13,6 +13,7 @@ pub(crate) mod fixture;
 pub(crate) mod ground;
 pub(crate) mod server;
 pub(crate) mod site;
+pub(crate) mod tree;
 pub(crate) mod wire;
 
 pub(crate) use server::{Server, etagd};
