@@ -23,9 +23,8 @@ use crate::representation::Resource;
 use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
 use crate::site::Site;
 use pending::{Everything, Pending};
-use source::Of;
 
-pub use source::{ChangeSource, Hint};
+pub use source::{ChangeSource, Hint, Of};
 
 /// How often the root is looked at: no event tells that it is another directory now.
 const ROOT_CHECK: Duration = Duration::from_millis(250);
@@ -327,8 +326,7 @@ impl Driver {
                 // Of an earlier state only what can be proven is kept.
                 let over = self.site.forget(|old, _| old.is_in(&path));
                 self.scanner.close(&over);
-                self.pending
-                    .join_path(path, now, settle.min(SUSPECT_QUIET));
+                self.pending.join_path(path, now, settle.min(SUSPECT_QUIET));
                 self.answer_by
                     .get_or_insert(now + settle + SUSPECT_PATIENCE);
             }
@@ -452,7 +450,8 @@ impl Driver {
         self.publish(&scope, outcome, now);
         for path in moving {
             let path = self.watch.root.path().join(OsStr::from_bytes(&path));
-            self.pending.moved(path, finished, self.watch.options.settle);
+            self.pending
+                .moved(path, finished, self.watch.options.settle);
         }
     }
 
@@ -505,7 +504,10 @@ impl Driver {
             let lost = Scope::Paths(lost);
             let mut forced = reconcile(&lost, Unsettled::Publish);
             // Of the other paths the first look knows more.
-            forced.changes.unreadable.retain(|path, _| lost.covers(path));
+            forced
+                .changes
+                .unreadable
+                .retain(|path, _| lost.covers(path));
             outcome.changes.changed.extend(forced.changes.changed);
             outcome.changes.removed.extend(forced.changes.removed);
             outcome.changes.unreadable.extend(forced.changes.unreadable);

@@ -157,7 +157,10 @@ mod tests {
         }
         let broken = notify::Error::io(std::io::Error::other("the queue can't be read"));
         let hints = hints_of(Err(broken));
-        assert!(matches!(&hints[..], [Hint::Lost, Hint::Blind(..)]), "{hints:?}");
+        assert!(
+            matches!(&hints[..], [Hint::Lost, Hint::Blind(..)]),
+            "{hints:?}"
+        );
     }
 
     #[test]

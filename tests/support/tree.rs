@@ -48,13 +48,17 @@ pub(crate) fn digest_of(dir: &Path) -> String {
 impl Server {
     /// The digest of the state it has announced last.
     pub(crate) fn digest(&self) -> String {
-        last_digest(self.log().lines()).unwrap_or_default().to_owned()
+        last_digest(self.log().lines())
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Number of states that it has published since it started.
     pub(crate) fn publications(&self) -> usize {
         let log = self.log();
-        log.lines().filter(|line| line.contains("published: ")).count()
+        log.lines()
+            .filter(|line| line.contains("published: "))
+            .count()
     }
 
     /// Waits until it has announced the very state that `dir` is in: all of it, and no more.
@@ -118,7 +122,11 @@ impl Server {
     /// Watches that the kernel keeps for it.
     pub(crate) fn watches(&self) -> usize {
         let open = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
-        let lines = |info: String| info.lines().filter(|line| line.starts_with("inotify")).count();
+        let lines = |info: String| {
+            info.lines()
+                .filter(|line| line.starts_with("inotify"))
+                .count()
+        };
         open.flatten()
             .filter_map(|entry| fs::read_to_string(entry.path()).ok())
             .map(lines)
@@ -166,7 +174,11 @@ pub(crate) fn write_tree(dir: &Path, files: usize, seed: &str) {
         let place = dir.join(format!("{}/{}/{index}", index % 7, index % 31));
         fs::create_dir_all(&place).unwrap();
         for file in 0..10.min(files - index * 10) {
-            fs::write(place.join(format!("{file}.txt")), format!("{seed} {index} {file}")).unwrap();
+            fs::write(
+                place.join(format!("{file}.txt")),
+                format!("{seed} {index} {file}"),
+            )
+            .unwrap();
         }
     }
 }
