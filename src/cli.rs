@@ -1,6 +1,6 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
 use std::path::{self, Path, PathBuf};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::config::{self, Command, Config, ManifestFormat, Watching};
 use crate::disk::{self, Root};
@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::scan::{Link, Progress, Scanner};
 use crate::server::Server;
 use crate::server::listener::{self, Bound, ListenError};
+use crate::server::tls::{Tls, TlsError};
 use crate::service::Service;
 use crate::site::Site;
 use crate::watch::{self, Hint, Watch};
@@ -42,6 +43,9 @@ pub enum Error {
     /// A listener can't be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The certificate or its key can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system refuses what a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),
@@ -56,7 +60,7 @@ pub enum Error {
 /// Whatever made it impossible, as one sentence.
 pub fn run(command: Command) -> Result<(), Error> {
     match command {
-        Command::Serve(flags) => serve(flags.into()),
+        Command::Serve(flags) => serve((*flags).into()),
         Command::Manifest(flags) => manifest(&flags),
     }
 }
@@ -80,6 +84,7 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let directory = path::absolute(&config.directory).unwrap_or(config.directory);
     let root = open(&directory)?;
+    let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
     let bound = listener::bind(&config.listen)?;
     let held_open = NonZeroUsize::new(descriptors / 2).unwrap_or(NonZeroUsize::MIN);
     let memory = Memory::new(config.memory, held_open);
@@ -126,14 +131,16 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
         .drive(Arc::clone(&site), scanner, links)
         .map_err(Error::Start)?;
     let service = Service::new(site, memory, metrics);
-    let server = Server::start(service, config.workers, config.limits).map_err(Error::Start)?;
-    runtime.block_on(run_server(server, bound, &mut signals, &hints))
+    let server = Server::start(service, config.workers, config.limits, tls.clone());
+    let server = server.map_err(Error::Start)?;
+    runtime.block_on(run_server(server, bound, tls, &mut signals, &hints))
 }
 
 /// Accepts until a signal, then lets what is in flight finish.
 async fn run_server(
     server: Server,
     bound: Vec<Bound>,
+    tls: Option<Arc<Tls>>,
     signals: &mut Signals,
     hints: &Sender<Hint>,
 ) -> Result<(), Error> {
@@ -142,7 +149,7 @@ async fn run_server(
         .map(Bound::listen)
         .collect::<Result<Vec<_>, _>>()?;
     for listener in &listeners {
-        tracing::info!("listening on {listener}");
+        tracing::info!("listening on {}", listener.url(tls.is_some()));
     }
     {
         let accept = |listener| Box::pin(server.accept(listener));
@@ -154,13 +161,16 @@ async fn run_server(
             }
             Poll::<()>::Pending
         });
+        let look = Notify::new();
         let stop = async {
             while signals.next().await == Asked::Look {
                 let _ = hints.send(Hint::Sweep);
+                look.notify_one();
             }
         };
         tokio::select! {
             () = accept_all => {}
+            () = reload_on(&look, tls) => {}
             () = stop => {}
         }
     }
@@ -178,6 +188,23 @@ async fn run_server(
         () = signals.stop() => tracing::warn!("stopped at once: some requests were cut"),
     }
     Ok(())
+}
+
+/// Reads the certificate again whenever there is reason to look. It never ends.
+async fn reload_on(look: &Notify, tls: Option<Arc<Tls>>) {
+    let Some(tls) = tls else {
+        return pending().await;
+    };
+    loop {
+        look.notified().await;
+        let tls = Arc::clone(&tls);
+        // Reading files may block.
+        match tokio::task::spawn_blocking(move || tls.reload()).await {
+            Ok(Ok(())) => tracing::info!("the certificate was read again"),
+            Ok(Err(error)) => tracing::error!("the certificate in use stays: {error}"),
+            Err(stopped) => tracing::error!("the certificate in use stays: {stopped}"),
+        }
+    }
 }
 
 fn manifest(flags: &config::Manifest) -> Result<(), Error> {

@@ -37,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a directory
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Print the manifest: path, tag, size and type of everything that would be served
     Manifest(Manifest),
 }
@@ -71,6 +71,24 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
+    /// The certificate chain for TLS, in PEM form; read again on SIGHUP
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        env = "ETAGD_TLS_CERT",
+        hide_env = true
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of that certificate, in PEM form
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_cert",
+        env = "ETAGD_TLS_KEY",
+        hide_env = true
+    )]
+    pub tls_key: Option<PathBuf>,
     /// What clients may use up.
     #[command(flatten)]
     pub limits: Limits,
@@ -91,6 +109,15 @@ pub struct Watching {
     /// How long files that a deploy removed are still answered, HTML excepted [default: not]
     #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = humantime::parse_duration)]
     pub keep_old: Option<Duration>,
+}
+
+/// Where the certificate for TLS and its key are.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// What decides which files a site has and what its answers say.
@@ -119,6 +146,16 @@ pub struct SiteFlags {
         hide_env = true
     )]
     pub last_modified: LastModified,
+    /// When to send Repr-Digest with a SHA-256 (it slows the scan)
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        env = "ETAGD_REPR_DIGEST",
+        hide_env = true
+    )]
+    pub repr_digest: ReprDigest,
 }
 
 impl SiteFlags {
@@ -126,6 +163,7 @@ impl SiteFlags {
     pub fn settings(&self) -> Settings {
         Settings {
             last_modified: self.last_modified == LastModified::Mtime,
+            repr_digest: self.repr_digest,
         }
     }
 }
@@ -135,12 +173,15 @@ impl SiteFlags {
 pub struct Settings {
     /// Whether resources have a modification date.
     pub last_modified: bool,
+    /// When responses carry a SHA-256.
+    pub repr_digest: ReprDigest,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             last_modified: true,
+            repr_digest: ReprDigest::Off,
         }
     }
 }
@@ -162,7 +203,7 @@ pub struct Manifest {
     )]
     pub format: ManifestFormat,
     /// Print the site digest alone
-    #[arg(long, conflicts_with = "format")]
+    #[arg(long, env = "ETAGD_DIGEST", hide_env = true, conflicts_with = "format")]
     pub digest: bool,
 }
 
@@ -295,6 +336,18 @@ pub enum LastModified {
     Off,
 }
 
+/// When `Repr-Digest` is sent (RFC 9530).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum ReprDigest {
+    /// Never
+    #[default]
+    Off,
+    /// To requests with Want-Repr-Digest
+    Wanted,
+    /// Always
+    Always,
+}
+
 /// Form of `etagd manifest`'s output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub enum ManifestFormat {
@@ -332,6 +385,8 @@ pub struct Config {
     pub workers: usize,
     /// How changes are noticed.
     pub watching: Watching,
+    /// With these, TCP listeners speak TLS.
+    pub tls: Option<TlsFiles>,
     /// What clients may use up.
     pub limits: Limits,
 }
@@ -355,6 +410,8 @@ impl From<Serve> for Config {
             memory,
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,
+            tls: (flags.tls_cert.zip(flags.tls_key))
+                .map(|(certificate, key)| TlsFiles { certificate, key }),
             limits: flags.limits,
         }
     }

@@ -4,22 +4,31 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 
 /// Sends messages to stderr from now on. Only the first call of a process has an effect.
+///
+/// Only our own: what libraries warn of is mostly what clients do, and a client could fill the
+/// disk with it (h2 has a line for every PING acknowledgement that nobody asked for).
 pub fn init(format: LogFormat) {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_max_level(Level::INFO);
+    let builder = tracing_subscriber::fmt().with_writer(io::stderr);
+    let ours = Targets::new().with_target(env!("CARGO_PKG_NAME"), Level::INFO);
     let _ = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true);
+            builder.finish().with(ours).try_init()
+        }
         LogFormat::Text => {
             let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.event_format(Lines { colours }).try_init()
+            let builder = builder.event_format(Lines { colours });
+            builder.finish().with(ours).try_init()
         }
     };
 }

@@ -365,11 +365,14 @@ impl Bucket {
 }
 
 fn digest(settings: Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDigest {
-    let Settings { last_modified } = settings;
+    let Settings {
+        last_modified,
+        repr_digest,
+    } = settings;
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"etagd site digest");
     hasher.update(&FORMAT.to_le_bytes());
-    hasher.update(&[u8::from(last_modified)]);
+    hasher.update(&[u8::from(last_modified), repr_digest as u8]);
     for bucket in buckets {
         hasher.update(&bucket.hash);
     }

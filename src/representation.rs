@@ -129,6 +129,8 @@ pub struct Representation {
     pub length: u64,
     /// Its bytes.
     pub data: Data,
+    /// The SHA-256 of its bytes, where the operator wants it.
+    pub sha256: Option<Box<[u8; 32]>>,
     prepared: OnceLock<HeaderValue>,
 }
 
@@ -140,7 +142,26 @@ impl Representation {
             etag,
             length,
             data,
+            sha256: None,
             prepared: OnceLock::new(),
+        }
+    }
+
+    /// The same with its SHA-256.
+    #[must_use]
+    pub fn with_sha256(self, sha256: Option<[u8; 32]>) -> Self {
+        Self {
+            sha256: sha256.map(Box::new),
+            ..self
+        }
+    }
+
+    /// The same bytes, as what `coding` makes of other content.
+    #[must_use]
+    pub fn as_coding(&self, coding: Coding) -> Self {
+        Self {
+            coding,
+            ..self.clone()
         }
     }
 

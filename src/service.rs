@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
+use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::sync::watch;
@@ -20,10 +20,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Answer, Selected, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
+use crate::config::{ReprDigest, Settings};
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::representation::{Data, Representation, Resource, visible};
+use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 use crate::site::Site;
 
@@ -33,6 +35,7 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
@@ -76,7 +79,7 @@ impl Service {
         G: Send + Unpin + 'static,
     {
         let (mut head, content) = self.draft(&self.site.current(), &request).into_parts();
-        finish(&mut head, &request);
+        finish(&mut head, &content, &request);
         let attendant = Attendant {
             service: Arc::clone(self),
             _guard: guard,
@@ -120,7 +123,7 @@ impl Service {
             }
             let again = service.draft(&service.site.current(), &request);
             let (mut head, content) = again.into_parts();
-            finish(&mut head, &request);
+            finish(&mut head, &content, &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
                 Content::Memory(bytes) => {
@@ -144,8 +147,16 @@ impl Service {
                 validators(draft.headers_mut(), selected);
                 draft
             }
-            Answer::Whole(selected) => self.whole(selected, is_head),
-            Answer::Part(selected, part) => self.part(selected, &part),
+            Answer::Whole(selected) => {
+                let mut draft = self.whole(selected, is_head);
+                digest(draft.headers_mut(), selected, manifest.settings(), request);
+                draft
+            }
+            Answer::Part(selected, part) => {
+                let mut draft = self.part(selected, &part);
+                digest(draft.headers_mut(), selected, manifest.settings(), request);
+                draft
+            }
             Answer::PreconditionFailed(selected) => {
                 negotiated_error(StatusCode::PRECONDITION_FAILED, selected)
             }
@@ -268,7 +279,7 @@ impl Service {
 }
 
 /// What every response to this request says, whatever the answer.
-fn finish(head: &mut http::response::Parts, request: &Parts) {
+fn finish(head: &mut http::response::Parts, content: &Content, request: &Parts) {
     if request.headers.contains_key(header::TRANSFER_ENCODING) {
         // RFC 9112 section 6.1: whoever disagrees about where the request ends learns nothing
         // from what comes after it.
@@ -278,8 +289,10 @@ fn finish(head: &mut http::response::Parts, request: &Parts) {
         head.status,
         StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
     );
-    if request.method == Method::HEAD && !is_bodiless {
-        // As the GET would have it; hyper sees no body to measure.
+    let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
+    if is_empty && !is_bodiless {
+        // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
+        // what GET would.
         head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
     }
 }
@@ -306,6 +319,23 @@ fn description(fields: &mut HeaderMap, selected: Selected<'_>) {
     }
     fields.insert(header::ACCEPT_RANGES, BYTES);
     fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+}
+
+/// Repr-Digest of the selected representation, all of it, whatever the range (RFC 9530 section 3).
+fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: Settings, request: &Parts) {
+    let is_wanted = match settings.repr_digest {
+        ReprDigest::Off => false,
+        ReprDigest::Wanted => wants_sha256(&request.headers),
+        ReprDigest::Always => true,
+    };
+    if let Some(sha256) = selected
+        .representation()
+        .sha256
+        .as_ref()
+        .filter(|_| is_wanted)
+    {
+        fields.insert(REPR_DIGEST, visible(&repr_digest(sha256)));
+    }
 }
 
 /// Derived from the tag and the ranges, so that replicas agree. No content can hold the boundary

@@ -74,6 +74,11 @@ fn ranges() {
 }
 
 #[test]
+fn codings() {
+    run("codings.txt");
+}
+
+#[test]
 fn if_range() {
     run("if_range.txt");
 }

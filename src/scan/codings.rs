@@ -129,10 +129,7 @@ fn encoded(after: &After<'_>, resource: &Resource) -> Box<[Representation]> {
                 tracing::warn!("{} is not used: {reason}", path.display());
                 return None;
             }
-            let Representation {
-                etag, length, data, ..
-            } = sidecar.clone();
-            Some(Representation::new(coding, etag, length, data))
+            Some(sidecar.as_coding(coding))
         })
         .collect();
     encoded.sort_by_key(|representation| representation.length);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use blake3::hazmat::{Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::disk::read_exact_at;
 use crate::representation::{GROUP, GroupHash, SMALL, WHOLE, group_hash};
@@ -20,6 +21,8 @@ use crate::representation::{GROUP, GroupHash, SMALL, WHOLE, group_hash};
 pub(super) struct Content {
     /// BLAKE3 of the bytes.
     pub(super) hash: [u8; 32],
+    /// Their SHA-256, where it is wanted.
+    pub(super) sha256: Option<[u8; 32]>,
     /// Whether they are UTF-8.
     pub(super) utf8: bool,
     /// What is kept of them.
@@ -42,52 +45,68 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Reads and hashes the first `length` bytes of `file`; `keep` says whether a small body is
-/// wanted.
+/// What to find out about a file beside its hash.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    /// A small body itself.
+    pub(super) body: bool,
+    /// The SHA-256, which no group can be proven with: a long file is read by one thread then.
+    pub(super) sha256: bool,
+}
+
+/// Reads and hashes the first `length` bytes of `file`.
 ///
 /// # Errors
 /// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
-pub(super) fn content(file: &File, length: u64, keep: bool) -> io::Result<Content> {
-    if length <= SMALL && keep {
+pub(super) fn content(file: &File, length: u64, wanted: Wanted) -> io::Result<Content> {
+    let of = |bytes: &[u8], form| Content {
+        hash: *blake3::hash(bytes).as_bytes(),
+        sha256: wanted.sha256.then(|| Sha256::digest(bytes).into()),
+        utf8: std::str::from_utf8(bytes).is_ok(),
+        form,
+    };
+    if length <= SMALL && wanted.body {
         let mut body = vec![0; length as usize];
         read_exact_at(file, &mut body, 0)?;
-        let hash = *blake3::hash(&body).as_bytes();
-        let utf8 = std::str::from_utf8(&body).is_ok();
+        let content = of(&body, Form::Whole);
         return Ok(Content {
-            hash,
-            utf8,
             form: Form::Small(body),
+            ..content
         });
     }
     if length <= WHOLE {
         return with_buffer(length as usize, |buffer| {
             read_exact_at(file, buffer, 0)?;
-            let hash = *blake3::hash(buffer).as_bytes();
-            let utf8 = std::str::from_utf8(buffer).is_ok();
-            Ok(Content {
-                hash,
-                utf8,
-                form: Form::Whole,
-            })
+            Ok(of(buffer, Form::Whole))
         });
     }
-    let groups: Vec<Group> = (0..length.div_ceil(GROUP))
-        .into_par_iter()
-        .map(|index| {
-            let offset = index * GROUP;
-            with_buffer(GROUP.min(length - offset) as usize, |buffer| {
-                read_exact_at(file, buffer, offset)?;
-                Ok(Group {
-                    hash: group_hash(buffer, offset),
-                    text: Text::of(buffer),
-                })
+    let group = |index: u64, sha256: Option<&mut Sha256>| {
+        let offset = index * GROUP;
+        with_buffer(GROUP.min(length - offset) as usize, |buffer| {
+            read_exact_at(file, buffer, offset)?;
+            if let Some(sha256) = sha256 {
+                sha256.update(&buffer);
+            }
+            Ok(Group {
+                hash: group_hash(buffer, offset),
+                text: Text::of(buffer),
             })
         })
-        .collect::<io::Result<_>>()?;
+    };
+    let indices = 0..length.div_ceil(GROUP);
+    let mut sha256 = wanted.sha256.then(Sha256::new);
+    let groups: Vec<Group> = match &mut sha256 {
+        None => indices
+            .into_par_iter()
+            .map(|index| group(index, None))
+            .collect::<io::Result<_>>(),
+        Some(sha256) => indices.map(|index| group(index, Some(sha256))).collect(),
+    }?;
     let utf8 = Text::is_utf8(groups.iter().map(|group| &group.text));
     let groups: Arc<[_]> = groups.into_iter().map(|group| group.hash).collect();
     Ok(Content {
         hash: root_hash(&groups, length),
+        sha256: sha256.map(|sha256| sha256.finalize().into()),
         utf8,
         form: Form::Groups(groups),
     })
@@ -173,6 +192,11 @@ mod tests {
     use super::*;
     use std::io::Write;
 
+    const BODY: Wanted = Wanted {
+        body: true,
+        sha256: false,
+    };
+
     fn file(bytes: &[u8]) -> File {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(bytes).expect("written");
@@ -194,7 +218,7 @@ mod tests {
             ]);
         for length in lengths {
             let bytes = &bytes[..length as usize];
-            let content = content(&file(bytes), length, true).expect("read");
+            let content = content(&file(bytes), length, BODY).expect("read");
             assert_eq!(
                 content.hash,
                 *blake3::hash(bytes).as_bytes(),
@@ -209,27 +233,50 @@ mod tests {
     }
 
     #[test]
+    fn the_sha256_is_of_the_same_bytes() {
+        let bytes: Vec<u8> = (0..WHOLE as usize + 77).map(|i| (i % 251) as u8).collect();
+        for length in [0, 1, SMALL + 1, WHOLE + 77] {
+            let bytes = &bytes[..length as usize];
+            let wanted = Wanted {
+                body: true,
+                sha256: true,
+            };
+            let content = content(&file(bytes), length, wanted).expect("read");
+            assert_eq!(
+                content.sha256,
+                Some(Sha256::digest(bytes).into()),
+                "{length} bytes"
+            );
+            assert_eq!(
+                content.hash,
+                *blake3::hash(bytes).as_bytes(),
+                "{length} bytes"
+            );
+        }
+    }
+
+    #[test]
     fn text_is_found_across_the_ends_of_groups() {
         let euro = "€".repeat(WHOLE as usize);
         for shift in 0..4 {
             let text = format!("{}{euro}", &"abc"[..shift.min(3)]);
             let length = text.len() as u64;
             assert!(
-                content(&file(text.as_bytes()), length, true)
+                content(&file(text.as_bytes()), length, BODY)
                     .expect("read")
                     .utf8,
                 "shift {shift}"
             );
             let cut = &text.as_bytes()[..text.len() - 1];
             assert!(
-                !content(&file(cut), length - 1, true).expect("read").utf8,
+                !content(&file(cut), length - 1, BODY).expect("read").utf8,
                 "cut, shift {shift}"
             );
             let mut torn = text.into_bytes();
             torn[2 * GROUP as usize] = b'x';
             torn[2 * GROUP as usize - 1] = b'\xe2';
             assert!(
-                !content(&file(&torn), length, true).expect("read").utf8,
+                !content(&file(&torn), length, BODY).expect("read").utf8,
                 "torn, shift {shift}"
             );
         }
@@ -237,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_shorter_file_is_an_error() {
-        let error = content(&file(b"four"), 5, true).expect_err("short");
+        let error = content(&file(b"four"), 5, BODY).expect_err("short");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

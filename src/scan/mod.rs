@@ -20,8 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
-use crate::config::Settings;
 use crate::config::Symlinks;
+use crate::config::{ReprDigest, Settings};
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Changes, Manifest};
@@ -30,7 +30,7 @@ use crate::representation::{Data, Representation, Resource, Source};
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
-use hash::Form;
+use hash::{Form, Wanted};
 use media::MediaTypes;
 use walk::{Found, Step};
 
@@ -173,6 +173,7 @@ struct Work<'a> {
 struct Looked {
     stamp: Stamp,
     hash: [u8; 32],
+    sha256: Option<[u8; 32]>,
     utf8: bool,
     settled: bool,
     data: Data,
@@ -332,7 +333,11 @@ impl Scanner {
         if has_writers && !publish {
             return Ok(None);
         }
-        let content = hash::content(&file, stamp.size, self.keeps(stamp.size));
+        let wanted = Wanted {
+            body: self.keeps(stamp.size),
+            sha256: self.digests(),
+        };
+        let content = hash::content(&file, stamp.size, wanted);
         let settled = !has_writers && disk::stamp(&file)? == stamp;
         let content = match content {
             Ok(content) if settled || publish => content,
@@ -341,10 +346,13 @@ impl Scanner {
             _ => return Ok(None),
         };
         let data = self.data(work.root, found, content.form);
-        let hash::Content { hash, utf8, .. } = content;
+        let hash::Content {
+            hash, sha256, utf8, ..
+        } = content;
         Ok(Some(Looked {
             stamp,
             hash,
+            sha256,
             utf8,
             settled,
             data,
@@ -355,6 +363,10 @@ impl Scanner {
         self.memory
             .as_ref()
             .is_some_and(|memory| memory.has_room(length))
+    }
+
+    fn digests(&self) -> bool {
+        self.settings.repr_digest != ReprDigest::Off
     }
 
     fn data(&self, root: &Arc<Root>, found: &Found, form: Form) -> Data {
@@ -425,6 +437,7 @@ impl Scanner {
         let Looked {
             stamp,
             hash,
+            sha256,
             utf8,
             settled,
             data,
@@ -447,7 +460,8 @@ impl Scanner {
             stamp,
             settled,
             utf8,
-            identity: Representation::new(Coding::Identity, etag, stamp.size, data),
+            identity: Representation::new(Coding::Identity, etag, stamp.size, data)
+                .with_sha256(sha256),
             encoded: Box::default(),
             rendered_date: OnceLock::new(),
         }
@@ -489,6 +503,7 @@ impl<'a> Work<'a> {
         (known.stamp == opened.stamp && known.settled).then(|| Looked {
             stamp: known.stamp,
             hash: *known.identity.etag.hash(),
+            sha256: known.identity.sha256.as_deref().copied(),
             utf8: known.utf8,
             settled: true,
             data: known.identity.data.clone(),

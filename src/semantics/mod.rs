@@ -10,8 +10,9 @@
 //! 4. [`date`]: HTTP-date, read in three formats and written in one (RFC 9110 5.6.7).
 //! 5. [`precondition`]: whether to perform the request, in the order of RFC 9110 13.2.2.
 //! 6. [`range`]: which bytes to send, If-Range included (RFC 9110 13.1.5, 14).
+//! 7. [`digest`]: whether a digest is wanted beside (RFC 9530).
 //!
-//! That is also the order in which a request meets them. The rules that all six share:
+//! That is also the order in which a request meets them. The rules that all share:
 //!
 //! * **A field that does not parse is a field that is absent.** Not an error, not half a field:
 //!   one bad member voids the whole value, all of its lines included, because a recipient that
@@ -33,6 +34,7 @@
 
 pub mod coding;
 pub mod date;
+pub mod digest;
 pub mod etag;
 pub mod precondition;
 pub mod range;

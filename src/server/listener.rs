@@ -39,7 +39,7 @@ pub struct Bound {
     address: Address,
 }
 
-/// A socket's address, as people write it.
+/// A socket's address, as it stands behind `--listen`.
 #[derive(Clone, Debug)]
 enum Address {
     Tcp(SocketAddr),
@@ -49,7 +49,7 @@ enum Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -181,8 +181,19 @@ impl Drop for OwnedPath {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(_, address) => Address::Tcp(*address).fmt(f),
+            Self::Tcp(_, address) => write!(f, "{address}"),
             Self::Unix(_, path) => write!(f, "unix:{}", path.0.display()),
+        }
+    }
+}
+
+impl Listener {
+    /// Where clients find it: a URL, or the path of a Unix socket.
+    pub fn url(&self, is_secure: bool) -> String {
+        match (self, is_secure) {
+            (Self::Tcp(..), true) => format!("https://{self}"),
+            (Self::Tcp(..), false) => format!("http://{self}"),
+            (Self::Unix(..), _) => self.to_string(),
         }
     }
 }

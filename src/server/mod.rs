@@ -3,34 +3,49 @@
 //! The calling thread accepts; each connection is dealt to the worker that has the fewest. A
 //! worker is one thread with its own runtime, so a request never changes threads.
 
+mod activity;
 mod connection;
 pub mod listener;
+mod surplus;
+pub mod tls;
+mod watched;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::config::Limits;
 use crate::service::Service;
+use activity::Activity;
 use listener::{Accepted, Listener, Stream};
+use surplus::Surplus;
+use tls::Tls;
+use watched::Socket;
 
 /// Threads of each worker that may block on the disk.
 const BLOCKING_THREADS: usize = 32;
 /// Pause after an error that more attempts would only repeat.
 const BACK_OFF: Duration = Duration::from_millis(100);
-const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
-    Cache-Control: private, no-store, max-age=0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+/// How often an error that lasts is worth a message.
+const REPEAT: Duration = Duration::from_secs(1);
 
 /// The running server.
 #[derive(Debug)]
 pub struct Server {
     workers: Vec<Worker>,
     connections: Arc<AtomicUsize>,
+    surplus: Surplus,
+    /// Whether TCP connections speak TLS: one that is turned away would not understand a 503.
+    is_secure: bool,
     limits: Limits,
     draining: watch::Sender<bool>,
 }
@@ -43,19 +58,34 @@ struct Worker {
 }
 
 impl Server {
-    /// Starts `workers` threads.
+    /// Starts `workers` threads. With `tls`, TCP connections speak it; those over Unix sockets
+    /// never do.
     ///
     /// # Errors
     /// When the system has no more threads or descriptors.
-    pub fn start(service: Service, workers: usize, limits: Limits) -> io::Result<Self> {
-        let service = Arc::new(service);
+    pub fn start(
+        service: Service,
+        workers: usize,
+        limits: Limits,
+        tls: Option<Arc<Tls>>,
+    ) -> io::Result<Self> {
         let draining = watch::Sender::new(false);
+        let is_secure = tls.is_some();
+        let shared = Arc::new(Shared {
+            service: Arc::new(service),
+            tls,
+            builder: connection::builder(&limits),
+            limits: limits.clone(),
+            draining: draining.subscribe(),
+        });
         let workers = (0..workers)
-            .map(|index| Worker::start(index, &service, &limits, &draining))
+            .map(|index| Worker::start(index, &shared))
             .collect::<io::Result<_>>()?;
         Ok(Self {
             workers,
             connections: Arc::default(),
+            surplus: Surplus::default(),
+            is_secure,
             limits,
             draining,
         })
@@ -63,12 +93,16 @@ impl Server {
 
     /// Accepts from `listener` until the future is dropped.
     pub async fn accept(&self, listener: &Listener) {
+        let mut said: Option<Instant> = None;
         loop {
             match listener.accept().await {
                 Ok(accepted) => self.deal(accepted),
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!("cannot accept on {listener}: {error}; trying again");
+                    if said.is_none_or(|said| said.elapsed() >= REPEAT) {
+                        said = Some(Instant::now());
+                        tracing::error!("cannot accept on {listener}: {error}; trying again");
+                    }
                     tokio::time::sleep(BACK_OFF).await;
                 }
             }
@@ -80,15 +114,16 @@ impl Server {
         // A turn of the event loop tells which there are.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let no_longer = Duration::ZERO;
-        while let Ok(Ok(accepted)) = tokio::time::timeout(no_longer, listener.accept()).await {
+        while let Ok(Ok(accepted)) = timeout(no_longer, listener.accept()).await {
             self.deal(accepted);
         }
     }
 
     fn deal(&self, accepted: Accepted) {
         if self.connections.load(Ordering::Relaxed) >= self.limits.max_connections {
-            // The head start of an empty send buffer: this cannot block.
-            let _ = rustix::net::send(&accepted, TURNED_AWAY, rustix::net::SendFlags::NOSIGNAL);
+            if !(self.is_secure && matches!(accepted, Accepted::Tcp(_))) {
+                self.surplus.turn_away(accepted);
+            }
             return;
         }
         let load = |worker: &&Worker| worker.connections.load(Ordering::Relaxed);
@@ -113,9 +148,7 @@ impl Server {
                 let _ = thread.join();
             }
         });
-        tokio::time::timeout(self.limits.grace, joined)
-            .await
-            .is_ok()
+        timeout(self.limits.grace, joined).await.is_ok()
     }
 }
 
@@ -149,24 +182,23 @@ impl Drop for Counted {
     }
 }
 
+/// What every connection needs.
+struct Shared {
+    service: Arc<Service>,
+    tls: Option<Arc<Tls>>,
+    builder: Builder<TokioExecutor>,
+    limits: Limits,
+    draining: watch::Receiver<bool>,
+}
+
 impl Worker {
-    fn start(
-        index: usize,
-        service: &Arc<Service>,
-        limits: &Limits,
-        draining: &watch::Sender<bool>,
-    ) -> io::Result<Self> {
+    fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
         let (deal, dealt) = mpsc::unbounded_channel();
-        let work = work(
-            dealt,
-            Arc::clone(service),
-            limits.clone(),
-            draining.subscribe(),
-        );
+        let work = work(dealt, Arc::clone(shared));
         let thread = thread::Builder::new()
             .name(format!("worker {index}"))
             .spawn(move || runtime.block_on(work))?;
@@ -179,14 +211,7 @@ impl Worker {
 }
 
 /// Serves what it is dealt; ends when there can be no more and all is finished.
-async fn work(
-    mut dealt: mpsc::UnboundedReceiver<(Accepted, Counted)>,
-    service: Arc<Service>,
-    limits: Limits,
-    draining: watch::Receiver<bool>,
-) {
-    let builder = Arc::new(connection::builder(&limits));
-    let limits = Arc::new(limits);
+async fn work(mut dealt: mpsc::UnboundedReceiver<(Accepted, Counted)>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -199,16 +224,15 @@ async fn work(
                         continue;
                     }
                 };
-                let (service, builder) = (Arc::clone(&service), Arc::clone(&builder));
-                let (limits, draining) = (Arc::clone(&limits), draining.clone());
+                let shared = Arc::clone(&shared);
                 connections.spawn(async move {
                     let _counted = counted;
-                    match stream {
-                        Stream::Tcp(stream) => {
-                            connection::serve(stream, service, &builder, &limits, draining).await;
-                        }
-                        Stream::Unix(stream) => {
-                            connection::serve(stream, service, &builder, &limits, draining).await;
+                    match (stream, &shared.tls) {
+                        (Stream::Tcp(stream), None) => shared.serve(stream).await,
+                        (Stream::Unix(stream), _) => shared.serve(stream).await,
+                        // Boxed: connections without TLS need not keep room for it.
+                        (Stream::Tcp(stream), Some(tls)) => {
+                            Box::pin(shared.serve_secure(tls, stream)).await;
                         }
                     }
                 });
@@ -217,4 +241,47 @@ async fn work(
         }
     }
     while connections.join_next().await.is_some() {}
+}
+
+impl Shared {
+    async fn serve<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Arc::new(Activity::new());
+        self.serve_stream(Socket::new(stream, &activity), activity)
+            .await;
+    }
+
+    /// The handshake has as long as a header section.
+    async fn serve_secure<S>(&self, tls: &Tls, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Arc::new(Activity::new());
+        let socket = Socket::new(stream, &activity);
+        let handshake = tls.acceptor().accept(socket);
+        match timeout(self.limits.header_timeout, handshake).await {
+            Ok(Ok(stream)) => self.serve_stream(stream, activity).await,
+            Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
+            Err(_) => tracing::debug!("TLS handshake timed out"),
+        }
+    }
+
+    async fn serve_stream<S>(&self, stream: S, activity: Arc<Activity>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = Arc::clone(&self.service);
+        let draining = self.draining.clone();
+        connection::serve(
+            stream,
+            activity,
+            service,
+            &self.builder,
+            &self.limits,
+            draining,
+        )
+        .await;
+    }
 }

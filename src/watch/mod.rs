@@ -305,23 +305,7 @@ impl Driver {
     fn note(&mut self, hint: Hint) {
         let (now, settle) = (Instant::now(), self.watch.options.settle);
         match hint {
-            Hint::Path { path, of } => {
-                self.watch.metrics.hints.increment();
-                if !path.starts_with(self.watch.root.path()) {
-                    // Perhaps one of the links that lead to the root.
-                    self.next_root_check = now;
-                }
-                if !self.is_ours(&path) {
-                    return;
-                }
-                // A rename tells of both names, and one of them is gone.
-                let is_file = || path.symlink_metadata().is_ok_and(|now| now.is_file());
-                if of == Of::Unknown && !is_file() {
-                    self.pending.moved(path, now, settle);
-                } else {
-                    self.pending.path(path, now, settle);
-                }
-            }
+            Hint::Path { path, of } => self.note_path(path, of, now),
             Hint::Suspect(path) => {
                 // Of an earlier state only what can be proven is kept.
                 let over = self.site.forget(|old, _| old.is_in(&path));
@@ -368,6 +352,25 @@ impl Driver {
         }
     }
 
+    fn note_path(&mut self, path: PathBuf, of: Of, now: Instant) {
+        let settle = self.watch.options.settle;
+        self.watch.metrics.hints.increment();
+        if !path.starts_with(self.watch.root.path()) {
+            // Perhaps one of the links that lead to the root.
+            self.next_root_check = now;
+        }
+        if !self.is_ours(&path) {
+            return;
+        }
+        // A rename tells of both names, and one of them is gone.
+        let is_file = || path.symlink_metadata().is_ok_and(|now| now.is_file());
+        if of == Of::Unknown && !is_file() {
+            self.pending.moved(path, now, settle);
+        } else {
+            self.pending.path(path, now, settle);
+        }
+    }
+
     /// Finds out whether the root is still the directory it was.
     fn check_root(&mut self) {
         match self.watch.root.is_still(&self.watch.options.directory) {
@@ -410,7 +413,7 @@ impl Driver {
     /// Looks at what is pending and publishes it, unless that would be half of something.
     fn work(&mut self, now: Instant) {
         self.check_root();
-        if self.is_root_missing || self.hold() {
+        if self.is_root_missing || self.is_held() {
             self.postpone(now + ROOT_CHECK);
             return;
         }
@@ -464,11 +467,6 @@ impl Driver {
         moved.chain(links.map(|link| link.path.clone())).collect()
     }
 
-    fn postpone(&mut self, until: Instant) {
-        self.pending.postpone(until);
-        self.postpone_busy(until);
-    }
-
     fn postpone_busy(&mut self, until: Instant) {
         for busy in self.busy.values_mut() {
             busy.next = busy.next.max(until);
@@ -476,14 +474,19 @@ impl Driver {
     }
 
     /// Whether the operator holds publication back.
-    fn hold(&mut self) -> bool {
+    fn is_held(&mut self) -> bool {
         let is_held = self.watch.root.path().join(HOLD).symlink_metadata().is_ok();
-        if is_held != self.is_held {
+        if is_held != std::mem::replace(&mut self.is_held, is_held) {
             let state = if is_held { "held" } else { "released" };
             tracing::info!("publication is {state} by {HOLD}");
-            self.is_held = is_held;
         }
         is_held
+    }
+
+    /// Does nothing of what is due before `until`.
+    fn postpone(&mut self, until: Instant) {
+        self.pending.postpone(until);
+        self.postpone_busy(until);
     }
 
     fn look(&self, scope: &Scope, now: Instant) -> Outcome {

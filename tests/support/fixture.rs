@@ -1,12 +1,17 @@
 //! The site that all request cases are asked of.
 
 use std::collections::HashMap;
+use std::io::Write;
 
 use super::{TestSite, noise};
 
 /// The site of all cases, and its files by the path that a case writes for them.
 pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
     let umlauts = "ä".repeat(200_000);
+    let prose =
+        "<p>What is compressed here is prose, and of prose there is enough.</p>\n".repeat(9);
+    let coded = format!("<!doctype html><title>coded</title>\n{prose}").into_bytes();
+    let long = noise(1_500_000, 4);
     let files: Vec<(&str, Vec<u8>)> = vec![
         (
             "/small.txt",
@@ -79,6 +84,25 @@ pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
         ("/umlauts.txt", format!("x{umlauts}").into_bytes()),
         ("/broken-umlaut.txt", [umlauts.as_bytes(), b"\xc3"].concat()),
         ("/LICENSE", "§ 1".as_bytes().to_vec()),
+        ("/coded.html.br", brotli(&coded)),
+        ("/coded.html.zst", zstd(&coded)),
+        ("/coded.html.gz", gzip(&coded)),
+        ("/coded.html", coded),
+        (
+            "/gzipped.html.gz",
+            gzip(b"<!doctype html><title>gzipped</title>"),
+        ),
+        (
+            "/gzipped.html",
+            b"<!doctype html><title>gzipped</title>".to_vec(),
+        ),
+        ("/long.bin.gz", gzip(&long)),
+        ("/long.bin", long),
+        ("/stale.html.gz", gzip(b"what the page was before")),
+        ("/stale.html.br", b"no brotli at all".to_vec()),
+        ("/stale.html.zst", zstd(&[b' '; 1 << 20])),
+        ("/stale.html", b"what the page is now".to_vec()),
+        ("/alone.html.gz", gzip(b"nothing stands beside it")),
         ("/blob", b"\xff\xfe\0\x01".to_vec()),
         ("/what.xyzzy", b"\xff\0".to_vec()),
         ("/.well-known/apple-app-site-association", b"{}".to_vec()),
@@ -117,4 +141,21 @@ pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
         .map(|(path, content)| (path.to_owned(), content))
         .collect();
     (site, files)
+}
+
+fn brotli(content: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    let params = brotli::enc::BrotliEncoderParams::default();
+    brotli::BrotliCompress(&mut &content[..], &mut encoded, &params).unwrap();
+    encoded
+}
+
+fn zstd(content: &[u8]) -> Vec<u8> {
+    zstd::encode_all(content, 3).unwrap()
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
 }

@@ -1,0 +1,61 @@
+//! Sites without files, for the benches that need none.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use etagd::config::Settings;
+use etagd::disk::Stamp;
+use etagd::manifest::{Changes, Manifest};
+use etagd::representation::{Data, Fields, Representation, Resource};
+use etagd::semantics::coding::Coding;
+use etagd::semantics::date::HttpDate;
+use etagd::semantics::etag::ETag;
+use http::HeaderValue;
+
+/// Sunday, 6 November 1994, 08:49:37: when everything here was modified.
+const MODIFIED: i64 = 784_111_777;
+
+/// The path of entry `index`, as long and as nested as those of real sites.
+pub(crate) fn path(index: usize) -> String {
+    format!("section-{:03}/chapter-{index:07}.html", index % 997)
+}
+
+/// What a scan makes of a file at `path` with this body.
+pub(crate) fn resource(fields: &Arc<Fields>, path: &str, body: Bytes) -> Arc<Resource> {
+    let tag = ETag::new(*blake3::hash(&body).as_bytes());
+    let length = body.len() as u64;
+    Arc::new(Resource {
+        path: path.as_bytes().into(),
+        fields: Arc::clone(fields),
+        last_modified: HttpDate::from_unix(MODIFIED),
+        stamp: Stamp::default(),
+        settled: true,
+        utf8: true,
+        identity: Representation::new(Coding::Identity, tag, length, Data::Memory(body)),
+        encoded: Box::default(),
+        rendered_date: OnceLock::new(),
+    })
+}
+
+/// Field values, shared by all entries as a scan shares them.
+pub(crate) fn fields() -> Arc<Fields> {
+    Arc::new(Fields {
+        content_type: HeaderValue::from_static("text/html; charset=utf-8"),
+        cache_control: HeaderValue::from_static("public, max-age=0, must-revalidate"),
+    })
+}
+
+/// The entries of a site of this size, each with its path as its body.
+pub(crate) fn resources(entries: usize) -> Vec<Arc<Resource>> {
+    let fields = fields();
+    let entry = |index| resource(&fields, &path(index), Bytes::from(path(index)));
+    (0..entries).map(entry).collect()
+}
+
+/// A manifest of these.
+pub(crate) fn manifest(resources: Vec<Arc<Resource>>) -> Manifest {
+    Manifest::empty(Settings::default()).with(Changes {
+        changed: resources,
+        ..Changes::default()
+    })
+}

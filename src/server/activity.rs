@@ -1,0 +1,166 @@
+//! What a connection is doing and since when, held against the limits.
+//!
+//! Nothing here arms a timer: re-arming one for each request costs more than many an answer. The
+//! connection notes when its state changed, and one timer that is rarely due looks at the notes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::Limits;
+use crate::disk;
+
+/// Since when each state holds, in milliseconds from the connection's beginning on, plus one:
+/// zero says that it does not.
+pub(super) struct Activity {
+    opened: u64,
+    is_http2: AtomicBool,
+    /// Responses under way.
+    responses: AtomicUsize,
+    /// Since when there has been no request at all.
+    idle: AtomicU64,
+    /// Since when a header section has been arriving.
+    receiving: AtomicU64,
+    /// Since when the socket has taken nothing of what waits to be sent.
+    stalled: AtomicU64,
+    /// Since when an HTTP/2 client has been sent nothing of its responses: it need not read
+    /// slowly for that, it can keep its windows shut.
+    withheld: AtomicU64,
+    /// Whether the last request announced content, which nobody reads.
+    has_unread: AtomicBool,
+}
+
+/// A limit that a connection has reached.
+pub(super) enum Overdue {
+    Idle,
+    Header,
+    Write,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            opened: disk::coarse_milliseconds(),
+            is_http2: AtomicBool::new(false),
+            responses: AtomicUsize::new(0),
+            idle: AtomicU64::new(1),
+            receiving: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
+            withheld: AtomicU64::new(0),
+            has_unread: AtomicBool::new(false),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        disk::coarse_milliseconds().saturating_sub(self.opened) + 1
+    }
+
+    /// When to look again, or the limit that is reached.
+    pub(super) fn check(&self, limits: &Limits) -> Result<Instant, Overdue> {
+        let now = self.now();
+        // A state that begins right after this look can be overdue one limit from now at the
+        // earliest, so that is when to look again.
+        let mut next = Duration::from_secs(365 * 24 * 3600);
+        let stalled = self.stalled.load(Ordering::Relaxed);
+        // The end of a response can still be on its way: that is no idleness.
+        let idle = match stalled {
+            0 => self.idle.load(Ordering::Relaxed),
+            _ => 0,
+        };
+        let receiving = self.receiving.load(Ordering::Relaxed);
+        let withheld = self.withheld.load(Ordering::Relaxed);
+        for (since, limit, overdue) in [
+            (idle, limits.idle_timeout, Overdue::Idle),
+            (receiving, limits.header_timeout, Overdue::Header),
+            (stalled, limits.write_timeout, Overdue::Write),
+            (withheld, limits.write_timeout, Overdue::Write),
+        ] {
+            let elapsed = match since {
+                0 => Duration::ZERO,
+                since => Duration::from_millis(now.saturating_sub(since)),
+            };
+            match limit.checked_sub(elapsed) {
+                Some(left) if !left.is_zero() => next = next.min(left),
+                _ => return Err(overdue),
+            }
+        }
+        Ok(Instant::now() + next + Duration::from_millis(1))
+    }
+
+    /// Notes that bytes have arrived over HTTP/1.1, or the beginning of HTTP/2's preface.
+    pub(super) fn received(&self) {
+        if self.receiving.load(Ordering::Relaxed) == 0
+            && self.responses.load(Ordering::Relaxed) == 0
+        {
+            self.receiving.store(self.now(), Ordering::Relaxed);
+            self.idle.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the client speaks HTTP/2. Its frames say nothing of a header section: from here
+    /// on the idle limit runs, and no frame but a request resets it.
+    pub(super) fn is_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+        self.receiving.store(0, Ordering::Relaxed);
+        self.idle.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Notes that an HTTP/2 client was sent a part of a response.
+    pub(super) fn sent(&self) {
+        let state = match self.responses.load(Ordering::Relaxed) {
+            // All of it had been handed to hyper.
+            0 => &self.idle,
+            _ => &self.withheld,
+        };
+        state.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Notes whether the socket took something of what was to be sent.
+    pub(super) fn wrote(&self, anything: bool) {
+        let since = self.stalled.load(Ordering::Relaxed);
+        match (anything, since) {
+            (true, 0) => {}
+            (true, _) => {
+                self.stalled.store(0, Ordering::Relaxed);
+                if self.idle.load(Ordering::Relaxed) != 0 {
+                    self.idle.store(self.now(), Ordering::Relaxed);
+                }
+            }
+            (false, 0) => self.stalled.store(self.now(), Ordering::Relaxed),
+            (false, _) => {}
+        }
+    }
+
+    /// Whether bytes may still come that nobody will read.
+    pub(super) fn has_unread(&self) -> bool {
+        self.receiving.load(Ordering::Relaxed) != 0 || self.has_unread.load(Ordering::Relaxed)
+    }
+}
+
+/// Held by a response until it is over.
+pub(super) struct Responding(Arc<Activity>);
+
+impl Responding {
+    /// Notes a request, and whether it announces content.
+    pub(super) fn new(activity: &Arc<Activity>, has_content: bool) -> Self {
+        let is_first = activity.responses.fetch_add(1, Ordering::Relaxed) == 0;
+        activity.idle.store(0, Ordering::Relaxed);
+        activity.receiving.store(0, Ordering::Relaxed);
+        activity.has_unread.store(has_content, Ordering::Relaxed);
+        if is_first && activity.is_http2.load(Ordering::Relaxed) {
+            activity.withheld.store(activity.now(), Ordering::Relaxed);
+        }
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Responding {
+    fn drop(&mut self) {
+        if self.0.responses.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.withheld.store(0, Ordering::Relaxed);
+            self.0.idle.store(self.0.now(), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Connections beyond `--max-connections`.
+//!
+//! Each is answered 503 at once, without a look at what it asks: a balancer then asks another
+//! replica, a browser says what is wrong. Left in the kernel's queue instead, a client would wait
+//! for one of the connections before it to end, which may be its whole idle time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::listener::{Accepted, Stream};
+
+/// How many may be on their way out. Those beyond are closed at once.
+const MOST: usize = 256;
+/// How long one may take to read its answer and close.
+const LINGER: Duration = Duration::from_millis(500);
+const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
+    Cache-Control: private, no-store, max-age=0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Sees surplus connections off.
+#[derive(Debug, Default)]
+pub(super) struct Surplus(Arc<AtomicUsize>);
+
+impl Surplus {
+    /// Answers and closes. Must be called within a tokio runtime.
+    pub(super) fn turn_away(&self, accepted: Accepted) {
+        if self.0.fetch_add(1, Ordering::Relaxed) >= MOST {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let leaving = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            if let Ok(stream) = accepted.register() {
+                let answered = async {
+                    match stream {
+                        Stream::Tcp(stream) => answer(stream).await,
+                        Stream::Unix(stream) => answer(stream).await,
+                    }
+                };
+                let _ = timeout(LINGER, answered).await;
+            }
+            leaving.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// Waits for the client to close: to close before it, with bytes unread, would reset the
+/// connection, and the reset can overtake the answer.
+async fn answer(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin) -> std::io::Result<()> {
+    stream.write_all(ANSWER).await?;
+    stream.shutdown().await?;
+    let mut unread = [0; 4096];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,582 @@
+//! Clients that mean no good, or can't do better: what they may use up is bounded, and the
+//! others are answered meanwhile. The limits that every client knows are in
+//! `promises/bounded.rs`; the framing of HTTP/1.1 is in `cases/framing.txt`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/http2.rs"]
+mod http2;
+mod support;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use http2::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Http2,
+    INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, SETTINGS, frame, get, literal, request,
+    settings, window_update,
+};
+use support::server::with_descriptors;
+use support::wire::{PATIENCE, head};
+use support::{Client, Response, Server, TestSite, noise};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn site() -> TestSite {
+    TestSite::with(&[
+        ("small", b"small"),
+        ("middle", &noise(120 << 10, 1)),
+        ("big", &noise(3 << 20, 2)),
+    ])
+}
+
+/// Bytes of memory that a process has in use.
+fn resident(server: &Server) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kilobytes: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kilobytes * 1024
+}
+
+/// Lets time pass at the pace of a client that has nothing to read: until a frame comes, the
+/// connection ends (false) or the time is over (true).
+fn pass(client: &mut Http2, time: Duration) -> bool {
+    client.socket().set_read_timeout(Some(time)).unwrap();
+    let mut byte = [0];
+    let result = client.socket().peek(&mut byte);
+    client.socket().set_read_timeout(Some(PATIENCE)).unwrap();
+    match result {
+        Ok(0) => false,
+        Ok(_) => true,
+        Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+}
+
+// --- Time over HTTP/2 ------------------------------------------------------------------------
+
+#[test]
+fn p10_a_window_that_stays_shut_is_a_client_that_does_not_read() {
+    let site = site();
+    let server = Server::with(&site, &["--write-timeout", "1s"]);
+    let mut client = Http2::connect(server.address(), &[(INITIAL_WINDOW_SIZE, 0)]);
+    for stream in [1, 3, 5] {
+        client.send(request(stream, "/big")).unwrap();
+    }
+    let since = Instant::now();
+    // It keeps the connection busy meanwhile.
+    while client.send(frame(PING, 0, 0, &[7; 8])).is_ok() {
+        let pong = |frame: &Frame| frame.kind == PING;
+        if client.wait_for(pong).is_none() || !pass(&mut client, SECOND / 20) {
+            break;
+        }
+        assert!(since.elapsed() < 8 * SECOND, "it is still connected");
+    }
+    assert!(since.elapsed() > SECOND / 2, "{:?}", since.elapsed());
+}
+
+#[test]
+fn p10_a_window_that_opens_slowly_is_a_client_that_reads() {
+    let site = site();
+    let times = ["--write-timeout", "2s", "--idle-timeout", "2s"];
+    let server = Server::with(&site, &times);
+    for target in ["/middle", "/big"] {
+        let length = fs::metadata(site.path(&target[1..])).unwrap().len() as usize;
+        let mut client = Http2::connect(server.address(), &[(INITIAL_WINDOW_SIZE, 1 << 10)]);
+        client.send(window_update(0, 1 << 24)).unwrap();
+        client.send(request(1, target)).unwrap();
+        let since = Instant::now();
+        let mut received = 0;
+        while received < length {
+            let frame = client.receive().unwrap_or_else(|| {
+                panic!(
+                    "{target} is cut after {received} bytes, {:?}",
+                    since.elapsed()
+                )
+            });
+            assert_ne!(frame.kind, GOAWAY, "{target} {:?}", since.elapsed());
+            if frame.kind == DATA {
+                received += frame.payload.len();
+                // Far slower at first than the limits would allow the whole to be.
+                let step = if since.elapsed() < 5 * SECOND {
+                    pass(&mut client, SECOND / 4);
+                    1 << 10
+                } else {
+                    1 << 20
+                };
+                client.send(window_update(1, step)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn p10_a_preface_in_pieces_is_still_http2() {
+    let site = site();
+    let server = Server::with(&site, &["--header-timeout", "1s"]);
+    let mut client = Http2::connect_raw(server.address());
+    for byte in PREFACE {
+        client.send([*byte]).unwrap();
+        // The server reads each by itself, or not; both must do.
+        client
+            .socket()
+            .set_read_timeout(Some(SECOND / 500))
+            .unwrap();
+        let _ = client.socket().peek(&mut [0]);
+    }
+    client.send(settings(&[])).unwrap();
+    client.assert_answers(1, "/small");
+    let since = Instant::now();
+    while since.elapsed() < 2 * SECOND {
+        client.send(frame(PING, 0, 0, &[7; 8])).unwrap();
+        client
+            .wait_for(|frame| frame.kind == PING)
+            .expect("an open connection");
+        pass(&mut client, SECOND / 5);
+    }
+    client.assert_answers(3, "/small");
+}
+
+#[test]
+fn p10_a_preface_that_does_not_come_to_its_end_is_a_head_that_does_not() {
+    let site = site();
+    let server = Server::with(&site, &["--header-timeout", "1s", "--idle-timeout", "60s"]);
+    for begun in [&PREFACE[..3], &PREFACE[..20], b"PRI * HTTP/2.0\r\nX: y\r\n"] {
+        let since = Instant::now();
+        let mut client = Client::connect(server.address());
+        client.send(begun).unwrap();
+        let _ = client.receive("PRI");
+        assert!(client.ends().unwrap());
+        assert!(since.elapsed() < 8 * SECOND);
+    }
+}
+
+#[test]
+fn p10_no_frame_but_a_request_keeps_a_connection() {
+    let site = site();
+    let server = Server::with(&site, &["--idle-timeout", "1s"]);
+    let mut client = Http2::connect(server.address(), &[]);
+    client.assert_answers(1, "/small");
+    let since = Instant::now();
+    loop {
+        let _ = client.send(frame(PING, 0, 0, &[7; 8]));
+        // Every frame that comes: an echo, the word to go, and the end.
+        if client.wait_for(|frame| frame.kind == PING).is_none() {
+            break;
+        }
+        assert!(since.elapsed() < 8 * SECOND, "kept by pings");
+        pass(&mut client, SECOND / 20);
+    }
+    assert!(since.elapsed() > SECOND / 2);
+}
+
+// --- Floods over HTTP/2 ----------------------------------------------------------------------
+
+/// Sends what `flood` makes of a count, as much as the connection takes. Whatever comes of it, the
+/// server goes on answering others and grows little. Returns what the flooded connection said at
+/// last: the code of a GOAWAY, if it was one.
+fn flooded(times: u32, flood: impl Fn(u32) -> Vec<u8>) -> (Option<u32>, Server, TestSite) {
+    let site = site();
+    let mut server = Server::with(&site, &["--workers", "1"]);
+    server.assert_alive();
+    let before = resident(&server);
+    let mut client = Http2::connect(server.address(), &[]);
+    let mut reader = client.socket().try_clone().unwrap();
+    // Somebody has to take what the server says in return.
+    let answers = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = reader.read_to_end(&mut bytes);
+        bytes
+    });
+    let mut other = server.client();
+    for count in 0..times {
+        if client.send(flood(count)).is_err() {
+            break;
+        }
+        if count % (times / 4) == 0 {
+            assert_eq!(other.get("/small").body, b"small", "while it is flooded");
+        }
+    }
+    let grown = resident(&server).saturating_sub(before);
+    assert!(grown < 32 << 20, "{} MiB more", grown >> 20);
+    let _ = client.socket().shutdown(std::net::Shutdown::Write);
+    let answers = answers.join().unwrap();
+    server.assert_alive();
+    (goaway(&answers), server, site)
+}
+
+/// The code of the last GOAWAY among these frames.
+fn goaway(mut bytes: &[u8]) -> Option<u32> {
+    let mut code = None;
+    while let Some((&[a, b, c, kind, ..], rest)) = bytes.split_first_chunk::<9>() {
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        let Some((payload, rest)) = rest.split_at_checked(length) else {
+            break;
+        };
+        if kind == GOAWAY {
+            code = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+        }
+        bytes = rest;
+    }
+    code
+}
+
+/// RFC 9113 section 7.
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+#[test]
+fn p10_requests_that_are_taken_back_at_once() {
+    let (_, server, _site) = flooded(400, |count| {
+        (0..100)
+            .flat_map(|n| {
+                let stream = (count * 100 + n) * 2 + 1;
+                let reset = frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+                [request(stream, "/big"), reset].concat()
+            })
+            .collect()
+    });
+    assert_eq!(server.client().get("/small").body, b"small");
+}
+
+#[test]
+fn p10_a_flood_of_settings() {
+    flooded(400, |_| {
+        settings(&[(INITIAL_WINDOW_SIZE, 65_535)]).repeat(250)
+    });
+}
+
+#[test]
+fn p10_a_flood_of_pings() {
+    flooded(400, |_| frame(PING, 0, 0, &[7; 8]).repeat(250));
+}
+
+#[test]
+fn p10_a_flood_of_answers_to_no_ping_fills_no_log() {
+    let (_, server, _site) = flooded(100, |_| frame(PING, ACK, 0, &[7; 8]).repeat(250));
+    assert!(server.log().lines().count() < 20, "{}", server.log());
+}
+
+#[test]
+fn p10_a_flood_of_answers_to_no_settings() {
+    let (_, server, _site) = flooded(100, |_| frame(SETTINGS, ACK, 0, &[]).repeat(250));
+    assert!(server.log().lines().count() < 20, "{}", server.log());
+}
+
+#[test]
+fn p10_fields_that_never_end() {
+    let (code, ..) = flooded(2000, |count| match count {
+        0 => frame(HEADERS, END_STREAM, 1, &get("/small")),
+        _ => frame(CONTINUATION, 0, 1, &literal("x-more", &"a".repeat(8000))),
+    });
+    assert_eq!(code, Some(ENHANCE_YOUR_CALM));
+}
+
+#[test]
+fn p10_empty_frames_that_never_end() {
+    let (code, ..) = flooded(400, |count| match count {
+        0 => frame(HEADERS, END_STREAM, 1, &get("/small")),
+        _ => frame(CONTINUATION, 0, 1, &[]).repeat(250),
+    });
+    assert_eq!(code, Some(ENHANCE_YOUR_CALM));
+}
+
+#[test]
+fn p10_content_that_nobody_asked_for() {
+    flooded(400, |count| match count {
+        0 => [
+            frame(HEADERS, END_HEADERS, 1, &get("/small")),
+            window_update(0, 1),
+        ]
+        .concat(),
+        _ => frame(DATA, 0, 1, &[]).repeat(250),
+    });
+}
+
+#[test]
+fn p10_fields_beyond_the_limit_are_431_and_the_connection_goes_on() {
+    let site = site();
+    let server = Server::start(&site);
+    let mut client = Http2::connect(server.address(), &[]);
+    let long = [get("/small"), literal("x-long", &"a".repeat(15_000))].concat();
+    let rest = literal("x-longer", &"a".repeat(10_000));
+    client.send(frame(HEADERS, END_STREAM, 1, &long)).unwrap();
+    client
+        .send(frame(CONTINUATION, END_HEADERS, 1, &rest))
+        .unwrap();
+    let answer = client
+        .wait_for(|frame| frame.stream == 1)
+        .expect("an answer");
+    assert!(
+        matches!(answer.kind, HEADERS | RST_STREAM),
+        "{answer:?}, not 431"
+    );
+    client.assert_answers(3, "/small");
+}
+
+#[test]
+fn p10_streams_beyond_the_limit_are_refused() {
+    const REFUSED_STREAM: u32 = 7;
+    let site = site();
+    let server = Server::start(&site);
+    let mut client = Http2::connect(server.address(), &[(INITIAL_WINDOW_SIZE, 0)]);
+    for n in 0..140 {
+        client.send(request(2 * n + 1, "/big")).unwrap();
+    }
+    let refused = client
+        .wait_for(|frame| frame.kind == RST_STREAM)
+        .expect("a refusal, not the end of the connection");
+    assert_eq!(refused.error_code(), REFUSED_STREAM);
+    assert!(refused.stream > 2 * 100, "{}", refused.stream);
+}
+
+#[test]
+fn p10_a_hundred_open_streams_pin_little() {
+    let site = site();
+    let mut server = Server::with(&site, &["--memory", "16MiB"]);
+    server.assert_alive();
+    let before = resident(&server);
+    let mut clients: Vec<_> = (0..20)
+        .map(|_| Http2::connect(server.address(), &[(INITIAL_WINDOW_SIZE, 0)]))
+        .collect();
+    for client in &mut clients {
+        for n in 0..100 {
+            client.send(request(2 * n + 1, "/big")).unwrap();
+        }
+        // In order, so that by then the others have been taken in.
+        client.send(frame(PING, 0, 0, &[7; 8])).unwrap();
+        client.wait_for(|frame| frame.kind == PING).unwrap();
+    }
+    let grown = resident(&server).saturating_sub(before);
+    assert!(grown < 128 << 20, "{} MiB for 2,000 streams", grown >> 20);
+    server.assert_alive();
+}
+
+// --- Connections -----------------------------------------------------------------------------
+
+#[test]
+fn a_refusal_is_not_lost_in_a_reset() {
+    let site = site();
+    let server = Server::start(&site);
+    let long = "a".repeat(1 << 20);
+    let requests = [
+        (
+            "a long head",
+            head("GET", "/small", &[("X-Long", &long)]),
+            431,
+        ),
+        ("no head", format!("{long}\r\n\r\n"), 431),
+        (
+            "garbage",
+            format!("G@T / HTTP/1.1\r\nX: {long}\r\n\r\n"),
+            400,
+        ),
+        (
+            "content that nobody reads",
+            head("POST", "/small", &[("Content-Length", "1048576")]) + &long,
+            405,
+        ),
+    ];
+    for (name, bytes, status) in requests {
+        let mut client = server.client();
+        client
+            .send(bytes)
+            .unwrap_or_else(|error| panic!("{name}: {error} while it is sent"));
+        let response = client.receive("GET").unwrap().expect("a response");
+        assert_eq!(response.status, status, "{name}");
+        assert!(response.field("Date").is_some(), "{name}");
+        client.socket().shutdown(std::net::Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        let end = client.socket().read_to_end(&mut rest);
+        assert!(end.is_ok(), "{name}: {end:?} at its end");
+    }
+}
+
+#[test]
+fn p10_who_is_one_too_many_is_told_so() {
+    let site = site();
+    let server = Server::with(&site, &["--max-connections", "2"]);
+    let mut clients = [server.client(), server.client()];
+    for client in &mut clients {
+        assert_eq!(client.get("/small").body, b"small");
+    }
+    for round in 0..50 {
+        let mut surplus = TcpStream::connect(server.address()).unwrap();
+        surplus.set_read_timeout(Some(PATIENCE)).unwrap();
+        surplus
+            .write_all(head("GET", "/small", &[]).as_bytes())
+            .unwrap();
+        let mut answer = String::new();
+        // To the end, which is no reset.
+        surplus
+            .read_to_string(&mut answer)
+            .unwrap_or_else(|error| panic!("in round {round}: {error}"));
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("Retry-After: 1\r\n"), "{answer}");
+    }
+    for client in &mut clients {
+        assert_eq!(client.get("/small").body, b"small");
+    }
+}
+
+#[test]
+fn p8_descriptors_that_run_out_are_told_once_a_second() {
+    let site = site();
+    let mut server = Server::run(with_descriptors(40), &site.root(), &["--workers", "1"]);
+    let clients: Vec<_> = (0..60).map(|_| server.client()).collect();
+    let complaints = |lines: &[String]| {
+        let is_one = |line: &&String| line.contains("cannot accept");
+        lines.iter().filter(is_one).count()
+    };
+    server.wait_for(|lines| complaints(lines) >= 1);
+    let since = Instant::now();
+    server.wait_for(|lines| complaints(lines) >= 3);
+    assert!(since.elapsed() > SECOND * 3 / 2, "{:?}", since.elapsed());
+    drop(clients);
+    server.assert_alive();
+}
+
+// --- One reading of a request ----------------------------------------------------------------
+
+/// Each is followed by a request that must not be answered: who reads the first another way takes
+/// it for content. Beside `cases/framing.txt`, which has the plainer ones.
+const AMBIGUOUS: &[(&str, &str)] = &[
+    (
+        "a coding behind a vertical tab",
+        "Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding before NUL",
+        "Transfer-Encoding: chunked\0\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding on a folded line",
+        "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding in quotes",
+        "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding and a comma",
+        "Transfer-Encoding: chunked,\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding with a parameter",
+        "Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding twice",
+        "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a name with a space",
+        "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a name with a tab",
+        "Transfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a name behind a space",
+        "X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a bare CR before a name",
+        "X: y\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a length with a bare CR",
+        "Content-Length: 0\rContent-Length: 44\r\n\r\n",
+    ),
+    (
+        "a length with an inner space",
+        "Content-Length: 4 4\r\n\r\n",
+    ),
+    ("a length with NUL", "Content-Length: 44\0\r\n\r\n"),
+    ("a length with a fraction", "Content-Length: 44.0\r\n\r\n"),
+    (
+        "a length of digits from elsewhere",
+        "Content-Length: \u{664}\u{664}\r\n\r\n",
+    ),
+    (
+        "a chunk size behind a space",
+        "Transfer-Encoding: chunked\r\n\r\n 0\r\n\r\n",
+    ),
+    (
+        "a chunk size with 0x",
+        "Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n",
+    ),
+    (
+        "a chunk size and LF",
+        "Transfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
+    ),
+    (
+        "an extension with LF",
+        "Transfer-Encoding: chunked\r\n\r\n1;x\na\r\n0\r\n\r\n",
+    ),
+    (
+        "an extension with CR",
+        "Transfer-Encoding: chunked\r\n\r\n1;x\ra\r\n0\r\n\r\n",
+    ),
+    (
+        "a chunk longer than its size",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
+    ),
+    (
+        "a chunk without its end",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\na0\r\n\r\n",
+    ),
+    (
+        "no last chunk",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+    ),
+    (
+        "a trailer that frames",
+        "Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 44\r\n\r\n",
+    ),
+];
+
+#[test]
+fn p10_nothing_is_read_in_two_ways() {
+    let site = site();
+    let server = Server::start(&site);
+    for (name, rest) in AMBIGUOUS {
+        let mut client = server.client();
+        let ambiguous = format!("GET /small HTTP/1.1\r\nHost: localhost\r\n{rest}");
+        let behind = head("GET", "/middle", &[]);
+        client.send(ambiguous + &behind).unwrap();
+        let response = client.receive("GET").unwrap().expect("a response");
+        assert!(
+            matches!(response.status, 200 | 400 | 501),
+            "{name}: {}",
+            response.status
+        );
+        assert!(response.field("Date").is_some(), "{name}");
+        assert!(response.says_close(), "{name}: {:?}", response.fields);
+        assert!(client.ends().unwrap(), "{name}: more is answered");
+    }
+}
+
+#[test]
+fn lengths_that_agree_are_one_length() {
+    let site = site();
+    let server = Server::start(&site);
+    for fields in [
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\n",
+    ] {
+        let mut client = server.client();
+        let first = format!("GET /small HTTP/1.1\r\nHost: localhost\r\n{fields}\r\nGET /");
+        client.send(first + &head("GET", "/middle", &[])).unwrap();
+        let responses: Vec<Response> = (0..2)
+            .map_while(|_| client.receive("GET").unwrap())
+            .collect();
+        // In sync, or at its end.
+        assert_eq!(responses[0].body, b"small");
+        assert!(responses.len() == 1 || responses[1].body.len() == 120 << 10);
+    }
+}

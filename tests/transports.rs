@@ -1,0 +1,382 @@
+//! The same answers over HTTP/1.1 and HTTP/2, in the clear and over TLS; and TLS itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+#[path = "support/transports.rs"]
+mod transports;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::case::{Request, parse};
+use support::fixture::fixture;
+use support::ground::Ground;
+use support::site::overwrite_in_place;
+use support::{Response, Server, TestSite, check, noise};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
+use transports::{Asked, Authority, Transport, Transports, secure_address};
+
+/// Status, fields and body, without what a connection or a moment has of its own.
+fn essence(response: &Response) -> (u16, Vec<(String, String)>, &[u8], bool) {
+    let mut fields: Vec<_> = response
+        .fields
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+        .filter(|(name, _)| name != "date" && name != "connection")
+        .collect();
+    fields.sort();
+    (response.status, fields, &response.body, response.cut)
+}
+
+#[test]
+fn every_case_has_the_same_answer_over_every_transport() {
+    let (site, files) = fixture();
+    let mut transports = Transports::serve(&site, &[]);
+    let sentinel: Asked<'_> = ("GET", b"/sentinel.txt", &[]);
+    let mut carried = [0; Transport::ALL.len()];
+    let mut wrong = Vec::new();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")).unwrap() {
+        let cases = parse(&fs::read_to_string(entry.unwrap().path()).unwrap());
+        for (number, case) in cases.into_iter().enumerate() {
+            // In memory, in one read and in groups, in turn.
+            let subject = ["/small.txt", "/middle.bin", "/big.bin"][number % 3];
+            let ground = Ground {
+                files: &files,
+                subject,
+            };
+            let Request::Plain {
+                method,
+                target,
+                fields,
+            } = case.request(&ground)
+            else {
+                continue;
+            };
+            let asked: Asked<'_> = (&method, &target, &fields);
+            let mut first: Option<Response> = None;
+            for (transport, carried) in Transport::ALL.into_iter().zip(&mut carried) {
+                let both = [asked, sentinel];
+                // HTTP/1.1 may have to close after the first.
+                let both = if transport.is_http2() {
+                    &both
+                } else {
+                    &both[..1]
+                };
+                let Some(answers) = transports.exchange(transport, both) else {
+                    continue;
+                };
+                *carried += 1;
+                let response = match &answers[0] {
+                    // h2 answers this one alone, without a Date, or ends the connection.
+                    Ok(response) if transport.is_http2() && response.status == 431 => continue,
+                    Err(_) if transport.is_http2() && case.name.starts_with("6585 5") => continue,
+                    Ok(response) => response,
+                    Err(error) => {
+                        wrong.push(format!("{}: {transport:?}: {error}", case.name));
+                        continue;
+                    }
+                };
+                for broken in check::broken_rules(&method, response) {
+                    wrong.push(format!("{}: {transport:?} {broken}", case.name));
+                }
+                if transport.is_http2() && answers[1].as_ref().map(|next| next.status) != Ok(200) {
+                    wrong.push(format!("{}: {transport:?} is unusable after it", case.name));
+                }
+                match &first {
+                    Some(first) if essence(first) != essence(response) => {
+                        let [first, this] = [first, response].map(|each| {
+                            let (status, fields, body, cut) = essence(each);
+                            format!("{status} {fields:?}, {} bytes, cut: {cut}", body.len())
+                        });
+                        wrong.push(format!(
+                            "{}: {transport:?} has {this},\n  Http1 {first}",
+                            case.name
+                        ));
+                    }
+                    Some(_) => {}
+                    None => first = Some(response.clone()),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(carried.iter().all(|&cases| cases > 100), "{carried:?}");
+    transports.assert_alive();
+}
+
+#[test]
+fn p2_a_body_that_fails_is_cut_and_http2_goes_on() {
+    let content = noise(3 << 20, 1);
+    for (transport, at) in Transport::ALL
+        .into_iter()
+        .flat_map(|transport| [(transport, 300_000), (transport, 2_900_000)])
+    {
+        let site = TestSite::with(&[("big", &content), ("small", b"small")]);
+        let transports = Transports::serve(&site, &["--memory", "64KiB"]);
+        let mut changed = content.clone();
+        changed[at] ^= 1;
+        overwrite_in_place(&site.path("big"), &changed);
+        let asked: [Asked<'_>; 2] = [("GET", b"/big", &[]), ("GET", b"/small", &[])];
+        let answers = transports.exchange(transport, &asked).unwrap();
+        match &answers[0] {
+            Ok(first) if first.status == 200 && first.cut => {
+                assert!(first.body.len() <= at, "{transport:?}");
+                assert!(content.starts_with(&first.body), "{transport:?}");
+            }
+            // A server that has noticed the change by now.
+            Ok(first) if first.status == 200 => {
+                assert!(first.is_what_its_tag_says(), "{transport:?}");
+            }
+            Ok(first) => assert_eq!(first.status, 503, "{transport:?}"),
+            // A reset overtakes what of the response had not left yet, its head included.
+            Err(reset) => assert!(
+                transport.is_http2() && reset.contains("INTERNAL_ERROR") && at < 1 << 20,
+                "{transport:?} {reset}"
+            ),
+        }
+        if transport.is_http2() {
+            let next = answers[1].as_ref().unwrap();
+            assert_eq!((next.status, &next.body[..]), (200, &b"small"[..]));
+        }
+    }
+}
+
+#[test]
+fn head_has_the_length_and_nothing_else() {
+    let site = TestSite::with(&[("big", &noise(3 << 20, 1)), ("small", b"small")]);
+    let transports = Transports::serve(&site, &[]);
+    for transport in Transport::ALL {
+        let asked: [Asked<'_>; 2] = [("HEAD", b"/big", &[]), ("HEAD", b"/small", &[])];
+        let answers = transports.exchange(transport, &asked).unwrap();
+        for (answer, length) in answers.iter().zip(["3145728", "5"]) {
+            let answer = answer.as_ref().unwrap();
+            assert_eq!(answer.status, 200, "{transport:?}");
+            assert_eq!(
+                answer.field("Content-Length"),
+                Some(length),
+                "{transport:?}"
+            );
+            assert!(answer.body.is_empty() && !answer.cut, "{transport:?}");
+        }
+    }
+}
+
+// --- TLS -----------------------------------------------------------------------------------
+
+type Secure = StreamOwned<ClientConnection, TcpStream>;
+
+/// A connection whose handshake is done.
+fn connect(server: &Server, config: &Arc<ClientConfig>) -> Secure {
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let stream = TcpStream::connect(secure_address(server)).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut secure = StreamOwned::new(session, stream);
+    while secure.conn.is_handshaking() {
+        secure.conn.complete_io(&mut secure.sock).unwrap();
+    }
+    secure
+}
+
+/// One exchange of HTTP/1.1, whose body is the last five bytes.
+fn get_small(secure: &mut Secure) {
+    let request = b"GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    secure.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nsmall") {
+        let mut byte = [0];
+        secure.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+}
+
+fn certificate(secure: &Secure) -> CertificateDer<'static> {
+    secure.conn.peer_certificates().unwrap()[0]
+        .clone()
+        .into_owned()
+}
+
+fn small() -> TestSite {
+    TestSite::with(&[("small", b"small")])
+}
+
+#[test]
+fn the_certificate_is_read_again_on_sighup_and_no_connection_drops() {
+    let authority = Authority::new();
+    let before = authority.issue();
+    let site = small();
+    let server = authority.serve(&site, &[]);
+    let config = Arc::new(authority.client(&[]));
+    let mut first = connect(&server, &config);
+    get_small(&mut first);
+    assert_eq!(certificate(&first), before);
+
+    let after = authority.issue();
+    server.signal(Signal::HUP);
+    server.wait_for(|lines| lines.iter().any(|line| line.contains("was read again")));
+    // Another configuration has no session to resume.
+    let mut second = connect(&server, &Arc::new(authority.client(&[])));
+    assert_eq!(certificate(&second), after);
+    get_small(&mut second);
+    get_small(&mut first);
+
+    // The key of nobody.
+    let path = authority.key();
+    fs::write(&path, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for(|lines| {
+        let is_told =
+            |line: &String| line.starts_with("error:") && line.contains(path.to_str().unwrap());
+        lines.iter().any(is_told)
+    });
+    let third = connect(&server, &Arc::new(authority.client(&[])));
+    assert_eq!(certificate(&third), after);
+    get_small(&mut first);
+    get_small(&mut second);
+}
+
+#[test]
+fn sighup_without_tls_ends_nothing() {
+    let site = small();
+    let mut server = Server::start(&site);
+    server.signal(Signal::HUP);
+    server.assert_alive();
+}
+
+#[test]
+fn a_session_is_resumed_also_after_a_reload() {
+    let authority = Authority::new();
+    authority.issue();
+    let site = small();
+    let server = authority.serve(&site, &[]);
+    let config = Arc::new(authority.client(&[]));
+    let mut first = connect(&server, &config);
+    get_small(&mut first);
+    assert_eq!(first.conn.handshake_kind(), Some(HandshakeKind::Full));
+    server.signal(Signal::HUP);
+    server.wait_for(|lines| lines.iter().any(|line| line.contains("was read again")));
+    let second = connect(&server, &config);
+    assert_eq!(second.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+}
+
+#[test]
+fn wrong_files_are_told_in_one_sentence() {
+    let authority = Authority::new();
+    authority.issue();
+    let (certificate, key) = (authority.certificate(), authority.key());
+    let site = small();
+    let file = |name: &str, content: &[u8]| -> PathBuf {
+        let path = site.outside(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let read = |path: &Path| fs::read(path).unwrap();
+    let stranger = {
+        let keep = (read(&certificate), read(&key));
+        authority.issue();
+        let stranger = file("stranger.pem", &read(&key));
+        fs::write(&certificate, keep.0).unwrap();
+        fs::write(&key, keep.1).unwrap();
+        stranger
+    };
+    let empty = file("empty.pem", b"");
+    let damaged = file("damaged.pem", &read(&certificate)[..200]);
+    let text = file("text.pem", b"no PEM at all\n");
+    let encrypted =
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let encrypted = file("encrypted.pem", encrypted);
+    let nowhere = site.outside("nowhere.pem");
+    let directory = site.root();
+    for (certificate, key, named, reason) in [
+        (&nowhere, &key, &nowhere, "No such file"),
+        (&directory, &key, &directory, "directory"),
+        (&empty, &key, &empty, "empty"),
+        (&damaged, &key, &damaged, "damaged"),
+        (&text, &key, &text, "holds no certificate"),
+        (&key, &key, &key, "a private key and no certificate"),
+        (&certificate, &nowhere, &nowhere, "No such file"),
+        (&certificate, &empty, &empty, "empty"),
+        (&certificate, &text, &text, "holds no private key"),
+        (
+            &certificate,
+            &certificate,
+            &certificate,
+            "a certificate and no private key",
+        ),
+        (
+            &certificate,
+            &encrypted,
+            &encrypted,
+            "encrypted private key",
+        ),
+        (&certificate, &stranger, &stranger, "is not the key of"),
+    ] {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let flags = ["--tls-cert", &text(certificate), "--tls-key", &text(key)];
+        Server::assert_fails(&site.root(), &flags, 1, &[&text(named), reason, "--tls-"]);
+    }
+    let certificate = certificate.to_str().unwrap();
+    Server::assert_fails(
+        &site.root(),
+        &["--tls-cert", certificate],
+        2,
+        &["--tls-key"],
+    );
+    Server::assert_fails(
+        &site.root(),
+        &["--tls-key", certificate],
+        2,
+        &["--tls-cert"],
+    );
+}
+
+#[test]
+fn p10_a_handshake_has_as_long_as_a_head() {
+    let authority = Authority::new();
+    authority.issue();
+    let site = small();
+    let server = authority.serve(&site, &["--header-timeout", "1s"]);
+    for begun in [&b""[..], b"\x16\x03\x01", b"GET / HTTP/1.1\r\n"] {
+        let mut stream = TcpStream::connect(secure_address(&server)).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let since = Instant::now();
+        stream.write_all(begun).unwrap();
+        let mut rest = Vec::new();
+        // An alert, or nothing; then the end.
+        let end = stream.read_to_end(&mut rest).map_err(|error| error.kind());
+        assert!(
+            matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)),
+            "{end:?}"
+        );
+        assert!(since.elapsed() < Duration::from_secs(8));
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+#[test]
+fn a_secure_connection_beyond_the_limit_is_closed_without_a_word() {
+    let authority = Authority::new();
+    authority.issue();
+    let site = small();
+    let server = authority.serve(&site, &["--max-connections", "1"]);
+    let config = Arc::new(authority.client(&[]));
+    let mut first = connect(&server, &config);
+    get_small(&mut first);
+    let mut surplus = TcpStream::connect(secure_address(&server)).unwrap();
+    let mut said = Vec::new();
+    let _ = surplus.read_to_end(&mut said);
+    assert!(said.is_empty(), "{}", said.escape_ascii());
+    get_small(&mut first);
+}
