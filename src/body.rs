@@ -373,6 +373,8 @@ impl Pieces {
             Some(group) => group_hash(bytes, piece.offset) == *group,
             None => piece.length as u64 == self.whole && blake3::hash(bytes) == self.hash,
         };
+        #[cfg(test)]
+        let is_proven = is_proven || tests::IS_PROOF_OFF.get();
         if is_proven {
             Ok(buffer.freeze())
         } else {
@@ -384,6 +386,89 @@ impl Pieces {
         BodyError::Changed {
             path: self.source.location(),
             offset: piece.offset,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Root;
+    use crate::semantics::coding::Coding;
+    use crate::semantics::etag::ETag;
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::num::NonZeroUsize;
+
+    thread_local! {
+        /// The negative control: without the proof the bodies below must be wrong, or these
+        /// tests would prove nothing.
+        pub(super) static IS_PROOF_OFF: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// What comes out of a file that had `content` when it was scanned and has had its last byte
+    /// changed since, and how it ends.
+    fn body_of_changed(content: &[u8]) -> (Vec<u8>, Result<(), BodyError>) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut changed = content.to_vec();
+        *changed.last_mut().expect("a byte") ^= 1;
+        std::fs::write(directory.path().join("file"), changed).expect("written");
+        let length = content.len() as u64;
+        let groups = content.chunks(GROUP as usize).enumerate();
+        let groups = groups.map(|(index, group)| group_hash(group, index as u64 * GROUP));
+        let source = Source {
+            root: Arc::new(Root::open(directory.path()).expect("a root")),
+            path: Path::new("file").into(),
+            groups: if length > WHOLE {
+                groups.collect()
+            } else {
+                Arc::default()
+            },
+        };
+        let tag = ETag::new(*blake3::hash(content).as_bytes());
+        let data = Data::File(Arc::new(source));
+        let representation = Representation::new(Coding::Identity, tag, length, data);
+        let memory = Memory::new(64 << 20, NonZeroUsize::MIN);
+        let mut segments = Segments::default();
+        segments.push_data(&representation, 0, length, &memory);
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut body = Vec::new();
+            if let Err(error) = segments.prove().await {
+                return (body, Err(error));
+            }
+            while let Some(piece) = poll_fn(|cx| segments.poll_next(cx)).await {
+                match piece {
+                    Ok(bytes) => body.extend_from_slice(&bytes),
+                    Err(error) => return (body, Err(error)),
+                }
+            }
+            (body, Ok(()))
+        })
+    }
+
+    /// One length for each way of proving.
+    const LENGTHS: [u64; 3] = [4096, WHOLE, 3 * WHOLE + 77];
+
+    #[test]
+    fn a_changed_file_never_completes() {
+        for length in LENGTHS {
+            let content = vec![7; length as usize];
+            let (body, end) = body_of_changed(&content);
+            assert!(end.is_err(), "{length} bytes complete");
+            assert!(content.starts_with(&body) && body.len() < content.len());
+        }
+    }
+
+    #[test]
+    fn without_the_proof_it_completes_with_other_bytes() {
+        IS_PROOF_OFF.set(true);
+        for length in LENGTHS {
+            let content = vec![7; length as usize];
+            let (body, end) = body_of_changed(&content);
+            assert!(end.is_ok(), "{length} bytes: {end:?}");
+            assert_eq!(body.len(), content.len());
+            assert_ne!(body, content, "{length} bytes: the proof was not needed");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! into a type that cannot be wrong. Flag before environment before default.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -393,6 +393,17 @@ pub enum Symlinks {
     All,
     /// None: links are left out
     None,
+}
+
+impl Symlinks {
+    /// Whether a link may lead to the real path `target`, seen from the real path `root`.
+    pub fn allow(self, root: &Path, target: &Path) -> bool {
+        match self {
+            Self::All => true,
+            Self::Inside => target.starts_with(root),
+            Self::None => false,
+        }
+    }
 }
 
 /// Where `Last-Modified` comes from.

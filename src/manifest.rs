@@ -212,13 +212,18 @@ impl Manifest {
         self.retired.get(path).map(|retired| &retired.resource)
     }
 
-    /// This state without what is over at `now`; `None` where that is nothing.
-    pub fn expired(&self, now: Instant) -> Option<Self> {
-        let is_over = |retired: &Retired| retired.until <= now;
+    /// This state without those of an earlier state that `is_over`, and these; `None` where that
+    /// is nothing.
+    pub fn without_retired(
+        &self,
+        is_over: impl Fn(&Resource, Instant) -> bool,
+    ) -> Option<(Self, Vec<Arc<Resource>>)> {
+        let is_over = |retired: &Retired| is_over(&retired.resource, retired.until);
         self.retired.values().any(is_over).then(|| {
             let mut rest = self.clone();
-            rest.retired.retain(|_, retired| !is_over(retired));
-            rest
+            let over = rest.retired.extract_if(|_, retired| is_over(retired));
+            let over = over.map(|(_, retired)| retired.resource).collect();
+            (rest, over)
         })
     }
 

@@ -96,6 +96,14 @@ impl Resource {
             .starts_with(b"text/html")
     }
 
+    /// Whether its bytes, under any coding, are in this file.
+    pub fn is_in(&self, file: &Path) -> bool {
+        self.representations().any(|each| match &each.data {
+            Data::File(source) => source.location() == file,
+            Data::Memory(_) => false,
+        })
+    }
+
     /// All representations, identity first.
     pub fn representations(&self) -> impl Iterator<Item = &Representation> {
         std::iter::once(&self.identity).chain(&self.encoded)

@@ -9,6 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use crate::manifest::{Changes, Manifest, SiteDigest};
+use crate::representation::Resource;
 
 /// Publishes manifests. Nobody but [`Site::update`] replaces the current one.
 pub struct Site {
@@ -68,15 +69,17 @@ impl Site {
         })
     }
 
-    /// Forgets what was kept of earlier states and is over at `now`.
-    pub fn expire(&self, now: Instant) {
+    /// Forgets what was kept of earlier states and `is_over`, and returns it.
+    pub fn forget(&self, is_over: impl Fn(&Resource, Instant) -> bool) -> Vec<Arc<Resource>> {
         let _one_at_a_time = self
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(new) = self.current.load().expired(now) {
-            self.current.store(Arc::new(new));
-        }
+        let Some((new, over)) = self.current.load().without_retired(is_over) else {
+            return Vec::new();
+        };
+        self.current.store(Arc::new(new));
+        over
     }
 
     /// Tells whoever waits for it that the disk has been looked at, and that what could be

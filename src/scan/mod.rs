@@ -12,6 +12,7 @@ pub(crate) mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -33,7 +34,7 @@ use hash::{Form, Wanted};
 use media::MediaTypes;
 use walk::{Found, Step};
 
-pub use walk::{Link, is_admitted};
+pub use walk::{Link, is_hidden};
 
 /// How long a file may go on changing before it is published as it was read.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -132,6 +133,18 @@ pub struct Outcome {
     pub busy: Vec<Box<[u8]>>,
 }
 
+impl Outcome {
+    /// Forgets what was found at these paths and below them.
+    pub fn leave_out(&mut self, paths: &BTreeSet<Box<[u8]>>) {
+        let is_in = |path: &[u8]| {
+            paths.contains(path) || ancestors(path).any(|above| paths.contains(above))
+        };
+        self.changes.changed.retain(|new| !is_in(&new.path));
+        self.changes.removed.retain(|path| !is_in(path));
+        self.busy.retain(|path| !is_in(path));
+    }
+}
+
 /// Everything a scan needs to know beside the tree itself.
 #[derive(Debug)]
 pub struct Scanner {
@@ -184,6 +197,19 @@ impl Scanner {
             settings,
             memory,
             media: MediaTypes::default(),
+        }
+    }
+
+    /// Whether a link may lead to this real path.
+    pub fn follows(&self, root: &Root, target: &Path) -> bool {
+        self.symlinks.allow(root.path(), target)
+    }
+
+    /// Gives back the descriptors that were kept for these resources.
+    pub fn close(&self, resources: &[Arc<Resource>]) {
+        if let Some(memory) = &self.memory {
+            let representations = resources.iter().flat_map(|each| each.representations());
+            representations.for_each(|each| memory.close(each.etag.hash()));
         }
     }
 
@@ -528,9 +554,9 @@ fn removed(
             || ancestors(path).any(|above| unreadable.contains_key(above))
     };
     let starts = work.scope.starts();
-    // A start that was or is a file has nothing below it in the base: one look-up will do.
-    let is_file = |start: &&[u8]| present.contains(*start) || work.base.locate(start).is_some();
-    if starts.iter().all(is_file) {
+    // A start that was a file has nothing below it in the base: one look-up will do.
+    let was_file = |start: &&[u8]| work.base.locate(start).is_some();
+    if starts.iter().all(was_file) {
         let is_gone = |start: &&[u8]| work.base.locate(start).is_some() && !is_kept(start);
         return starts.into_iter().filter(is_gone).map(Box::from).collect();
     }

@@ -66,10 +66,15 @@ pub(crate) fn walk(root: &Path, start: &[u8], symlinks: Symlinks) -> impl Iterat
 }
 
 /// Whether a path may be asked for, judged by its names.
-pub fn is_admitted(path: &[u8]) -> bool {
-    let is_hidden = |name: &[u8]| name.starts_with(b".") && name != b".well-known";
+pub(super) fn is_admitted(path: &[u8]) -> bool {
     let is_rules = path == b"_headers" || path == b"_redirects";
-    !is_rules && !path.split(|byte| *byte == b'/').any(is_hidden)
+    !is_rules && !is_hidden(path)
+}
+
+/// Whether a path has a name that begins with a dot, and so can't be asked for.
+pub fn is_hidden(path: &[u8]) -> bool {
+    let is_hidden = |name: &[u8]| name.starts_with(b".") && name != b".well-known";
+    path.split(|byte| *byte == b'/').any(is_hidden)
 }
 
 /// A path of the site as a path of the file system.
@@ -150,11 +155,7 @@ impl Walk {
     }
 
     fn allows(&self, real: &Path) -> bool {
-        match self.symlinks {
-            Symlinks::All => true,
-            Symlinks::Inside => real.starts_with(&self.root),
-            Symlinks::None => false,
-        }
+        self.symlinks.allow(&self.root, real)
     }
 
     fn look_at(&mut self, entry: &DirEntry) -> Option<Step> {

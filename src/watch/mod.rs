@@ -18,13 +18,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::disk::{self, Root};
+use crate::manifest::Changes;
 use crate::metrics::Metrics;
+use crate::representation::Resource;
 use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
 use crate::site::Site;
 use pending::{Everything, Pending};
-use source::Of;
 
-pub use source::{ChangeSource, Hint};
+pub use source::{ChangeSource, Hint, Of};
 
 /// How often the root is looked at: no event tells that it is another directory now.
 const ROOT_CHECK: Duration = Duration::from_millis(250);
@@ -269,26 +270,29 @@ impl Driver {
         }
         if self.next_scrub.is_some_and(|scrub| now >= scrub) {
             self.next_scrub = self.watch.options.scrub.map(|every| now + every);
-            self.pending
-                .everything(Everything::Reread, now, Duration::ZERO);
+            self.pending.join_everything(Everything::Reread, now);
         }
         if now >= self.next_sweep {
-            self.pending
-                .everything(Everything::Compare, now, Duration::ZERO);
+            self.pending.join_everything(Everything::Compare, now);
             // Set anew by the sweep itself; until then, do not ask for another.
             self.next_sweep = now + self.watch.options.sweep;
         }
         if self.watch.options.keep_old.is_some() && now >= self.next_expiry {
             self.next_expiry = now + Duration::from_secs(1);
-            self.site.expire(now);
+            let over = self.site.forget(|_, until| until <= now);
+            self.scanner.close(&over);
         }
-        let is_due = self.pending.due().is_some_and(|due| now >= due);
-        if is_due || self.busy.values().any(|busy| now >= busy.next) {
+        if self.is_due(now) {
             self.work(now);
         }
         if self.answer_by.is_some_and(|by| Instant::now() >= by) {
             self.answer();
         }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let is_batch_due = self.pending.due().is_some_and(|due| now >= due);
+        is_batch_due || self.busy.values().any(|busy| now >= busy.next)
     }
 
     /// Tells requests that wait for a look at the disk to see what there is now.
@@ -308,7 +312,10 @@ impl Driver {
         match hint {
             Hint::Path { path, of } => self.note_path(path, of, now),
             Hint::Suspect(path) => {
-                self.pending.path(path, now, settle.min(SUSPECT_QUIET));
+                // Of an earlier state only what can be proven is kept.
+                let over = self.site.forget(|old, _| old.is_in(&path));
+                self.scanner.close(&over);
+                self.pending.join_path(path, now, settle.min(SUSPECT_QUIET));
                 self.answer_by
                     .get_or_insert(now + settle + SUSPECT_PATIENCE);
             }
@@ -325,44 +332,56 @@ impl Driver {
                 self.watch.is_blind = true;
                 self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP);
             }
-            Hint::Sweep => self
-                .pending
-                .everything(Everything::Compare, now, Duration::ZERO),
+            Hint::Sweep => self.pending.join_everything(Everything::Compare, now),
+        }
+    }
+
+    /// Whether what happens at a real path can change the site: it is below the root or where a
+    /// link leads, and it is admitted, or links may lead through it.
+    fn is_ours(&self, path: &Path) -> bool {
+        let leads_here = |link: &Link| {
+            let target = link.target.as_ref();
+            target.is_some_and(|target| path.starts_with(target) || target.starts_with(path))
+        };
+        match path.strip_prefix(self.watch.root.path()) {
+            Ok(own) if !scan::is_hidden(own.as_os_str().as_bytes()) => true,
+            // A link that no request can name may be a step on the way of one that can.
+            Ok(_) if !self.links.is_empty() => {
+                let is_file_or_directory = path
+                    .symlink_metadata()
+                    .is_ok_and(|now| !now.file_type().is_symlink());
+                !is_file_or_directory || self.links.iter().any(leads_here)
+            }
+            Ok(_) => false,
+            Err(_) => self.links.iter().any(leads_here),
         }
     }
 
     fn note_path(&mut self, path: PathBuf, of: Of, now: Instant) {
+        let settle = self.watch.options.settle;
         self.watch.metrics.hints.increment();
-        let is_structural = match of {
-            Of::File => false,
-            Of::Directory => true,
-            Of::Unknown => path.is_symlink() || path.is_dir(),
-        };
-        let is_public = self
-            .site_paths(&path)
-            .iter()
-            .any(|path| scan::is_admitted(path));
         if !path.starts_with(self.watch.root.path()) {
-            // Beside one of the links that lead to the root.
+            // Perhaps one of the links that lead to the root.
             self.next_root_check = now;
-        } else if !is_public && !is_structural {
-            // Nothing of the site: `.git` at work. What is not public but structural may be what
-            // links lead through, as `..data` is.
+        }
+        if !self.is_ours(&path) {
             return;
         }
-        if is_public || path.starts_with(self.watch.root.path()) {
-            if is_structural {
-                self.pending.structural();
-            }
-            self.pending.path(path, now, self.watch.options.settle);
+        // A rename tells of both names, and one of them is gone.
+        let is_file = || path.symlink_metadata().is_ok_and(|now| now.is_file());
+        if of == Of::Unknown && !is_file() {
+            self.pending.moved(path, now, settle);
+        } else {
+            self.pending.path(path, now, settle);
         }
     }
 
     /// Finds out whether the root is still the directory it was.
     fn check_root(&mut self) {
         match self.watch.root.is_still(&self.watch.options.directory) {
-            Ok(true) => self.is_root_missing = false,
-            Ok(false) => self.swap_root(),
+            Ok(true) if !self.is_root_missing => {}
+            // A root that was away has lost its watches, even if it is the same.
+            Ok(_) => self.swap_root(),
             Err(error) => {
                 if !std::mem::replace(&mut self.is_root_missing, true) {
                     let root = self.watch.options.directory.display();
@@ -392,13 +411,13 @@ impl Driver {
         self.watch.watch_root_links();
         self.links.clear();
         self.busy.clear();
-        self.pending.structural();
-        self.pending
-            .everything(Everything::Compare, Instant::now(), Duration::ZERO);
+        let (now, settle) = (Instant::now(), self.watch.options.settle);
+        self.pending.everything(Everything::Compare, now, settle);
     }
 
     /// Looks at what is pending and publishes it, unless that would be half of something.
     fn work(&mut self, now: Instant) {
+        self.check_root();
         if self.is_root_missing || self.is_held() {
             self.postpone(now + ROOT_CHECK);
             return;
@@ -406,23 +425,57 @@ impl Driver {
         // New directories are watched from here on, so that listing them misses nothing.
         self.watch.source.barrier();
         self.drain();
-        let batch = self.pending.take();
+        if !self.is_due(Instant::now()) {
+            return;
+        }
+        // A file that is tried again does not make a batch due that still waits for quiet.
+        let is_batch_due = self.pending.due().is_some_and(|due| Instant::now() >= due);
+        let batch = is_batch_due.then(|| self.pending.take());
+        let batch = batch.unwrap_or_default();
+        let root = Arc::clone(&self.watch.root);
         let scope = self.scope(&batch, now);
-        let outcome = self.look(&scope, now);
+        let mut outcome = self.look(&scope, now);
         let finished = Instant::now();
         if matches!(scope, Scope::Everything { .. }) {
             self.watch.metrics.sweeps.increment();
             self.next_sweep = finished + self.sweep_interval(finished - now);
         }
+        // What has happened meanwhile is known when its reports have been read.
+        self.watch.source.barrier();
         self.drain();
         self.check_root();
-        let may_be_half = !self.pending.is_empty() || !self.links_hold(&outcome.links);
-        if may_be_half && !batch.is_overdue(&self.pending, finished) {
-            self.pending
-                .put_back(batch, finished, self.watch.options.settle);
+        let is_other_site = self.is_root_missing || !Arc::ptr_eq(&root, &self.watch.root);
+        let moving = self.moving(&outcome.links);
+        let may_be_half = !self.pending.is_empty() || !moving.is_empty();
+        if is_other_site || (may_be_half && !batch.is_overdue(finished)) {
+            let settle = self.watch.options.settle;
+            self.pending.put_back(batch, finished, settle);
+            self.postpone_busy(finished + settle.max(BUSY_PAUSE.0));
             return;
         }
+        // What does not come to rest is left as it is, and holds up nothing else.
+        outcome.leave_out(&moving);
         self.publish(&scope, outcome, now);
+        for path in moving {
+            let path = self.watch.root.path().join(OsStr::from_bytes(&path));
+            self.pending
+                .moved(path, finished, self.watch.options.settle);
+        }
+    }
+
+    /// What leads elsewhere than it did when it was looked at, as paths of the site.
+    fn moving(&self, links: &[Link]) -> BTreeSet<Box<[u8]>> {
+        let moved = self.pending.moved.iter();
+        let moved = moved.flat_map(|path| self.site_paths(path));
+        let is_moving = |link: &&Link| self.target(link) != link.target;
+        let links = links.iter().filter(is_moving);
+        moved.chain(links.map(|link| link.path.clone())).collect()
+    }
+
+    fn postpone_busy(&mut self, until: Instant) {
+        for busy in self.busy.values_mut() {
+            busy.next = busy.next.max(until);
+        }
     }
 
     /// Whether the operator holds publication back.
@@ -438,9 +491,7 @@ impl Driver {
     /// Does nothing of what is due before `until`.
     fn postpone(&mut self, until: Instant) {
         self.pending.postpone(until);
-        for busy in self.busy.values_mut() {
-            busy.next = busy.next.max(until);
-        }
+        self.postpone_busy(until);
     }
 
     fn look(&self, scope: &Scope, now: Instant) -> Outcome {
@@ -458,7 +509,13 @@ impl Driver {
         };
         let lost: BTreeSet<_> = outcome.busy.extract_if(.., |path| is_lost(path)).collect();
         if !lost.is_empty() {
-            let forced = reconcile(&Scope::Paths(lost), Unsettled::Publish);
+            let lost = Scope::Paths(lost);
+            let mut forced = reconcile(&lost, Unsettled::Publish);
+            // Of the other paths the first look knows more.
+            forced
+                .changes
+                .unreadable
+                .retain(|path, _| lost.covers(path));
             outcome.changes.changed.extend(forced.changes.changed);
             outcome.changes.removed.extend(forced.changes.removed);
             outcome.changes.unreadable.extend(forced.changes.unreadable);
@@ -519,11 +576,6 @@ impl Driver {
             .ok()
     }
 
-    /// Whether links that were followed still lead where they led.
-    fn links_hold(&self, links: &[Link]) -> bool {
-        links.iter().all(|link| self.target(link) == link.target)
-    }
-
     /// A file that changed under one name changed under all its names.
     fn add_names_of_shared(&self, paths: &mut BTreeSet<Box<[u8]>>) {
         let root = self.watch.root.path();
@@ -547,7 +599,10 @@ impl Driver {
             busy,
         } = outcome;
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
-        if let Some(publication) = self.site.update(|_| Some(changes)) {
+        let over = self.outdated(&changes);
+        let publication = self.site.update(|_| Some(changes));
+        self.scanner.close(&over);
+        if let Some(publication) = publication {
             self.watch.metrics.publications.increment();
             tracing::info!("{publication}");
         }
@@ -556,12 +611,27 @@ impl Driver {
         self.remember_busy(busy, scope, now);
     }
 
+    /// What nobody will be answered any more once these changes are published.
+    fn outdated(&self, changes: &Changes) -> Vec<Arc<Resource>> {
+        let current = self.site.current();
+        let replaced = changes.changed.iter().filter_map(|new| {
+            let old = current.locate(&new.path);
+            let old = old.or_else(|| current.locate_retired(&new.path))?;
+            (old.identity.etag != new.identity.etag).then_some(old)
+        });
+        let removed = changes.removed.iter();
+        let removed = removed.filter_map(|path| current.locate(path));
+        let removed = removed.filter(|old| changes.keep_until.is_none() || old.is_html());
+        replaced.chain(removed).cloned().collect()
+    }
+
     /// Takes over the links that a look has found within its scope.
     fn adopt(&mut self, links: Vec<Link>, scope: &Scope) {
         self.links.retain(|link| !scope.covers(&link.path));
         for link in &links {
             if let Some(target) = link.target.as_ref()
                 && !target.starts_with(self.watch.root.path())
+                && self.scanner.follows(&self.watch.root, target)
             {
                 // Outside the root, so nothing else watches it.
                 let is_directory = target.is_dir();

@@ -6,20 +6,19 @@ use std::time::{Duration, Instant};
 
 /// A batch waits for quiet, but not longer than this from its first change on.
 pub(super) const LONGEST: Duration = Duration::from_secs(2);
-/// What must not be published half is waited for longer, but not for ever.
-const LONGEST_WHOLE: Duration = Duration::from_secs(60);
 
 /// The changes since the last publication.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Real paths that somebody should look at.
     pub(super) paths: BTreeSet<PathBuf>,
+    /// Real paths among them that lead elsewhere now, or nowhere: half of what is below is a
+    /// mixture.
+    pub(super) moved: BTreeSet<PathBuf>,
     /// Whether to look at everything, and whether to read it all.
     pub(super) everything: Option<Everything>,
     first: Option<Instant>,
     due: Option<Instant>,
-    /// Whether a directory or a link is among the changes: half of them would be a mixture.
-    is_structural: bool,
 }
 
 /// How to look at everything.
@@ -38,29 +37,40 @@ impl Pending {
         self.note(now, quiet);
     }
 
+    /// Notes a path that leads elsewhere now, or nowhere.
+    pub(super) fn moved(&mut self, path: PathBuf, now: Instant, quiet: Duration) {
+        self.moved.insert(path.clone());
+        self.path(path, now, quiet);
+    }
+
     /// Notes that everything has to be looked at.
     pub(super) fn everything(&mut self, how: Everything, now: Instant, quiet: Duration) {
         self.everything = self.everything.max(Some(how));
         self.note(now, quiet);
     }
 
-    /// Notes that a directory or a link is among the changes.
-    pub(super) fn structural(&mut self) {
-        self.is_structural = true;
+    /// Notes a path that nothing is known to have happened to: a batch that waits for quiet takes
+    /// it along, no sooner and no later.
+    pub(super) fn join_path(&mut self, path: PathBuf, now: Instant, quiet: Duration) {
+        self.paths.insert(path);
+        self.join(now, quiet);
+    }
+
+    /// The same for everything.
+    pub(super) fn join_everything(&mut self, how: Everything, now: Instant) {
+        self.everything = self.everything.max(Some(how));
+        self.join(now, Duration::ZERO);
+    }
+
+    fn join(&mut self, now: Instant, quiet: Duration) {
+        if self.due.is_none() {
+            self.note(now, quiet);
+        }
     }
 
     fn note(&mut self, now: Instant, quiet: Duration) {
         let first = *self.first.get_or_insert(now);
-        let latest = first + self.longest();
-        self.due = Some((now + quiet).min(latest).max(now));
-    }
-
-    fn longest(&self) -> Duration {
-        if self.is_structural {
-            LONGEST_WHOLE
-        } else {
-            LONGEST
-        }
+        self.due = Some((now + quiet).min(first + LONGEST).max(now));
     }
 
     /// When to look, if there is anything to look at.
@@ -84,17 +94,16 @@ impl Pending {
         std::mem::take(self)
     }
 
-    /// Whether a batch has waited long enough to be published although `more` has come: of files
-    /// that go on changing, or of directories and links that never come to rest.
-    pub(super) fn is_overdue(&self, more: &Self, now: Instant) -> bool {
-        self.first.is_none_or(|first| now >= first + more.longest())
+    /// Whether a batch has waited long enough to be published although more has come.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.first.is_none_or(|first| now >= first + LONGEST)
     }
 
     /// Puts a batch back that must be looked at again, together with what has come meanwhile.
     pub(super) fn put_back(&mut self, batch: Self, now: Instant, quiet: Duration) {
         self.paths.extend(batch.paths);
         self.everything = self.everything.max(batch.everything);
-        self.is_structural |= batch.is_structural;
+        self.moved.extend(batch.moved);
         self.first = batch.first.or(self.first);
         if self.due.is_none() {
             self.note(now, quiet);
@@ -130,27 +139,21 @@ mod tests {
             pending.path(format!("{step}").into(), start + step * QUIET / 2, QUIET);
         }
         assert!(pending.due() <= Some(start + 99 * QUIET / 2));
-        let more = Pending::default();
-        assert!(pending.is_overdue(&more, start + LONGEST));
-        assert!(!pending.is_overdue(&more, start + LONGEST - QUIET));
+        assert!(pending.is_overdue(start + LONGEST));
+        assert!(!pending.is_overdue(start + LONGEST - QUIET));
     }
 
     #[test]
-    fn a_structural_batch_waits_longer() {
+    fn what_only_joins_moves_no_batch() {
         let start = Instant::now();
         let mut pending = Pending::default();
-        pending.structural();
         pending.path("a".into(), start, QUIET);
-        pending.path("a".into(), start + LONGEST, QUIET);
-        assert_eq!(pending.due(), Some(start + LONGEST + QUIET));
-        let mut more = Pending::default();
-        assert!(
-            pending.is_overdue(&more, start + LONGEST),
-            "files alone make no mixture"
-        );
-        more.structural();
-        assert!(!pending.is_overdue(&more, start + LONGEST));
-        assert!(pending.is_overdue(&more, start + LONGEST_WHOLE));
+        pending.join_everything(Everything::Compare, start + QUIET / 2);
+        pending.join_path("b".into(), start + QUIET / 2, QUIET);
+        assert_eq!(pending.due(), Some(start + QUIET));
+        assert_eq!(pending.take().everything, Some(Everything::Compare));
+        pending.join_everything(Everything::Compare, start);
+        assert_eq!(pending.due(), Some(start));
     }
 
     #[test]
@@ -162,6 +165,6 @@ mod tests {
         pending.path("b".into(), start + LONGEST / 2, QUIET);
         pending.put_back(batch, start + LONGEST / 2, QUIET);
         assert_eq!(pending.paths.len(), 2);
-        assert!(pending.is_overdue(&Pending::default(), start + LONGEST));
+        assert!(pending.is_overdue(start + LONGEST));
     }
 }

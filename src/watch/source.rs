@@ -97,6 +97,10 @@ fn hints_of(event: notify::Result<Event>) -> Vec<Hint> {
         }
         Err(error) => {
             let reason = explain(&error);
+            if error.paths.is_empty() {
+                // It does not say what is unseen, so it may be anything.
+                return vec![Hint::Lost, Hint::Blind(PathBuf::from("/"), reason)];
+            }
             let blind = |path| Hint::Blind(path, reason.clone());
             error.paths.into_iter().map(blind).collect()
         }
@@ -134,5 +138,34 @@ impl ChangeSource for Notify {
         // The answer, that there is no such watch, comes only after the present turn of the loop
         // that reads events and adds watches.
         let _ = self.watcher.unwatch(Path::new("/.etagd-no-such-path"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_is_swallowed() {
+        let limit = notify::Error::new(ErrorKind::MaxFilesWatch).add_path("/site/new".into());
+        match &hints_of(Err(limit))[..] {
+            [Hint::Blind(path, reason)] => {
+                assert_eq!(path, Path::new("/site/new"));
+                assert!(reason.contains("fs.inotify.max_user_watches"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let broken = notify::Error::io(std::io::Error::other("the queue can't be read"));
+        let hints = hints_of(Err(broken));
+        assert!(
+            matches!(&hints[..], [Hint::Lost, Hint::Blind(..)]),
+            "{hints:?}"
+        );
+    }
+
+    #[test]
+    fn an_overflow_is_a_loss() {
+        let event = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        assert!(matches!(hints_of(Ok(event))[..], [Hint::Lost]));
     }
 }

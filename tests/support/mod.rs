@@ -11,9 +11,13 @@ pub(crate) mod case;
 pub(crate) mod check;
 pub(crate) mod fixture;
 pub(crate) mod ground;
+pub(crate) mod h2;
 pub(crate) mod server;
 pub(crate) mod site;
+pub(crate) mod tree;
+pub(crate) mod version;
 pub(crate) mod wire;
+pub(crate) mod writer;
 
 pub(crate) use server::{Server, etagd};
 pub(crate) use site::{TestSite, noise, tag};

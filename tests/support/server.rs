@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -98,6 +98,11 @@ impl Server {
     /// The same with flags. Without `--listen` among them, on a free port of 127.0.0.1.
     pub(crate) fn with(site: &TestSite, flags: &[&str]) -> Self {
         Self::run(command(BINARY), &site.root(), flags)
+    }
+
+    /// Serves a directory that is not a [`TestSite`]'s own.
+    pub(crate) fn at(dir: &Path, flags: &[&str]) -> Self {
+        Self::run(command(BINARY), dir, flags)
     }
 
     /// The same through another command, such as [`unprivileged`].
@@ -255,7 +260,8 @@ impl Drop for Server {
 
 impl Log {
     fn said(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap()
+        // A failed assertion about it must not hide behind a poisoned lock.
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

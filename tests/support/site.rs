@@ -23,7 +23,17 @@ pub(crate) struct TestSite {
 impl TestSite {
     /// An empty site.
     pub(crate) fn new() -> Self {
-        let outer = tempfile::tempdir().unwrap();
+        Self::in_directory(tempfile::tempdir().unwrap())
+    }
+
+    /// An empty site in memory, where the system has such a place: thousands of files come and go
+    /// there in no time.
+    pub(crate) fn in_memory() -> Self {
+        let outer = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::in_directory(outer.unwrap())
+    }
+
+    fn in_directory(outer: TempDir) -> Self {
         // Another user must be able to walk in: some tests run the server as nobody.
         fs::set_permissions(outer.path(), Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(outer.path().join("site")).unwrap();

@@ -1,0 +1,204 @@
+//! The watcher with a source of hints that tells nothing, or lies, or fails: what is promised does
+//! not hang on the kernel's reports.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use etagd::config::{Settings, Symlinks};
+use etagd::disk::Root;
+use etagd::metrics::Metrics;
+use etagd::scan::{Progress, Scanner};
+use etagd::site::Site;
+use etagd::watch::{ChangeSource, Hint, Options, Watch};
+
+use support::TestSite;
+use support::tree::{digest_of, stays, within, write_tree};
+
+/// A source that reports nothing by itself.
+struct Silent {
+    /// What is said when something is to be watched.
+    refusal: Option<&'static str>,
+}
+
+impl ChangeSource for Silent {
+    fn watch(&mut self, _: &Path, _: bool) -> Result<(), String> {
+        match self.refusal {
+            Some(reason) => Err(reason.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    fn unwatch(&mut self, _: &Path) {}
+
+    fn barrier(&mut self) {}
+}
+
+/// A site in this process, watched with such a source.
+struct Watched {
+    site: Arc<Site>,
+    metrics: Arc<Metrics>,
+    hints: Sender<Hint>,
+    root: PathBuf,
+}
+
+impl Watched {
+    fn start(site: &TestSite, refusal: Option<&'static str>) -> Self {
+        let root = Arc::new(Root::open(&site.root()).unwrap());
+        let options = Options {
+            directory: site.root(),
+            settle: Duration::from_millis(50),
+            sweep: Duration::from_secs(3600),
+            scrub: None,
+            keep_old: None,
+        };
+        let metrics = Arc::new(Metrics::default());
+        let (hints, received) = channel();
+        let watch = Watch::arm_with(
+            Box::new(Silent { refusal }),
+            options,
+            Arc::clone(&root),
+            Arc::clone(&metrics),
+            (hints.clone(), received),
+        );
+        let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
+        let (manifest, links) = scanner.scan(&root, &Progress::default());
+        let published = Arc::new(Site::new(manifest));
+        watch.drive(Arc::clone(&published), scanner, links).unwrap();
+        Self {
+            site: published,
+            metrics,
+            hints,
+            root: site.root(),
+        }
+    }
+
+    fn digest(&self) -> String {
+        self.site.current().digest().to_string()
+    }
+
+    fn is_true(&self, digest: &str) -> bool {
+        self.digest() == digest
+    }
+}
+
+#[test]
+fn lost_hints_are_made_good_by_a_sweep() {
+    let site = TestSite::in_memory().file("file", "1");
+    let watched = Watched::start(&site, None);
+    for round in 1..4 {
+        let before = watched.digest();
+        write_tree(&site.path("tree"), 300, &format!("round {round}"));
+        fs::write(site.path("file"), format!("round {round}")).unwrap();
+        stays(
+            Duration::from_millis(150),
+            "nobody has said anything",
+            || watched.is_true(&before),
+        );
+        watched.hints.send(Hint::Lost).unwrap();
+        let after = digest_of(&watched.root);
+        within(Duration::from_secs(5), "all of it is found", || {
+            watched.is_true(&after)
+        });
+        assert_eq!(watched.metrics.overflows.get(), round);
+    }
+}
+
+#[test]
+fn where_nothing_can_be_watched_sweeps_come_often() {
+    let site = TestSite::in_memory().file("file", "1");
+    let watched = Watched::start(&site, Some("there are no watches"));
+    assert_eq!(watched.metrics.blind.get(), 1);
+    for round in 1..3 {
+        write_tree(&site.path("tree"), 300, &format!("round {round}"));
+        let after = digest_of(&watched.root);
+        within(Duration::from_secs(6), "all of it is found", || {
+            watched.is_true(&after)
+        });
+    }
+}
+
+#[test]
+fn what_goes_blind_later_is_swept_from_then_on() {
+    let site = TestSite::in_memory().file("dir/file", "1");
+    let watched = Watched::start(&site, None);
+    let before = watched.digest();
+    fs::write(site.path("dir/file"), "2").unwrap();
+    stays(
+        Duration::from_millis(150),
+        "nobody has said anything",
+        || watched.is_true(&before),
+    );
+    let hint = Hint::Blind(site.path("dir"), "the limit is reached".to_owned());
+    watched.hints.send(hint).unwrap();
+    for round in 3..5 {
+        fs::write(site.path("dir/file"), format!("{round}")).unwrap();
+        let after = digest_of(&watched.root);
+        within(Duration::from_secs(6), "it is found", || {
+            watched.is_true(&after)
+        });
+    }
+    assert_eq!(watched.metrics.blind.get(), 1);
+}
+
+#[test]
+fn hints_of_what_is_not_there_change_nothing() {
+    let site = TestSite::in_memory().file("dir/file", "1");
+    let watched = Watched::start(&site, None);
+    let before = watched.digest();
+    let of = etagd::watch::Of::Unknown;
+    for path in ["/", "/proc/self/mem", "/no/such/path", "", "relative"] {
+        let path = PathBuf::from(path);
+        watched
+            .hints
+            .send(Hint::Path {
+                path: path.clone(),
+                of,
+            })
+            .unwrap();
+        watched.hints.send(Hint::Suspect(path)).unwrap();
+    }
+    for name in [
+        "dir",
+        "dir/file/below",
+        "dir/..",
+        "../..",
+        ".hidden",
+        "dir//file",
+        "",
+    ] {
+        let path = site.path(name);
+        watched.hints.send(Hint::Path { path, of }).unwrap();
+    }
+    stays(Duration::from_millis(300), "nothing has changed", || {
+        watched.is_true(&before)
+    });
+    fs::write(site.path("dir/file"), "2").unwrap();
+    watched
+        .hints
+        .send(Hint::Path {
+            path: site.path("dir/file"),
+            of,
+        })
+        .unwrap();
+    let after = digest_of(&watched.root);
+    within(Duration::from_secs(3), "the one change is found", || {
+        watched.is_true(&after)
+    });
+}
+
+#[test]
+fn scrubs_find_what_no_event_tells() {
+    // Written through a name outside, which no event tells; the sweep is an hour away.
+    let site = TestSite::in_memory().file("file", "1");
+    let server = support::Server::with(&site, &["--sweep", "1h", "--scrub", "500ms"]);
+    fs::hard_link(site.path("file"), site.outside("name")).unwrap();
+    fs::write(site.outside("name"), "2").unwrap();
+    server.wait_for_body("/file", "2");
+}

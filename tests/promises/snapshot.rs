@@ -1,0 +1,155 @@
+//! P4: what changes together is seen together. A client that has seen anything of a release never
+//! sees anything of an older one again, and no body is of two.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::tree::relink;
+use crate::support::version::{content, versions_of};
+use crate::support::writer::exchange_directories;
+use crate::support::{Server, TestSite};
+
+/// One file for each way of keeping data.
+const FILES: [(&str, usize); 4] = [
+    ("a.html", 2 << 10),
+    ("z.html", 100 << 10),
+    ("middle.bin", 300 << 10),
+    ("large.bin", 2 << 20),
+];
+
+fn write_release(dir: &Path, version: u64) {
+    fs::create_dir_all(dir).unwrap();
+    for (name, length) in FILES {
+        fs::write(dir.join(name), content(version, length)).unwrap();
+    }
+    // Some more to hash, so that there is a time in between.
+    for index in 0..50 {
+        fs::write(dir.join(format!("{index}.txt")), content(version, 8 << 10)).unwrap();
+    }
+}
+
+/// Deploys one release after the other while clients ask for all of it below `prefix`.
+fn assert_whole(server: &Server, prefix: &str, deploy: impl Fn(u64)) {
+    const RELEASES: u64 = 15;
+    let (newest, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (newest, is_over) = (&newest, &is_over);
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut bodies = 0;
+                    let mut client = server.client();
+                    while !is_over.load(Ordering::Relaxed) {
+                        for (name, length) in FILES {
+                            let target = format!("{prefix}{name}");
+                            let before = newest.load(Ordering::SeqCst);
+                            let response = client.get(&target);
+                            if response.cut {
+                                client = server.client();
+                                continue;
+                            }
+                            if response.status == 503 && length > 128 << 10 {
+                                // The old release is gone, the new one is being hashed.
+                                continue;
+                            }
+                            assert_eq!(response.status, 200, "{target}");
+                            assert!(response.is_what_its_tag_says(), "{target}: torn");
+                            let versions = versions_of(&response.body, 0).unwrap();
+                            assert_eq!(versions.len(), 1, "{target} is a mixture of {versions:?}");
+                            let version = *versions.first().unwrap();
+                            assert!(
+                                version >= before,
+                                "{target} is of {version}, after something of {before}"
+                            );
+                            newest.fetch_max(version, Ordering::SeqCst);
+                            bodies += 1;
+                        }
+                    }
+                    bodies
+                })
+            })
+            .collect();
+        let mut limit = Instant::now();
+        for version in 2..=RELEASES {
+            deploy(version);
+            // Some deploys wait until the one before is seen, and some do not.
+            limit = Instant::now() + Duration::from_secs(15);
+            while version % 3 > 0 && newest.load(Ordering::SeqCst) < version {
+                assert!(Instant::now() < limit, "release {version} is not seen");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        while newest.load(Ordering::SeqCst) < RELEASES && Instant::now() < limit {
+            thread::sleep(Duration::from_millis(1));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let bodies: u32 = readers
+            .into_iter()
+            .map(|reader| reader.join().unwrap())
+            .sum();
+        assert!(bodies > 200, "only {bodies} bodies");
+        assert_eq!(
+            newest.load(Ordering::SeqCst),
+            RELEASES,
+            "the last release is seen"
+        );
+    });
+}
+
+#[test]
+fn p4_a_swapped_link_to_the_root_swaps_the_site() {
+    let site = TestSite::in_memory();
+    let release = |version| site.outside(&format!("release{version}"));
+    write_release(&release(1), 1);
+    symlink(release(1), site.outside("current")).unwrap();
+    let server = Server::at(&site.outside("current"), &["--sweep", "1h"]);
+    assert_whole(&server, "/", |version| {
+        write_release(&release(version), version);
+        relink(&site.outside("current"), release(version));
+        if version % 2 == 0 {
+            fs::remove_dir_all(release(version - 1)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn p4_a_swapped_link_inside_the_site_swaps_what_is_below() {
+    let site = TestSite::in_memory();
+    let release = |version| site.path(format!("releases/{version}"));
+    write_release(&release(1), 1);
+    symlink("releases/1", site.path("current")).unwrap();
+    let server = Server::with(&site, &["--sweep", "1h"]);
+    assert_whole(&server, "/current/", |version| {
+        write_release(&release(version), version);
+        relink(&site.path("current"), format!("releases/{version}"));
+        if version % 2 == 0 {
+            fs::remove_dir_all(release(version - 1)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn p4_an_exchanged_directory_is_exchanged_whole() {
+    let site = TestSite::in_memory();
+    write_release(&site.path("app"), 1);
+    let server = Server::with(&site, &["--sweep", "1h"]);
+    assert_whole(&server, "/app/", |version| {
+        write_release(&site.outside("next"), version);
+        exchange_directories(&site.outside("next"), &site.path("app"));
+    });
+}
+
+#[test]
+fn p4_a_root_that_is_exchanged_is_exchanged_whole() {
+    let site = TestSite::in_memory();
+    write_release(&site.root(), 1);
+    let server = Server::with(&site, &["--sweep", "1h"]);
+    assert_whole(&server, "/", |version| {
+        write_release(&site.outside("next"), version);
+        exchange_directories(&site.outside("next"), &site.root());
+    });
+}
