@@ -398,7 +398,6 @@ mod tests {
     use crate::semantics::etag::ETag;
     use std::cell::Cell;
     use std::future::poll_fn;
-    use std::num::NonZeroUsize;
 
     thread_local! {
         /// The negative control: without the proof the bodies below must be wrong, or these
@@ -428,7 +427,7 @@ mod tests {
         let tag = ETag::new(*blake3::hash(content).as_bytes());
         let data = Data::File(Arc::new(source));
         let representation = Representation::new(Coding::Identity, tag, length, data);
-        let memory = Memory::new(64 << 20, NonZeroUsize::MIN);
+        let memory = Memory::new(64 << 20, 1);
         let mut segments = Segments::default();
         segments.push_data(&representation, 0, length, &memory);
         let runtime = tokio::runtime::Builder::new_current_thread().build();

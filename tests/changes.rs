@@ -638,7 +638,7 @@ fn a_directory_that_could_not_be_read_at_first_is_found_with_all_that_happens_in
         return;
     };
     let site = TestSite::with(&[("shut/file", b"1"), ("index.html", b"here")]);
-    fs::set_permissions(site.path("shut"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(site.path("shut"), Permissions::from_mode(0o000)).unwrap();
     let server = Server::run(program, &site.root(), EVENTS);
     fs::set_permissions(site.path("shut"), Permissions::from_mode(0o755)).unwrap();
     server.wait_for_body("/shut/file", "1");
