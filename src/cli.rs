@@ -278,6 +278,13 @@ fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec<Link>), Er
         0 => String::new(),
         number => format!(" ({number} unreadable)"),
     };
+    let is_nowhere = |link: &&Link| scanner.leaves_out(root, link);
+    match links.iter().filter(is_nowhere).count() {
+        0 => {}
+        number => tracing::info!(
+            "{number} links are left out: they lead out of the site (see --symlinks), or nowhere"
+        ),
+    }
     tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s");
     Ok((manifest, links))
 }

@@ -36,6 +36,8 @@ fn is_confinable(_: &OwnedFd) -> bool {
 /// ones, in either direction, are the reason to read again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stamp {
+    /// Device number: with the inode it names the file on this machine.
+    pub device: u64,
     /// Inode number.
     pub inode: u64,
     /// Length in bytes.
@@ -73,6 +75,7 @@ impl From<&Stat> for Stamp {
     )]
     fn from(stat: &Stat) -> Self {
         Self {
+            device: stat.st_dev as u64,
             inode: stat.st_ino as u64,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
@@ -96,8 +99,6 @@ pub struct Opened {
     pub stamp: Stamp,
     /// Whether other names or links may lead to the same bytes.
     pub shared: bool,
-    /// Device number: with the inode it names the file on this machine.
-    pub device: u64,
 }
 
 /// The site directory, held open, with its real path.
@@ -186,7 +187,6 @@ impl Root {
         Ok(Opened {
             stamp: Stamp::from(&stat),
             shared: stat.st_nlink as u64 > 1,
-            device: stat.st_dev as u64,
             file,
         })
     }

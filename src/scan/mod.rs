@@ -13,6 +13,7 @@ pub(crate) mod walk;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -213,6 +214,12 @@ impl Scanner {
         }
     }
 
+    /// Whether what a link leads to is no part of the site.
+    pub fn leaves_out(&self, root: &Root, link: &Link) -> bool {
+        let allowed = |target: &PathBuf| self.symlinks.allow(root.path(), target);
+        !link.target.as_ref().is_some_and(allowed)
+    }
+
     /// The whole site for the first time; waits for files that are being written, for
     /// [`PATIENCE`] at most.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
@@ -299,7 +306,7 @@ impl Scanner {
             return Seen::Unchanged(found.path);
         }
         let result = work.root.open_file(&found.location).and_then(|opened| {
-            let inode = (opened.device, opened.stamp.inode);
+            let inode = (opened.stamp.device, opened.stamp.inode);
             let is_shared = found.linked || opened.shared;
             if is_shared && let Some(looked) = work.recall(&opened, rereads) {
                 let data = relocated(&looked.data, work.root, &found);
@@ -495,7 +502,7 @@ impl<'a> Work<'a> {
     /// A file that was read under another path: in this run, or, where its stamp can be trusted,
     /// before.
     fn recall(&self, opened: &Opened, rereads: bool) -> Option<Looked> {
-        let inode = (opened.device, opened.stamp.inode);
+        let inode = (opened.stamp.device, opened.stamp.inode);
         let seen = lock(&self.shared).get(&inode).cloned();
         if let Some(seen) = seen.filter(|seen| seen.stamp == opened.stamp) {
             return Some(seen);
