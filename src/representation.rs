@@ -209,6 +209,19 @@ pub enum Data {
     File(Arc<Source>),
 }
 
+impl Data {
+    /// Whether what is equal is also read from the same place.
+    pub fn is_at_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Memory(_), Self::Memory(_)) => true,
+            (Self::File(one), Self::File(two)) => {
+                Arc::ptr_eq(&one.root, &two.root) && one.path == two.path
+            }
+            (Self::Memory(_), Self::File(_)) | (Self::File(_), Self::Memory(_)) => false,
+        }
+    }
+}
+
 /// A file whose content is known, but not held.
 #[derive(Debug)]
 pub struct Source {

@@ -104,7 +104,7 @@ impl Service {
     /// it is looked at again, and the request is answered from what it is now.
     async fn prove<G>(
         mut draft: Response<Segments>,
-        request: Parts,
+        mut request: Parts,
         attendant: Attendant<G>,
     ) -> Reply<G>
     where
@@ -119,11 +119,22 @@ impl Service {
                 return draft.map(|segments| Body::segments(segments, attendant));
             };
             service.suspect(&error);
-            looks_left -= 1;
-            if looks_left == 0 || !error.is_suspicious() || !looked(looks, deadline).await {
+            let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING);
+            if is_encoded && error.is_suspicious() {
+                // A sidecar that fails takes nobody's content away: the content itself is sent.
+                request.headers.remove(header::ACCEPT_ENCODING);
+            } else {
+                looks_left -= 1;
+            }
+            let may_look = is_encoded || looked(looks, deadline).await;
+            if looks_left == 0 || !error.is_suspicious() || !may_look {
                 service.metrics.unavailable.increment();
                 tracing::warn!("{error}: answered 503");
-                return unavailable().map(|page| Body::memory(page, attendant));
+                let mut page = unavailable();
+                if let Some(vary) = draft.headers_mut().remove(header::VARY) {
+                    page.headers_mut().insert(header::VARY, vary);
+                }
+                return page.map(|page| Body::memory(page, attendant));
             }
             let again = service.draft(&service.site.current(), &request);
             let (mut head, content) = again.into_parts();

@@ -501,3 +501,36 @@ fn exit_codes() {
         outcome.err
     );
 }
+
+#[test]
+fn what_something_else_has_written_is_left_alone() {
+    let gzip = |content: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    };
+    let notes = "notes that are long enough to be worth a sidecar. ".repeat(60);
+    let backup = gzip("all that was in the database ".repeat(900).as_bytes());
+    let site = TestSite::with(&[
+        ("dump.sql", b"select 1;"),
+        ("dump.sql.gz", &backup),
+        ("notes.txt", notes.as_bytes()),
+    ]);
+    // As `gzip -k` makes it: proven, and not ours.
+    let by_hand = [
+        &gzip(notes.as_bytes())[..9],
+        &[3],
+        &gzip(notes.as_bytes())[10..],
+    ]
+    .concat();
+    write(&site, "notes.txt.gz", &by_hand);
+    compress(&site, &[]);
+    assert!(
+        read(&site, "dump.sql.gz") == backup,
+        "a backup is no stale sidecar"
+    );
+    let removal = compress(&site, &["--remove"]);
+    assert!(read(&site, "dump.sql.gz") == backup);
+    assert!(read(&site, "notes.txt.gz") == by_hand, "{}", removal.err);
+    assert!(removal.err.contains("notes.txt.gz"), "{}", removal.err);
+}

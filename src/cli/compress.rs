@@ -12,6 +12,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use super::{Error, open};
 use crate::compress::{CODINGS, Problem, Progress, Report, Trouble, run};
 use crate::config::{Compress, SidecarWork};
+use crate::semantics::target::encode_path;
 
 pub(super) fn compress(flags: &Compress) -> Result<(), Error> {
     let started = Instant::now();
@@ -33,13 +34,13 @@ pub(super) fn compress(flags: &Compress) -> Result<(), Error> {
     conclude(work, &report, &flags.directory)
 }
 
-/// The data of `--check`: path below the directory, tab, reason.
+/// The data of `--check`: path as in a manifest, tab, reason.
 fn print(problems: &[Problem]) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut print = || {
         for Problem { path, trouble } in problems {
-            out.write_all(path.as_os_str().as_bytes())?;
-            writeln!(out, "\t{trouble}")?;
+            let path = encode_path(path.as_os_str().as_bytes());
+            writeln!(out, "/{path}\t{trouble}")?;
         }
         out.flush()
     };

@@ -41,8 +41,11 @@ fn brotli_window(length: usize) -> i32 {
     (10..24).find(|log| length <= (1 << log) - 16).unwrap_or(24)
 }
 
+/// How our gzip sidecars begin: no name, no time, the best compression, and for the system
+/// "unknown" (RFC 1952 section 2.3.1). `gzip` itself writes the system's number.
+pub(super) const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255];
+
 fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    // No name, no time, and for the system "unknown" (RFC 1952 section 2.3.1).
     let mut encoder = GzBuilder::new()
         .mtime(0)
         .operating_system(255)
@@ -192,7 +195,6 @@ mod tests {
             assert_eq!(is, want, "{coding:?}");
         }
         let gzip = encode(Coding::Gzip, &text).expect("encoded");
-        let header = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255];
-        assert_eq!(gzip[..10], header, "RFC 1952 2.3: no name, no time");
+        assert_eq!(gzip[..10], GZIP_HEADER, "RFC 1952 2.3: no name, no time");
     }
 }

@@ -6,10 +6,9 @@
 //! other, and only then given its name; whoever reads the directory sees the old one or the new
 //! one. For one version of etagd, equal files get equal sidecars on any machine.
 //!
-//! What it overwrites decodes, so that it is an earlier sidecar and not something else of that
-//! name. What it removes decodes to the file beside it, so that nothing is lost; or it did, to an
-//! earlier version of a file that is not worth a sidecar any more. All else is left alone, with a
-//! message.
+//! It overwrites and removes only its own work: `dump.sql.gz` beside `dump.sql` may be a backup.
+//! A gzip sidecar of ours begins as no other program's does, and vouches for the other two beside
+//! it. All else that is not proven is left alone, with a message.
 
 mod encode;
 mod place;
@@ -97,6 +96,9 @@ pub enum Trouble {
     /// The same, and it may be something else that is needed.
     #[error("{0}: left alone; remove it and run again")]
     Foreign(Unproven),
+    /// A sidecar that something else has written.
+    #[error("it does not look like the work of etagd compress: left alone")]
+    NotOurs,
     /// A file changed under our hands.
     #[error("it changed meanwhile: left out; run again once it is complete")]
     Changed,
@@ -127,7 +129,7 @@ impl From<io::Error> for Trouble {
 impl Trouble {
     /// Whether the work is not done, as against left out on purpose.
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Changed | Self::Large)
+        !matches!(self, Self::Changed | Self::Large | Self::NotOurs)
     }
 }
 
@@ -217,9 +219,10 @@ fn act(root: &Root, work: SidecarWork, sidecar: Sidecar) -> Result<State, Proble
         state,
     } = sidecar;
     let done = match (work, state) {
-        (SidecarWork::Write, State::Unproven(reason)) if !reason.decodes() => {
+        (SidecarWork::Write, State::Unproven(reason)) if !source.is_ours || !reason.decodes() => {
             Err(Trouble::Foreign(reason))
         }
+        (SidecarWork::Remove, State::Proven(_)) if !source.is_ours => Err(Trouble::NotOurs),
         (SidecarWork::Write, State::Unproven(_)) => write(root, &source, coding, true),
         (SidecarWork::Write, State::Missing) => write(root, &source, coding, false),
         (SidecarWork::Remove, State::Proven(_)) => remove(root, &source, coding),
@@ -230,9 +233,11 @@ fn act(root: &Root, work: SidecarWork, sidecar: Sidecar) -> Result<State, Proble
         let path = match trouble {
             Trouble::Changed | Trouble::Large => source.path(),
             Trouble::Directory(_) => source.directory.clone(),
-            Trouble::Unproven(_) | Trouble::Foreign(_) | Trouble::Encoder(_) | Trouble::Io(_) => {
-                source.directory.join(source.sidecar(coding))
-            }
+            Trouble::Unproven(_)
+            | Trouble::Foreign(_)
+            | Trouble::NotOurs
+            | Trouble::Encoder(_)
+            | Trouble::Io(_) => source.directory.join(source.sidecar(coding)),
         };
         Problem { path, trouble }
     })

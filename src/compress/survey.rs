@@ -32,6 +32,9 @@ pub(super) struct Source {
     pub(super) directory: PathBuf,
     /// Its length when it was found.
     pub(super) length: u64,
+    /// Whether the sidecars that are there are this program's work: of the three, gzip's can
+    /// carry a mark.
+    pub(super) is_ours: bool,
 }
 
 /// A sidecar that is there or could be.
@@ -143,6 +146,10 @@ fn examine(
             location: found.location.clone(),
             directory: directory(root, found)?,
             length: opened.stamp.size,
+            is_ours: CODINGS
+                .iter()
+                .zip(present)
+                .any(|(coding, found)| *coding == Coding::Gzip && is_ours(root, found)),
         });
         // Whether a name without extension stands for text, its bytes tell.
         let is_text = encode::is_compressible(&found.path, false);
@@ -187,6 +194,15 @@ fn state(root: &Root, coding: Coding, sidecar: &Found, hash: &[u8; 32], length: 
         Err(error) if error.kind() == io::ErrorKind::NotFound => State::Missing,
         Err(error) => State::Unproven(Unproven::Unreadable(error)),
     }
+}
+
+/// Whether a gzip file begins as this program's do.
+fn is_ours(root: &Root, found: Option<&Found>) -> bool {
+    let mut header = [0; encode::GZIP_HEADER.len()];
+    let opened = found.and_then(|found| root.open_file(&found.location).ok());
+    opened.is_some_and(|opened| {
+        disk::read_exact_at(&opened.file, &mut header, 0).is_ok() && header == encode::GZIP_HEADER
+    })
 }
 
 /// The real directory in which `found` has its name.

@@ -110,10 +110,11 @@ fn negotiable(
         .filter_map(|path| {
             let resource = after.locate(path)?;
             let encoded = encoded(&after, resource);
-            let tags = |codings: &[Representation]| -> Vec<_> {
-                codings.iter().map(|coding| coding.etag).collect()
+            let is_same = |(new, old): (&Representation, &Representation)| {
+                new.etag == old.etag && new.data.is_at_same_place(&old.data)
             };
-            let is_news = tags(&encoded) != tags(&resource.encoded);
+            let is_news = encoded.len() != resource.encoded.len()
+                || !encoded.iter().zip(&resource.encoded).all(is_same);
             is_news.then(|| Resource {
                 encoded,
                 ..Resource::clone(resource)

@@ -329,6 +329,7 @@ impl Scanner {
             Ok(None) => Seen::Busy(found.path),
             // Deleted, or replaced by something that is no file, since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Seen::Gone,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Seen::Gone,
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Seen::Gone,
             Err(error) => Seen::Unreadable(found.path, error.to_string()),
         }

@@ -260,7 +260,8 @@ impl Walk {
         }
         let error = error.io_error()?;
         // Deleted between the listing and the look: not part of the site any more.
-        let is_gone = error.kind() == std::io::ErrorKind::NotFound;
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        let is_gone = matches!(error.kind(), NotFound | NotADirectory);
         (!is_gone).then(|| Step::Unreadable(path, error.to_string()))
     }
 }

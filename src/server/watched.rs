@@ -61,6 +61,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let mut full = slices.iter().filter(|slice| !slice.is_empty());
+        if let (Some(only), None) = (full.next(), full.next()) {
+            // A header section alone, mostly: the plain call is the cheaper one.
+            return self.poll_write(cx, only);
+        }
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.activity.wrote(result.is_ready());

@@ -252,6 +252,7 @@ impl Driver {
     /// When something has to be done at the latest.
     fn wake(&self) -> Instant {
         let busy = self.busy.values().map(|busy| busy.next);
+        let busy = busy.filter(|_| self.pending.is_empty());
         let others = [Some(self.next_sweep), Some(self.next_root_check)];
         let others =
             others
@@ -292,7 +293,9 @@ impl Driver {
 
     fn is_due(&self, now: Instant) -> bool {
         let is_batch_due = self.pending.due().is_some_and(|due| now >= due);
-        is_batch_due || self.busy.values().any(|busy| now >= busy.next)
+        // What is tried again goes with the batch, if there is one.
+        let is_tried = self.pending.is_empty() && self.busy.values().any(|busy| now >= busy.next);
+        is_batch_due || is_tried
     }
 
     /// Tells requests that wait for a look at the disk to see what there is now.
@@ -628,6 +631,7 @@ impl Driver {
     /// Takes over the links that a look has found within its scope.
     fn adopt(&mut self, links: Vec<Link>, scope: &Scope) {
         self.links.retain(|link| !scope.covers(&link.path));
+        let mut blind = Vec::new();
         for link in &links {
             if let Some(target) = link.target.as_ref()
                 && !target.starts_with(self.watch.root.path())
@@ -640,12 +644,15 @@ impl Driver {
                 } else {
                     target.parent()
                 };
-                if let Some(place) = place {
-                    let _ = self.watch.source.watch(place, is_directory);
+                if let Some(place) = place
+                    && let Err(reason) = self.watch.source.watch(place, is_directory)
+                {
+                    blind.push(Hint::Blind(place.to_path_buf(), reason));
                 }
             }
         }
         self.links.extend(links);
+        blind.into_iter().for_each(|hint| self.note(hint));
     }
 
     /// Files that were busy are tried again, with growing pauses; the others are at rest.

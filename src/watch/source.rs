@@ -1,5 +1,6 @@
 //! Where hints of changes come from.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
@@ -57,6 +58,8 @@ pub trait ChangeSource: Send {
 /// The kernel's reports, through the crate `notify`.
 pub(super) struct Notify {
     watcher: RecommendedWatcher,
+    /// What is watched with all below it: to watch it alone would take that back.
+    recursive: HashSet<PathBuf>,
 }
 
 impl Notify {
@@ -74,6 +77,7 @@ impl Notify {
         };
         Ok(Self {
             watcher: RecommendedWatcher::new(handler, config)?,
+            recursive: HashSet::new(),
         })
     }
 }
@@ -119,6 +123,12 @@ fn explain(error: &notify::Error) -> String {
 
 impl ChangeSource for Notify {
     fn watch(&mut self, path: &Path, is_recursive: bool) -> Result<(), String> {
+        if !is_recursive && self.recursive.contains(path) {
+            return Ok(());
+        }
+        if is_recursive {
+            self.recursive.insert(path.to_path_buf());
+        }
         let mode = if is_recursive {
             RecursiveMode::Recursive
         } else {
@@ -130,6 +140,7 @@ impl ChangeSource for Notify {
     }
 
     fn unwatch(&mut self, path: &Path) {
+        self.recursive.remove(path);
         // It may be gone, and its watch with it.
         let _ = self.watcher.unwatch(path);
     }
