@@ -242,6 +242,37 @@ fn a_file_and_a_directory_take_each_others_place() {
 }
 
 #[test]
+fn a_directory_and_a_link_take_each_others_place() {
+    let site = TestSite::with(&[("a/x", b"a"), ("a/deep/y", b"a"), ("b/x", b"b")]);
+    let server = served(&site);
+    for _ in 0..3 {
+        fs::rename(site.path("a"), site.outside("a")).unwrap();
+        symlink("b", site.path("a")).unwrap();
+        server.wait_for_body("/a/x", "b");
+        server.wait_until_it_serves(&site.root());
+        fs::write(site.path("b/x"), "B").unwrap();
+        server.wait_for_body("/a/x", "B");
+        fs::remove_file(site.path("a")).unwrap();
+        fs::rename(site.outside("a"), site.path("a")).unwrap();
+        server.wait_for_body("/a/x", "a");
+        server.wait_until_it_serves(&site.root());
+        fs::write(site.path("b/x"), "b").unwrap();
+        server.wait_for_body("/b/x", "b");
+        fs::write(site.path("a/deep/y"), "A").unwrap();
+        server.wait_for_body("/a/deep/y", "A");
+        fs::write(site.path("a/deep/y"), "a").unwrap();
+        server.wait_for_body("/a/deep/y", "a");
+    }
+    // A file and a link to one.
+    fs::rename(site.path("b/x"), site.path("b/z")).unwrap();
+    symlink("z", site.path("b/x")).unwrap();
+    server.wait_until_it_serves(&site.root());
+    fs::write(site.path("b/z"), "z").unwrap();
+    server.wait_for_body("/b/x", "z");
+    server.wait_until_it_serves(&site.root());
+}
+
+#[test]
 fn links_that_lead_in_circles_are_survived_and_mended() {
     let site = TestSite::with(&[("dir/file", b"1")]);
     let mut server = served(&site);
@@ -638,7 +669,7 @@ fn a_directory_that_could_not_be_read_at_first_is_found_with_all_that_happens_in
         return;
     };
     let site = TestSite::with(&[("shut/file", b"1"), ("index.html", b"here")]);
-    fs::set_permissions(site.path("shut"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(site.path("shut"), Permissions::from_mode(0o000)).unwrap();
     let server = Server::run(program, &site.root(), EVENTS);
     fs::set_permissions(site.path("shut"), Permissions::from_mode(0o755)).unwrap();
     server.wait_for_body("/shut/file", "1");
