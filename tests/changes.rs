@@ -177,15 +177,10 @@ fn an_archive_with_old_times_is_found() {
 }
 
 #[test]
-fn many_thousands_of_files_at_once_are_found() {
+fn a_hundred_thousand_files_at_once_are_found() {
     let site = TestSite::in_memory().file("index.html", "here");
     let mut server = served(&site);
-    let files = if std::env::var_os("ETAGD_LONG").is_some() {
-        100_000
-    } else {
-        20_000
-    };
-    write_tree(&site.path("tree"), files, "many");
+    write_tree(&site.path("tree"), 100_000, "many");
     assert_eq!(server.body("/").as_deref(), Some(&b"here"[..]));
     server.wait_until_it_serves(&site.root());
     server.assert_alive();
