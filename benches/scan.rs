@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -92,7 +91,7 @@ fn content(size: usize, seed: usize) -> Vec<u8> {
 
 fn scan(directory: &TempDir, base: &Manifest, reread: bool) -> Changes {
     let root = Root::open(directory.path()).unwrap_or_else(|error| panic!("{error}"));
-    let memory = Memory::new(1 << 30, NonZeroUsize::MIN);
+    let memory = Memory::new(1 << 30, 1);
     let scanner = Scanner::new(Symlinks::Inside, Settings::default(), Some(memory));
     let scope = Scope::Everything { reread };
     let (root, progress) = (Arc::new(root), Progress::default());

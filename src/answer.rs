@@ -115,6 +115,9 @@ fn is_host(value: &[u8]) -> bool {
     !value.iter().any(is_foreign)
 }
 
+/// Directories that are looked at for an error page; a target can name thousands.
+const DEEPEST: usize = 64;
+
 enum Located<'m> {
     Resource(&'m Arc<Resource>),
     /// The same resource has another, canonical path.
@@ -136,23 +139,22 @@ fn locate<'m>(manifest: &'m Manifest, target: &Target<'_>) -> Located<'m> {
 }
 
 fn locate_path<'m>(manifest: &'m Manifest, path: &[u8]) -> Located<'m> {
-    let is_directory = path.is_empty() || path.ends_with(b"/");
-    if is_directory {
-        return match manifest.locate(&[path, b"index.html"].concat()) {
-            Some(resource) => Located::Resource(resource),
-            None => Located::Nowhere,
-        };
-    }
-    if let Some(resource) = manifest.locate(path) {
+    let mut name = path.to_vec();
+    let mut with = |suffix: &[u8]| {
+        name.truncate(path.len());
+        name.extend_from_slice(suffix);
+        manifest.locate(&name)
+    };
+    let found = if path.is_empty() || path.ends_with(b"/") {
+        with(b"index.html")
+    } else if let Some(resource) = manifest.locate(path) {
         return Located::Resource(resource);
-    }
-    if manifest.locate(&[path, b"/index.html"].concat()).is_some() {
+    } else if with(b"/index.html").is_some() {
         return Located::At([path, b"/"].concat());
-    }
-    match manifest.locate(&[path, b".html"].concat()) {
-        Some(resource) => Located::Resource(resource),
-        None => Located::Nowhere,
-    }
+    } else {
+        with(b".html")
+    };
+    found.map_or(Located::Nowhere, Located::Resource)
 }
 
 /// Path-absolute, so that it stays on whatever host the client meant; never made from Host.
@@ -166,18 +168,19 @@ fn reference(path: &[u8], query: Option<&str>) -> String {
 
 /// The nearest `404.html`, from the directory of `path` upwards.
 fn error_page<'m>(manifest: &'m Manifest, path: &[u8]) -> Option<&'m Arc<Resource>> {
-    let mut directory = path;
-    loop {
-        let end = directory.iter().rposition(|byte| *byte == b'/');
-        let (base, rest) = match end {
-            Some(end) => (&directory[..=end], Some(&directory[..end])),
-            None => (&[][..], None),
-        };
-        if let Some(page) = manifest.locate(&[base, b"404.html"].concat()) {
-            return Some(page);
-        }
-        directory = rest?;
-    }
+    let mut name = Vec::with_capacity(path.len() + 8);
+    let slashes = path
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'/');
+    let directories = slashes.map(|(slash, _)| slash + 1).chain([0]);
+    directories.take(DEEPEST).find_map(|end| {
+        name.clear();
+        name.extend_from_slice(path.get(..end)?);
+        name.extend_from_slice(b"404.html");
+        manifest.locate(&name)
+    })
 }
 
 fn select<'m>(resource: &'m Arc<Resource>, request: &Parts) -> Answer<'m> {

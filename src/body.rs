@@ -38,13 +38,24 @@ pub enum BodyError {
         /// What failed.
         source: std::io::Error,
     },
+    /// Slow clients hold all the memory there is for content.
+    #[error("no memory for {}: --memory is used up by slow clients", .path.display())]
+    NoMemory {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl BodyError {
+    /// Whether it is the file's fault: then it should be looked at again.
+    pub fn is_suspicious(&self) -> bool {
+        !matches!(self, Self::NoMemory { .. })
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Changed { path, .. } | Self::Read { path, .. } => path,
+            Self::Changed { path, .. } | Self::Read { path, .. } | Self::NoMemory { path } => path,
         }
     }
 }
@@ -315,7 +326,11 @@ impl Pieces {
     /// Reads and proves on this thread when the page cache has the bytes, else on one that may
     /// block.
     async fn read_from_file(&mut self, piece: Piece) -> Result<Bytes, BodyError> {
-        let mut buffer = self.memory.buffer(piece.length).await;
+        let Some(mut buffer) = self.memory.buffer(piece.length).await else {
+            return Err(BodyError::NoMemory {
+                path: self.source.location(),
+            });
+        };
         if let Some(file) = &self.file
             && disk::read_cached(file, buffer.space(), piece.offset)
         {
@@ -383,7 +398,6 @@ mod tests {
     use crate::semantics::etag::ETag;
     use std::cell::Cell;
     use std::future::poll_fn;
-    use std::num::NonZeroUsize;
 
     thread_local! {
         /// The negative control: without the proof the bodies below must be wrong, or these
@@ -413,7 +427,7 @@ mod tests {
         let tag = ETag::new(*blake3::hash(content).as_bytes());
         let data = Data::File(Arc::new(source));
         let representation = Representation::new(Coding::Identity, tag, length, data);
-        let memory = Memory::new(64 << 20, NonZeroUsize::MIN);
+        let memory = Memory::new(64 << 20, 1);
         let mut segments = Segments::default();
         segments.push_data(&representation, 0, length, &memory);
         let runtime = tokio::runtime::Builder::new_current_thread().build();

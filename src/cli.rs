@@ -1,8 +1,9 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
+mod compress;
+
 use std::future::{pending, poll_fn};
 use std::io::{self, BufWriter, Write};
-use std::num::NonZeroUsize;
 use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -33,7 +34,7 @@ use crate::watch::{self, Hint, Watch};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The site's directory can't be used.
-    #[error("cannot serve {}: {source}", .path.display())]
+    #[error("cannot open {}: {source}", .path.display())]
     Directory {
         /// As it was given.
         path: PathBuf,
@@ -49,6 +50,12 @@ pub enum Error {
     /// The system refuses what a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),
+    /// A bug: the thread that scans ended without a result.
+    #[error("the scan broke off; the message above says where: please report it")]
+    Scan,
+    /// `etagd compress` is not done, or has found something.
+    #[error("{0}")]
+    Sidecars(String),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -62,6 +69,7 @@ pub fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Serve(flags) => serve((*flags).into()),
         Command::Manifest(flags) => manifest(&flags),
+        Command::Compress(flags) => compress::compress(&flags),
     }
 }
 
@@ -81,13 +89,12 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     // From here on a signal is an answer, not the end.
     let mut signals = Signals::new().map_err(Error::Start)?;
     lease::absorb_signals().map_err(Error::Start)?;
-    let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let directory = path::absolute(&config.directory).unwrap_or(config.directory);
     let root = open(&directory)?;
     let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
     let bound = listener::bind(&config.listen)?;
-    let held_open = NonZeroUsize::new(descriptors / 2).unwrap_or(NonZeroUsize::MIN);
-    let memory = Memory::new(config.memory, held_open);
+    let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
+    let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
     let metrics = Arc::new(Metrics::default());
     let Watching {
         settle,
@@ -107,18 +114,20 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
     let (done, scanned) = oneshot::channel();
     thread::spawn(move || {
-        let (manifest, links) = scan(&scanner, &root);
+        let scanned = scan(&scanner, &root);
         // Nobody waits where a signal has come first.
-        let _ = done.send((scanner, manifest, links));
+        let _ = done.send((scanner, scanned));
     });
     let scanned = runtime.block_on(async {
         tokio::select! {
-            scanned = scanned => scanned.ok(),
+            scanned = scanned => Some(scanned),
             () = signals.stop() => None,
         }
     });
-    let Some((scanner, manifest, links)) = scanned else {
-        return Ok(());
+    let (scanner, (manifest, links)) = match scanned {
+        Some(Ok((scanner, scanned))) => (scanner, scanned?),
+        Some(Err(_)) => return Err(Error::Scan),
+        None => return Ok(()),
     };
     let site = Arc::new(Site::new(manifest));
     let hints = watch.hints();
@@ -185,7 +194,7 @@ async fn run_server(
                 tracing::warn!("some requests were cut: they took longer than --grace");
             }
         }
-        () = signals.stop() => tracing::warn!("stopped at once: some requests were cut"),
+        () = signals.force() => tracing::warn!("stopped at once"),
     }
     Ok(())
 }
@@ -212,7 +221,7 @@ fn manifest(flags: &config::Manifest) -> Result<(), Error> {
     let root = open(&flags.site.directory)?;
     // Nothing is served, so nothing has to be kept.
     let scanner = Scanner::new(flags.site.symlinks, settings, None);
-    let (manifest, _) = scan(&scanner, &root);
+    let (manifest, _) = scan(&scanner, &root)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match (flags.digest, flags.format) {
         (true, _) => writeln!(out, "{}", manifest.digest()),
@@ -235,7 +244,10 @@ fn open(directory: &Path) -> Result<Arc<Root>, Error> {
 }
 
 /// Scans with a progress bar, on terminals, and sums up in one line.
-fn scan(scanner: &Scanner, root: &Arc<Root>) -> (Manifest, Vec<Link>) {
+///
+/// # Errors
+/// When the directory itself can't be read: that is no empty site.
+fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec<Link>), Error> {
     let started = Instant::now();
     let progress = Progress::default();
     let (manifest, links) = thread::scope(|scope| {
@@ -255,8 +267,26 @@ fn scan(scanner: &Scanner, root: &Arc<Root>) -> (Manifest, Vec<Link>) {
     } else {
         format!("{files} files")
     };
-    tracing::info!("{files}, {bytes}, site digest {digest}, {seconds:.2} s");
-    (manifest, links)
+    if let Some(reason) = manifest.unreadable().get(&b""[..]) {
+        let path = root.path().to_path_buf();
+        return Err(Error::Directory {
+            path,
+            source: io::Error::other(reason.clone()),
+        });
+    }
+    let unreadable = match manifest.unreadable().len() {
+        0 => String::new(),
+        number => format!(" ({number} unreadable)"),
+    };
+    let is_nowhere = |link: &&Link| scanner.leaves_out(root, link);
+    match links.iter().filter(is_nowhere).count() {
+        0 => {}
+        number => tracing::info!(
+            "{number} links are left out: they lead out of the site (see --symlinks), or nowhere"
+        ),
+    }
+    tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s");
+    Ok((manifest, links))
 }
 
 fn show(progress: &Progress, scanned: &Receiver<()>) {
@@ -311,5 +341,11 @@ impl Signals {
 
     async fn stop(&mut self) {
         while self.next().await != Asked::Stop {}
+    }
+
+    /// An interrupt: somebody at a terminal is tired of waiting. Supervisors repeat themselves
+    /// with SIGTERM, which asks for nothing more.
+    async fn force(&mut self) {
+        self.interrupt.recv().await;
     }
 }

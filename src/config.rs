@@ -9,17 +9,27 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::disk;
 
 /// A static file server with precomputed, content-based strong ETags
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100, propagate_version = true)]
+#[command(
+    version,
+    about,
+    max_term_width = 100,
+    propagate_version = true,
+    disable_help_flag = true
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Print help
+    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    pub help: Option<bool>,
     /// Messages as text for people or as JSON for machines
     #[arg(
         long,
@@ -40,6 +50,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Print the manifest: path, tag, size and type of everything that would be served
     Manifest(Manifest),
+    /// Write .br, .zst and .gz files beside the files of a site
+    Compress(Compress),
 }
 
 /// `etagd serve`.
@@ -65,8 +77,11 @@ pub struct Serve {
     /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
     pub memory: Option<ByteSize>,
+    /// Most large files kept open for the next request [default: half of the limit]
+    #[arg(long, value_name = "N", env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
+    pub open_files: Option<usize>,
     /// Threads that answer requests [default: one for each core]
-    #[arg(long, value_name = "N", env = "ETAGD_WORKERS", hide_env = true, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", env = "ETAGD_WORKERS", hide_env = true, value_parser = workers)]
     pub workers: Option<usize>,
     /// How changes are noticed.
     #[command(flatten)]
@@ -98,16 +113,16 @@ pub struct Serve {
 #[derive(Clone, Debug, Args)]
 pub struct Watching {
     /// How long nothing may change before a change is published (2s after the first at most)
-    #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
     pub settle: Duration,
     /// How often everything is compared with the disk, for changes that nothing reports
-    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
     pub sweep: Duration,
     /// How often every file is read again, whatever its times say [default: never]
-    #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
     /// How long files that a deploy removed are still answered, HTML excepted [default: not]
-    #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
     pub keep_old: Option<Duration>,
 }
 
@@ -126,7 +141,7 @@ pub struct SiteFlags {
     /// The site's directory
     #[arg(value_name = "DIR", default_value = ".")]
     pub directory: PathBuf,
-    /// Which symbolic links to follow
+    /// Which symbolic links to follow: inside, all or none
     #[arg(
         long,
         value_enum,
@@ -136,7 +151,7 @@ pub struct SiteFlags {
         hide_env = true
     )]
     pub symlinks: Symlinks,
-    /// Where Last-Modified comes from
+    /// Where Last-Modified comes from: mtime or off
     #[arg(
         long,
         value_enum,
@@ -203,15 +218,56 @@ pub struct Manifest {
     )]
     pub format: ManifestFormat,
     /// Print the site digest alone
-    #[arg(long, env = "ETAGD_DIGEST", hide_env = true, conflicts_with = "format")]
+    #[arg(long, env = "ETAGD_DIGEST", hide_env = true, value_parser = BoolishValueParser::new())]
     pub digest: bool,
+}
+
+/// `etagd compress`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A file gets a sidecar where its type is not compressed by itself, it has 1 KiB \
+                        or more, and 5 % or more are saved. What does not decode at all is left \
+                        alone. Exit code 1 tells that a sidecar is not as it should be."
+)]
+pub struct Compress {
+    /// The site's directory
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub directory: PathBuf,
+    /// Write nothing: print the sidecars that do not decode to the file beside them
+    #[arg(long, conflicts_with = "remove")]
+    pub check: bool,
+    /// Remove the sidecars that do decode to the file beside them
+    #[arg(long)]
+    pub remove: bool,
+}
+
+impl Compress {
+    /// What is to be done.
+    pub fn work(&self) -> SidecarWork {
+        match (self.check, self.remove) {
+            (true, _) => SidecarWork::Check,
+            (false, true) => SidecarWork::Remove,
+            (false, false) => SidecarWork::Write,
+        }
+    }
+}
+
+/// What `etagd compress` does with sidecars.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SidecarWork {
+    /// Write what is missing or stale.
+    Write,
+    /// Look only.
+    Check,
+    /// Take away what is proven.
+    Remove,
 }
 
 /// Limits on what clients may use up (promise P10).
 #[derive(Clone, Debug, Args)]
 pub struct Limits {
     /// Time to finish requests in flight after SIGTERM or SIGINT
-    #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = duration)]
     pub grace: Duration,
     /// Connections at once; more are answered 503
     #[arg(
@@ -224,13 +280,13 @@ pub struct Limits {
     )]
     pub max_connections: usize,
     /// Time for a request's header section to arrive
-    #[arg(long, value_name = "TIME", default_value = "10s", env = "ETAGD_HEADER_TIMEOUT", hide_env = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", env = "ETAGD_HEADER_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub header_timeout: Duration,
     /// Time a connection may be open between requests
-    #[arg(long, value_name = "TIME", default_value = "75s", env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "75s", env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub idle_timeout: Duration,
     /// Time a client may take no byte of a response
-    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub write_timeout: Duration,
     /// Most bytes of a request's header section, 8KiB at least
     #[arg(
@@ -242,6 +298,30 @@ pub struct Limits {
         value_parser = header_size
     )]
     pub max_header_size: ByteSize,
+}
+
+/// `10s`, `1m 30s`, `100ms`; so long that no clock overflows, and longer than anybody waits.
+fn duration(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration > LONGEST {
+        return Err("ten years are the most".to_owned());
+    }
+    Ok(duration)
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("more than 0 is needed".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    match at_least_one(text)? {
+        number if number > 1024 => Err("1024 are the most".to_owned()),
+        number => Ok(number),
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -379,6 +459,8 @@ pub struct Config {
     pub settings: Settings,
     /// Where to listen.
     pub listen: Vec<Listen>,
+    /// Most files kept open; `None` for half of what the system allows.
+    pub open_files: Option<usize>,
     /// Budget for content, in bytes.
     pub memory: u64,
     /// Number of threads that answer requests.
@@ -407,6 +489,7 @@ impl From<Serve> for Config {
             symlinks,
             settings,
             listen: flags.listen,
+            open_files: flags.open_files,
             memory,
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,

@@ -8,10 +8,27 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+
+#[cfg(target_os = "linux")]
+fn confined(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
+    use rustix::fs::ResolveFlags;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+}
+
+#[cfg(target_os = "linux")]
+fn is_confinable(root: &OwnedFd) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    confined(root, Path::new("."), flags).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_confinable(_: &OwnedFd) -> bool {
+    false
+}
 
 /// What tells one state of a file from another without reading it.
 ///
@@ -19,6 +36,8 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 /// ones, in either direction, are the reason to read again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stamp {
+    /// Device number: with the inode it names the file on this machine.
+    pub device: u64,
     /// Inode number.
     pub inode: u64,
     /// Length in bytes.
@@ -56,6 +75,7 @@ impl From<&Stat> for Stamp {
     )]
     fn from(stat: &Stat) -> Self {
         Self {
+            device: stat.st_dev as u64,
             inode: stat.st_ino as u64,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
@@ -79,8 +99,6 @@ pub struct Opened {
     pub stamp: Stamp,
     /// Whether other names or links may lead to the same bytes.
     pub shared: bool,
-    /// Device number: with the inode it names the file on this machine.
-    pub device: u64,
 }
 
 /// The site directory, held open, with its real path.
@@ -88,7 +106,9 @@ pub struct Opened {
 pub struct Root {
     path: PathBuf,
     directory: OwnedFd,
-    confined: AtomicBool,
+    /// Whether the kernel can be told not to leave it. Old ones can't, and some containers forbid
+    /// the call; then only the walk keeps to the root.
+    is_confined: bool,
 }
 
 impl Root {
@@ -100,10 +120,11 @@ impl Root {
         let path = directory.canonicalize()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(rustix::fs::CWD, &path, flags, Mode::empty())?;
+        let is_confined = is_confinable(&directory);
         Ok(Self {
             path,
             directory,
-            confined: AtomicBool::new(cfg!(target_os = "linux")),
+            is_confined,
         })
     }
 
@@ -147,7 +168,8 @@ impl Root {
     /// absolute where a link was allowed to leave the root.
     ///
     /// Never waits for a writer of a FIFO, never opens a device, and for a relative path never
-    /// leaves the root, whatever happened to the tree since the path was resolved.
+    /// leaves the root where the kernel can hold to that, whatever happened to the tree since the
+    /// path was resolved.
     ///
     /// # Errors
     /// As `open(2)`; anything but a regular file is [`io::ErrorKind::InvalidInput`].
@@ -165,7 +187,6 @@ impl Root {
         Ok(Opened {
             stamp: Stamp::from(&stat),
             shared: stat.st_nlink as u64 > 1,
-            device: stat.st_dev as u64,
             file,
         })
     }
@@ -184,27 +205,35 @@ impl Root {
         )?))
     }
 
+    /// Opens a directory, under the same conditions.
+    ///
+    /// # Errors
+    /// As `open(2)`.
+    pub fn open_directory(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let is_root = path.as_os_str().is_empty();
+        self.open_at(if is_root { Path::new(".") } else { path }, flags)
+    }
+
     #[cfg(target_os = "linux")]
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        use rustix::fs::ResolveFlags;
         use rustix::io::Errno;
-        if path.is_relative() && self.confined.load(Ordering::Relaxed) {
-            let resolve =
-                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            match rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve) {
-                // Old kernels do not know the call; some containers forbid it.
-                Err(Errno::NOSYS | Errno::PERM) => self.confined.store(false, Ordering::Relaxed),
-                // A rename in the tree raced with the walk; the kernel asks to try again.
-                Err(Errno::AGAIN) => {}
-                other => return Ok(other?),
+        if path.is_absolute() || !self.is_confined {
+            return Ok(openat(&self.directory, path, flags, Mode::empty())?);
+        }
+        let mut tries = 0;
+        loop {
+            match confined(&self.directory, path, flags) {
+                // A rename somewhere raced with the look-up; the kernel asks to try again.
+                Err(Errno::AGAIN) if tries < 8 => tries += 1,
+                opened => return Ok(opened?),
             }
         }
-        Ok(openat(&self.directory, path, flags, Mode::empty())?)
     }
 
     #[cfg(not(target_os = "linux"))]
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let _ = self.confined.load(Ordering::Relaxed);
+        let _ = self.is_confined;
         Ok(openat(&self.directory, path, flags, Mode::empty())?)
     }
 }

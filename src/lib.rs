@@ -16,8 +16,9 @@
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
+//! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
-//! | 1 | [`memory`] | the one budget for content |
+//! | 2 | [`memory`] | the one budget for content |
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
@@ -25,16 +26,21 @@
 //! | 2 | [`log`] | messages for the operator |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
-//! # Two paths
+//! # Three paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> bind the listeners (fail before slow work) -> scan
-//! the root against nothing -> publish the manifest in a [`site::Site`] -> listen and accept.
+//! the root against nothing -> publish the manifest in a [`site::Site`] -> listen and accept. The
+//! watch is armed before the scan, so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
 //! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
 //! representation -> preconditions (412, 304) -> range (206, 416) -> [`service`] picks the
 //! prepared fields and attaches the body. A body's byte leaves only from private memory whose
 //! BLAKE3 was computed from that same memory; one that can't is cut short, never completed.
+//!
+//! **Change.** Event ("look there") -> dirty paths -> quiet period -> barrier ->
+//! [`scan::Scanner::reconcile`] -> [`site::Site::update`], the only publication. Events are
+//! hints, never facts; a sweep finds what none reports.
 
 pub mod answer;
 pub mod service;
@@ -47,6 +53,8 @@ pub mod representation;
 pub mod scan;
 pub mod site;
 pub mod watch;
+
+pub mod compress;
 
 pub mod config;
 pub mod disk;

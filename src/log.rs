@@ -1,6 +1,6 @@
 //! Messages for the operator, on stderr: lines for people, or JSON for machines.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 
 use tracing::{Event, Level, Subscriber};
@@ -18,7 +18,10 @@ use crate::config::LogFormat;
 /// Only our own: what libraries warn of is mostly what clients do, and a client could fill the
 /// disk with it (h2 has a line for every PING acknowledgement that nobody asked for).
 pub fn init(format: LogFormat) {
-    let builder = tracing_subscriber::fmt().with_writer(io::stderr);
+    // A message that can't be written is lost; that must not end who had something to say.
+    let builder = tracing_subscriber::fmt()
+        .with_writer(|| Lossy)
+        .log_internal_errors(false);
     let ours = Targets::new().with_target(env!("CARGO_PKG_NAME"), Level::INFO);
     let _ = match format {
         LogFormat::Json => {
@@ -26,7 +29,8 @@ pub fn init(format: LogFormat) {
             builder.finish().with(ours).try_init()
         }
         LogFormat::Text => {
-            let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colours = io::stderr().is_terminal() && !is_plain;
             let builder = builder.event_format(Lines { colours });
             builder.finish().with(ours).try_init()
         }
@@ -59,7 +63,53 @@ where
         } else {
             writer.write_str(label)?;
         }
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut message = String::new();
+        context.format_fields(Writer::new(&mut message), event)?;
+        writeln!(writer, "{}", Printable(&message))
+    }
+}
+
+/// Text on one line: a file's name may hold line feeds and a terminal's commands.
+struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            if character.is_control() {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Standard error, for whom all is written.
+struct Lossy;
+
+impl io::Write for Lossy {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_stays_on_its_line_and_commands_no_terminal() {
+        let message = "cannot read a\nerror: forged\r\u{1b}[31mb\u{9b}c é".to_owned();
+        let printed = Printable(&message).to_string();
+        assert_eq!(
+            printed,
+            "cannot read a\\nerror: forged\\r\\u{1b}[31mb\\u{9b}c é"
+        );
     }
 }

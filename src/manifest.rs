@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use hashbrown::HashTable;
 
-use crate::config::Settings;
+use crate::config::{ReprDigest, Settings};
 use crate::representation::{Representation, Resource};
 use crate::semantics::target::encode_path;
 
@@ -57,7 +57,7 @@ pub struct Changes {
 
 impl Changes {
     /// Whether they change nothing in `manifest`.
-    pub fn is_empty(&self, manifest: &Manifest) -> bool {
+    pub fn changes_nothing_in(&self, manifest: &Manifest) -> bool {
         self.changed.is_empty() && self.removed.is_empty() && self.unreadable == manifest.unreadable
     }
 }
@@ -372,7 +372,12 @@ fn digest(settings: Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDi
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"etagd site digest");
     hasher.update(&FORMAT.to_le_bytes());
-    hasher.update(&[u8::from(last_modified), repr_digest as u8]);
+    let repr_digest = match repr_digest {
+        ReprDigest::Off => 0,
+        ReprDigest::Wanted => 1,
+        ReprDigest::Always => 2,
+    };
+    hasher.update(&[u8::from(last_modified), repr_digest]);
     for bucket in buckets {
         hasher.update(&bucket.hash);
     }

@@ -6,16 +6,24 @@
 //! longer fits is read from its file when it is asked for.
 
 use std::fs::File;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lru::LruCache;
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
-/// Bytes of a small body's bookkeeping (two allocations and the counter that shares it).
-const OVERHEAD: u64 = 96;
+use crate::representation::GROUP;
+
+/// Bytes of bookkeeping beside a body or a piece: allocations, the counter that shares it, and its
+/// place in the cache.
+const OVERHEAD: u64 = 160;
+/// The buffers that are used again are of this length; others are made to measure.
+const POOLED: usize = GROUP as usize;
+/// How long a stream waits for others to give memory back.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Buffers kept for the next stream, so that a hot download does not ask the allocator.
 const SPARE_BUFFERS: usize = 16;
 /// The smallest budget that can stream: some groups for each of a few clients.
@@ -29,17 +37,23 @@ pub type Key = ([u8; 32], u32);
 pub struct Memory {
     limit: u64,
     used: AtomicU64,
+    /// What of `used` small bodies hold.
+    kept: AtomicU64,
     proven: Mutex<LruCache<Key, Bytes>>,
     files: Mutex<LruCache<[u8; 32], Arc<File>>>,
+    most_files: usize,
     spare: Mutex<Vec<Vec<u8>>>,
     freed: Notify,
 }
 
 impl Memory {
-    /// A budget of `limit` bytes, [`SMALLEST`] at least, and of as many open `files`.
-    pub fn new(limit: u64, files: NonZeroUsize) -> Arc<Self> {
+    /// A budget of `limit` bytes, [`SMALLEST`] at least, and of `most_files` open files.
+    pub fn new(limit: u64, most_files: usize) -> Arc<Self> {
         Arc::new(Self {
-            files: Mutex::new(LruCache::new(files)),
+            // Unbounded, for a bounded one takes all its memory at once.
+            files: Mutex::new(LruCache::unbounded()),
+            most_files,
+            kept: AtomicU64::new(0),
             limit: limit.max(SMALLEST),
             used: AtomicU64::new(0),
             proven: Mutex::new(LruCache::unbounded()),
@@ -55,20 +69,21 @@ impl Memory {
 
     /// Turns a small body into shared memory if the budget has room beside what streams need.
     pub fn keep(self: &Arc<Self>, body: Vec<u8>) -> Option<Bytes> {
-        let held = self.hold(
-            body.len() as u64 + OVERHEAD,
-            self.limit - self.for_streams(),
-        )?;
+        if !self.has_room(body.len() as u64) {
+            return None;
+        }
+        let held = self.hold(body.len() as u64 + OVERHEAD)?;
+        self.kept.fetch_add(held.bytes, Ordering::Relaxed);
         Some(Bytes::from_owner(Kept {
             body: body.into_boxed_slice(),
-            _held: held,
+            held,
         }))
     }
 
     /// Whether a small body of `length` bytes could be kept, if the cache gave way.
     pub fn has_room(&self, length: u64) -> bool {
-        let cached = lock(&self.proven).len() as u64;
-        cached > 0 || self.used() + length + OVERHEAD <= self.limit - self.for_streams()
+        let kept = self.kept.load(Ordering::Relaxed);
+        kept.saturating_add(length + OVERHEAD) <= self.limit - self.for_streams()
     }
 
     /// What small bodies leave free.
@@ -77,16 +92,24 @@ impl Memory {
     }
 
     /// A private buffer of `length` bytes for content that is still to be proven. Waits until
-    /// the budget has room.
-    pub async fn buffer(self: &Arc<Self>, length: usize) -> Buffer {
+    /// the budget has room; `None` where nobody gives memory back.
+    pub async fn buffer(self: &Arc<Self>, length: usize) -> Option<Buffer> {
+        let is_pooled = length <= POOLED && length > POOLED / 2;
+        let capacity = if is_pooled { POOLED } else { length };
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let freed = self.freed.notified();
-            if let Some(held) = self.hold(length as u64, self.limit) {
-                let mut bytes = lock(&self.spare).pop().unwrap_or_default();
+            if let Some(held) = self.hold(capacity as u64 + OVERHEAD) {
+                let pooled = if is_pooled {
+                    lock(&self.spare).pop()
+                } else {
+                    None
+                };
+                let mut bytes = pooled.unwrap_or_else(|| Vec::with_capacity(capacity));
                 bytes.resize(length, 0);
-                return Buffer { bytes, held };
+                return Some(Buffer { bytes, held });
             }
-            freed.await;
+            timeout_at(deadline, freed).await.ok()?;
         }
     }
 
@@ -108,7 +131,11 @@ impl Memory {
 
     /// Keeps a file open, for the content it has, in place of the one longest unused.
     pub fn keep_open(&self, hash: [u8; 32], file: &Arc<File>) {
-        lock(&self.files).put(hash, Arc::clone(file));
+        let mut files = lock(&self.files);
+        files.put(hash, Arc::clone(file));
+        if files.len() > self.most_files {
+            files.pop_lru();
+        }
     }
 
     /// Closes a file that does not have that content any more.
@@ -116,14 +143,14 @@ impl Memory {
         lock(&self.files).pop(hash);
     }
 
-    /// Takes `bytes` from the budget if they stay under `ceiling`, forgetting proven pieces, the
-    /// longest unused first, to make room.
-    fn hold(self: &Arc<Self>, bytes: u64, ceiling: u64) -> Option<Held> {
+    /// Takes `bytes` from the budget, forgetting proven pieces, the longest unused first, to make
+    /// room.
+    fn hold(self: &Arc<Self>, bytes: u64) -> Option<Held> {
         loop {
             let taken = self
                 .used
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                    used.checked_add(bytes).filter(|&sum| sum <= ceiling)
+                    used.checked_add(bytes).filter(|&sum| sum <= self.limit)
                 });
             if taken.is_ok() {
                 return Some(Held {
@@ -154,7 +181,16 @@ impl Drop for Held {
 
 struct Kept {
     body: Box<[u8]>,
-    _held: Held,
+    held: Held,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.held
+            .memory
+            .kept
+            .fetch_sub(self.held.bytes, Ordering::Relaxed);
+    }
 }
 
 impl AsRef<[u8]> for Kept {
@@ -191,7 +227,7 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut spare = lock(&self.held.memory.spare);
-        if spare.len() < SPARE_BUFFERS {
+        if self.bytes.capacity() == POOLED && spare.len() < SPARE_BUFFERS {
             spare.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -205,17 +241,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::Future;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
 
-    fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
-        future.poll(&mut Context::from_waker(Waker::noop()))
+    const MIB: usize = 1 << 20;
+    const PIECE: usize = MIB - OVERHEAD as usize;
+
+    async fn fill(memory: &Arc<Memory>, length: usize) -> Option<Bytes> {
+        memory.buffer(length).await.map(Buffer::freeze)
     }
 
     #[test]
     fn a_body_gives_its_share_back_when_the_last_clone_is_gone() {
-        let memory = Memory::new(SMALLEST, NonZeroUsize::MIN);
+        let memory = Memory::new(SMALLEST, 1);
         let body = memory.keep(vec![7; 1000]).expect("fits");
         let clone = body.slice(10..20);
         drop(body);
@@ -226,42 +262,81 @@ mod tests {
         );
         drop(clone);
         assert_eq!(memory.used(), 0);
+        assert_eq!(memory.kept.load(Ordering::Relaxed), 0);
     }
 
-    #[test]
-    fn small_bodies_leave_room_for_streams() {
-        let memory = Memory::new(SMALLEST, NonZeroUsize::MIN);
-        let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; 1 << 20])).collect();
+    #[tokio::test(start_paused = true)]
+    async fn small_bodies_leave_room_for_streams() {
+        let memory = Memory::new(SMALLEST, 1);
+        let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; PIECE])).collect();
         assert_eq!(
             bodies.len(),
-            7,
+            8,
             "half of the smallest budget is for streams"
         );
-        assert!(matches!(poll(pin!(memory.buffer(1 << 20))), Poll::Ready(_)));
+        assert!(fill(&memory, PIECE).await.is_some());
     }
 
-    #[test]
-    fn a_full_budget_forgets_proven_pieces_and_then_makes_streams_wait() {
-        let memory = Memory::new(SMALLEST, NonZeroUsize::MIN);
-        let fill = |length| match poll(pin!(memory.buffer(length))) {
-            Poll::Ready(buffer) => Some(buffer.freeze()),
-            Poll::Pending => None,
-        };
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_cannot_be_kept_costs_no_cached_piece() {
+        let memory = Memory::new(SMALLEST, 1);
+        let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; PIECE])).collect();
+        let key = ([0; 32], 0);
+        memory.remember(key, fill(&memory, PIECE).await.expect("fits"));
+        assert!(memory.keep(vec![0; PIECE]).is_none());
+        assert!(memory.recall(&key).is_some());
+        drop(bodies);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_budget_forgets_proven_pieces_and_then_makes_streams_wait() {
+        let memory = Memory::new(SMALLEST, 1);
         let key = |index| ([0; 32], index);
         for index in 0..16 {
-            memory.remember(key(index), fill(1 << 20).expect("fits"));
+            memory.remember(key(index), fill(&memory, PIECE).await.expect("fits"));
         }
         memory.recall(&key(0)).expect("still there");
-        let new = fill(1 << 20).expect("the oldest piece gives way");
+        let new = fill(&memory, PIECE)
+            .await
+            .expect("the oldest piece gives way");
         assert!(memory.recall(&key(0)).is_some(), "used lately");
         assert!(memory.recall(&key(1)).is_none(), "longest unused");
 
-        let all: Vec<_> = std::iter::from_fn(|| fill(1 << 20)).collect();
-        assert_eq!(all.len(), 15, "everything else is pinned by its readers");
-        let mut waiting = pin!(memory.buffer(1 << 20));
-        assert!(poll(waiting.as_mut()).is_pending());
-        drop(new);
-        assert!(poll(waiting.as_mut()).is_ready());
-        assert_eq!(memory.used(), 15 << 20);
+        let mut pinned = vec![new];
+        while let Some(piece) = fill(&memory, PIECE).await {
+            pinned.push(piece);
+        }
+        assert_eq!(pinned.len(), 16, "everything is pinned by its readers");
+        let (piece, ()) = tokio::join!(fill(&memory, PIECE), async {
+            tokio::task::yield_now().await;
+            pinned.pop();
+        });
+        assert!(piece.is_some(), "what one reader gives back another gets");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_buffer_takes_is_what_it_is_counted_for() {
+        let memory = Memory::new(SMALLEST, 1);
+        let whole = memory.buffer(MIB).await.expect("fits");
+        drop(whole);
+        let tail = memory.buffer(1).await.expect("fits");
+        assert!(
+            tail.bytes.capacity() < POOLED,
+            "no large buffer for a small piece"
+        );
+        let group = memory.buffer(POOLED - 1).await.expect("fits");
+        assert_eq!(group.bytes.capacity(), POOLED);
+        assert_eq!(memory.used(), 1 + POOLED as u64 + 2 * OVERHEAD);
+    }
+
+    #[test]
+    fn files_beyond_the_most_are_closed() {
+        let memory = Memory::new(SMALLEST, 2);
+        let file = Arc::new(tempfile::tempfile().expect("a file"));
+        for index in 0..3 {
+            memory.keep_open([index; 32], &file);
+        }
+        assert!(memory.file(&[0; 32]).is_none());
+        assert!(memory.file(&[2; 32]).is_some());
     }
 }

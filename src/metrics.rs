@@ -26,6 +26,10 @@ impl Counter {
 /// All counters of a process.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    /// Times that no connection could be accepted, mostly for want of descriptors.
+    pub accept_errors: Counter,
+    /// Connections beyond `--max-connections`.
+    pub surplus: Counter,
     /// Hints of changes from the file system.
     pub hints: Counter,
     /// Times that hints were lost and a sweep made it good.

@@ -25,6 +25,11 @@ pub const WHOLE: u64 = 1 << 20;
 /// Up to this length a body is kept in memory, as long as the budget has room.
 pub const SMALL: u64 = 128 << 10;
 
+/// `Cache-Control` of what may be kept and must be asked about each time.
+pub const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
+/// `Cache-Control` of what nobody may keep.
+pub const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
+
 /// A chaining value: what proves one group.
 pub type GroupHash = blake3::hazmat::ChainingValue;
 
@@ -45,6 +50,8 @@ pub struct Resource {
     pub fields: Arc<Fields>,
     /// When the content was last modified, if that can be told (RFC 9110 section 8.8.2).
     pub last_modified: Option<HttpDate>,
+    /// The newest date that this path ever had: other content must be newer to have one.
+    pub newest_date: Option<HttpDate>,
     /// State of the file when it was hashed.
     pub stamp: Stamp,
     /// Whether the file had come to rest when it was hashed.
@@ -60,6 +67,22 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// A resource at rest that has no date and no codings.
+    pub fn new(path: Box<[u8]>, fields: Arc<Fields>, identity: Representation) -> Self {
+        Self {
+            path,
+            fields,
+            last_modified: None,
+            newest_date: None,
+            stamp: Stamp::default(),
+            settled: true,
+            utf8: false,
+            identity,
+            encoded: Box::default(),
+            rendered_date: OnceLock::new(),
+        }
+    }
+
     /// Whether the response depends on Accept-Encoding, and so names it in Vary.
     pub fn is_negotiable(&self) -> bool {
         !self.encoded.is_empty()

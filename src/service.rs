@@ -24,7 +24,7 @@ use crate::config::{ReprDigest, Settings};
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::representation::{Data, Representation, Resource, visible};
+use crate::representation::{Data, NO_STORE, REVALIDATE, Representation, Resource, visible};
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 use crate::site::Site;
@@ -33,16 +33,15 @@ const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
-const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
-const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 /// How long a request waits for the truth about a file that is not what the manifest says: the
 /// longest quiet period, and time to hash it.
 const RECOVERY: Duration = Duration::from_secs(3);
-/// How often a file may prove to be something else before its request is answered 503.
+/// How often a request is answered anew before it is answered 503. One look can miss the change,
+/// if it was under way already.
 const LOOKS: u32 = 3;
 const VARY: HeaderValue = HeaderValue::from_static("accept-encoding");
 
@@ -71,6 +70,11 @@ impl Service {
             memory,
             metrics,
         }
+    }
+
+    /// The counters that this service moves.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Answers one request. `guard` lives as long as the response is under way.
@@ -116,7 +120,7 @@ impl Service {
             };
             service.suspect(&error);
             looks_left -= 1;
-            if looks_left == 0 || !looked(looks, deadline).await {
+            if looks_left == 0 || !error.is_suspicious() || !looked(looks, deadline).await {
                 service.metrics.unavailable.increment();
                 tracing::warn!("{error}: answered 503");
                 return unavailable().map(|page| Body::memory(page, attendant));
@@ -135,8 +139,10 @@ impl Service {
 
     /// Has a file looked at that is not what the manifest says.
     fn suspect(&self, error: &BodyError) {
-        self.metrics.unproven.increment();
-        self.site.suspect(error.path());
+        if error.is_suspicious() {
+            self.metrics.unproven.increment();
+            self.site.suspect(error.path());
+        }
     }
 
     fn draft(&self, manifest: &Manifest, request: &Parts) -> Draft {

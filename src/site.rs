@@ -50,7 +50,7 @@ impl Site {
             .unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load();
         let changes = change(&current)?;
-        if changes.is_empty(&current) {
+        if changes.changes_nothing_in(&current) {
             return None;
         }
         let (changed, removed) = (changes.changed.len(), changes.removed.len());

@@ -1,10 +1,9 @@
 //! Sites without files, for the benches that need none.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use etagd::config::Settings;
-use etagd::disk::Stamp;
 use etagd::manifest::{Changes, Manifest};
 use etagd::representation::{Data, Fields, Representation, Resource};
 use etagd::semantics::coding::Coding;
@@ -24,16 +23,10 @@ pub(crate) fn path(index: usize) -> String {
 pub(crate) fn resource(fields: &Arc<Fields>, path: &str, body: Bytes) -> Arc<Resource> {
     let tag = ETag::new(*blake3::hash(&body).as_bytes());
     let length = body.len() as u64;
+    let identity = Representation::new(Coding::Identity, tag, length, Data::Memory(body));
     Arc::new(Resource {
-        path: path.as_bytes().into(),
-        fields: Arc::clone(fields),
         last_modified: HttpDate::from_unix(MODIFIED),
-        stamp: Stamp::default(),
-        settled: true,
-        utf8: true,
-        identity: Representation::new(Coding::Identity, tag, length, Data::Memory(body)),
-        encoded: Box::default(),
-        rendered_date: OnceLock::new(),
+        ..Resource::new(path.as_bytes().into(), Arc::clone(fields), identity)
     })
 }
 

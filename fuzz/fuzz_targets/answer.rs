@@ -9,7 +9,6 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use etagd::answer::{Answer, Selected, answer};
 use etagd::config::Settings;
-use etagd::disk::Stamp;
 use etagd::manifest::{Changes, Manifest};
 use etagd::representation::{Data, Fields, Representation, Resource};
 use etagd::semantics::coding::Coding;
@@ -52,19 +51,15 @@ fn resource(path: &str) -> Resource {
             .into(),
         _ => Box::default(),
     };
-    Resource {
-        path: path.as_bytes().into(),
-        fields: Arc::new(Fields {
+    let fields = Arc::new(Fields {
             content_type: HeaderValue::from_static("text/plain"),
             cache_control: HeaderValue::from_static("public"),
-        }),
+    });
+    let identity = representation(Coding::Identity, body);
+    Resource {
         last_modified: HttpDate::from_unix(MODIFIED).filter(|_| path != "empty"),
-        stamp: Stamp::default(),
-        settled: true,
-        utf8: true,
-        identity: representation(Coding::Identity, body),
         encoded,
-        rendered_date: OnceLock::new(),
+        ..Resource::new(path.as_bytes().into(), fields, identity)
     }
 }
 

@@ -4,14 +4,14 @@
 //! of its neighbour once it is proven to decode to the neighbour's bytes; a proof that the
 //! manifest holds already is not made again.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::sidecar::{Unproven, prove};
-use super::{Scope, Work, walk};
+use super::{Scope, Work, lock, walk};
 use crate::disk::Root;
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{Data, Representation, Resource};
@@ -25,6 +25,8 @@ struct After<'a> {
     base: &'a Manifest,
     changed: HashMap<&'a [u8], &'a Arc<Resource>>,
     removed: HashSet<&'a [u8]>,
+    /// Sidecars that could not be read for their proof.
+    unreadable: Mutex<BTreeMap<Box<[u8]>, String>>,
 }
 
 impl<'a> After<'a> {
@@ -59,7 +61,8 @@ fn stem(path: &[u8]) -> Option<&[u8]> {
 
 /// Gives every resource that `changes` concern the codings that are proven.
 pub(super) fn attach(work: &Work<'_>, changes: &mut Changes) {
-    let negotiable = negotiable(work.root, work.base, work.scope, changes);
+    let (negotiable, unreadable) = negotiable(work.root, work.base, work.scope, changes);
+    changes.unreadable.extend(unreadable);
     if negotiable.is_empty() {
         return;
     }
@@ -76,7 +79,12 @@ pub(super) fn attach(work: &Work<'_>, changes: &mut Changes) {
 }
 
 /// The resources whose codings are others than they have.
-fn negotiable(root: &Root, base: &Manifest, scope: &Scope, changes: &Changes) -> Vec<Resource> {
+fn negotiable(
+    root: &Root,
+    base: &Manifest,
+    scope: &Scope,
+    changes: &Changes,
+) -> (Vec<Resource>, BTreeMap<Box<[u8]>, String>) {
     let after = After {
         root,
         base,
@@ -86,15 +94,18 @@ fn negotiable(root: &Root, base: &Manifest, scope: &Scope, changes: &Changes) ->
             .map(|new| (&*new.path, new))
             .collect(),
         removed: changes.removed.iter().map(AsRef::as_ref).collect(),
+        unreadable: Mutex::default(),
     };
     let touched = after.changed.keys().chain(&after.removed).copied();
     let mut concerned: BTreeSet<&[u8]> = touched.filter_map(stem).collect();
+    let before = base.unreadable().keys().map(AsRef::as_ref);
+    concerned.extend(before.filter(|path| scope.covers(path)).filter_map(stem));
     // At first the sidecars are all new themselves; later they may be as they were.
     let is_first = base.is_empty() && matches!(scope, Scope::Everything { .. });
     if !is_first {
         concerned.extend(after.changed.keys());
     }
-    concerned
+    let negotiable = concerned
         .into_par_iter()
         .filter_map(|path| {
             let resource = after.locate(path)?;
@@ -108,7 +119,9 @@ fn negotiable(root: &Root, base: &Manifest, scope: &Scope, changes: &Changes) ->
                 ..Resource::clone(resource)
             })
         })
-        .collect()
+        .collect();
+    let unreadable = std::mem::take(&mut *lock(&after.unreadable));
+    (negotiable, unreadable)
 }
 
 /// The proven codings of a resource, shortest first.
@@ -125,8 +138,12 @@ fn encoded(after: &After<'_>, resource: &Resource) -> Box<[Representation]> {
             });
             if !is_known && let Err(reason) = check(coding, sidecar, &resource.identity) {
                 let path = sidecar_path(&resource.path, coding)?;
-                let path = walk::join(after.root.path(), &path);
-                tracing::warn!("{} is not used: {reason}", path.display());
+                let shown = walk::join(after.root.path(), &path);
+                tracing::warn!("{} is not used: {reason}", shown.display());
+                if let Unproven::Unreadable(error) = reason {
+                    // That may pass: until it does, the site is not complete.
+                    lock(&after.unreadable).insert(path.into(), error.to_string());
+                }
                 return None;
             }
             Some(sidecar.as_coding(coding))

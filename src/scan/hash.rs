@@ -18,13 +18,13 @@ use crate::representation::{GROUP, GroupHash, SMALL, WHOLE, group_hash};
 
 /// What reading a file once has told.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(crate) struct Content {
     /// BLAKE3 of the bytes.
-    pub(super) hash: [u8; 32],
+    pub(crate) hash: [u8; 32],
     /// Their SHA-256, where it is wanted.
     pub(super) sha256: Option<[u8; 32]>,
     /// Whether they are UTF-8.
-    pub(super) utf8: bool,
+    pub(crate) utf8: bool,
     /// What is kept of them.
     pub(super) form: Form,
 }
@@ -47,7 +47,7 @@ thread_local! {
 
 /// What to find out about a file beside its hash.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// A small body itself.
     pub(super) body: bool,
     /// The SHA-256, which no group can be proven with: a long file is read by one thread then.
@@ -58,26 +58,28 @@ pub(super) struct Wanted {
 ///
 /// # Errors
 /// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
-pub(super) fn content(file: &File, length: u64, wanted: Wanted) -> io::Result<Content> {
-    let of = |bytes: &[u8], form| Content {
-        hash: *blake3::hash(bytes).as_bytes(),
-        sha256: wanted.sha256.then(|| Sha256::digest(bytes).into()),
-        utf8: std::str::from_utf8(bytes).is_ok(),
-        form,
+pub(crate) fn content(file: &File, length: u64, wanted: Wanted) -> io::Result<Content> {
+    let of = |bytes: &[u8]| {
+        let hash = *blake3::hash(bytes).as_bytes();
+        let sha256 = wanted.sha256.then(|| Sha256::digest(bytes).into());
+        let utf8 = std::str::from_utf8(bytes).is_ok();
+        move |form| Content {
+            hash,
+            sha256,
+            utf8,
+            form,
+        }
     };
     if length <= SMALL && wanted.body {
         let mut body = vec![0; length as usize];
         read_exact_at(file, &mut body, 0)?;
-        let content = of(&body, Form::Whole);
-        return Ok(Content {
-            form: Form::Small(body),
-            ..content
-        });
+        let content = of(&body);
+        return Ok(content(Form::Small(body)));
     }
     if length <= WHOLE {
         return with_buffer(length as usize, |buffer| {
             read_exact_at(file, buffer, 0)?;
-            Ok(of(buffer, Form::Whole))
+            Ok(of(buffer)(Form::Whole))
         });
     }
     let group = |index: u64, sha256: Option<&mut Sha256>| {

@@ -1,15 +1,11 @@
 //! The media type of a file, from its name and from whether its bytes are UTF-8.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use http::HeaderValue;
+use mime_guess::Mime;
 
-use crate::representation::{Fields, visible};
-
-const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
-const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
+use crate::representation::{Fields, NO_STORE, REVALIDATE, visible};
 
 /// Hands out one set of field values for each media type.
 #[derive(Debug, Default)]
@@ -23,8 +19,9 @@ type Key = (Option<Box<str>>, bool, bool);
 impl MediaTypes {
     /// The fields of the resource at `path`. What is not settled may not be stored.
     pub(super) fn fields(&self, path: &[u8], utf8: bool, settled: bool) -> Arc<Fields> {
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-        let extension = extension(name);
+        // What has no type of its own shares one entry: temporary names would fill the table.
+        let extension = extension(last_name(path));
+        let extension = extension.filter(|name| *name == "ts" || known(name).is_some());
         let key = (extension.map(Box::from), utf8, settled);
         if let Some(fields) = self
             .known
@@ -43,29 +40,70 @@ impl MediaTypes {
     }
 }
 
+/// The media type of the file at `path`.
+pub(crate) fn of(path: &[u8], utf8: bool) -> String {
+    media_type(extension(last_name(path)), utf8)
+}
+
+fn last_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
 /// What stands behind the last dot; for the one well-known name that has none, its type's.
 fn extension(name: &[u8]) -> Option<&str> {
     if name == b"apple-app-site-association" {
         return Some("json");
     }
-    let name = Path::new(std::str::from_utf8(name).ok()?);
-    name.extension()?.to_str()
+    // A name that only begins with a dot has no extension.
+    let dot = name
+        .iter()
+        .rposition(|byte| *byte == b'.')
+        .filter(|dot| *dot > 0)?;
+    std::str::from_utf8(name.get(dot + 1..)?).ok()
+}
+
+/// The types that `mime_guess` has not, or has under names that IANA or browsers have left.
+const TYPES: &[(&str, &str)] = &[
+    ("bat", "text/plain"),
+    ("cjs", "text/javascript"),
+    ("m3u8", "application/vnd.apple.mpegurl"),
+    ("m4a", "audio/mp4"),
+    ("map", "application/json"),
+    ("otf", "font/otf"),
+    ("rpm", "application/x-rpm"),
+    ("tgz", "application/gzip"),
+    ("toml", "application/toml"),
+    ("ttf", "font/ttf"),
+    ("woff", "font/woff"),
+    ("xml", "application/xml"),
+    ("yaml", "application/yaml"),
+    ("yml", "application/yaml"),
+    ("zst", "application/zstd"),
+];
+
+fn known(extension: &str) -> Option<Mime> {
+    let extension = extension.to_ascii_lowercase();
+    if let Some((_, name)) = TYPES.iter().find(|(known, _)| *known == extension) {
+        return name.parse().ok();
+    }
+    let guess = mime_guess::from_ext(&extension).first()?;
+    match guess.essence_str() {
+        // RFC 9239 section 6: the registered name, whatever the extension.
+        "application/javascript" => Some(mime_guess::mime::TEXT_JAVASCRIPT),
+        // Far more often TypeScript than an MPEG transport stream; the content will tell.
+        "video/vnd.dlna.mpeg-tts" => None,
+        _ => Some(guess),
+    }
 }
 
 fn media_type(extension: Option<&str>, utf8: bool) -> String {
-    let Some(extension) = extension else {
-        let unknown = if utf8 {
-            "text/plain; charset=utf-8"
-        } else {
-            "application/octet-stream"
-        };
-        return unknown.to_owned();
-    };
-    let guess = mime_guess::from_ext(extension).first_or_octet_stream();
-    let media_type = match guess.essence_str() {
-        // RFC 9239 section 6: the registered name, whatever the extension.
-        "application/javascript" => mime_guess::mime::TEXT_JAVASCRIPT,
-        _ => guess,
+    let Some(media_type) = extension.and_then(known) else {
+        return match (extension, utf8) {
+            (_, true) => "text/plain; charset=utf-8",
+            (Some("ts"), false) => "video/mp2t",
+            (_, false) => "application/octet-stream",
+        }
+        .to_owned();
     };
     let is_text = media_type.type_() == mime_guess::mime::TEXT
         || media_type.essence_str() == "application/xml";
@@ -96,7 +134,16 @@ mod tests {
             ("site.webmanifest", true, "application/manifest+json"),
             ("LICENSE", true, "text/plain; charset=utf-8"),
             ("a.dir/blob", false, "application/octet-stream"),
-            ("what.ever-unknown", true, "application/octet-stream"),
+            ("what.ever-unknown", true, "text/plain; charset=utf-8"),
+            ("what.ever-unknown", false, "application/octet-stream"),
+            ("main.ts", true, "text/plain; charset=utf-8"),
+            ("film.ts", false, "video/mp2t"),
+            ("app.js.map", true, "application/json"),
+            ("data.xml", true, "application/xml; charset=utf-8"),
+            ("a.yaml", true, "application/yaml"),
+            ("a.tar.gz", false, "application/gzip"),
+            ("A.OTF", false, "font/otf"),
+            (".htaccess", true, "text/plain; charset=utf-8"),
             (
                 ".well-known/apple-app-site-association",
                 true,
@@ -111,6 +158,12 @@ mod tests {
                 "{path}"
             );
         }
+    }
+
+    #[test]
+    fn a_name_need_not_be_utf8() {
+        let fields = MediaTypes::default().fields(b"caf\xe9.html", true, true);
+        assert_eq!(fields.content_type, "text/html; charset=utf-8");
     }
 
     #[test]

@@ -5,14 +5,15 @@
 //! Files are hashed on all cores while the walk goes on. Nothing is published here.
 
 mod codings;
-mod hash;
-mod media;
+pub(crate) mod hash;
+pub(crate) mod media;
 pub mod sidecar;
-mod walk;
+pub(crate) mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -213,6 +214,12 @@ impl Scanner {
         }
     }
 
+    /// Whether what a link leads to is no part of the site.
+    pub fn leaves_out(&self, root: &Root, link: &Link) -> bool {
+        let allowed = |target: &PathBuf| self.symlinks.allow(root.path(), target);
+        !link.target.as_ref().is_some_and(allowed)
+    }
+
     /// The whole site for the first time; waits for files that are being written, for
     /// [`PATIENCE`] at most.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
@@ -225,6 +232,15 @@ impl Scanner {
         } = self.reconcile(root, &empty, &scope, Unsettled::Report, progress);
         let mut manifest = empty.with(changes);
         let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
+        if let Some(first) = busy.first() {
+            let first = walk::join(root.path(), first);
+            let others = match busy.len() - 1 {
+                0 => String::new(),
+                number => format!(" and {number} more"),
+            };
+            let first = first.display();
+            tracing::info!("waiting for {first}{others}: somebody is writing to it");
+        }
         while !busy.is_empty() {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_secs(1));
@@ -290,7 +306,7 @@ impl Scanner {
             return Seen::Unchanged(found.path);
         }
         let result = work.root.open_file(&found.location).and_then(|opened| {
-            let inode = (opened.device, opened.stamp.inode);
+            let inode = (opened.stamp.device, opened.stamp.inode);
             let is_shared = found.linked || opened.shared;
             if is_shared && let Some(looked) = work.recall(&opened, rereads) {
                 let data = relocated(&looked.data, work.root, &found);
@@ -443,20 +459,21 @@ impl Scanner {
             data,
         } = looked;
         let etag = ETag::new(hash);
+        let newest = old.and_then(|old| old.newest_date);
         let last_modified = match old {
             // Touched, or moved and moved back: the content is as old as it was.
             Some(old) if old.identity.etag == etag => old.last_modified,
-            // Other content that claims not to be newer: a date can't tell the two apart. Nor can
-            // any later one, for clients may have dates from before that nobody remembers.
-            Some(old) => self
+            // Content that claims not to be newer than other content was: no date can tell them
+            // apart.
+            _ => self
                 .last_modified(stamp, now)
-                .filter(|date| old.last_modified.is_some_and(|before| before < *date)),
-            None => self.last_modified(stamp, now),
+                .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
         Resource {
             fields: self.media.fields(&path, utf8, settled),
             path,
             last_modified,
+            newest_date: last_modified.max(newest),
             stamp,
             settled,
             utf8,
@@ -485,7 +502,7 @@ impl<'a> Work<'a> {
     /// A file that was read under another path: in this run, or, where its stamp can be trusted,
     /// before.
     fn recall(&self, opened: &Opened, rereads: bool) -> Option<Looked> {
-        let inode = (opened.device, opened.stamp.inode);
+        let inode = (opened.stamp.device, opened.stamp.inode);
         let seen = lock(&self.shared).get(&inode).cloned();
         if let Some(seen) = seen.filter(|seen| seen.stamp == opened.stamp) {
             return Some(seen);

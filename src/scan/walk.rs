@@ -14,7 +14,7 @@ use crate::config::Symlinks;
 
 /// What the walk has come upon.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// A file that is part of the site.
     File(Found),
     /// A link, whether or not it leads to a part of the site.
@@ -25,13 +25,13 @@ pub(super) enum Step {
 
 /// A file that is part of the site.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Its path in the site: raw bytes, without a leading slash.
-    pub(super) path: Box<[u8]>,
+    pub(crate) path: Box<[u8]>,
     /// Where it is, free of links: relative to the root, or absolute where a link left the root.
-    pub(super) location: PathBuf,
+    pub(crate) location: PathBuf,
     /// Whether a link leads to it, so that the same file may be found under other paths too.
-    pub(super) linked: bool,
+    pub(crate) linked: bool,
 }
 
 /// A symbolic link in the site.
@@ -45,7 +45,7 @@ pub struct Link {
 
 /// Walks what `start` names in the site: all of it where that is empty, else a file or a
 /// directory with all that is in it. `root` is a real path.
-pub(super) fn walk(root: &Path, start: &[u8], symlinks: Symlinks) -> impl Iterator<Item = Step> {
+pub(crate) fn walk(root: &Path, start: &[u8], symlinks: Symlinks) -> impl Iterator<Item = Step> {
     let walker = is_admitted(start)
         .then(|| WalkDir::new(join(root, start)))
         .map(|walk| {
@@ -85,6 +85,10 @@ pub(super) fn join(root: &Path, path: &[u8]) -> PathBuf {
         root.join(OsStr::from_bytes(path))
     }
 }
+
+/// Linked directories on one path: directories that link to each other have as many paths as there
+/// are orders to visit them in.
+const MOST_NESTED: usize = 4;
 
 struct Walk {
     root: PathBuf,
@@ -194,7 +198,13 @@ impl Walk {
             self.skip(entry);
             return link;
         };
-        if entry.file_type().is_dir() {
+        if entry.file_type().is_dir() && self.links.len() >= MOST_NESTED {
+            tracing::warn!(
+                "{} lies behind {MOST_NESTED} linked directories already: not followed",
+                entry.path().display()
+            );
+            self.skip(entry);
+        } else if entry.file_type().is_dir() {
             let as_found = entry.path().to_path_buf();
             self.links.push(Entered {
                 depth: entry.depth(),

@@ -82,7 +82,7 @@ impl Activity {
                 since => Duration::from_millis(now.saturating_sub(since)),
             };
             match limit.checked_sub(elapsed) {
-                Some(left) if !left.is_zero() => next = next.min(left),
+                Some(left) if since == 0 || !left.is_zero() => next = next.min(left),
                 _ => return Err(overdue),
             }
         }
@@ -131,6 +131,11 @@ impl Activity {
             (false, 0) => self.stalled.store(self.now(), Ordering::Relaxed),
             (false, _) => {}
         }
+    }
+
+    /// Whether no response is under way, nor on its way out.
+    pub(super) fn is_idle(&self) -> bool {
+        self.responses.load(Ordering::Relaxed) == 0 && self.stalled.load(Ordering::Relaxed) == 0
     }
 
     /// Whether bytes may still come that nobody will read.

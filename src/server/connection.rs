@@ -66,8 +66,9 @@ pub(super) async fn serve<S>(
     };
     let mut connection = pin!(builder.serve_connection(io, attended));
     let mut draining = pin!(draining.wait_for(|draining| *draining));
-    let mut is_closing = false;
     let mut is_draining = false;
+    // When it was told to close, and has had time enough to do so.
+    let mut farewell: Option<Instant> = None;
     let mut timer = pin!(sleep_until(Instant::now()));
     let result = poll_fn(|cx| {
         if let Poll::Ready(result) = connection.as_mut().poll(cx) {
@@ -79,23 +80,27 @@ pub(super) async fn serve<S>(
             timer.as_mut().reset(Instant::now() + LAST_LOOK);
         }
         while timer.as_mut().poll(cx).is_ready() {
-            if is_draining && !is_closing {
-                is_closing = true;
-                timer.as_mut().reset(Instant::now());
-                connection.as_mut().graceful_shutdown();
-                return connection.as_mut().poll(cx);
-            }
-            match activity.check(limits) {
-                Ok(next) => timer.as_mut().reset(next),
+            let now = Instant::now();
+            let checked = activity.check(limits);
+            let is_over = is_draining || matches!(checked, Err(Overdue::Idle));
+            let next = match (farewell, checked) {
                 // Said politely once; HTTP/2 needs the word to end without an error.
-                Err(Overdue::Idle) if !is_closing => {
-                    is_closing = true;
+                (None, _) if is_over => {
+                    farewell = Some(now + FAREWELL);
                     connection.as_mut().graceful_shutdown();
-                    timer.as_mut().reset(Instant::now() + FAREWELL);
-                    return connection.as_mut().poll(cx);
+                    if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                        return Poll::Ready(result);
+                    }
+                    now + FAREWELL
                 }
-                Err(_) => return Poll::Ready(Ok(())),
-            }
+                (Some(farewell), _) if now >= farewell && activity.is_idle() => {
+                    return Poll::Ready(Ok(()));
+                }
+                (Some(_), Ok(next)) => next.min(now + FAREWELL),
+                (None, Ok(next)) => next,
+                (_, Err(_)) => return Poll::Ready(Ok(())),
+            };
+            timer.as_mut().reset(next);
         }
         Poll::Pending
     })

@@ -5,7 +5,9 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -17,14 +19,17 @@ const BACKLOG: i32 = 4096;
 
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.source))]
+#[error("cannot listen on {address}: {source}{}", hint(.address, .source))]
 pub struct ListenError {
     address: String,
     source: io::Error,
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(address: &str, error: &io::Error) -> &'static str {
+    let is_unix = address.starts_with("unix:");
     match error.kind() {
+        io::ErrorKind::AddrInUse if is_unix => " (somebody listens there, or it is no socket)",
+        io::ErrorKind::PermissionDenied if is_unix => "",
         io::ErrorKind::AddrInUse => " (stop what uses it, or choose another with --listen)",
         io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege)",
         io::ErrorKind::AddrNotAvailable => " (this machine does not have that address)",
@@ -43,14 +48,14 @@ pub struct Bound {
 #[derive(Clone, Debug)]
 enum Address {
     Tcp(SocketAddr),
-    Unix(PathBuf),
+    Unix(Arc<OwnedPath>),
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.path.display()),
         }
     }
 }
@@ -72,7 +77,7 @@ pub fn bind(listen: &[Listen]) -> Result<Vec<Bound>, ListenError> {
                 }
             }
             Listen::Unix(path) => bound.push(bind_unix(path).map_err(|source| ListenError {
-                address: path.display().to_string(),
+                address: format!("unix:{}", path.display()),
                 source,
             })?),
         }
@@ -108,28 +113,31 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(path)?;
     if let Err(error) = socket.bind(&address) {
-        let is_stale = error.kind() == io::ErrorKind::AddrInUse
-            && Socket::new(Domain::UNIX, Type::STREAM, None)?
-                .connect(&address)
-                .is_err()
-            && is_socket(path);
-        if !is_stale {
+        if error.kind() != io::ErrorKind::AddrInUse || !is_stale(path, &address)? {
             return Err(error);
         }
-        // Left behind by a process that is gone: nobody answers there.
         std::fs::remove_file(path)?;
         socket.bind(&address)?;
     }
     socket.set_nonblocking(true)?;
+    let path = OwnedPath::new(path)?;
     Ok(Bound {
         socket,
-        address: Address::Unix(path.to_path_buf()),
+        address: Address::Unix(Arc::new(path)),
     })
 }
 
-fn is_socket(path: &Path) -> bool {
+/// Whether a socket was left behind by a process that is gone: nobody answers there.
+fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
     use std::os::unix::fs::FileTypeExt;
-    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+    if !path.symlink_metadata()?.file_type().is_socket() {
+        return Ok(false);
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A queue that is full says that somebody is there.
+    probe.set_nonblocking(true)?;
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    Ok(probe.connect(address).is_err_and(refused))
 }
 
 impl Bound {
@@ -153,7 +161,7 @@ impl Bound {
             }
             Address::Unix(path) => {
                 let listener = UnixListener::from_std(self.socket.into())?;
-                Listener::Unix(listener, OwnedPath(path))
+                Listener::Unix(listener, path)
             }
         })
     }
@@ -165,16 +173,35 @@ pub enum Listener {
     /// TCP, with the address it really has.
     Tcp(TcpListener, SocketAddr),
     /// A Unix socket, with its path.
-    Unix(UnixListener, OwnedPath),
+    Unix(UnixListener, Arc<OwnedPath>),
 }
 
-/// The path of a Unix socket of ours: removed with it.
+/// The path of a Unix socket of ours: removed with it, unless another has taken its place.
 #[derive(Debug)]
-pub struct OwnedPath(PathBuf);
+pub struct OwnedPath {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl OwnedPath {
+    fn new(path: &Path) -> io::Result<Self> {
+        let metadata = path.symlink_metadata()?;
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        Ok(Self {
+            path: path.to_path_buf(),
+            device,
+            inode,
+        })
+    }
+}
 
 impl Drop for OwnedPath {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let is_ours = |now: std::fs::Metadata| (now.dev(), now.ino()) == (self.device, self.inode);
+        if self.path.symlink_metadata().is_ok_and(is_ours) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -182,7 +209,7 @@ impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(_, address) => write!(f, "{address}"),
-            Self::Unix(_, path) => write!(f, "unix:{}", path.0.display()),
+            Self::Unix(_, path) => write!(f, "unix:{}", path.path.display()),
         }
     }
 }

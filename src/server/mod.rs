@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config::Limits;
+use crate::metrics::Metrics;
 use crate::service::Service;
 use activity::Activity;
 use listener::{Accepted, Listener, Stream};
@@ -44,6 +45,7 @@ pub struct Server {
     workers: Vec<Worker>,
     connections: Arc<AtomicUsize>,
     surplus: Surplus,
+    metrics: Arc<Metrics>,
     /// Whether TCP connections speak TLS: one that is turned away would not understand a 503.
     is_secure: bool,
     limits: Limits,
@@ -71,6 +73,7 @@ impl Server {
     ) -> io::Result<Self> {
         let draining = watch::Sender::new(false);
         let is_secure = tls.is_some();
+        let metrics = Arc::clone(service.metrics());
         let shared = Arc::new(Shared {
             service: Arc::new(service),
             tls,
@@ -85,6 +88,7 @@ impl Server {
             workers,
             connections: Arc::default(),
             surplus: Surplus::default(),
+            metrics,
             is_secure,
             limits,
             draining,
@@ -99,6 +103,7 @@ impl Server {
                 Ok(accepted) => self.deal(accepted),
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
+                    self.metrics.accept_errors.increment();
                     if said.is_none_or(|said| said.elapsed() >= REPEAT) {
                         said = Some(Instant::now());
                         tracing::error!("cannot accept on {listener}: {error}; trying again");
@@ -121,6 +126,7 @@ impl Server {
 
     fn deal(&self, accepted: Accepted) {
         if self.connections.load(Ordering::Relaxed) >= self.limits.max_connections {
+            self.metrics.surplus.increment();
             if !(self.is_secure && matches!(accepted, Accepted::Tcp(_))) {
                 self.surplus.turn_away(accepted);
             }

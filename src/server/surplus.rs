@@ -3,6 +3,11 @@
 //! Each is answered 503 at once, without a look at what it asks: a balancer then asks another
 //! replica, a browser says what is wrong. Left in the kernel's queue instead, a client would wait
 //! for one of the connections before it to end, which may be its whole idle time.
+//!
+//! Measured with wrk at twice a limit of 64: turned away, half of the requests are answered 503,
+//! at the cost of half the throughput of the others, since wrk comes back at once. Left in the
+//! queue, the first 64 keep all the throughput and the other 64 get not one answer. Beside 64
+//! connections that only idle, a newcomer has its 503 in half a millisecond, or waits in vain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -10,9 +10,10 @@ mod source;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -224,24 +225,28 @@ struct Driver {
 }
 
 impl Driver {
+    /// Works until the process ends. A turn that breaks off is a bug, and no reason to leave the
+    /// site to itself: a sweep makes good what it may have missed.
     fn run(mut self) {
         loop {
-            let now = Instant::now();
-            match self
-                .watch
-                .hints
-                .recv_timeout(self.wake().saturating_duration_since(now))
-            {
-                Ok(hint) => {
-                    self.note(hint);
-                    self.drain();
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                // Not while this thread holds a sender of its own.
-                Err(RecvTimeoutError::Disconnected) => return,
+            if catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
+                tracing::error!("looking for changes broke off; sweeping: please report this");
+                self.watch.metrics.overflows.increment();
+                self.pending = Pending::default();
+                self.pending
+                    .everything(Everything::Compare, Instant::now(), ROOT_CHECK);
             }
-            self.look_after(Instant::now());
         }
+    }
+
+    fn turn(&mut self) {
+        let wait = self.wake().saturating_duration_since(Instant::now());
+        // There is always a sender, for this thread holds one itself.
+        if let Ok(hint) = self.watch.hints.recv_timeout(wait) {
+            self.note(hint);
+            self.drain();
+        }
+        self.look_after(Instant::now());
     }
 
     /// When something has to be done at the latest.
