@@ -41,12 +41,13 @@ fn brotli_window(length: usize) -> i32 {
     (10..24).find(|log| length <= (1 << log) - 16).unwrap_or(24)
 }
 
-/// How our gzip sidecars begin: no name, no time, the best compression, and for the system
-/// "unknown" (RFC 1952 section 2.3.1). `gzip` itself writes the system's number.
-pub(super) const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255];
+/// How our gzip sidecars begin (RFC 1952 section 2.3): no name, no time, the best compression, an
+/// unknown system, and a comment by which we know our own work.
+pub(super) const GZIP_HEADER: [u8; 16] = *b"\x1f\x8b\x08\x10\0\0\0\0\x02\xffetagd\0";
 
 fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = GzBuilder::new()
+        .comment("etagd")
         .mtime(0)
         .operating_system(255)
         .write(Vec::new(), Compression::best());
@@ -183,7 +184,7 @@ mod tests {
         let cases = [
             (Coding::Brotli, "4987 86d9c78983281795"),
             (Coding::Zstd, "6482 195531134fc3a1c1"),
-            (Coding::Gzip, "8837 b5d51a73eef32502"),
+            (Coding::Gzip, "8843 6665a4835d8e6422"),
         ];
         for (coding, want) in cases {
             let encoded = encode(coding, &text).expect("encoded");
@@ -195,6 +196,6 @@ mod tests {
             assert_eq!(is, want, "{coding:?}");
         }
         let gzip = encode(Coding::Gzip, &text).expect("encoded");
-        assert_eq!(gzip[..10], GZIP_HEADER, "RFC 1952 2.3: no name, no time");
+        assert_eq!(gzip[..16], GZIP_HEADER, "RFC 1952 2.3: no name, no time");
     }
 }
