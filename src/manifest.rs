@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashTable;
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
 use crate::config::{ReprDigest, Settings};
 use crate::representation::{Representation, Resource};
@@ -173,13 +174,11 @@ impl Manifest {
             let path = Arc::clone(&resource);
             replace(&path.path, Some(resource));
         }
-        for (bucket, _) in buckets
-            .iter_mut()
+        let touched = buckets
+            .par_iter_mut()
             .zip(touched)
-            .filter(|(_, touched)| *touched)
-        {
-            Arc::make_mut(bucket).seal();
-        }
+            .filter(|(_, touched)| *touched);
+        touched.for_each(|(bucket, _)| Arc::make_mut(bucket).seal());
         let unreadable = changes.unreadable;
         let digest = digest(
             self.settings,

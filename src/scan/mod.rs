@@ -11,13 +11,13 @@ pub mod sidecar;
 pub(crate) mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+use std::{io, iter};
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
@@ -41,6 +41,9 @@ pub use walk::{Link, is_hidden};
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// A file whose times are younger may still have a writer that no stamp shows.
 const YOUNG: Duration = Duration::from_secs(2);
+
+/// So many files at a time go from the walk to a thread that hashes.
+const HANDFUL: usize = 32;
 
 /// How far a scan has come; readable from other threads.
 #[derive(Debug, Default)]
@@ -183,7 +186,7 @@ struct Looked {
 /// What has become of a step of the walk.
 enum Seen {
     Unchanged(Box<[u8]>),
-    File(Box<[u8]>, Looked),
+    File(Arc<Resource>),
     Busy(Box<[u8]>),
     Unreadable(Box<[u8]>, String),
     Link(Link),
@@ -224,7 +227,7 @@ impl Scanner {
     /// [`PATIENCE`] at most.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
         let empty = Manifest::empty(self.settings);
-        let scope = Scope::Everything { reread: true };
+        let scope = Scope::Everything { reread: false };
         let Outcome {
             changes,
             links,
@@ -278,16 +281,24 @@ impl Scanner {
             shared: Mutex::default(),
             known: OnceLock::new(),
         };
-        let seen: Vec<Seen> = scope
+        let mut steps = scope
             .starts()
             .into_iter()
-            .flat_map(|start| walk::walk(root.path(), start, self.symlinks))
+            .flat_map(|start| walk::walk(root.path(), start, self.symlinks));
+        // The walk is one; its results go out by the handful, or the threads would wait for it in
+        // turns.
+        let handfuls = iter::from_fn(move || {
+            let handful: Vec<Step> = steps.by_ref().take(HANDFUL).collect();
+            (!handful.is_empty()).then_some(handful)
+        });
+        let look = |step| match step {
+            Step::File(found) => self.look(&work, found),
+            Step::Link(link) => Seen::Link(link),
+            Step::Unreadable(path, reason) => Seen::Unreadable(path, reason),
+        };
+        let seen: Vec<Seen> = handfuls
             .par_bridge()
-            .map(|step| match step {
-                Step::File(found) => self.look(&work, found),
-                Step::Link(link) => Seen::Link(link),
-                Step::Unreadable(path, reason) => Seen::Unreadable(path, reason),
-            })
+            .flat_map_iter(|handful| handful.into_iter().map(look))
             .collect();
         self.conclude(&work, seen)
     }
@@ -324,7 +335,8 @@ impl Scanner {
                 work.progress
                     .bytes
                     .fetch_add(looked.stamp.size, Ordering::Relaxed);
-                Seen::File(found.path, looked)
+                let old = work.base.locate(&found.path);
+                Seen::File(Arc::new(self.resource(found.path, looked, old, work.now)))
             }
             Ok(None) => Seen::Busy(found.path),
             // Deleted, or replaced by something that is no file, since it was listed.
@@ -407,14 +419,15 @@ impl Scanner {
     fn conclude(&self, work: &Work<'_>, seen: Vec<Seen>) -> Outcome {
         let mut outcome = Outcome::default();
         let mut unreadable = BTreeMap::new();
-        let mut present: HashSet<Box<[u8]>> = HashSet::with_capacity(seen.len());
+        let mut present: HashSet<Box<[u8]>> = HashSet::new();
         for seen in seen {
             match seen {
-                Seen::File(path, looked) => {
-                    present.insert(path.clone());
-                    let old = work.base.locate(&path);
-                    let resource = self.resource(path, looked, old, work.now);
-                    outcome.changes.changed.push(Arc::new(resource));
+                Seen::File(resource) => {
+                    // At first nothing can be gone.
+                    if !work.base.is_empty() {
+                        present.insert(resource.path.clone());
+                    }
+                    outcome.changes.changed.push(resource);
                 }
                 Seen::Unchanged(path) => {
                     present.insert(path);

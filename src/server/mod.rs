@@ -2,6 +2,12 @@
 //!
 //! The calling thread accepts; each connection is dealt to the worker that has the fewest. A
 //! worker is one thread with its own runtime, so a request never changes threads.
+//!
+//! Measured on 2 cores with wrk on the same, thousands of 304 a second at 4, 64 and 1024
+//! connections: dealt out 50-56, 73-74, 37-50; one runtime and SO_REUSEPORT listener a core 55,
+//! 68-76, 32-47; tokio's multi-threaded runtime 52-55, 59-61, 27. The first two are equal within
+//! the noise, but the kernel's hash leaves cores idle where connections are few, and Unix and
+//! inherited sockets have no SO_REUSEPORT.
 
 mod activity;
 mod connection;
