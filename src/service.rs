@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Answer, Selected, answer};
@@ -53,6 +53,12 @@ pub struct Service {
     metrics: Arc<Metrics>,
 }
 
+/// The connection that a request came over. It is held until the response is over.
+pub trait Connection: Send + Unpin + 'static {
+    /// Admits the responses that read files: each pins memory until its client takes it.
+    fn admission(&self) -> Arc<Semaphore>;
+}
+
 /// A response whose content is still to be attached.
 type Draft = Response<Content>;
 
@@ -77,16 +83,17 @@ impl Service {
         &self.metrics
     }
 
-    /// Answers one request. `guard` lives as long as the response is under way.
-    pub fn call<G>(self: &Arc<Self>, request: Parts, guard: G) -> Pending<G>
+    /// Answers one request. `connection` is held until the response is over.
+    pub fn call<G>(self: &Arc<Self>, request: Parts, connection: G) -> Pending<G>
     where
-        G: Send + Unpin + 'static,
+        G: Connection,
     {
         let (mut head, content) = self.draft(&self.site.current(), &request).into_parts();
         finish(&mut head, &content, &request);
         let attendant = Attendant {
             service: Arc::clone(self),
-            _guard: guard,
+            connection,
+            admitted: None,
         };
         match content {
             Content::Memory(bytes) => {
@@ -105,12 +112,14 @@ impl Service {
     async fn prove<G>(
         mut draft: Response<Segments>,
         mut request: Parts,
-        attendant: Attendant<G>,
+        mut attendant: Attendant<G>,
     ) -> Reply<G>
     where
-        G: Send + Unpin + 'static,
+        G: Connection,
     {
         let service = Arc::clone(&attendant.service);
+        // One client over one connection must not take all the memory there is.
+        attendant.admitted = attendant.connection.admission().acquire_owned().await.ok();
         let deadline = Instant::now() + RECOVERY;
         let mut looks_left = LOOKS;
         loop {
@@ -404,10 +413,11 @@ async fn looked(mut looks: watch::Receiver<u64>, deadline: Instant) -> bool {
 /// Keeps what must live as long as a response, and hears how it ends.
 pub struct Attendant<G> {
     service: Arc<Service>,
-    _guard: G,
+    connection: G,
+    admitted: Option<OwnedSemaphorePermit>,
 }
 
-impl<G: Send + Unpin + 'static> Attend for Attendant<G> {
+impl<G: Connection> Attend for Attendant<G> {
     fn cut(&mut self, error: &BodyError) {
         tracing::warn!("{error}: the response is cut");
         self.service.suspect(error);

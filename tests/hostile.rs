@@ -355,6 +355,29 @@ fn p10_a_hundred_open_streams_pin_little() {
     server.assert_alive();
 }
 
+#[test]
+fn p10_one_connection_takes_no_more_than_its_share_of_memory() {
+    let names: Vec<String> = (0..100).map(|index| format!("{index}.bin")).collect();
+    let contents: Vec<Vec<u8>> = (0..100).map(|index| noise(1 << 20, index)).collect();
+    let files = names.iter().map(String::as_str);
+    let files: Vec<_> = files.zip(contents.iter().map(Vec::as_slice)).collect();
+    let site = TestSite::with(&files);
+    let server = Server::with(&site, &["--memory", "32MiB"]);
+    let mut greedy = Http2::connect(server.address(), &[(INITIAL_WINDOW_SIZE, 0)]);
+    for (n, name) in (0..).zip(&names[..90]) {
+        greedy
+            .send(request(2 * n + 1, &format!("/{name}")))
+            .unwrap();
+    }
+    greedy.send(frame(PING, 0, 0, &[7; 8])).unwrap();
+    greedy.wait_for(|frame| frame.kind == PING).unwrap();
+    for (name, content) in &files[90..] {
+        let response = server.client().get(&format!("/{name}"));
+        assert_eq!(response.status, 200, "{name}");
+        assert!(response.body == *content);
+    }
+}
+
 // --- Connections -----------------------------------------------------------------------------
 
 #[test]

@@ -52,8 +52,8 @@ fn resource(path: &str) -> Resource {
         _ => Box::default(),
     };
     let fields = Arc::new(Fields {
-            content_type: HeaderValue::from_static("text/plain"),
-            cache_control: HeaderValue::from_static("public"),
+        content_type: HeaderValue::from_static("text/plain"),
+        cache_control: HeaderValue::from_static("public"),
     });
     let identity = representation(Coding::Identity, body);
     Resource {

@@ -143,6 +143,13 @@ pub fn run(root: &Root, work: SidecarWork, progress: &Progress) -> Report {
     };
     let total = sidecars.iter().map(to_encode).sum();
     progress.total.store(total, Ordering::Relaxed);
+    if work != SidecarWork::Check {
+        let directories: BTreeSet<_> = sidecars.iter().map(|each| &each.source.directory).collect();
+        for path in directories {
+            // Where that fails, so will what is to be done there, with a message.
+            let _ = Directory::open(root, path).and_then(|directory| directory.clear());
+        }
+    }
     // The largest first, so that no thread is left alone with one at the end.
     sidecars.sort_by_key(|sidecar| (Reverse(sidecar.source.length), sidecar.coding));
     let results: Vec<_> = sidecars

@@ -5,13 +5,15 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
-    Access, AtFlags, FileType, Gid, Mode, OFlags, Uid, accessat, fchmod, fchown, fstat, fsync,
+    Access, AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, accessat, fchmod, fchown, fstat, fsync,
     openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::disk::Root;
 
@@ -60,6 +62,18 @@ impl Directory {
         Ok(unlinkat(&self.0, name, AtFlags::empty())?)
     }
 
+    /// Removes the new files of processes that were killed before they could name them.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        for entry in Dir::read_from(&self.0)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if author(name).is_some_and(|author| test_kill_process(author) == Err(Errno::SRCH)) {
+                unlinkat(&self.0, name, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes names that came and went outlast a crash.
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(fsync(&self.0)?)
@@ -79,6 +93,14 @@ impl Directory {
             }
         }
     }
+}
+
+/// Which process made a file that has no name of its own yet.
+fn author(name: &OsStr) -> Option<Pid> {
+    let rest = name.to_str()?.strip_prefix(".etagd-")?;
+    let (author, number) = rest.split_once('-')?;
+    number.parse::<u32>().ok()?;
+    Pid::from_raw(author.parse().ok()?)
 }
 
 /// Whoever may read the original may read `file`.

@@ -7,10 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::disk;
+use crate::service::Connection;
+
+/// How many responses of one connection may read files at once.
+const READING: usize = 8;
 
 /// Since when each state holds, in milliseconds from the connection's beginning on, plus one:
 /// zero says that it does not.
@@ -30,6 +35,8 @@ pub(super) struct Activity {
     withheld: AtomicU64,
     /// Whether the last request announced content, which nobody reads.
     has_unread: AtomicBool,
+    /// Responses that may read files at once; HTTP/1.1 has only one anyway.
+    admission: Arc<Semaphore>,
 }
 
 /// A limit that a connection has reached.
@@ -50,6 +57,7 @@ impl Activity {
             stalled: AtomicU64::new(0),
             withheld: AtomicU64::new(0),
             has_unread: AtomicBool::new(false),
+            admission: Arc::new(Semaphore::new(READING)),
         }
     }
 
@@ -158,6 +166,12 @@ impl Responding {
             activity.withheld.store(activity.now(), Ordering::Relaxed);
         }
         Self(Arc::clone(activity))
+    }
+}
+
+impl Connection for Responding {
+    fn admission(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.admission)
     }
 }
 
