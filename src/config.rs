@@ -141,7 +141,7 @@ pub struct SiteFlags {
     /// The site's directory
     #[arg(value_name = "DIR", default_value = ".")]
     pub directory: PathBuf,
-    /// Which symbolic links to follow: inside, all or none
+    /// Which symbolic links to follow
     #[arg(
         long,
         value_enum,
@@ -151,7 +151,7 @@ pub struct SiteFlags {
         hide_env = true
     )]
     pub symlinks: Symlinks,
-    /// Where Last-Modified comes from: mtime or off
+    /// Where Last-Modified comes from
     #[arg(
         long,
         value_enum,
@@ -226,7 +226,7 @@ pub struct Manifest {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A file gets a sidecar where its type is not compressed by itself, it has 1 KiB \
-                        or more, and 5 % or more are saved. What does not decode at all is left \
+                        or more, and 5 % or more are saved. What something else has written is left \
                         alone. Exit code 1 tells that a sidecar is not as it should be."
 )]
 pub struct Compress {
@@ -236,7 +236,7 @@ pub struct Compress {
     /// Write nothing: print the sidecars that do not decode to the file beside them
     #[arg(long, conflicts_with = "remove")]
     pub check: bool,
-    /// Remove the sidecars that do decode to the file beside them
+    /// Remove the sidecars that etagd compress wrote and that decode to the file beside them
     #[arg(long)]
     pub remove: bool,
 }
