@@ -3,7 +3,7 @@
 //! Input: a request made of the pieces that matter here, out of random bytes.
 #![no_main]
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
