@@ -711,6 +711,10 @@ fn equal_content_written_again_publishes_nothing() {
         thread::sleep(Duration::from_millis(250));
         fs::write(site.path("other"), format!("{version}")).unwrap();
         server.wait_for_body("/other", format!("{version}"));
+        // It is served first and announced then.
+        eventually("it is announced", || {
+            server.publications() as i64 >= version - 1
+        });
         assert_eq!(
             server.publications() as i64,
             version - 1,
@@ -760,6 +764,7 @@ fn a_hold_file_holds_publication_until_it_is_gone() {
         server.wait_for_body("/a", format!("{version}"));
         server.wait_for_body("/large", noise(300_000, version));
         server.wait_until_it_serves(&site.root());
+        eventually("it is announced", || server.publications() > published);
         assert_eq!(server.publications(), published + 1, "{}", server.log());
     }
 }
