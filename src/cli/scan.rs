@@ -1,0 +1,78 @@
+//! A scan that somebody at a terminal waits for.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+
+use super::Error;
+use crate::disk::Root;
+use crate::manifest::Manifest;
+use crate::scan::{Link, Progress, Scanner};
+
+/// Scans with a progress bar, on terminals, and sums up in one line.
+///
+/// # Errors
+/// When the directory itself can't be read: that is no empty site.
+pub(super) fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec<Link>), Error> {
+    let started = Instant::now();
+    let progress = Progress::default();
+    let (manifest, links) = thread::scope(|scope| {
+        // Dropping the sender at the end of the scan ends the bar.
+        let (_scanning, scanned) = channel::<()>();
+        let progress = &progress;
+        scope.spawn(move || show(progress, &scanned));
+        scanner.scan(root, progress)
+    });
+    let (files, bytes) = (
+        HumanCount(manifest.len() as u64),
+        HumanBytes(manifest.bytes()),
+    );
+    let (seconds, digest) = (started.elapsed().as_secs_f64(), manifest.digest());
+    let files = if manifest.len() == 1 {
+        "1 file".into()
+    } else {
+        format!("{files} files")
+    };
+    if let Some(reason) = manifest.unreadable().get(&b""[..]) {
+        let path = root.path().to_path_buf();
+        return Err(Error::Directory {
+            path,
+            source: io::Error::other(reason.clone()),
+        });
+    }
+    let unreadable = match manifest.unreadable().len() {
+        0 => String::new(),
+        number => format!(" ({number} unreadable)"),
+    };
+    let is_nowhere = |link: &&Link| scanner.leaves_out(root, link);
+    match links.iter().filter(is_nowhere).count() {
+        0 => {}
+        number => tracing::info!(
+            "{number} links are left out: they lead out of the site (see --symlinks), or nowhere"
+        ),
+    }
+    tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s");
+    Ok((manifest, links))
+}
+
+fn show(progress: &Progress, scanned: &Receiver<()>) {
+    const FIRST: Duration = Duration::from_millis(500);
+    const EACH: Duration = Duration::from_millis(100);
+    if scanned.recv_timeout(FIRST) != Err(RecvTimeoutError::Timeout) {
+        return;
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} hashing: {msg} in {elapsed}") {
+        bar.set_style(style);
+    }
+    while scanned.recv_timeout(EACH) == Err(RecvTimeoutError::Timeout) {
+        let (files, bytes) = (HumanCount(progress.files()), HumanBytes(progress.bytes()));
+        bar.set_message(format!("{files} files, {bytes}"));
+        bar.tick();
+    }
+    bar.finish_and_clear();
+}

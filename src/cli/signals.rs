@@ -1,0 +1,48 @@
+//! The signals that are answers.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Stop,
+    /// Compare everything with the disk.
+    Look,
+}
+
+/// The signals that are answers.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Look,
+        }
+    }
+
+    pub(super) async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
+    }
+
+    /// An interrupt: somebody at a terminal is tired of waiting. Supervisors repeat themselves
+    /// with SIGTERM, which asks for nothing more.
+    pub(super) async fn force(&mut self) {
+        self.interrupt.recv().await;
+    }
+}

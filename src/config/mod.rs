@@ -1,0 +1,77 @@
+//! Flags as typed, and the configuration they mean.
+//!
+//! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
+//! into a type that cannot be wrong. Flag before environment before default.
+
+mod offline;
+mod serve;
+mod site;
+mod values;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
+pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
+pub use site::{LastModified, ReprDigest, Settings, SiteFlags, Symlinks};
+pub use values::Listen;
+
+/// A static file server with precomputed, content-based strong ETags
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    max_term_width = 100,
+    propagate_version = true,
+    disable_help_flag = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print help
+    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    pub help: Option<bool>,
+    /// Messages as text for people or as JSON for machines
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORM",
+        env = "ETAGD_LOG_FORMAT",
+        global = true,
+        hide_env = true
+    )]
+    pub log_format: LogFormat,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a directory
+    Serve(Box<Serve>),
+    /// Print the manifest: path, tag, size and type of everything that would be served
+    Manifest(Manifest),
+    /// Write .br, .zst and .gz files beside the files of a site
+    Compress(Compress),
+}
+
+/// Form of messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// Lines of text
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,80 @@
+//! The subcommands that serve nothing.
+
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+
+use super::site::SiteFlags;
+
+/// `etagd manifest`.
+#[derive(Debug, Args)]
+pub struct Manifest {
+    /// Which site, and how its files are looked at.
+    #[command(flatten)]
+    pub site: SiteFlags,
+    /// Form of the output
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORM",
+        env = "ETAGD_FORMAT",
+        hide_env = true
+    )]
+    pub format: ManifestFormat,
+    /// Print the site digest alone
+    #[arg(long, env = "ETAGD_DIGEST", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub digest: bool,
+}
+
+/// Form of `etagd manifest`'s output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum ManifestFormat {
+    /// Tab-separated lines
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// `etagd compress`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A file gets a sidecar where its type is not compressed by itself, it has 1 KiB \
+                        or more, and 5 % or more are saved. What something else has written is left \
+                        alone. Exit code 1 tells that a sidecar is not as it should be."
+)]
+pub struct Compress {
+    /// The site's directory
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub directory: PathBuf,
+    /// Write nothing: print the sidecars that do not decode to the file beside them
+    #[arg(long, conflicts_with = "remove")]
+    pub check: bool,
+    /// Remove the sidecars that etagd compress wrote and that decode to the file beside them
+    #[arg(long)]
+    pub remove: bool,
+}
+
+impl Compress {
+    /// What is to be done.
+    pub fn work(&self) -> SidecarWork {
+        match (self.check, self.remove) {
+            (true, _) => SidecarWork::Check,
+            (false, true) => SidecarWork::Remove,
+            (false, false) => SidecarWork::Write,
+        }
+    }
+}
+
+/// What `etagd compress` does with sidecars.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SidecarWork {
+    /// Write what is missing or stale.
+    Write,
+    /// Look only.
+    Check,
+    /// Take away what is proven.
+    Remove,
+}

@@ -1,0 +1,186 @@
+//! `etagd serve`: its flags, and what they mean.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::site::{Settings, SiteFlags, Symlinks};
+use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
+use crate::disk;
+
+/// `etagd serve`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every flag is also read from the environment: --max-connections from \
+                        ETAGD_MAX_CONNECTIONS, and so on."
+)]
+pub struct Serve {
+    /// Which site, and how its files are looked at.
+    #[command(flatten)]
+    pub site: SiteFlags,
+    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080",
+        env = "ETAGD_LISTEN",
+        hide_env = true,
+        value_delimiter = ','
+    )]
+    pub listen: Vec<Listen>,
+    /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
+    #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
+    pub memory: Option<ByteSize>,
+    /// Most large files kept open for the next request [default: half of the limit]
+    #[arg(long, value_name = "N", env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
+    pub open_files: Option<usize>,
+    /// Threads that answer requests [default: one for each core]
+    #[arg(long, value_name = "N", env = "ETAGD_WORKERS", hide_env = true, value_parser = workers)]
+    pub workers: Option<usize>,
+    /// How changes are noticed.
+    #[command(flatten)]
+    pub watching: Watching,
+    /// The certificate chain for TLS, in PEM form; read again on SIGHUP
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        env = "ETAGD_TLS_CERT",
+        hide_env = true
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of that certificate, in PEM form
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_cert",
+        env = "ETAGD_TLS_KEY",
+        hide_env = true
+    )]
+    pub tls_key: Option<PathBuf>,
+    /// What clients may use up.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+/// How changes of the site are noticed and published.
+#[derive(Clone, Debug, Args)]
+pub struct Watching {
+    /// How long nothing may change before a change is published (2s after the first at most)
+    #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
+    pub settle: Duration,
+    /// How often everything is compared with the disk, for changes that nothing reports
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
+    pub sweep: Duration,
+    /// How often every file is read again, whatever its times say [default: never]
+    #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
+    pub scrub: Option<Duration>,
+    /// How long files that a deploy removed are still answered, HTML excepted [default: not]
+    #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
+    pub keep_old: Option<Duration>,
+}
+
+/// Where the certificate for TLS and its key are.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Limits on what clients may use up (promise P10).
+#[derive(Clone, Debug, Args)]
+pub struct Limits {
+    /// Time to finish requests in flight after SIGTERM or SIGINT
+    #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = duration)]
+    pub grace: Duration,
+    /// Connections at once; more are answered 503
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10_000,
+        env = "ETAGD_MAX_CONNECTIONS",
+        hide_env = true,
+        value_parser = at_least_one
+    )]
+    pub max_connections: usize,
+    /// Time for a request's header section to arrive
+    #[arg(long, value_name = "TIME", default_value = "10s", env = "ETAGD_HEADER_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    pub header_timeout: Duration,
+    /// Time a connection may be open between requests
+    #[arg(long, value_name = "TIME", default_value = "75s", env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    pub idle_timeout: Duration,
+    /// Time a client may take no byte of a response
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    pub write_timeout: Duration,
+    /// Most bytes of a request's header section, 8KiB at least
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "16KiB",
+        env = "ETAGD_MAX_HEADER_SIZE",
+        hide_env = true,
+        value_parser = header_size
+    )]
+    pub max_header_size: ByteSize,
+}
+
+/// `etagd serve`'s flags as meant.
+#[derive(Debug)]
+pub struct Config {
+    /// The site's directory.
+    pub directory: PathBuf,
+    /// Which links the scan follows.
+    pub symlinks: Symlinks,
+    /// What changes answers.
+    pub settings: Settings,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// Most files kept open; `None` for half of what the system allows.
+    pub open_files: Option<usize>,
+    /// Budget for content, in bytes.
+    pub memory: u64,
+    /// Number of threads that answer requests.
+    pub workers: usize,
+    /// How changes are noticed.
+    pub watching: Watching,
+    /// With these, TCP listeners speak TLS.
+    pub tls: Option<TlsFiles>,
+    /// What clients may use up.
+    pub limits: Limits,
+}
+
+impl From<Serve> for Config {
+    fn from(flags: Serve) -> Self {
+        let settings = flags.site.settings();
+        let SiteFlags {
+            directory,
+            symlinks,
+            ..
+        } = flags.site;
+        let memory = flags
+            .memory
+            .map_or_else(|| disk::memory_size() / 4, |size| size.as_u64());
+        Self {
+            directory,
+            symlinks,
+            settings,
+            listen: flags.listen,
+            open_files: flags.open_files,
+            memory,
+            workers: flags.workers.unwrap_or_else(cores),
+            watching: flags.watching,
+            tls: (flags.tls_cert.zip(flags.tls_key))
+                .map(|(certificate, key)| TlsFiles { certificate, key }),
+            limits: flags.limits,
+        }
+    }
+}
+
+/// The cores this process may run on; 1 where the system does not say.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
