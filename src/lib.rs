@@ -12,6 +12,7 @@
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
+//! | 1 | [`rules`] | the site's `_headers` and `_redirects`: parse and match |
 //! | 3 | [`body`] | content on the wire, proven piece by piece |
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
@@ -51,6 +52,7 @@ pub mod server;
 pub mod body;
 pub mod manifest;
 pub mod representation;
+pub mod rules;
 pub mod scan;
 pub mod site;
 pub mod watch;
