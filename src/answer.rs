@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, StatusCode, Version, header};
 
+use crate::locate::{Located, locate};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
 use crate::semantics::coding;
@@ -83,8 +84,9 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     if request.method == Method::OPTIONS {
         return Answer::Options;
     }
-    match locate(manifest, &target) {
-        Located::Resource(resource) => select(resource, request),
+    let handling = manifest.settings().html_handling;
+    match locate(handling, &target, |path| manifest.locate(path)) {
+        Located::Here(resource) => select(resource, request),
         Located::At(path) => Answer::Redirect(reference(&path, target.query())),
         Located::Nowhere => match manifest.locate_retired(target.path()) {
             Some(resource) => select(resource, request),
@@ -117,45 +119,6 @@ fn is_host(value: &[u8]) -> bool {
 
 /// Directories that are looked at for an error page; a target can name thousands.
 const DEEPEST: usize = 64;
-
-enum Located<'m> {
-    Resource(&'m Arc<Resource>),
-    /// The same resource has another, canonical path.
-    At(Vec<u8>),
-    Nowhere,
-}
-
-fn locate<'m>(manifest: &'m Manifest, target: &Target<'_>) -> Located<'m> {
-    // Empty segments name nothing; where the path without them does, that is the place.
-    let path = match target.collapsed() {
-        Some(path) => Cow::Owned(path),
-        None => Cow::Borrowed(target.path()),
-    };
-    let found = locate_path(manifest, &path);
-    match (&path, found) {
-        (Cow::Owned(path), Located::Resource(_)) => Located::At(path.clone()),
-        (_, found) => found,
-    }
-}
-
-fn locate_path<'m>(manifest: &'m Manifest, path: &[u8]) -> Located<'m> {
-    let mut name = path.to_vec();
-    let mut with = |suffix: &[u8]| {
-        name.truncate(path.len());
-        name.extend_from_slice(suffix);
-        manifest.locate(&name)
-    };
-    let found = if path.is_empty() || path.ends_with(b"/") {
-        with(b"index.html")
-    } else if let Some(resource) = manifest.locate(path) {
-        return Located::Resource(resource);
-    } else if with(b"/index.html").is_some() {
-        return Located::At([path, b"/"].concat());
-    } else {
-        with(b".html")
-    };
-    found.map_or(Located::Nowhere, Located::Resource)
-}
 
 /// Path-absolute, so that it stays on whatever host the client meant; never made from Host.
 fn reference(path: &[u8], query: Option<&str>) -> String {

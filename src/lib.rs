@@ -8,6 +8,7 @@
 //! | Floor | Module | Subject |
 //! |---|---|---|
 //! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
+//! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
@@ -44,6 +45,7 @@
 //! hints, never facts; a sweep finds what none reports.
 
 pub mod answer;
+pub mod locate;
 pub mod service;
 
 pub mod server;

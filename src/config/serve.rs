@@ -1,6 +1,7 @@
 //! `etagd serve`: its flags, and what they mean.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -136,7 +137,7 @@ pub struct Config {
     /// Which links the scan follows.
     pub symlinks: Symlinks,
     /// What changes answers.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Where to listen.
     pub listen: Vec<Listen>,
     /// Most files kept open; `None` for half of what the system allows.
@@ -155,7 +156,7 @@ pub struct Config {
 
 impl From<Serve> for Config {
     fn from(flags: Serve) -> Self {
-        let settings = flags.site.settings();
+        let settings = Arc::new(flags.site.settings());
         let SiteFlags {
             directory,
             symlinks,

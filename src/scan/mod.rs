@@ -153,7 +153,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Scanner {
     symlinks: Symlinks,
-    settings: Settings,
+    settings: Arc<Settings>,
     memory: Option<Arc<Memory>>,
     media: MediaTypes,
 }
@@ -195,10 +195,14 @@ enum Seen {
 
 impl Scanner {
     /// A scanner that keeps small bodies within `memory`, if there is one.
-    pub fn new(symlinks: Symlinks, settings: Settings, memory: Option<Arc<Memory>>) -> Self {
+    pub fn new(
+        symlinks: Symlinks,
+        settings: impl Into<Arc<Settings>>,
+        memory: Option<Arc<Memory>>,
+    ) -> Self {
         Self {
             symlinks,
-            settings,
+            settings: settings.into(),
             memory,
             media: MediaTypes::default(),
         }
@@ -226,7 +230,7 @@ impl Scanner {
     /// The whole site for the first time; waits for files that are being written, for
     /// [`PATIENCE`] at most.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
-        let empty = Manifest::empty(self.settings);
+        let empty = Manifest::empty(Arc::clone(&self.settings));
         let scope = Scope::Everything { reread: false };
         let Outcome {
             changes,
