@@ -32,7 +32,7 @@ use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
 use hash::{Form, Wanted};
-use media::MediaTypes;
+use media::{Keeping, MediaTypes};
 use walk::{Found, Step};
 
 pub use walk::{Link, is_hidden};
@@ -494,7 +494,7 @@ impl Scanner {
                 .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
         Resource {
-            fields: self.media.fields(&path, utf8, settled),
+            fields: self.media.fields(&path, utf8, self.keeping(&path, settled)),
             path,
             last_modified,
             newest_date: last_modified.max(newest),
@@ -505,6 +505,14 @@ impl Scanner {
                 .with_sha256(sha256),
             encoded: Box::default(),
             rendered_date: OnceLock::new(),
+        }
+    }
+
+    fn keeping(&self, path: &[u8], settled: bool) -> Keeping {
+        match settled {
+            false => Keeping::Never,
+            true if self.settings.is_immutable(path) => Keeping::Ever,
+            true => Keeping::UntilAsked,
         }
     }
 
