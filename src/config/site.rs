@@ -43,11 +43,12 @@ pub struct SiteFlags {
         hide_env = true
     )]
     pub repr_digest: ReprDigest,
-    /// Which URLs HTML files have
+    /// URLs of pages: {auto,force,drop}-trailing-slash, suffix or none
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "HOW",
         env = "ETAGD_HTML_HANDLING",
         hide_env = true
@@ -66,7 +67,7 @@ pub struct SiteFlags {
     /// Files whose content never changes, such as '/assets/**'; repeatable
     #[arg(long, value_name = "GLOB", env = "ETAGD_IMMUTABLE", hide_env = true)]
     pub immutable: Vec<PathGlob>,
-    /// Answer ?v=HASH as immutable, where 8 or more digits of the file's BLAKE3 are right
+    /// Have ?v=HASH kept for good, where HASH begins the file's BLAKE3
     #[arg(long, env = "ETAGD_IMMUTABLE_QUERY", hide_env = true, value_parser = BoolishValueParser::new())]
     pub immutable_query: bool,
 }
