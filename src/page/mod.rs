@@ -10,24 +10,9 @@ use http::StatusCode;
 
 /// The `Content-Security-Policy` of every [`Page`]: its own style, the site's icon, and no more.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; img-src 'self'; \
-    style-src 'sha256-ajMmwBZ1I3SWK+FoWOZasC/MOOPN9WNbwZYB8jyt+24='";
+    style-src 'sha256-24hK9X5isI5+nk4+TTGDLDjExSb9yVG8syN7WqvKr4E='";
 
-const STYLE: &str = "\
-:root{--paper:#fcfbf8;--line:#ddd9cd;--ink:#1d1f21;--muted:#5d625f;--accent:#0a6b5a}
-@media(prefers-color-scheme:dark){\
-:root{--paper:#121516;--line:#2e3536;--ink:#e4e6e3;--muted:#a3aca8;--accent:#62d0b2}}
-body{margin:0;min-height:100vh;min-height:100svh;display:grid;place-content:center;\
-background:var(--paper);color:var(--ink);\
-font:1.0625rem/1.6 system-ui,-apple-system,\"Segoe UI\",\"Liberation Sans\",Arial,sans-serif}
-main{display:grid;gap:1.25rem;max-width:40rem;padding:2rem 1.75rem 16vh}
-b{color:var(--accent);font-size:clamp(4.5rem,3rem + 6vw,6.5rem);font-weight:250;line-height:.9;\
-letter-spacing:-.045em;font-variant-numeric:tabular-nums}
-h1{margin:0 0 .3rem;font-size:1.5rem;font-weight:650;line-height:1.2;letter-spacing:-.015em;\
-text-wrap:balance}
-p{margin:0;color:var(--muted);text-wrap:pretty;overflow-wrap:anywhere}
-@media(min-width:36rem){main{grid-template-columns:auto 1fr;align-items:center;gap:2.25rem}\
-div{border-left:1px solid var(--line);padding:.6rem 0 .6rem 2.25rem}}
-";
+const STYLE: &str = include_str!("style.css");
 
 /// A page about an error: its status, and one sentence.
 #[derive(Clone, Copy, Debug)]
