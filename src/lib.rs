@@ -8,17 +8,20 @@
 //! | Floor | Module | Subject |
 //! |---|---|---|
 //! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
+//! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
 //! | 1 | [`rules`] | the site's `_headers` and `_redirects`: parse and match |
 //! | 3 | [`body`] | content on the wire, proven piece by piece |
+//! | 3 | [`listing`] | what a directory without an index shows |
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
+//! | 0 | [`page`] | the page that an error has where the site has none |
 //! | 2 | [`memory`] | the one budget for content |
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
@@ -45,11 +48,13 @@
 //! hints, never facts; a sweep finds what none reports.
 
 pub mod answer;
+pub mod locate;
 pub mod service;
 
 pub mod server;
 
 pub mod body;
+pub mod listing;
 pub mod manifest;
 pub mod representation;
 pub mod rules;
@@ -65,6 +70,7 @@ pub mod lease;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod page;
 pub mod readiness;
 pub mod semantics;
 

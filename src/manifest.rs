@@ -6,16 +6,17 @@
 //! copies and hashes only the buckets it touches. What is hashed is written at
 //! [`Manifest::digest`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hashbrown::HashTable;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use crate::config::{ReprDigest, Settings};
+use crate::config::{HtmlHandling, NotFound, PathGlob, ReprDigest, Settings};
 use crate::representation::{Representation, Resource};
+use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
 
 /// Version of what the site digest covers and how.
@@ -73,7 +74,7 @@ struct Retired {
 /// One state of the site. Never changed once it is published.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    settings: Settings,
+    settings: Arc<Settings>,
     buckets: Box<[Arc<Bucket>]>,
     unreadable: BTreeMap<Box<[u8]>, String>,
     retired: HashMap<Box<[u8]>, Retired>,
@@ -81,6 +82,8 @@ pub struct Manifest {
     resources: usize,
     unsettled: usize,
     bytes: u64,
+    /// All resources by path, once somebody asked.
+    ordered: OnceLock<Arc<[Arc<Resource>]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,7 +112,8 @@ impl Place {
 
 impl Manifest {
     /// A site without resources.
-    pub fn empty(settings: Settings) -> Self {
+    pub fn empty(settings: impl Into<Arc<Settings>>) -> Self {
+        let settings = settings.into();
         let mut bucket = Bucket {
             table: HashTable::new(),
             hash: [0; 32],
@@ -118,7 +122,7 @@ impl Manifest {
         let bucket = Arc::new(bucket);
         let buckets: Box<[_]> = std::iter::repeat_n(bucket, BUCKETS).collect();
         let unreadable = BTreeMap::new();
-        let digest = digest(settings, &buckets, true);
+        let digest = digest(&settings, &buckets, true);
         Self {
             settings,
             buckets,
@@ -128,6 +132,7 @@ impl Manifest {
             resources: 0,
             unsettled: 0,
             bytes: 0,
+            ordered: OnceLock::new(),
         }
     }
 
@@ -164,7 +169,7 @@ impl Manifest {
         for path in changes.removed {
             let old = replace(&path, None);
             if let (Some(resource), Some(until)) = (old, changes.keep_until)
-                && !resource.is_html()
+                && !self.is_page(&resource)
             {
                 retired.insert(path, Retired { resource, until });
             }
@@ -181,12 +186,12 @@ impl Manifest {
         touched.for_each(|(bucket, _)| Arc::make_mut(bucket).seal());
         let unreadable = changes.unreadable;
         let digest = digest(
-            self.settings,
+            &self.settings,
             &buckets,
             unreadable.is_empty() && unsettled == 0,
         );
         Self {
-            settings: self.settings,
+            settings: Arc::clone(&self.settings),
             buckets,
             unreadable,
             retired,
@@ -194,6 +199,7 @@ impl Manifest {
             resources,
             unsettled,
             bytes,
+            ordered: OnceLock::new(),
         }
     }
 
@@ -211,19 +217,47 @@ impl Manifest {
         self.retired.get(path).map(|retired| &retired.resource)
     }
 
-    /// This state without those of an earlier state that `is_over`, and these; `None` where that
-    /// is nothing.
-    pub fn without_retired(
+    /// This state with what `keep` makes of those of an earlier state, and those that are gone;
+    /// `None` where all stay as they are.
+    pub fn with_retired(
         &self,
-        is_over: impl Fn(&Resource, Instant) -> bool,
+        keep: impl Fn(&Arc<Resource>, Instant) -> Option<Arc<Resource>>,
     ) -> Option<(Self, Vec<Arc<Resource>>)> {
-        let is_over = |retired: &Retired| is_over(&retired.resource, retired.until);
-        self.retired.values().any(is_over).then(|| {
-            let mut rest = self.clone();
-            let over = rest.retired.extract_if(|_, retired| is_over(retired));
-            let over = over.map(|(_, retired)| retired.resource).collect();
+        let (mut retired, mut over) = (HashMap::new(), Vec::new());
+        let mut is_same = true;
+        for (path, old) in &self.retired {
+            match keep(&old.resource, old.until) {
+                Some(resource) => {
+                    is_same &= Arc::ptr_eq(&resource, &old.resource);
+                    let until = old.until;
+                    retired.insert(path.clone(), Retired { resource, until });
+                }
+                None => {
+                    is_same = false;
+                    over.push(Arc::clone(&old.resource));
+                }
+            }
+        }
+        (!is_same).then(|| {
+            let rest = Self {
+                retired,
+                ..self.clone()
+            };
             (rest, over)
         })
+    }
+
+    /// Whether a resource of this state is a page, or a page's sidecar: nothing that an old page
+    /// asks for.
+    pub fn is_page(&self, resource: &Resource) -> bool {
+        let mut extensions = Coding::ALL.into_iter().filter_map(Coding::extension);
+        resource.is_html()
+            || extensions.any(|extension| {
+                let path = resource.path.strip_suffix(extension.as_bytes());
+                let path = path.and_then(|path| path.strip_suffix(b"."));
+                path.and_then(|path| self.locate(path))
+                    .is_some_and(|beside| beside.is_html())
+            })
     }
 
     /// All resources, in no order.
@@ -242,9 +276,15 @@ impl Manifest {
         all
     }
 
+    /// The same, kept for the next who asks: 8 bytes a resource.
+    pub fn ordered(&self) -> &[Arc<Resource>] {
+        self.ordered
+            .get_or_init(|| self.resources().into_iter().cloned().collect())
+    }
+
     /// What the operator chose that changes answers.
-    pub fn settings(&self) -> Settings {
-        self.settings
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Number of resources.
@@ -363,20 +403,11 @@ impl Bucket {
     }
 }
 
-fn digest(settings: Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDigest {
-    let Settings {
-        last_modified,
-        repr_digest,
-    } = settings;
+fn digest(settings: &Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDigest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"etagd site digest");
     hasher.update(&FORMAT.to_le_bytes());
-    let repr_digest = match repr_digest {
-        ReprDigest::Off => 0,
-        ReprDigest::Wanted => 1,
-        ReprDigest::Always => 2,
-    };
-    hasher.update(&[u8::from(last_modified), repr_digest]);
+    cover(&mut hasher, settings);
     for bucket in buckets {
         hasher.update(&bucket.hash);
     }
@@ -386,8 +417,89 @@ fn digest(settings: Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDi
     }
 }
 
+/// Every setting, in this order; each has one length, or says how long it is.
+fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
+    let Settings {
+        last_modified,
+        repr_digest,
+        html_handling,
+        not_found,
+        immutable,
+        immutable_query,
+    } = settings;
+    let repr_digest = match repr_digest {
+        ReprDigest::Off => 0,
+        ReprDigest::Wanted => 1,
+        ReprDigest::Always => 2,
+    };
+    let html_handling = match html_handling {
+        HtmlHandling::Suffix => 0,
+        HtmlHandling::AutoTrailingSlash => 1,
+        HtmlHandling::ForceTrailingSlash => 2,
+        HtmlHandling::DropTrailingSlash => 3,
+        HtmlHandling::None => 4,
+    };
+    let not_found = match not_found {
+        NotFound::None => 0,
+        NotFound::Page => 1,
+        NotFound::SinglePageApplication => 2,
+    };
+    let switches = [u8::from(*last_modified), u8::from(*immutable_query)];
+    hasher.update(&switches);
+    hasher.update(&[repr_digest, html_handling, not_found]);
+    // Their order and how often each is there change no answer.
+    let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
+    hasher.update(&(immutable.len() as u64).to_le_bytes());
+    for pattern in immutable {
+        frame(hasher, pattern.as_bytes());
+    }
+}
+
 /// Length first, so that no two lists of names can read the same.
 fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        Manifest::empty(settings).digest().to_string()
+    }
+
+    fn globs(patterns: &[&str]) -> Vec<PathGlob> {
+        let globs = patterns.iter().map(|pattern| pattern.parse());
+        globs.collect::<Result<_, _>>().expect("patterns")
+    }
+
+    #[test]
+    fn p7_each_setting_is_part_of_the_digest() {
+        let digests = [
+            of(|_| {}),
+            of(|to| to.last_modified = false),
+            of(|to| to.repr_digest = ReprDigest::Wanted),
+            of(|to| to.repr_digest = ReprDigest::Always),
+            of(|to| to.html_handling = HtmlHandling::AutoTrailingSlash),
+            of(|to| to.html_handling = HtmlHandling::ForceTrailingSlash),
+            of(|to| to.html_handling = HtmlHandling::DropTrailingSlash),
+            of(|to| to.html_handling = HtmlHandling::None),
+            of(|to| to.not_found = NotFound::None),
+            of(|to| to.not_found = NotFound::SinglePageApplication),
+            of(|to| to.immutable_query = true),
+            of(|to| to.immutable = globs(&["/a"])),
+            of(|to| to.immutable = globs(&["/b"])),
+            of(|to| to.immutable = globs(&["/a", "/b"])),
+            of(|to| to.immutable = globs(&["/a/b"])),
+        ];
+        let different: BTreeSet<_> = digests.iter().collect();
+        assert_eq!(different.len(), digests.len(), "{digests:#?}");
+        assert_eq!(
+            of(|to| to.immutable = globs(&["/a", "/b"])),
+            of(|to| to.immutable = globs(&["/b", "/a", "/b"])),
+        );
+    }
 }

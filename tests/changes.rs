@@ -18,6 +18,8 @@ use support::site::set_mtime;
 use support::tree::{
     digest_of, eventually, has, relink, rename_over, run, stays, within, write_tree,
 };
+use support::version::content;
+use support::writer::Writer;
 use support::{Server, TestSite, noise};
 
 /// No help from sweeps.
@@ -510,6 +512,33 @@ fn what_happens_beside_the_link_to_the_root_holds_up_nothing() {
     );
 }
 
+#[test]
+fn a_file_that_was_rewritten_is_answered_while_others_never_rest() {
+    // Too long to be held in memory, and not asked for before: what it was can't be sent any more.
+    let length = 300 << 10;
+    let name = |index: usize| format!("{index}.bin");
+    let site = (0..10).fold(TestSite::new().file("other", "0"), |site, index| {
+        site.file(name(index), content(index as u64, length))
+    });
+    let server = served(&site);
+    let mut count = 0;
+    let write_other = || {
+        count += 1;
+        fs::write(site.path("other"), format!("{count}")).unwrap();
+        thread::sleep(Duration::from_millis(10));
+    };
+    restless(write_other, || {
+        let mut client = server.client();
+        for index in 0..10 {
+            let next = content(100 + index as u64, length);
+            Writer::InPlace.write(&site.path(name(index)), &next);
+            let response = client.get(&format!("/{index}.bin"));
+            assert_eq!(response.status, 200, "{index}: {}", server.log());
+            assert!(response.body == next, "{index}");
+        }
+    });
+}
+
 /// Does one thing again and again while the other is tried.
 fn restless(mut again: impl FnMut() + Send, meanwhile: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
@@ -830,6 +859,36 @@ fn an_asset_that_is_gone_is_answered_for_as_long_as_was_asked() {
 }
 
 #[test]
+fn what_can_be_proven_of_an_old_asset_is_still_answered() {
+    let content = "many times the same, ".repeat(20_000);
+    let site = TestSite::in_memory()
+        .file("app.1.js", &content)
+        .file("page.html", &content)
+        .file("other", "1");
+    run(
+        env!("CARGO_BIN_EXE_etagd"),
+        &["compress", "site"],
+        site.outside("").as_path(),
+    );
+    let server = Server::with(&site, &["--sweep", "1h", "--keep-old", "1h"]);
+    let get = |target: &str, coding: &str| {
+        let fields = [("Accept-Encoding", coding)];
+        let response = server.client().request("GET", target, &fields);
+        let coding = response.field("Content-Encoding").map(str::to_owned);
+        (response.status, coding)
+    };
+    let moved = site.outside("before");
+    fs::rename(site.root(), &moved).unwrap();
+    fs::create_dir(site.root()).unwrap();
+    fs::write(site.path("other"), "2").unwrap();
+    server.wait_for_body("/other", "2");
+    assert_eq!(get("/page.html", "br").0, 404);
+    assert_eq!(get("/page.html.br", "identity").0, 404);
+    assert_eq!(get("/app.1.js", "br"), (200, Some("br".to_owned())));
+    assert_eq!(get("/app.1.js.br", "identity"), (200, None));
+}
+
+#[test]
 fn an_asset_that_comes_back_is_the_new_one() {
     let site = TestSite::with(&[("a.js", b"one"), ("b.js", b"b")]);
     let server = Server::with(&site, &["--sweep", "1h", "--keep-old", "1h"]);
@@ -919,6 +978,39 @@ fn no_quiet_period_and_a_very_long_one_both_publish() {
         );
     }
     assert_eq!(none.digest(), digest_of(&site.root()));
+}
+
+// Promises of the operator.
+
+#[test]
+fn an_immutable_file_that_has_other_content_is_told_once() {
+    let site = TestSite::with(&[
+        ("assets/app.1.js", b"one"),
+        ("assets/app.2.js", b"two"),
+        ("index.html", b"here"),
+    ]);
+    let server = Server::with(&site, &[EVENTS, &["--immutable", "/assets/**"]].concat());
+    let told = |path: &str| {
+        let log = server.log();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("was served as immutable"));
+        lines.filter(|line| line.contains(path)).count()
+    };
+    fs::write(site.path("assets/app.3.js"), "three").unwrap();
+    server.wait_for_body("/assets/app.3.js", "three");
+    fs::write(site.path("index.html"), "there").unwrap();
+    set_mtime(&site.path("assets/app.2.js"), 1_600_000_000);
+    server.wait_for_body("/", "there");
+    fs::write(site.path("assets/app.1.js"), "another").unwrap();
+    server.wait_for_body("/assets/app.1.js", "another");
+    server.wait_for(|lines| {
+        lines
+            .iter()
+            .any(|line| line.contains("was served as immutable"))
+    });
+    let counts = ["app.1.js", "app.2.js", "app.3.js", "index"].map(told);
+    assert_eq!(counts, [1, 0, 0, 0], "{}", server.log());
 }
 
 // Memory.
