@@ -14,7 +14,10 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
-pub use site::{HtmlHandling, LastModified, NotFound, ReprDigest, Settings, SiteFlags, Symlinks};
+pub use site::{
+    HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings, SiteFlags,
+    Symlinks,
+};
 pub use values::Listen;
 
 /// A static file server with precomputed, content-based strong ETags

@@ -14,6 +14,8 @@ mod redirects;
 mod table;
 mod template;
 
+use std::sync::Arc;
+
 pub use complaint::{Complaint, RuleFile, Severity};
 pub use headers::{Headers, Matching, Overlay};
 pub use host::without_port;
@@ -23,25 +25,77 @@ pub use redirects::{Asked, Dialect, Outcome, Redirects};
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// From `_headers`.
-    pub headers: Headers,
+    pub headers: Arc<Headers>,
     /// From `_redirects`.
-    pub redirects: Redirects,
-    /// What is wrong with either, in the order of files and lines.
-    pub complaints: Vec<Complaint>,
+    pub redirects: Arc<Redirects>,
+    sources: [Source; 2],
+}
+
+/// A file as it was read.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    /// Of all its bytes; `None` where there is no file.
+    hash: Option<blake3::Hash>,
+    complaints: Arc<[Complaint]>,
 }
 
 impl Rules {
-    /// Reads the two files; one that is missing is empty.
+    /// These rules, with what is in `file` now; `None` where that is what was read before.
     #[must_use]
-    pub fn parse(headers: &[u8], redirects: &[u8], dialect: Dialect) -> Self {
-        let (headers, mut complaints) = Headers::parse(headers);
-        let (redirects, more) = Redirects::parse(redirects, dialect);
-        complaints.extend(more);
-        Self {
-            headers,
-            redirects,
-            complaints,
+    pub fn with(&self, file: RuleFile, text: Option<&[u8]>, dialect: Dialect) -> Option<Self> {
+        let hash = text.map(blake3::hash);
+        if self.source(file).hash == hash {
+            return None;
         }
+        let mut rules = self.clone();
+        let text = text.unwrap_or_default();
+        let complaints = match file {
+            RuleFile::Headers => {
+                let (headers, complaints) = Headers::parse(text);
+                rules.headers = Arc::new(headers);
+                complaints
+            }
+            RuleFile::Redirects => {
+                let (redirects, complaints) = Redirects::parse(text, dialect);
+                rules.redirects = Arc::new(redirects);
+                complaints
+            }
+        };
+        *rules.source_mut(file) = Source {
+            hash,
+            complaints: complaints.into(),
+        };
+        Some(rules)
+    }
+
+    /// These rules, with what `others` have read since `before`.
+    #[must_use]
+    pub fn joined(&self, others: &Self, before: &Self) -> Self {
+        let mut rules = self.clone();
+        for file in RuleFile::ALL {
+            if others.source(file).hash == before.source(file).hash {
+                continue;
+            }
+            match file {
+                RuleFile::Headers => rules.headers = Arc::clone(&others.headers),
+                RuleFile::Redirects => rules.redirects = Arc::clone(&others.redirects),
+            }
+            *rules.source_mut(file) = others.source(file).clone();
+        }
+        rules
+    }
+
+    /// What is wrong with a file, in the order of its lines.
+    #[must_use]
+    pub fn complaints(&self, file: RuleFile) -> &[Complaint] {
+        &self.source(file).complaints
+    }
+
+    /// Whether a file is there, and has other bytes than in `before`.
+    #[must_use]
+    pub fn have_read(&self, file: RuleFile, before: &Self) -> bool {
+        let hash = self.source(file).hash;
+        hash.is_some() && hash != before.source(file).hash
     }
 
     /// Whether there are none.
@@ -57,6 +111,22 @@ impl Rules {
         hasher.update(self.headers.hash());
         hasher.update(self.redirects.hash());
         *hasher.finalize().as_bytes()
+    }
+
+    fn source(&self, file: RuleFile) -> &Source {
+        let [headers, redirects] = &self.sources;
+        match file {
+            RuleFile::Headers => headers,
+            RuleFile::Redirects => redirects,
+        }
+    }
+
+    fn source_mut(&mut self, file: RuleFile) -> &mut Source {
+        let [headers, redirects] = &mut self.sources;
+        match file {
+            RuleFile::Headers => headers,
+            RuleFile::Redirects => redirects,
+        }
     }
 }
 

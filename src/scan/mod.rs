@@ -7,6 +7,7 @@
 mod codings;
 pub(crate) mod hash;
 pub(crate) mod media;
+mod rules;
 pub mod sidecar;
 pub(crate) mod walk;
 
@@ -28,6 +29,7 @@ use crate::lease::{self, Writers};
 use crate::manifest::{Changes, Manifest};
 use crate::memory::Memory;
 use crate::representation::{Data, Representation, Resource, Source};
+use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
@@ -35,6 +37,7 @@ use hash::{Form, Wanted};
 use media::{Keeping, MediaTypes};
 use walk::{Found, Step};
 
+pub use rules::report as report_rules;
 pub use walk::{Link, is_hidden};
 
 /// How long a file may go on changing before it is published as it was read.
@@ -145,6 +148,12 @@ impl Outcome {
         };
         self.changes.changed.retain(|new| !is_in(&new.path));
         self.changes.removed.retain(|path| !is_in(path));
+        if RuleFile::ALL
+            .iter()
+            .any(|file| is_in(file.name().as_bytes()))
+        {
+            self.changes.rules = None;
+        }
         self.busy.retain(|path| !is_in(path));
     }
 }
@@ -187,6 +196,7 @@ struct Looked {
 enum Seen {
     Unchanged(Box<[u8]>),
     File(Arc<Resource>),
+    Rules(RuleFile, Vec<u8>),
     Busy(Box<[u8]>),
     Unreadable(Box<[u8]>, String),
     Link(Link),
@@ -237,6 +247,7 @@ impl Scanner {
             links,
             mut busy,
         } = self.reconcile(root, &empty, &scope, Unsettled::Report, progress);
+        let before = Arc::clone(empty.rules());
         let mut manifest = empty.with(changes);
         let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
         if let Some(first) = busy.first() {
@@ -262,6 +273,7 @@ impl Scanner {
             manifest = manifest.with(outcome.changes);
             busy = outcome.busy;
         }
+        report_rules(manifest.rules(), &before);
         (manifest, links)
     }
 
@@ -297,6 +309,7 @@ impl Scanner {
         });
         let look = |step| match step {
             Step::File(found) => self.look(&work, found),
+            Step::Rules(file, found) => rules::look(&work, file, found),
             Step::Link(link) => Seen::Link(link),
             Step::Unreadable(path, reason) => Seen::Unreadable(path, reason),
         };
@@ -423,6 +436,7 @@ impl Scanner {
     fn conclude(&self, work: &Work<'_>, seen: Vec<Seen>) -> Outcome {
         let mut outcome = Outcome::default();
         let mut unreadable = BTreeMap::new();
+        let mut rules = Vec::new();
         let mut present: HashSet<Box<[u8]>> = HashSet::new();
         for seen in seen {
             match seen {
@@ -436,6 +450,7 @@ impl Scanner {
                 Seen::Unchanged(path) => {
                     present.insert(path);
                 }
+                Seen::Rules(file, text) => rules.push((file, text)),
                 Seen::Busy(path) => {
                     present.insert(path.clone());
                     outcome.busy.push(path);
@@ -455,6 +470,8 @@ impl Scanner {
             }
         }
         outcome.changes.removed = removed(work, &present, &unreadable);
+        let dialect = rules::dialect(&self.settings);
+        outcome.changes.rules = rules::changed(work, &rules, &outcome.busy, &unreadable, dialect);
         let outside = |path: &[u8]| !work.scope.covers(path);
         let other = work
             .base
@@ -486,7 +503,7 @@ impl Scanner {
         let newest = old.and_then(|old| old.newest_date);
         let last_modified = match old {
             // Touched, or moved and moved back: the content is as old as it was.
-            Some(old) if old.identity.etag == etag => old.last_modified,
+            Some(old) if old.identity.etag.hash() == etag.hash() => old.last_modified,
             // Content that claims not to be newer than other content was: no date can tell them
             // apart.
             _ => self
@@ -494,6 +511,7 @@ impl Scanner {
                 .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
         Resource {
+            clean: None,
             fields: self.media.fields(&path, utf8, self.keeping(&path, settled)),
             path,
             last_modified,
@@ -614,7 +632,8 @@ fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
     let new: Vec<_> = unreadable.iter().filter(|(path, _)| is_new(path)).collect();
     for (path, reason) in new.iter().take(SHOWN) {
         let shown = walk::join(work.root.path(), path);
-        let stays = if work.base.locate(path).is_some() {
+        let is_known = work.base.locate(path).is_some() || walk::rule_file(path).is_some();
+        let stays = if is_known {
             "its last state stays"
         } else {
             "left out"

@@ -635,6 +635,14 @@ impl Driver {
                 .retain(|path, _| !lost.covers(path));
             outcome.changes.changed.extend(forced.changes.changed);
             outcome.changes.removed.extend(forced.changes.removed);
+            if let Some(rules) = forced.changes.rules {
+                let before = self.site.current();
+                let joined = match &outcome.changes.rules {
+                    Some(others) => Arc::new(others.joined(&rules, before.rules())),
+                    None => rules,
+                };
+                outcome.changes.rules = Some(joined);
+            }
             outcome.changes.unreadable.extend(forced.changes.unreadable);
         }
         outcome
@@ -733,8 +741,10 @@ impl Driver {
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
         let over = self.outdated(&changes);
         let broken = immutable::broken(&self.site.current(), &changes);
+        let before = Arc::clone(self.site.current().rules());
         let publication = self.site.update(|_| Some(changes));
         self.scanner.close(&over);
+        scan::report_rules(self.site.current().rules(), &before);
         if let Some(publication) = publication {
             self.watch.metrics.publications.increment();
             tracing::info!("{publication}");
@@ -751,7 +761,7 @@ impl Driver {
         let replaced = changes.changed.iter().filter_map(|new| {
             let old = current.locate(&new.path);
             let old = old.or_else(|| current.locate_retired(&new.path))?;
-            (old.identity.etag != new.identity.etag).then_some(old)
+            (old.identity.etag.hash() != new.identity.etag.hash()).then_some(old)
         });
         let removed = changes.removed.iter();
         let removed = removed.filter_map(|path| current.locate(path));
