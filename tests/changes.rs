@@ -1109,6 +1109,39 @@ fn no_quiet_period_and_a_very_long_one_both_publish() {
     assert_eq!(none.digest(), digest_of(&site.root()));
 }
 
+// Promises of the operator.
+
+#[test]
+fn an_immutable_file_that_has_other_content_is_told_once() {
+    let site = TestSite::with(&[
+        ("assets/app.1.js", b"one"),
+        ("assets/app.2.js", b"two"),
+        ("index.html", b"here"),
+    ]);
+    let server = Server::with(&site, &[EVENTS, &["--immutable", "/assets/**"]].concat());
+    let told = |path: &str| {
+        let log = server.log();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("was served as immutable"));
+        lines.filter(|line| line.contains(path)).count()
+    };
+    fs::write(site.path("assets/app.3.js"), "three").unwrap();
+    server.wait_for_body("/assets/app.3.js", "three");
+    fs::write(site.path("index.html"), "there").unwrap();
+    set_mtime(&site.path("assets/app.2.js"), 1_600_000_000);
+    server.wait_for_body("/", "there");
+    fs::write(site.path("assets/app.1.js"), "another").unwrap();
+    server.wait_for_body("/assets/app.1.js", "another");
+    server.wait_for(|lines| {
+        lines
+            .iter()
+            .any(|line| line.contains("was served as immutable"))
+    });
+    let counts = ["app.1.js", "app.2.js", "app.3.js", "index"].map(told);
+    assert_eq!(counts, [1, 0, 0, 0], "{}", server.log());
+}
+
 // Memory.
 
 #[test]

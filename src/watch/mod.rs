@@ -4,6 +4,7 @@
 //! sweep looks everywhere, for the changes that no event reports. What is seen half-way (a file
 //! open for writing, a directory being replaced) is not published: the last good state stays.
 
+mod immutable;
 mod pending;
 mod scrub;
 mod source;
@@ -723,11 +724,13 @@ impl Driver {
         } = outcome;
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
         let over = self.outdated(&changes);
+        let broken = immutable::broken(&self.site.current(), &changes);
         let publication = self.site.update(|_| Some(changes));
         self.scanner.close(&over);
         if let Some(publication) = publication {
             self.watch.metrics.publications.increment();
             tracing::info!("{publication}");
+            immutable::warn(&broken, &self.watch.metrics);
         }
         self.answer();
         self.adopt(links, scope);
