@@ -45,7 +45,7 @@ impl fmt::Display for SiteDigest {
 }
 
 /// The difference between two states of a site.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// New resources, and those that replace what their path named before.
     pub changed: Vec<Arc<Resource>>,

@@ -610,8 +610,11 @@ fn removed(
 /// reads.
 fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
     const SHOWN: usize = 20;
-    let is_new = |path: &[u8]| !work.base.unreadable().contains_key(path);
-    let new: Vec<_> = unreadable.iter().filter(|(path, _)| is_new(path)).collect();
+    let known = work.base.unreadable();
+    let all = unreadable.iter();
+    let new: Vec<_> = all
+        .filter(|(path, reason)| known.get(*path) != Some(*reason))
+        .collect();
     for (path, reason) in new.iter().take(SHOWN) {
         let shown = walk::join(work.root.path(), path);
         let stays = if work.base.locate(path).is_some() {
