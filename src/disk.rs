@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -36,8 +37,9 @@ fn is_confinable(_: &OwnedFd) -> bool {
 /// ones, in either direction, are the reason to read again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stamp {
-    /// Device number: with the inode it names the file on this machine.
-    pub device: u64,
+    /// Device number: with the inode it names the file on this machine. A restart does not keep it
+    /// on NFS, overlays and btrfs, so what was known before one has none.
+    pub device: Option<NonZero<u64>>,
     /// Inode number.
     pub inode: u64,
     /// Length in bytes.
@@ -61,6 +63,21 @@ impl Stamp {
             .any(|time| u128::try_from(*time).is_ok_and(|time| time > oldest))
     }
 
+    /// Whether a file that was in this state is in the state `now`, as far as this one is known.
+    pub fn is_still(&self, now: &Self) -> bool {
+        let known = Self {
+            device: self.device.or(now.device),
+            ..*self
+        };
+        known == *now
+    }
+
+    /// Whether the change time is in whole seconds: then the file system's clock is that coarse, or
+    /// the time was set by whoever made an image of it.
+    pub fn is_coarse(&self) -> bool {
+        self.ctime_ns % 1_000_000_000 == 0
+    }
+
     /// Modification time in whole seconds since the epoch, rounded down.
     pub fn modified(&self) -> i64 {
         self.mtime_ns.div_euclid(1_000_000_000)
@@ -75,7 +92,7 @@ impl From<&Stat> for Stamp {
     )]
     fn from(stat: &Stat) -> Self {
         Self {
-            device: stat.st_dev as u64,
+            device: NonZero::new(stat.st_dev as u64),
             inode: stat.st_ino as u64,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
@@ -159,6 +176,40 @@ impl Root {
         false
     }
 
+    /// Whether the root lies on a file system whose change times tell of changes. Those of images
+    /// and of FAT are modification times, which can be set at will; FUSE's are anything.
+    #[cfg(target_os = "linux")]
+    pub fn keeps_change_times(&self) -> bool {
+        const CRAMFS: i64 = 0x28cd_3d45;
+        const EROFS: i64 = 0xe0f5_e1e2;
+        const EXFAT: i64 = 0x2011_bab0;
+        const FAT: i64 = 0x4d44;
+        const FUSE: i64 = 0x6573_5546;
+        const ISO_9660: i64 = 0x9660;
+        const ROMFS: i64 = 0x7275;
+        const SQUASHFS: i64 = 0x7371_7368;
+        const UDF: i64 = 0x1501_3346;
+        const DISHONEST: [i64; 9] = [
+            CRAMFS, EROFS, EXFAT, FAT, FUSE, ISO_9660, ROMFS, SQUASHFS, UDF,
+        ];
+        rustix::fs::fstatfs(&self.directory).is_ok_and(|system| {
+            #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
+            let kind = system.f_type as i64;
+            !DISHONEST.contains(&kind)
+        })
+    }
+
+    /// Other systems are taken to have honest ones.
+    #[cfg(not(target_os = "linux"))]
+    pub fn keeps_change_times(&self) -> bool {
+        true
+    }
+
+    /// What tells the file system of the root from others, mostly; 0 where there is nothing.
+    pub fn file_system(&self) -> u64 {
+        rustix::fs::fstatvfs(&self.directory).map_or(0, |system| system.f_fsid)
+    }
+
     /// The real path of the root.
     pub fn path(&self) -> &Path {
         &self.path
@@ -198,6 +249,19 @@ impl Root {
     /// As `fstatat(2)`.
     pub fn stamp(&self, path: &Path) -> io::Result<Stamp> {
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        Ok(Stamp::from(&rustix::fs::statat(
+            &self.directory,
+            path,
+            flags,
+        )?))
+    }
+
+    /// The state of what `path` leads to, through links if there are any; nothing of it is read.
+    ///
+    /// # Errors
+    /// As `fstatat(2)`.
+    pub fn stamp_behind(&self, path: &Path) -> io::Result<Stamp> {
+        let flags = rustix::fs::AtFlags::empty();
         Ok(Stamp::from(&rustix::fs::statat(
             &self.directory,
             path,

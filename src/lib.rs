@@ -16,6 +16,7 @@
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
+//! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
 //! | 2 | [`memory`] | the one budget for content |
@@ -30,7 +31,7 @@
 //! # Three paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> bind the listeners (fail before slow work) -> scan
-//! the root against nothing -> publish the manifest in a [`site::Site`] -> listen and accept. The
+//! the root against nothing, or against a [`saved`] manifest -> publish the manifest in a [`site::Site`] -> listen and accept. The
 //! watch is armed before the scan, so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
@@ -51,6 +52,7 @@ pub mod server;
 pub mod body;
 pub mod manifest;
 pub mod representation;
+pub mod saved;
 pub mod scan;
 pub mod site;
 pub mod watch;

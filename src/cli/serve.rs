@@ -10,7 +10,7 @@ use std::thread;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
 
-use super::scan::scan;
+use super::scan::{Scanned, scan};
 use super::signals::{Asked, Signals};
 use super::{Error, open};
 use crate::config::{Config, Watching};
@@ -18,6 +18,7 @@ use crate::disk;
 use crate::lease;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::saved::{Keeper, StateFile};
 use crate::scan::Scanner;
 use crate::server::Server;
 use crate::server::listener::{self, Bound};
@@ -44,6 +45,10 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     lease::absorb_signals().map_err(Error::Start)?;
     let directory = path::absolute(&config.directory).unwrap_or(config.directory);
     let root = open(&directory)?;
+    let state = config
+        .state
+        .map(|file| StateFile::new(&file, &root, config.settings))
+        .transpose()?;
     let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
     let bound = listener::bind(&config.listen)?;
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
@@ -62,12 +67,14 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
         scrub,
         keep_old,
     };
+    let directory = options.directory.clone();
     // Before the scan, so that nothing falls between the two.
     let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&metrics));
     let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
     let (done, scanned) = oneshot::channel();
+    let saved = state.clone();
     thread::spawn(move || {
-        let scanned = scan(&scanner, &root);
+        let scanned = scan(&scanner, &root, saved.as_ref());
         // Nobody waits where a signal has come first.
         let _ = done.send((scanner, scanned));
     });
@@ -77,11 +84,16 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
             () = signals.stop() => None,
         }
     });
-    let (scanner, (manifest, links)) = match scanned {
+    let (scanner, scanned) = match scanned {
         Some(Ok((scanner, scanned))) => (scanner, scanned?),
         Some(Err(_)) => return Err(Error::Scan),
         None => return Ok(()),
     };
+    let Scanned {
+        manifest,
+        links,
+        is_saved,
+    } = scanned;
     let site = Arc::new(Site::new(manifest));
     let hints = watch.hints();
     let suspects = hints.clone();
@@ -92,10 +104,24 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     watch
         .drive(Arc::clone(&site), scanner, links)
         .map_err(Error::Start)?;
+    let keeper = state
+        .map(|file| Keeper::start(file, directory, Arc::clone(&site), is_saved))
+        .transpose()
+        .map_err(Error::Start)?;
     let service = Service::new(site, memory, metrics);
     let server = Server::start(service, config.workers, config.limits, tls.clone());
     let server = server.map_err(Error::Start)?;
-    runtime.block_on(run_server(server, bound, tls, &mut signals, &hints))
+    runtime.block_on(run_server(server, bound, tls, &mut signals, &hints))?;
+    if let Some(keeper) = keeper {
+        let finish = tokio::task::spawn_blocking(|| keeper.finish());
+        runtime.block_on(async {
+            tokio::select! {
+                _ = finish => {}
+                () = signals.force() => {}
+            }
+        });
+    }
+    Ok(())
 }
 
 /// Accepts until a signal, then lets what is in flight finish.

@@ -6,13 +6,14 @@
 
 mod codings;
 pub(crate) mod hash;
+mod known;
 pub(crate) mod media;
 pub mod sidecar;
 pub(crate) mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
-use std::path::PathBuf;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -35,12 +36,15 @@ use hash::{Form, Wanted};
 use media::MediaTypes;
 use walk::{Found, Step};
 
+pub use known::Known;
 pub use walk::{Link, is_hidden};
 
 /// How long a file may go on changing before it is published as it was read.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// A file whose times are younger may still have a writer that no stamp shows.
 const YOUNG: Duration = Duration::from_secs(2);
+/// The coarsest clock of a file system (FAT's), and something for clocks that disagree.
+const COARSEST: Duration = Duration::from_millis(2_500);
 
 /// So many files at a time go from the walk to a thread that hashes.
 const HANDFUL: usize = 32;
@@ -165,12 +169,18 @@ struct Work<'a> {
     scope: &'a Scope,
     unsettled: Unsettled,
     progress: &'a Progress,
+    /// Whether nothing is served yet. What can't be read is left out then, whatever the base has
+    /// of it: nothing of it is held that could be sent.
+    is_start: bool,
     now: SystemTime,
     /// Files that have several paths, as this run has seen them.
-    shared: Mutex<HashMap<(u64, u64), Looked>>,
+    shared: Mutex<HashMap<Inode, Looked>>,
     /// The same as the manifest has them, by inode; made when it is first needed.
     known: OnceLock<HashMap<u64, &'a Arc<Resource>>>,
 }
+
+/// What names a file on this machine: its device and its inode.
+type Inode = (Option<NonZero<u64>>, u64);
 
 /// What a file is.
 #[derive(Clone)]
@@ -226,14 +236,30 @@ impl Scanner {
     /// The whole site for the first time; waits for files that are being written, for
     /// [`PATIENCE`] at most.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
-        let empty = Manifest::empty(self.settings);
+        self.scan_from(Manifest::empty(self.settings), root, progress)
+    }
+
+    /// The same where an earlier process has left what it knew: see [`Scanner::restore`].
+    pub fn scan_from(
+        &self,
+        base: Manifest,
+        root: &Arc<Root>,
+        progress: &Progress,
+    ) -> (Manifest, Vec<Link>) {
+        let compare = |base: &Manifest, scope: &Scope, unsettled| {
+            let work = Work {
+                is_start: true,
+                ..Work::new(root, base, scope, unsettled, progress)
+            };
+            self.compare(&work)
+        };
         let scope = Scope::Everything { reread: false };
         let Outcome {
             changes,
             links,
             mut busy,
-        } = self.reconcile(root, &empty, &scope, Unsettled::Report, progress);
-        let mut manifest = empty.with(changes);
+        } = compare(&base, &scope, Unsettled::Report);
+        let mut manifest = base.with(changes);
         let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
         if let Some(first) = busy.first() {
             let first = walk::join(root.path(), first);
@@ -254,7 +280,7 @@ impl Scanner {
                 Unsettled::Report
             };
             let scope = Scope::Paths(busy.into_iter().collect());
-            let outcome = self.reconcile(root, &manifest, &scope, unsettled, progress);
+            let outcome = compare(&manifest, &scope, unsettled);
             manifest = manifest.with(outcome.changes);
             busy = outcome.busy;
         }
@@ -271,20 +297,15 @@ impl Scanner {
         unsettled: Unsettled,
         progress: &Progress,
     ) -> Outcome {
-        let work = Work {
-            root,
-            base,
-            scope,
-            unsettled,
-            progress,
-            now: SystemTime::now(),
-            shared: Mutex::default(),
-            known: OnceLock::new(),
-        };
-        let mut steps = scope
+        self.compare(&Work::new(root, base, scope, unsettled, progress))
+    }
+
+    fn compare(&self, work: &Work<'_>) -> Outcome {
+        let mut steps = work
+            .scope
             .starts()
             .into_iter()
-            .flat_map(|start| walk::walk(root.path(), start, self.symlinks));
+            .flat_map(|start| walk::walk(work.root.path(), start, self.symlinks));
         // The walk is one; its results go out by the handful, or the threads would wait for it in
         // turns.
         let handfuls = iter::from_fn(move || {
@@ -292,7 +313,7 @@ impl Scanner {
             (!handful.is_empty()).then_some(handful)
         });
         let look = |step| match step {
-            Step::File(found) => self.look(&work, found),
+            Step::File(found) => self.look(work, found),
             Step::Link(link) => Seen::Link(link),
             Step::Unreadable(path, reason) => Seen::Unreadable(path, reason),
         };
@@ -300,7 +321,7 @@ impl Scanner {
             .par_bridge()
             .flat_map_iter(|handful| handful.into_iter().map(look))
             .collect();
-        self.conclude(&work, seen)
+        self.conclude(work, seen)
     }
 
     /// Looks at one file, and reads it if it may have changed.
@@ -312,7 +333,7 @@ impl Scanner {
             && work
                 .root
                 .stamp(&found.location)
-                .is_ok_and(|stamp| stamp == old.stamp)
+                .is_ok_and(|stamp| old.stamp.is_still(&stamp))
         {
             return Seen::Unchanged(found.path);
         }
@@ -331,10 +352,6 @@ impl Scanner {
         });
         match result {
             Ok(Some(looked)) => {
-                work.progress.files.fetch_add(1, Ordering::Relaxed);
-                work.progress
-                    .bytes
-                    .fetch_add(looked.stamp.size, Ordering::Relaxed);
                 let old = work.base.locate(&found.path);
                 Seen::File(Arc::new(self.resource(found.path, looked, old, work.now)))
             }
@@ -367,6 +384,8 @@ impl Scanner {
             sha256: self.digests(),
         };
         let content = hash::content(&file, stamp.size, wanted);
+        work.progress.files.fetch_add(1, Ordering::Relaxed);
+        work.progress.bytes.fetch_add(stamp.size, Ordering::Relaxed);
         let settled = !has_writers && disk::stamp(&file)? == stamp;
         let content = match content {
             Ok(content) if settled || publish => content,
@@ -483,6 +502,11 @@ impl Scanner {
                 .last_modified(stamp, now)
                 .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
+        let confirmed = OnceLock::new();
+        if stamp.is_coarse() && stamp.is_younger(now, COARSEST) {
+            // The next change may leave the same stamp.
+            let _ = confirmed.set(false);
+        }
         Resource {
             fields: self.media.fields(&path, utf8, settled),
             path,
@@ -490,6 +514,7 @@ impl Scanner {
             newest_date: last_modified.max(newest),
             stamp,
             settled,
+            confirmed,
             utf8,
             identity: Representation::new(Coding::Identity, etag, stamp.size, data)
                 .with_sha256(sha256),
@@ -513,6 +538,26 @@ impl Scanner {
 }
 
 impl<'a> Work<'a> {
+    fn new(
+        root: &'a Arc<Root>,
+        base: &'a Manifest,
+        scope: &'a Scope,
+        unsettled: Unsettled,
+        progress: &'a Progress,
+    ) -> Self {
+        Self {
+            root,
+            base,
+            scope,
+            unsettled,
+            progress,
+            is_start: false,
+            now: SystemTime::now(),
+            shared: Mutex::default(),
+            known: OnceLock::new(),
+        }
+    }
+
     /// A file that was read under another path: in this run, or, where its stamp can be trusted,
     /// before.
     fn recall(&self, opened: &Opened, rereads: bool) -> Option<Looked> {
@@ -531,8 +576,8 @@ impl<'a> Work<'a> {
                 .collect()
         };
         let known = self.known.get_or_init(by_inode).get(&opened.stamp.inode)?;
-        (known.stamp == opened.stamp && known.settled).then(|| Looked {
-            stamp: known.stamp,
+        (known.stamp.is_still(&opened.stamp) && known.settled).then(|| Looked {
+            stamp: opened.stamp,
             hash: *known.identity.etag.hash(),
             sha256: known.identity.sha256.as_deref().copied(),
             utf8: known.utf8,
@@ -569,11 +614,10 @@ fn removed(
     present: &HashSet<Box<[u8]>>,
     unreadable: &BTreeMap<Box<[u8]>, String>,
 ) -> Vec<Box<[u8]>> {
-    let is_kept = |path: &[u8]| {
-        present.contains(path)
-            || unreadable.contains_key(path)
-            || ancestors(path).any(|above| unreadable.contains_key(above))
+    let is_unreadable = |path: &[u8]| {
+        unreadable.contains_key(path) || ancestors(path).any(|above| unreadable.contains_key(above))
     };
+    let is_kept = |path: &[u8]| present.contains(path) || (!work.is_start && is_unreadable(path));
     let starts = work.scope.starts();
     // A start that was a file has nothing below it in the base: one look-up will do.
     let was_file = |start: &&[u8]| work.base.locate(start).is_some();
@@ -596,7 +640,7 @@ fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
     let new: Vec<_> = unreadable.iter().filter(|(path, _)| is_new(path)).collect();
     for (path, reason) in new.iter().take(SHOWN) {
         let shown = walk::join(work.root.path(), path);
-        let stays = if work.base.locate(path).is_some() {
+        let stays = if !work.is_start && work.base.locate(path).is_some() {
             "its last state stays"
         } else {
             "left out"
