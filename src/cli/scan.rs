@@ -23,7 +23,7 @@ pub(super) struct Scanned {
 }
 
 /// Scans with a progress bar, on terminals, and sums up in one line. What was `saved` is not
-/// hashed again.
+/// hashed again. The tree itself is looked at when `ready` returns.
 ///
 /// # Errors
 /// When the directory itself can't be read: that is no empty site.
@@ -31,10 +31,12 @@ pub(super) fn scan(
     scanner: &Scanner,
     root: &Arc<Root>,
     saved: Option<&StateFile>,
+    ready: impl FnOnce(),
 ) -> Result<Scanned, Error> {
     let started = Instant::now();
     let progress = Progress::default();
     let base = saved.and_then(|saved| load(saved, scanner, root));
+    ready();
     let was_saved = base.as_ref().map(Manifest::digest);
     let (manifest, links) = thread::scope(|scope| {
         // Dropping the sender at the end of the scan ends the bar.

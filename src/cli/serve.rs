@@ -3,7 +3,7 @@
 use std::future::{pending, poll_fn};
 use std::path;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
 use std::task::Poll;
 use std::thread;
 
@@ -68,16 +68,22 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
         keep_old,
     };
     let directory = options.directory.clone();
-    // Before the scan, so that nothing falls between the two.
-    let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&metrics));
     let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
     let (done, scanned) = oneshot::channel();
-    let saved = state.clone();
+    let (arming, armed) = channel::<()>();
+    let (scanned_root, saved) = (Arc::clone(&root), state.clone());
     thread::spawn(move || {
-        let scanned = scan(&scanner, &root, saved.as_ref());
+        let ready = || {
+            // Nothing is ever sent; it returns when the watch is armed.
+            let _ = armed.recv();
+        };
+        let scanned = scan(&scanner, &scanned_root, saved.as_ref(), ready);
         // Nobody waits where a signal has come first.
         let _ = done.send((scanner, scanned));
     });
+    // Before the scan looks, so that nothing falls between the two.
+    let watch = Watch::arm(options, root, Arc::clone(&metrics));
+    drop(arming);
     let scanned = runtime.block_on(async {
         tokio::select! {
             scanned = scanned => Some(scanned),

@@ -155,6 +155,7 @@ impl Round {
                     self.seen = None;
                 }
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => self.warn(&error),
         }
     }

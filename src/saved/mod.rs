@@ -21,7 +21,6 @@ use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
-use rustix::io::Errno;
 
 use crate::config::Settings;
 use crate::disk::Root;
@@ -103,11 +102,11 @@ impl StateFile {
         Ok(Some(scanner.restore(root, known)))
     }
 
-    /// Replaces what was saved with `manifest`, which is of the site in `root`. Where another
-    /// process is doing that at this moment, that is left to it.
+    /// Replaces what was saved with `manifest`, which is of the site in `root`.
     ///
     /// # Errors
-    /// When it can't be written, or another file than a saved manifest is there. What was there
+    /// When it can't be written, or another file than a saved manifest is there;
+    /// [`io::ErrorKind::WouldBlock`] where another process is saving at this moment. What was there
     /// before stays.
     pub fn save(&self, manifest: &Manifest, root: &Root) -> io::Result<()> {
         if !root.keeps_change_times() {
@@ -117,9 +116,7 @@ impl StateFile {
         if self.is_foreign()? {
             return Err(io::Error::other("another file is there"));
         }
-        let Some(new) = self.create()? else {
-            return Ok(());
-        };
+        let new = self.create()?;
         let known = manifest
             .iter()
             .map(|resource| Known::of(resource, manifest));
@@ -167,23 +164,19 @@ impl StateFile {
         self.file.with_file_name(name)
     }
 
-    /// An empty file to write to, locked; `None` where another process has locked it.
-    fn create(&self) -> io::Result<Option<File>> {
+    /// An empty file to write to, locked, so that no two processes write to the same one.
+    fn create(&self) -> io::Result<File> {
         loop {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let file = File::from(open(self.new_file(), flags, Mode::RUSR | Mode::WUSR)?);
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            }
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             let (locked, named) = (file.metadata()?, self.new_file().symlink_metadata());
             let is_same =
                 |named: fs::Metadata| (named.dev(), named.ino()) == (locked.dev(), locked.ino());
             // Otherwise another process has finished with it between the two.
             if named.is_ok_and(is_same) {
                 file.set_len(0)?;
-                return Ok(Some(file));
+                return Ok(file);
             }
         }
     }

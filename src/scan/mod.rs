@@ -437,24 +437,12 @@ impl Scanner {
     /// Puts together what has been seen.
     fn conclude(&self, work: &Work<'_>, seen: Vec<Seen>) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut unreadable = BTreeMap::new();
-        let mut present: HashSet<Box<[u8]>> = HashSet::new();
+        let (mut unreadable, mut unchanged) = (BTreeMap::new(), Vec::new());
         for seen in seen {
             match seen {
-                Seen::File(resource) => {
-                    // At first nothing can be gone.
-                    if !work.base.is_empty() {
-                        present.insert(resource.path.clone());
-                    }
-                    outcome.changes.changed.push(resource);
-                }
-                Seen::Unchanged(path) => {
-                    present.insert(path);
-                }
-                Seen::Busy(path) => {
-                    present.insert(path.clone());
-                    outcome.busy.push(path);
-                }
+                Seen::File(resource) => outcome.changes.changed.push(resource),
+                Seen::Unchanged(path) => unchanged.push(path),
+                Seen::Busy(path) => outcome.busy.push(path),
                 Seen::Unreadable(path, reason) => {
                     unreadable.insert(path, reason);
                 }
@@ -463,7 +451,7 @@ impl Scanner {
             }
         }
         report(work, &unreadable);
-        outcome.changes.removed = removed(work, &present, &unreadable);
+        outcome.changes.removed = removed(work, &unchanged, &outcome, &unreadable);
         let outside = |path: &[u8]| !work.scope.covers(path);
         let other = work
             .base
@@ -611,9 +599,21 @@ fn relocated(data: &Data, root: &Arc<Root>, found: &Found) -> Data {
 /// gone.
 fn removed(
     work: &Work<'_>,
-    present: &HashSet<Box<[u8]>>,
+    unchanged: &[Box<[u8]>],
+    outcome: &Outcome,
     unreadable: &BTreeMap<Box<[u8]>, String>,
 ) -> Vec<Box<[u8]>> {
+    if work.base.is_empty() {
+        return Vec::new();
+    }
+    let changed = outcome.changes.changed.iter().map(|new| &*new.path);
+    let others = changed.chain(outcome.busy.iter().map(AsRef::as_ref));
+    let was_there = |path: &&[u8]| work.base.locate(path).is_some();
+    // A walk meets each path once: where it has met as many as there were, none is gone.
+    if unchanged.len() + others.clone().filter(was_there).count() == work.base.len() {
+        return Vec::new();
+    }
+    let present: HashSet<&[u8]> = others.chain(unchanged.iter().map(AsRef::as_ref)).collect();
     let is_unreadable = |path: &[u8]| {
         unreadable.contains_key(path) || ancestors(path).any(|above| unreadable.contains_key(above))
     };
