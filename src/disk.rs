@@ -6,8 +6,8 @@
 
 use std::fs::File;
 use std::io;
-use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -37,9 +37,8 @@ fn is_confinable(_: &OwnedFd) -> bool {
 /// ones, in either direction, are the reason to read again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stamp {
-    /// Device number: with the inode it names the file on this machine. A restart does not keep it
-    /// on NFS, overlays and btrfs, so what was known before one has none.
-    pub device: Option<NonZero<u64>>,
+    /// Device number: with the inode it names the file on this machine.
+    pub device: u64,
     /// Inode number.
     pub inode: u64,
     /// Length in bytes.
@@ -63,15 +62,6 @@ impl Stamp {
             .any(|time| u128::try_from(*time).is_ok_and(|time| time > oldest))
     }
 
-    /// Whether a file that was in this state is in the state `now`, as far as this one is known.
-    pub fn is_still(&self, now: &Self) -> bool {
-        let known = Self {
-            device: self.device.or(now.device),
-            ..*self
-        };
-        known == *now
-    }
-
     /// Whether the change time is in whole seconds: then the file system's clock is that coarse, or
     /// the time was set by whoever made an image of it.
     pub fn is_coarse(&self) -> bool {
@@ -92,7 +82,7 @@ impl From<&Stat> for Stamp {
     )]
     fn from(stat: &Stat) -> Self {
         Self {
-            device: NonZero::new(stat.st_dev as u64),
+            device: stat.st_dev as u64,
             inode: stat.st_ino as u64,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
@@ -154,26 +144,9 @@ impl Root {
         Ok(now.st_dev == then.st_dev && now.st_ino == then.st_ino)
     }
 
-    /// Whether the root lies on a file system that does not report what others change: one that
-    /// another machine or process serves, or one made of layers.
-    #[cfg(target_os = "linux")]
+    /// Whether the root lies on a file system that does not report what others change.
     pub fn is_silent(&self) -> bool {
-        const NFS: i64 = 0x6969;
-        const SMB: [i64; 3] = [0x517b, 0xff53_4d42, 0xfe53_4d42];
-        const NINE_P: i64 = 0x0102_1997;
-        const FUSE: i64 = 0x6573_5546;
-        const OVERLAY: i64 = 0x794c_7630;
-        rustix::fs::fstatfs(&self.directory).is_ok_and(|system| {
-            #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
-            let kind = system.f_type as i64;
-            [NFS, NINE_P, FUSE, OVERLAY].contains(&kind) || SMB.contains(&kind)
-        })
-    }
-
-    /// Other systems are taken to report everything.
-    #[cfg(not(target_os = "linux"))]
-    pub fn is_silent(&self) -> bool {
-        false
+        is_silent(&self.directory)
     }
 
     /// Whether the root lies on a file system whose change times tell of changes. Those of images
@@ -300,6 +273,44 @@ impl Root {
         let _ = self.is_confined;
         Ok(openat(&self.directory, path, flags, Mode::empty())?)
     }
+}
+
+/// Whether an open directory lies on a file system that does not report what others change: one
+/// that another machine or process serves, or one made of layers. Systems other than Linux are
+/// taken to report everything.
+fn is_silent(directory: impl AsFd) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const NFS: i64 = 0x6969;
+        const SMB: [i64; 3] = [0x517b, 0xff53_4d42, 0xfe53_4d42];
+        const NINE_P: i64 = 0x0102_1997;
+        const FUSE: i64 = 0x6573_5546;
+        const OVERLAY: i64 = 0x794c_7630;
+        rustix::fs::fstatfs(directory).is_ok_and(|system| {
+            #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
+            let kind = system.f_type as i64;
+            [NFS, NINE_P, FUSE, OVERLAY].contains(&kind) || SMB.contains(&kind)
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = directory;
+        false
+    }
+}
+
+/// The mount that `file` lies on, if it is not the one of `device` and does not report what others
+/// change: its topmost directory.
+pub fn silent_mount(file: &Path, device: u64) -> Option<PathBuf> {
+    let real = file.canonicalize().ok()?;
+    let directory = real.parent()?;
+    let own = directory.metadata().ok()?.dev();
+    if own == device || !is_silent(File::open(directory).ok()?) {
+        return None;
+    }
+    let is_same = |above: &&Path| above.metadata().is_ok_and(|above| above.dev() == own);
+    let top = directory.ancestors().take_while(is_same).last();
+    top.map(Path::to_path_buf)
 }
 
 /// The inode of a file that has several names; `None` for any other path.

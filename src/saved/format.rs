@@ -256,7 +256,7 @@ impl<'a> Reader<'a> {
         let has = |flag: u8| flags & flag != 0;
         let path = self.bytes()?;
         let stamp = Stamp {
-            device: None,
+            device: 0,
             inode: self.u64()?,
             size: self.u64()?,
             mtime_ns: self.i64()?,

@@ -183,7 +183,7 @@ fn confirm(current: &Manifest, earlier: &Manifest, root: &Root) {
             && earlier.locate(&resource.path).is_some_and(was_there)
             && root
                 .stamp_behind(path)
-                .is_ok_and(|now| resource.stamp.is_still(&now))
+                .is_ok_and(|now| now == resource.stamp)
         {
             // Another thread can't have had another opinion.
             let _ = resource.confirmed.set(true);

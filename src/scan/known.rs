@@ -29,7 +29,8 @@ pub struct Known<'a> {
     pub path: &'a [u8],
     /// Where it was, as [`Source::path`] has it, if that is known and another place than `path`.
     pub location: Option<&'a Path>,
-    /// Its state when it was hashed; `size` is the length of what was hashed.
+    /// Its state when it was hashed; `size` is the length of what was hashed. Its device is not
+    /// known: numbers of devices are good for one process.
     pub stamp: Stamp,
     /// Whether an equal stamp means equal content. Otherwise it has to be read again.
     pub is_trusted: bool,
@@ -70,7 +71,7 @@ impl<'a> Known<'a> {
             location: location
                 .filter(|location| location.as_os_str().as_bytes() != &*resource.path),
             stamp: Stamp {
-                device: None,
+                device: 0,
                 ..resource.stamp
             },
             is_trusted: resource.settled && resource.confirmed.get() == Some(&true),
@@ -95,11 +96,15 @@ impl<'a> Known<'a> {
             && root_hash(self.groups, size) == self.hash
     }
 
+    fn place(&self) -> &Path {
+        let own = || Path::new(OsStr::from_bytes(self.path));
+        self.location.unwrap_or_else(own)
+    }
+
     fn identity(&self, root: &Arc<Root>) -> Representation {
-        let place = || Path::new(OsStr::from_bytes(self.path));
         let data = Data::File(Arc::new(Source {
             root: Arc::clone(root),
-            path: self.location.unwrap_or_else(place).into(),
+            path: self.place().into(),
             groups: if self.groups.is_empty() {
                 Arc::default()
             } else {
@@ -129,12 +134,19 @@ impl Scanner {
             .filter(|known| stem(known.path).is_some())
             .map(|known| (known.path, known.identity(root)))
             .collect();
+        // Almost always all are on one; where one is not, the look at it will tell.
+        let mut stamps = known.clone().map(|known| root.stamp(known.place()));
+        let device = stamps.find_map(Result::ok).map_or(0, |stamp| stamp.device);
         let mut known = known;
         let handfuls = iter::from_fn(move || {
             let handful: Vec<_> = known.by_ref().take(HANDFUL).collect();
             (!handful.is_empty()).then_some(handful)
         });
-        let resource = |known| Arc::new(self.remembered(root, &known, &sidecars));
+        let resource = |known| {
+            let mut resource = self.remembered(root, &known, &sidecars);
+            resource.stamp.device = device;
+            Arc::new(resource)
+        };
         let changed = handfuls
             .par_bridge()
             .flat_map_iter(|handful| handful.into_iter().map(resource))

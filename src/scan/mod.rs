@@ -12,7 +12,6 @@ pub mod sidecar;
 pub(crate) mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -169,8 +168,8 @@ struct Work<'a> {
     scope: &'a Scope,
     unsettled: Unsettled,
     progress: &'a Progress,
-    /// Whether nothing is served yet. What can't be read is left out then, whatever the base has
-    /// of it: nothing of it is held that could be sent.
+    /// Whether nothing is served yet, and the base is what an earlier process knew. What can't be
+    /// read is left out then, whatever the base has of it: nothing of it is held that could be sent.
     is_start: bool,
     now: SystemTime,
     /// Files that have several paths, as this run has seen them.
@@ -180,7 +179,7 @@ struct Work<'a> {
 }
 
 /// What names a file on this machine: its device and its inode.
-type Inode = (Option<NonZero<u64>>, u64);
+type Inode = (u64, u64);
 
 /// What a file is.
 #[derive(Clone)]
@@ -330,12 +329,14 @@ impl Scanner {
         let rereads = work.scope.rereads(&found.path);
         if let Some(old) = old.filter(|old| !rereads && old.settled)
             && is_at(&old.identity.data, work.root, &found)
-            && work
-                .root
-                .stamp(&found.location)
-                .is_ok_and(|stamp| old.stamp.is_still(&stamp))
+            && let Ok(stamp) = work.root.stamp(&found.location)
+            && work.is_still(&old.stamp, &stamp)
         {
-            return Seen::Unchanged(found.path);
+            if stamp == old.stamp {
+                return Seen::Unchanged(found.path);
+            }
+            let old = Resource::clone(old);
+            return Seen::File(Arc::new(Resource { stamp, ..old }));
         }
         let result = work.root.open_file(&found.location).and_then(|opened| {
             let inode = (opened.stamp.device, opened.stamp.inode);
@@ -451,6 +452,12 @@ impl Scanner {
             }
         }
         report(work, &unreadable);
+        // What has never been published is missing from the digest.
+        for path in &outcome.busy {
+            if work.base.locate(path).is_none() {
+                unreadable.insert(path.clone(), "somebody is writing to it".to_owned());
+            }
+        }
         outcome.changes.removed = removed(work, &unchanged, &outcome, &unreadable);
         let outside = |path: &[u8]| !work.scope.covers(path);
         let other = work
@@ -546,6 +553,17 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Whether a file that was in one state is in it `now`. Devices may have been numbered anew
+    /// since an earlier process saw them: NFS, overlays and btrfs do that.
+    fn is_still(&self, known: &Stamp, now: &Stamp) -> bool {
+        let device = if self.is_start {
+            now.device
+        } else {
+            known.device
+        };
+        *now == Stamp { device, ..*known }
+    }
+
     /// A file that was read under another path: in this run, or, where its stamp can be trusted,
     /// before.
     fn recall(&self, opened: &Opened, rereads: bool) -> Option<Looked> {
@@ -564,7 +582,7 @@ impl<'a> Work<'a> {
                 .collect()
         };
         let known = self.known.get_or_init(by_inode).get(&opened.stamp.inode)?;
-        (known.stamp.is_still(&opened.stamp) && known.settled).then(|| Looked {
+        (self.is_still(&known.stamp, &opened.stamp) && known.settled).then(|| Looked {
             stamp: opened.stamp,
             hash: *known.identity.etag.hash(),
             sha256: known.identity.sha256.as_deref().copied(),
