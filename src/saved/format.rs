@@ -342,3 +342,190 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHOICES: blake3::Hash = blake3::Hash::from_bytes([7; 32]);
+
+    fn origin() -> Origin<'static> {
+        Origin {
+            choices: CHOICES,
+            file_system: 5,
+            root: Path::new("/srv/site"),
+        }
+    }
+
+    /// Files with each optional part and without.
+    fn files() -> Vec<Known<'static>> {
+        const GROUPS: &[[u8; 32]] = &[[1; 32], [2; 32], [3; 32], [4; 32], [5; 32]];
+        let stamp = |size| Stamp {
+            device: 0,
+            inode: 77,
+            size,
+            mtime_ns: -1,
+            ctime_ns: 1_700_000_000_123_456_789,
+        };
+        let plain = Known {
+            path: b"index.html",
+            location: None,
+            stamp: stamp(12),
+            is_trusted: true,
+            utf8: true,
+            hash: [9; 32],
+            sha256: None,
+            groups: &[],
+            last_modified: None,
+            newest_date: None,
+            codings: vec![],
+        };
+        let full = Known {
+            path: b"caf\xe9/film.mp4",
+            location: Some(Path::new("/elsewhere/film.mp4")),
+            stamp: stamp(4 * GROUP + 1),
+            sha256: Some([8; 32]),
+            groups: GROUPS,
+            last_modified: HttpDate::from_unix(5),
+            newest_date: HttpDate::from_unix(6),
+            codings: vec![Coding::Brotli, Coding::Gzip],
+            ..plain.clone()
+        };
+        let open = Known {
+            path: b"",
+            is_trusted: false,
+            utf8: false,
+            newest_date: HttpDate::from_unix(0),
+            codings: vec![Coding::Zstd],
+            ..plain.clone()
+        };
+        vec![plain, full, open]
+    }
+
+    fn written() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(&mut bytes, origin(), files().into_iter()).expect("written");
+        bytes
+    }
+
+    /// The same content, sealed anew: damage that no hash tells of.
+    fn sealed(mut content: Vec<u8>) -> Vec<u8> {
+        let seal = blake3::hash(&content);
+        content.extend_from_slice(seal.as_bytes());
+        content
+    }
+
+    fn reason(bytes: &[u8], origin: Origin<'_>) -> Unusable {
+        read(bytes, origin).err().expect("unusable")
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = written();
+        let read: Vec<_> = read(&bytes, origin()).expect("read").collect();
+        assert_eq!(read, files());
+    }
+
+    #[test]
+    fn a_site_without_files_is_one_too() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, origin(), std::iter::empty()).expect("written");
+        assert_eq!(read(&bytes, origin()).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn what_is_cut_anywhere_is_damaged() {
+        let bytes = written();
+        for length in 0..bytes.len() {
+            let reason = reason(&bytes[..length], origin());
+            assert_eq!(reason, Unusable::Damaged, "{length} bytes");
+        }
+        let longer = [&bytes[..], b"\0"].concat();
+        assert_eq!(reason(&longer, origin()), Unusable::Damaged);
+    }
+
+    #[test]
+    fn a_changed_bit_anywhere_is_found() {
+        let bytes = written();
+        for place in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut bytes = bytes.clone();
+                bytes[place] ^= 1 << bit;
+                assert!(read(&bytes, origin()).is_err(), "bit {bit} of byte {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_well_and_nonsense_is_damaged_too() {
+        let bytes = written();
+        let content = &bytes[..bytes.len() - SEAL];
+        let head = MAGIC.len() + 4 + 32 + 8 + 4 + "/srv/site".len();
+        let (flags, codings, length) = (head, head + 1, head + 2);
+        let size = head + 6 + "index.html".len() + 8;
+        let with = |place: usize, new: &[u8]| {
+            let mut content = content.to_vec();
+            content[place..place + new.len()].copy_from_slice(new);
+            sealed(content)
+        };
+        assert!(read(&with(flags, &[0]), origin()).is_ok());
+        let cases = [
+            ("unknown flags", with(flags, &[1 << 6])),
+            ("unknown codings", with(codings, &[8])),
+            ("a path without end", with(length, &[0xff; 4])),
+            ("groups without end", with(size, &[0xff; 8])),
+            (
+                "more groups than there are",
+                with(size, &(9 * GROUP).to_le_bytes()),
+            ),
+            ("a date that there is not", with(flags, &[LAST_MODIFIED])),
+            ("half a file", sealed(content[..content.len() - 1].to_vec())),
+            ("no root", sealed(content[..head - 1].to_vec())),
+            (
+                "nothing but a version",
+                sealed(content[..MAGIC.len() + 4].to_vec()),
+            ),
+        ];
+        for (name, bytes) in cases {
+            assert_eq!(reason(&bytes, origin()), Unusable::Damaged, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_something_else_is_not_used() {
+        let bytes = written();
+        let choices = blake3::Hash::from_bytes([6; 32]);
+        let other = Origin {
+            choices,
+            ..origin()
+        };
+        assert_eq!(reason(&bytes, other), Unusable::Choices);
+        let root = Path::new("/srv/other");
+        let other = Origin { root, ..origin() };
+        let found = Unusable::Root("/srv/site".into());
+        assert_eq!(reason(&bytes, other), found);
+        let mut later = bytes.clone();
+        later[MAGIC.len()] = 2;
+        assert_eq!(reason(&later, origin()), Unusable::Version(2));
+        assert_eq!(reason(b"#!/bin/sh\n", origin()), Unusable::Foreign);
+        assert_eq!(reason(&[0; 500], origin()), Unusable::Foreign);
+    }
+
+    #[test]
+    fn coarse_times_are_not_trusted_on_another_file_system() {
+        let mut files = files();
+        files[0].stamp.ctime_ns = 1_700_000_000_000_000_000;
+        let mut bytes = Vec::new();
+        write(&mut bytes, origin(), files.into_iter()).expect("written");
+        let trusted = |origin| -> Vec<_> {
+            let files = read(&bytes, origin).expect("read");
+            files.map(|known| known.is_trusted).collect()
+        };
+        assert_eq!(trusted(origin()), [true, true, false]);
+        let other = Origin {
+            file_system: 6,
+            ..origin()
+        };
+        assert_eq!(trusted(other), [false, true, false]);
+    }
+}

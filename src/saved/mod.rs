@@ -215,3 +215,110 @@ fn real(file: &Path) -> PathBuf {
         _ => absolute,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    /// A root `site` in a directory of its own.
+    fn place() -> (TempDir, Root) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let site = directory.path().join("site");
+        fs::create_dir(&site).expect("made");
+        let root = Root::open(&site).expect("a root");
+        (directory, root)
+    }
+
+    fn state(file: &Path, root: &Root) -> Result<StateFile, Refused> {
+        StateFile::new(file, root, Settings::default())
+    }
+
+    fn save(state: &StateFile, root: &Root) -> io::Result<()> {
+        state.save(&Manifest::empty(Settings::default()), root)
+    }
+
+    #[test]
+    fn what_clients_could_ask_for_is_refused() {
+        let (directory, root) = place();
+        let at = |path: &str| state(&directory.path().join(path), &root);
+        fs::create_dir(directory.path().join("site/.cache")).expect("made");
+        fs::create_dir(directory.path().join("site/.well-known")).expect("made");
+        symlink("site", directory.path().join("link")).expect("linked");
+        for path in [
+            "site/state",
+            "site/missing/state",
+            "site/.well-known/state",
+            "link/state",
+        ] {
+            assert!(matches!(at(path), Err(Refused::Served { .. })), "{path}");
+        }
+        for path in ["state", "site/.state", "site/.cache/state", "missing/state"] {
+            assert!(at(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_saved_manifest_is_replaced() {
+        let (directory, root) = place();
+        let own = directory.path().join("notes.txt");
+        fs::write(&own, "mine").expect("written");
+        let notes = state(&own, &root).expect("a place");
+        save(&notes, &root).expect_err("another file is there");
+        assert_eq!(fs::read(&own).expect("there"), b"mine");
+        for taken in [directory.path(), Path::new("/dev/null")] {
+            assert!(matches!(state(taken, &root), Err(Refused::Taken(_))));
+        }
+        fs::write(&own, "").expect("written");
+        save(&notes, &root).expect("an empty file is nobody's");
+    }
+
+    #[test]
+    fn what_cannot_be_saved_leaves_what_was() {
+        let (directory, root) = place();
+        let file = directory.path().join("state");
+        let state = state(&file, &root).expect("a place");
+        save(&state, &root).expect("saved");
+        let saved = fs::read(&file).expect("there");
+        // What a killed process has left, longer than what is written now.
+        fs::write(state.new_file(), vec![b'x'; saved.len() + 1]).expect("written");
+        save(&state, &root).expect("saved");
+        assert_eq!(fs::read(&file).expect("there"), saved);
+        assert!(!state.new_file().exists());
+
+        let other = state.create().expect("another process");
+        let busy = save(&state, &root).expect_err("locked");
+        assert_eq!(busy.kind(), io::ErrorKind::WouldBlock);
+        drop(other);
+        save(&state, &root).expect("saved");
+        fs::remove_dir_all(directory.path()).expect("removed");
+        let gone = save(&state, &root).expect_err("nowhere");
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn it_is_nobody_elses_to_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let (directory, root) = place();
+        let file = directory.path().join("state");
+        save(&state(&file, &root).expect("a place"), &root).expect("saved");
+        let mode = fs::metadata(&file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_link_to_it_stays() {
+        let (directory, root) = place();
+        let (file, link) = (
+            directory.path().join("data"),
+            directory.path().join("state"),
+        );
+        fs::write(&file, "").expect("written");
+        symlink("data", &link).expect("linked");
+        save(&state(&link, &root).expect("a place"), &root).expect("saved");
+        assert!(link.is_symlink());
+        assert!(fs::read(&file).expect("there").starts_with(MAGIC));
+    }
+}

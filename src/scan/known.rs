@@ -187,3 +187,99 @@ impl Scanner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    use crate::config::{Settings, Symlinks};
+    use crate::representation::group_hash;
+    use crate::scan::{Progress, Scope, Unsettled};
+
+    fn scanner() -> Scanner {
+        Scanner::new(Symlinks::Inside, Settings::default(), None)
+    }
+
+    #[test]
+    fn groups_that_do_not_make_up_the_hash_prove_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = Arc::new(Root::open(directory.path()).expect("a root"));
+        let body = vec![b'x'; (WHOLE + GROUP) as usize];
+        let groups = body.chunks(GROUP as usize).enumerate();
+        let groups: Vec<_> = groups
+            .map(|(index, group)| group_hash(group, index as u64 * GROUP))
+            .collect();
+        let size = body.len() as u64;
+        let known = Known {
+            path: b"large",
+            location: None,
+            stamp: Stamp {
+                size,
+                ..Stamp::default()
+            },
+            is_trusted: true,
+            utf8: true,
+            hash: *blake3::hash(&body).as_bytes(),
+            sha256: None,
+            groups: &groups,
+            last_modified: None,
+            newest_date: None,
+            codings: vec![],
+        };
+        let restored =
+            |known: &Known<'_>| scanner().restore(&root, [known.clone()].into_iter()).len();
+        assert_eq!(restored(&known), 1);
+        let mut others = groups.clone();
+        others[3][7] ^= 1;
+        assert_eq!(
+            restored(&Known {
+                groups: &others,
+                ..known.clone()
+            }),
+            0
+        );
+        assert_eq!(
+            restored(&Known {
+                groups: &groups[1..],
+                ..known.clone()
+            }),
+            0
+        );
+        assert_eq!(
+            restored(&Known {
+                groups: &[],
+                ..known.clone()
+            }),
+            0
+        );
+        let hash = [0; 32];
+        assert_eq!(restored(&Known { hash, ..known }), 0);
+    }
+
+    #[test]
+    fn a_device_may_have_another_number_after_a_restart_and_only_then() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("file"), "content").expect("written");
+        let root = Arc::new(Root::open(directory.path()).expect("a root"));
+        let (scanner, progress) = (scanner(), Progress::default());
+        let (first, _) = scanner.scan(&root, &progress);
+        let renumbered = |manifest: &Manifest| {
+            let file = manifest.locate(b"file").expect("there");
+            let mut file = Resource::clone(file);
+            file.stamp.device += 1;
+            let changed = vec![Arc::new(file)];
+            manifest.with(Changes {
+                changed,
+                ..Changes::default()
+            })
+        };
+        let (second, _) = scanner.scan_from(renumbered(&first), &root, &progress);
+        let stamp = |manifest: &Manifest| manifest.locate(b"file").expect("there").stamp;
+        assert_eq!(progress.files(), 1, "hashed once");
+        assert_eq!(stamp(&second), stamp(&first));
+        let (scope, settled) = (Scope::Everything { reread: false }, Unsettled::Publish);
+        scanner.reconcile(&root, &renumbered(&second), &scope, settled, &progress);
+        assert_eq!(progress.files(), 2, "another file by the same name");
+    }
+}
