@@ -189,6 +189,8 @@ struct Looked {
     sha256: Option<[u8; 32]>,
     utf8: bool,
     settled: bool,
+    /// As the resource that it was known by has it.
+    confirmed: OnceLock<bool>,
     data: Data,
 }
 
@@ -398,12 +400,18 @@ impl Scanner {
         let hash::Content {
             hash, sha256, utf8, ..
         } = content;
+        let confirmed = OnceLock::new();
+        if stamp.is_coarse() && stamp.is_younger(work.now, COARSEST) {
+            // The next change may leave the same stamp.
+            let _ = confirmed.set(false);
+        }
         Ok(Some(Looked {
             stamp,
             hash,
             sha256,
             utf8,
             settled,
+            confirmed,
             data,
         }))
     }
@@ -484,6 +492,7 @@ impl Scanner {
             sha256,
             utf8,
             settled,
+            confirmed,
             data,
         } = looked;
         let etag = ETag::new(hash);
@@ -497,11 +506,6 @@ impl Scanner {
                 .last_modified(stamp, now)
                 .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
-        let confirmed = OnceLock::new();
-        if stamp.is_coarse() && stamp.is_younger(now, COARSEST) {
-            // The next change may leave the same stamp.
-            let _ = confirmed.set(false);
-        }
         Resource {
             fields: self.media.fields(&path, utf8, settled),
             path,
@@ -588,6 +592,7 @@ impl<'a> Work<'a> {
             sha256: known.identity.sha256.as_deref().copied(),
             utf8: known.utf8,
             settled: true,
+            confirmed: known.confirmed.clone(),
             data: known.identity.data.clone(),
         })
     }
