@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashTable;
+use http::HeaderValue;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use crate::config::{ReprDigest, Settings};
-use crate::representation::{Representation, Resource};
+use crate::config::{Digest, ReprDigest, Settings};
+use crate::representation::{Representation, Resource, visible};
 use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
 
@@ -34,6 +35,11 @@ impl SiteDigest {
     /// Whether every file of the site is in it: none unreadable, none still changing.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Whether this is the expected state of the site, with every file in it.
+    pub fn is(&self, expected: Digest) -> bool {
+        self.complete && self.hash == *expected.hash()
     }
 }
 
@@ -79,6 +85,7 @@ pub struct Manifest {
     unreadable: BTreeMap<Box<[u8]>, String>,
     retired: HashMap<Box<[u8]>, Retired>,
     digest: SiteDigest,
+    digest_value: HeaderValue,
     resources: usize,
     unsettled: usize,
     bytes: u64,
@@ -126,6 +133,7 @@ impl Manifest {
             unreadable,
             retired: HashMap::new(),
             digest,
+            digest_value: visible(&digest),
             resources: 0,
             unsettled: 0,
             bytes: 0,
@@ -192,6 +200,7 @@ impl Manifest {
             unreadable,
             retired,
             digest,
+            digest_value: visible(&digest),
             resources,
             unsettled,
             bytes,
@@ -302,6 +311,11 @@ impl Manifest {
     /// inode, host or media type built into etagd enters.
     pub fn digest(&self) -> SiteDigest {
         self.digest
+    }
+
+    /// The site digest as a field's value, prepared once.
+    pub fn digest_value(&self) -> &HeaderValue {
+        &self.digest_value
     }
 
     /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type

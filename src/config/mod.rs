@@ -4,6 +4,7 @@
 //! into a type that cannot be wrong. Flag before environment before default.
 
 mod offline;
+mod operator;
 mod serve;
 mod site;
 mod values;
@@ -11,6 +12,7 @@ mod values;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
+pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{LastModified, ReprDigest, Settings, SiteFlags, Symlinks};
 pub use values::Listen;
