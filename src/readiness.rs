@@ -32,7 +32,7 @@ pub enum NotReady {
     #[error("scanning: the manifest is not complete yet")]
     Scanning,
     /// The site is not the expected one, or its digest is incomplete.
-    #[error("the site digest is {current}, and {} is expected", .expected.hash())]
+    #[error("the site is {current}, and {} is expected", .expected.hash())]
     Unexpected {
         /// What `--expect` says.
         expected: Digest,
@@ -46,7 +46,7 @@ pub enum NotReady {
 
 /// A published site is not the expected one.
 #[derive(Debug, thiserror::Error)]
-#[error("the site digest is {current}, and --expect says {}: {consequence}", .expected.hash())]
+#[error("the site is {current}, and --expect says {}: {consequence}", .expected.hash())]
 pub struct Mismatch {
     expected: Digest,
     current: SiteDigest,

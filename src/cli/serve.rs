@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::scan::{Link, Progress, Scanner};
 use crate::server::Server;
-use crate::server::admin::AdminServer;
+use crate::server::admin::{AdminError, AdminServer};
 use crate::server::inherited::Inherited;
 use crate::server::listener::{self, Bound};
 use crate::server::tls::Tls;
@@ -63,7 +63,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         Arc::clone(&process.readiness),
         Arc::clone(&process.metrics),
     ));
-    let listen = listener::bind(&operator.admin, false)?;
+    let listen = listener::bind(&operator.admin, false).map_err(AdminError::Listen)?;
     let _answering = AdminServer::start(with(inherited.admin, listen), Arc::clone(&admin))?;
     let listen = match config.listen.is_empty() && inherited.public.is_empty() {
         true => vec![Listen::default()],
