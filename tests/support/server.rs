@@ -203,13 +203,6 @@ impl Server {
         addresses.first().expect("a TCP listener").parse().unwrap()
     }
 
-    /// The address of the admin listener.
-    pub(crate) fn admin(&self) -> SocketAddr {
-        let said = self.log.said();
-        let admin = after(&said.lines, "admin on ").find_map(|url| url.strip_prefix("http://"));
-        admin.expect("an admin listener").parse().unwrap()
-    }
-
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address())
     }
@@ -322,14 +315,9 @@ impl Log {
 
 /// What stands behind `listening on` in each line that has it.
 fn listening(lines: &[String]) -> impl Iterator<Item = &str> {
-    after(lines, "listening on ")
-}
-
-/// The URL behind these words in each line that has them.
-fn after<'a>(lines: &'a [String], words: &'a str) -> impl Iterator<Item = &'a str> {
     lines
         .iter()
-        .filter_map(move |line| line.split_once(words))
+        .filter_map(|line| line.split_once("listening on "))
         .map(|(_, address)| {
             address
                 .split_whitespace()
