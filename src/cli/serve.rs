@@ -77,7 +77,11 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     // Before the scan, so that nothing falls between the two.
     let options = watch_options(directory, config.watching);
     let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&process.metrics));
-    let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
+    let scanner = Scanner::new(
+        config.symlinks,
+        Arc::clone(&config.settings),
+        Some(Arc::clone(&memory)),
+    );
     let (scanner, manifest, links) = tokio::select! {
         scanned = process.scan(scanner, root) => scanned?,
         () = signals.stop() => return Ok(()),

@@ -1,6 +1,7 @@
 //! `etagd serve`: its flags, and what they mean.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -14,8 +15,7 @@ use crate::disk;
 /// `etagd serve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every flag is also read from the environment: --max-connections from \
-                        ETAGD_MAX_CONNECTIONS, and so on."
+    after_help = "Every flag is also read from the environment: --open-files from ETAGD_OPEN_FILES."
 )]
 pub struct Serve {
     /// Which site, and how its files are looked at.
@@ -140,7 +140,7 @@ pub struct Config {
     /// Which links the scan follows.
     pub symlinks: Symlinks,
     /// What changes answers.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Where to listen; where nothing was typed, on inherited sockets or [`Listen::default`].
     pub listen: Vec<Listen>,
     /// Most files kept open; `None` for half of what the system allows.
@@ -161,7 +161,7 @@ pub struct Config {
 
 impl From<Serve> for Config {
     fn from(flags: Serve) -> Self {
-        let settings = flags.site.settings();
+        let settings = Arc::new(flags.site.settings());
         let SiteFlags {
             directory,
             symlinks,
