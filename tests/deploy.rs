@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use support::Server;
+use support::{Server, etagd};
 
 fn file(name: &str) -> String {
     fs::read_to_string(
@@ -77,9 +77,12 @@ fn what_kubernetes_runs() {
         line.trim_start_matches([' ', '#'])
             .strip_prefix("- name: ETAGD_")
     });
-    let help = String::from_utf8(support::etagd(["serve", "--help"]).stdout).unwrap();
-    for name in variables {
-        let flag = format!("--{} ", name.to_ascii_lowercase().replace('_', "-"));
-        assert!(help.contains(&flag), "{flag}:\n{help}");
-    }
+    let help = String::from_utf8(etagd(["serve", "--help"]).stdout).unwrap();
+    let flags: Vec<_> = variables
+        .map(|name| format!("--{} ", name.to_ascii_lowercase().replace('_', "-")))
+        .collect();
+    assert!(
+        !flags.is_empty() && flags.iter().all(|flag| help.contains(flag)),
+        "{flags:?}"
+    );
 }

@@ -39,7 +39,7 @@ impl Front {
             let global = format!(
                 "global\n  stats socket {place}/stats\n\
                  defaults\n  retries 0\n  no option redispatch\n  timeout connect 5s\n  \
-                 timeout client 20s\n  timeout server 20s\n  timeout check 1s\n"
+                 timeout client 20s\n  timeout server 20s\n  timeout check 5s\n"
             );
             let address =
                 |public: SocketAddr, admin: SocketAddr| format!("{public} port {}", admin.port());
