@@ -4,10 +4,11 @@
 //! Every call that only Linux has stands here, with a fallback for other systems. Nothing here
 //! maps a file or hands a descriptor to the socket: a byte is served only from private memory.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -60,6 +61,12 @@ impl Stamp {
         [self.mtime_ns, self.ctime_ns]
             .iter()
             .any(|time| u128::try_from(*time).is_ok_and(|time| time > oldest))
+    }
+
+    /// Whether the change time is in whole seconds: then the file system's clock is that coarse, or
+    /// the time was set by whoever made an image of it.
+    pub fn is_coarse(&self) -> bool {
+        self.ctime_ns % 1_000_000_000 == 0
     }
 
     /// Modification time in whole seconds since the epoch, rounded down.
@@ -143,6 +150,40 @@ impl Root {
         is_silent(&self.directory)
     }
 
+    /// Whether the root lies on a file system whose change times tell of changes. Those of images
+    /// and of FAT are modification times, which can be set at will; FUSE's are anything.
+    #[cfg(target_os = "linux")]
+    pub fn keeps_change_times(&self) -> bool {
+        const CRAMFS: i64 = 0x28cd_3d45;
+        const EROFS: i64 = 0xe0f5_e1e2;
+        const EXFAT: i64 = 0x2011_bab0;
+        const FAT: i64 = 0x4d44;
+        const FUSE: i64 = 0x6573_5546;
+        const ISO_9660: i64 = 0x9660;
+        const ROMFS: i64 = 0x7275;
+        const SQUASHFS: i64 = 0x7371_7368;
+        const UDF: i64 = 0x1501_3346;
+        const DISHONEST: [i64; 9] = [
+            CRAMFS, EROFS, EXFAT, FAT, FUSE, ISO_9660, ROMFS, SQUASHFS, UDF,
+        ];
+        rustix::fs::fstatfs(&self.directory).is_ok_and(|system| {
+            #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
+            let kind = system.f_type as i64;
+            !DISHONEST.contains(&kind)
+        })
+    }
+
+    /// Other systems are taken to have honest ones.
+    #[cfg(not(target_os = "linux"))]
+    pub fn keeps_change_times(&self) -> bool {
+        true
+    }
+
+    /// What tells the file system of the root from others, mostly; 0 where there is nothing.
+    pub fn file_system(&self) -> u64 {
+        rustix::fs::fstatvfs(&self.directory).map_or(0, |system| system.f_fsid)
+    }
+
     /// The real path of the root.
     pub fn path(&self) -> &Path {
         &self.path
@@ -182,6 +223,19 @@ impl Root {
     /// As `fstatat(2)`.
     pub fn stamp(&self, path: &Path) -> io::Result<Stamp> {
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        Ok(Stamp::from(&rustix::fs::statat(
+            &self.directory,
+            path,
+            flags,
+        )?))
+    }
+
+    /// The state of what `path` leads to, through links if there are any; nothing of it is read.
+    ///
+    /// # Errors
+    /// As `fstatat(2)`.
+    pub fn stamp_behind(&self, path: &Path) -> io::Result<Stamp> {
+        let flags = rustix::fs::AtFlags::empty();
         Ok(Stamp::from(&rustix::fs::statat(
             &self.directory,
             path,
@@ -246,18 +300,42 @@ fn is_silent(directory: impl AsFd) -> bool {
     }
 }
 
-/// The mount that `file` lies on, if it is not the one of `device` and does not report what others
-/// change: its topmost directory.
-pub fn silent_mount(file: &Path, device: u64) -> Option<PathBuf> {
-    let real = file.canonicalize().ok()?;
-    let directory = real.parent()?;
-    let own = directory.metadata().ok()?.dev();
-    if own == device || !is_silent(File::open(directory).ok()?) {
-        return None;
+/// Whether what is at `path` lies on such a file system.
+pub fn is_silent_at(path: &Path) -> bool {
+    File::open(path).is_ok_and(is_silent)
+}
+
+/// The directories and files on which something is mounted; none where the system does not say.
+pub fn mount_points() -> Vec<PathBuf> {
+    // A line is: id, parent, device, root, mount point, and more (proc(5)).
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let lines = table.split(|byte| *byte == b'\n');
+    let point = |line: &[u8]| {
+        let field = line.split(|byte| *byte == b' ').nth(4)?;
+        Some(PathBuf::from(OsString::from_vec(unescape(field))))
+    };
+    lines.filter_map(point).collect()
+}
+
+/// Undoes what the kernel does to spaces, tabs, newlines and backslashes: `\\040`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| first == b'\\');
+        let octal = octal.and_then(|digits| str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
     }
-    let is_same = |above: &&Path| above.metadata().is_ok_and(|above| above.dev() == own);
-    let top = directory.ancestors().take_while(is_same).last();
-    top.map(Path::to_path_buf)
+    bytes
 }
 
 /// The inode of a file that has several names; `None` for any other path.

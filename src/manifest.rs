@@ -15,10 +15,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hashbrown::HashTable;
+use http::HeaderValue;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use crate::config::{HtmlHandling, NotFound, PathGlob, RedirectsDialect, ReprDigest, Settings};
-use crate::representation::{Fields, Representation, Resource};
+use crate::config::{
+    Digest, HtmlHandling, NotFound, PathGlob, RedirectsDialect, ReprDigest, Settings,
+};
+use crate::representation::{Fields, Representation, Resource, visible};
 use crate::rules::Rules;
 use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
@@ -40,6 +43,11 @@ impl SiteDigest {
     pub fn is_complete(&self) -> bool {
         self.complete
     }
+
+    /// Whether this is the expected state of the site, with every file in it.
+    pub fn is(&self, expected: Digest) -> bool {
+        self.complete && self.hash == *expected.hash()
+    }
 }
 
 impl fmt::Display for SiteDigest {
@@ -50,7 +58,7 @@ impl fmt::Display for SiteDigest {
 }
 
 /// The difference between two states of a site.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// New resources, and those that replace what their path named before.
     pub changed: Vec<Arc<Resource>>,
@@ -91,6 +99,7 @@ pub struct Manifest {
     unreadable: BTreeMap<Box<[u8]>, String>,
     retired: HashMap<Box<[u8]>, Retired>,
     digest: SiteDigest,
+    digest_value: HeaderValue,
     resources: usize,
     unsettled: usize,
     bytes: u64,
@@ -143,6 +152,7 @@ impl Manifest {
             unreadable,
             retired: HashMap::new(),
             digest,
+            digest_value: visible(&digest),
             resources: 0,
             unsettled: 0,
             bytes: 0,
@@ -224,6 +234,7 @@ impl Manifest {
             unreadable,
             retired,
             digest,
+            digest_value: visible(&digest),
             resources,
             unsettled,
             bytes,
@@ -358,6 +369,11 @@ impl Manifest {
     /// inode, host or media type built into etagd enters.
     pub fn digest(&self) -> SiteDigest {
         self.digest
+    }
+
+    /// The site digest as a field's value, prepared once.
+    pub fn digest_value(&self) -> &HeaderValue {
+        &self.digest_value
     }
 
     /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type

