@@ -22,7 +22,7 @@
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
-//! | 1 | [`metrics`] | counters of what happens |
+//! | 1 | [`metrics`] | counters of what happens, and their text |
 //! | 1 | [`readiness`] | whether a balancer may send requests |
 //! | 2 | [`log`] | messages for the operator |
 //! | 8 | [`cli`] | what each subcommand does |

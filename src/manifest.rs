@@ -34,6 +34,11 @@ impl SiteDigest {
     pub fn is_complete(&self) -> bool {
         self.complete
     }
+
+    /// The root of the Merkle tree, without a word on whether it is complete.
+    pub fn hash(&self) -> &blake3::Hash {
+        &self.hash
+    }
 }
 
 impl fmt::Display for SiteDigest {

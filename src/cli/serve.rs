@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::thread;
+use std::time::Instant;
 
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
@@ -66,8 +67,11 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&metrics));
     let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
     let (done, scanned) = oneshot::channel();
+    let scan_metrics = Arc::clone(&metrics);
     thread::spawn(move || {
+        let started = Instant::now();
         let scanned = scan(&scanner, &root);
+        scan_metrics.site_scans.observe(started.elapsed());
         // Nobody waits where a signal has come first.
         let _ = done.send((scanner, scanned));
     });

@@ -92,7 +92,7 @@ impl Server {
             .collect::<io::Result<_>>()?;
         Ok(Self {
             workers,
-            connections: Arc::default(),
+            connections: Arc::clone(&metrics.connections),
             surplus: Surplus::default(),
             metrics,
             is_secure,

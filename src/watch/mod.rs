@@ -439,9 +439,14 @@ impl Driver {
         let scope = self.scope(&batch, now);
         let mut outcome = self.look(&scope, now);
         let finished = Instant::now();
-        if matches!(scope, Scope::Everything { .. }) {
-            self.watch.metrics.sweeps.increment();
-            self.next_sweep = finished + self.sweep_interval(finished - now);
+        let metrics = &self.watch.metrics;
+        match scope {
+            Scope::Everything { .. } => {
+                metrics.site_scans.observe(finished - now);
+                metrics.sweeps.increment();
+                self.next_sweep = finished + self.sweep_interval(finished - now);
+            }
+            Scope::Paths(_) => metrics.change_scans.observe(finished - now),
         }
         // What has happened meanwhile is known when its reports have been read.
         self.watch.source.barrier();
@@ -603,9 +608,12 @@ impl Driver {
         } = outcome;
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
         let over = self.outdated(&changes);
+        let started = Instant::now();
         let publication = self.site.update(|_| Some(changes));
+        let spent = started.elapsed();
         self.scanner.close(&over);
         if let Some(publication) = publication {
+            self.watch.metrics.publishing.observe(spent);
             self.watch.metrics.publications.increment();
             tracing::info!("{publication}");
         }
