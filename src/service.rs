@@ -18,9 +18,12 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::access::AccessLog;
 use crate::answer::{Answer, Selected, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
+use crate::client::Peer;
 use crate::config::{ReprDigest, Settings};
+use crate::exchange::Exchange;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -51,12 +54,16 @@ pub struct Service {
     site: Arc<Site>,
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
+    access: Option<Arc<AccessLog>>,
 }
 
 /// The connection that a request came over. It is held until the response is over.
 pub trait Connection: Send + Unpin + 'static {
     /// Admits the responses that read files: each pins memory until its client takes it.
     fn admission(&self) -> Arc<Semaphore>;
+
+    /// Who is at its other end.
+    fn peer(&self) -> Peer;
 }
 
 /// A response whose content is still to be attached.
@@ -75,6 +82,16 @@ impl Service {
             site,
             memory,
             metrics,
+            access: None,
+        }
+    }
+
+    /// The same with a line in `log` for each request.
+    #[must_use]
+    pub fn logging_to(self, log: Option<Arc<AccessLog>>) -> Self {
+        Self {
+            access: log,
+            ..self
         }
     }
 
@@ -88,18 +105,19 @@ impl Service {
     where
         G: Connection,
     {
-        let (mut head, content) = self.draft(&self.site.current(), &request).into_parts();
-        finish(&mut head, &content, &request);
-        let attendant = Attendant {
+        let manifest = self.site.current();
+        let log = self.access.as_deref();
+        let mut attendant = Attendant {
             service: Arc::clone(self),
+            exchange: Exchange::new(&request, connection.peer(), &manifest, log),
             connection,
             admitted: None,
         };
+        let draft = self.draft(&manifest, &request, &mut attendant.exchange);
+        let (mut head, content) = draft.into_parts();
+        finish(&mut head, &content, &request);
         match content {
-            Content::Memory(bytes) => {
-                let body = Body::memory(bytes, attendant);
-                Pending::Now(ready(Response::from_parts(head, body)))
-            }
+            Content::Memory(bytes) => Pending::Now(ready(attendant.reply(head, bytes))),
             Content::Segments(segments) => {
                 let draft = Response::from_parts(head, segments);
                 Pending::Later(Box::pin(Self::prove(draft, request, attendant)))
@@ -125,7 +143,9 @@ impl Service {
         loop {
             let looks = service.site.subscribe_looks();
             let Err(error) = draft.body_mut().prove().await else {
-                return draft.map(|segments| Body::segments(segments, attendant));
+                let (head, segments) = draft.into_parts();
+                attendant.exchange.respond(&head, segments.length());
+                return Response::from_parts(head, Body::segments(segments, attendant));
             };
             service.suspect(&error);
             let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING);
@@ -143,16 +163,17 @@ impl Service {
                 if let Some(vary) = draft.headers_mut().remove(header::VARY) {
                     page.headers_mut().insert(header::VARY, vary);
                 }
-                return page.map(|page| Body::memory(page, attendant));
+                attendant.exchange.give_up();
+                let (head, page) = page.into_parts();
+                return attendant.reply(head, page);
             }
-            let again = service.draft(&service.site.current(), &request);
+            let exchange = &mut attendant.exchange;
+            let again = service.draft(&service.site.current(), &request, exchange);
             let (mut head, content) = again.into_parts();
             finish(&mut head, &content, &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
-                Content::Memory(bytes) => {
-                    return Response::from_parts(head, Body::memory(bytes, attendant));
-                }
+                Content::Memory(bytes) => return attendant.reply(head, bytes),
             };
         }
     }
@@ -165,9 +186,11 @@ impl Service {
         }
     }
 
-    fn draft(&self, manifest: &Manifest, request: &Parts) -> Draft {
+    fn draft(&self, manifest: &Manifest, request: &Parts, exchange: &mut Exchange) -> Draft {
         let is_head = request.method == Method::HEAD;
-        match answer(manifest, request) {
+        let answer = answer(manifest, request);
+        exchange.decide(&answer, manifest, request);
+        match answer {
             Answer::NotModified(selected) => {
                 let mut draft = empty(StatusCode::NOT_MODIFIED, 4);
                 validators(draft.headers_mut(), selected);
@@ -413,14 +436,34 @@ async fn looked(mut looks: watch::Receiver<u64>, deadline: Instant) -> bool {
 /// Keeps what must live as long as a response, and hears how it ends.
 pub struct Attendant<G> {
     service: Arc<Service>,
+    exchange: Exchange,
     connection: G,
     admitted: Option<OwnedSemaphorePermit>,
 }
 
+impl<G> Attendant<G> {
+    fn reply(mut self, head: http::response::Parts, bytes: Bytes) -> Reply<G> {
+        self.exchange.respond(&head, bytes.len() as u64);
+        Response::from_parts(head, Body::memory(bytes, self))
+    }
+}
+
 impl<G: Connection> Attend for Attendant<G> {
+    fn sent(&mut self, bytes: u64) {
+        self.exchange.sent(bytes);
+    }
+
     fn cut(&mut self, error: &BodyError) {
         tracing::warn!("{error}: the response is cut");
+        self.exchange.cut();
         self.service.suspect(error);
+    }
+}
+
+impl<G> Drop for Attendant<G> {
+    fn drop(&mut self) {
+        let log = self.service.access.as_deref();
+        self.exchange.finish(&self.service.metrics, log);
     }
 }
 
@@ -450,6 +493,10 @@ fn error(status: StatusCode, reason: &str, is_head: bool) -> Response<Bytes> {
 }
 
 /// A response that is there, or one that waits for the disk.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for each response that is there costs more than room in those that wait"
+)]
 pub enum Pending<G> {
     /// There.
     Now(Ready<Reply<G>>),

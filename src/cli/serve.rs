@@ -1,12 +1,15 @@
 //! `etagd serve`: from a configuration to a server that stops when it is told to.
 
+use std::fs::File;
 use std::future::{pending, poll_fn};
+use std::io;
+use std::os::fd::AsFd;
 use std::path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
@@ -14,7 +17,9 @@ use tokio::sync::{Notify, oneshot};
 use super::scan::scan;
 use super::signals::{Asked, Signals};
 use super::{Error, open};
-use crate::config::{Config, Watching};
+use crate::access::{self, AccessLog, Form};
+use crate::client::TrustedProxies;
+use crate::config::{AccessLogForm, Clients, Config, Watching};
 use crate::disk;
 use crate::lease;
 use crate::memory::Memory;
@@ -26,6 +31,9 @@ use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::site::Site;
 use crate::watch::{self, Hint, Watch};
+
+/// How long the last lines of the access log may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(config: Config) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -96,10 +104,41 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     watch
         .drive(Arc::clone(&site), scanner, links)
         .map_err(Error::Start)?;
-    let service = Service::new(site, memory, metrics);
-    let server = Server::start(service, config.workers, config.limits, tls.clone());
+    let log = access_log(&config.clients, &metrics).map_err(Error::Start)?;
+    let introducers = introducers(&config.clients);
+    let service = Service::new(site, memory, metrics).logging_to(log.clone());
+    let server = Server::start(
+        service,
+        config.workers,
+        config.limits,
+        tls.clone(),
+        introducers,
+    );
     let server = server.map_err(Error::Start)?;
-    runtime.block_on(run_server(server, bound, tls, &mut signals, &hints))
+    let result = runtime.block_on(run_server(server, bound, tls, &mut signals, &hints));
+    if let Some(log) = log {
+        log.finish(LAST_LINES);
+    }
+    result
+}
+
+/// The access log on standard output, where there is to be one.
+fn access_log(clients: &Clients, metrics: &Arc<Metrics>) -> io::Result<Option<Arc<AccessLog>>> {
+    let form: Form = match clients.access_log {
+        AccessLogForm::Off => return Ok(None),
+        AccessLogForm::Combined => access::combined,
+        AccessLogForm::Json => access::json,
+    };
+    // Straight to the descriptor: `Stdout` would write line by line.
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let trusted = clients.trusted_proxy.clone().into();
+    AccessLog::start(form, trusted, out, Arc::clone(metrics)).map(|log| Some(Arc::new(log)))
+}
+
+/// The proxies that begin with a PROXY header.
+fn introducers(clients: &Clients) -> Option<TrustedProxies> {
+    let proxies = clients.proxy_protocol.then_some(&clients.trusted_proxy)?;
+    Some(proxies.clone().into())
 }
 
 /// Accepts until a signal, then lets what is in flight finish.

@@ -3,6 +3,7 @@
 //! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
 //! into a type that cannot be wrong. Flag before environment before default.
 
+mod clients;
 mod offline;
 mod serve;
 mod site;
@@ -10,6 +11,7 @@ mod values;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+pub use clients::{AccessLogForm, Clients};
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{LastModified, ReprDigest, Settings, SiteFlags, Symlinks};

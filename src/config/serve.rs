@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::clients::Clients;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
 use crate::disk;
@@ -60,6 +61,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub tls_key: Option<PathBuf>,
+    /// Who asks.
+    #[command(flatten)]
+    pub clients: Clients,
     /// What clients may use up.
     #[command(flatten)]
     pub limits: Limits,
@@ -149,6 +153,8 @@ pub struct Config {
     pub watching: Watching,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
+    /// Who asks, and what is written down about it.
+    pub clients: Clients,
     /// What clients may use up.
     pub limits: Limits,
 }
@@ -175,6 +181,7 @@ impl From<Serve> for Config {
             watching: flags.watching,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
+            clients: flags.clients,
             limits: flags.limits,
         }
     }

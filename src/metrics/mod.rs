@@ -55,7 +55,7 @@ impl Durations {
 
 /// A request's method, as far as it is told apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Verb(usize);
+pub struct Verb(u8);
 
 impl Verb {
     /// The last stands for all others.
@@ -66,8 +66,9 @@ impl Verb {
 
 impl From<&Method> for Verb {
     fn from(method: &Method) -> Self {
+        let others = Self::NAMES.len() - 1;
         let known = Self::NAMES.iter().position(|name| method == name);
-        Self(known.unwrap_or(Self::NAMES.len() - 1))
+        Self(known.unwrap_or(others) as u8)
     }
 }
 
@@ -163,7 +164,8 @@ impl Metrics {
     /// Counts a request that was answered.
     pub fn answered(&self, verb: Verb, status: StatusCode, outcome: Outcome) {
         let status = usize::from(status.as_u16()).wrapping_sub(100);
-        let cell = (verb.0 * Outcome::ALL.len() + outcome as usize) * STATUSES + status;
+        let cell =
+            (usize::from(verb.0) * Outcome::ALL.len() + outcome as usize) * STATUSES + status;
         if status < STATUSES
             && let Some(counter) = self.requests.0.get(cell)
         {
