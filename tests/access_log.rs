@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "support/lines.rs"]
-mod lines;
 mod support;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::time::{Duration, Instant};
 
-use lines::Lines;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::h2::Http2;
+use support::lines::Lines;
 use support::site::overwrite_in_place;
 use support::tree::digest_of;
 use support::wire::head;

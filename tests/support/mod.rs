@@ -12,6 +12,7 @@ pub(crate) mod check;
 pub(crate) mod fixture;
 pub(crate) mod ground;
 pub(crate) mod h2;
+pub(crate) mod lines;
 pub(crate) mod server;
 pub(crate) mod site;
 pub(crate) mod tree;
