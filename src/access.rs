@@ -483,17 +483,23 @@ mod tests {
         assert_eq!(read["target"], entry.target);
     }
 
-    /// What was written so far, and whether that is possible at all.
     #[derive(Clone, Default)]
-    struct Out(Arc<Mutex<(Vec<u8>, Vec<io::Result<usize>>)>>);
+    struct Out(Arc<Mutex<Paper>>);
+
+    #[derive(Default)]
+    struct Paper {
+        written: Vec<u8>,
+        /// What the next writes come to, from the last to the first; after these all is well.
+        ends: Vec<io::Result<usize>>,
+    }
 
     impl Write for Out {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut inside = self.0.lock().expect("no panic");
-            let most = inside.1.pop().unwrap_or(Ok(bytes.len()))?;
-            let written = bytes.len().min(most);
-            inside.0.extend_from_slice(&bytes[..written]);
-            Ok(written)
+            let mut paper = self.0.lock().expect("no panic");
+            let most = paper.ends.pop().unwrap_or(Ok(bytes.len()))?;
+            let length = bytes.len().min(most);
+            paper.written.extend_from_slice(&bytes[..length]);
+            Ok(length)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -517,8 +523,7 @@ mod tests {
             io::ErrorKind::BrokenPipe,
         ];
         let [interrupted, would_block, broken] = errors.map(|kind| Err(kind.into()));
-        // From the last to the first.
-        out.0.lock().expect("no panic").1 = vec![broken, Ok(10), would_block, interrupted];
+        out.0.lock().expect("no panic").ends = vec![broken, Ok(10), would_block, interrupted];
         let (log, metrics) = start(out.clone());
         let entry = entry(&Method::GET, None);
         let whole = line(combined, &entry);
@@ -527,7 +532,7 @@ mod tests {
             log.finish(Duration::from_secs(10));
             assert_eq!(metrics.lost_lines.get(), lost);
         }
-        let written = out.0.lock().expect("no panic").0.clone();
+        let written = out.0.lock().expect("no panic").written.clone();
         let written = String::from_utf8(written).expect("ASCII");
         assert_eq!(written, format!("{}\n{whole}", &whole[..10]));
     }
@@ -566,7 +571,7 @@ mod tests {
         );
         drop(release);
         log.finish(Duration::from_secs(10));
-        let lines = out.0.lock().expect("no panic").0.clone();
+        let lines = out.0.lock().expect("no panic").written.clone();
         let lines = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
         assert_eq!(lines + metrics.lost_lines.get(), written);
         assert_eq!(log.queued.load(Ordering::Relaxed), 0);
