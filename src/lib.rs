@@ -8,6 +8,7 @@
 //! | Floor | Module | Subject |
 //! |---|---|---|
 //! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
+//! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
 //! | 4 | [`exchange`] | one request and its response: counted, written down |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
@@ -20,6 +21,7 @@
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
+//! | 0 | [`page`] | the page that an error has where the site has none |
 //! | 2 | [`memory`] | the one budget for content |
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
@@ -49,6 +51,7 @@
 
 pub mod answer;
 pub mod exchange;
+pub mod locate;
 pub mod service;
 
 pub mod server;
@@ -71,6 +74,7 @@ pub mod lease;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod page;
 pub mod readiness;
 pub mod semantics;
 

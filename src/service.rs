@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::access::AccessLog;
-use crate::answer::{Answer, Selected, answer};
+use crate::answer::{Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
 use crate::client::Peer;
 use crate::config::{ReprDigest, Settings};
@@ -27,7 +27,10 @@ use crate::exchange::Exchange;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::representation::{Data, NO_STORE, REVALIDATE, Representation, Resource, visible};
+use crate::page::{self, Page};
+use crate::representation::{
+    Data, IMMUTABLE, NO_STORE, REVALIDATE, Representation, Resource, visible,
+};
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 use crate::site::Site;
@@ -37,6 +40,7 @@ const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
@@ -46,7 +50,13 @@ const RECOVERY: Duration = Duration::from_secs(3);
 /// How often a request is answered anew before it is answered 503. One look can miss the change,
 /// if it was under way already.
 const LOOKS: u32 = 3;
-const VARY: HeaderValue = HeaderValue::from_static("accept-encoding");
+/// `Vary` of what has several codings.
+const BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
+/// `Vary` of what only a request for a page is answered with.
+const BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
+/// `Vary` of both.
+const BY_PURPOSE_AND_CODING: HeaderValue =
+    HeaderValue::from_static("sec-fetch-mode, accept, accept-encoding");
 
 /// Answers requests from one site.
 #[derive(Debug)]
@@ -348,12 +358,33 @@ fn finish(head: &mut http::response::Parts, content: &Content, request: &Parts) 
 
 /// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
 fn validators(fields: &mut HeaderMap, selected: Selected<'_>) {
-    let resource = selected.resource;
     fields.insert(header::ETAG, selected.representation().etag_value().clone());
-    fields.insert(header::CACHE_CONTROL, resource.fields.cache_control.clone());
-    if resource.is_negotiable() {
-        fields.insert(header::VARY, VARY);
+    fields.insert(header::CACHE_CONTROL, cache_control(selected));
+    vary(fields, selected);
+}
+
+fn cache_control(selected: Selected<'_>) -> HeaderValue {
+    let resource = selected.resource;
+    match selected.terms {
+        Terms::Named => resource.fields.cache_control.clone(),
+        Terms::Pinned => IMMUTABLE,
+        // A file may come to be there: what stands in for it must be asked about.
+        Terms::Fallback { of_page } if of_page && resource.settled => REVALIDATE,
+        Terms::Fallback { .. } => NO_STORE,
     }
+}
+
+/// What in a request, beside its target, the choice of the answer depends on (RFC 9110 section
+/// 12.5.5).
+fn vary(fields: &mut HeaderMap, selected: Selected<'_>) {
+    let is_fallback = matches!(selected.terms, Terms::Fallback { .. });
+    let vary = match (is_fallback, selected.resource.is_negotiable()) {
+        (false, false) => return,
+        (false, true) => BY_CODING,
+        (true, false) => BY_PURPOSE,
+        (true, true) => BY_PURPOSE_AND_CODING,
+    };
+    fields.insert(header::VARY, vary);
 }
 
 /// The fields that 200 and 206 have beside, whatever the range.
@@ -371,7 +402,7 @@ fn description(fields: &mut HeaderMap, selected: Selected<'_>) {
 }
 
 /// Repr-Digest of the selected representation, all of it, whatever the range (RFC 9530 section 3).
-fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: Settings, request: &Parts) {
+fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: &Settings, request: &Parts) {
     let is_wanted = match settings.repr_digest {
         ReprDigest::Off => false,
         ReprDigest::Wanted => wants_sha256(&request.headers),
@@ -412,9 +443,7 @@ fn negotiated_error(status: StatusCode, selected: Selected<'_>) -> Draft {
     let fields = draft.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
     fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    if selected.resource.is_negotiable() {
-        fields.insert(header::VARY, VARY);
-    }
+    vary(fields, selected);
     draft
 }
 
@@ -467,23 +496,16 @@ impl<G> Drop for Attendant<G> {
     }
 }
 
-/// A 4xx or 5xx that no cache may keep. `reason` is etagd's own text, never a client's.
-fn error(status: StatusCode, reason: &str, is_head: bool) -> Response<Bytes> {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let code = status.as_u16();
-    let page = Bytes::from(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{code} {title}</title>\n\
-         <body style=\"font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;\
-         padding:0 1.5rem\">\n<h1 style=\"font-weight:600\">{title}</h1>\n<p>{code}: {reason}.</p>\n"
-    ));
+/// A 4xx or 5xx that no cache may keep. `sentence` is etagd's own text, never a client's.
+fn error(status: StatusCode, sentence: &str, is_head: bool) -> Response<Bytes> {
+    let page = Bytes::from(Page { status, sentence }.to_string());
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
-    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    fields.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     fields.insert(header::CONTENT_TYPE, HTML);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     if is_head {
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
     } else {

@@ -73,7 +73,11 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     };
     // Before the scan, so that nothing falls between the two.
     let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&metrics));
-    let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
+    let scanner = Scanner::new(
+        config.symlinks,
+        Arc::clone(&config.settings),
+        Some(Arc::clone(&memory)),
+    );
     let (done, scanned) = oneshot::channel();
     let scan_metrics = Arc::clone(&metrics);
     thread::spawn(move || {

@@ -4,6 +4,7 @@
 //! into a type that cannot be wrong. Flag before environment before default.
 
 mod clients;
+mod globs;
 mod offline;
 mod serve;
 mod site;
@@ -12,9 +13,10 @@ mod values;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use clients::{AccessLogForm, Clients};
+pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
-pub use site::{LastModified, ReprDigest, Settings, SiteFlags, Symlinks};
+pub use site::{HtmlHandling, LastModified, NotFound, ReprDigest, Settings, SiteFlags, Symlinks};
 pub use values::Listen;
 
 /// A static file server with precomputed, content-based strong ETags

@@ -1,6 +1,7 @@
 //! `etagd serve`: its flags, and what they mean.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -14,8 +15,7 @@ use crate::disk;
 /// `etagd serve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every flag is also read from the environment: --max-connections from \
-                        ETAGD_MAX_CONNECTIONS, and so on."
+    after_help = "Every flag is also read from the environment: --open-files from ETAGD_OPEN_FILES."
 )]
 pub struct Serve {
     /// Which site, and how its files are looked at.
@@ -78,7 +78,7 @@ pub struct Watching {
     /// How often everything is compared with the disk, for changes that nothing reports
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
     pub sweep: Duration,
-    /// How often every file is read again, whatever its times say [default: never]
+    /// How often every file is read again [default: never]
     #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
     /// How long files that a deploy removed are still answered, HTML excepted [default: not]
@@ -98,7 +98,7 @@ pub struct TlsFiles {
 /// Limits on what clients may use up (promise P10).
 #[derive(Clone, Debug, Args)]
 pub struct Limits {
-    /// Time to finish requests in flight after SIGTERM or SIGINT
+    /// Time for requests in flight after SIGTERM or SIGINT
     #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = duration)]
     pub grace: Duration,
     /// Connections at once; more are answered 503
@@ -120,7 +120,7 @@ pub struct Limits {
     /// Time a client may take no byte of a response
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub write_timeout: Duration,
-    /// Most bytes of a request's header section, 8KiB at least
+    /// Most bytes of a header section, 8KiB at least
     #[arg(
         long,
         value_name = "SIZE",
@@ -140,7 +140,7 @@ pub struct Config {
     /// Which links the scan follows.
     pub symlinks: Symlinks,
     /// What changes answers.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Where to listen.
     pub listen: Vec<Listen>,
     /// Most files kept open; `None` for half of what the system allows.
@@ -161,7 +161,7 @@ pub struct Config {
 
 impl From<Serve> for Config {
     fn from(flags: Serve) -> Self {
-        let settings = flags.site.settings();
+        let settings = Arc::new(flags.site.settings());
         let SiteFlags {
             directory,
             symlinks,

@@ -170,6 +170,11 @@ impl Page<'_> {
                 &metrics.publications,
             ),
             (
+                "broken_immutables",
+                "Files served as immutable that were given other content.",
+                &metrics.broken_immutables,
+            ),
+            (
                 "watch_events",
                 "Hints of changes from the file system.",
                 &metrics.hints,

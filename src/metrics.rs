@@ -146,6 +146,8 @@ pub struct Metrics {
     pub sweeps: Counter,
     /// Published states.
     pub publications: Counter,
+    /// Files served as immutable that were given other content.
+    pub broken_immutables: Counter,
     /// Times that the root was found to be another directory.
     pub root_changes: Counter,
     /// Bodies whose bytes were not what the manifest says, or could not be read.
