@@ -63,8 +63,8 @@ pub struct Entry<'a> {
     pub outcome: Outcome,
     /// The coding of the selected representation.
     pub coding: Option<Coding>,
-    /// The site that was asked.
-    pub digest: SiteDigest,
+    /// The site that was asked; `None` where the answer does not depend on it.
+    pub digest: Option<SiteDigest>,
     /// The request's `Referer`.
     pub referer: Option<&'a HeaderValue>,
     /// The request's `User-Agent`.
@@ -148,13 +148,13 @@ pub fn json(entry: &Entry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
         tag: Option<&'a str>,
         validator: &'a str,
         coding: Option<&'a str>,
-        digest: &'a str,
+        digest: Option<&'a str>,
         referer: Option<Cow<'a, str>>,
         user_agent: Option<Cow<'a, str>>,
         protocol: String,
     }
     let tag = entry.tag.and_then(|tag| tag.to_str().ok());
-    let digest = entry.digest.hash().to_hex();
+    let digest = entry.digest.map(|digest| digest.hash().to_hex());
     let line_of = Line {
         time: format_rfc3339_millis(entry.time).to_string(),
         client: match entry.client {
@@ -170,7 +170,7 @@ pub fn json(entry: &Entry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
         tag: tag.map(|tag| tag.trim_matches('"')),
         validator: entry.outcome.name(),
         coding: entry.coding.map(Coding::token),
-        digest: digest.get(..DIGEST).unwrap_or_default(),
+        digest: digest.as_ref().and_then(|digest| digest.get(..DIGEST)),
         referer: entry.referer.map(lossy),
         user_agent: entry.user_agent.map(lossy),
         protocol: format!("{:?}", entry.version),
@@ -407,7 +407,7 @@ mod tests {
             tag: None,
             outcome: Outcome::Miss,
             coding: Some(Coding::Gzip),
-            digest: Manifest::empty(Settings::default()).digest(),
+            digest: Some(Manifest::empty(Settings::default()).digest()),
             referer: None,
             user_agent: field,
         }
@@ -443,7 +443,7 @@ mod tests {
         let tag = HeaderValue::from_static("\"0123\"");
         let mut entry = entry(&Method::HEAD, None);
         entry.tag = Some(&tag);
-        let digest = entry.digest.to_string();
+        let digest = entry.digest.expect("a site").to_string();
         let expected = format!(
             "{{\"time\":\"2000-10-10T13:55:36.042Z\",\"client\":\"203.0.113.9\",\"method\":\"HEAD\",\
              \"target\":\"/a\\\"b\\\\c?d\",\"status\":200,\"bytes\":2326,\"cut\":false,\

@@ -42,12 +42,12 @@ struct Record {
     user_agent: Option<HeaderValue>,
     tag: Option<HeaderValue>,
     coding: Option<Coding>,
-    digest: SiteDigest,
+    digest: Option<SiteDigest>,
 }
 
 impl Exchange {
-    /// A request from `peer`, to be answered from `manifest`. Without a log nothing is allocated.
-    pub fn new(request: &Parts, peer: Peer, manifest: &Manifest, log: Option<&AccessLog>) -> Self {
+    /// A request from `peer`. Without a log nothing is allocated.
+    pub fn new(request: &Parts, peer: Peer, log: Option<&AccessLog>) -> Self {
         let record = |log: &AccessLog| Record {
             time: SystemTime::now().max(SystemTime::UNIX_EPOCH),
             started: Instant::now(),
@@ -59,7 +59,7 @@ impl Exchange {
             user_agent: request.headers.get(header::USER_AGENT).cloned(),
             tag: None,
             coding: None,
-            digest: manifest.digest(),
+            digest: None,
         };
         Self {
             verb: Verb::from(&request.method),
@@ -101,7 +101,7 @@ impl Exchange {
         };
         if let Some(record) = &mut self.record {
             record.coding = selected.map(|selected| selected.coding);
-            record.digest = manifest.digest();
+            record.digest = Some(manifest.digest());
         }
     }
 

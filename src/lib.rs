@@ -20,6 +20,7 @@
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
+//! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
 //! | 0 | [`page`] | the page that an error has where the site has none |
 //! | 2 | [`memory`] | the one budget for content |
@@ -27,7 +28,7 @@
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
 //! | 1 | [`metrics`] | counters of what happens, and their text |
-//! | 1 | [`readiness`] | whether a balancer may send requests |
+//! | 3 | [`readiness`] | whether a balancer may send requests |
 //! | 3 | [`access`] | the access log |
 //! | 0 | [`client`] | which client a request comes from, where proxies stand between |
 //! | 2 | [`log`] | messages for the operator |
@@ -35,9 +36,10 @@
 //!
 //! # Three paths
 //!
-//! **Start.** Flags -> [`config::Config`] -> bind the listeners (fail before slow work) -> scan
-//! the root against nothing -> publish the manifest in a [`site::Site`] -> listen and accept. The
-//! watch is armed before the scan, so that nothing falls between the two.
+//! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
+//! bind the listeners (fail before slow work) -> scan the root against nothing -> publish the
+//! manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
+//! so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
 //! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
@@ -64,6 +66,7 @@ pub mod scan;
 pub mod site;
 pub mod watch;
 
+pub mod admin;
 pub mod compress;
 
 pub mod access;

@@ -12,10 +12,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hashbrown::HashTable;
+use http::HeaderValue;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use crate::config::{HtmlHandling, NotFound, PathGlob, ReprDigest, Settings};
-use crate::representation::{Representation, Resource};
+use crate::config::{Digest, HtmlHandling, NotFound, PathGlob, ReprDigest, Settings};
+use crate::representation::{Representation, Resource, visible};
 use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
 
@@ -39,6 +40,11 @@ impl SiteDigest {
     /// The root of the Merkle tree, without a word on whether it is complete.
     pub fn hash(&self) -> &blake3::Hash {
         &self.hash
+    }
+
+    /// Whether this is the expected state of the site, with every file in it.
+    pub fn is(&self, expected: Digest) -> bool {
+        self.complete && self.hash == *expected.hash()
     }
 }
 
@@ -84,6 +90,7 @@ pub struct Manifest {
     unreadable: BTreeMap<Box<[u8]>, String>,
     retired: HashMap<Box<[u8]>, Retired>,
     digest: SiteDigest,
+    digest_value: HeaderValue,
     resources: usize,
     unsettled: usize,
     bytes: u64,
@@ -134,6 +141,7 @@ impl Manifest {
             unreadable,
             retired: HashMap::new(),
             digest,
+            digest_value: visible(&digest),
             resources: 0,
             unsettled: 0,
             bytes: 0,
@@ -201,6 +209,7 @@ impl Manifest {
             unreadable,
             retired,
             digest,
+            digest_value: visible(&digest),
             resources,
             unsettled,
             bytes,
@@ -318,6 +327,11 @@ impl Manifest {
     /// inode, host or media type built into etagd enters.
     pub fn digest(&self) -> SiteDigest {
         self.digest
+    }
+
+    /// The site digest as a field's value, prepared once.
+    pub fn digest_value(&self) -> &HeaderValue {
+        &self.digest_value
     }
 
     /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type

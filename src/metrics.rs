@@ -154,6 +154,8 @@ pub struct Metrics {
     pub unproven: Counter,
     /// Answers 503 for such a body.
     pub unavailable: Counter,
+    /// Published states whose digest is not the one that `--expect` names.
+    pub unexpected: Counter,
     /// Looks at the whole site, the first scan among them.
     pub site_scans: Durations,
     /// Looks at what has changed.

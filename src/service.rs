@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -22,12 +22,13 @@ use crate::access::AccessLog;
 use crate::answer::{Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
 use crate::client::Peer;
-use crate::config::{ReprDigest, Settings};
+use crate::config::{Disclosure, ReprDigest, Settings};
 use crate::exchange::Exchange;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::page::{self, Page};
+use crate::readiness::{Phase, Readiness};
 use crate::representation::{
     Data, IMMUTABLE, NO_STORE, REVALIDATE, Representation, Resource, visible,
 };
@@ -36,12 +37,15 @@ use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 use crate::site::Site;
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const ALLOW_HEALTH: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const ETAGD_DIGEST: HeaderName = HeaderName::from_static("etagd-digest");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 /// How long a request waits for the truth about a file that is not what the manifest says: the
@@ -64,6 +68,8 @@ pub struct Service {
     site: Arc<Site>,
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    disclosure: Disclosure,
     access: Option<Arc<AccessLog>>,
 }
 
@@ -87,11 +93,19 @@ enum Content {
 
 impl Service {
     /// A service whose bodies are held within `memory`.
-    pub fn new(site: Arc<Site>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        site: Arc<Site>,
+        memory: Arc<Memory>,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+        disclosure: Disclosure,
+    ) -> Self {
         Self {
             site,
             memory,
             metrics,
+            readiness,
+            disclosure,
             access: None,
         }
     }
@@ -115,17 +129,19 @@ impl Service {
     where
         G: Connection,
     {
-        let manifest = self.site.current();
         let log = self.access.as_deref();
         let mut attendant = Attendant {
             service: Arc::clone(self),
-            exchange: Exchange::new(&request, connection.peer(), &manifest, log),
+            exchange: Exchange::new(&request, connection.peer(), log),
             connection,
             admitted: None,
         };
-        let draft = self.draft(&manifest, &request, &mut attendant.exchange);
+        let draft = match &self.disclosure.health {
+            Some(path) if path.as_str() == request.uri.path() => self.health(&request.method),
+            _ => self.draft(&self.site.current(), &request, &mut attendant.exchange),
+        };
         let (mut head, content) = draft.into_parts();
-        finish(&mut head, &content, &request);
+        self.finish(&mut head, &content, &request);
         match content {
             Content::Memory(bytes) => Pending::Now(ready(attendant.reply(head, bytes))),
             Content::Segments(segments) => {
@@ -170,8 +186,10 @@ impl Service {
                 service.metrics.unavailable.increment();
                 tracing::warn!("{error}: answered 503");
                 let mut page = unavailable();
-                if let Some(vary) = draft.headers_mut().remove(header::VARY) {
-                    page.headers_mut().insert(header::VARY, vary);
+                for name in [header::VARY, ETAGD_DIGEST, header::CONNECTION] {
+                    if let Some(value) = draft.headers_mut().remove(&name) {
+                        page.headers_mut().insert(name, value);
+                    }
                 }
                 attendant.exchange.give_up();
                 let (head, page) = page.into_parts();
@@ -180,7 +198,7 @@ impl Service {
             let exchange = &mut attendant.exchange;
             let again = service.draft(&service.site.current(), &request, exchange);
             let (mut head, content) = again.into_parts();
-            finish(&mut head, &content, &request);
+            service.finish(&mut head, &content, &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
                 Content::Memory(bytes) => return attendant.reply(head, bytes),
@@ -197,9 +215,18 @@ impl Service {
     }
 
     fn draft(&self, manifest: &Manifest, request: &Parts, exchange: &mut Exchange) -> Draft {
-        let is_head = request.method == Method::HEAD;
         let answer = answer(manifest, request);
         exchange.decide(&answer, manifest, request);
+        let mut draft = self.draft_of(answer, manifest.settings(), request);
+        if self.disclosure.digest_header {
+            let digest = manifest.digest_value().clone();
+            draft.headers_mut().insert(ETAGD_DIGEST, digest);
+        }
+        draft
+    }
+
+    fn draft_of(&self, answer: Answer<'_>, settings: &Settings, request: &Parts) -> Draft {
+        let is_head = request.method == Method::HEAD;
         match answer {
             Answer::NotModified(selected) => {
                 let mut draft = empty(StatusCode::NOT_MODIFIED, 4);
@@ -208,12 +235,12 @@ impl Service {
             }
             Answer::Whole(selected) => {
                 let mut draft = self.whole(selected, is_head);
-                digest(draft.headers_mut(), selected, manifest.settings(), request);
+                digest(draft.headers_mut(), selected, settings, request);
                 draft
             }
             Answer::Part(selected, part) => {
                 let mut draft = self.part(selected, &part);
-                digest(draft.headers_mut(), selected, manifest.settings(), request);
+                digest(draft.headers_mut(), selected, settings, request);
                 draft
             }
             Answer::PreconditionFailed(selected) => {
@@ -253,6 +280,31 @@ impl Service {
                 page.map(Content::Memory)
             }
         }
+    }
+
+    /// Liveness, for balancers that can reach no other port. While draining it is 503: they take
+    /// it for readiness.
+    fn health(&self, method: &Method) -> Draft {
+        let (status, text) = match (method, self.readiness.phase()) {
+            (&Method::GET | &Method::HEAD, Phase::Draining) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            (&Method::GET | &Method::HEAD, _) => (StatusCode::OK, "alive\n"),
+            _ => (StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n"),
+        };
+        let mut draft = empty(status, 5);
+        let fields = draft.headers_mut();
+        fields.insert(header::CACHE_CONTROL, NO_STORE);
+        fields.insert(header::CONTENT_TYPE, PLAIN);
+        fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            fields.insert(header::ALLOW, ALLOW_HEALTH);
+        }
+        if method == Method::HEAD {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+            return draft;
+        }
+        draft.map(|_| Content::Memory(Bytes::from_static(text.as_bytes())))
     }
 
     /// 200, or its fields alone.
@@ -335,24 +387,28 @@ impl Service {
             }
         })
     }
-}
 
-/// What every response to this request says, whatever the answer.
-fn finish(head: &mut http::response::Parts, content: &Content, request: &Parts) {
-    if request.headers.contains_key(header::TRANSFER_ENCODING) {
-        // RFC 9112 section 6.1: whoever disagrees about where the request ends learns nothing
-        // from what comes after it.
-        head.headers.insert(header::CONNECTION, CLOSE);
-    }
-    let is_bodiless = matches!(
-        head.status,
-        StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
-    );
-    let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
-    if is_empty && !is_bodiless {
-        // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
-        // what GET would.
-        head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+    /// What every response to this request says, whatever the answer.
+    fn finish(&self, head: &mut http::response::Parts, content: &Content, request: &Parts) {
+        let is_http1 = request.version <= Version::HTTP_11;
+        if is_http1 && self.readiness.phase() == Phase::Draining
+            || request.headers.contains_key(header::TRANSFER_ENCODING)
+        {
+            // A client that is told with a response need not find out by losing a request. And
+            // RFC 9112 section 6.1: whoever disagrees about where the request ends learns nothing
+            // from what comes after it.
+            head.headers.insert(header::CONNECTION, CLOSE);
+        }
+        let is_bodiless = matches!(
+            head.status,
+            StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
+        );
+        let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
+        if is_empty && !is_bodiless {
+            // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
+            // what GET would.
+            head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+        }
     }
 }
 

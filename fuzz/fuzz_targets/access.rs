@@ -68,7 +68,7 @@ fuzz_target!(|input: &[u8]| {
         tag: None,
         outcome: Outcome::None,
         coding: None,
-        digest: Manifest::empty(Settings::default()).digest(),
+        digest: Some(Manifest::empty(Settings::default()).digest()),
         referer: referer.as_ref(),
         user_agent: user_agent.as_ref(),
     };

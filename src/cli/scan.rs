@@ -39,26 +39,20 @@ fn warn_of_pinned_pages(manifest: &Manifest) {
 ///
 /// # Errors
 /// When the directory itself can't be read: that is no empty site.
-pub(super) fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec<Link>), Error> {
+pub(super) fn scan(
+    scanner: &Scanner,
+    root: &Arc<Root>,
+    progress: &Progress,
+) -> Result<(Manifest, Vec<Link>), Error> {
     let started = Instant::now();
-    let progress = Progress::default();
     let (manifest, links) = thread::scope(|scope| {
         // Dropping the sender at the end of the scan ends the bar.
         let (_scanning, scanned) = channel::<()>();
-        let progress = &progress;
         scope.spawn(move || show(progress, &scanned));
         scanner.scan(root, progress)
     });
-    let (files, bytes) = (
-        HumanCount(manifest.len() as u64),
-        HumanBytes(manifest.bytes()),
-    );
+    let (files, bytes) = (files(&manifest), HumanBytes(manifest.bytes()));
     let (seconds, digest) = (started.elapsed().as_secs_f64(), manifest.digest());
-    let files = if manifest.len() == 1 {
-        "1 file".into()
-    } else {
-        format!("{files} files")
-    };
     if let Some(reason) = manifest.unreadable().get(&b""[..]) {
         let path = root.path().to_path_buf();
         return Err(Error::Directory {
@@ -80,6 +74,14 @@ pub(super) fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec
     warn_of_pinned_pages(&manifest);
     tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s");
     Ok((manifest, links))
+}
+
+/// How many files a site has, in words.
+pub(super) fn files(manifest: &Manifest) -> String {
+    match manifest.len() {
+        1 => "1 file".to_owned(),
+        number => format!("{} files", HumanCount(number as u64)),
+    }
 }
 
 fn show(progress: &Progress, scanned: &Receiver<()>) {

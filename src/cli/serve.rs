@@ -1,31 +1,38 @@
 //! `etagd serve`: from a configuration to a server that stops when it is told to.
 
+use std::convert::Infallible;
 use std::fs::File;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::io;
 use std::os::fd::AsFd;
-use std::path;
+use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Runtime;
+use humantime::format_duration;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep;
 
-use super::scan::scan;
+use super::scan::{files, scan};
 use super::signals::{Asked, Signals};
+use super::supervisor::Supervisor;
 use super::{Error, open};
 use crate::access::{self, AccessLog, Form};
+use crate::admin::Admin;
 use crate::client::TrustedProxies;
-use crate::config::{AccessLogForm, Clients, Config, Watching};
-use crate::disk;
+use crate::config::{AccessLogForm, Clients, Config, Expectation, Listen, Watching};
+use crate::disk::{self, Root};
 use crate::lease;
+use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::scan::Scanner;
+use crate::readiness::{Phase, Readiness};
+use crate::scan::{Link, Progress, Scanner};
 use crate::server::Server;
+use crate::server::admin::{AdminError, AdminServer};
+use crate::server::inherited::Inherited;
 use crate::server::listener::{self, Bound};
 use crate::server::tls::Tls;
 use crate::service::Service;
@@ -36,94 +43,114 @@ use crate::watch::{self, Hint, Watch};
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(config: Config) -> Result<(), Error> {
+    // Before anything else opens a file.
+    let inherited = Inherited::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(Error::Start)?;
-    let result = serve_in(&runtime, config);
+    let result = runtime.block_on(run(config, inherited));
     // A worker that does not come to an end, or a scan that was interrupted, is not waited for.
     runtime.shutdown_background();
     result
 }
 
-fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
-    let _entered = runtime.enter();
+async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     // From here on a signal is an answer, not the end.
     let mut signals = Signals::new().map_err(Error::Start)?;
     lease::absorb_signals().map_err(Error::Start)?;
     let directory = path::absolute(&config.directory).unwrap_or(config.directory);
     let root = open(&directory)?;
     let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
-    let bound = listener::bind(&config.listen)?;
+    let operator = config.operator;
+    let process = Process::new(operator.expectation());
+    let drain = operator.drain(!inherited.admin.is_empty());
+
+    // It listens before the others are bound, so that none of them can have its address.
+    let admin = Arc::new(Admin::new(
+        Arc::clone(&process.readiness),
+        Arc::clone(&process.metrics),
+    ));
+    let listen = listener::bind(&operator.admin, false).map_err(AdminError::Listen)?;
+    let _answering = AdminServer::start(with(inherited.admin, listen), Arc::clone(&admin))?;
+    let listen = match config.listen.is_empty() && inherited.public.is_empty() {
+        true => vec![Listen::default()],
+        false => config.listen,
+    };
+    let listen = listener::bind(&listen, operator.reuse_port)?;
+    let bound = with(inherited.public, listen);
+
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
-    let metrics = Arc::new(Metrics::default());
-    let Watching {
-        settle,
-        sweep,
-        scrub,
-        keep_old,
-    } = config.watching;
-    let options = watch::Options {
-        directory,
-        settle,
-        sweep,
-        scrub,
-        keep_old,
-    };
     // Before the scan, so that nothing falls between the two.
-    let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&metrics));
+    let options = watch_options(directory, config.watching);
+    let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&process.metrics));
     let scanner = Scanner::new(
         config.symlinks,
         Arc::clone(&config.settings),
         Some(Arc::clone(&memory)),
     );
-    let (done, scanned) = oneshot::channel();
-    let scan_metrics = Arc::clone(&metrics);
-    thread::spawn(move || {
-        let started = Instant::now();
-        let scanned = scan(&scanner, &root);
-        scan_metrics.site_scans.observe(started.elapsed());
-        // Nobody waits where a signal has come first.
-        let _ = done.send((scanner, scanned));
-    });
-    let scanned = runtime.block_on(async {
-        tokio::select! {
-            scanned = scanned => Some(scanned),
-            () = signals.stop() => None,
-        }
-    });
-    let (scanner, (manifest, links)) = match scanned {
-        Some(Ok((scanner, scanned))) => (scanner, scanned?),
-        Some(Err(_)) => return Err(Error::Scan),
-        None => return Ok(()),
+    let (scanner, manifest, links) = tokio::select! {
+        scanned = process.scan(scanner, root) => scanned?,
+        () = signals.stop() => return Ok(()),
     };
+
     let site = Arc::new(Site::new(manifest));
+    admin.show(Arc::clone(&site), Arc::clone(&memory));
     let hints = watch.hints();
     let suspects = hints.clone();
     site.on_suspect(move |file| {
         // Heard for as long as the process lives.
         let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
     });
-    watch
-        .drive(Arc::clone(&site), scanner, links)
-        .map_err(Error::Start)?;
-    let log = access_log(&config.clients, &metrics).map_err(Error::Start)?;
-    let introducers = introducers(&config.clients);
-    let service = Service::new(site, memory, metrics).logging_to(log.clone());
+    let watching = watch.drive(Arc::clone(&site), scanner, links);
+    watching.map_err(Error::Start)?;
+    let service = Service::new(
+        Arc::clone(&site),
+        memory,
+        Arc::clone(&process.metrics),
+        Arc::clone(&process.readiness),
+        operator.disclosure,
+    );
+    let log = access_log(&config.clients, &process.metrics).map_err(Error::Start)?;
     let server = Server::start(
-        service,
+        service.logging_to(log.clone()),
         config.workers,
         config.limits,
         tls.clone(),
-        introducers,
+        introducers(&config.clients),
     );
     let server = server.map_err(Error::Start)?;
-    let result = runtime.block_on(run_server(server, bound, tls, &mut signals, &hints));
+
+    let listeners = bound
+        .into_iter()
+        .map(Bound::listen)
+        .collect::<Result<Vec<_>, _>>()?;
+    process.readiness.enter(Phase::Serving);
+    process.supervisor.ready();
+    for listener in &listeners {
+        tracing::info!("listening on {}", listener.url(tls.is_some()));
+    }
+    let look = Notify::new();
+    tokio::select! {
+        never = server.accept(&listeners) => match never {},
+        never = process.follow(&site) => match never {},
+        never = process.look_again(&look, tls, &hints) => match never {},
+        () = process.until_told(&mut signals, &look, drain) => {}
+    }
+    tracing::info!("finishing requests in flight");
+    tokio::select! {
+        finished = server.finish(listeners) => {
+            if !finished {
+                tracing::warn!("some requests were cut: they took longer than --grace");
+            }
+        }
+        () = signals.force() => tracing::warn!("stopped at once"),
+    }
     if let Some(log) = log {
         log.finish(LAST_LINES);
     }
-    result
+    Ok(())
 }
 
 /// The access log on standard output, where there is to be one.
@@ -145,73 +172,130 @@ fn introducers(clients: &Clients) -> Option<TrustedProxies> {
     Some(proxies.clone().into())
 }
 
-/// Accepts until a signal, then lets what is in flight finish.
-async fn run_server(
-    server: Server,
-    bound: Vec<Bound>,
-    tls: Option<Arc<Tls>>,
-    signals: &mut Signals,
-    hints: &Sender<Hint>,
-) -> Result<(), Error> {
-    let listeners = bound
-        .into_iter()
-        .map(Bound::listen)
-        .collect::<Result<Vec<_>, _>>()?;
-    for listener in &listeners {
-        tracing::info!("listening on {}", listener.url(tls.is_some()));
-    }
-    {
-        let accept = |listener| Box::pin(server.accept(listener));
-        let mut accepting: Vec<_> = listeners.iter().map(accept).collect();
-        let accept_all = poll_fn(|cx| {
-            for accept in &mut accepting {
-                // It never ends by itself.
-                let _ = accept.as_mut().poll(cx);
-            }
-            Poll::<()>::Pending
-        });
-        let look = Notify::new();
-        let stop = async {
-            while signals.next().await == Asked::Look {
-                let _ = hints.send(Hint::Sweep);
-                look.notify_one();
-            }
-        };
-        tokio::select! {
-            () = accept_all => {}
-            () = reload_on(&look, tls) => {}
-            () = stop => {}
-        }
-    }
-    for listener in &listeners {
-        server.accept_waiting(listener).await;
-    }
-    drop(listeners);
-    tracing::info!("finishing requests in flight");
-    tokio::select! {
-        finished = server.drain() => {
-            if !finished {
-                tracing::warn!("some requests were cut: they took longer than --grace");
-            }
-        }
-        () = signals.force() => tracing::warn!("stopped at once"),
-    }
-    Ok(())
+/// What lives as long as the process.
+struct Process {
+    supervisor: Arc<Supervisor>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
 }
 
-/// Reads the certificate again whenever there is reason to look. It never ends.
-async fn reload_on(look: &Notify, tls: Option<Arc<Tls>>) {
-    let Some(tls) = tls else {
-        return pending().await;
-    };
-    loop {
-        look.notified().await;
-        let tls = Arc::clone(&tls);
-        // Reading files may block.
-        match tokio::task::spawn_blocking(move || tls.reload()).await {
-            Ok(Ok(())) => tracing::info!("the certificate was read again"),
-            Ok(Err(error)) => tracing::error!("the certificate in use stays: {error}"),
-            Err(stopped) => tracing::error!("the certificate in use stays: {stopped}"),
+impl Process {
+    /// Must be called within a tokio runtime.
+    fn new(expectation: Option<Expectation>) -> Self {
+        let supervisor = Arc::new(Supervisor::from_env());
+        let alive = Arc::clone(&supervisor);
+        tokio::spawn(async move { alive.show_life().await });
+        Self {
+            supervisor,
+            readiness: Arc::new(Readiness::new(expectation)),
+            metrics: Arc::default(),
         }
     }
+
+    /// Scans on a thread of its own.
+    async fn scan(
+        &self,
+        scanner: Scanner,
+        root: Arc<Root>,
+    ) -> Result<(Scanner, Manifest, Vec<Link>), Error> {
+        let progress = Arc::new(Progress::default());
+        let seen = Arc::clone(&progress);
+        let (done, scanned) = oneshot::channel();
+        let metrics = Arc::clone(&self.metrics);
+        thread::spawn(move || {
+            let started = Instant::now();
+            let scanned = scan(&scanner, &root, &seen);
+            metrics.site_scans.observe(started.elapsed());
+            // Nobody waits where a signal has come first.
+            let _ = done.send((scanner, scanned));
+        });
+        let (scanner, scanned) = tokio::select! {
+            scanned = scanned => scanned.map_err(|_| Error::Scan)?,
+            never = self.supervisor.report(&progress) => match never {},
+        };
+        let (manifest, links) = scanned?;
+        Ok((scanner, manifest, links))
+    }
+
+    /// Holds each published state against what is expected.
+    async fn follow(&self, site: &Site) -> Infallible {
+        let mut publications = site.subscribe();
+        loop {
+            let (digest, files) = {
+                let manifest = site.current();
+                (manifest.digest(), files(&manifest))
+            };
+            if let Err(mismatch) = self.readiness.observe(digest) {
+                self.metrics.unexpected.increment();
+                tracing::warn!("{mismatch}");
+            }
+            let status = format_args!("serving {files}, site digest {digest}");
+            self.supervisor.status(status);
+            if publications.changed().await.is_err() {
+                return pending().await;
+            }
+        }
+    }
+
+    /// Sweeps and reads the certificate again, whenever there is reason to.
+    async fn look_again(
+        &self,
+        look: &Notify,
+        tls: Option<Arc<Tls>>,
+        hints: &Sender<Hint>,
+    ) -> Infallible {
+        loop {
+            look.notified().await;
+            self.supervisor.reloading();
+            let _ = hints.send(Hint::Sweep);
+            if let Some(tls) = &tls {
+                tls.reload_aside().await;
+            }
+            self.supervisor.ready();
+        }
+    }
+
+    /// Heeds signals until it is time to close the listeners.
+    async fn until_told(&self, signals: &mut Signals, look: &Notify, drain: Duration) {
+        let wait = loop {
+            match signals.next().await {
+                Asked::Look => look.notify_one(),
+                Asked::Drain => break drain,
+                Asked::Stop => break Duration::ZERO,
+            }
+        };
+        self.readiness.enter(Phase::Draining);
+        self.supervisor.stopping();
+        if !wait.is_zero() {
+            tracing::info!(
+                "draining for {}: not ready, but serving",
+                format_duration(wait)
+            );
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = signals.force() => {}
+            }
+        }
+    }
+}
+
+fn watch_options(directory: PathBuf, watching: Watching) -> watch::Options {
+    let Watching {
+        settle,
+        sweep,
+        scrub,
+        keep_old,
+    } = watching;
+    watch::Options {
+        directory,
+        settle,
+        sweep,
+        scrub,
+        keep_old,
+    }
+}
+
+fn with(mut inherited: Vec<Bound>, bound: Vec<Bound>) -> Vec<Bound> {
+    inherited.extend(bound);
+    inherited
 }

@@ -31,7 +31,7 @@ pub struct Clients {
     /// Those proxies begin each connection with a PROXY header
     #[arg(
         long,
-        requires = "trusted_proxy",
+        requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "trusted_proxy")),
         env = "ETAGD_PROXY_PROTOCOL",
         hide_env = true,
         value_parser = BoolishValueParser::new()

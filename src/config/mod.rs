@@ -6,6 +6,7 @@
 mod clients;
 mod globs;
 mod offline;
+mod operator;
 mod serve;
 mod site;
 mod values;
@@ -15,6 +16,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 pub use clients::{AccessLogForm, Clients};
 pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
+pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{HtmlHandling, LastModified, NotFound, ReprDigest, Settings, SiteFlags, Symlinks};
 pub use values::Listen;

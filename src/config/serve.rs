@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::clients::Clients;
+use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
 use crate::disk;
@@ -21,11 +22,11 @@ pub struct Serve {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable
+    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable [default:
+    /// 127.0.0.1:8080]
     #[arg(
         long,
         value_name = "ADDR",
-        default_value = "127.0.0.1:8080",
         env = "ETAGD_LISTEN",
         hide_env = true,
         value_delimiter = ','
@@ -34,7 +35,7 @@ pub struct Serve {
     /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
     pub memory: Option<ByteSize>,
-    /// Most large files kept open for the next request [default: half of the limit]
+    /// Most large files kept open [default: half of the limit]
     #[arg(long, value_name = "N", env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
     pub open_files: Option<usize>,
     /// Threads that answer requests [default: one for each core]
@@ -64,6 +65,9 @@ pub struct Serve {
     /// Who asks.
     #[command(flatten)]
     pub clients: Clients,
+    /// The operator's side.
+    #[command(flatten)]
+    pub operator: Operator,
     /// What clients may use up.
     #[command(flatten)]
     pub limits: Limits,
@@ -72,7 +76,7 @@ pub struct Serve {
 /// How changes of the site are noticed and published.
 #[derive(Clone, Debug, Args)]
 pub struct Watching {
-    /// How long nothing may change before a change is published (2s after the first at most)
+    /// Quiet time before a change is published
     #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
     pub settle: Duration,
     /// How often everything is compared with the disk, for changes that nothing reports
@@ -98,7 +102,7 @@ pub struct TlsFiles {
 /// Limits on what clients may use up (promise P10).
 #[derive(Clone, Debug, Args)]
 pub struct Limits {
-    /// Time for requests in flight after SIGTERM or SIGINT
+    /// Time to finish what is in flight at the end
     #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = duration)]
     pub grace: Duration,
     /// Connections at once; more are answered 503
@@ -120,7 +124,7 @@ pub struct Limits {
     /// Time a client may take no byte of a response
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub write_timeout: Duration,
-    /// Most bytes of a header section, 8KiB at least
+    /// Most bytes of a request's header section
     #[arg(
         long,
         value_name = "SIZE",
@@ -141,7 +145,7 @@ pub struct Config {
     pub symlinks: Symlinks,
     /// What changes answers.
     pub settings: Arc<Settings>,
-    /// Where to listen.
+    /// Where to listen; where nothing was typed, on inherited sockets or [`Listen::default`].
     pub listen: Vec<Listen>,
     /// Most files kept open; `None` for half of what the system allows.
     pub open_files: Option<usize>,
@@ -155,6 +159,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Who asks, and what is written down about it.
     pub clients: Clients,
+    /// The operator's side.
+    pub operator: Operator,
     /// What clients may use up.
     pub limits: Limits,
 }
@@ -182,6 +188,7 @@ impl From<Serve> for Config {
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
             clients: flags.clients,
+            operator: flags.operator,
             limits: flags.limits,
         }
     }

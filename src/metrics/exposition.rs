@@ -17,25 +17,23 @@ use super::{Counter, Durations, Figures, Metrics, Outcome, STATUSES, Verb};
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl Metrics {
-    /// All of it as text of [`CONTENT_TYPE`], with what `figures` says of this moment. A method
+    /// Appends all of it as text of [`CONTENT_TYPE`], with what is known of this moment. A method
     /// and status that no request has had yet has no line.
-    ///
-    /// # Errors
-    /// When `out` fails.
-    pub fn encode(self: &Arc<Self>, figures: Figures, out: &mut impl fmt::Write) -> fmt::Result {
+    pub fn encode(self: &Arc<Self>, figures: Option<Figures>, page: &mut String) {
         let mut registry = Registry::with_prefix("etagd");
         registry.register_collector(Box::new(Exposition {
             metrics: Arc::clone(self),
             figures,
         }));
-        text::encode(out, &registry)
+        // A string takes everything.
+        let _ = text::encode(page, &registry);
     }
 }
 
 #[derive(Debug)]
 struct Exposition {
     metrics: Arc<Metrics>,
-    figures: Figures,
+    figures: Option<Figures>,
 }
 
 impl Collector for Exposition {
@@ -44,7 +42,11 @@ impl Collector for Exposition {
         page.requests(&self.metrics)?;
         page.counters(&self.metrics)?;
         page.durations(&self.metrics)?;
-        page.figures(&self.figures)?;
+        if let Some(figures) = &self.figures {
+            page.figures(figures)?;
+        }
+        let mut build = page.family(("build", "etagd itself."), None, MetricType::Info)?;
+        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         let connections = self.metrics.connections.load(Ordering::Relaxed) as u64;
         page.gauge(
             "connections",
@@ -170,6 +172,11 @@ impl Page<'_> {
                 &metrics.publications,
             ),
             (
+                "unexpected_publications",
+                "Published states whose digest is not the one that --expect names.",
+                &metrics.unexpected,
+            ),
+            (
                 "broken_immutables",
                 "Files served as immutable that were given other content.",
                 &metrics.broken_immutables,
@@ -226,8 +233,6 @@ impl Page<'_> {
                 if figures.is_complete { "true" } else { "false" },
             ),
         ])?;
-        let mut family = self.family(("build", "etagd itself."), None, MetricType::Info)?;
-        family.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         let help = "Time since the current state of the site was published.";
         let seconds = Some(&Unit::Seconds);
         let family = self.family(("manifest_age", help), seconds, MetricType::Gauge)?;
@@ -270,7 +275,7 @@ mod tests {
             memory_limit: 6,
         };
         let mut text = String::new();
-        metrics.encode(figures, &mut text).expect("a string");
+        metrics.encode(Some(figures), &mut text);
         text
     }
 
