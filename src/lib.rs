@@ -19,6 +19,7 @@
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
+//! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
@@ -37,8 +38,8 @@
 //! # Three paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
-//! bind the listeners (fail before slow work) -> scan the root against nothing -> publish the
-//! manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
+//! bind the listeners (fail before slow work) -> scan the root against nothing, or
+//! what was [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
 //! so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
@@ -62,6 +63,7 @@ pub mod body;
 pub mod listing;
 pub mod manifest;
 pub mod representation;
+pub mod saved;
 pub mod scan;
 pub mod site;
 pub mod watch;

@@ -58,6 +58,9 @@ pub struct Resource {
     pub stamp: Stamp,
     /// Whether the file had come to rest when it was hashed.
     pub settled: bool,
+    /// Whether a later process may take an equal stamp for equal content. Not known before a look
+    /// well after the hashing has found `stamp` once more.
+    pub confirmed: OnceLock<bool>,
     /// Whether the content is UTF-8.
     pub utf8: bool,
     /// The content as it is, without a coding.
@@ -78,6 +81,7 @@ impl Resource {
             newest_date: None,
             stamp: Stamp::default(),
             settled: true,
+            confirmed: OnceLock::new(),
             utf8: false,
             identity,
             encoded: Box::default(),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::config::Command;
 use crate::disk::Root;
+use crate::saved::Refused;
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
@@ -37,6 +38,9 @@ pub enum Error {
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The manifest can't be saved there.
+    #[error(transparent)]
+    State(#[from] Refused),
     /// The system refuses what a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),

@@ -44,6 +44,9 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
+    /// Where to save what was hashed, so that a restart need not hash it again [default: nowhere]
+    #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
+    pub state: Option<PathBuf>,
     /// The certificate chain for TLS, in PEM form; read again on SIGHUP
     #[arg(
         long,
@@ -155,6 +158,8 @@ pub struct Config {
     pub workers: usize,
     /// How changes are noticed.
     pub watching: Watching,
+    /// Where the manifest is saved, if anywhere.
+    pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
     /// Who asks, and what is written down about it.
@@ -185,6 +190,7 @@ impl From<Serve> for Config {
             memory,
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,
+            state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
             clients: flags.clients,

@@ -17,7 +17,7 @@ use crate::manifest::{Changes, Manifest};
 use crate::representation::{Data, Representation, Resource};
 use crate::semantics::coding::Coding;
 
-const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
+pub(super) const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
 /// The site as it will be when changes are made.
 struct After<'a> {
@@ -45,12 +45,12 @@ impl<'a> After<'a> {
     }
 }
 
-fn sidecar_path(path: &[u8], coding: Coding) -> Option<Vec<u8>> {
+pub(super) fn sidecar_path(path: &[u8], coding: Coding) -> Option<Vec<u8>> {
     Some([path, b".", coding.extension()?.as_bytes()].concat())
 }
 
 /// The file that a path would be a sidecar of.
-fn stem(path: &[u8]) -> Option<&[u8]> {
+pub(super) fn stem(path: &[u8]) -> Option<&[u8]> {
     CODINGS.iter().find_map(|coding| {
         let stem = path
             .strip_suffix(coding.extension()?.as_bytes())?
