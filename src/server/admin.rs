@@ -122,6 +122,7 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
             surplus.turn_away(accepted);
             return;
         }
+        let peer = accepted.peer();
         let Ok(stream) = accepted.register() else {
             return;
         };
@@ -129,7 +130,7 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
         let (connections, operator) = (Arc::clone(&connections), Arc::clone(&operator));
         let (builder, draining) = (Arc::clone(&builder), draining.clone());
         tokio::spawn(async move {
-            let activity = Arc::new(Activity::new());
+            let activity = Arc::new(Activity::new(peer));
             let noted = Arc::clone(&activity);
             match stream {
                 Stream::Tcp(stream) => {
