@@ -70,6 +70,8 @@ pub struct Resource {
     pub identity: Representation,
     /// The same content under content codings.
     pub encoded: Box<[Representation]>,
+    /// What the file has, where that is not all of the content: a tail was added to it.
+    pub plain: Option<Box<Plain>>,
     /// `last_modified` as a field value, once somebody asked.
     pub rendered_date: OnceLock<HeaderValue>,
 }
@@ -89,7 +91,16 @@ impl Resource {
             utf8: false,
             identity,
             encoded: Box::default(),
+            plain: None,
             rendered_date: OnceLock::new(),
+        }
+    }
+
+    /// The representations as the site's files have them, without what was added; identity first.
+    pub fn of_files(&self) -> (&Representation, &[Representation]) {
+        match &self.plain {
+            Some(plain) => (&plain.identity, &plain.encoded),
+            None => (&self.identity, &self.encoded),
         }
     }
 
@@ -136,11 +147,16 @@ impl Resource {
     pub fn with_fields(&self, fields: Arc<Fields>) -> Self {
         let suffix = fields.suffix();
         let tagged = |each: &Representation| each.with_suffix(suffix);
+        let plain = self.plain.as_ref().map(|plain| Plain {
+            identity: tagged(&plain.identity),
+            encoded: plain.encoded.iter().map(tagged).collect(),
+        });
         Self {
             fields,
             clean: None,
             identity: tagged(&self.identity),
             encoded: self.encoded.iter().map(tagged).collect(),
+            plain: plain.map(Box::new),
             ..self.clone()
         }
     }
@@ -171,6 +187,16 @@ impl Resource {
             last_modified: self.last_modified,
         }
     }
+}
+
+/// What a file has, and what its sidecars decode to, where its resource is that and a tail. It is
+/// part of the site and its digest, and is not sent.
+#[derive(Clone, Debug)]
+pub struct Plain {
+    /// The content of the file.
+    pub identity: Representation,
+    /// The content of its sidecars.
+    pub encoded: Box<[Representation]>,
 }
 
 /// Field values that many resources share.

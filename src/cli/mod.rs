@@ -1,6 +1,7 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
 mod compress;
+mod dev;
 mod manifest;
 mod scan;
 mod serve;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Command;
+use crate::dev::TAIL;
 use crate::disk::Root;
 use crate::saved::Refused;
 use crate::server::admin::AdminError;
@@ -62,6 +64,7 @@ pub enum Error {
 pub fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Serve(flags) => serve::serve((*flags).into()),
+        Command::Dev(flags) => serve::serve(flags.config(TAIL)),
         Command::Manifest(flags) => manifest::manifest(&flags),
         Command::Compress(flags) => compress::compress(&flags),
     }

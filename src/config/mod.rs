@@ -4,6 +4,7 @@
 //! into a type that cannot be wrong. Flag before environment before default.
 
 mod clients;
+mod dev;
 mod globs;
 mod offline;
 mod operator;
@@ -14,13 +15,14 @@ mod values;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use clients::{AccessLogForm, Clients};
+pub use dev::{AllowedHost, Dev, Developing};
 pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
-    HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings, SiteFlags,
-    Symlinks,
+    Additions, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings,
+    SiteFlags, Symlinks,
 };
 pub use values::Listen;
 
@@ -59,6 +61,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a directory
     Serve(Box<Serve>),
+    /// Serve a directory to its developer: pages reload when something changes
+    Dev(Box<Dev>),
     /// Print the manifest: path, tag, size and type of everything that would be served
     Manifest(Manifest),
     /// Write .br, .zst and .gz files beside the files of a site

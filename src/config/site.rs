@@ -85,6 +85,9 @@ pub struct SiteFlags {
         hide_env = true
     )]
     pub redirects: RedirectsDialect,
+    /// List directories that have no index
+    #[arg(long, env = "ETAGD_LISTING", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub listing: bool,
 }
 
 impl SiteFlags {
@@ -98,6 +101,8 @@ impl SiteFlags {
             immutable: self.immutable.clone(),
             immutable_query: self.immutable_query,
             redirects: self.redirects,
+            listing: self.listing,
+            additions: Additions::default(),
         }
     }
 }
@@ -119,9 +124,27 @@ pub struct Settings {
     pub immutable_query: bool,
     /// Whose reading of `_redirects` counts.
     pub redirects: RedirectsDialect,
+    /// Whether a directory without an index lists what it has.
+    pub listing: bool,
+    /// What is no part of the digest.
+    pub additions: Additions,
+}
+
+/// What a developer is shown beside the site: no part of it, nor of its digest.
+#[derive(Clone, Debug, Default)]
+pub struct Additions {
+    /// Whether directories are listed although the site's settings do not say so.
+    pub listing: bool,
+    /// What is added at the end of every document.
+    pub tail: Option<&'static str>,
 }
 
 impl Settings {
+    /// Whether directories are listed.
+    pub fn lists(&self) -> bool {
+        self.listing || self.additions.listing
+    }
+
     /// Whether the operator says that the file at `path` never has other content: raw bytes below
     /// the root, without the leading slash.
     pub fn is_immutable(&self, path: &[u8]) -> bool {
@@ -139,6 +162,8 @@ impl Default for Settings {
             immutable: Vec::new(),
             immutable_query: false,
             redirects: RedirectsDialect::Netlify,
+            listing: false,
+            additions: Additions::default(),
         }
     }
 }

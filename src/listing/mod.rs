@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 
 use crate::manifest::Manifest;
-use crate::representation::Resource;
+use crate::representation::{Data, Fields, REVALIDATE, Representation, Resource};
+use crate::semantics::coding::Coding;
+use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 
 /// Digits of a tag that are shown.
@@ -33,6 +35,15 @@ struct Directory<'m> {
     name: &'m [u8],
     /// Files in it and below.
     files: usize,
+}
+
+/// In which form a listing is sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Form<'a> {
+    /// A page, in the order that this query asks for, with this tail.
+    Html(Option<&'a str>, &'a str),
+    /// For programs.
+    Json,
 }
 
 impl<'m> Listing<'m> {
@@ -71,6 +82,20 @@ impl<'m> Listing<'m> {
         }
         let is_there = directory.is_empty() || start < all.len() && is_below(&&all[start]);
         is_there.then_some(listing)
+    }
+
+    /// As something that can be sent, with a tag of its own.
+    pub fn resource(&self, form: Form<'_>) -> Resource {
+        let (content_type, body) = match form {
+            Form::Html(query, tail) => ("text/html; charset=utf-8", self.html(query) + tail),
+            Form::Json => ("application/json", self.json()),
+        };
+        let fields = Fields::new(HeaderValue::from_static(content_type), REVALIDATE);
+        let etag = ETag::new(*blake3::hash(body.as_bytes()).as_bytes());
+        let length = body.len() as u64;
+        let data = Data::Memory(body.into());
+        let identity = Representation::new(Coding::Identity, etag, length, data);
+        Resource::new(self.directory.into(), Arc::new(fields), identity)
     }
 
     /// As a page. `query` may choose an order: `sort=name|size|time`, `order=asc|desc`.
@@ -378,7 +403,7 @@ mod tests {
     use crate::semantics::etag::ETag;
 
     fn manifest(paths: &[&str]) -> Manifest {
-        let content_type = http::HeaderValue::from_static("text/plain");
+        let content_type = HeaderValue::from_static("text/plain");
         let fields = Arc::new(Fields::new(content_type, REVALIDATE));
         let resource = |path: &&str| {
             let body = bytes::Bytes::from((*path).to_owned());
