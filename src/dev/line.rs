@@ -40,7 +40,7 @@ pub fn line<const COLOURS: bool, const QUIET: bool>(
         line,
         "{} {:4} ",
         if is_unchanged { dim } else { end },
-        entry.method
+        entry.method.as_str()
     )?;
     let start = line.len();
     escape(entry.target.as_bytes(), line)?;
