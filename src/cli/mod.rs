@@ -5,6 +5,7 @@ mod manifest;
 mod scan;
 mod serve;
 mod signals;
+mod supervisor;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use crate::config::Command;
 use crate::disk::Root;
 use crate::saved::Refused;
+use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 
@@ -30,6 +32,9 @@ pub enum Error {
     /// A listener can't be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The operator can't be answered.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -11,8 +11,30 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use super::Error;
 use crate::disk::Root;
 use crate::manifest::Manifest;
+use crate::representation::Resource;
 use crate::saved::StateFile;
 use crate::scan::{Link, Progress, Scanner};
+use crate::semantics::target::encode_path;
+
+/// Pages link to each next version of everything else; of themselves nobody would see one.
+fn warn_of_pinned_pages(manifest: &Manifest) {
+    if manifest.settings().immutable.is_empty() {
+        return;
+    }
+    let pages = manifest.iter();
+    let pages = pages.filter(|each| each.is_html() && each.is_immutable());
+    let (number, first) = pages.fold((0, None), |(number, first), page| {
+        let is_before = first.is_none_or(|first: &Arc<Resource>| page.path < first.path);
+        (number + 1, if is_before { Some(page) } else { first })
+    });
+    if let Some(first) = first {
+        let path = encode_path(&first.path);
+        tracing::warn!(
+            "{number} pages are immutable, /{path} for one: who has seen them will not see them \
+             change for a year (see --immutable)"
+        );
+    }
+}
 
 /// What a scan has found.
 pub(super) struct Scanned {
@@ -22,42 +44,30 @@ pub(super) struct Scanned {
     pub(super) is_saved: bool,
 }
 
-/// Scans with a progress bar, on terminals, and sums up in one line. What was `saved` is not
-/// hashed again. The tree itself is looked at when `ready` returns.
+/// Scans with a progress bar, on terminals, and sums up in one line. What is as `saved` is not
+/// hashed again.
 ///
 /// # Errors
 /// When the directory itself can't be read: that is no empty site.
 pub(super) fn scan(
     scanner: &Scanner,
     root: &Arc<Root>,
-    saved: Option<&StateFile>,
-    ready: impl FnOnce(),
+    progress: &Progress,
+    saved: Option<Manifest>,
 ) -> Result<Scanned, Error> {
     let started = Instant::now();
-    let progress = Progress::default();
-    let base = saved.and_then(|saved| load(saved, scanner, root));
-    ready();
-    let was_saved = base.as_ref().map(Manifest::digest);
+    let was_saved = saved.as_ref().map(Manifest::digest);
     let (manifest, links) = thread::scope(|scope| {
         // Dropping the sender at the end of the scan ends the bar.
         let (_scanning, scanned) = channel::<()>();
-        let progress = &progress;
         scope.spawn(move || show(progress, &scanned));
-        match base {
-            Some(base) => scanner.scan_from(base, root, progress),
+        match saved {
+            Some(saved) => scanner.scan_from(saved, root, progress),
             None => scanner.scan(root, progress),
         }
     });
-    let (files, bytes) = (
-        HumanCount(manifest.len() as u64),
-        HumanBytes(manifest.bytes()),
-    );
+    let (files, bytes) = (files(&manifest), HumanBytes(manifest.bytes()));
     let (seconds, digest) = (started.elapsed().as_secs_f64(), manifest.digest());
-    let files = if manifest.len() == 1 {
-        "1 file".into()
-    } else {
-        format!("{files} files")
-    };
     if let Some(reason) = manifest.unreadable().get(&b""[..]) {
         let path = root.path().to_path_buf();
         return Err(Error::Directory {
@@ -76,6 +86,7 @@ pub(super) fn scan(
             "{number} links are left out: they lead out of the site (see --symlinks), or nowhere"
         ),
     }
+    warn_of_pinned_pages(&manifest);
     let hashed = match was_saved {
         None => String::new(),
         Some(_) => format!(", {} hashed anew", HumanCount(progress.files())),
@@ -89,18 +100,26 @@ pub(super) fn scan(
 }
 
 /// What an earlier process has saved, if it is of any use.
-fn load(saved: &StateFile, scanner: &Scanner, root: &Arc<Root>) -> Option<Manifest> {
-    let why = match saved.load(scanner, root) {
+pub(super) fn load(state: &StateFile, scanner: &Scanner, root: &Arc<Root>) -> Option<Manifest> {
+    let why = match state.load(scanner, root) {
         Ok(manifest) => return manifest,
         Err(why) => why,
     };
-    let file = saved.path().display();
+    let file = state.path().display();
     if why.is_expected() {
         tracing::info!("{file} is not used, all files are hashed: {why}");
     } else {
         tracing::warn!("{file} is not used, all files are hashed: {why}");
     }
     None
+}
+
+/// How many files a site has, in words.
+pub(super) fn files(manifest: &Manifest) -> String {
+    match manifest.len() {
+        1 => "1 file".to_owned(),
+        number => format!("{} files", HumanCount(number as u64)),
+    }
 }
 
 fn show(progress: &Progress, scanned: &Receiver<()>) {

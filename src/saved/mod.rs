@@ -63,7 +63,11 @@ impl StateFile {
     ///
     /// # Errors
     /// When its name is taken by something else, or clients could ask for it.
-    pub fn new(file: &Path, root: &Root, settings: Settings) -> Result<Self, Refused> {
+    pub fn new(
+        file: &Path,
+        root: &Root,
+        settings: impl Into<Arc<Settings>>,
+    ) -> Result<Self, Refused> {
         let real = real(file);
         if real.symlink_metadata().is_ok_and(|now| !now.is_file()) {
             return Err(Refused::Taken(file.to_path_buf()));

@@ -151,7 +151,7 @@ impl Scanner {
             .par_bridge()
             .flat_map_iter(|handful| handful.into_iter().map(resource))
             .collect();
-        Manifest::empty(self.settings).with(Changes {
+        Manifest::empty(Arc::clone(&self.settings)).with(Changes {
             changed,
             ..Changes::default()
         })
@@ -181,7 +181,8 @@ impl Scanner {
             encoded: encoded.into(),
             ..Resource::new(
                 known.path.into(),
-                self.media.fields(known.path, known.utf8, true),
+                self.media
+                    .fields(known.path, known.utf8, self.keeping(known.path, true)),
                 identity,
             )
         }
