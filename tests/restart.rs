@@ -357,7 +357,7 @@ fn what_cannot_be_read_any_more_is_not_taken_over() {
     wait_for_state(&file, b"");
     stop(first);
     // No stamp of a file tells of it.
-    fs::set_permissions(site.path("shut"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(site.path("shut"), Permissions::from_mode(0o000)).unwrap();
     let second = Server::run(unprivileged().unwrap(), &site.root(), &flags);
     assert_eq!(hashed_anew(&second), Some(0));
     assert!(second.digest().ends_with("-incomplete"));

@@ -416,7 +416,10 @@ mod tests {
     }
 
     fn reason(bytes: &[u8], origin: Origin<'_>) -> Unusable {
-        read(bytes, origin).err().expect("unusable")
+        match read(bytes, origin) {
+            Ok(files) => panic!("usable: {files:?}"),
+            Err(reason) => reason,
+        }
     }
 
     #[test]
