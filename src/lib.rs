@@ -13,6 +13,7 @@
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
+//! | 1 | [`rules`] | the site's `_headers` and `_redirects`: parse and match |
 //! | 3 | [`body`] | content on the wire, proven piece by piece |
 //! | 3 | [`listing`] | what a directory without an index shows |
 //! | 3 | [`scan`] | disk -> representations |
@@ -59,6 +60,7 @@ pub mod body;
 pub mod listing;
 pub mod manifest;
 pub mod representation;
+pub mod rules;
 pub mod saved;
 pub mod scan;
 pub mod site;

@@ -13,7 +13,7 @@ pub(super) fn manifest(flags: &config::Manifest) -> Result<(), Error> {
     let root = open(&flags.site.directory)?;
     // Nothing is served, so nothing has to be kept.
     let scanner = Scanner::new(flags.site.symlinks, settings, None);
-    let manifest = scan(&scanner, &root, &Progress::default(), None)?.manifest;
+    let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match (flags.digest, flags.format) {
         (true, _) => writeln!(out, "{}", manifest.digest()),

@@ -44,8 +44,8 @@ pub(super) struct Scanned {
     pub(super) is_saved: bool,
 }
 
-/// Scans with a progress bar, on terminals, and sums up in one line. What is as `saved` is not
-/// hashed again.
+/// Scans with a progress bar, on terminals, and sums up in one line. What was `saved` is not
+/// hashed again. The tree itself is looked at when `ready` returns.
 ///
 /// # Errors
 /// When the directory itself can't be read: that is no empty site.
@@ -53,16 +53,19 @@ pub(super) fn scan(
     scanner: &Scanner,
     root: &Arc<Root>,
     progress: &Progress,
-    saved: Option<Manifest>,
+    saved: Option<&StateFile>,
+    ready: impl FnOnce(),
 ) -> Result<Scanned, Error> {
     let started = Instant::now();
-    let was_saved = saved.as_ref().map(Manifest::digest);
+    let base = saved.and_then(|saved| load(saved, scanner, root));
+    ready();
+    let were_saved = base.as_ref().map(Manifest::len);
     let (manifest, links) = thread::scope(|scope| {
         // Dropping the sender at the end of the scan ends the bar.
         let (_scanning, scanned) = channel::<()>();
         scope.spawn(move || show(progress, &scanned));
-        match saved {
-            Some(saved) => scanner.scan_from(saved, root, progress),
+        match base {
+            Some(base) => scanner.scan_from(base, root, progress),
             None => scanner.scan(root, progress),
         }
     });
@@ -87,25 +90,25 @@ pub(super) fn scan(
         ),
     }
     warn_of_pinned_pages(&manifest);
-    let hashed = match was_saved {
+    let hashed = match were_saved {
         None => String::new(),
         Some(_) => format!(", {} hashed anew", HumanCount(progress.files())),
     };
     tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s{hashed}");
     Ok(Scanned {
-        is_saved: was_saved == Some(manifest.digest()) && progress.files() == 0,
+        is_saved: were_saved == Some(manifest.len()) && progress.files() == 0,
         manifest,
         links,
     })
 }
 
 /// What an earlier process has saved, if it is of any use.
-pub(super) fn load(state: &StateFile, scanner: &Scanner, root: &Arc<Root>) -> Option<Manifest> {
-    let why = match state.load(scanner, root) {
+fn load(saved: &StateFile, scanner: &Scanner, root: &Arc<Root>) -> Option<Manifest> {
+    let why = match saved.load(scanner, root) {
         Ok(manifest) => return manifest,
         Err(why) => why,
     };
-    let file = state.path().display();
+    let file = saved.path().display();
     if why.is_expected() {
         tracing::info!("{file} is not used, all files are hashed: {why}");
     } else {

@@ -4,15 +4,16 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::path::{self, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
 use humantime::format_duration;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::scan::{Scanned, files, load, scan};
+use super::scan::{Scanned, files, scan};
 use super::signals::{Asked, Signals};
 use super::supervisor::Supervisor;
 use super::{Error, open};
@@ -20,7 +21,6 @@ use crate::admin::Admin;
 use crate::config::{Config, Expectation, Listen, Watching};
 use crate::disk::{self, Root};
 use crate::lease;
-use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
@@ -84,21 +84,19 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         Arc::clone(&config.settings),
         Some(Arc::clone(&memory)),
     );
-    let base = Base::load(scanner, Arc::clone(&root), state.clone());
-    // Before the scan, so that nothing falls between the two.
+    let (arming, armed) = channel();
+    let scanned = process.scan(scanner, Arc::clone(&root), state.clone(), armed);
+    // What was saved is read meanwhile; the tree is looked at when the watch is armed, so that
+    // nothing falls between the two.
     let options = watch_options(directory.clone(), config.watching);
     let watch = Watch::arm(options, root, Arc::clone(&process.metrics));
+    drop(arming);
     let (scanner, scanned) = tokio::select! {
-        scanned = process.scan(base) => scanned?,
+        scanned = scanned => scanned?,
         () = signals.stop() => return Ok(()),
     };
-    let Scanned {
-        manifest,
-        links,
-        is_saved,
-    } = scanned;
 
-    let site = Arc::new(Site::new(manifest));
+    let site = Arc::new(Site::new(scanned.manifest));
     admin.show(Arc::clone(&site));
     let hints = watch.hints();
     let suspects = hints.clone();
@@ -106,10 +104,10 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         // Heard for as long as the process lives.
         let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
     });
-    let watching = watch.drive(Arc::clone(&site), scanner, links);
+    let watching = watch.drive(Arc::clone(&site), scanner, scanned.links);
     watching.map_err(Error::Start)?;
     let keeper = state
-        .map(|state| Keeper::start(state, directory, Arc::clone(&site), is_saved))
+        .map(|file| Keeper::start(file, directory, Arc::clone(&site), scanned.is_saved))
         .transpose()
         .map_err(Error::Start)?;
     let service = Service::new(
@@ -148,37 +146,12 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         () = signals.force() => tracing::warn!("stopped at once"),
     }
     if let Some(keeper) = keeper {
-        let saved = tokio::task::spawn_blocking(|| keeper.finish());
         tokio::select! {
-            _ = saved => {}
+            _ = spawn_blocking(|| keeper.finish()) => {}
             () = signals.force() => {}
         }
     }
     Ok(())
-}
-
-/// What a scan begins with. It is read while the watch is armed.
-struct Base {
-    loading: JoinHandle<(Scanner, Option<Manifest>)>,
-    root: Arc<Root>,
-}
-
-impl Base {
-    fn load(scanner: Scanner, root: Arc<Root>, state: Option<StateFile>) -> Self {
-        let loaded = Arc::clone(&root);
-        let loading = thread::spawn(move || {
-            let saved = state.and_then(|state| load(&state, &scanner, &loaded));
-            (scanner, saved)
-        });
-        Self { loading, root }
-    }
-
-    /// Scans on this thread; `None` where loading broke off.
-    fn scan(self, progress: &Progress) -> Option<(Scanner, Result<Scanned, Error>)> {
-        let (scanner, saved) = self.loading.join().ok()?;
-        let scanned = scan(&scanner, &self.root, progress, saved);
-        Some((scanner, scanned))
-    }
 }
 
 /// What lives as long as the process.
@@ -201,21 +174,34 @@ impl Process {
         }
     }
 
-    /// Scans on a thread of its own.
-    async fn scan(&self, base: Base) -> Result<(Scanner, Scanned), Error> {
+    /// Scans on a thread of its own, which begins at once with what was `saved`, and looks at the
+    /// tree when the other end of `armed` is gone.
+    fn scan(
+        &self,
+        scanner: Scanner,
+        root: Arc<Root>,
+        saved: Option<StateFile>,
+        armed: Receiver<Infallible>,
+    ) -> impl Future<Output = Result<(Scanner, Scanned), Error>> {
         let progress = Arc::new(Progress::default());
         let seen = Arc::clone(&progress);
         let (done, scanned) = oneshot::channel();
         thread::spawn(move || {
+            let ready = || {
+                // Nothing is ever sent.
+                let _ = armed.recv();
+            };
+            let scanned = scan(&scanner, &root, &seen, saved.as_ref(), ready);
             // Nobody waits where a signal has come first.
-            let _ = done.send(base.scan(&seen));
+            let _ = done.send((scanner, scanned));
         });
-        let scanned = tokio::select! {
-            scanned = scanned => scanned,
-            never = self.supervisor.report(&progress) => match never {},
-        };
-        let (scanner, scanned) = scanned.ok().flatten().ok_or(Error::Scan)?;
-        Ok((scanner, scanned?))
+        async move {
+            let (scanner, scanned) = tokio::select! {
+                scanned = scanned => scanned.map_err(|_| Error::Scan)?,
+                never = self.supervisor.report(&progress) => match never {},
+            };
+            Ok((scanner, scanned?))
+        }
     }
 
     /// Holds each published state against what is expected.

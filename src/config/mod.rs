@@ -16,7 +16,10 @@ pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
-pub use site::{HtmlHandling, LastModified, NotFound, ReprDigest, Settings, SiteFlags, Symlinks};
+pub use site::{
+    HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings, SiteFlags,
+    Symlinks,
+};
 pub use values::Listen;
 
 /// A static file server with precomputed, content-based strong ETags

@@ -416,10 +416,7 @@ mod tests {
     }
 
     fn reason(bytes: &[u8], origin: Origin<'_>) -> Unusable {
-        match read(bytes, origin) {
-            Ok(files) => panic!("usable: {files:?}"),
-            Err(reason) => reason,
-        }
+        read(bytes, origin).map(|_| ()).expect_err("unusable")
     }
 
     #[test]

@@ -111,7 +111,7 @@ fn negotiable(
             let resource = after.locate(path)?;
             let encoded = encoded(&after, resource);
             let is_same = |(new, old): (&Representation, &Representation)| {
-                new.etag == old.etag && new.data.is_at_same_place(&old.data)
+                new.etag.hash() == old.etag.hash() && new.data.is_at_same_place(&old.data)
             };
             let is_news = encoded.len() != resource.encoded.len()
                 || !encoded.iter().zip(&resource.encoded).all(is_same);
@@ -128,13 +128,16 @@ fn negotiable(
 /// The proven codings of a resource, shortest first.
 fn encoded(after: &After<'_>, resource: &Resource) -> Box<[Representation]> {
     let known = after.base.locate(&resource.path);
-    let known = known.filter(|known| known.identity.etag == resource.identity.etag);
+    let hash = resource.identity.etag.hash();
+    let known = known.filter(|known| known.identity.etag.hash() == hash);
     let mut encoded: Vec<_> = CODINGS
         .iter()
         .filter_map(|&coding| {
             let sidecar = &after.sidecar(&resource.path, coding)?.identity;
             let is_known = known.is_some_and(|known| {
-                let same = |old: &Representation| old.coding == coding && old.etag == sidecar.etag;
+                let same = |old: &Representation| {
+                    old.coding == coding && old.etag.hash() == sidecar.etag.hash()
+                };
                 known.encoded.iter().any(same)
             });
             if !is_known && let Err(reason) = check(coding, sidecar, &resource.identity) {

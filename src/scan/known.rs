@@ -181,8 +181,7 @@ impl Scanner {
             encoded: encoded.into(),
             ..Resource::new(
                 known.path.into(),
-                self.media
-                    .fields(known.path, known.utf8, self.keeping(known.path, true)),
+                self.fields(known.path, known.utf8, true),
                 identity,
             )
         }

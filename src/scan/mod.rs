@@ -8,6 +8,7 @@ mod codings;
 pub(crate) mod hash;
 mod known;
 pub(crate) mod media;
+mod rules;
 pub mod sidecar;
 pub(crate) mod walk;
 
@@ -27,7 +28,8 @@ use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Changes, Manifest};
 use crate::memory::Memory;
-use crate::representation::{Data, Representation, Resource, Source};
+use crate::representation::{Data, Fields, Representation, Resource, Source};
+use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
@@ -36,6 +38,7 @@ use media::{Keeping, MediaTypes};
 use walk::{Found, Step};
 
 pub use known::Known;
+pub use rules::report as report_rules;
 pub use walk::{Link, is_hidden};
 
 /// How long a file may go on changing before it is published as it was read.
@@ -148,6 +151,12 @@ impl Outcome {
         };
         self.changes.changed.retain(|new| !is_in(&new.path));
         self.changes.removed.retain(|path| !is_in(path));
+        if RuleFile::ALL
+            .iter()
+            .any(|file| is_in(file.name().as_bytes()))
+        {
+            self.changes.rules = None;
+        }
         self.busy.retain(|path| !is_in(path));
     }
 }
@@ -198,6 +207,7 @@ struct Looked {
 enum Seen {
     Unchanged(Box<[u8]>),
     File(Arc<Resource>),
+    Rules(RuleFile, Vec<u8>),
     Busy(Box<[u8]>),
     Unreadable(Box<[u8]>, String),
     Link(Link),
@@ -264,6 +274,7 @@ impl Scanner {
             links,
             mut busy,
         } = compare(&base, &scope, Unsettled::Report);
+        let before = Arc::clone(base.rules());
         let mut manifest = base.with(changes);
         let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
         if let Some(first) = busy.first() {
@@ -289,6 +300,7 @@ impl Scanner {
             manifest = manifest.with(outcome.changes);
             busy = outcome.busy;
         }
+        report_rules(manifest.rules(), &before);
         (manifest, links)
     }
 
@@ -319,6 +331,7 @@ impl Scanner {
         });
         let look = |step| match step {
             Step::File(found) => self.look(work, found),
+            Step::Rules(file, found) => rules::look(work, file, found),
             Step::Link(link) => Seen::Link(link),
             Step::Unreadable(path, reason) => Seen::Unreadable(path, reason),
         };
@@ -451,10 +464,12 @@ impl Scanner {
     fn conclude(&self, work: &Work<'_>, seen: Vec<Seen>) -> Outcome {
         let mut outcome = Outcome::default();
         let (mut unreadable, mut unchanged) = (BTreeMap::new(), Vec::new());
+        let mut rules = Vec::new();
         for seen in seen {
             match seen {
                 Seen::File(resource) => outcome.changes.changed.push(resource),
                 Seen::Unchanged(path) => unchanged.push(path),
+                Seen::Rules(file, text) => rules.push((file, text)),
                 Seen::Busy(path) => outcome.busy.push(path),
                 Seen::Unreadable(path, reason) => {
                     unreadable.insert(path, reason);
@@ -471,6 +486,8 @@ impl Scanner {
             }
         }
         outcome.changes.removed = removed(work, &unchanged, &outcome, &unreadable);
+        let dialect = rules::dialect(&self.settings);
+        outcome.changes.rules = rules::changed(work, &rules, &outcome.busy, &unreadable, dialect);
         let outside = |path: &[u8]| !work.scope.covers(path);
         let other = work
             .base
@@ -503,7 +520,7 @@ impl Scanner {
         let newest = old.and_then(|old| old.newest_date);
         let last_modified = match old {
             // Touched, or moved and moved back: the content is as old as it was.
-            Some(old) if old.identity.etag == etag => old.last_modified,
+            Some(old) if old.identity.etag.hash() == etag.hash() => old.last_modified,
             // Content that claims not to be newer than other content was: no date can tell them
             // apart.
             _ => self
@@ -511,7 +528,8 @@ impl Scanner {
                 .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
         Resource {
-            fields: self.media.fields(&path, utf8, self.keeping(&path, settled)),
+            clean: None,
+            fields: self.fields(&path, utf8, settled),
             path,
             last_modified,
             newest_date: last_modified.max(newest),
@@ -526,12 +544,13 @@ impl Scanner {
         }
     }
 
-    fn keeping(&self, path: &[u8], settled: bool) -> Keeping {
-        match settled {
+    fn fields(&self, path: &[u8], utf8: bool, settled: bool) -> Arc<Fields> {
+        let keeping = match settled {
             false => Keeping::Never,
             true if self.settings.is_immutable(path) => Keeping::Ever,
             true => Keeping::UntilAsked,
-        }
+        };
+        self.media.fields(path, utf8, keeping)
     }
 
     /// RFC 9110 section 8.8.2, left out where the file system's word is worth nothing: pinned by
@@ -678,7 +697,8 @@ fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
         .collect();
     for (path, reason) in new.iter().take(SHOWN) {
         let shown = walk::join(work.root.path(), path);
-        let stays = if !work.is_start && work.base.locate(path).is_some() {
+        let is_known = work.base.locate(path).is_some() || walk::rule_file(path).is_some();
+        let stays = if !work.is_start && is_known {
             "its last state stays"
         } else {
             "left out"
