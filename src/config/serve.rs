@@ -44,7 +44,7 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
-    /// Where to save what was hashed, so that a restart need not hash it again [default: nowhere]
+    /// Where to save the manifest, so that a restart need not hash
     #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
     pub state: Option<PathBuf>,
     /// The certificate chain for TLS, in PEM form; read again on SIGHUP
@@ -88,7 +88,7 @@ pub struct Watching {
     /// How often every file is read again [default: never]
     #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
-    /// How long files that a deploy removed are still answered, HTML excepted [default: not]
+    /// How long removed files, not HTML, are still answered [default: not]
     #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
     pub keep_old: Option<Duration>,
 }
