@@ -1,7 +1,7 @@
 //! The admin listener: [`Admin`]'s responses on the wire, in plain HTTP.
 //!
 //! It has a thread of its own: it answers while the start is busy, and no load on it takes more
-//! than that thread, and [`WRITERS`] for manifests, from the public side.
+//! than that thread, and a few for manifests, from the public side.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
