@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::clients::Clients;
 use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
@@ -64,6 +65,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub tls_key: Option<PathBuf>,
+    /// Who asks.
+    #[command(flatten)]
+    pub clients: Clients,
     /// The operator's side.
     #[command(flatten)]
     pub operator: Operator,
@@ -158,6 +162,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
+    /// Who asks, and what is written down about it.
+    pub clients: Clients,
     /// The operator's side.
     pub operator: Operator,
     /// What clients may use up.
@@ -187,6 +193,7 @@ impl From<Serve> for Config {
             state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
+            clients: flags.clients,
             operator: flags.operator,
             limits: flags.limits,
         }

@@ -126,10 +126,11 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
             return;
         };
         let operator = Arc::clone(&operator);
+        let activity = Arc::new(Activity::new(accepted.peer()));
         tokio::spawn(async move {
             match accepted.register() {
-                Ok(Stream::Tcp(stream)) => operator.serve(stream).await,
-                Ok(Stream::Unix(stream)) => operator.serve(stream).await,
+                Ok(Stream::Tcp(stream)) => operator.serve(stream, activity).await,
+                Ok(Stream::Unix(stream)) => operator.serve(stream, activity).await,
                 Err(error) => tracing::error!("cannot serve a connection: {error}"),
             }
             drop(place);
@@ -152,11 +153,10 @@ struct Operator {
 }
 
 impl Operator {
-    async fn serve<S>(self: Arc<Self>, stream: S)
+    async fn serve<S>(self: Arc<Self>, stream: S, activity: Arc<Activity>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Arc::new(Activity::new());
         let socket = Socket::new(stream, &activity);
         let (handler, draining) = (Arc::clone(&self), self.draining.subscribe());
         connection::serve(socket, activity, handler, &self.builder, &LIMITS, draining).await;
