@@ -21,6 +21,7 @@
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
+//! | 5 | [`lint`] | what will not be served as its author hopes |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
@@ -72,6 +73,7 @@ pub mod watch;
 
 pub mod admin;
 pub mod compress;
+pub mod lint;
 
 pub mod access;
 pub mod client;
