@@ -21,6 +21,7 @@
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
+//! | 5 | [`lint`] | what will not be served as its author hopes |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 5 | [`dev`] | what a developer's server adds: pages that reload by themselves |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
@@ -40,9 +41,9 @@
 //! # Three paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
-//! bind the listeners (fail before slow work) -> scan the root against nothing, or
-//! what was [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
-//! so that nothing falls between the two.
+//! bind the listeners (fail before slow work) -> scan the root against nothing, or against what was
+//! [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is
+//! armed before the scan, so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
 //! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
@@ -74,6 +75,7 @@ pub mod watch;
 pub mod admin;
 pub mod compress;
 pub mod dev;
+pub mod lint;
 
 pub mod access;
 pub mod client;

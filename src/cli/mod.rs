@@ -2,6 +2,7 @@
 
 mod compress;
 mod dev;
+mod lint;
 mod manifest;
 mod scan;
 mod serve;
@@ -52,6 +53,9 @@ pub enum Error {
     /// `etagd compress` is not done, or has found something.
     #[error("{0}")]
     Sidecars(String),
+    /// `etagd lint` has found something.
+    #[error("{0}")]
+    Lint(String),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -67,6 +71,7 @@ pub fn run(command: Command) -> Result<(), Error> {
         Command::Dev(flags) => serve::serve(flags.config(TAIL)),
         Command::Manifest(flags) => manifest::manifest(&flags),
         Command::Compress(flags) => compress::compress(&flags),
+        Command::Lint(flags) => lint::lint(&flags),
     }
 }
 

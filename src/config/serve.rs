@@ -44,7 +44,7 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
-    /// Where to save hashes for the next start [default: nowhere]
+    /// Where to save the manifest, so that a restart need not hash
     #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
     pub state: Option<PathBuf>,
     /// The certificate chain for TLS, in PEM form; read again on SIGHUP
@@ -88,7 +88,7 @@ pub struct Watching {
     /// How often every file is read again [default: never]
     #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
-    /// How long what a deploy removed is still answered [default: not]
+    /// How long removed files, not HTML, are still answered [default: not]
     #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
     pub keep_old: Option<Duration>,
 }
