@@ -1,5 +1,7 @@
 //! `etagd dev`, byte by byte.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::fs;

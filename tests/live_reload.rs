@@ -1,5 +1,7 @@
 //! Pages that reload by themselves, in a real browser.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::fs;
