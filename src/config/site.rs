@@ -70,11 +70,12 @@ pub struct SiteFlags {
     /// Have ?v=HASH kept for good, where HASH begins the file's BLAKE3
     #[arg(long, env = "ETAGD_IMMUTABLE_QUERY", hide_env = true, value_parser = BoolishValueParser::new())]
     pub immutable_query: bool,
-    /// Whose reading of _redirects counts
+    /// How _redirects is read: as netlify or cloudflare
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "WHOSE",
         env = "ETAGD_REDIRECTS",
         hide_env = true
