@@ -117,7 +117,7 @@ fn a_restart_opens_no_file_and_a_first_request_opens_one() {
     assert_eq!(hashed_anew(&second), Some(0), "{}", second.log());
     assert_eq!(second.digest(), digest);
     assert_eq!(opened.files(), BTreeSet::new());
-    let unmodified = [("If-None-Match", &*support::tag(&large))];
+    let unmodified = [("If-None-Match", &*tag(&large))];
     let response = second.client().request("GET", "/large", &unmodified);
     assert_eq!(response.status, 304);
     assert_eq!(opened.files(), BTreeSet::new());
