@@ -3,6 +3,7 @@
 //! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
 //! into a type that cannot be wrong. Flag before environment before default.
 
+mod clients;
 mod globs;
 mod offline;
 mod operator;
@@ -12,6 +13,7 @@ mod values;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+pub use clients::{AccessLogForm, Clients};
 pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
