@@ -8,7 +8,7 @@ use crate::client::TrustedProxy;
 /// Who asks, and what is written down about it.
 #[derive(Clone, Debug, Args)]
 pub struct Clients {
-    /// A line for each request on stdout: off, combined or json
+    /// A line for each request: off, combined or json
     #[arg(
         long,
         value_enum,

@@ -40,11 +40,12 @@ pub struct Cli {
     /// Print help
     #[arg(short, long, global = true, action = ArgAction::HelpShort)]
     pub help: Option<bool>,
-    /// Messages as text for people or as JSON for machines
+    /// Form of messages: text or json
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "FORM",
         env = "ETAGD_LOG_FORMAT",
         global = true,

@@ -22,8 +22,7 @@ pub struct Serve {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable [default:
-    /// 127.0.0.1:8080]
+    /// HOST:PORT, :PORT or unix:PATH; repeatable [default: 127.0.0.1:8080]
     #[arg(
         long,
         value_name = "ADDR",
@@ -32,7 +31,7 @@ pub struct Serve {
         value_delimiter = ','
     )]
     pub listen: Vec<Listen>,
-    /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
+    /// Most memory for content [default: 1/4 of RAM]
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
     pub memory: Option<ByteSize>,
     /// Most large files kept open [default: half of the limit]
@@ -82,7 +81,7 @@ pub struct Watching {
     /// Quiet time before a change is published
     #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
     pub settle: Duration,
-    /// How often everything is compared with the disk, for changes that nothing reports
+    /// How often everything is compared with the disk
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
     pub sweep: Duration,
     /// How often every file is read again [default: never]

@@ -29,7 +29,6 @@ use super::listener::{self, Accepted, Bound, ListenError, Listener, Stream};
 use super::surplus::Surplus;
 use super::watched::Socket;
 use crate::admin::{Admin, Content};
-use crate::client::Peer;
 use crate::config::Limits;
 use crate::manifest::Manifest;
 
@@ -127,11 +126,11 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
             return;
         };
         let operator = Arc::clone(&operator);
+        let activity = Arc::new(Activity::new(accepted.peer()));
         tokio::spawn(async move {
-            let peer = accepted.peer();
             match accepted.register() {
-                Ok(Stream::Tcp(stream)) => operator.serve(stream, peer).await,
-                Ok(Stream::Unix(stream)) => operator.serve(stream, peer).await,
+                Ok(Stream::Tcp(stream)) => operator.serve(stream, activity).await,
+                Ok(Stream::Unix(stream)) => operator.serve(stream, activity).await,
                 Err(error) => tracing::error!("cannot serve a connection: {error}"),
             }
             drop(place);
@@ -154,11 +153,10 @@ struct Operator {
 }
 
 impl Operator {
-    async fn serve<S>(self: Arc<Self>, stream: S, peer: Peer)
+    async fn serve<S>(self: Arc<Self>, stream: S, activity: Arc<Activity>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Arc::new(Activity::new(peer));
         let socket = Socket::new(stream, &activity);
         let (handler, draining) = (Arc::clone(&self), self.draining.subscribe());
         connection::serve(socket, activity, handler, &self.builder, &LIMITS, draining).await;
