@@ -22,6 +22,7 @@
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
+//! | 1 | [`listing`] | a manifest as JSON, written and read back; what lies between two |
 //! | 1 | [`metrics`] | counters of what happens |
 //! | 1 | [`readiness`] | whether a balancer may send requests |
 //! | 2 | [`log`] | messages for the operator |
@@ -60,6 +61,7 @@ pub mod compress;
 pub mod config;
 pub mod disk;
 pub mod lease;
+pub mod listing;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashTable;
+use http::header;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
 use crate::config::{ReprDigest, Settings};
-use crate::representation::{Representation, Resource};
-use crate::semantics::target::encode_path;
+use crate::listing::{self, Description, Descriptions, Difference, Entry, Head, Listing, Reason};
+use crate::representation::{REVALIDATE, Representation, Resource};
 
 /// Version of what the site digest covers and how.
 const FORMAT: u32 = 1;
@@ -281,67 +282,116 @@ impl Manifest {
     /// # Errors
     /// As `out`.
     pub fn write_text(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        for resource in self.resources() {
-            for representation in resource.representations() {
-                let entry = Entry::new(resource, representation);
-                write!(
-                    out,
-                    "{}\t{}\t{}\t{}",
-                    entry.path, entry.etag, entry.size, entry.r#type
-                )?;
-                match entry.coding {
-                    Some(coding) => writeln!(out, "\t{coding}")?,
-                    None => writeln!(out)?,
-                }
+        for entry in self.entries() {
+            let (path, etag, size) = (entry.url(), entry.etag, entry.size);
+            let media_type = &entry.description.media_type;
+            write!(out, "{path}\t{etag}\t{size}\t{media_type}")?;
+            match entry.coding.extension() {
+                Some(_) => writeln!(out, "\t{}", entry.coding.token())?,
+                None => writeln!(out)?,
             }
         }
         Ok(())
     }
 
-    /// Writes the manifest as JSON: `format`, `digest`, `complete` and `entries`, one a line.
+    /// Writes the manifest as JSON: `format`, `digest`, `complete`, `settings` and `entries`, one
+    /// a line. [`Listing::read`] reads it back.
     ///
     /// # Errors
     /// As `out`.
     pub fn write_json(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        let (hash, complete) = (self.digest.hash, self.digest.complete);
-        write!(
-            out,
-            "{{\"format\":{FORMAT},\"digest\":\"{hash}\",\"complete\":{complete},"
-        )?;
-        write!(out, "\"entries\":[")?;
-        let mut separator = "\n";
-        for resource in self.resources() {
-            for representation in resource.representations() {
-                out.write_all(separator.as_bytes())?;
-                serde_json::to_writer(&mut *out, &Entry::new(resource, representation))?;
-                separator = ",\n";
-            }
+        listing::write(out, &self.head(), self.entries())
+    }
+
+    /// What [`Self::write_json`] writes.
+    pub fn listing(&self) -> Listing {
+        let mut entries: Vec<_> = self.entries().collect();
+        entries.sort_by(|a, b| (&a.path, a.coding).cmp(&(&b.path, b.coding)));
+        Listing {
+            head: self.head(),
+            entries,
         }
-        writeln!(out, "\n]}}")
+    }
+
+    fn head(&self) -> Head {
+        let settings = self.settings.named().into_iter();
+        Head {
+            digest: self.digest.hash.to_string(),
+            complete: self.digest.complete,
+            settings: settings
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            rules: None,
+        }
+    }
+
+    /// Every representation, ordered by path.
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        let mut descriptions = Descriptions::default();
+        self.resources().into_iter().flat_map(move |resource| {
+            let description = descriptions.one(describe(resource));
+            let entry = move |representation: &Representation| Entry {
+                path: resource.path.clone(),
+                etag: representation.etag,
+                size: representation.length,
+                coding: representation.coding,
+                description: Arc::clone(&description),
+            };
+            resource.representations().map(entry)
+        })
+    }
+
+    /// What lies between this state and a `newer` one, ordered by path. Buckets with equal hashes
+    /// are passed over: fields that no setting, rule or tag tells of are not compared.
+    pub fn diff(&self, newer: &Self) -> Vec<Difference> {
+        let is_comparable = self.settings == newer.settings;
+        let mut differences = Vec::new();
+        for (old, new) in self.buckets.iter().zip(&newer.buckets) {
+            if Arc::ptr_eq(old, new) || (is_comparable && old.hash == new.hash) {
+                continue;
+            }
+            let mut add = |path: &[u8], reason| {
+                let path = path.into();
+                differences.push(Difference { path, reason });
+            };
+            for resource in &new.table {
+                match self.locate(&resource.path) {
+                    None => add(&resource.path, Reason::Added),
+                    Some(before) if !says_the_same(before, resource) => {
+                        add(&resource.path, Reason::Changed);
+                    }
+                    Some(_) => {}
+                }
+            }
+            let is_gone = |resource: &&Arc<Resource>| newer.locate(&resource.path).is_none();
+            let gone = old.table.iter().filter(is_gone);
+            gone.for_each(|resource| add(&resource.path, Reason::Removed));
+        }
+        differences.sort_unstable();
+        differences
     }
 }
 
-/// One representation as a manifest prints it.
-#[derive(serde::Serialize)]
-struct Entry {
-    path: String,
-    etag: String,
-    size: u64,
-    r#type: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    coding: Option<&'static str>,
+/// Whether two resources are answered with the same tags and fields, dates aside.
+fn says_the_same(one: &Resource, other: &Resource) -> bool {
+    let tags = |resource: &'_ Resource| -> Vec<_> {
+        let all = resource.representations();
+        all.map(|each| (each.coding, each.etag)).collect()
+    };
+    one.fields == other.fields && tags(one) == tags(other)
 }
 
-impl Entry {
-    fn new(resource: &Resource, representation: &Representation) -> Self {
-        let coding = representation.coding;
-        Self {
-            path: format!("/{}", encode_path(&resource.path)),
-            etag: representation.etag.to_string(),
-            size: representation.length,
-            r#type: String::from_utf8_lossy(resource.fields.content_type.as_bytes()).into_owned(),
-            coding: coding.extension().map(|_| coding.token()),
-        }
+/// What a response says of a resource beside the tag.
+fn describe(resource: &Resource) -> Description {
+    let fields = &resource.fields;
+    let mut others = BTreeMap::new();
+    if fields.cache_control != REVALIDATE {
+        let value = listing::text(fields.cache_control.as_bytes());
+        others.insert(header::CACHE_CONTROL.to_string(), value);
+    }
+    Description {
+        media_type: listing::text(fields.content_type.as_bytes()),
+        fields: others,
     }
 }
 
@@ -390,4 +440,134 @@ fn digest(settings: Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDi
 fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listing::between;
+    use crate::representation::Data;
+    use crate::representation::Fields;
+    use crate::semantics::coding::Coding;
+    use crate::semantics::etag::ETag;
+
+    /// What a test says of a resource: path, content, whether it has a coding, whether it rests.
+    type Said = (&'static str, u8, bool, bool);
+
+    fn resource((path, content, is_coded, settled): Said) -> Arc<Resource> {
+        let tag = |salt: u8| ETag::new(*blake3::hash(&[content, salt]).as_bytes());
+        let data = Data::Memory(bytes::Bytes::new());
+        let representation =
+            |coding, salt| Representation::new(coding, tag(salt), u64::from(content), data.clone());
+        let fields = Arc::new(Fields {
+            content_type: header::HeaderValue::from_static("text/plain"),
+            cache_control: match settled {
+                true => REVALIDATE,
+                false => crate::representation::NO_STORE,
+            },
+        });
+        let identity = representation(Coding::Identity, 0);
+        let mut resource = Resource::new(path.as_bytes().into(), fields, identity);
+        resource.settled = settled;
+        if is_coded {
+            resource.encoded = [representation(Coding::Gzip, 1)].into();
+        }
+        Arc::new(resource)
+    }
+
+    fn changes(changed: &[Said], removed: &[&str]) -> Changes {
+        Changes {
+            changed: changed.iter().copied().map(resource).collect(),
+            removed: removed.iter().map(|path| path.as_bytes().into()).collect(),
+            ..Changes::default()
+        }
+    }
+
+    fn found(old: &Manifest, new: &Manifest) -> Vec<(String, Reason)> {
+        let differences = old.diff(new);
+        assert_eq!(differences, between(&old.listing(), &new.listing()));
+        let path = |each: &Difference| String::from_utf8_lossy(&each.path).into_owned();
+        differences
+            .iter()
+            .map(|each| (path(each), each.reason))
+            .collect()
+    }
+
+    #[test]
+    fn what_lies_between_two_states() {
+        let base = [
+            ("a", 1, false, true),
+            ("b", 2, true, true),
+            ("c", 3, false, true),
+        ];
+        let base = Manifest::empty(Settings::default()).with(changes(&base, &[]));
+        #[rustfmt::skip]
+        let cases: &[(&str, &[Said], &[&str], &[(&str, Reason)])] = &[
+            ("nothing", &[], &[], &[]),
+            ("the same again", &[("a", 1, false, true), ("b", 2, true, true)], &[], &[]),
+            ("other content", &[("a", 9, false, true)], &[], &[("a", Reason::Changed)]),
+            ("a coding more", &[("a", 1, true, true)], &[], &[("a", Reason::Changed)]),
+            ("a coding less", &[("b", 2, false, true)], &[], &[("b", Reason::Changed)]),
+            ("a path more", &[("d", 1, false, true)], &[], &[("d", Reason::Added)]),
+            ("a path less", &[], &["c"], &[("c", Reason::Removed)]),
+            ("a path that was not there", &[], &["x"], &[]),
+            ("all of it", &[("d", 1, false, true), ("b", 7, true, true)], &["a", "c"],
+                &[("a", Reason::Removed), ("b", Reason::Changed), ("c", Reason::Removed), ("d", Reason::Added)]),
+        ];
+        for (name, changed, removed, want) in cases {
+            let new = base.with(changes(changed, removed));
+            let want: Vec<_> = want
+                .iter()
+                .map(|(path, reason)| ((*path).to_owned(), *reason))
+                .collect();
+            assert_eq!(found(&base, &new), want, "{name}");
+            let back: Vec<_> = want
+                .into_iter()
+                .map(|(path, reason)| match reason {
+                    Reason::Changed => (path, Reason::Changed),
+                    Reason::Added => (path, Reason::Removed),
+                    Reason::Removed => (path, Reason::Added),
+                })
+                .collect();
+            assert_eq!(found(&new, &base), back, "{name}, backwards");
+        }
+    }
+
+    #[test]
+    fn a_change_is_found_among_many_thousand() {
+        let names: Vec<String> = (0..20_000).map(|n| format!("d{}/f{n}", n % 70)).collect();
+        let all = names.iter().map(|name| {
+            let content = Representation::new(
+                Coding::Identity,
+                ETag::new(*blake3::hash(name.as_bytes()).as_bytes()),
+                1,
+                Data::Memory(bytes::Bytes::new()),
+            );
+            let fields = Arc::clone(&resource(("x", 0, false, true)).fields);
+            Arc::new(Resource::new(name.as_bytes().into(), fields, content))
+        });
+        let base = Manifest::empty(Settings::default()).with(Changes {
+            changed: all.collect(),
+            ..Changes::default()
+        });
+        let new = base.with(changes(&[("d7/new", 1, false, true)], &["d3/f3", "d5/f5"]));
+        let want = [
+            ("d3/f3".to_owned(), Reason::Removed),
+            ("d5/f5".to_owned(), Reason::Removed),
+            ("d7/new".to_owned(), Reason::Added),
+        ];
+        assert_eq!(found(&base, &new), want);
+    }
+
+    #[test]
+    fn other_settings_have_every_field_compared() {
+        let base =
+            Manifest::empty(Settings::default()).with(changes(&[("a", 1, false, true)], &[]));
+        let settings = Settings {
+            last_modified: false,
+            ..Settings::default()
+        };
+        let other = Manifest::empty(settings).with(changes(&[("a", 1, false, false)], &[]));
+        assert_eq!(base.diff(&other).len(), 1);
+    }
 }

@@ -61,6 +61,25 @@ pub struct Settings {
     pub repr_digest: ReprDigest,
 }
 
+impl Settings {
+    /// Each flag without its dashes, and its value as it would be typed.
+    pub fn named(self) -> [(&'static str, &'static str); 2] {
+        let Self {
+            last_modified,
+            repr_digest,
+        } = self;
+        let repr_digest = match repr_digest {
+            ReprDigest::Off => "off",
+            ReprDigest::Wanted => "wanted",
+            ReprDigest::Always => "always",
+        };
+        [
+            ("last-modified", if last_modified { "mtime" } else { "off" }),
+            ("repr-digest", repr_digest),
+        ]
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
