@@ -16,6 +16,8 @@
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
+//! | 3 | [`release`] | the manifest that a build made, and a tree that has to prove it |
+//! | 5 | [`hook`] | a command that runs after each publication |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
 //! | 2 | [`memory`] | the one budget for content |
@@ -57,6 +59,8 @@ pub mod site;
 pub mod watch;
 
 pub mod compress;
+pub mod hook;
+pub mod release;
 
 pub mod config;
 pub mod disk;

@@ -313,7 +313,8 @@ impl Manifest {
         }
     }
 
-    fn head(&self) -> Head {
+    /// What the manifest says of the site as one.
+    pub fn head(&self) -> Head {
         let settings = self.settings.named().into_iter();
         Head {
             digest: self.digest.hash.to_string(),

@@ -46,4 +46,10 @@ pub struct Metrics {
     pub unproven: Counter,
     /// Answers 503 for such a body.
     pub unavailable: Counter,
+    /// States of the disk that are not what `--manifest` lists.
+    pub release_mismatches: Counter,
+    /// Runs of the command of `--on-publish`.
+    pub hook_runs: Counter,
+    /// Those of them that failed.
+    pub hook_failures: Counter,
 }

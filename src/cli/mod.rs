@@ -6,12 +6,15 @@ mod scan;
 mod serve;
 mod signals;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Command;
 use crate::disk::Root;
+use crate::listing::{Listing, ListingError};
+use crate::release::ReleaseError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 
@@ -41,6 +44,12 @@ pub enum Error {
     /// `etagd compress` is not done, or has found something.
     #[error("{0}")]
     Sidecars(String),
+    /// A manifest can't be used.
+    #[error(transparent)]
+    Listing(#[from] ListingError),
+    /// A manifest can't be served by.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -64,4 +73,23 @@ fn open(directory: &Path) -> Result<Arc<Root>, Error> {
         source,
     };
     Root::open(directory).map(Arc::new).map_err(failed)
+}
+
+/// Reads a manifest in JSON; `-` is standard input.
+fn listing(file: &Path) -> Result<Listing, Error> {
+    if file == Path::new("-") {
+        return Ok(Listing::read("of standard input", io::stdin().lock())?);
+    }
+    let name = file.display();
+    let opened = File::open(file).map_err(|source| ListingError::unreadable(&name, source))?;
+    Ok(Listing::read(name, opened)?)
+}
+
+/// Writes to standard output. A reader who has seen enough (`| head`) is no error.
+fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Error::Output),
+    }
 }

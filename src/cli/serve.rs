@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::sync::watch::Receiver;
 use tokio::sync::{Notify, oneshot};
 
 use super::scan::scan;
@@ -15,9 +17,13 @@ use super::signals::{Asked, Signals};
 use super::{Error, open};
 use crate::config::{Config, Watching};
 use crate::disk;
+use crate::hook::Hook;
 use crate::lease;
+use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::release::Release;
 use crate::scan::Scanner;
 use crate::server::Server;
 use crate::server::listener::{self, Bound};
@@ -25,6 +31,9 @@ use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::site::Site;
 use crate::watch::{self, Hint, Watch};
+
+/// How long the command of `--on-publish` is waited for at the end.
+const HOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn serve(config: Config) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -45,10 +54,16 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     let directory = path::absolute(&config.directory).unwrap_or(config.directory);
     let root = open(&directory)?;
     let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
+    let metrics = Arc::new(Metrics::default());
+    let readiness = Arc::new(Readiness::default());
+    let open_release = |file| {
+        let (metrics, readiness) = (Arc::clone(&metrics), Arc::clone(&readiness));
+        Release::open(file, config.settings, metrics, readiness)
+    };
+    let mut release = config.manifest.map(open_release).transpose()?;
     let bound = listener::bind(&config.listen)?;
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
-    let metrics = Arc::new(Metrics::default());
     let Watching {
         settle,
         sweep,
@@ -82,20 +97,63 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
         Some(Err(_)) => return Err(Error::Scan),
         None => return Ok(()),
     };
-    let site = Arc::new(Site::new(manifest));
+    let proven = match &mut release {
+        Some(release) => release.begin(manifest),
+        None => Some(manifest),
+    };
+    let is_proven = proven.is_some();
+    let site = Arc::new(Site::new(
+        proven.unwrap_or_else(|| Manifest::empty(config.settings)),
+    ));
+    let mut publications = site.subscribe();
     let hints = watch.hints();
     let suspects = hints.clone();
     site.on_suspect(move |file| {
         // Heard for as long as the process lives.
         let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
     });
+    let start_hook = |command| Hook::start(command, &site, is_proven, Arc::clone(&metrics));
+    let hook = config.on_publish.map(start_hook).transpose();
+    let hook = hook.map_err(Error::Start)?;
     watch
+        .proving(release)
         .drive(Arc::clone(&site), scanner, links)
         .map_err(Error::Start)?;
+    if !is_proven && !runtime.block_on(is_published(&mut publications, &mut signals, &hints)) {
+        return Ok(());
+    }
     let service = Service::new(site, memory, metrics);
     let server = Server::start(service, config.workers, config.limits, tls.clone());
     let server = server.map_err(Error::Start)?;
-    runtime.block_on(run_server(server, bound, tls, &mut signals, &hints))
+    runtime.block_on(run_server(server, bound, tls, &mut signals, &hints))?;
+    if let Some(hook) = hook {
+        let finish = tokio::task::spawn_blocking(|| hook.finish(HOOK_PATIENCE));
+        runtime.block_on(async {
+            tokio::select! {
+                _ = finish => {}
+                () = signals.force() => {}
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Waits for the first publication: what is on disk is not what `--manifest` lists. Whether it
+/// came before a signal to stop.
+async fn is_published(
+    publications: &mut Receiver<u64>,
+    signals: &mut Signals,
+    hints: &Sender<Hint>,
+) -> bool {
+    let stop = async {
+        while signals.next().await == Asked::Look {
+            let _ = hints.send(Hint::Sweep);
+        }
+    };
+    tokio::select! {
+        published = publications.changed() => published.is_ok(),
+        () = stop => false,
+    }
 }
 
 /// Accepts until a signal, then lets what is in flight finish.

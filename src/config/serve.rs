@@ -42,6 +42,17 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
+    /// Serve what this manifest in JSON lists, and only when the files prove it
+    #[arg(long, value_name = "FILE", env = "ETAGD_MANIFEST", hide_env = true)]
+    pub manifest: Option<PathBuf>,
+    /// Run this with sh -c after each publication, the changed URLs on its standard input
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        env = "ETAGD_ON_PUBLISH",
+        hide_env = true
+    )]
+    pub on_publish: Option<String>,
     /// The certificate chain for TLS, in PEM form; read again on SIGHUP
     #[arg(
         long,
@@ -147,6 +158,10 @@ pub struct Config {
     pub workers: usize,
     /// How changes are noticed.
     pub watching: Watching,
+    /// The manifest that the site must prove, if any.
+    pub manifest: Option<PathBuf>,
+    /// What to run after each publication, if anything.
+    pub on_publish: Option<String>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
     /// What clients may use up.
@@ -173,6 +188,8 @@ impl From<Serve> for Config {
             memory,
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,
+            manifest: flags.manifest,
+            on_publish: flags.on_publish,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
             limits: flags.limits,

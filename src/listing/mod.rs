@@ -70,6 +70,20 @@ pub struct Description {
     pub fields: BTreeMap<String, String>,
 }
 
+impl Head {
+    /// The settings that are not as in `other`, where both name them: name, value here, value
+    /// there.
+    pub fn other_settings<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+        self.settings.iter().filter_map(|(name, here)| {
+            let there = other.settings.get(name)?;
+            (here != there).then_some((name.as_str(), here.as_str(), there.as_str()))
+        })
+    }
+}
+
 impl Entry {
     /// The path as a URL has it: percent-encoded, with the leading slash.
     pub fn url(&self) -> String {
@@ -158,6 +172,14 @@ impl Listing {
             rules,
         };
         Ok(Self { head, entries })
+    }
+}
+
+impl Listing {
+    /// Whether it has any representation of this path.
+    pub fn has(&self, path: &[u8]) -> bool {
+        let order = |entry: &Entry| (*entry.path).cmp(path);
+        self.entries.binary_search_by(order).is_ok()
     }
 }
 

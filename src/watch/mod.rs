@@ -18,8 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::disk::{self, Root};
-use crate::manifest::Changes;
+use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
+use crate::release::Release;
 use crate::representation::Resource;
 use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
 use crate::site::Site;
@@ -68,6 +69,7 @@ pub struct Watch {
     sender: Sender<Hint>,
     metrics: Arc<Metrics>,
     is_blind: bool,
+    release: Option<Release>,
 }
 
 impl Watch {
@@ -108,9 +110,16 @@ impl Watch {
             sender,
             metrics,
             is_blind,
+            release: None,
         };
         watch.watch_root_links();
         watch
+    }
+
+    /// Publishes only what is in this release, and only when the tree proves it.
+    #[must_use]
+    pub fn proving(self, release: Option<Release>) -> Self {
+        Self { release, ..self }
     }
 
     /// Where to send hints of one's own.
@@ -268,6 +277,7 @@ impl Driver {
         if now >= self.next_root_check {
             self.next_root_check = now + ROOT_CHECK;
             self.check_root();
+            self.check_release(false, now);
         }
         if self.next_scrub.is_some_and(|scrub| now >= scrub) {
             self.next_scrub = self.watch.options.scrub.map(|every| now + every);
@@ -335,7 +345,10 @@ impl Driver {
                 self.watch.is_blind = true;
                 self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP);
             }
-            Hint::Sweep => self.pending.join_everything(Everything::Compare, now),
+            Hint::Sweep => {
+                self.check_release(true, now);
+                self.pending.join_everything(Everything::Compare, now);
+            }
         }
     }
 
@@ -391,6 +404,14 @@ impl Driver {
                     tracing::warn!("cannot find {root}: {error}; its last state stays");
                 }
             }
+        }
+    }
+
+    /// Finds out whether another release is to be served. It is proven by what is on disk then.
+    fn check_release(&mut self, always: bool, now: Instant) {
+        let is_other = |release: &mut Release| release.look(always);
+        if self.watch.release.as_mut().is_some_and(is_other) {
+            self.pending.join_everything(Everything::Compare, now);
         }
     }
 
@@ -497,12 +518,18 @@ impl Driver {
         self.postpone_busy(until);
     }
 
+    /// What was on disk at the last look: with a release, more than what is published.
+    fn known<'a>(&'a self, current: &'a Manifest) -> &'a Manifest {
+        self.watch.release.as_ref().map_or(current, Release::tree)
+    }
+
     fn look(&self, scope: &Scope, now: Instant) -> Outcome {
         let current = self.site.current();
+        let known = self.known(&current);
         let reconcile = |scope: &Scope, unsettled| {
             let progress = Progress::default();
             self.scanner
-                .reconcile(&self.watch.root, &current, scope, unsettled, &progress)
+                .reconcile(&self.watch.root, known, scope, unsettled, &progress)
         };
         let mut outcome = reconcile(scope, Unsettled::Report);
         // What has been busy for too long is published as it is read.
@@ -588,7 +615,8 @@ impl Driver {
             .collect();
         if !inodes.is_empty() {
             let current = self.site.current();
-            let named = current
+            let named = self
+                .known(&current)
                 .iter()
                 .filter(|known| inodes.contains(&known.stamp.inode));
             paths.extend(named.map(|known| known.path.clone()));
@@ -597,17 +625,23 @@ impl Driver {
 
     fn publish(&mut self, scope: &Scope, outcome: Outcome, now: Instant) {
         let Outcome {
-            mut changes,
+            changes,
             links,
             busy,
         } = outcome;
-        changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
-        let over = self.outdated(&changes);
-        let publication = self.site.update(|_| Some(changes));
-        self.scanner.close(&over);
-        if let Some(publication) = publication {
-            self.watch.metrics.publications.increment();
-            tracing::info!("{publication}");
+        let changes = match &mut self.watch.release {
+            Some(release) => release.admit(changes, &self.site.current()),
+            None => Some(changes),
+        };
+        if let Some(mut changes) = changes {
+            changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
+            let over = self.outdated(&changes);
+            let publication = self.site.update(|_| Some(changes));
+            self.scanner.close(&over);
+            if let Some(publication) = publication {
+                self.watch.metrics.publications.increment();
+                tracing::info!("{publication}");
+            }
         }
         self.answer();
         self.adopt(links, scope);

@@ -1,0 +1,251 @@
+//! A release: the manifest that a build made, and a tree that has to prove it.
+//!
+//! While the tree is not what is listed (a copy that is half done, a file that was changed on this
+//! replica alone) nothing of it is published, and what was published before stays. What is not
+//! listed is never published. The watch reconciles [`Release::tree`] with the disk and publishes
+//! what [`Release::admit`] lets through.
+
+mod proof;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Settings;
+use crate::disk::Stamp;
+use crate::listing::{Listing, ListingError};
+use crate::manifest::{Changes, Manifest};
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use proof::{Faults, Proven, prove};
+
+/// So many faults are told at once.
+const SHOWN: usize = 20;
+/// How often to tell how far a copy has come.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Why a manifest can't be what a replica serves by.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// It can't be read.
+    #[error(transparent)]
+    Listing(#[from] ListingError),
+    /// There would be nothing to serve.
+    #[error("the manifest {} lists no file: make it from the site that was built", .0.display())]
+    Empty(PathBuf),
+    /// It does not say what the site is.
+    #[error(
+        "the manifest {} is incomplete: some file could not be read when it was made; make it again",
+        .0.display()
+    )]
+    Incomplete(PathBuf),
+}
+
+/// What a replica has to serve, and what it has on disk.
+#[derive(Debug)]
+pub struct Release {
+    file: PathBuf,
+    /// Of the file when it was read, or when that failed.
+    stamp: Option<Stamp>,
+    listing: Listing,
+    tree: Manifest,
+    /// Whether the tree has not been held against the listing since one of them changed.
+    is_news: bool,
+    told: Told,
+    is_published: bool,
+    /// Files of the tree that are not listed, as it was told last.
+    unlisted: usize,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+}
+
+/// What the operator knows of the present listing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    Nothing,
+    Proven,
+    /// Not proven, at that time.
+    Unproven(Instant),
+}
+
+impl Release {
+    /// Reads what is to be served, before anything is known of the tree.
+    ///
+    /// # Errors
+    /// When `file` is not a complete manifest of something.
+    pub fn open(
+        file: PathBuf,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+    ) -> Result<Self, ReleaseError> {
+        Ok(Self {
+            stamp: stamp(&file),
+            listing: read(&file)?,
+            file,
+            tree: Manifest::empty(settings),
+            is_news: true,
+            told: Told::Nothing,
+            is_published: false,
+            unlisted: 0,
+            metrics,
+            readiness,
+        })
+    }
+
+    /// Takes over the tree that a scan has found. The state to begin with, if that is what is
+    /// listed.
+    pub fn begin(&mut self, tree: Manifest) -> Option<Manifest> {
+        self.tree = tree;
+        let changes = self.judge(None)?;
+        Some(self.tree.with(changes))
+    }
+
+    /// What is on disk, listed or not.
+    pub fn tree(&self) -> &Manifest {
+        &self.tree
+    }
+
+    /// Reads the file again if it is another one than it was, or `always`. Whether there is
+    /// something new to prove. A file that can't be used leaves everything as it is.
+    pub fn look(&mut self, always: bool) -> bool {
+        let now = stamp(&self.file);
+        if now == self.stamp && !always {
+            return false;
+        }
+        self.stamp = now;
+        let listing = match read(&self.file) {
+            Ok(listing) => listing,
+            Err(error) => {
+                tracing::warn!("{error}; what it listed before stays in force");
+                return false;
+            }
+        };
+        let is_other = listing.head != self.listing.head;
+        if is_other {
+            let (file, digest) = (self.file.display(), &listing.head.digest);
+            tracing::info!("{file} lists another release now: {digest}");
+            self.listing = listing;
+            self.is_news = true;
+            self.told = Told::Nothing;
+        }
+        is_other
+    }
+
+    /// Makes `changes` to the tree. What is to be done to `published`, if the tree is what is
+    /// listed and that may be something new.
+    pub fn admit(&mut self, changes: Changes, published: &Manifest) -> Option<Changes> {
+        if !changes.changes_nothing_in(&self.tree) {
+            self.tree = self.tree.with(changes);
+            self.is_news = true;
+        }
+        self.judge(Some(published))
+    }
+
+    /// Holds the tree against the listing. What makes it of `published`, or else of the tree.
+    fn judge(&mut self, published: Option<&Manifest>) -> Option<Changes> {
+        if !std::mem::take(&mut self.is_news) {
+            return None;
+        }
+        match prove(&self.listing, &self.tree, SHOWN) {
+            Ok(proven) => {
+                self.accept(&proven);
+                let base = published.unwrap_or(&self.tree);
+                Some(changes(base, proven, &self.listing))
+            }
+            Err(faults) => {
+                self.reject(&faults);
+                None
+            }
+        }
+    }
+
+    fn accept(&mut self, proven: &Proven) {
+        let (file, files) = (self.file.display(), proven.resources.len());
+        if self.told != Told::Proven {
+            tracing::info!("all {files} files are as {file} lists them");
+            for (name, here, there) in self.tree.head().other_settings(&self.listing.head) {
+                tracing::warn!(
+                    "--{name} is {here} here and {there} in {file}: the site digest is another"
+                );
+            }
+        }
+        let unlisted = proven.unlisted;
+        if unlisted != std::mem::replace(&mut self.unlisted, unlisted) && unlisted > 0 {
+            tracing::info!("{unlisted} files are not in {file}: they are not served");
+        }
+        self.told = Told::Proven;
+        self.is_published = true;
+        self.readiness.explain(None);
+    }
+
+    fn reject(&mut self, faults: &Faults) {
+        let (file, count) = (self.file.display(), faults.count);
+        let summary = match count {
+            1 => format!("1 entry of {file} is not what is on disk"),
+            _ => format!("{count} entries of {file} are not what is on disk"),
+        };
+        if !self.is_published {
+            let first = faults.shown.first().map(ToString::to_string);
+            let first = first.unwrap_or_default();
+            self.readiness.explain(Some(format!("{summary}: {first}")));
+        }
+        let now = Instant::now();
+        match self.told {
+            Told::Unproven(at) if now.duration_since(at) < PROGRESS => return,
+            Told::Unproven(_) => tracing::warn!("still {summary}"),
+            Told::Nothing | Told::Proven => {
+                self.metrics.release_mismatches.increment();
+                for fault in &faults.shown {
+                    tracing::warn!("not as listed: {fault}");
+                }
+                let stays = match self.is_published {
+                    true => "the last good state stays",
+                    false => "not ready until that is so",
+                };
+                tracing::warn!("{summary}: {stays}");
+            }
+        }
+        self.told = Told::Unproven(now);
+    }
+}
+
+/// What makes of `base` the state that was proven.
+fn changes(base: &Manifest, proven: Proven, listing: &Listing) -> Changes {
+    let (mut known, mut changed) = (0, Vec::new());
+    for resource in proven.resources {
+        let old = base.locate(&resource.path);
+        known += usize::from(old.is_some());
+        if !old.is_some_and(|old| Arc::ptr_eq(old, &resource)) {
+            changed.push(resource);
+        }
+    }
+    let others = base.iter().filter(|old| !listing.has(&old.path));
+    let removed = match base.len() - known {
+        0 => Vec::new(),
+        _ => others.map(|old| old.path.clone()).collect(),
+    };
+    Changes {
+        changed,
+        removed,
+        ..Changes::default()
+    }
+}
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    rustix::fs::stat(file).ok().map(|stat| Stamp::from(&stat))
+}
+
+fn read(file: &Path) -> Result<Listing, ReleaseError> {
+    let name = file.display();
+    let opened = File::open(file).map_err(|source| ListingError::unreadable(&name, source))?;
+    let listing = Listing::read(name, opened)?;
+    if listing.entries.is_empty() {
+        return Err(ReleaseError::Empty(file.to_owned()));
+    }
+    if !listing.head.complete {
+        return Err(ReleaseError::Incomplete(file.to_owned()));
+    }
+    Ok(listing)
+}
