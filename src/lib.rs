@@ -28,6 +28,7 @@
 //! | 1 | [`metrics`] | counters of what happens |
 //! | 1 | [`readiness`] | whether a balancer may send requests |
 //! | 2 | [`log`] | messages for the operator |
+//! | 7 | [`replica`] | whether several replicas serve the same site |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
 //! # Three paths
@@ -61,6 +62,7 @@ pub mod watch;
 pub mod compress;
 pub mod hook;
 pub mod release;
+pub mod replica;
 
 pub mod config;
 pub mod disk;

@@ -1,5 +1,6 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
+mod check;
 mod compress;
 mod manifest;
 mod scan;
@@ -15,6 +16,7 @@ use crate::config::Command;
 use crate::disk::Root;
 use crate::listing::{Listing, ListingError};
 use crate::release::ReleaseError;
+use crate::replica::ClientError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 
@@ -50,9 +52,31 @@ pub enum Error {
     /// A manifest can't be served by.
     #[error(transparent)]
     Release(#[from] ReleaseError),
+    /// What was typed asks for nothing that can be done.
+    #[error("{0}")]
+    Usage(String),
+    /// Replicas do not serve the same, or can't be asked.
+    #[error("{0}")]
+    Disagreement(String),
+    /// The directory to compare with can't be read whole.
+    #[error("{0}")]
+    Incomplete(String),
+    /// `etagd check` can't ask anybody.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
+}
+
+impl Error {
+    /// The exit code that tells of it: 2 for bad usage, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Runs one subcommand to its end.
@@ -63,6 +87,7 @@ pub fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Serve(flags) => serve::serve((*flags).into()),
         Command::Manifest(flags) => manifest::manifest(&flags),
+        Command::Check(flags) => check::check(*flags),
         Command::Compress(flags) => compress::compress(&flags),
     }
 }

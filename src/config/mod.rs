@@ -3,6 +3,7 @@
 //! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
 //! into a type that cannot be wrong. Flag before environment before default.
 
+mod check;
 mod offline;
 mod serve;
 mod site;
@@ -10,6 +11,7 @@ mod values;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+pub use check::{Check, ReplicaUrl};
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{LastModified, ReprDigest, Settings, SiteFlags, Symlinks};
@@ -51,6 +53,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Print the manifest: path, tag, size and type of everything that would be served
     Manifest(Manifest),
+    /// Compare replicas: do they serve the same site?
+    Check(Box<Check>),
     /// Write .br, .zst and .gz files beside the files of a site
     Compress(Compress),
 }
