@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::listing::urls;
+use crate::inventory::urls;
 use crate::manifest::{Manifest, SiteDigest};
 use crate::metrics::Metrics;
 use crate::site::Site;

@@ -24,7 +24,7 @@
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
-//! | 1 | [`listing`] | a manifest as JSON, written and read back; what lies between two |
+//! | 1 | [`inventory`] | a manifest as JSON, written and read back; what lies between two |
 //! | 1 | [`metrics`] | counters of what happens |
 //! | 1 | [`readiness`] | whether a balancer may send requests |
 //! | 2 | [`log`] | messages for the operator |
@@ -66,8 +66,8 @@ pub mod replica;
 
 pub mod config;
 pub mod disk;
+pub mod inventory;
 pub mod lease;
-pub mod listing;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -16,7 +16,9 @@ use http::header;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
 use crate::config::{ReprDigest, Settings};
-use crate::listing::{self, Description, Descriptions, Difference, Entry, Head, Listing, Reason};
+use crate::inventory::{
+    self, Description, Descriptions, Difference, Entry, Head, Inventory, Reason,
+};
 use crate::representation::{REVALIDATE, Representation, Resource};
 
 /// Version of what the site digest covers and how.
@@ -295,19 +297,19 @@ impl Manifest {
     }
 
     /// Writes the manifest as JSON: `format`, `digest`, `complete`, `settings` and `entries`, one
-    /// a line. [`Listing::read`] reads it back.
+    /// a line. [`Inventory::read`] reads it back.
     ///
     /// # Errors
     /// As `out`.
     pub fn write_json(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        listing::write(out, &self.head(), self.entries())
+        inventory::write(out, &self.head(), self.entries())
     }
 
     /// What [`Self::write_json`] writes.
-    pub fn listing(&self) -> Listing {
+    pub fn inventory(&self) -> Inventory {
         let mut entries: Vec<_> = self.entries().collect();
         entries.sort_by(|a, b| (&a.path, a.coding).cmp(&(&b.path, b.coding)));
-        Listing {
+        Inventory {
             head: self.head(),
             entries,
         }
@@ -387,11 +389,11 @@ fn describe(resource: &Resource) -> Description {
     let fields = &resource.fields;
     let mut others = BTreeMap::new();
     if fields.cache_control != REVALIDATE {
-        let value = listing::text(fields.cache_control.as_bytes());
+        let value = inventory::text(fields.cache_control.as_bytes());
         others.insert(header::CACHE_CONTROL.to_string(), value);
     }
     Description {
-        media_type: listing::text(fields.content_type.as_bytes()),
+        media_type: inventory::text(fields.content_type.as_bytes()),
         fields: others,
     }
 }
@@ -446,7 +448,7 @@ fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listing::between;
+    use crate::inventory::between;
     use crate::representation::Data;
     use crate::representation::Fields;
     use crate::semantics::coding::Coding;
@@ -486,7 +488,7 @@ mod tests {
 
     fn found(old: &Manifest, new: &Manifest) -> Vec<(String, Reason)> {
         let differences = old.diff(new);
-        assert_eq!(differences, between(&old.listing(), &new.listing()));
+        assert_eq!(differences, between(&old.inventory(), &new.inventory()));
         let path = |each: &Difference| String::from_utf8_lossy(&each.path).into_owned();
         differences
             .iter()

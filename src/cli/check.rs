@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::scan::scan;
-use super::{Error, listing, open, print};
+use super::{Error, inventory, open, print};
 use crate::config::{self, ManifestFormat, Settings};
 use crate::replica::{Check, Client, Expected, Trust, Walk};
 use crate::scan::Scanner;
@@ -62,7 +62,7 @@ fn expected(flags: &config::Check) -> Result<Option<Expected>, Error> {
     if let Some(file) = &flags.manifest {
         return Ok(Some(Expected {
             name: file.display().to_string(),
-            listing: listing(file)?,
+            inventory: inventory(file)?,
         }));
     }
     let Some(directory) = &flags.dir else {
@@ -77,12 +77,12 @@ fn expected(flags: &config::Check) -> Result<Option<Expected>, Error> {
             "{directory} cannot be compared with: some file of it cannot be read, or is being written"
         )));
     }
-    let mut listing = manifest.listing();
+    let mut inventory = manifest.inventory();
     // A directory does not tell how it is served.
-    listing.head.digest.clear();
-    listing.head.settings.clear();
+    inventory.head.digest.clear();
+    inventory.head.settings.clear();
     Ok(Some(Expected {
         name: directory.display().to_string(),
-        listing,
+        inventory,
     }))
 }

@@ -1,22 +1,22 @@
 //! `etagd manifest`.
 
 use super::scan::scan;
-use super::{Error, listing, open, print};
+use super::{Error, inventory, open, print};
 use crate::config::{self, ManifestFormat};
-use crate::listing::{Head, Listing, Reason, between, urls};
+use crate::inventory::{Head, Inventory, Reason, between, urls};
 use crate::scan::Scanner;
 
 /// Prints the manifest of a directory, or what is other than in an earlier one.
 pub(super) fn manifest(flags: &config::Manifest) -> Result<(), Error> {
     // A pipe that is to be read must not wait for the scan.
-    let old = flags.diff.as_deref().map(listing).transpose()?;
+    let old = flags.diff.as_deref().map(inventory).transpose()?;
     let settings = flags.site.settings();
     let root = open(&flags.site.directory)?;
     // Nothing is served, so nothing has to be kept.
     let scanner = Scanner::new(flags.site.symlinks, settings, None);
     let (manifest, _) = scan(&scanner, &root)?;
     if let Some(old) = old {
-        return print_difference(&old, &manifest.listing(), flags.format);
+        return print_difference(&old, &manifest.inventory(), flags.format);
     }
     print(|mut out| match (flags.digest, flags.format) {
         (true, _) => writeln!(out, "{}", manifest.digest()),
@@ -40,7 +40,7 @@ struct ChangedUrl<'a> {
 }
 
 /// Prints the URLs that a cache should forget.
-fn print_difference(old: &Listing, new: &Listing, format: ManifestFormat) -> Result<(), Error> {
+fn print_difference(old: &Inventory, new: &Inventory, format: ManifestFormat) -> Result<(), Error> {
     warn_of_what_no_path_shows(&old.head, &new.head);
     let urls = urls(&between(old, new));
     print(|out| match format {

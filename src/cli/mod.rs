@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::config::Command;
 use crate::disk::Root;
-use crate::listing::{Listing, ListingError};
+use crate::inventory::{Inventory, InventoryError};
 use crate::release::ReleaseError;
 use crate::replica::ClientError;
 use crate::server::listener::ListenError;
@@ -48,7 +48,7 @@ pub enum Error {
     Sidecars(String),
     /// A manifest can't be used.
     #[error(transparent)]
-    Listing(#[from] ListingError),
+    Inventory(#[from] InventoryError),
     /// A manifest can't be served by.
     #[error(transparent)]
     Release(#[from] ReleaseError),
@@ -101,13 +101,13 @@ fn open(directory: &Path) -> Result<Arc<Root>, Error> {
 }
 
 /// Reads a manifest in JSON; `-` is standard input.
-fn listing(file: &Path) -> Result<Listing, Error> {
+fn inventory(file: &Path) -> Result<Inventory, Error> {
     if file == Path::new("-") {
-        return Ok(Listing::read("of standard input", io::stdin().lock())?);
+        return Ok(Inventory::read("of standard input", io::stdin().lock())?);
     }
     let name = file.display();
-    let opened = File::open(file).map_err(|source| ListingError::unreadable(&name, source))?;
-    Ok(Listing::read(name, opened)?)
+    let opened = File::open(file).map_err(|source| InventoryError::unreadable(&name, source))?;
+    Ok(Inventory::read(name, opened)?)
 }
 
 /// Writes to standard output. A reader who has seen enough (`| head`) is no error.

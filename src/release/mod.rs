@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::disk::Stamp;
-use crate::listing::{Listing, ListingError};
+use crate::inventory::{Inventory, InventoryError};
 use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -30,7 +30,7 @@ const PROGRESS: Duration = Duration::from_secs(5);
 pub enum ReleaseError {
     /// It can't be read.
     #[error(transparent)]
-    Listing(#[from] ListingError),
+    Inventory(#[from] InventoryError),
     /// There would be nothing to serve.
     #[error("the manifest {} lists no file: make it from the site that was built", .0.display())]
     Empty(PathBuf),
@@ -48,9 +48,9 @@ pub struct Release {
     file: PathBuf,
     /// Of the file when it was read, or when that failed.
     stamp: Option<Stamp>,
-    listing: Listing,
+    inventory: Inventory,
     tree: Manifest,
-    /// Whether the tree has not been held against the listing since one of them changed.
+    /// Whether the tree has not been held against the inventory since one of them changed.
     is_news: bool,
     told: Told,
     is_published: bool,
@@ -60,7 +60,7 @@ pub struct Release {
     readiness: Arc<Readiness>,
 }
 
-/// What the operator knows of the present listing.
+/// What the operator knows of the present inventory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Told {
     Nothing,
@@ -82,7 +82,7 @@ impl Release {
     ) -> Result<Self, ReleaseError> {
         Ok(Self {
             stamp: stamp(&file),
-            listing: read(&file)?,
+            inventory: read(&file)?,
             file,
             tree: Manifest::empty(settings),
             is_news: true,
@@ -115,18 +115,18 @@ impl Release {
             return false;
         }
         self.stamp = now;
-        let listing = match read(&self.file) {
-            Ok(listing) => listing,
+        let inventory = match read(&self.file) {
+            Ok(inventory) => inventory,
             Err(error) => {
                 tracing::warn!("{error}; what it listed before stays in force");
                 return false;
             }
         };
-        let is_other = listing.head != self.listing.head;
+        let is_other = inventory.head != self.inventory.head;
         if is_other {
-            let (file, digest) = (self.file.display(), &listing.head.digest);
+            let (file, digest) = (self.file.display(), &inventory.head.digest);
             tracing::info!("{file} lists another release now: {digest}");
-            self.listing = listing;
+            self.inventory = inventory;
             self.is_news = true;
             self.told = Told::Nothing;
         }
@@ -143,16 +143,16 @@ impl Release {
         self.judge(Some(published))
     }
 
-    /// Holds the tree against the listing. What makes it of `published`, or else of the tree.
+    /// Holds the tree against the inventory. What makes it of `published`, or else of the tree.
     fn judge(&mut self, published: Option<&Manifest>) -> Option<Changes> {
         if !std::mem::take(&mut self.is_news) {
             return None;
         }
-        match prove(&self.listing, &self.tree, SHOWN) {
+        match prove(&self.inventory, &self.tree, SHOWN) {
             Ok(proven) => {
                 self.accept(&proven);
                 let base = published.unwrap_or(&self.tree);
-                Some(changes(base, proven, &self.listing))
+                Some(changes(base, proven, &self.inventory))
             }
             Err(faults) => {
                 self.reject(&faults);
@@ -165,7 +165,7 @@ impl Release {
         let (file, files) = (self.file.display(), proven.resources.len());
         if self.told != Told::Proven {
             tracing::info!("all {files} files are as {file} lists them");
-            for (name, here, there) in self.tree.head().other_settings(&self.listing.head) {
+            for (name, here, there) in self.tree.head().other_settings(&self.inventory.head) {
                 tracing::warn!(
                     "--{name} is {here} here and {there} in {file}: the site digest is another"
                 );
@@ -212,7 +212,7 @@ impl Release {
 }
 
 /// What makes of `base` the state that was proven.
-fn changes(base: &Manifest, proven: Proven, listing: &Listing) -> Changes {
+fn changes(base: &Manifest, proven: Proven, inventory: &Inventory) -> Changes {
     let (mut known, mut changed) = (0, Vec::new());
     for resource in proven.resources {
         let old = base.locate(&resource.path);
@@ -221,7 +221,7 @@ fn changes(base: &Manifest, proven: Proven, listing: &Listing) -> Changes {
             changed.push(resource);
         }
     }
-    let others = base.iter().filter(|old| !listing.has(&old.path));
+    let others = base.iter().filter(|old| !inventory.has(&old.path));
     let removed = match base.len() - known {
         0 => Vec::new(),
         _ => others.map(|old| old.path.clone()).collect(),
@@ -237,15 +237,15 @@ fn stamp(file: &Path) -> Option<Stamp> {
     rustix::fs::stat(file).ok().map(|stat| Stamp::from(&stat))
 }
 
-fn read(file: &Path) -> Result<Listing, ReleaseError> {
+fn read(file: &Path) -> Result<Inventory, ReleaseError> {
     let name = file.display();
-    let opened = File::open(file).map_err(|source| ListingError::unreadable(&name, source))?;
-    let listing = Listing::read(name, opened)?;
-    if listing.entries.is_empty() {
+    let opened = File::open(file).map_err(|source| InventoryError::unreadable(&name, source))?;
+    let inventory = Inventory::read(name, opened)?;
+    if inventory.entries.is_empty() {
         return Err(ReleaseError::Empty(file.to_owned()));
     }
-    if !listing.head.complete {
+    if !inventory.head.complete {
         return Err(ReleaseError::Incomplete(file.to_owned()));
     }
-    Ok(listing)
+    Ok(inventory)
 }

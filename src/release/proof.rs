@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::listing::{Entry, Listing, url};
+use crate::inventory::{Entry, Inventory, url};
 use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::semantics::coding::Coding;
@@ -60,11 +60,11 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Holds a tree against a listing; of what is wrong the first `most` are told.
-pub(super) fn prove(listing: &Listing, tree: &Manifest, most: usize) -> Result<Proven, Faults> {
+/// Holds a tree against an inventory; of what is wrong the first `most` are told.
+pub(super) fn prove(inventory: &Inventory, tree: &Manifest, most: usize) -> Result<Proven, Faults> {
     let mut resources = Vec::new();
     let (mut count, mut shown) = (0, Vec::new());
-    for entries in listing.entries.chunk_by(|a, b| a.path == b.path) {
+    for entries in inventory.entries.chunk_by(|a, b| a.path == b.path) {
         let Some(first) = entries.first() else {
             continue;
         };
@@ -182,24 +182,24 @@ mod tests {
 
     #[test]
     fn what_is_listed_and_no_more_is_proven() {
-        let listing = manifest(LISTED, &[], &[]).listing();
+        let inventory = manifest(LISTED, &[], &[]).inventory();
         let mut more = LISTED.to_vec();
         more[0].2 = Some("a coding that is not listed");
         more.push(("more.txt", "more", None));
-        let proven = prove(&listing, &manifest(&more, &["other"], &["more.txt"]), 9);
+        let proven = prove(&inventory, &manifest(&more, &["other"], &["more.txt"]), 9);
         let proven = proven.expect("all is there");
         assert_eq!(proven.unlisted, 1);
         let served = Manifest::empty(Settings::default()).with(Changes {
             changed: proven.resources,
             ..Changes::default()
         });
-        assert_eq!(served.listing().entries, listing.entries);
-        assert_eq!(served.digest().to_string(), listing.head.digest);
+        assert_eq!(served.inventory().entries, inventory.entries);
+        assert_eq!(served.digest().to_string(), inventory.head.digest);
     }
 
     #[test]
     fn what_is_wrong_is_told() {
-        let listing = manifest(LISTED, &[], &[]).listing();
+        let inventory = manifest(LISTED, &[], &[]).inventory();
         let other = format!("\"{}\"", blake3::hash(b"other"));
         #[rustfmt::skip]
         let cases: &[(&str, Manifest, &[&str])] = &[
@@ -220,11 +220,11 @@ mod tests {
             ("a file is being written", manifest(LISTED, &[], &["a.txt"]), &["/a.txt is being written"]),
         ];
         for (name, tree, want) in cases {
-            let faults = prove(&listing, tree, 9).expect_err(name);
+            let faults = prove(&inventory, tree, 9).expect_err(name);
             let found: Vec<_> = faults.shown.iter().map(ToString::to_string).collect();
             assert_eq!(found, *want, "{name}");
             assert_eq!(faults.count, want.len(), "{name}");
-            let faults = prove(&listing, tree, 1).expect_err(name);
+            let faults = prove(&inventory, tree, 1).expect_err(name);
             assert_eq!(
                 (faults.count, faults.shown.len()),
                 (want.len(), 1),

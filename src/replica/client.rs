@@ -14,7 +14,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use crate::config::ReplicaUrl;
-use crate::listing::Listing;
+use crate::inventory::Inventory;
 
 /// A body may take so many times as long as its beginning.
 const WHOLE_BODY: u32 = 20;
@@ -68,7 +68,7 @@ pub struct Client {
 /// What a replica says when it is asked for its manifest.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Listing(Listing),
+    Inventory(Inventory),
     /// It is there and shows none.
     Foreign(String),
     Failed(String),
@@ -148,8 +148,8 @@ impl Client {
         if beginning != BEGINNING {
             return Answer::Foreign(format!("{url} is something else"));
         }
-        match Listing::read(&url, beginning.chain(body)) {
-            Ok(listing) => Answer::Listing(listing),
+        match Inventory::read(&url, beginning.chain(body)) {
+            Ok(inventory) => Answer::Inventory(inventory),
             Err(error) => Answer::Failed(error.to_string()),
         }
     }

@@ -6,7 +6,7 @@ use std::iter::from_fn;
 
 use serde::Serialize;
 
-use crate::listing::{Description, Entry, Head, Listing};
+use crate::inventory::{Description, Entry, Head, Inventory};
 use crate::semantics::coding::Coding;
 
 /// One thing that a replica says or does otherwise.
@@ -143,8 +143,8 @@ impl Found {
 /// How `replica` deviates from `reference`; what is said of the site as one is held against `head`.
 pub(super) fn compare<'a>(
     head: &'a Head,
-    reference: &'a Listing,
-    replica: &'a Listing,
+    reference: &'a Inventory,
+    replica: &'a Inventory,
 ) -> impl Iterator<Item = Deviation> {
     let of_site = heads(head, &replica.head);
     let mut both = of_site.into_iter().chain(entries(reference, replica));
@@ -186,8 +186,8 @@ fn heads(reference: &Head, replica: &Head) -> Vec<Deviation> {
 }
 
 fn entries<'a>(
-    reference: &'a Listing,
-    replica: &'a Listing,
+    reference: &'a Inventory,
+    replica: &'a Inventory,
 ) -> impl Iterator<Item = Deviation> + 'a {
     let key = |entry: &'a Entry| -> (&'a [u8], Coding) { (&entry.path, entry.coding) };
     let mut expected = reference.entries.iter().peekable();
@@ -273,7 +273,7 @@ mod tests {
     use crate::semantics::etag::ETag;
 
     /// Entries from lines such as `path content coding size type field=value`.
-    fn listing(lines: &[&str], head: &Head) -> Listing {
+    fn inventory(lines: &[&str], head: &Head) -> Inventory {
         let entry = |line: &&str| {
             let words: Vec<_> = line.split(' ').collect();
             let word = |index: usize| words.get(index).copied().unwrap_or_default();
@@ -292,7 +292,7 @@ mod tests {
                 }),
             }
         };
-        Listing {
+        Inventory {
             head: head.clone(),
             entries: lines.iter().map(entry).collect(),
         }
@@ -337,7 +337,7 @@ mod tests {
             ..Head::default()
         };
         for (name, should, is, want) in cases {
-            let (should, is) = (listing(should, &head), listing(is, &head));
+            let (should, is) = (inventory(should, &head), inventory(is, &head));
             let found: Vec<_> = compare(&head, &should, &is)
                 .map(|each| (each.to_string(), each.detail))
                 .collect();
@@ -368,7 +368,7 @@ mod tests {
             ("no digest to compare with", head("", off, None, true), head("2", off, None, true), &[]),
         ];
         for (name, should, is, want) in cases {
-            let (reference, replica) = (listing(&["a x"], should), listing(&["a x"], is));
+            let (reference, replica) = (inventory(&["a x"], should), inventory(&["a x"], is));
             let found: Vec<_> = compare(should, &reference, &replica).collect();
             assert_eq!(found.len(), want.len(), "{name}: {found:?}");
             for (found, (text, detail)) in found.iter().zip(*want) {
@@ -386,7 +386,7 @@ mod tests {
         };
         let names: Vec<_> = (100..200).map(|n| format!("{n} x")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let (full, empty) = (listing(&names, &head), listing(&[], &head));
+        let (full, empty) = (inventory(&names, &head), inventory(&[], &head));
         let found = compare(&head, &full, &empty).fold(Found::new(7), Found::with);
         assert_eq!((found.count, found.shown.len()), (100, 7));
     }

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::ReplicaUrl;
-use crate::listing::{Head, Listing};
+use crate::inventory::{Head, Inventory};
 use client::Answer;
 use compare::compare;
 
@@ -45,7 +45,7 @@ pub struct Expected {
     /// The directory or the file, for messages.
     pub name: String,
     /// What is in it. Without a digest it says nothing of settings.
-    pub listing: Listing,
+    pub inventory: Inventory,
 }
 
 /// How a replica is asked that shows no manifest.
@@ -85,14 +85,14 @@ impl Check {
             let state = match (answer, &reference) {
                 (Answer::Failed(reason), _) => State::Unreachable(reason.clone()),
                 (Answer::Foreign(reason), None) => State::Unreachable(reason.clone()),
-                (Answer::Listing(listing), None) => State::of(listing, found),
-                (Answer::Listing(listing), Some(reference)) => {
-                    let found = compare(&reference.head, reference.listing, listing)
+                (Answer::Inventory(inventory), None) => State::of(inventory, found),
+                (Answer::Inventory(inventory), Some(reference)) => {
+                    let found = compare(&reference.head, reference.inventory, inventory)
                         .fold(found, Found::with);
-                    State::of(listing, found)
+                    State::of(inventory, found)
                 }
                 (Answer::Foreign(_), Some(reference)) => {
-                    walk::walk(&self.walk, client, url, reference.listing, found)
+                    walk::walk(&self.walk, client, url, reference.inventory, found)
                 }
             };
             Seen {
@@ -154,7 +154,10 @@ impl Check {
         let Some(digests) = digests else {
             return false;
         };
-        let expected = self.expected.as_ref().map(|each| &each.listing.head.digest);
+        let expected = self
+            .expected
+            .as_ref()
+            .map(|each| &each.inventory.head.digest);
         let expected = expected.filter(|digest| !digest.is_empty());
         let first = expected.or(digests.first());
         digests.iter().any(|digest| Some(digest) != first)
@@ -202,45 +205,45 @@ impl Check {
                 (most, _) => Ok(most),
             };
         };
-        let listing = &expected.listing;
+        let inventory = &expected.inventory;
         let head = match most {
-            Some(most) if listing.head.digest.is_empty() => Head {
-                rules: listing.head.rules.clone(),
+            Some(most) if inventory.head.digest.is_empty() => Head {
+                rules: inventory.head.rules.clone(),
                 ..most.head
             },
-            _ => listing.head.clone(),
+            _ => inventory.head.clone(),
         };
         Ok(Some(Reference {
             name: expected.name.clone(),
             head,
-            listing,
+            inventory,
         }))
     }
 
     fn most_common<'a>(&self, answers: &'a [Answer]) -> Option<Reference<'a>> {
-        let listings: Vec<_> = answers
+        let inventorys: Vec<_> = answers
             .iter()
             .zip(&self.replicas)
             .filter_map(|(answer, url)| match answer {
-                Answer::Listing(listing) => Some((url, listing)),
+                Answer::Inventory(inventory) => Some((url, inventory)),
                 Answer::Foreign(_) | Answer::Failed(_) => None,
             })
             .collect();
         let like = |head: &Head| {
-            listings
+            inventorys
                 .iter()
                 .filter(|(_, each)| each.head == *head)
                 .count()
         };
         // The last of equals wins.
-        let most = listings
+        let most = inventorys
             .iter()
             .rev()
             .max_by_key(|(_, each)| like(&each.head));
-        most.map(|(url, listing)| Reference {
+        most.map(|(url, inventory)| Reference {
             name: url.to_string(),
-            head: listing.head.clone(),
-            listing,
+            head: inventory.head.clone(),
+            inventory,
         })
     }
 }
@@ -249,5 +252,5 @@ impl Check {
 struct Reference<'a> {
     name: String,
     head: Head,
-    listing: &'a Listing,
+    inventory: &'a Inventory,
 }

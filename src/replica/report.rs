@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
 use super::compare::Found;
-use crate::listing::Listing;
+use crate::inventory::Inventory;
 
 /// What a check has found.
 #[derive(Debug)]
@@ -55,11 +55,11 @@ pub enum Kind {
 }
 
 impl State {
-    pub(super) fn of(listing: &Listing, found: Found) -> Self {
+    pub(super) fn of(inventory: &Inventory, found: Found) -> Self {
         Self::Compared {
             kind: Kind::Admin,
-            digest: Some(listing.head.digest.clone()),
-            entries: listing.entries.len(),
+            digest: Some(inventory.head.digest.clone()),
+            entries: inventory.entries.len(),
             found,
         }
     }

@@ -13,7 +13,7 @@ use super::client::Client;
 use super::compare::{Deviation, Found, How};
 use super::report::{Kind, State};
 use crate::config::ReplicaUrl;
-use crate::listing::{Entry, Listing, text};
+use crate::inventory::{Entry, Inventory, text};
 use crate::representation::REVALIDATE;
 
 /// So many entries are asked for before their results are put together.
@@ -26,10 +26,10 @@ pub(super) fn walk(
     walk: &Walk,
     client: &Client,
     replica: &ReplicaUrl,
-    listing: &Listing,
+    inventory: &Inventory,
     mut found: Found,
 ) -> State {
-    let entries = sample(&listing.entries, walk.sample);
+    let entries = sample(&inventory.entries, walk.sample);
     let pool = ThreadPoolBuilder::new()
         .num_threads(walk.connections)
         .build();
@@ -202,7 +202,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::listing::Description;
+    use crate::inventory::Description;
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
 

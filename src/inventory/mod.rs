@@ -1,6 +1,6 @@
 //! A manifest as JSON: how it is written, and what it says when it is read back.
 //!
-//! [`write()`] and [`Listing::read`] are each other's inverse. A [`Listing`] is what one replica, or
+//! [`write()`] and [`Inventory::read`] are each other's inverse. An [`Inventory`] is what one replica, or
 //! a build, says of a site: every representation with what a response would say of it.
 //! [`Difference`] is what lies between two of them. Nothing here looks at a site.
 
@@ -26,7 +26,7 @@ const FORMAT: u32 = 1;
 
 /// What a manifest says of a whole site.
 #[derive(Debug)]
-pub struct Listing {
+pub struct Inventory {
     /// What it says of the site as one.
     pub head: Head,
     /// Every representation once, ordered by path and coding.
@@ -136,14 +136,14 @@ pub fn write(
     writeln!(out, "\n]}}")
 }
 
-impl Listing {
+impl Inventory {
     /// Reads what [`write()`] wrote. Memory is taken for the entries alone; `name` is the file or the
     /// URL, for messages.
     ///
     /// # Errors
     /// When `from` can't be read, or is something else.
-    pub fn read(name: impl fmt::Display, from: impl Read) -> Result<Self, ListingError> {
-        let failed = |source| ListingError {
+    pub fn read(name: impl fmt::Display, from: impl Read) -> Result<Self, InventoryError> {
+        let failed = |source| InventoryError {
             name: name.to_string(),
             source,
         };
@@ -175,7 +175,7 @@ impl Listing {
     }
 }
 
-impl Listing {
+impl Inventory {
     /// Whether it has any representation of this path.
     pub fn has(&self, path: &[u8]) -> bool {
         let order = |entry: &Entry| (*entry.path).cmp(path);
@@ -186,12 +186,12 @@ impl Listing {
 /// Why a manifest can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the manifest {name}: {source}")]
-pub struct ListingError {
+pub struct InventoryError {
     name: String,
     source: Problem,
 }
 
-impl ListingError {
+impl InventoryError {
     /// Whether something was read, and is no manifest.
     pub fn is_foreign(&self) -> bool {
         !matches!(self.source, Problem::Read(_))
@@ -420,11 +420,11 @@ mod tests {
                 settings: BTreeMap::clone(&settings),
                 rules,
             };
-            let listing = Listing::read("x", &*written(&head, &entries)).expect("a manifest");
-            assert_eq!(listing.head, head);
+            let inventory = Inventory::read("x", &*written(&head, &entries)).expect("a manifest");
+            assert_eq!(inventory.head, head);
             let mut sorted = entries.to_vec();
             sorted.sort_by(|a, b| (&a.path, a.coding).cmp(&(&b.path, b.coding)));
-            assert_eq!(listing.entries, sorted);
+            assert_eq!(inventory.entries, sorted);
         }
     }
 
@@ -434,9 +434,9 @@ mod tests {
             .map(|n| entry(n.to_string().as_bytes(), b"", Coding::Identity, &[]))
             .collect();
         entries.reverse();
-        let listing = Listing::read("x", &*written(&Head::default(), &entries)).expect("read");
-        assert!(listing.entries.is_sorted_by(|a, b| a.path < b.path));
-        let [first, .., last] = &listing.entries[..] else {
+        let inventory = Inventory::read("x", &*written(&Head::default(), &entries)).expect("read");
+        assert!(inventory.entries.is_sorted_by(|a, b| a.path < b.path));
+        let [first, .., last] = &inventory.entries[..] else {
             panic!("a hundred")
         };
         assert!(Arc::ptr_eq(&first.description, &last.description));
@@ -447,9 +447,9 @@ mod tests {
         let text = r#"{"format":1,"digest":"00","complete":true,"entries":[
             {"path":"/a","etag":"\"HASH\"","size":1,"type":"text/plain","unknown":[1,{}]}]}"#;
         let text = text.replace("HASH", &"0".repeat(64));
-        let listing = Listing::read("x", text.as_bytes()).expect("read");
-        assert_eq!(&*listing.entries[0].path, b"a");
-        assert!(listing.head.settings.is_empty());
+        let inventory = Inventory::read("x", text.as_bytes()).expect("read");
+        assert_eq!(&*inventory.entries[0].path, b"a");
+        assert!(inventory.head.settings.is_empty());
     }
 
     #[test]
@@ -511,7 +511,7 @@ mod tests {
             ("an entry twice", &twice, &["/a", "twice"]),
         ];
         for (name, text, naming) in cases {
-            let error = Listing::read("site.json", text.as_bytes()).expect_err(name);
+            let error = Inventory::read("site.json", text.as_bytes()).expect_err(name);
             assert!(error.is_foreign(), "{name}");
             let message = error.to_string();
             for word in naming.iter().chain(&["site.json"]) {
@@ -528,7 +528,7 @@ mod tests {
                 Err(io::Error::other("the disk is gone"))
             }
         }
-        let error = Listing::read("site.json", Broken).expect_err("broken");
+        let error = Inventory::read("site.json", Broken).expect_err("broken");
         assert!(!error.is_foreign());
         assert_eq!(
             error.to_string(),

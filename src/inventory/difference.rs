@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::{Entry, Listing, url};
+use super::{Entry, Inventory, url};
 
 /// A path whose answers are not what they were.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -27,7 +27,7 @@ pub enum Reason {
 }
 
 /// What lies between `old` and `new`, ordered by path.
-pub fn between(old: &Listing, new: &Listing) -> Vec<Difference> {
+pub fn between(old: &Inventory, new: &Inventory) -> Vec<Difference> {
     let of_path = |entries: &[Entry]| entries.first().map(|entry| entry.path.clone());
     let by_path = |a: &Entry, b: &Entry| a.path == b.path;
     let mut old = old.entries.chunk_by(by_path).peekable();
@@ -94,12 +94,12 @@ mod tests {
 
     use super::Reason::{Added, Changed, Removed};
     use super::*;
-    use crate::listing::{Description, Head};
+    use crate::inventory::{Description, Head};
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
 
     /// Entries from lines such as `path content coding cache-control`.
-    fn listing(lines: &[&str]) -> Listing {
+    fn inventory(lines: &[&str]) -> Inventory {
         let entry = |line: &&str| {
             let mut words = line.split(' ');
             let mut word = || words.next().unwrap_or_default();
@@ -119,14 +119,14 @@ mod tests {
                 }),
             }
         };
-        Listing {
+        Inventory {
             head: Head::default(),
             entries: lines.iter().map(entry).collect(),
         }
     }
 
     #[test]
-    fn what_lies_between_two_listings() {
+    fn what_lies_between_two_inventorys() {
         #[rustfmt::skip]
         let cases: &[(&str, &[&str], &[&str], &[(&str, Reason)])] = &[
             ("nothing and nothing", &[], &[], &[]),
@@ -145,7 +145,7 @@ mod tests {
             ("a field", &["a x"], &["a x identity no-store"], &[("a", Changed)]),
         ];
         for (name, old, new, want) in cases {
-            let found = between(&listing(old), &listing(new));
+            let found = between(&inventory(old), &inventory(new));
             let found: Vec<_> = found
                 .iter()
                 .map(|each| (&*each.path, each.reason))
