@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -137,26 +138,9 @@ impl Root {
         Ok(now.st_dev == then.st_dev && now.st_ino == then.st_ino)
     }
 
-    /// Whether the root lies on a file system that does not report what others change: one that
-    /// another machine or process serves, or one made of layers.
-    #[cfg(target_os = "linux")]
+    /// Whether the root lies on a file system that does not report what others change.
     pub fn is_silent(&self) -> bool {
-        const NFS: i64 = 0x6969;
-        const SMB: [i64; 3] = [0x517b, 0xff53_4d42, 0xfe53_4d42];
-        const NINE_P: i64 = 0x0102_1997;
-        const FUSE: i64 = 0x6573_5546;
-        const OVERLAY: i64 = 0x794c_7630;
-        rustix::fs::fstatfs(&self.directory).is_ok_and(|system| {
-            #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
-            let kind = system.f_type as i64;
-            [NFS, NINE_P, FUSE, OVERLAY].contains(&kind) || SMB.contains(&kind)
-        })
-    }
-
-    /// Other systems are taken to report everything.
-    #[cfg(not(target_os = "linux"))]
-    pub fn is_silent(&self) -> bool {
-        false
+        is_silent(&self.directory)
     }
 
     /// The real path of the root.
@@ -236,6 +220,44 @@ impl Root {
         let _ = self.is_confined;
         Ok(openat(&self.directory, path, flags, Mode::empty())?)
     }
+}
+
+/// Whether an open directory lies on a file system that does not report what others change: one
+/// that another machine or process serves, or one made of layers. Systems other than Linux are
+/// taken to report everything.
+fn is_silent(directory: impl AsFd) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const NFS: i64 = 0x6969;
+        const SMB: [i64; 3] = [0x517b, 0xff53_4d42, 0xfe53_4d42];
+        const NINE_P: i64 = 0x0102_1997;
+        const FUSE: i64 = 0x6573_5546;
+        const OVERLAY: i64 = 0x794c_7630;
+        rustix::fs::fstatfs(directory).is_ok_and(|system| {
+            #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
+            let kind = system.f_type as i64;
+            [NFS, NINE_P, FUSE, OVERLAY].contains(&kind) || SMB.contains(&kind)
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = directory;
+        false
+    }
+}
+
+/// The mount that `file` lies on, if it is not the one of `device` and does not report what others
+/// change: its topmost directory.
+pub fn silent_mount(file: &Path, device: u64) -> Option<PathBuf> {
+    let real = file.canonicalize().ok()?;
+    let directory = real.parent()?;
+    let own = directory.metadata().ok()?.dev();
+    if own == device || !is_silent(File::open(directory).ok()?) {
+        return None;
+    }
+    let is_same = |above: &&Path| above.metadata().is_ok_and(|above| above.dev() == own);
+    let top = directory.ancestors().take_while(is_same).last();
+    top.map(Path::to_path_buf)
 }
 
 /// The inode of a file that has several names; `None` for any other path.

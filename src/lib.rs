@@ -13,6 +13,7 @@
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
 //! | 3 | [`body`] | content on the wire, proven piece by piece |
+//! | 3 | [`listing`] | what a directory without an index shows |
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
@@ -53,6 +54,7 @@ pub mod service;
 pub mod server;
 
 pub mod body;
+pub mod listing;
 pub mod manifest;
 pub mod representation;
 pub mod scan;

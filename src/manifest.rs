@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hashbrown::HashTable;
@@ -20,6 +20,7 @@ use crate::inventory::{
     self, Description, Descriptions, Difference, Entry, Head, Inventory, Reason,
 };
 use crate::representation::{REVALIDATE, Representation, Resource};
+use crate::semantics::coding::Coding;
 
 /// Version of what the site digest covers and how.
 const FORMAT: u32 = 1;
@@ -84,6 +85,8 @@ pub struct Manifest {
     resources: usize,
     unsettled: usize,
     bytes: u64,
+    /// All resources by path, once somebody asked.
+    ordered: OnceLock<Arc<[Arc<Resource>]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +134,7 @@ impl Manifest {
             resources: 0,
             unsettled: 0,
             bytes: 0,
+            ordered: OnceLock::new(),
         }
     }
 
@@ -167,7 +171,7 @@ impl Manifest {
         for path in changes.removed {
             let old = replace(&path, None);
             if let (Some(resource), Some(until)) = (old, changes.keep_until)
-                && !resource.is_html()
+                && !self.is_page(&resource)
             {
                 retired.insert(path, Retired { resource, until });
             }
@@ -197,6 +201,7 @@ impl Manifest {
             resources,
             unsettled,
             bytes,
+            ordered: OnceLock::new(),
         }
     }
 
@@ -214,19 +219,47 @@ impl Manifest {
         self.retired.get(path).map(|retired| &retired.resource)
     }
 
-    /// This state without those of an earlier state that `is_over`, and these; `None` where that
-    /// is nothing.
-    pub fn without_retired(
+    /// This state with what `keep` makes of those of an earlier state, and those that are gone;
+    /// `None` where all stay as they are.
+    pub fn with_retired(
         &self,
-        is_over: impl Fn(&Resource, Instant) -> bool,
+        keep: impl Fn(&Arc<Resource>, Instant) -> Option<Arc<Resource>>,
     ) -> Option<(Self, Vec<Arc<Resource>>)> {
-        let is_over = |retired: &Retired| is_over(&retired.resource, retired.until);
-        self.retired.values().any(is_over).then(|| {
-            let mut rest = self.clone();
-            let over = rest.retired.extract_if(|_, retired| is_over(retired));
-            let over = over.map(|(_, retired)| retired.resource).collect();
+        let (mut retired, mut over) = (HashMap::new(), Vec::new());
+        let mut is_same = true;
+        for (path, old) in &self.retired {
+            match keep(&old.resource, old.until) {
+                Some(resource) => {
+                    is_same &= Arc::ptr_eq(&resource, &old.resource);
+                    let until = old.until;
+                    retired.insert(path.clone(), Retired { resource, until });
+                }
+                None => {
+                    is_same = false;
+                    over.push(Arc::clone(&old.resource));
+                }
+            }
+        }
+        (!is_same).then(|| {
+            let rest = Self {
+                retired,
+                ..self.clone()
+            };
             (rest, over)
         })
+    }
+
+    /// Whether a resource of this state is a page, or a page's sidecar: nothing that an old page
+    /// asks for.
+    pub fn is_page(&self, resource: &Resource) -> bool {
+        let mut extensions = Coding::ALL.into_iter().filter_map(Coding::extension);
+        resource.is_html()
+            || extensions.any(|extension| {
+                let path = resource.path.strip_suffix(extension.as_bytes());
+                let path = path.and_then(|path| path.strip_suffix(b"."));
+                path.and_then(|path| self.locate(path))
+                    .is_some_and(|beside| beside.is_html())
+            })
     }
 
     /// All resources, in no order.
@@ -243,6 +276,12 @@ impl Manifest {
             .collect();
         all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         all
+    }
+
+    /// The same, kept for the next who asks: 8 bytes a resource.
+    pub fn ordered(&self) -> &[Arc<Resource>] {
+        self.ordered
+            .get_or_init(|| self.resources().into_iter().cloned().collect())
     }
 
     /// What the operator chose that changes answers.
@@ -451,7 +490,6 @@ mod tests {
     use crate::inventory::between;
     use crate::representation::Data;
     use crate::representation::Fields;
-    use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
 
     /// What a test says of a resource: path, content, whether it has a coding, whether it rests.

@@ -96,12 +96,20 @@ impl Resource {
             .starts_with(b"text/html")
     }
 
-    /// Whether its bytes, under any coding, are in this file.
-    pub fn is_in(&self, file: &Path) -> bool {
-        self.representations().any(|each| match &each.data {
-            Data::File(source) => source.location() == file,
-            Data::Memory(_) => false,
-        })
+    /// What is left of it where the bytes in this file are not what they were: nothing, if they
+    /// are its content itself.
+    pub fn without(self: &Arc<Self>, file: &Path) -> Option<Arc<Self>> {
+        if self.identity.is_in(file) {
+            return None;
+        }
+        if !self.encoded.iter().any(|each| each.is_in(file)) {
+            return Some(Arc::clone(self));
+        }
+        let encoded = self.encoded.iter().filter(|each| !each.is_in(file));
+        Some(Arc::new(Self {
+            encoded: encoded.cloned().collect(),
+            ..Self::clone(self)
+        }))
     }
 
     /// All representations, identity first.
@@ -188,6 +196,13 @@ impl Representation {
         }
     }
 
+    fn is_in(&self, file: &Path) -> bool {
+        match &self.data {
+            Data::File(source) => source.location() == file,
+            Data::Memory(_) => false,
+        }
+    }
+
     /// The tag as a field value, rendered once.
     pub fn etag_value(&self) -> &HeaderValue {
         self.prepared.get_or_init(|| visible(&self.etag))
@@ -237,5 +252,47 @@ impl Source {
     /// For messages: where the file is.
     pub fn location(&self) -> std::path::PathBuf {
         self.root.path().join(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::semantics::etag::ETag;
+
+    #[test]
+    fn what_is_in_one_file_leaves_what_is_in_others() {
+        let directory = std::env::temp_dir();
+        let root = Arc::new(Root::open(&directory).expect("a directory"));
+        let path = |name: &str| root.path().join(name);
+        let stored = |coding, name: &str| {
+            let source = Source {
+                root: Arc::clone(&root),
+                path: Path::new(name).into(),
+                groups: Arc::default(),
+            };
+            let etag = ETag::new([0; 32]);
+            Representation::new(coding, etag, 1, Data::File(Arc::new(source)))
+        };
+        let fields = Fields {
+            content_type: HeaderValue::from_static("text/plain"),
+            cache_control: REVALIDATE,
+        };
+        let identity = stored(Coding::Identity, "a");
+        let mut resource = Resource::new(b"a".as_slice().into(), Arc::new(fields), identity);
+        resource.encoded = [Coding::Brotli, Coding::Gzip]
+            .into_iter()
+            .zip(["a.br", "a.gz"])
+            .map(|(coding, name)| stored(coding, name))
+            .collect();
+        let resource = Arc::new(resource);
+        let all = resource
+            .without(&path("b"))
+            .expect("nothing of it is there");
+        assert!(Arc::ptr_eq(&all, &resource));
+        let rest = resource.without(&path("a.br")).expect("the rest");
+        let codings: Vec<_> = rest.representations().map(|each| each.coding).collect();
+        assert_eq!(codings, [Coding::Identity, Coding::Gzip]);
+        assert!(resource.without(&path("a")).is_none());
     }
 }

@@ -79,13 +79,16 @@ impl Site {
         })
     }
 
-    /// Forgets what was kept of earlier states and `is_over`, and returns it.
-    pub fn forget(&self, is_over: impl Fn(&Resource, Instant) -> bool) -> Vec<Arc<Resource>> {
+    /// Keeps of earlier states what `keep` makes of it, and returns what is gone altogether.
+    pub fn forget(
+        &self,
+        keep: impl Fn(&Arc<Resource>, Instant) -> Option<Arc<Resource>>,
+    ) -> Vec<Arc<Resource>> {
         let _one_at_a_time = self
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some((new, over)) = self.current.load().without_retired(is_over) else {
+        let Some((new, over)) = self.current.load().with_retired(keep) else {
             return Vec::new();
         };
         self.current.store(Arc::new(new));

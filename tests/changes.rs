@@ -18,6 +18,8 @@ use support::site::set_mtime;
 use support::tree::{
     digest_of, eventually, has, relink, rename_over, run, stays, within, write_tree,
 };
+use support::version::content;
+use support::writer::Writer;
 use support::{Server, TestSite, noise};
 
 /// No help from sweeps.
@@ -510,6 +512,33 @@ fn what_happens_beside_the_link_to_the_root_holds_up_nothing() {
     );
 }
 
+#[test]
+fn a_file_that_was_rewritten_is_answered_while_others_never_rest() {
+    // Too long to be held in memory, and not asked for before: what it was can't be sent any more.
+    let length = 300 << 10;
+    let name = |index: usize| format!("{index}.bin");
+    let site = (0..10).fold(TestSite::new().file("other", "0"), |site, index| {
+        site.file(name(index), content(index as u64, length))
+    });
+    let server = served(&site);
+    let mut count = 0;
+    let write_other = || {
+        count += 1;
+        fs::write(site.path("other"), format!("{count}")).unwrap();
+        thread::sleep(Duration::from_millis(10));
+    };
+    restless(write_other, || {
+        let mut client = server.client();
+        for index in 0..10 {
+            let next = content(100 + index as u64, length);
+            Writer::InPlace.write(&site.path(name(index)), &next);
+            let response = client.get(&format!("/{index}.bin"));
+            assert_eq!(response.status, 200, "{index}: {}", server.log());
+            assert!(response.body == next, "{index}");
+        }
+    });
+}
+
 /// Does one thing again and again while the other is tried.
 fn restless(mut again: impl FnMut() + Send, meanwhile: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
@@ -827,6 +856,36 @@ fn an_asset_that_is_gone_is_answered_for_as_long_as_was_asked() {
     server.wait_for_absence("/app.1.js");
     assert!(gone.elapsed() > Duration::from_secs(3));
     eventually("its descriptor is closed", || server.deleted_files() == 0);
+}
+
+#[test]
+fn what_can_be_proven_of_an_old_asset_is_still_answered() {
+    let content = "many times the same, ".repeat(20_000);
+    let site = TestSite::in_memory()
+        .file("app.1.js", &content)
+        .file("page.html", &content)
+        .file("other", "1");
+    run(
+        env!("CARGO_BIN_EXE_etagd"),
+        &["compress", "site"],
+        site.outside("").as_path(),
+    );
+    let server = Server::with(&site, &["--sweep", "1h", "--keep-old", "1h"]);
+    let get = |target: &str, coding: &str| {
+        let fields = [("Accept-Encoding", coding)];
+        let response = server.client().request("GET", target, &fields);
+        let coding = response.field("Content-Encoding").map(str::to_owned);
+        (response.status, coding)
+    };
+    let moved = site.outside("before");
+    fs::rename(site.root(), &moved).unwrap();
+    fs::create_dir(site.root()).unwrap();
+    fs::write(site.path("other"), "2").unwrap();
+    server.wait_for_body("/other", "2");
+    assert_eq!(get("/page.html", "br").0, 404);
+    assert_eq!(get("/page.html.br", "identity").0, 404);
+    assert_eq!(get("/app.1.js", "br"), (200, Some("br".to_owned())));
+    assert_eq!(get("/app.1.js.br", "identity"), (200, None));
 }
 
 #[test]

@@ -444,6 +444,12 @@ impl Scanner {
             }
         }
         report(work, &unreadable);
+        // What has never been published is missing from the digest.
+        for path in &outcome.busy {
+            if work.base.locate(path).is_none() {
+                unreadable.insert(path.clone(), "somebody is writing to it".to_owned());
+            }
+        }
         outcome.changes.removed = removed(work, &present, &unreadable);
         let outside = |path: &[u8]| !work.scope.covers(path);
         let other = work

@@ -10,6 +10,7 @@ mod source;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ const ROOT_CHECK: Duration = Duration::from_millis(250);
 const BLIND_SWEEP: Duration = Duration::from_secs(3);
 /// A sweep may take this share of one core, whatever the interval.
 const SWEEP_SHARE: u32 = 20;
+/// Bytes a second at which files that never rest are hashed.
+const UNHURRIED: u64 = 64 << 20;
 /// First and longest pause before a busy file is tried again.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// While a file of this name is in the root, nothing is published.
@@ -153,6 +156,10 @@ impl Watch {
             next_root_check: now + ROOT_CHECK,
             next_expiry: now,
             answer_by: None,
+            suspects: BTreeSet::new(),
+            suspects_due: None,
+            blind: BTreeSet::new(),
+            next_blind_sweep: now,
             pending: Pending::default(),
             busy: HashMap::new(),
             links: Vec::new(),
@@ -164,6 +171,7 @@ impl Watch {
         };
         driver.next_sweep = now + driver.sweep_interval(Duration::ZERO);
         driver.adopt(links, &Scope::Everything { reread: false });
+        driver.find_silent_mounts();
         thread::Builder::new()
             .name("watcher".to_owned())
             .spawn(move || driver.run())
@@ -229,6 +237,12 @@ struct Driver {
     next_expiry: Instant,
     /// When the requests that wait for a look are to be told, published or not.
     answer_by: Option<Instant>,
+    /// Files that a response found to be other than the manifest says, and when to look at them.
+    suspects: BTreeSet<PathBuf>,
+    suspects_due: Option<Instant>,
+    /// Mounts within the site of which nothing is reported.
+    blind: BTreeSet<PathBuf>,
+    next_blind_sweep: Instant,
     is_root_missing: bool,
     is_held: bool,
 }
@@ -263,11 +277,14 @@ impl Driver {
         let busy = self.busy.values().map(|busy| busy.next);
         let busy = busy.filter(|_| self.pending.is_empty());
         let others = [Some(self.next_sweep), Some(self.next_root_check)];
-        let others =
-            others
-                .into_iter()
-                .chain([self.next_scrub, self.pending.due(), self.answer_by]);
-        busy.chain(others.flatten())
+        let sometimes = [
+            self.next_scrub,
+            self.pending.due(),
+            self.answer_by,
+            self.suspects_due,
+            (!self.blind.is_empty()).then_some(self.next_blind_sweep),
+        ];
+        busy.chain(others.into_iter().chain(sometimes).flatten())
             .min()
             .unwrap_or(self.next_sweep)
     }
@@ -288,10 +305,22 @@ impl Driver {
             // Set anew by the sweep itself; until then, do not ask for another.
             self.next_sweep = now + self.watch.options.sweep;
         }
+        if !self.blind.is_empty() && now >= self.next_blind_sweep {
+            for path in self.blind.clone() {
+                self.pending.join_path(path, now, Duration::ZERO);
+            }
+            // Set anew by the look itself.
+            self.next_blind_sweep = now + self.watch.options.sweep;
+        }
         if self.watch.options.keep_old.is_some() && now >= self.next_expiry {
             self.next_expiry = now + Duration::from_secs(1);
-            let over = self.site.forget(|_, until| until <= now);
+            let over = self
+                .site
+                .forget(|old, until| (until > now).then(|| Arc::clone(old)));
             self.scanner.close(&over);
+        }
+        if self.suspects_due.is_some_and(|due| now >= due) {
+            self.look_at_suspects(now);
         }
         if self.is_due(now) {
             self.work(now);
@@ -326,9 +355,11 @@ impl Driver {
             Hint::Path { path, of } => self.note_path(path, of, now),
             Hint::Suspect(path) => {
                 // Of an earlier state only what can be proven is kept.
-                let over = self.site.forget(|old, _| old.is_in(&path));
+                let over = self.site.forget(|old, _| old.without(&path));
                 self.scanner.close(&over);
-                self.pending.join_path(path, now, settle.min(SUSPECT_QUIET));
+                self.suspects.insert(path);
+                let soon = now + settle.min(SUSPECT_QUIET);
+                self.suspects_due.get_or_insert(soon);
                 self.answer_by
                     .get_or_insert(now + settle + SUSPECT_PATIENCE);
             }
@@ -342,6 +373,8 @@ impl Driver {
                 if !self.watch.is_blind {
                     warn_blind(&path, &reason);
                 }
+                // Watching a tree ends at the first directory that can't be watched, and only that
+                // one is named.
                 self.watch.is_blind = true;
                 self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP);
             }
@@ -392,6 +425,32 @@ impl Driver {
         }
     }
 
+    /// File systems mounted within the site that report nothing, by the devices of its files.
+    fn find_silent_mounts(&mut self) {
+        let current = self.site.current();
+        let mut devices = HashMap::new();
+        for resource in self.known(&current).iter() {
+            let path = &resource.path;
+            devices.entry(resource.stamp.device).or_insert(path);
+        }
+        let root = self.watch.root.path();
+        let Ok(own) = root.metadata() else { return };
+        let files = devices
+            .into_values()
+            .map(|path| root.join(OsStr::from_bytes(path)));
+        let silent: Vec<_> = files
+            .filter_map(|file| disk::silent_mount(&file, own.dev()))
+            .filter(|mount| !self.blind.contains(mount))
+            .collect();
+        let now = Instant::now();
+        for mount in silent {
+            self.watch.metrics.blind.increment();
+            warn_blind(&mount, "its file system does not report what others change");
+            self.blind.insert(mount);
+            self.next_blind_sweep = self.next_blind_sweep.min(now + BLIND_SWEEP);
+        }
+    }
+
     /// Finds out whether the root is still the directory it was.
     fn check_root(&mut self) {
         match self.watch.root.is_still(&self.watch.options.directory) {
@@ -429,6 +488,7 @@ impl Driver {
         self.watch.source.unwatch(old.path());
         let new = self.watch.root.path().to_path_buf();
         self.watch.is_blind = self.watch.root.is_silent();
+        self.blind.clear();
         if let Err(reason) = self.watch.source.watch(&new, true) {
             self.note(Hint::Blind(new, reason));
         }
@@ -463,6 +523,11 @@ impl Driver {
         if matches!(scope, Scope::Everything { .. }) {
             self.watch.metrics.sweeps.increment();
             self.next_sweep = finished + self.sweep_interval(finished - now);
+            self.find_silent_mounts();
+        }
+        if !self.blind.is_empty() && is_batch_due {
+            let spent = (finished - now) * SWEEP_SHARE;
+            self.next_blind_sweep = finished + BLIND_SWEEP.min(self.watch.options.sweep).max(spent);
         }
         // What has happened meanwhile is known when its reports have been read.
         self.watch.source.barrier();
@@ -485,6 +550,56 @@ impl Driver {
             self.pending
                 .moved(path, finished, self.watch.options.settle);
         }
+    }
+
+    /// Publishes what has become of files that a response found to be other than the manifest
+    /// says, ahead of the batch that they belong to: what they were can't be sent any more. Where
+    /// that may be half of something bigger they wait for it.
+    fn look_at_suspects(&mut self, now: Instant) {
+        self.suspects_due = None;
+        let suspects = std::mem::take(&mut self.suspects);
+        let quiet = self.watch.options.settle.min(SUSPECT_QUIET);
+        for path in self.publish_alone(suspects, now) {
+            self.pending.join_path(path, now, quiet);
+        }
+    }
+
+    /// Returns what has to wait for a batch.
+    fn publish_alone(&mut self, suspects: BTreeSet<PathBuf>, now: Instant) -> BTreeSet<PathBuf> {
+        if !self.may_publish_alone() {
+            return suspects;
+        }
+        let root = Arc::clone(&self.watch.root);
+        let mut paths = suspects
+            .iter()
+            .flat_map(|path| self.site_paths(path))
+            .collect();
+        self.add_names_of_shared(&mut paths);
+        let scope = Scope::Paths(paths);
+        let mut outcome = self.reconcile(&scope, Unsettled::Report);
+        let is_same_site = self.may_publish_alone() && Arc::ptr_eq(&root, &self.watch.root);
+        if !is_same_site || !outcome.links.is_empty() {
+            return suspects;
+        }
+        // That it is gone is half of what is happening: the other half is what replaces it.
+        let is_waiting = !outcome.changes.removed.is_empty() || !outcome.busy.is_empty();
+        outcome.changes.removed.clear();
+        self.publish(&scope, outcome, now);
+        if is_waiting {
+            suspects
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    /// Whether nothing is under way that a single file may be a part of.
+    fn may_publish_alone(&mut self) -> bool {
+        self.watch.source.barrier();
+        self.drain();
+        self.check_root();
+        let is_moving = !self.pending.moved.is_empty() || self.moved_links().next().is_some();
+        let is_unsure = is_moving || self.pending.everything.is_some();
+        !is_unsure && !self.is_root_missing && !self.is_held()
     }
 
     /// What leads elsewhere than it did when it was looked at, as paths of the site.
@@ -524,33 +639,45 @@ impl Driver {
     }
 
     fn look(&self, scope: &Scope, now: Instant) -> Outcome {
-        let current = self.site.current();
-        let known = self.known(&current);
-        let reconcile = |scope: &Scope, unsettled| {
-            let progress = Progress::default();
-            self.scanner
-                .reconcile(&self.watch.root, known, scope, unsettled, &progress)
-        };
-        let mut outcome = reconcile(scope, Unsettled::Report);
+        let mut outcome = self.reconcile(scope, Unsettled::Report);
         // What has been busy for too long is published as it is read.
         let is_lost = |path: &[u8]| {
             let busy = self.busy.get(path);
-            busy.is_some_and(|busy| now >= busy.since + scan::PATIENCE)
+            busy.is_some_and(|busy| now >= busy.since + self.patience(path))
         };
         let lost: BTreeSet<_> = outcome.busy.extract_if(.., |path| is_lost(path)).collect();
         if !lost.is_empty() {
             let lost = Scope::Paths(lost);
-            let mut forced = reconcile(&lost, Unsettled::Publish);
+            let mut forced = self.reconcile(&lost, Unsettled::Publish);
             // Of the other paths the first look knows more.
             forced
                 .changes
                 .unreadable
                 .retain(|path, _| lost.covers(path));
+            outcome
+                .changes
+                .unreadable
+                .retain(|path, _| !lost.covers(path));
             outcome.changes.changed.extend(forced.changes.changed);
             outcome.changes.removed.extend(forced.changes.removed);
             outcome.changes.unreadable.extend(forced.changes.unreadable);
         }
         outcome
+    }
+
+    fn reconcile(&self, scope: &Scope, unsettled: Unsettled) -> Outcome {
+        let (root, current) = (&self.watch.root, self.site.current());
+        let (known, progress) = (self.known(&current), Progress::default());
+        self.scanner
+            .reconcile(root, known, scope, unsettled, &progress)
+    }
+
+    /// How long a file may be busy before it is published as it is read: the longer, the more
+    /// there is to read, so that a huge one that never rests leaves time for the others.
+    fn patience(&self, path: &[u8]) -> Duration {
+        let file = self.watch.root.path().join(OsStr::from_bytes(path));
+        let length = file.metadata().map_or(0, |file| file.len());
+        scan::PATIENCE + Duration::from_secs(length / UNHURRIED)
     }
 
     /// The paths of the site that a batch is about.
@@ -658,7 +785,7 @@ impl Driver {
         });
         let removed = changes.removed.iter();
         let removed = removed.filter_map(|path| current.locate(path));
-        let removed = removed.filter(|old| changes.keep_until.is_none() || old.is_html());
+        let removed = removed.filter(|old| changes.keep_until.is_none() || current.is_page(old));
         replaced.chain(removed).cloned().collect()
     }
 
@@ -700,7 +827,8 @@ impl Driver {
                 None => (now, first),
             };
             // Not later than when its time is up.
-            let next = (now + pause).min((since + scan::PATIENCE).max(now + first));
+            let end = since + self.patience(&path);
+            let next = (now + pause).min(end.max(now + first));
             self.busy.insert(path, Busy { since, next, pause });
         }
     }

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use crate::support::site::{MTIME, overwrite_in_place, set_mtime};
+use crate::support::tree::eventually;
 use crate::support::{Server, TestSite, etagd, noise, tag};
 
 /// A tree with small and large files, and names that are hard to write.
@@ -207,6 +209,23 @@ fn p11_each_line_is_what_the_server_answers() {
         assert_eq!(response.field("Content-Length"), Some(columns[2]));
         assert_eq!(response.field("Content-Type"), Some(columns[3]));
     }
+}
+
+#[test]
+fn p7_a_file_that_is_not_yet_whole_is_missing_from_the_digest() {
+    let site = TestSite::with(&[("index.html", b"here")]);
+    let server = Server::with(&site, &["--sweep", "1h"]);
+    assert!(!server.digest().contains("incomplete"));
+    let mut new = fs::File::create(site.path("new")).unwrap();
+    new.write_all(b"half").unwrap();
+    eventually("the digest says so", || {
+        server.digest().ends_with("-incomplete")
+    });
+    new.write_all(b", and the other half").unwrap();
+    drop(new);
+    server.wait_for_body("/new", "half, and the other half");
+    let whole = digest(&site.root());
+    eventually("it is announced", || server.digest() == whole);
 }
 
 #[test]

@@ -171,6 +171,46 @@ fn p5_what_comes_after_the_limit_of_watches_is_found_by_sweeps() {
 }
 
 #[test]
+fn p5_a_mount_in_the_site_that_reports_nothing_is_swept() {
+    let site = TestSite::in_memory().file("index.html", "here");
+    for name in ["lower", "upper", "work"] {
+        std::fs::create_dir(site.outside(name)).unwrap();
+    }
+    std::fs::create_dir(site.path("mount")).unwrap();
+    std::fs::write(site.outside("lower/file"), "1").unwrap();
+    let script = format!(
+        "mount -t overlay overlay -o lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work \
+         {0}/site/mount && exec \"$0\" \"$@\"",
+        site.outside("").to_str().unwrap().trim_end_matches('/')
+    );
+    let mounting = || {
+        let mut mounting = command("unshare");
+        let binary = env!("CARGO_BIN_EXE_etagd");
+        mounting.args(["--mount", "sh", "-c", &script, binary]);
+        mounting
+    };
+    if !mounting()
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        #[allow(clippy::print_stderr)]
+        {
+            eprintln!("skipped: nothing can be mounted here");
+        }
+        return;
+    }
+    let server = Server::run(mounting(), &site.root(), EVENTS);
+    assert_eq!(server.body("/mount/file").unwrap(), b"1");
+    let before = server.publications();
+    // What others write to a layer beneath it is no event of the mount.
+    std::fs::write(site.outside("upper/new"), "2").unwrap();
+    server.wait_for_body("/mount/new", "2");
+    assert_eq!(server.publications(), before + 1);
+    assert!(server.log().contains("does not report"), "{}", server.log());
+}
+
+#[test]
 fn p5_what_a_full_queue_has_lost_is_found() {
     const LIMIT: &str = "/proc/sys/fs/inotify/max_queued_events";
     let site = TestSite::in_memory().file("index.html", "here");

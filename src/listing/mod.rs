@@ -1,0 +1,488 @@
+//! What a directory without an index shows: its names, as a page or as JSON.
+//!
+//! Made from a manifest alone, so that equal sites list alike, and what is not served is not
+//! named.
+
+use std::cmp::Ordering;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytesize::ByteSize;
+use http::{HeaderMap, header};
+use serde::Serialize;
+
+use crate::manifest::Manifest;
+use crate::representation::Resource;
+use crate::semantics::target::encode_path;
+
+/// Digits of a tag that are shown.
+const DIGITS: usize = 8;
+
+/// The entries of one directory.
+#[derive(Debug)]
+pub struct Listing<'m> {
+    /// The directory's path below the root, with the slash at its end; empty for the root.
+    directory: &'m [u8],
+    directories: Vec<Directory<'m>>,
+    files: Vec<&'m Resource>,
+}
+
+#[derive(Debug)]
+struct Directory<'m> {
+    name: &'m [u8],
+    /// Files in it and below.
+    files: usize,
+}
+
+impl<'m> Listing<'m> {
+    /// What `directory` holds; `None` where there is no such directory. `directory` is a path
+    /// below the root with a slash at its end, or empty.
+    pub fn of(manifest: &'m Manifest, directory: &'m [u8]) -> Option<Self> {
+        if !(directory.is_empty() || directory.ends_with(b"/")) {
+            return None;
+        }
+        let all = manifest.ordered();
+        let start = all.partition_point(|each| *each.path < *directory);
+        let is_below = |each: &&Arc<Resource>| each.path.starts_with(directory);
+        let mut rest = &all[start..];
+        let mut listing = Self {
+            directory,
+            directories: Vec::new(),
+            files: Vec::new(),
+        };
+        while let Some(first) = rest.first().filter(is_below) {
+            let name = &first.path[directory.len()..];
+            let taken = match name.iter().position(|byte| *byte == b'/') {
+                None => {
+                    listing.files.push(first);
+                    1
+                }
+                Some(slash) => {
+                    // All that is below it lies together: jump over it.
+                    let prefix = &first.path[..=directory.len() + slash];
+                    let files = rest.partition_point(|each| each.path.starts_with(prefix));
+                    let name = &name[..slash];
+                    listing.directories.push(Directory { name, files });
+                    files
+                }
+            };
+            rest = &rest[taken..];
+        }
+        let is_there = directory.is_empty() || start < all.len() && is_below(&&all[start]);
+        is_there.then_some(listing)
+    }
+
+    /// As a page. `query` may choose an order: `sort=name|size|time`, `order=asc|desc`.
+    pub fn html(&self, query: Option<&str>) -> String {
+        let sorting = Sorting::parse(query);
+        let title = format!("/{}", Shown(self.directory));
+        let mut page =
+            String::with_capacity(4096 + 256 * (self.directories.len() + self.files.len()));
+        let number = self.directories.len() + self.files.len();
+        // A string takes all that is written to it.
+        let _ = write!(
+            page,
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
+             <style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n<p>{number} {}</p>\n\
+             <table>\n<thead><tr>",
+            self.crumbs(),
+            if number == 1 { "entry" } else { "entries" },
+        );
+        for (key, label) in [
+            (Key::Name, "Name"),
+            (Key::Size, "Size"),
+            (Key::Time, "Modified"),
+        ] {
+            let _ = write!(page, "{}", sorting.heading(key, label));
+        }
+        page.push_str("<th scope=\"col\">Tag</th></tr></thead>\n<tbody>\n");
+        if !self.directory.is_empty() {
+            page.push_str(
+                "<tr><td><a class=\"dir\" href=\"../\" rel=\"up\">../</a></td><td></td><td></td>\
+                 <td></td></tr>\n",
+            );
+        }
+        for directory in sorting.directories(&self.directories) {
+            let (link, shown) = (link(directory.name), Shown(directory.name));
+            let files = directory.files;
+            let unit = if files == 1 { "file" } else { "files" };
+            let _ = writeln!(
+                page,
+                "<tr><td><a class=\"dir\" href=\"{link}/\"><bdi>{shown}</bdi>/</a></td>\
+                 <td>{files} {unit}</td><td></td><td></td></tr>"
+            );
+        }
+        for file in sorting.files(&self.files) {
+            let (link, shown) = (link(self.name(file)), Shown(self.name(file)));
+            let size = ByteSize::b(file.identity.length).display().iec();
+            let tag = digits(file);
+            let _ = write!(
+                page,
+                "<tr><td><a href=\"{link}\"><bdi>{shown}</bdi></a></td><td>{size}</td><td>"
+            );
+            if let Some(time) = time(file) {
+                let (day, clock) = time.split_once('T').unwrap_or((&time, ""));
+                let clock = clock.get(..5).unwrap_or_default();
+                let _ = write!(page, "<time datetime=\"{time}\">{day} {clock}</time>");
+            }
+            let _ = writeln!(page, "</td><td><code>{tag}</code></td></tr>");
+        }
+        let _ = write!(
+            page,
+            "</tbody>\n</table>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        );
+        page
+    }
+
+    /// As JSON: `path` and `entries`, each with `name` and `type` (`directory` or `file`); a
+    /// directory with `files`, a file with `size` in bytes, `modified` and `etag`.
+    pub fn json(&self) -> String {
+        let directories = self.directories.iter().map(|each| Entry {
+            name: String::from_utf8_lossy(each.name).into_owned(),
+            href: link(each.name) + "/",
+            r#type: "directory",
+            files: Some(each.files),
+            ..Entry::default()
+        });
+        let files = self.files.iter().map(|each| Entry {
+            name: String::from_utf8_lossy(self.name(each)).into_owned(),
+            href: link(self.name(each)),
+            r#type: "file",
+            size: Some(each.identity.length),
+            modified: time(each),
+            etag: Some(each.identity.etag.to_string()),
+            ..Entry::default()
+        });
+        let whole = Whole {
+            path: format!("/{}", encode_path(self.directory)),
+            entries: directories.chain(files).collect(),
+        };
+        // Strings and numbers always have a form in JSON.
+        serde_json::to_string_pretty(&whole).unwrap_or_default() + "\n"
+    }
+
+    fn name(&self, file: &'m Resource) -> &'m [u8] {
+        &file.path[self.directory.len()..]
+    }
+
+    /// The way from the root to here, each step a link.
+    fn crumbs(&self) -> String {
+        let steps: Vec<&[u8]> = self
+            .directory
+            .split(|byte| *byte == b'/')
+            .filter(|step| !step.is_empty())
+            .collect();
+        let mut crumbs = format!("<a href=\"./{}\">/</a>", "../".repeat(steps.len()));
+        for (index, step) in steps.iter().enumerate() {
+            let up = "../".repeat(steps.len() - 1 - index);
+            let _ = write!(crumbs, "<a href=\"./{up}\"><bdi>{}</bdi>/</a>", Shown(step));
+        }
+        crumbs
+    }
+}
+
+/// Whether a client asks for JSON and not for a page (RFC 9110 section 12.5.1), as programs do;
+/// weights are not looked at.
+pub fn prefers_json(fields: &HeaderMap) -> bool {
+    let lines = fields.get_all(header::ACCEPT).iter();
+    let values = lines.filter_map(|line| line.to_str().ok());
+    let types = values.flat_map(|value| value.split(','));
+    let mut prefers = false;
+    for range in types {
+        let name = range.split(';').next().unwrap_or_default().trim();
+        if name.eq_ignore_ascii_case("text/html") {
+            return false;
+        }
+        prefers |= name.eq_ignore_ascii_case("application/json");
+    }
+    prefers
+}
+
+#[derive(Serialize)]
+struct Whole {
+    path: String,
+    entries: Vec<Entry>,
+}
+
+#[derive(Serialize, Default)]
+struct Entry {
+    name: String,
+    href: String,
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modified: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Name,
+    Size,
+    Time,
+}
+
+impl Key {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Size => "size",
+            Self::Time => "time",
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sorting {
+    key: Key,
+    descending: bool,
+}
+
+impl Sorting {
+    /// Whatever else a query holds means nothing here.
+    fn parse(query: Option<&str>) -> Self {
+        let mut sorting = Self {
+            key: Key::Name,
+            descending: false,
+        };
+        for pair in query.unwrap_or_default().split('&') {
+            match pair {
+                "sort=size" => sorting.key = Key::Size,
+                "sort=time" => sorting.key = Key::Time,
+                "order=desc" => sorting.descending = true,
+                _ => {}
+            }
+        }
+        sorting
+    }
+
+    fn heading(self, key: Key, label: &str) -> String {
+        let is_own = self.key == key;
+        let order = if is_own && !self.descending {
+            "desc"
+        } else {
+            "asc"
+        };
+        let state = match (is_own, self.descending) {
+            (false, _) => "",
+            (true, false) => " aria-sort=\"ascending\"",
+            (true, true) => " aria-sort=\"descending\"",
+        };
+        let word = key.word();
+        format!(
+            "<th scope=\"col\"{state}><a href=\"?sort={word}&amp;order={order}\">{label}</a></th>"
+        )
+    }
+
+    fn directories<'d, 'm>(self, all: &'d [Directory<'m>]) -> Vec<&'d Directory<'m>> {
+        let mut sorted: Vec<_> = all.iter().collect();
+        sorted.sort_by(|a, b| {
+            let names = || by_name(a.name, b.name);
+            self.turn(match self.key {
+                Key::Size => a.files.cmp(&b.files).then_with(names),
+                Key::Name | Key::Time => names(),
+            })
+        });
+        sorted
+    }
+
+    fn files<'m>(self, all: &[&'m Resource]) -> Vec<&'m Resource> {
+        let mut sorted = all.to_vec();
+        sorted.sort_by(|a, b| {
+            let names = || by_name(&a.path, &b.path);
+            self.turn(match self.key {
+                Key::Name => names(),
+                Key::Size => a.identity.length.cmp(&b.identity.length).then_with(names),
+                Key::Time => a.last_modified.cmp(&b.last_modified).then_with(names),
+            })
+        });
+        sorted
+    }
+
+    fn turn(self, order: Ordering) -> Ordering {
+        if self.descending {
+            order.reverse()
+        } else {
+            order
+        }
+    }
+}
+
+/// As people look for names: without regard to case, and by bytes where that says nothing.
+fn by_name(a: &[u8], b: &[u8]) -> Ordering {
+    let lower = |name: &[u8]| name.to_ascii_lowercase();
+    lower(a).cmp(&lower(b)).then_with(|| a.cmp(b))
+}
+
+/// A relative reference to a name in the same directory. `./` keeps `a:b` from being a scheme.
+fn link(name: &[u8]) -> String {
+    format!("./{}", encode_path(name))
+}
+
+fn digits(file: &Resource) -> String {
+    let hash = blake3::Hash::from(*file.identity.etag.hash());
+    hash.to_hex().chars().take(DIGITS).collect()
+}
+
+/// In the form of RFC 3339, in UTC.
+fn time(file: &Resource) -> Option<String> {
+    let seconds = file.last_modified?.unix();
+    let time = UNIX_EPOCH + Duration::from_secs(seconds);
+    Some(humantime::format_rfc3339_seconds(time).to_string())
+}
+
+/// A name for people, in HTML: whatever it holds, it is text, and all of it is seen.
+struct Shown<'a>(&'a [u8]);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for char in String::from_utf8_lossy(self.0).chars() {
+            match char {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                // Also those that would turn the direction of the text around them.
+                char if char.is_control()
+                    || matches!(char, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+                {
+                    f.write_char(char::REPLACEMENT_CHARACTER)?;
+                }
+                char => f.write_char(char)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+const STYLE: &str = include_str!("style.css");
+/// Arrow keys walk through the names, `/` looks for one; without it all is still there.
+const SCRIPT: &str = include_str!("script.js");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::manifest::Changes;
+    use crate::representation::{Data, Fields, REVALIDATE, Representation};
+    use crate::semantics::coding::Coding;
+    use crate::semantics::date::HttpDate;
+    use crate::semantics::etag::ETag;
+
+    fn manifest(paths: &[&str]) -> Manifest {
+        let fields = Arc::new(Fields {
+            content_type: http::HeaderValue::from_static("text/plain"),
+            cache_control: REVALIDATE,
+        });
+        let resource = |path: &&str| {
+            let body = bytes::Bytes::from((*path).to_owned());
+            let hash = *blake3::hash(&body).as_bytes();
+            let length = body.len() as u64;
+            let (etag, data) = (ETag::new(hash), Data::Memory(body));
+            let identity = Representation::new(Coding::Identity, etag, length, data);
+            let mut resource = Resource::new(path.as_bytes().into(), Arc::clone(&fields), identity);
+            resource.last_modified = HttpDate::from_unix(1_700_000_000 - length as i64);
+            Arc::new(resource)
+        };
+        Manifest::empty(Settings::default()).with(Changes {
+            changed: paths.iter().map(resource).collect(),
+            ..Changes::default()
+        })
+    }
+
+    fn names(listing: &Listing<'_>) -> Vec<String> {
+        let json: serde_json::Value = serde_json::from_str(&listing.json()).expect("JSON");
+        let entries = json["entries"].as_array().expect("entries").iter();
+        entries
+            .map(|entry| match entry["files"].as_u64() {
+                Some(files) => format!("{}/ {files}", entry["name"].as_str().expect("a name")),
+                None => entry["name"].as_str().expect("a name").to_owned(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_directory_holds_its_own_and_no_others() {
+        let site = manifest(&["a", "a.b/c", "a/b", "a/c/d", "a/c/e", "a0", "b/x", "z"]);
+        let listed = |directory: &str| {
+            Listing::of(&site, directory.as_bytes()).map(|listing| names(&listing))
+        };
+        let root = ["a.b/ 1", "a/ 3", "b/ 1", "a", "a0", "z"].map(str::to_owned);
+        assert_eq!(listed("").as_deref(), Some(&root[..]));
+        assert_eq!(listed("a/"), Some(vec!["c/ 2".to_owned(), "b".to_owned()]));
+        assert_eq!(listed("a/c/"), Some(vec!["d".to_owned(), "e".to_owned()]));
+        for nowhere in ["a", "c/", "a/b/", "zz/", "0/"] {
+            assert_eq!(listed(nowhere), None, "{nowhere}");
+        }
+        assert_eq!(
+            names(&Listing::of(&manifest(&[]), b"").expect("the root")),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn no_name_is_markup_or_another_place() {
+        let site = manifest(&[
+            "<b>&\"'.txt",
+            "javascript:alert(1)",
+            "d/\u{202e}gpj.exe",
+            "a\nb",
+        ]);
+        let page = Listing::of(&site, b"").expect("the root").html(None);
+        let body = page.split("<tbody>").nth(1).expect("a body");
+        assert!(body.contains("href=\"./%3Cb%3E&"), "{body}");
+        assert!(body.contains("&lt;b&gt;&amp;&quot;&#39;.txt"), "{body}");
+        assert!(!body.contains("<b>"), "{body}");
+        assert!(body.contains("href=\"./javascript:alert(1)\""), "{body}");
+        assert!(
+            body.contains("a\u{fffd}b") && body.contains("href=\"./a%0Ab\""),
+            "{body}"
+        );
+        let page = Listing::of(&site, b"d/").expect("a directory").html(None);
+        assert!(!page.contains('\u{202e}'), "{page}");
+    }
+
+    #[test]
+    fn the_order_is_what_the_query_asks_for() {
+        let site = manifest(&["bb", "A", "ccc", "sub/x"]);
+        let order = |query| {
+            let page = Listing::of(&site, b"").expect("the root").html(query);
+            let rows = page.split("<tbody>").nth(1).expect("a body").to_owned();
+            let names = rows.split("<bdi>").skip(1);
+            let name = |row: &str| row.split('<').next().unwrap_or_default().to_owned();
+            names.map(name).collect::<Vec<_>>().join(" ")
+        };
+        for (query, expected) in [
+            (None, "sub A bb ccc"),
+            (Some("sort=name&order=desc"), "sub ccc bb A"),
+            (Some("sort=size"), "sub A bb ccc"),
+            (Some("sort=size&order=desc"), "sub ccc bb A"),
+            (Some("sort=time"), "sub ccc bb A"),
+            (Some("sort=%00&order=&&=x"), "sub A bb ccc"),
+        ] {
+            assert_eq!(order(query), expected, "{query:?}");
+        }
+    }
+
+    #[test]
+    fn programs_get_json_and_browsers_a_page() {
+        let prefers = |accept: &str| {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::ACCEPT, accept.parse().expect("a value"));
+            prefers_json(&fields)
+        };
+        assert!(prefers("application/json") && prefers("Application/JSON;q=0.9, */*"));
+        assert!(!prefers(
+            "text/html,application/xhtml+xml,application/json;q=0.9,*/*;q=0.8"
+        ));
+        assert!(!prefers("*/*") && !prefers("") && !prefers_json(&HeaderMap::new()));
+    }
+}
