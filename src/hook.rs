@@ -112,10 +112,10 @@ impl Hook {
             );
         }
         if let Some(News { old, urls, .. }) = &state.news {
-            let urls = urls.len();
             tracing::warn!(
-                "{urls} URLs were not told to the command of --on-publish: what has changed since \
-                 {old} should be purged by other means"
+                "not told to the command of --on-publish: {}; what has changed since {old} should \
+                 be purged by other means",
+                number(urls)
             );
         }
     }
@@ -172,14 +172,14 @@ impl Shared {
             let News { old, new, urls } = &news;
             match outcome {
                 Ok(status) if status.success() => {
-                    tracing::info!("--on-publish: done for {new}, {} URLs", urls.len());
+                    tracing::info!("--on-publish: done for {new}, {}", number(urls));
                     continue;
                 }
                 // `exit status: 3`, or the signal.
                 Ok(status) => tracing::error!(
-                    "--on-publish failed ({status}) for {old} to {new}: its {} URLs are told \
-                     again with the next publication",
-                    urls.len()
+                    "--on-publish failed ({status}) for {old} to {new}: {} will be told again \
+                     with the next publication",
+                    number(urls)
                 ),
                 Err(error) => tracing::error!("cannot run the command of --on-publish: {error}"),
             }
@@ -230,6 +230,13 @@ impl Shared {
             feed(stdin, &news.urls)?;
         }
         child.wait()
+    }
+}
+
+fn number(urls: &BTreeSet<String>) -> String {
+    match urls.len() {
+        1 => "1 URL".to_owned(),
+        number => format!("{number} URLs"),
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod ground;
 pub(crate) mod h2;
 pub(crate) mod server;
 pub(crate) mod site;
+pub(crate) mod stand;
 pub(crate) mod tree;
 pub(crate) mod version;
 pub(crate) mod wire;

@@ -68,12 +68,19 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = params.self_signed(&key).unwrap().der().clone();
+        let root = params.self_signed(&key).unwrap();
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("root.pem"), root.pem()).unwrap();
         Self {
             issuer: Issuer::new(params, key),
-            root,
-            dir: TempDir::new().unwrap(),
+            root: root.der().clone(),
+            dir,
         }
+    }
+
+    /// The file with its own certificate.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.dir.path().join("root.pem")
     }
 
     /// Writes a new certificate for `localhost` and its key to these files, and returns the
