@@ -495,6 +495,9 @@ mod tests {
     /// What a test says of a resource: path, content, whether it has a coding, whether it rests.
     type Said = (&'static str, u8, bool, bool);
 
+    /// Its name, what changes, what goes, and what should be found.
+    type Case<'a> = (&'a str, &'a [Said], &'a [&'a str], &'a [(&'a str, Reason)]);
+
     fn resource((path, content, is_coded, settled): Said) -> Arc<Resource> {
         let tag = |salt: u8| ETag::new(*blake3::hash(&[content, salt]).as_bytes());
         let data = Data::Memory(bytes::Bytes::new());
@@ -543,7 +546,7 @@ mod tests {
         ];
         let base = Manifest::empty(Settings::default()).with(changes(&base, &[]));
         #[rustfmt::skip]
-        let cases: &[(&str, &[Said], &[&str], &[(&str, Reason)])] = &[
+        let cases: &[Case<'_>] = &[
             ("nothing", &[], &[], &[]),
             ("the same again", &[("a", 1, false, true), ("b", 2, true, true)], &[], &[]),
             ("other content", &[("a", 9, false, true)], &[], &[("a", Reason::Changed)]),

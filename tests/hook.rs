@@ -267,7 +267,10 @@ fn the_end_waits_for_a_run_and_for_what_it_has_not_been_told() {
 #[test]
 fn the_end_does_not_wait_for_ever_and_says_what_is_not_done() {
     let site = TestSite::with(&[("a.txt", b"0")]);
-    let script = Script::new(site, &format!("exec >/dev/null 2>&1\n{WAIT}\ntouch finished"));
+    let script = Script::new(
+        site,
+        &format!("exec >/dev/null 2>&1\n{WAIT}\ntouch finished"),
+    );
     let mut server = script.serve();
     fs::write(script.site.path("a.txt"), "1").unwrap();
     script.wait_for(0);

@@ -98,6 +98,10 @@ mod tests {
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
 
+    type Reasons<'a> = &'a [(&'a str, Reason)];
+    type OfInventories<'a> = (&'a str, &'a [&'a str], &'a [&'a str], Reasons<'a>);
+    type OfUrls<'a> = (&'a str, Reasons<'a>, Reasons<'a>);
+
     /// Entries from lines such as `path content coding cache-control`.
     fn inventory(lines: &[&str]) -> Inventory {
         let entry = |line: &&str| {
@@ -128,7 +132,7 @@ mod tests {
     #[test]
     fn what_lies_between_two_inventorys() {
         #[rustfmt::skip]
-        let cases: &[(&str, &[&str], &[&str], &[(&str, Reason)])] = &[
+        let cases: &[OfInventories<'_>] = &[
             ("nothing and nothing", &[], &[], &[]),
             ("the same", &["a x", "b y"], &["a x", "b y"], &[]),
             ("all is new", &[], &["a x", "b y"], &[("a", Added), ("b", Added)]),
@@ -161,7 +165,7 @@ mod tests {
     #[test]
     fn urls_that_a_cache_should_forget() {
         #[rustfmt::skip]
-        let cases: &[(&str, &[(&str, Reason)], &[(&str, Reason)])] = &[
+        let cases: &[OfUrls<'_>] = &[
             ("a file", &[("a.css", Changed)], &[("/a.css", Changed)]),
             ("the first page", &[("index.html", Changed)], &[("/", Changed), ("/index.html", Changed)]),
             ("the first page is new", &[("index.html", Added)], &[("/", Added), ("/index.html", Added)]),

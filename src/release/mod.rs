@@ -54,8 +54,6 @@ pub struct Release {
     is_news: bool,
     told: Told,
     is_published: bool,
-    /// Files of the tree that are not listed, as it was told last.
-    unlisted: usize,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
 }
@@ -88,7 +86,6 @@ impl Release {
             is_news: true,
             told: Told::Nothing,
             is_published: false,
-            unlisted: 0,
             metrics,
             readiness,
         })
@@ -137,10 +134,17 @@ impl Release {
     /// listed and that may be something new.
     pub fn admit(&mut self, changes: Changes, published: &Manifest) -> Option<Changes> {
         if !changes.changes_nothing_in(&self.tree) {
+            self.is_news |= self.concerns(&changes);
             self.tree = self.tree.with(changes);
-            self.is_news = true;
         }
         self.judge(Some(published))
+    }
+
+    /// Whether changes are about anything that is listed.
+    fn concerns(&self, changes: &Changes) -> bool {
+        let changed = changes.changed.iter().map(|new| &new.path);
+        let mut paths = changed.chain(&changes.removed);
+        changes.unreadable != *self.tree.unreadable() || paths.any(|path| self.inventory.has(path))
     }
 
     /// Holds the tree against the inventory. What makes it of `published`, or else of the tree.
@@ -165,15 +169,15 @@ impl Release {
         let (file, files) = (self.file.display(), proven.resources.len());
         if self.told != Told::Proven {
             tracing::info!("all {files} files are as {file} lists them");
+            if proven.unlisted > 0 {
+                let unlisted = proven.unlisted;
+                tracing::info!("{unlisted} files are not in {file}: they are not served");
+            }
             for (name, here, there) in self.tree.head().other_settings(&self.inventory.head) {
                 tracing::warn!(
                     "--{name} is {here} here and {there} in {file}: the site digest is another"
                 );
             }
-        }
-        let unlisted = proven.unlisted;
-        if unlisted != std::mem::replace(&mut self.unlisted, unlisted) && unlisted > 0 {
-            tracing::info!("{unlisted} files are not in {file}: they are not served");
         }
         self.told = Told::Proven;
         self.is_published = true;

@@ -272,6 +272,15 @@ mod tests {
     use super::*;
     use crate::semantics::etag::ETag;
 
+    /// A name, what should be, what is, and path, way and detail of each deviation.
+    type OfEntries<'a> = (
+        &'a str,
+        &'a [&'a str],
+        &'a [&'a str],
+        &'a [(&'a str, &'a str, &'a str)],
+    );
+    type OfSites<'a> = (&'a str, Head, Head, &'a [(&'a str, &'a str)]);
+
     /// Entries from lines such as `path content coding size type field=value`.
     fn inventory(lines: &[&str], head: &Head) -> Inventory {
         let entry = |line: &&str| {
@@ -313,7 +322,7 @@ mod tests {
         let tag = |content: &str| format!("\"{}\"", blake3::hash(content.as_bytes()));
         let other = format!("{} instead of {}", tag("z"), tag("y"));
         #[rustfmt::skip]
-        let cases: &[(&str, &[&str], &[&str], &[(&str, &str, &str)])] = &[
+        let cases: &[OfEntries<'_>] = &[
             ("the same", &["a x", "b y"], &["a x", "b y"], &[]),
             ("one missing", &["a x", "b y"], &["b y"], &[("/a", "missing", "")]),
             ("one extra", &["b y"], &["a x", "b y"], &[("/a", "extra", &tag("x"))]),
@@ -354,7 +363,7 @@ mod tests {
         let off = &[("last-modified", "off")][..];
         let mtime = &[("last-modified", "mtime"), ("new-in-this-version", "yes")][..];
         #[rustfmt::skip]
-        let cases: &[(&str, Head, Head, &[(&str, &str)])] = &[
+        let cases: &[OfSites<'_>] = &[
             ("the same", head("1", off, None, true), head("1", off, None, true), &[]),
             ("settings", head("1", mtime, None, true), head("2", off, None, true),
                 &[("-\tother settings", "--last-modified off instead of mtime")]),

@@ -7,6 +7,7 @@ use serde::ser::{SerializeStruct, Serializer};
 
 use super::compare::Found;
 use crate::inventory::Inventory;
+use crate::log::Printable;
 
 /// What a check has found.
 #[derive(Debug)]
@@ -85,7 +86,8 @@ impl Report {
                 continue;
             };
             for deviation in &found.shown {
-                writeln!(out, "{deviation}\t{url}\t{}", deviation.detail)?;
+                let detail = Printable(&deviation.detail);
+                writeln!(out, "{deviation}\t{url}\t{detail}")?;
             }
         }
         Ok(())

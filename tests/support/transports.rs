@@ -3,6 +3,9 @@
 //! The clients are hyper's and rustls's, so that HTTP/2 and TLS are read by somebody who knows
 //! them; `wire.rs` reads HTTP/1.1 more strictly.
 
+// Each test crate uses its own part of this module.
+#![allow(dead_code)]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
