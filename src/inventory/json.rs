@@ -30,14 +30,14 @@ pub fn write(
         settings,
         rules,
     } = head;
-    let settings = serde_json::to_string(settings)?;
+    let (digest, settings) = (text(digest)?, serde_json::to_string(settings)?);
     write!(
         out,
-        "{{\"format\":{FORMAT},\"digest\":\"{digest}\",\"complete\":{complete},\
+        "{{\"format\":{FORMAT},\"digest\":{digest},\"complete\":{complete},\
          \"settings\":{settings},"
     )?;
     if let Some(rules) = rules {
-        write!(out, "\"rules\":\"{rules}\",")?;
+        write!(out, "\"rules\":{},", text(rules)?)?;
     }
     write!(out, "\"entries\":[")?;
     let mut separator = "\n";
@@ -47,6 +47,10 @@ pub fn write(
         separator = ",\n";
     }
     writeln!(out, "\n]}}")
+}
+
+fn text(value: &String) -> io::Result<String> {
+    Ok(serde_json::to_string(value)?)
 }
 
 impl Inventory {

@@ -146,8 +146,13 @@ impl Report {
         let deviating = all - agreeing - unreachable;
         let mut parts = Vec::new();
         if deviating > 0 {
+            let deviate = if deviating == 1 {
+                "deviates"
+            } else {
+                "deviate"
+            };
             parts.push(format!(
-                "{deviating} of {all} replicas deviate from {reference}"
+                "{deviating} of {all} replicas {deviate} from {reference}"
             ));
         }
         if unreachable > 0 {
