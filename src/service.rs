@@ -14,27 +14,35 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{Answer, Selected, answer};
+use crate::answer::{Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
-use crate::config::{ReprDigest, Settings};
+use crate::config::{Disclosure, ReprDigest, Settings};
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::representation::{Data, NO_STORE, REVALIDATE, Representation, Resource, visible};
+use crate::page::{self, Page};
+use crate::readiness::{Phase, Readiness};
+use crate::representation::{
+    Data, IMMUTABLE, NO_STORE, REVALIDATE, Representation, Resource, visible,
+};
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 use crate::site::Site;
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const ALLOW_HEALTH: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const ETAGD_DIGEST: HeaderName = HeaderName::from_static("etagd-digest");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 /// How long a request waits for the truth about a file that is not what the manifest says: the
@@ -43,7 +51,13 @@ const RECOVERY: Duration = Duration::from_secs(3);
 /// How often a request is answered anew before it is answered 503. One look can miss the change,
 /// if it was under way already.
 const LOOKS: u32 = 3;
-const VARY: HeaderValue = HeaderValue::from_static("accept-encoding");
+/// `Vary` of what has several codings.
+const BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
+/// `Vary` of what only a request for a page is answered with.
+const BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
+/// `Vary` of both.
+const BY_PURPOSE_AND_CODING: HeaderValue =
+    HeaderValue::from_static("sec-fetch-mode, accept, accept-encoding");
 
 /// Answers requests from one site.
 #[derive(Debug)]
@@ -51,6 +65,8 @@ pub struct Service {
     site: Arc<Site>,
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    disclosure: Disclosure,
 }
 
 /// The connection that a request came over. It is held until the response is over.
@@ -70,11 +86,19 @@ enum Content {
 
 impl Service {
     /// A service whose bodies are held within `memory`.
-    pub fn new(site: Arc<Site>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        site: Arc<Site>,
+        memory: Arc<Memory>,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+        disclosure: Disclosure,
+    ) -> Self {
         Self {
             site,
             memory,
             metrics,
+            readiness,
+            disclosure,
         }
     }
 
@@ -88,8 +112,12 @@ impl Service {
     where
         G: Connection,
     {
-        let (mut head, content) = self.draft(&self.site.current(), &request).into_parts();
-        finish(&mut head, &content, &request);
+        let draft = match &self.disclosure.health {
+            Some(path) if path.as_str() == request.uri.path() => self.health(&request.method),
+            _ => self.draft(&self.site.current(), &request),
+        };
+        let (mut head, content) = draft.into_parts();
+        self.finish(&mut head, &content, &request);
         let attendant = Attendant {
             service: Arc::clone(self),
             connection,
@@ -140,14 +168,16 @@ impl Service {
                 service.metrics.unavailable.increment();
                 tracing::warn!("{error}: answered 503");
                 let mut page = unavailable();
-                if let Some(vary) = draft.headers_mut().remove(header::VARY) {
-                    page.headers_mut().insert(header::VARY, vary);
+                for name in [header::VARY, ETAGD_DIGEST, header::CONNECTION] {
+                    if let Some(value) = draft.headers_mut().remove(&name) {
+                        page.headers_mut().insert(name, value);
+                    }
                 }
                 return page.map(|page| Body::memory(page, attendant));
             }
             let again = service.draft(&service.site.current(), &request);
             let (mut head, content) = again.into_parts();
-            finish(&mut head, &content, &request);
+            service.finish(&mut head, &content, &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
                 Content::Memory(bytes) => {
@@ -166,8 +196,17 @@ impl Service {
     }
 
     fn draft(&self, manifest: &Manifest, request: &Parts) -> Draft {
+        let mut draft = self.draft_of(answer(manifest, request), manifest.settings(), request);
+        if self.disclosure.digest_header {
+            let digest = manifest.digest_value().clone();
+            draft.headers_mut().insert(ETAGD_DIGEST, digest);
+        }
+        draft
+    }
+
+    fn draft_of(&self, answer: Answer<'_>, settings: &Settings, request: &Parts) -> Draft {
         let is_head = request.method == Method::HEAD;
-        match answer(manifest, request) {
+        match answer {
             Answer::NotModified(selected) => {
                 let mut draft = empty(StatusCode::NOT_MODIFIED, 4);
                 validators(draft.headers_mut(), selected);
@@ -175,12 +214,12 @@ impl Service {
             }
             Answer::Whole(selected) => {
                 let mut draft = self.whole(selected, is_head);
-                digest(draft.headers_mut(), selected, manifest.settings(), request);
+                digest(draft.headers_mut(), selected, settings, request);
                 draft
             }
             Answer::Part(selected, part) => {
                 let mut draft = self.part(selected, &part);
-                digest(draft.headers_mut(), selected, manifest.settings(), request);
+                digest(draft.headers_mut(), selected, settings, request);
                 draft
             }
             Answer::PreconditionFailed(selected) => {
@@ -220,6 +259,31 @@ impl Service {
                 page.map(Content::Memory)
             }
         }
+    }
+
+    /// Liveness, for balancers that can reach no other port. While draining it is 503: they take
+    /// it for readiness.
+    fn health(&self, method: &Method) -> Draft {
+        let (status, text) = match (method, self.readiness.phase()) {
+            (&Method::GET | &Method::HEAD, Phase::Draining) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            (&Method::GET | &Method::HEAD, _) => (StatusCode::OK, "alive\n"),
+            _ => (StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n"),
+        };
+        let mut draft = empty(status, 5);
+        let fields = draft.headers_mut();
+        fields.insert(header::CACHE_CONTROL, NO_STORE);
+        fields.insert(header::CONTENT_TYPE, PLAIN);
+        fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            fields.insert(header::ALLOW, ALLOW_HEALTH);
+        }
+        if method == Method::HEAD {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+            return draft;
+        }
+        draft.map(|_| Content::Memory(Bytes::from_static(text.as_bytes())))
     }
 
     /// 200, or its fields alone.
@@ -302,35 +366,60 @@ impl Service {
             }
         })
     }
-}
 
-/// What every response to this request says, whatever the answer.
-fn finish(head: &mut http::response::Parts, content: &Content, request: &Parts) {
-    if request.headers.contains_key(header::TRANSFER_ENCODING) {
-        // RFC 9112 section 6.1: whoever disagrees about where the request ends learns nothing
-        // from what comes after it.
-        head.headers.insert(header::CONNECTION, CLOSE);
-    }
-    let is_bodiless = matches!(
-        head.status,
-        StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
-    );
-    let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
-    if is_empty && !is_bodiless {
-        // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
-        // what GET would.
-        head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+    /// What every response to this request says, whatever the answer.
+    fn finish(&self, head: &mut http::response::Parts, content: &Content, request: &Parts) {
+        let is_http1 = request.version <= Version::HTTP_11;
+        if is_http1 && self.readiness.phase() == Phase::Draining
+            || request.headers.contains_key(header::TRANSFER_ENCODING)
+        {
+            // A client that is told with a response need not find out by losing a request. And
+            // RFC 9112 section 6.1: whoever disagrees about where the request ends learns nothing
+            // from what comes after it.
+            head.headers.insert(header::CONNECTION, CLOSE);
+        }
+        let is_bodiless = matches!(
+            head.status,
+            StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
+        );
+        let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
+        if is_empty && !is_bodiless {
+            // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
+            // what GET would.
+            head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+        }
     }
 }
 
 /// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
 fn validators(fields: &mut HeaderMap, selected: Selected<'_>) {
-    let resource = selected.resource;
     fields.insert(header::ETAG, selected.representation().etag_value().clone());
-    fields.insert(header::CACHE_CONTROL, resource.fields.cache_control.clone());
-    if resource.is_negotiable() {
-        fields.insert(header::VARY, VARY);
+    fields.insert(header::CACHE_CONTROL, cache_control(selected));
+    vary(fields, selected);
+}
+
+fn cache_control(selected: Selected<'_>) -> HeaderValue {
+    let resource = selected.resource;
+    match selected.terms {
+        Terms::Named => resource.fields.cache_control.clone(),
+        Terms::Pinned => IMMUTABLE,
+        // A file may come to be there: what stands in for it must be asked about.
+        Terms::Fallback { of_page } if of_page && resource.settled => REVALIDATE,
+        Terms::Fallback { .. } => NO_STORE,
     }
+}
+
+/// What in a request, beside its target, the choice of the answer depends on (RFC 9110 section
+/// 12.5.5).
+fn vary(fields: &mut HeaderMap, selected: Selected<'_>) {
+    let is_fallback = matches!(selected.terms, Terms::Fallback { .. });
+    let vary = match (is_fallback, selected.resource.is_negotiable()) {
+        (false, false) => return,
+        (false, true) => BY_CODING,
+        (true, false) => BY_PURPOSE,
+        (true, true) => BY_PURPOSE_AND_CODING,
+    };
+    fields.insert(header::VARY, vary);
 }
 
 /// The fields that 200 and 206 have beside, whatever the range.
@@ -348,7 +437,7 @@ fn description(fields: &mut HeaderMap, selected: Selected<'_>) {
 }
 
 /// Repr-Digest of the selected representation, all of it, whatever the range (RFC 9530 section 3).
-fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: Settings, request: &Parts) {
+fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: &Settings, request: &Parts) {
     let is_wanted = match settings.repr_digest {
         ReprDigest::Off => false,
         ReprDigest::Wanted => wants_sha256(&request.headers),
@@ -389,9 +478,7 @@ fn negotiated_error(status: StatusCode, selected: Selected<'_>) -> Draft {
     let fields = draft.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
     fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    if selected.resource.is_negotiable() {
-        fields.insert(header::VARY, VARY);
-    }
+    vary(fields, selected);
     draft
 }
 
@@ -424,23 +511,16 @@ impl<G: Connection> Attend for Attendant<G> {
     }
 }
 
-/// A 4xx or 5xx that no cache may keep. `reason` is etagd's own text, never a client's.
-fn error(status: StatusCode, reason: &str, is_head: bool) -> Response<Bytes> {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let code = status.as_u16();
-    let page = Bytes::from(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{code} {title}</title>\n\
-         <body style=\"font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;\
-         padding:0 1.5rem\">\n<h1 style=\"font-weight:600\">{title}</h1>\n<p>{code}: {reason}.</p>\n"
-    ));
+/// A 4xx or 5xx that no cache may keep. `sentence` is etagd's own text, never a client's.
+fn error(status: StatusCode, sentence: &str, is_head: bool) -> Response<Bytes> {
+    let page = Bytes::from(Page { status, sentence }.to_string());
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
-    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    fields.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     fields.insert(header::CONTENT_TYPE, HTML);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     if is_head {
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
     } else {

@@ -4,7 +4,9 @@
 //! Input: a manifest in JSON, as a replica sends it or a file holds it.
 #![no_main]
 
-use etagd::inventory::{Inventory, between, urls, write};
+use etagd::config::HtmlHandling;
+use etagd::inventory::{Inventory, between, write};
+use etagd::purge::urls;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -30,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
         head: read.head.clone(),
         entries: Vec::new(),
     };
-    let all = urls(&between(&nothing, &read));
+    let all = urls(&between(&nothing, &read), HtmlHandling::Suffix);
     assert!(
         read.entries
             .iter()

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use super::scan::scan;
 use super::{Error, inventory, open, print};
-use crate::config::{self, ManifestFormat, Settings};
+use crate::config::{self, ManifestFormat};
 use crate::replica::{Check, Client, Expected, Trust, Walk};
-use crate::scan::Scanner;
+use crate::scan::{Progress, Scanner};
 
 /// Compares replicas.
 pub(super) fn check(flags: config::Check) -> Result<(), Error> {
@@ -69,20 +69,17 @@ fn expected(flags: &config::Check) -> Result<Option<Expected>, Error> {
         return Ok(None);
     };
     let root = open(directory)?;
-    let scanner = Scanner::new(flags.symlinks, Settings::default(), None);
-    let (manifest, _) = scan(&scanner, &root)?;
+    let handling = &flags.handling;
+    let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
+    let (manifest, _) = scan(&scanner, &root, &Progress::default())?;
     if !manifest.digest().is_complete() {
         let directory = directory.display();
         return Err(Error::Incomplete(format!(
             "{directory} cannot be compared with: some file of it cannot be read, or is being written"
         )));
     }
-    let mut inventory = manifest.inventory();
-    // A directory does not tell how it is served.
-    inventory.head.digest.clear();
-    inventory.head.settings.clear();
     Ok(Some(Expected {
         name: directory.display().to_string(),
-        inventory,
+        inventory: manifest.inventory(),
     }))
 }

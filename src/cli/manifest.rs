@@ -3,20 +3,22 @@
 use super::scan::scan;
 use super::{Error, inventory, open, print};
 use crate::config::{self, ManifestFormat};
-use crate::inventory::{Head, Inventory, Reason, between, urls};
-use crate::scan::Scanner;
+use crate::inventory::{Head, Inventory, Reason, between};
+use crate::manifest::Manifest;
+use crate::purge::urls;
+use crate::scan::{Progress, Scanner};
 
 /// Prints the manifest of a directory, or what is other than in an earlier one.
 pub(super) fn manifest(flags: &config::Manifest) -> Result<(), Error> {
     // A pipe that is to be read must not wait for the scan.
     let old = flags.diff.as_deref().map(inventory).transpose()?;
-    let settings = flags.site.settings();
     let root = open(&flags.site.directory)?;
     // Nothing is served, so nothing has to be kept.
-    let scanner = Scanner::new(flags.site.symlinks, settings, None);
-    let (manifest, _) = scan(&scanner, &root)?;
+    let handling = &flags.site.handling;
+    let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
+    let (manifest, _) = scan(&scanner, &root, &Progress::default())?;
     if let Some(old) = old {
-        return print_difference(&old, &manifest.inventory(), flags.format);
+        return print_difference(&old, &manifest, flags.format);
     }
     print(|mut out| match (flags.digest, flags.format) {
         (true, _) => writeln!(out, "{}", manifest.digest()),
@@ -40,9 +42,11 @@ struct ChangedUrl<'a> {
 }
 
 /// Prints the URLs that a cache should forget.
-fn print_difference(old: &Inventory, new: &Inventory, format: ManifestFormat) -> Result<(), Error> {
+fn print_difference(old: &Inventory, new: &Manifest, format: ManifestFormat) -> Result<(), Error> {
+    let handling = new.settings().html_handling;
+    let new = new.inventory();
     warn_of_what_no_path_shows(&old.head, &new.head);
-    let urls = urls(&between(old, new));
+    let urls = urls(&between(old, &new), handling);
     print(|out| match format {
         ManifestFormat::Text => urls.keys().try_for_each(|url| writeln!(out, "{url}")),
         ManifestFormat::Json => {

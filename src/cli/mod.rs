@@ -6,6 +6,7 @@ mod manifest;
 mod scan;
 mod serve;
 mod signals;
+mod supervisor;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,6 +18,7 @@ use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
 use crate::release::ReleaseError;
 use crate::replica::ClientError;
+use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 
@@ -34,6 +36,9 @@ pub enum Error {
     /// A listener can't be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The operator can't be answered.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

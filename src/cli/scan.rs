@@ -11,32 +11,48 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use super::Error;
 use crate::disk::Root;
 use crate::manifest::Manifest;
+use crate::representation::Resource;
 use crate::scan::{Link, Progress, Scanner};
+use crate::semantics::target::encode_path;
+
+/// Pages link to each next version of everything else; of themselves nobody would see one.
+fn warn_of_pinned_pages(manifest: &Manifest) {
+    if manifest.settings().immutable.is_empty() {
+        return;
+    }
+    let pages = manifest.iter();
+    let pages = pages.filter(|each| each.is_html() && each.is_immutable());
+    let (number, first) = pages.fold((0, None), |(number, first), page| {
+        let is_before = first.is_none_or(|first: &Arc<Resource>| page.path < first.path);
+        (number + 1, if is_before { Some(page) } else { first })
+    });
+    if let Some(first) = first {
+        let path = encode_path(&first.path);
+        tracing::warn!(
+            "{number} pages are immutable, /{path} for one: who has seen them will not see them \
+             change for a year (see --immutable)"
+        );
+    }
+}
 
 /// Scans with a progress bar, on terminals, and sums up in one line.
 ///
 /// # Errors
 /// When the directory itself can't be read: that is no empty site.
-pub(super) fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec<Link>), Error> {
+pub(super) fn scan(
+    scanner: &Scanner,
+    root: &Arc<Root>,
+    progress: &Progress,
+) -> Result<(Manifest, Vec<Link>), Error> {
     let started = Instant::now();
-    let progress = Progress::default();
     let (manifest, links) = thread::scope(|scope| {
         // Dropping the sender at the end of the scan ends the bar.
         let (_scanning, scanned) = channel::<()>();
-        let progress = &progress;
         scope.spawn(move || show(progress, &scanned));
         scanner.scan(root, progress)
     });
-    let (files, bytes) = (
-        HumanCount(manifest.len() as u64),
-        HumanBytes(manifest.bytes()),
-    );
+    let (files, bytes) = (files(&manifest), HumanBytes(manifest.bytes()));
     let (seconds, digest) = (started.elapsed().as_secs_f64(), manifest.digest());
-    let files = if manifest.len() == 1 {
-        "1 file".into()
-    } else {
-        format!("{files} files")
-    };
     if let Some(reason) = manifest.unreadable().get(&b""[..]) {
         let path = root.path().to_path_buf();
         return Err(Error::Directory {
@@ -55,8 +71,17 @@ pub(super) fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec
             "{number} links are left out: they lead out of the site (see --symlinks), or nowhere"
         ),
     }
+    warn_of_pinned_pages(&manifest);
     tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s");
     Ok((manifest, links))
+}
+
+/// How many files a site has, in words.
+pub(super) fn files(manifest: &Manifest) -> String {
+    match manifest.len() {
+        1 => "1 file".to_owned(),
+        number => format!("{} files", HumanCount(number as u64)),
+    }
 }
 
 fn show(progress: &Progress, scanned: &Receiver<()>) {

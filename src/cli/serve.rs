@@ -1,31 +1,37 @@
 //! `etagd serve`: from a configuration to a server that stops when it is told to.
 
-use std::future::{pending, poll_fn};
-use std::path;
+use std::convert::Infallible;
+use std::future::pending;
+use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
+use humantime::format_duration;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
-use super::scan::scan;
+use super::scan::{files, scan};
 use super::signals::{Asked, Signals};
+use super::supervisor::Supervisor;
 use super::{Error, open};
-use crate::config::{Config, Watching};
-use crate::disk;
+use crate::admin::Admin;
+use crate::config::{Config, Expectation, Listen, Watching};
+use crate::disk::{self, Root};
 use crate::hook::Hook;
 use crate::lease;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::readiness::{Phase, Readiness};
 use crate::release::Release;
-use crate::scan::Scanner;
+use crate::scan::{Link, Progress, Scanner};
 use crate::server::Server;
+use crate::server::admin::{AdminError, AdminServer};
+use crate::server::inherited::Inherited;
 use crate::server::listener::{self, Bound};
 use crate::server::tls::Tls;
 use crate::service::Service;
@@ -36,193 +42,278 @@ use crate::watch::{self, Hint, Watch};
 const HOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn serve(config: Config) -> Result<(), Error> {
+    // Before anything else opens a file.
+    let inherited = Inherited::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(Error::Start)?;
-    let result = serve_in(&runtime, config);
+    let result = runtime.block_on(run(config, inherited));
     // A worker that does not come to an end, or a scan that was interrupted, is not waited for.
     runtime.shutdown_background();
     result
 }
 
-fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
-    let _entered = runtime.enter();
+async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     // From here on a signal is an answer, not the end.
     let mut signals = Signals::new().map_err(Error::Start)?;
     lease::absorb_signals().map_err(Error::Start)?;
     let directory = path::absolute(&config.directory).unwrap_or(config.directory);
     let root = open(&directory)?;
     let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
-    let metrics = Arc::new(Metrics::default());
-    let readiness = Arc::new(Readiness::default());
-    let open_release = |file| {
-        let (metrics, readiness) = (Arc::clone(&metrics), Arc::clone(&readiness));
-        Release::open(file, config.settings, metrics, readiness)
+    let operator = config.operator;
+    let process = Process::new(operator.expectation());
+    let drain = operator.drain(!inherited.admin.is_empty());
+
+    let release = config.manifest.map(|file| {
+        let (metrics, readiness) = (Arc::clone(&process.metrics), Arc::clone(&process.readiness));
+        Release::open(file, Arc::clone(&config.settings), metrics, readiness)
+    });
+    let mut release = release.transpose()?;
+
+    // It listens before the others are bound, so that none of them can have its address.
+    let admin = Arc::new(Admin::new(
+        Arc::clone(&process.readiness),
+        Arc::clone(&process.metrics),
+    ));
+    let listen = listener::bind(&operator.admin, false).map_err(AdminError::Listen)?;
+    let _answering = AdminServer::start(with(inherited.admin, listen), Arc::clone(&admin))?;
+    let listen = match config.listen.is_empty() && inherited.public.is_empty() {
+        true => vec![Listen::default()],
+        false => config.listen,
     };
-    let mut release = config.manifest.map(open_release).transpose()?;
-    let bound = listener::bind(&config.listen)?;
+    let listen = listener::bind(&listen, operator.reuse_port)?;
+    let bound = with(inherited.public, listen);
+
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
-    let Watching {
-        settle,
-        sweep,
-        scrub,
-        keep_old,
-    } = config.watching;
-    let options = watch::Options {
-        directory,
-        settle,
-        sweep,
-        scrub,
-        keep_old,
-    };
     // Before the scan, so that nothing falls between the two.
-    let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&metrics));
-    let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
-    let (done, scanned) = oneshot::channel();
-    thread::spawn(move || {
-        let scanned = scan(&scanner, &root);
-        // Nobody waits where a signal has come first.
-        let _ = done.send((scanner, scanned));
-    });
-    let scanned = runtime.block_on(async {
-        tokio::select! {
-            scanned = scanned => Some(scanned),
-            () = signals.stop() => None,
-        }
-    });
-    let (scanner, (manifest, links)) = match scanned {
-        Some(Ok((scanner, scanned))) => (scanner, scanned?),
-        Some(Err(_)) => return Err(Error::Scan),
-        None => return Ok(()),
+    let options = watch_options(directory, config.watching);
+    let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&process.metrics));
+    let scanner = Scanner::new(
+        config.symlinks,
+        Arc::clone(&config.settings),
+        Some(Arc::clone(&memory)),
+    );
+    let (scanner, manifest, links) = tokio::select! {
+        scanned = process.scan(scanner, root) => scanned?,
+        () = signals.stop() => return Ok(()),
     };
+
     let proven = match &mut release {
         Some(release) => release.begin(manifest),
         None => Some(manifest),
     };
     let is_proven = proven.is_some();
-    let site = Arc::new(Site::new(
-        proven.unwrap_or_else(|| Manifest::empty(config.settings)),
-    ));
-    let mut publications = site.subscribe();
+    let site = proven.unwrap_or_else(|| Manifest::empty(Arc::clone(&config.settings)));
+    let site = Arc::new(Site::new(site));
+    let start = |command| Hook::start(command, &site, is_proven, Arc::clone(&process.metrics));
+    let hook = config.on_publish.map(start).transpose();
+    let hook = hook.map_err(Error::Start)?;
     let hints = watch.hints();
     let suspects = hints.clone();
     site.on_suspect(move |file| {
         // Heard for as long as the process lives.
         let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
     });
-    let start_hook = |command| Hook::start(command, &site, is_proven, Arc::clone(&metrics));
-    let hook = config.on_publish.map(start_hook).transpose();
-    let hook = hook.map_err(Error::Start)?;
-    watch
-        .proving(release)
-        .drive(Arc::clone(&site), scanner, links)
-        .map_err(Error::Start)?;
-    if !is_proven && !runtime.block_on(is_published(&mut publications, &mut signals, &hints)) {
+    let mut publications = site.subscribe();
+    let watch = watch.proving(release);
+    let watching = watch.drive(Arc::clone(&site), scanner, links);
+    watching.map_err(Error::Start)?;
+    if !is_proven
+        && !process
+            .is_proven(&mut publications, &mut signals, &hints)
+            .await
+    {
         return Ok(());
     }
-    let service = Service::new(site, memory, metrics);
+    admin.show(Arc::clone(&site));
+    let service = Service::new(
+        Arc::clone(&site),
+        memory,
+        Arc::clone(&process.metrics),
+        Arc::clone(&process.readiness),
+        operator.disclosure,
+    );
     let server = Server::start(service, config.workers, config.limits, tls.clone());
     let server = server.map_err(Error::Start)?;
-    runtime.block_on(run_server(server, bound, tls, &mut signals, &hints))?;
-    if let Some(hook) = hook {
-        let finish = tokio::task::spawn_blocking(|| hook.finish(HOOK_PATIENCE));
-        runtime.block_on(async {
-            tokio::select! {
-                _ = finish => {}
-                () = signals.force() => {}
-            }
-        });
-    }
-    Ok(())
-}
 
-/// Waits for the first publication: what is on disk is not what `--manifest` lists. Whether it
-/// came before a signal to stop.
-async fn is_published(
-    publications: &mut Receiver<u64>,
-    signals: &mut Signals,
-    hints: &Sender<Hint>,
-) -> bool {
-    let stop = async {
-        while signals.next().await == Asked::Look {
-            let _ = hints.send(Hint::Sweep);
-        }
-    };
-    tokio::select! {
-        published = publications.changed() => published.is_ok(),
-        () = stop => false,
-    }
-}
-
-/// Accepts until a signal, then lets what is in flight finish.
-async fn run_server(
-    server: Server,
-    bound: Vec<Bound>,
-    tls: Option<Arc<Tls>>,
-    signals: &mut Signals,
-    hints: &Sender<Hint>,
-) -> Result<(), Error> {
     let listeners = bound
         .into_iter()
         .map(Bound::listen)
         .collect::<Result<Vec<_>, _>>()?;
+    process.readiness.enter(Phase::Serving);
+    process.supervisor.ready();
     for listener in &listeners {
         tracing::info!("listening on {}", listener.url(tls.is_some()));
     }
-    {
-        let accept = |listener| Box::pin(server.accept(listener));
-        let mut accepting: Vec<_> = listeners.iter().map(accept).collect();
-        let accept_all = poll_fn(|cx| {
-            for accept in &mut accepting {
-                // It never ends by itself.
-                let _ = accept.as_mut().poll(cx);
-            }
-            Poll::<()>::Pending
-        });
-        let look = Notify::new();
-        let stop = async {
-            while signals.next().await == Asked::Look {
-                let _ = hints.send(Hint::Sweep);
-                look.notify_one();
-            }
-        };
-        tokio::select! {
-            () = accept_all => {}
-            () = reload_on(&look, tls) => {}
-            () = stop => {}
-        }
+    let look = Notify::new();
+    tokio::select! {
+        never = server.accept(&listeners) => match never {},
+        never = process.follow(&site) => match never {},
+        never = process.look_again(&look, tls, &hints) => match never {},
+        () = process.until_told(&mut signals, &look, drain) => {}
     }
-    for listener in &listeners {
-        server.accept_waiting(listener).await;
-    }
-    drop(listeners);
     tracing::info!("finishing requests in flight");
     tokio::select! {
-        finished = server.drain() => {
+        finished = server.finish(listeners) => {
             if !finished {
                 tracing::warn!("some requests were cut: they took longer than --grace");
             }
         }
         () = signals.force() => tracing::warn!("stopped at once"),
     }
+    if let Some(hook) = hook {
+        tokio::select! {
+            _ = spawn_blocking(|| hook.finish(HOOK_PATIENCE)) => {}
+            () = signals.force() => {}
+        }
+    }
     Ok(())
 }
 
-/// Reads the certificate again whenever there is reason to look. It never ends.
-async fn reload_on(look: &Notify, tls: Option<Arc<Tls>>) {
-    let Some(tls) = tls else {
-        return pending().await;
-    };
-    loop {
-        look.notified().await;
-        let tls = Arc::clone(&tls);
-        // Reading files may block.
-        match tokio::task::spawn_blocking(move || tls.reload()).await {
-            Ok(Ok(())) => tracing::info!("the certificate was read again"),
-            Ok(Err(error)) => tracing::error!("the certificate in use stays: {error}"),
-            Err(stopped) => tracing::error!("the certificate in use stays: {stopped}"),
+/// What lives as long as the process.
+struct Process {
+    supervisor: Arc<Supervisor>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+}
+
+impl Process {
+    /// Must be called within a tokio runtime.
+    fn new(expectation: Option<Expectation>) -> Self {
+        let supervisor = Arc::new(Supervisor::from_env());
+        let alive = Arc::clone(&supervisor);
+        tokio::spawn(async move { alive.show_life().await });
+        Self {
+            supervisor,
+            readiness: Arc::new(Readiness::new(expectation)),
+            metrics: Arc::default(),
         }
     }
+
+    /// Scans on a thread of its own.
+    async fn scan(
+        &self,
+        scanner: Scanner,
+        root: Arc<Root>,
+    ) -> Result<(Scanner, Manifest, Vec<Link>), Error> {
+        let progress = Arc::new(Progress::default());
+        let seen = Arc::clone(&progress);
+        let (done, scanned) = oneshot::channel();
+        thread::spawn(move || {
+            let scanned = scan(&scanner, &root, &seen);
+            // Nobody waits where a signal has come first.
+            let _ = done.send((scanner, scanned));
+        });
+        let (scanner, scanned) = tokio::select! {
+            scanned = scanned => scanned.map_err(|_| Error::Scan)?,
+            never = self.supervisor.report(&progress) => match never {},
+        };
+        let (manifest, links) = scanned?;
+        Ok((scanner, manifest, links))
+    }
+
+    /// Waits for the first publication where what is on disk is not what `--manifest` lists.
+    /// Whether it came before a signal to stop.
+    async fn is_proven(
+        &self,
+        publications: &mut Receiver<u64>,
+        signals: &mut Signals,
+        hints: &Sender<Hint>,
+    ) -> bool {
+        self.supervisor
+            .status("waiting: what is on disk is not what --manifest lists");
+        let stop = async {
+            while signals.next().await == Asked::Look {
+                let _ = hints.send(Hint::Sweep);
+            }
+        };
+        tokio::select! {
+            published = publications.changed() => published.is_ok(),
+            () = stop => false,
+        }
+    }
+
+    /// Holds each published state against what is expected.
+    async fn follow(&self, site: &Site) -> Infallible {
+        let mut publications = site.subscribe();
+        loop {
+            let (digest, files) = {
+                let manifest = site.current();
+                (manifest.digest(), files(&manifest))
+            };
+            if let Err(mismatch) = self.readiness.observe(digest) {
+                self.metrics.unexpected.increment();
+                tracing::warn!("{mismatch}");
+            }
+            let status = format_args!("serving {files}, site digest {digest}");
+            self.supervisor.status(status);
+            if publications.changed().await.is_err() {
+                return pending().await;
+            }
+        }
+    }
+
+    /// Sweeps and reads the certificate again, whenever there is reason to.
+    async fn look_again(
+        &self,
+        look: &Notify,
+        tls: Option<Arc<Tls>>,
+        hints: &Sender<Hint>,
+    ) -> Infallible {
+        loop {
+            look.notified().await;
+            self.supervisor.reloading();
+            let _ = hints.send(Hint::Sweep);
+            if let Some(tls) = &tls {
+                tls.reload_aside().await;
+            }
+            self.supervisor.ready();
+        }
+    }
+
+    /// Heeds signals until it is time to close the listeners.
+    async fn until_told(&self, signals: &mut Signals, look: &Notify, drain: Duration) {
+        let wait = loop {
+            match signals.next().await {
+                Asked::Look => look.notify_one(),
+                Asked::Drain => break drain,
+                Asked::Stop => break Duration::ZERO,
+            }
+        };
+        self.readiness.enter(Phase::Draining);
+        self.supervisor.stopping();
+        if !wait.is_zero() {
+            tracing::info!(
+                "draining for {}: not ready, but serving",
+                format_duration(wait)
+            );
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = signals.force() => {}
+            }
+        }
+    }
+}
+
+fn watch_options(directory: PathBuf, watching: Watching) -> watch::Options {
+    let Watching {
+        settle,
+        sweep,
+        scrub,
+        keep_old,
+    } = watching;
+    watch::Options {
+        directory,
+        settle,
+        sweep,
+        scrub,
+        keep_old,
+    }
+}
+
+fn with(mut inherited: Vec<Bound>, bound: Vec<Bound>) -> Vec<Bound> {
+    inherited.extend(bound);
+    inherited
 }

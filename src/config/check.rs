@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::offline::ManifestFormat;
-use super::site::Symlinks;
+use super::site::Handling;
 use super::values::{at_least_one, positive_duration, workers};
 
 /// `etagd check`.
@@ -37,16 +37,6 @@ pub struct Check {
         conflicts_with = "dir"
     )]
     pub manifest: Option<PathBuf>,
-    /// Which symbolic links of --dir to follow
-    #[arg(
-        long,
-        value_enum,
-        default_value_t,
-        value_name = "WHICH",
-        env = "ETAGD_SYMLINKS",
-        hide_env = true
-    )]
-    pub symlinks: Symlinks,
     /// Ask for no manifest, even if there is a file of that name
     #[arg(long, env = "ETAGD_PUBLIC", hide_env = true, value_parser = BoolishValueParser::new())]
     pub public: bool,
@@ -90,6 +80,9 @@ pub struct Check {
         hide_env = true
     )]
     pub format: ManifestFormat,
+    /// How --dir is served.
+    #[command(flatten, next_help_heading = "How --dir is served")]
+    pub handling: Handling,
 }
 
 /// Where a replica answers: scheme, authority and perhaps a prefix, without a slash at its end.

@@ -4,7 +4,9 @@
 //! into a type that cannot be wrong. Flag before environment before default.
 
 mod check;
+mod globs;
 mod offline;
+mod operator;
 mod serve;
 mod site;
 mod values;
@@ -12,9 +14,13 @@ mod values;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use check::{Check, ReplicaUrl};
+pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
+pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
-pub use site::{LastModified, ReprDigest, Settings, SiteFlags, Symlinks};
+pub use site::{
+    Handling, HtmlHandling, LastModified, NotFound, ReprDigest, Settings, SiteFlags, Symlinks,
+};
 pub use values::Listen;
 
 /// A static file server with precomputed, content-based strong ETags

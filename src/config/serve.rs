@@ -1,11 +1,13 @@
 //! `etagd serve`: its flags, and what they mean.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
 use crate::disk;
@@ -13,18 +15,17 @@ use crate::disk;
 /// `etagd serve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every flag is also read from the environment: --max-connections from \
-                        ETAGD_MAX_CONNECTIONS, and so on."
+    after_help = "Every flag is also read from the environment: --open-files from ETAGD_OPEN_FILES."
 )]
 pub struct Serve {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable
+    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable [default:
+    /// 127.0.0.1:8080]
     #[arg(
         long,
         value_name = "ADDR",
-        default_value = "127.0.0.1:8080",
         env = "ETAGD_LISTEN",
         hide_env = true,
         value_delimiter = ','
@@ -33,7 +34,7 @@ pub struct Serve {
     /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
     pub memory: Option<ByteSize>,
-    /// Most large files kept open for the next request [default: half of the limit]
+    /// Most large files kept open [default: half of the limit]
     #[arg(long, value_name = "N", env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
     pub open_files: Option<usize>,
     /// Threads that answer requests [default: one for each core]
@@ -71,6 +72,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub tls_key: Option<PathBuf>,
+    /// The operator's side.
+    #[command(flatten)]
+    pub operator: Operator,
     /// What clients may use up.
     #[command(flatten)]
     pub limits: Limits,
@@ -79,13 +83,13 @@ pub struct Serve {
 /// How changes of the site are noticed and published.
 #[derive(Clone, Debug, Args)]
 pub struct Watching {
-    /// How long nothing may change before a change is published (2s after the first at most)
+    /// Quiet time before a change is published
     #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
     pub settle: Duration,
     /// How often everything is compared with the disk, for changes that nothing reports
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
     pub sweep: Duration,
-    /// How often every file is read again, whatever its times say [default: never]
+    /// How often every file is read again [default: never]
     #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
     /// How long files that a deploy removed are still answered, HTML excepted [default: not]
@@ -105,7 +109,7 @@ pub struct TlsFiles {
 /// Limits on what clients may use up (promise P10).
 #[derive(Clone, Debug, Args)]
 pub struct Limits {
-    /// Time to finish requests in flight after SIGTERM or SIGINT
+    /// Time to finish what is in flight at the end
     #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = duration)]
     pub grace: Duration,
     /// Connections at once; more are answered 503
@@ -127,7 +131,7 @@ pub struct Limits {
     /// Time a client may take no byte of a response
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub write_timeout: Duration,
-    /// Most bytes of a request's header section, 8KiB at least
+    /// Most bytes of a request's header section
     #[arg(
         long,
         value_name = "SIZE",
@@ -147,8 +151,8 @@ pub struct Config {
     /// Which links the scan follows.
     pub symlinks: Symlinks,
     /// What changes answers.
-    pub settings: Settings,
-    /// Where to listen.
+    pub settings: Arc<Settings>,
+    /// Where to listen; where nothing was typed, on inherited sockets or [`Listen::default`].
     pub listen: Vec<Listen>,
     /// Most files kept open; `None` for half of what the system allows.
     pub open_files: Option<usize>,
@@ -164,25 +168,25 @@ pub struct Config {
     pub on_publish: Option<String>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
+    /// The operator's side.
+    pub operator: Operator,
     /// What clients may use up.
     pub limits: Limits,
 }
 
 impl From<Serve> for Config {
     fn from(flags: Serve) -> Self {
-        let settings = flags.site.settings();
         let SiteFlags {
             directory,
-            symlinks,
-            ..
+            handling,
         } = flags.site;
         let memory = flags
             .memory
             .map_or_else(|| disk::memory_size() / 4, |size| size.as_u64());
         Self {
             directory,
-            symlinks,
-            settings,
+            symlinks: handling.symlinks,
+            settings: Arc::new(handling.settings()),
             listen: flags.listen,
             open_files: flags.open_files,
             memory,
@@ -192,6 +196,7 @@ impl From<Serve> for Config {
             on_publish: flags.on_publish,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
+            operator: flags.operator,
             limits: flags.limits,
         }
     }

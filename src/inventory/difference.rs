@@ -1,9 +1,8 @@
-//! What lies between two states of a site, by path, and the URLs that a cache should forget.
+//! What lies between two states of a site, by path.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
-use super::{Entry, Inventory, url};
+use super::{Entry, Inventory};
 
 /// A path whose answers are not what they were.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -55,39 +54,6 @@ pub fn between(old: &Inventory, new: &Inventory) -> Vec<Difference> {
     }
 }
 
-/// The URLs whose answers `differences` change, path-absolute and percent-encoded, each once.
-///
-/// A page has several: `/dir/index.html` is `/dir/` too, `/about.html` is `/about`. Where an index
-/// comes or goes, `/dir` begins or ends to redirect.
-pub fn urls<'a>(differences: impl IntoIterator<Item = &'a Difference>) -> BTreeMap<String, Reason> {
-    let mut urls = BTreeMap::new();
-    let mut add = |path: &[u8], reason| {
-        let known = urls.entry(url(path)).or_insert(reason);
-        // By one name it comes, by another it goes.
-        if *known != reason {
-            *known = Reason::Changed;
-        }
-    };
-    for Difference { path, reason } in differences {
-        add(path, *reason);
-        match path.strip_suffix(b"index.html") {
-            Some(directory) if matches!(directory, [] | [.., b'/']) => {
-                add(directory, *reason);
-                if let Some(name) = directory.strip_suffix(b"/")
-                    && *reason != Reason::Changed
-                {
-                    add(name, *reason);
-                }
-            }
-            _ => match path.strip_suffix(b".html") {
-                Some(name) if !matches!(name, [] | [.., b'/']) => add(name, *reason),
-                _ => {}
-            },
-        }
-    }
-    urls
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -100,7 +66,6 @@ mod tests {
 
     type Reasons<'a> = &'a [(&'a str, Reason)];
     type OfInventories<'a> = (&'a str, &'a [&'a str], &'a [&'a str], Reasons<'a>);
-    type OfUrls<'a> = (&'a str, Reasons<'a>, Reasons<'a>);
 
     /// Entries from lines such as `path content coding cache-control`.
     fn inventory(lines: &[&str]) -> Inventory {
@@ -157,44 +122,6 @@ mod tests {
             let want: Vec<_> = want
                 .iter()
                 .map(|(path, reason)| (path.as_bytes(), *reason))
-                .collect();
-            assert_eq!(found, want, "{name}");
-        }
-    }
-
-    #[test]
-    fn urls_that_a_cache_should_forget() {
-        #[rustfmt::skip]
-        let cases: &[OfUrls<'_>] = &[
-            ("a file", &[("a.css", Changed)], &[("/a.css", Changed)]),
-            ("the first page", &[("index.html", Changed)], &[("/", Changed), ("/index.html", Changed)]),
-            ("the first page is new", &[("index.html", Added)], &[("/", Added), ("/index.html", Added)]),
-            ("an index", &[("d/index.html", Changed)], &[("/d/", Changed), ("/d/index.html", Changed)]),
-            ("an index more", &[("d/index.html", Added)],
-                &[("/d", Added), ("/d/", Added), ("/d/index.html", Added)]),
-            ("an index less", &[("d/index.html", Removed)],
-                &[("/d", Removed), ("/d/", Removed), ("/d/index.html", Removed)]),
-            ("a page", &[("about.html", Removed)], &[("/about", Removed), ("/about.html", Removed)]),
-            ("no index", &[("d/xindex.html", Changed)], &[("/d/xindex", Changed), ("/d/xindex.html", Changed)]),
-            ("no name before the dot", &[("d/.html", Changed)], &[("/d/.html", Changed)]),
-            ("another type", &[("about.htm", Changed)], &[("/about.htm", Changed)]),
-            ("hard to write", &[("a b/100%.html", Added)],
-                &[("/a%20b/100%25", Added), ("/a%20b/100%25.html", Added)]),
-            ("from a page to an index", &[("a.html", Removed), ("a/index.html", Added)],
-                &[("/a", Changed), ("/a.html", Removed), ("/a/", Added), ("/a/index.html", Added)]),
-        ];
-        for (name, differences, want) in cases {
-            let differences: Vec<_> = differences
-                .iter()
-                .map(|(path, reason)| Difference {
-                    path: path.as_bytes().into(),
-                    reason: *reason,
-                })
-                .collect();
-            let found: Vec<_> = urls(&differences).into_iter().collect();
-            let want: Vec<_> = want
-                .iter()
-                .map(|(url, reason)| ((*url).to_owned(), *reason))
                 .collect();
             assert_eq!(found, want, "{name}");
         }

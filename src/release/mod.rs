@@ -74,7 +74,7 @@ impl Release {
     /// When `file` is not a complete manifest of something.
     pub fn open(
         file: PathBuf,
-        settings: Settings,
+        settings: Arc<Settings>,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> Result<Self, ReleaseError> {

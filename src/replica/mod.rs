@@ -44,7 +44,7 @@ pub struct Check {
 pub struct Expected {
     /// The directory or the file, for messages.
     pub name: String,
-    /// What is in it. Without a digest it says nothing of settings.
+    /// What is in it.
     pub inventory: Inventory,
 }
 
@@ -87,8 +87,7 @@ impl Check {
                 (Answer::Foreign(reason), None) => State::Unreachable(reason.clone()),
                 (Answer::Inventory(inventory), None) => State::of(inventory, found),
                 (Answer::Inventory(inventory), Some(reference)) => {
-                    let found = compare(&reference.head, reference.inventory, inventory)
-                        .fold(found, Found::with);
+                    let found = compare(reference.inventory, inventory).fold(found, Found::with);
                     State::of(inventory, found)
                 }
                 (Answer::Foreign(_), Some(reference)) => {
@@ -158,7 +157,6 @@ impl Check {
             .expected
             .as_ref()
             .map(|each| &each.inventory.head.digest);
-        let expected = expected.filter(|digest| !digest.is_empty());
         let first = expected.or(digests.first());
         digests.iter().any(|digest| Some(digest) != first)
     }
@@ -185,39 +183,25 @@ impl Check {
         &'a self,
         answers: &'a [Answer],
     ) -> Result<Option<Reference<'a>>, NothingToCompare> {
+        if let Some(Expected { name, inventory }) = &self.expected {
+            let name = name.clone();
+            return Ok(Some(Reference { name, inventory }));
+        }
         let most = self.most_common(answers);
-        let Some(expected) = &self.expected else {
-            let foreign = answers
-                .iter()
-                .zip(&self.replicas)
-                .find_map(|(answer, url)| {
-                    let Answer::Foreign(reason) = answer else {
-                        return None;
-                    };
-                    Some((url.to_string(), reason.clone()))
-                });
-            let has_failed = |answer: &Answer| matches!(answer, Answer::Failed(_));
-            return match (most, foreign) {
-                // Another replica may say it once it can be reached.
-                (None, Some((url, reason))) if !answers.iter().any(has_failed) => {
-                    Err(NothingToCompare { url, reason })
-                }
-                (most, _) => Ok(most),
-            };
-        };
-        let inventory = &expected.inventory;
-        let head = match most {
-            Some(most) if inventory.head.digest.is_empty() => Head {
-                rules: inventory.head.rules.clone(),
-                ..most.head
-            },
-            _ => inventory.head.clone(),
-        };
-        Ok(Some(Reference {
-            name: expected.name.clone(),
-            head,
-            inventory,
-        }))
+        // Another replica may say something once it can be reached.
+        let is_open = |answer: &Answer| matches!(answer, Answer::Failed(_));
+        if most.is_some() || answers.iter().any(is_open) {
+            return Ok(most);
+        }
+        let foreign = answers.iter().zip(&self.replicas);
+        let mut foreign = foreign.filter_map(|(answer, url)| match answer {
+            Answer::Foreign(reason) => Some((url.to_string(), reason.clone())),
+            Answer::Inventory(_) | Answer::Failed(_) => None,
+        });
+        match foreign.next() {
+            Some((url, reason)) => Err(NothingToCompare { url, reason }),
+            None => Ok(None),
+        }
     }
 
     fn most_common<'a>(&self, answers: &'a [Answer]) -> Option<Reference<'a>> {
@@ -242,7 +226,6 @@ impl Check {
             .max_by_key(|(_, each)| like(&each.head));
         most.map(|(url, inventory)| Reference {
             name: url.to_string(),
-            head: inventory.head.clone(),
             inventory,
         })
     }
@@ -251,6 +234,5 @@ impl Check {
 /// What replicas are compared with.
 struct Reference<'a> {
     name: String,
-    head: Head,
     inventory: &'a Inventory,
 }
