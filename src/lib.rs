@@ -19,7 +19,7 @@
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 3 | [`purge`] | the URLs that a cache should forget |
-//! | 3 | [`release`] | the manifest that a build made, and a tree that has to prove it |
+//! | 4 | [`release`] | the manifest that a build made, and a tree that has to prove it |
 //! | 5 | [`hook`] | a command that runs after each publication |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |

@@ -39,7 +39,7 @@ pub struct Cli {
     /// Print help
     #[arg(short, long, global = true, action = ArgAction::HelpShort)]
     pub help: Option<bool>,
-    /// Messages as text for people or as JSON for machines
+    /// Form of messages
     #[arg(
         long,
         value_enum,

@@ -21,8 +21,7 @@ pub struct Serve {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable [default:
-    /// 127.0.0.1:8080]
+    /// HOST:PORT, :PORT or unix:PATH; repeatable [default: 127.0.0.1:8080]
     #[arg(
         long,
         value_name = "ADDR",
@@ -31,7 +30,7 @@ pub struct Serve {
         value_delimiter = ','
     )]
     pub listen: Vec<Listen>,
-    /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
+    /// Most memory for content [default: 1/4 of RAM]
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
     pub memory: Option<ByteSize>,
     /// Most large files kept open [default: half of the limit]
@@ -43,10 +42,10 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
-    /// Serve what this manifest in JSON lists, and only when the files prove it
+    /// Serve what this manifest lists, once the files prove it
     #[arg(long, value_name = "FILE", env = "ETAGD_MANIFEST", hide_env = true)]
     pub manifest: Option<PathBuf>,
-    /// Run this with sh -c after each publication, the changed URLs on its standard input
+    /// Run this after each publication, with the changed URLs
     #[arg(
         long,
         value_name = "COMMAND",
@@ -86,13 +85,13 @@ pub struct Watching {
     /// Quiet time before a change is published
     #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
     pub settle: Duration,
-    /// How often everything is compared with the disk, for changes that nothing reports
+    /// How often everything is compared with the disk
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
     pub sweep: Duration,
     /// How often every file is read again [default: never]
     #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
-    /// How long files that a deploy removed are still answered, HTML excepted [default: not]
+    /// How long removed files, but HTML, are still answered [default: not]
     #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
     pub keep_old: Option<Duration>,
 }
