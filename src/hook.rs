@@ -139,6 +139,12 @@ impl Shared {
             return;
         }
         let handling = new.settings().html_handling;
+        if old.rules().redirects.hash() != new.rules().redirects.hash() {
+            tracing::warn!(
+                "the redirects of the site have changed: the URLs that they concern are not told \
+                 to the command of --on-publish"
+            );
+        }
         let later = News {
             old: old.digest(),
             new: new.digest(),

@@ -13,6 +13,7 @@
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
+//! | 1 | [`rules`] | the site's `_headers` and `_redirects`: parse and match |
 //! | 3 | [`body`] | content on the wire, proven piece by piece |
 //! | 3 | [`listing`] | what a directory without an index shows |
 //! | 3 | [`scan`] | disk -> representations |
@@ -21,6 +22,7 @@
 //! | 3 | [`purge`] | the URLs that a cache should forget |
 //! | 4 | [`release`] | the manifest that a build made, and a tree that has to prove it |
 //! | 5 | [`hook`] | a command that runs after each publication |
+//! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
@@ -39,8 +41,8 @@
 //! # Three paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
-//! bind the listeners (fail before slow work) -> scan the root against nothing -> publish the
-//! manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
+//! bind the listeners (fail before slow work) -> scan the root against nothing, or
+//! what was [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
 //! so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
@@ -63,6 +65,8 @@ pub mod body;
 pub mod listing;
 pub mod manifest;
 pub mod representation;
+pub mod rules;
+pub mod saved;
 pub mod scan;
 pub mod site;
 pub mod watch;

@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{Answer, Selected, Terms, answer};
+use crate::answer::{self, Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
 use crate::config::{Disclosure, ReprDigest, Settings};
 use crate::manifest::Manifest;
@@ -31,6 +31,7 @@ use crate::representation::{
 };
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
+use crate::semantics::target::Target;
 use crate::site::Site;
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -196,7 +197,7 @@ impl Service {
     }
 
     fn draft(&self, manifest: &Manifest, request: &Parts) -> Draft {
-        let mut draft = self.draft_of(answer(manifest, request), manifest.settings(), request);
+        let mut draft = self.draft_of(answer(manifest, request), manifest, request);
         if self.disclosure.digest_header {
             let digest = manifest.digest_value().clone();
             draft.headers_mut().insert(ETAGD_DIGEST, digest);
@@ -204,51 +205,65 @@ impl Service {
         draft
     }
 
-    fn draft_of(&self, answer: Answer<'_>, settings: &Settings, request: &Parts) -> Draft {
+    fn draft_of(&self, answer: Answer<'_>, manifest: &Manifest, request: &Parts) -> Draft {
+        let settings = manifest.settings();
         let is_head = request.method == Method::HEAD;
         match answer {
             Answer::NotModified(selected) => {
                 let mut draft = empty(StatusCode::NOT_MODIFIED, 4);
-                validators(draft.headers_mut(), selected);
+                let fields = draft.headers_mut();
+                validators(fields, &selected);
+                // RFC 9110 section 15.4.5: nothing about content that is not sent.
+                follow_rules(fields, &selected, |name| {
+                    *name == header::CONTENT_LOCATION || !describes_content(name)
+                });
                 draft
             }
             Answer::Whole(selected) => {
-                let mut draft = self.whole(selected, is_head);
-                digest(draft.headers_mut(), selected, settings, request);
+                let mut draft = self.whole(&selected, is_head);
+                digest(draft.headers_mut(), &selected, settings, request);
                 draft
             }
             Answer::Part(selected, part) => {
-                let mut draft = self.part(selected, &part);
-                digest(draft.headers_mut(), selected, settings, request);
+                let mut draft = self.part(&selected, &part);
+                digest(draft.headers_mut(), &selected, settings, request);
                 draft
             }
             Answer::PreconditionFailed(selected) => {
-                negotiated_error(StatusCode::PRECONDITION_FAILED, selected)
+                let mut draft = negotiated_error(StatusCode::PRECONDITION_FAILED, &selected);
+                follow_rules_for_errors(draft.headers_mut(), manifest, request);
+                draft
             }
             Answer::Unsatisfiable(selected) => {
-                let mut draft = negotiated_error(StatusCode::RANGE_NOT_SATISFIABLE, selected);
+                let mut draft = negotiated_error(StatusCode::RANGE_NOT_SATISFIABLE, &selected);
+                follow_rules_for_errors(draft.headers_mut(), manifest, request);
                 let length = selected.representation().length;
                 let fields = draft.headers_mut();
                 fields.insert(header::CONTENT_RANGE, visible(&unsatisfied_range(length)));
                 fields.insert(header::ACCEPT_RANGES, BYTES);
                 draft
             }
-            Answer::Redirect(location) => {
-                let mut draft = empty(StatusCode::PERMANENT_REDIRECT, 4);
+            Answer::Redirect(status, location) => {
+                let mut draft = empty(status, 4);
                 let fields = draft.headers_mut();
                 fields.insert(header::LOCATION, visible(&location));
                 fields.insert(header::CACHE_CONTROL, REVALIDATE);
                 fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
                 draft
             }
-            Answer::NotFound(Some(page)) => self.not_found(page, is_head),
-            Answer::NotFound(None) => {
-                let page = error(StatusCode::NOT_FOUND, "there is nothing here", is_head);
-                page.map(Content::Memory)
+            Answer::NotFound(status, page) => {
+                let mut draft = match page {
+                    Some(page) => self.not_found(status, page, is_head),
+                    None => error(status, nothing_here(status), is_head).map(Content::Memory),
+                };
+                follow_rules_for_errors(draft.headers_mut(), manifest, request);
+                draft
             }
             Answer::Options => {
                 let mut draft = empty(StatusCode::NO_CONTENT, 2);
                 draft.headers_mut().insert(header::ALLOW, ALLOW);
+                // What lets other origins read an answer has to be said when they ask before.
+                follow_rules_for_errors(draft.headers_mut(), manifest, request);
                 draft
             }
             Answer::Refused(status, reason) => {
@@ -287,7 +302,7 @@ impl Service {
     }
 
     /// 200, or its fields alone.
-    fn whole(&self, selected: Selected<'_>, is_head: bool) -> Draft {
+    fn whole(&self, selected: &Selected<'_>, is_head: bool) -> Draft {
         let mut draft = empty(StatusCode::OK, 8);
         let fields = draft.headers_mut();
         validators(fields, selected);
@@ -296,11 +311,12 @@ impl Service {
             header::CONTENT_TYPE,
             selected.resource.fields.content_type.clone(),
         );
+        follow_rules(fields, selected, |_| true);
         self.attach(draft, selected.representation(), is_head)
     }
 
     /// 206: one part, or several as multipart/byteranges (RFC 9110 section 14.6).
-    fn part(&self, selected: Selected<'_>, part: &Selection) -> Draft {
+    fn part(&self, selected: &Selected<'_>, part: &Selection) -> Draft {
         let representation = selected.representation();
         let length = representation.length;
         let content_type = &selected.resource.fields.content_type;
@@ -308,6 +324,7 @@ impl Service {
         let fields = draft.headers_mut();
         validators(fields, selected);
         description(fields, selected);
+        follow_rules(fields, selected, |_| true);
         let mut segments = Segments::default();
         let push = |segments: &mut Segments, range: &ByteRange| {
             segments.push_data(representation, range.first(), range.length(), &self.memory);
@@ -341,9 +358,9 @@ impl Service {
         draft.map(|_| Content::Segments(segments))
     }
 
-    /// 404 with the site's own page: no tag, no conditions, no range.
-    fn not_found(&self, page: &Resource, is_head: bool) -> Draft {
-        let mut draft = empty(StatusCode::NOT_FOUND, 4);
+    /// 404, or its like, with the site's own page: no tag, no conditions, no range.
+    fn not_found(&self, status: StatusCode, page: &Resource, is_head: bool) -> Draft {
+        let mut draft = empty(status, 4);
         let fields = draft.headers_mut();
         fields.insert(header::CACHE_CONTROL, NO_STORE);
         fields.insert(header::CONTENT_TYPE, page.fields.content_type.clone());
@@ -392,39 +409,141 @@ impl Service {
 }
 
 /// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
-fn validators(fields: &mut HeaderMap, selected: Selected<'_>) {
+fn validators(fields: &mut HeaderMap, selected: &Selected<'_>) {
     fields.insert(header::ETAG, selected.representation().etag_value().clone());
-    fields.insert(header::CACHE_CONTROL, cache_control(selected));
+    if let Some(cache_control) = cache_control(selected) {
+        fields.insert(header::CACHE_CONTROL, cache_control);
+    }
     vary(fields, selected);
 }
 
-fn cache_control(selected: Selected<'_>) -> HeaderValue {
-    let resource = selected.resource;
+fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
+    let resource = &selected.resource;
+    let own = &resource.fields;
+    let is_removed = || {
+        let ruled = own.ruled.as_ref();
+        ruled.is_some_and(|ruled| ruled.removed.contains(&header::CACHE_CONTROL))
+    };
     match selected.terms {
-        Terms::Named => resource.fields.cache_control.clone(),
-        Terms::Pinned => IMMUTABLE,
+        Terms::Pinned => Some(IMMUTABLE),
+        Terms::Fallback { of_page: false } => Some(NO_STORE),
+        _ if is_removed() => None,
+        Terms::Named => Some(own.cache_control.clone()),
         // A file may come to be there: what stands in for it must be asked about.
-        Terms::Fallback { of_page } if of_page && resource.settled => REVALIDATE,
-        Terms::Fallback { .. } => NO_STORE,
+        Terms::Rewritten | Terms::Fallback { of_page: true } => {
+            Some(if !resource.settled || own.have_own_cache_control() {
+                own.cache_control.clone()
+            } else {
+                REVALIDATE
+            })
+        }
     }
 }
 
 /// What in a request, beside its target, the choice of the answer depends on (RFC 9110 section
-/// 12.5.5).
-fn vary(fields: &mut HeaderMap, selected: Selected<'_>) {
+/// 12.5.5), and what the rules of the site name.
+fn vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
     let is_fallback = matches!(selected.terms, Terms::Fallback { .. });
-    let vary = match (is_fallback, selected.resource.is_negotiable()) {
-        (false, false) => return,
-        (false, true) => BY_CODING,
-        (true, false) => BY_PURPOSE,
-        (true, true) => BY_PURPOSE_AND_CODING,
+    let is_negotiable = selected.resource.is_negotiable();
+    let ruled = selected.resource.fields.ruled.as_ref();
+    let vary = match (is_fallback, is_negotiable) {
+        (false, false) => None,
+        (false, true) => Some(BY_CODING),
+        (true, false) => Some(BY_PURPOSE),
+        (true, true) => Some(BY_PURPOSE_AND_CODING),
+    };
+    let vary = match (vary, ruled.and_then(|ruled| ruled.vary.as_ref())) {
+        (None, None) => return,
+        (Some(vary), None) => vary,
+        (_, Some((_, with_coding))) if is_negotiable && !is_fallback => with_coding.clone(),
+        (None, Some((named, _))) => named.clone(),
+        (Some(vary), Some((named, _))) => {
+            let both = [vary.as_bytes(), b", ", named.as_bytes()].concat();
+            HeaderValue::from_bytes(&both).unwrap_or(vary)
+        }
     };
     fields.insert(header::VARY, vary);
 }
 
+/// What the rules of the site make of the fields of a response with content, or of a 304.
+fn follow_rules(
+    fields: &mut HeaderMap,
+    selected: &Selected<'_>,
+    is_wanted: impl Fn(&HeaderName) -> bool,
+) {
+    let Some(ruled) = &selected.resource.fields.ruled else {
+        return;
+    };
+    if ruled.removed.contains(&header::X_CONTENT_TYPE_OPTIONS) {
+        fields.remove(header::X_CONTENT_TYPE_OPTIONS);
+    }
+    for (name, value) in ruled.lines.iter().filter(|(name, _)| is_wanted(name)) {
+        give(fields, name, value);
+    }
+}
+
+/// What the rules of the site say of a path where no content is answered: not what would describe
+/// that, and not for how long to keep it.
+fn follow_rules_for_errors(fields: &mut HeaderMap, manifest: &Manifest, request: &Parts) {
+    let headers = &manifest.rules().headers;
+    if headers.is_empty() {
+        return;
+    }
+    let Ok(target) = Target::parse(&request.uri) else {
+        return;
+    };
+    let path = match target.collapsed() {
+        Some(path) => [b"/", &path[..]].concat(),
+        None => [b"/", target.path()].concat(),
+    };
+    let overlay = headers.overlay(&headers.matching(&path, answer::host(request)), &path);
+    if overlay.removed.contains(&header::X_CONTENT_TYPE_OPTIONS) {
+        fields.remove(header::X_CONTENT_TYPE_OPTIONS);
+    }
+    for (name, value) in &overlay.lines {
+        if !describes_content(name) && !says_how_long(name) {
+            give(fields, name, value);
+        }
+    }
+    if let Some(vary) = overlay.vary {
+        fields.append(header::VARY, vary);
+    }
+}
+
+/// Only cookies come in several lines (RFC 6265 section 3).
+fn give(fields: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
+    if name == header::SET_COOKIE {
+        fields.append(name, value.clone());
+    } else {
+        fields.insert(name, value.clone());
+    }
+}
+
+/// Whether a field is about the content of a response (RFC 9110 section 8).
+fn describes_content(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("content-") && !name.starts_with("content-security-policy")
+}
+
+/// Whether a field lets caches keep a response: Cache-Control and those that some of them prefer
+/// (RFC 9213).
+fn says_how_long(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.ends_with("cache-control") || matches!(name, "expires" | "surrogate-control" | "pragma")
+}
+
+/// What a page says where there is nothing.
+fn nothing_here(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::GONE => "what was here is gone for good",
+        StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => "what is here may not be shown",
+        _ => "there is nothing here",
+    }
+}
+
 /// The fields that 200 and 206 have beside, whatever the range.
-fn description(fields: &mut HeaderMap, selected: Selected<'_>) {
-    let (resource, representation) = (selected.resource, selected.representation());
+fn description(fields: &mut HeaderMap, selected: &Selected<'_>) {
+    let (resource, representation) = (&selected.resource, selected.representation());
     if let Some(date) = resource.last_modified_value() {
         fields.insert(header::LAST_MODIFIED, date.clone());
     }
@@ -437,7 +556,7 @@ fn description(fields: &mut HeaderMap, selected: Selected<'_>) {
 }
 
 /// Repr-Digest of the selected representation, all of it, whatever the range (RFC 9530 section 3).
-fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: &Settings, request: &Parts) {
+fn digest(fields: &mut HeaderMap, selected: &Selected<'_>, settings: &Settings, request: &Parts) {
     let is_wanted = match settings.repr_digest {
         ReprDigest::Off => false,
         ReprDigest::Wanted => wants_sha256(&request.headers),
@@ -455,7 +574,7 @@ fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: &Settings, r
 
 /// Derived from the tag and the ranges, so that replicas agree. No content can hold the boundary
 /// of its own parts: it would have to hold a hash of itself.
-fn boundary(selected: Selected<'_>, ranges: &[ByteRange]) -> String {
+fn boundary(selected: &Selected<'_>, ranges: &[ByteRange]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(selected.representation().etag.hash());
     for range in ranges {
@@ -473,7 +592,7 @@ fn empty(status: StatusCode, fields: usize) -> Draft {
 }
 
 /// A 4xx about a selected representation: without a page, which a client's code would not show.
-fn negotiated_error(status: StatusCode, selected: Selected<'_>) -> Draft {
+fn negotiated_error(status: StatusCode, selected: &Selected<'_>) -> Draft {
     let mut draft = empty(status, 5);
     let fields = draft.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);

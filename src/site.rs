@@ -59,6 +59,7 @@ impl Site {
             return None;
         }
         let (changed, removed) = (changes.changed.len(), changes.removed.len());
+        let rules = changes.rules.is_some();
         let new = current.with(changes);
         let digest = new.digest();
         let is_news = digest != current.digest();
@@ -75,6 +76,7 @@ impl Site {
         Some(Publication {
             changed,
             removed,
+            rules,
             digest,
         })
     }
@@ -143,6 +145,7 @@ impl fmt::Debug for Site {
 pub struct Publication {
     changed: usize,
     removed: usize,
+    rules: bool,
     digest: SiteDigest,
 }
 
@@ -151,11 +154,13 @@ impl fmt::Display for Publication {
         let Self {
             changed,
             removed,
+            rules,
             digest,
         } = self;
+        let rules = if *rules { ", new rules" } else { "" };
         write!(
             f,
-            "published: {changed} changed, {removed} removed, site digest {digest}"
+            "published: {changed} changed, {removed} removed{rules}, site digest {digest}"
         )
     }
 }

@@ -127,6 +127,18 @@ fn each_publication_is_told_with_its_digests_and_urls() {
 }
 
 #[test]
+fn what_rules_change_is_told_too() {
+    let site = TestSite::with(&[("a.txt", b"a"), ("d/b.txt", b"b")]);
+    let script = Script::new(site, "");
+    let server = script.serve();
+    fs::write(script.site.path("_headers"), "/d/*\n  X-Robots-Tag: none\n").unwrap();
+    assert_eq!(script.wait_for(0).urls, ["/d/b.txt"]);
+    fs::write(script.site.path("_redirects"), "/x /a.txt\n").unwrap();
+    assert_eq!(script.wait_for(1).urls, [""; 0]);
+    assert!(server.log().contains("redirects of the site have changed"));
+}
+
+#[test]
 fn it_runs_when_the_new_bytes_are_served() {
     let site = TestSite::with(&[("a.txt", b"old")]);
     // It asks the server itself, with what every system has.

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use support::server::command;
 use support::site::overwrite_in_place;
 use support::tree::{eventually, manifest_of, relink, rename_over, stays};
-use support::{Server, TestSite, etagd, noise};
+use support::{Client, Server, TestSite, etagd, noise};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_etagd");
 /// No help from sweeps.
@@ -155,6 +155,63 @@ fn a_site_that_is_half_copied_takes_no_connection_until_it_is_whole() {
         assert_eq!(server.body(&format!("/{name}")).as_deref(), Some(*content));
     }
     assert!(server.log().contains(&build.digest()), "{}", server.log());
+}
+
+#[test]
+fn the_operator_is_told_why_it_is_not_ready() {
+    let build = Build::new(FILES);
+    let copy = TestSite::with(&FILES[1..]);
+    let server = build.spawn(&copy.root(), &["--admin", "127.0.0.1:0"]);
+    let mut admin = Client::connect(server.admin());
+    eventually("the reason is told", || {
+        let readyz = admin.get("/readyz");
+        assert_eq!(readyz.status, 503);
+        let reason = String::from_utf8(readyz.body).unwrap();
+        reason.contains("/index.html is missing") && reason.contains("site.json")
+    });
+    for path in ["/manifest", "/digest"] {
+        assert_eq!(admin.get(path).status, 503, "{path}");
+    }
+    fs::write(copy.path("index.html"), FILES[0].1).unwrap();
+    ready(&server);
+    assert_eq!(admin.get("/readyz").status, 200);
+    assert_eq!(
+        admin.get("/digest").body,
+        format!("{}\n", build.digest()).into_bytes()
+    );
+    // A later mismatch does not take it out of the balancer.
+    fs::remove_file(copy.path("index.html")).unwrap();
+    says(&server, "the last good state stays");
+    assert_eq!(admin.get("/readyz").status, 200);
+}
+
+#[test]
+fn rules_are_part_of_what_is_listed() {
+    let build = Build::new(&[FILES, &[("_headers", b"/a.txt\n  X-Robots-Tag: none\n")]].concat());
+    let copy = TestSite::with(FILES).file("_headers", "/a.txt\n  X-Robots-Tag: all\n");
+    let server = build.spawn(&copy.root(), &[]);
+    says(&server, "_headers or _redirects is another");
+    fs::write(
+        copy.path("_headers"),
+        "# The same\n/a.txt\n  X-Robots-Tag: none\n",
+    )
+    .unwrap();
+    ready(&server);
+    let robots = |server: &Server| {
+        let response = server.client().get("/a.txt");
+        response.field("X-Robots-Tag").map(str::to_owned)
+    };
+    assert_eq!(robots(&server).as_deref(), Some("none"));
+    // The next release has other rules, and nothing else.
+    fs::write(build.site.path("_headers"), "/a.txt\n  X-Robots-Tag: all\n").unwrap();
+    fs::write(copy.path("_headers"), "/a.txt\n  X-Robots-Tag: all\n").unwrap();
+    says(&server, "the last good state stays");
+    assert_eq!(robots(&server).as_deref(), Some("none"));
+    build.list();
+    eventually("they are in force", || {
+        robots(&server).as_deref() == Some("all")
+    });
+    eventually("it is announced", || server.digest() == build.digest());
 }
 
 #[test]

@@ -32,10 +32,10 @@ fn check(arguments: &[&str]) -> (Option<i32>, String, String) {
     said(&etagd([&["check"], arguments].concat()))
 }
 
-/// A replica that shows the manifest of a site as it is when it is asked.
+/// A replica that shows the manifest of a site as it is now.
 fn admin(site: &TestSite) -> Stand {
-    let root = site.root();
-    Stand::of_manifest(move || manifest_of(&root, &[]))
+    let manifest = manifest_of(&site.root(), &[]);
+    Stand::of_manifest(move || manifest.clone())
 }
 
 fn url(server: &Server) -> String {
@@ -205,7 +205,7 @@ fn a_replica_that_cannot_be_reached_is_no_agreement() {
         ("of another version", &other.url(), "format 99"),
     ] {
         let started = Instant::now();
-        let urls = [&one.url(), bad, &two.url(), "--timeout", "300ms"];
+        let urls = [&one.url(), bad, &two.url(), "--timeout", "2s"];
         let (code, out, message) = check(&urls);
         assert_eq!((code, out.as_str()), (Some(1), ""), "{name}: {message}");
         assert!(
@@ -385,6 +385,107 @@ fn manifests_are_compared_with_what_should_be_served() {
     assert_eq!(code, Some(0), "{message}");
 }
 
+#[test]
+fn three_processes_tell_which_of_them_is_other() {
+    let admin = ["--admin", "127.0.0.1:0"];
+    type Change = fn(&TestSite);
+    let changes: [(&str, Change, &[&str]); 4] = [
+        ("nothing", |_| {}, &[]),
+        (
+            "one byte",
+            |site| overwrite_in_place(&site.path("big.bin"), b"?"),
+            &["/big.bin\tother tag"],
+        ),
+        (
+            "a missing file",
+            |site| fs::remove_file(site.path("d/middle.bin")).unwrap(),
+            &["/d/middle.bin\tmissing"],
+        ),
+        (
+            "another _headers",
+            |site| {
+                fs::write(
+                    site.path("_headers"),
+                    "/a.txt\n  X-Frame-Options: DENY\n/d/*\n  Cache-Control: no-cache\n",
+                )
+                .unwrap()
+            },
+            &[
+                "-\tother rules",
+                "/a.txt\tother tag",
+                "/d/b.txt\tother fields",
+                "/d/middle.bin\tother fields",
+            ],
+        ),
+    ];
+    for (name, change, want) in changes {
+        let sites = [copy(MTIME), copy(7), copy(MTIME - 9)];
+        change(&sites[1]);
+        let servers = sites.each_ref().map(|site| Server::with(site, &admin));
+        let urls = servers
+            .each_ref()
+            .map(|server| format!("http://{}", server.admin()));
+        let (code, out, message) = check(&urls.each_ref().map(String::as_str));
+        assert_eq!(
+            code,
+            Some(i32::from(!want.is_empty())),
+            "{name}: {out}{message}"
+        );
+        let found: Vec<_> = out.lines().collect();
+        assert_eq!(found.len(), want.len(), "{name}: {out}");
+        for (line, want) in found.iter().zip(want) {
+            let start = format!("{want}\t{}", urls[1]);
+            assert!(line.starts_with(&start), "{name}: {line}");
+        }
+        // The public listener of each says the same, path by path.
+        let dir = sites[0].root();
+        let public = servers.each_ref().map(url);
+        let arguments = [
+            public[0].as_str(),
+            &public[1],
+            &public[2],
+            "--dir",
+            dir.to_str().unwrap(),
+        ];
+        let (code, out, message) = check(&arguments);
+        let entries = want.iter().filter(|line| line.starts_with('/'));
+        let mut entries: Vec<_> = entries
+            .map(|line| format!("{line}\t{}", public[1]))
+            .collect();
+        // A field that should not be there at all is not asked about.
+        entries.retain(|line| !line.is_empty());
+        assert_eq!(
+            code,
+            Some(i32::from(!want.is_empty())),
+            "{name}: {out}{message}"
+        );
+        let found: Vec<_> = out.lines().collect();
+        assert_eq!(found.len(), entries.len(), "{name}: {out}");
+        for (line, want) in found.iter().zip(entries) {
+            assert!(line.starts_with(&want), "{name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn waiting_sees_a_deploy_through() {
+    let admin = ["--admin", "127.0.0.1:0"];
+    let (one, two) = (copy(MTIME), copy(7));
+    let servers = [&one, &two].map(|site| Server::with(site, &admin));
+    let urls = servers
+        .each_ref()
+        .map(|server| format!("http://{}", server.admin()));
+    let mut program = command(env!("CARGO_BIN_EXE_etagd"));
+    fs::write(one.path("new.txt"), "new").unwrap();
+    servers[0].wait_for_body("/new.txt", "new");
+    program.args(["check", &urls[0], &urls[1], "--wait", "60s"]);
+    let program = program.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let waiting = program.spawn().unwrap();
+    fs::write(two.path("new.txt"), "new").unwrap();
+    let (code, out, message) = said(&waiting.wait_with_output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{message}");
+}
+
 // What is served, path by path.
 
 #[test]
@@ -451,6 +552,7 @@ fn what_lies_on_the_way_is_noticed() {
             ("Cache-Control", "public, max-age=0, must-revalidate"),
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", "1"),
+            ("X-Content-Type-Options", "nosniff"),
         ];
         let is_other = |name: &str| rest.iter().any(|(other, _)| *other == name);
         let mut fields: Vec<_> = usual
@@ -726,6 +828,29 @@ fn the_urls_that_changed_since_an_earlier_manifest_are_printed() {
     let (code, _, message) = said(&etagd(["manifest", "--diff", "/nowhere.json"]));
     assert_eq!(code, Some(1));
     assert!(message.contains("/nowhere.json"), "{message}");
+}
+
+#[test]
+fn fields_that_rules_change_are_changes() {
+    let site = copy(MTIME).file("_headers", "/d/*\n  X-Robots-Tag: noindex\n");
+    let old = site.outside("old.json");
+    fs::write(&old, manifest_of(&site.root(), &[])).unwrap();
+    fs::write(
+        site.path("_headers"),
+        "/d/*\n  X-Robots-Tag: none\n/a.txt\n  ! X-Content-Type-Options\n",
+    )
+    .unwrap();
+    fs::write(site.path("_redirects"), "/x /y\n").unwrap();
+    let arguments = ["manifest", "--diff", old.to_str().unwrap()];
+    let root = site.root();
+    let (code, out, message) = said(&etagd([&arguments[..], &[root.to_str().unwrap()]].concat()));
+    let urls: Vec<_> = out.lines().collect();
+    assert_eq!(
+        (code, urls),
+        (Some(0), vec!["/a.txt", "/d/b.txt", "/d/middle.bin"]),
+        "{message}"
+    );
+    assert!(message.contains("rules are others"), "{message}");
 }
 
 #[test]

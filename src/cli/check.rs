@@ -71,7 +71,7 @@ fn expected(flags: &config::Check) -> Result<Option<Expected>, Error> {
     let root = open(directory)?;
     let handling = &flags.handling;
     let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
-    let (manifest, _) = scan(&scanner, &root, &Progress::default())?;
+    let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
     if !manifest.digest().is_complete() {
         let directory = directory.display();
         return Err(Error::Incomplete(format!(

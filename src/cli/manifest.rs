@@ -16,7 +16,7 @@ pub(super) fn manifest(flags: &config::Manifest) -> Result<(), Error> {
     // Nothing is served, so nothing has to be kept.
     let handling = &flags.site.handling;
     let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
-    let (manifest, _) = scan(&scanner, &root, &Progress::default())?;
+    let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
     if let Some(old) = old {
         return print_difference(&old, &manifest, flags.format);
     }

@@ -18,6 +18,7 @@ use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
 use crate::release::ReleaseError;
 use crate::replica::ClientError;
+use crate::saved::Refused;
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
@@ -42,6 +43,9 @@ pub enum Error {
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The manifest can't be saved there.
+    #[error(transparent)]
+    State(#[from] Refused),
     /// The system refuses what a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),

@@ -4,17 +4,16 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::path::{self, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use humantime::format_duration;
-use tokio::sync::watch::Receiver;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::scan::{files, scan};
+use super::scan::{Scanned, files, scan};
 use super::signals::{Asked, Signals};
 use super::supervisor::Supervisor;
 use super::{Error, open};
@@ -28,7 +27,8 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::release::Release;
-use crate::scan::{Link, Progress, Scanner};
+use crate::saved::{Keeper, StateFile};
+use crate::scan::{Progress, Scanner};
 use crate::server::Server;
 use crate::server::admin::{AdminError, AdminServer};
 use crate::server::inherited::Inherited;
@@ -60,6 +60,10 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     lease::absorb_signals().map_err(Error::Start)?;
     let directory = path::absolute(&config.directory).unwrap_or(config.directory);
     let root = open(&directory)?;
+    let state = config
+        .state
+        .map(|file| StateFile::new(&file, &root, Arc::clone(&config.settings)))
+        .transpose()?;
     let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
     let operator = config.operator;
     let process = Process::new(operator.expectation());
@@ -87,22 +91,26 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
 
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
-    // Before the scan, so that nothing falls between the two.
-    let options = watch_options(directory, config.watching);
-    let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&process.metrics));
     let scanner = Scanner::new(
         config.symlinks,
         Arc::clone(&config.settings),
         Some(Arc::clone(&memory)),
     );
-    let (scanner, manifest, links) = tokio::select! {
-        scanned = process.scan(scanner, root) => scanned?,
+    let (arming, armed) = channel();
+    let scanned = process.scan(scanner, Arc::clone(&root), state.clone(), armed);
+    // What was saved is read meanwhile; the tree is looked at when the watch is armed, so that
+    // nothing falls between the two.
+    let options = watch_options(directory.clone(), config.watching);
+    let watch = Watch::arm(options, root, Arc::clone(&process.metrics));
+    drop(arming);
+    let (scanner, scanned) = tokio::select! {
+        scanned = scanned => scanned?,
         () = signals.stop() => return Ok(()),
     };
 
     let proven = match &mut release {
-        Some(release) => release.begin(manifest),
-        None => Some(manifest),
+        Some(release) => release.begin(scanned.manifest),
+        None => Some(scanned.manifest),
     };
     let is_proven = proven.is_some();
     let site = proven.unwrap_or_else(|| Manifest::empty(Arc::clone(&config.settings)));
@@ -116,18 +124,17 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         // Heard for as long as the process lives.
         let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
     });
-    let mut publications = site.subscribe();
     let watch = watch.proving(release);
-    let watching = watch.drive(Arc::clone(&site), scanner, links);
+    let watching = watch.drive(Arc::clone(&site), scanner, scanned.links);
     watching.map_err(Error::Start)?;
-    if !is_proven
-        && !process
-            .is_proven(&mut publications, &mut signals, &hints)
-            .await
-    {
+    if !is_proven && !process.is_proven(&site, &mut signals, &hints).await {
         return Ok(());
     }
     admin.show(Arc::clone(&site));
+    let keeper = state
+        .map(|file| Keeper::start(file, directory, Arc::clone(&site), scanned.is_saved))
+        .transpose()
+        .map_err(Error::Start)?;
     let service = Service::new(
         Arc::clone(&site),
         memory,
@@ -169,6 +176,12 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
             () = signals.force() => {}
         }
     }
+    if let Some(keeper) = keeper {
+        tokio::select! {
+            _ = spawn_blocking(|| keeper.finish()) => {}
+            () = signals.force() => {}
+        }
+    }
     Ok(())
 }
 
@@ -192,45 +205,53 @@ impl Process {
         }
     }
 
-    /// Scans on a thread of its own.
-    async fn scan(
+    /// Scans on a thread of its own, which begins at once with what was `saved`, and looks at the
+    /// tree when the other end of `armed` is gone.
+    fn scan(
         &self,
         scanner: Scanner,
         root: Arc<Root>,
-    ) -> Result<(Scanner, Manifest, Vec<Link>), Error> {
+        saved: Option<StateFile>,
+        armed: Receiver<Infallible>,
+    ) -> impl Future<Output = Result<(Scanner, Scanned), Error>> {
         let progress = Arc::new(Progress::default());
         let seen = Arc::clone(&progress);
         let (done, scanned) = oneshot::channel();
         thread::spawn(move || {
-            let scanned = scan(&scanner, &root, &seen);
+            let ready = || {
+                // Nothing is ever sent.
+                let _ = armed.recv();
+            };
+            let scanned = scan(&scanner, &root, &seen, saved.as_ref(), ready);
             // Nobody waits where a signal has come first.
             let _ = done.send((scanner, scanned));
         });
-        let (scanner, scanned) = tokio::select! {
-            scanned = scanned => scanned.map_err(|_| Error::Scan)?,
-            never = self.supervisor.report(&progress) => match never {},
-        };
-        let (manifest, links) = scanned?;
-        Ok((scanner, manifest, links))
+        async move {
+            let (scanner, scanned) = tokio::select! {
+                scanned = scanned => scanned.map_err(|_| Error::Scan)?,
+                never = self.supervisor.report(&progress) => match never {},
+            };
+            Ok((scanner, scanned?))
+        }
     }
 
     /// Waits for the first publication where what is on disk is not what `--manifest` lists.
     /// Whether it came before a signal to stop.
-    async fn is_proven(
-        &self,
-        publications: &mut Receiver<u64>,
-        signals: &mut Signals,
-        hints: &Sender<Hint>,
-    ) -> bool {
+    async fn is_proven(&self, site: &Site, signals: &mut Signals, hints: &Sender<Hint>) -> bool {
         self.supervisor
             .status("waiting: what is on disk is not what --manifest lists");
+        let mut publications = site.subscribe();
+        let proven = async {
+            // No manifest lists nothing.
+            while site.current().is_empty() && publications.changed().await.is_ok() {}
+        };
         let stop = async {
             while signals.next().await == Asked::Look {
                 let _ = hints.send(Hint::Sweep);
             }
         };
         tokio::select! {
-            published = publications.changed() => published.is_ok(),
+            () = proven => true,
             () = stop => false,
         }
     }

@@ -19,7 +19,8 @@ pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
-    Handling, HtmlHandling, LastModified, NotFound, ReprDigest, Settings, SiteFlags, Symlinks,
+    Handling, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings,
+    SiteFlags, Symlinks,
 };
 pub use values::Listen;
 

@@ -53,6 +53,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub on_publish: Option<String>,
+    /// Where to save what was hashed, so that a restart need not hash it again [default: nowhere]
+    #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
+    pub state: Option<PathBuf>,
     /// The certificate chain for TLS, in PEM form; read again on SIGHUP
     #[arg(
         long,
@@ -165,6 +168,8 @@ pub struct Config {
     pub manifest: Option<PathBuf>,
     /// What to run after each publication, if anything.
     pub on_publish: Option<String>,
+    /// Where the manifest is saved, if anywhere.
+    pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
     /// The operator's side.
@@ -193,6 +198,7 @@ impl From<Serve> for Config {
             watching: flags.watching,
             manifest: flags.manifest,
             on_publish: flags.on_publish,
+            state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
             operator: flags.operator,

@@ -79,6 +79,16 @@ pub struct Handling {
     /// Have ?v=HASH kept for good, where HASH begins the file's BLAKE3
     #[arg(long, env = "ETAGD_IMMUTABLE_QUERY", hide_env = true, value_parser = BoolishValueParser::new())]
     pub immutable_query: bool,
+    /// Whose reading of _redirects counts
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "WHOSE",
+        env = "ETAGD_REDIRECTS",
+        hide_env = true
+    )]
+    pub redirects: RedirectsDialect,
 }
 
 impl Handling {
@@ -91,6 +101,7 @@ impl Handling {
             not_found: self.not_found,
             immutable: self.immutable.clone(),
             immutable_query: self.immutable_query,
+            redirects: self.redirects,
         }
     }
 }
@@ -110,6 +121,8 @@ pub struct Settings {
     pub immutable: Vec<PathGlob>,
     /// Whether a query that names the content makes the answer immutable.
     pub immutable_query: bool,
+    /// Whose reading of `_redirects` counts.
+    pub redirects: RedirectsDialect,
 }
 
 impl Settings {
@@ -130,6 +143,7 @@ impl Settings {
             not_found,
             immutable,
             immutable_query,
+            redirects,
         } = self;
         let last_modified = match last_modified {
             true => LastModified::Mtime,
@@ -145,6 +159,7 @@ impl Settings {
             ("not-found", word(not_found)),
             ("immutable", immutable.join(" ")),
             ("immutable-query", immutable_query.to_string()),
+            ("redirects", word(redirects)),
         ]
     }
 }
@@ -163,6 +178,7 @@ impl Default for Settings {
             not_found: NotFound::Page,
             immutable: Vec::new(),
             immutable_query: false,
+            redirects: RedirectsDialect::Netlify,
         }
     }
 }
@@ -239,4 +255,14 @@ pub enum NotFound {
     Page,
     /// /index.html to browsers that go to a page, 404 to all others
     SinglePageApplication,
+}
+
+/// Whose reading of `_redirects` counts where the platforms differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum RedirectsDialect {
+    /// A file wins over a rule without !, and 301 is the default
+    #[default]
+    Netlify,
+    /// A rule wins over a file, and 302 is the default
+    Cloudflare,
 }

@@ -192,7 +192,7 @@ struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     coding: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    fields: BTreeMap<String, String>,
+    fields: BTreeMap<String, Option<String>>,
 }
 
 impl Row {
@@ -261,7 +261,11 @@ mod tests {
     use crate::semantics::etag::ETag;
 
     fn entry(path: &[u8], content: &[u8], coding: Coding, fields: &[(&str, &str)]) -> Entry {
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        // An empty one stands for none.
+        let own = |(name, value): &(&str, &str)| {
+            let value = (!value.is_empty()).then(|| (*value).to_owned());
+            ((*name).to_owned(), value)
+        };
         Entry {
             path: path.into(),
             etag: ETag::new(*blake3::hash(content).as_bytes()),
@@ -293,7 +297,7 @@ mod tests {
                 b"a!",
                 b"x",
                 Coding::Identity,
-                &[("cache-control", "private, no-store")],
+                &[("cache-control", "private, no-store"), ("x-y", "")],
             ),
             entry(
                 b"caf\xe9",

@@ -59,8 +59,9 @@ pub struct Entry {
 pub struct Description {
     /// `Content-Type`.
     pub media_type: String,
-    /// The fields of a 200 that are not what every response has, by lower-case name.
-    pub fields: BTreeMap<String, String>,
+    /// The fields of a 200 that are not what every response has, by lower-case name; `None` for
+    /// one that every response has but this.
+    pub fields: BTreeMap<String, Option<String>>,
 }
 
 impl Head {

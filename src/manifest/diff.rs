@@ -8,10 +8,10 @@ use crate::representation::Resource;
 
 impl Manifest {
     /// What lies between this state and a `newer` one, ordered by path. Buckets with equal hashes
-    /// are passed over: fields that no setting, rule or tag tells of are not compared.
+    /// are passed over where settings and rules are equal too. Redirects are not compared.
     pub fn diff(&self, newer: &Self) -> Vec<Difference> {
-        let is_comparable = Arc::ptr_eq(&self.settings, &newer.settings)
-            || self.settings.named() == newer.settings.named();
+        let is_alike = self.settings.named() == newer.settings.named();
+        let is_comparable = is_alike && self.rules().headers.hash() == newer.rules().headers.hash();
         let mut differences = Vec::new();
         for (old, new) in self.buckets.iter().zip(&newer.buckets) {
             if Arc::ptr_eq(old, new) || (is_comparable && old.hash == new.hash) {
@@ -39,13 +39,20 @@ impl Manifest {
     }
 }
 
-/// Whether two resources are answered with the same tags and fields, dates aside.
+/// Whether two resources are answered with the same tags and fields, dates aside, under each of
+/// their paths.
 fn says_the_same(one: &Resource, other: &Resource) -> bool {
-    let tags = |resource: &'_ Resource| -> Vec<_> {
+    let tags = |resource: &Resource| -> Vec<_> {
         let all = resource.representations();
         all.map(|each| (each.coding, each.etag)).collect()
     };
-    one.fields == other.fields && tags(one) == tags(other)
+    let clean = |resource: &'_ Resource| {
+        resource
+            .clean
+            .as_ref()
+            .map(|clean| Arc::clone(&clean.fields))
+    };
+    one.fields == other.fields && clean(one) == clean(other) && tags(one) == tags(other)
 }
 
 #[cfg(test)]
@@ -71,13 +78,9 @@ mod tests {
         let data = Data::Memory(bytes::Bytes::new());
         let representation =
             |coding, salt| Representation::new(coding, tag(salt), u64::from(content), data.clone());
-        let fields = Arc::new(Fields {
-            content_type: HeaderValue::from_static("text/plain"),
-            cache_control: match settled {
-                true => REVALIDATE,
-                false => NO_STORE,
-            },
-        });
+        let cache_control = if settled { REVALIDATE } else { NO_STORE };
+        let content_type = HeaderValue::from_static("text/plain");
+        let fields = Arc::new(Fields::new(content_type, cache_control));
         let identity = representation(Coding::Identity, 0);
         let mut resource = Resource::new(path.as_bytes().into(), fields, identity);
         resource.settled = settled;

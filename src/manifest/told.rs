@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use http::header;
+use blake3::Hash;
+use http::HeaderValue;
+use http::header::{self, HeaderName};
 
 use super::Manifest;
 use crate::inventory::{self, Description, Descriptions, Entry, Head, Inventory};
@@ -50,12 +52,13 @@ impl Manifest {
 
     /// What the manifest says of the site as one.
     pub fn head(&self) -> Head {
+        let rules = self.rules();
         let own = |(name, value): (&'static str, String)| (name.to_owned(), value);
         Head {
             digest: self.digest.hash.to_string(),
             complete: self.digest.complete,
             settings: self.settings.named().into_iter().map(own).collect(),
-            rules: None,
+            rules: (!rules.is_empty()).then(|| Hash::from_bytes(rules.hash()).to_string()),
         }
     }
 
@@ -79,13 +82,36 @@ impl Manifest {
 /// What a response says of a resource beside the tag.
 fn describe(resource: &Resource) -> Description {
     let fields = &resource.fields;
-    let mut others = BTreeMap::new();
+    let text = |value: &HeaderValue| inventory::text(value.as_bytes());
+    let mut others: BTreeMap<String, Option<String>> = BTreeMap::new();
+    let mut add = |name: &HeaderName, value: &HeaderValue| {
+        let known = others.entry(name.to_string()).or_default();
+        match known {
+            Some(known) => *known = format!("{known}, {}", text(value)),
+            None => *known = Some(text(value)),
+        }
+    };
     if fields.cache_control != REVALIDATE {
-        let value = inventory::text(fields.cache_control.as_bytes());
-        others.insert(header::CACHE_CONTROL.to_string(), value);
+        add(&header::CACHE_CONTROL, &fields.cache_control);
+    }
+    if let Some(ruled) = &fields.ruled {
+        ruled
+            .lines
+            .iter()
+            .for_each(|(name, value)| add(name, value));
+        if let Some((vary, with_coding)) = &ruled.vary {
+            let vary = if resource.is_negotiable() {
+                with_coding
+            } else {
+                vary
+            };
+            add(&header::VARY, vary);
+        }
+        let removed = ruled.removed.iter().map(HeaderName::to_string);
+        others.extend(removed.map(|name| (name, None)));
     }
     Description {
-        media_type: inventory::text(fields.content_type.as_bytes()),
+        media_type: text(&fields.content_type),
         fields: others,
     }
 }

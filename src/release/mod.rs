@@ -18,6 +18,7 @@ use crate::inventory::{Inventory, InventoryError};
 use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::representation::{Representation, Resource};
 use proof::{Faults, Proven, prove};
 
 /// So many faults are told at once.
@@ -144,7 +145,9 @@ impl Release {
     fn concerns(&self, changes: &Changes) -> bool {
         let changed = changes.changed.iter().map(|new| &new.path);
         let mut paths = changed.chain(&changes.removed);
-        changes.unreadable != *self.tree.unreadable() || paths.any(|path| self.inventory.has(path))
+        changes.rules.is_some()
+            || changes.unreadable != *self.tree.unreadable()
+            || paths.any(|path| self.inventory.has(path))
     }
 
     /// Holds the tree against the inventory. What makes it of `published`, or else of the tree.
@@ -156,7 +159,12 @@ impl Release {
             Ok(proven) => {
                 self.accept(&proven);
                 let base = published.unwrap_or(&self.tree);
-                Some(changes(base, proven, &self.inventory))
+                let rules = Arc::clone(self.tree.rules());
+                let is_other = rules.hash() != base.rules().hash();
+                Some(Changes {
+                    rules: is_other.then_some(rules),
+                    ..changes(base, proven, &self.inventory)
+                })
             }
             Err(faults) => {
                 self.reject(&faults);
@@ -221,7 +229,7 @@ fn changes(base: &Manifest, proven: Proven, inventory: &Inventory) -> Changes {
     for resource in proven.resources {
         let old = base.locate(&resource.path);
         known += usize::from(old.is_some());
-        if !old.is_some_and(|old| Arc::ptr_eq(old, &resource)) {
+        if !old.is_some_and(|old| is_known(old, &resource)) {
             changed.push(resource);
         }
     }
@@ -235,6 +243,23 @@ fn changes(base: &Manifest, proven: Proven, inventory: &Inventory) -> Changes {
         removed,
         ..Changes::default()
     }
+}
+
+/// Whether a resource is published as it is: the same content from the same place. What the rules
+/// make of it follows.
+fn is_known(old: &Arc<Resource>, new: &Arc<Resource>) -> bool {
+    let is_same = |(old, new): (&Representation, &Representation)| {
+        old.coding == new.coding && old.etag == new.etag && old.data.is_at_same_place(&new.data)
+    };
+    Arc::ptr_eq(old, new)
+        || old.stamp == new.stamp
+            && old.last_modified == new.last_modified
+            && old.fields == new.fields
+            && old.encoded.len() == new.encoded.len()
+            && old
+                .representations()
+                .zip(new.representations())
+                .all(is_same)
 }
 
 fn stamp(file: &Path) -> Option<Stamp> {

@@ -30,14 +30,20 @@ pub(super) struct Faults {
 
 /// Something listed that the tree does not hold.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    path: Box<[u8]>,
-    coding: Coding,
-    kind: Kind,
+pub(super) enum Fault {
+    /// The rules mean something else.
+    Rules,
+    /// A representation.
+    Entry {
+        path: Box<[u8]>,
+        coding: Coding,
+        kind: Kind,
+    },
 }
 
+/// What is wrong with a representation.
 #[derive(Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Missing,
     Unreadable(String),
     /// Somebody is writing to it.
@@ -47,11 +53,14 @@ enum Kind {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&url(&self.path))?;
-        if self.coding.extension().is_some() {
-            write!(f, " ({})", self.coding.token())?;
+        let Self::Entry { path, coding, kind } = self else {
+            return f.write_str("_headers or _redirects is another");
+        };
+        f.write_str(&url(path))?;
+        if coding.extension().is_some() {
+            write!(f, " ({})", coding.token())?;
         }
-        match &self.kind {
+        match kind {
             Kind::Missing => f.write_str(" is missing"),
             Kind::Unreadable(reason) => write!(f, " cannot be read: {reason}"),
             Kind::Unsettled => f.write_str(" is being written"),
@@ -64,6 +73,10 @@ impl fmt::Display for Fault {
 pub(super) fn prove(inventory: &Inventory, tree: &Manifest, most: usize) -> Result<Proven, Faults> {
     let mut resources = Vec::new();
     let (mut count, mut shown) = (0, Vec::new());
+    if inventory.head.rules != tree.head().rules {
+        count = 1;
+        shown.push(Fault::Rules);
+    }
     for entries in inventory.entries.chunk_by(|a, b| a.path == b.path) {
         let Some(first) = entries.first() else {
             continue;
@@ -73,7 +86,7 @@ pub(super) fn prove(inventory: &Inventory, tree: &Manifest, most: usize) -> Resu
             if let Some(kind) = fault(entry, resource, tree) {
                 count += 1;
                 if shown.len() < most {
-                    shown.push(Fault {
+                    shown.push(Fault::Entry {
                         path: entry.path.clone(),
                         coding: entry.coding,
                         kind,
@@ -142,15 +155,14 @@ mod tests {
     use crate::config::Settings;
     use crate::manifest::Changes;
     use crate::representation::{Data, Fields, REVALIDATE, Representation};
+    use crate::rules::{Dialect, RuleFile, Rules};
 
     /// What a test says of a file: path, content, the content of its brotli coding.
     type Said<'a> = (&'a str, &'a str, Option<&'a str>);
 
     fn manifest(files: &[Said<'_>], unreadable: &[&str], unsettled: &[&str]) -> Manifest {
-        let fields = Arc::new(Fields {
-            content_type: http::HeaderValue::from_static("text/plain"),
-            cache_control: REVALIDATE,
-        });
+        let content_type = http::HeaderValue::from_static("text/plain");
+        let fields = Arc::new(Fields::new(content_type, REVALIDATE));
         let representation = |coding, content: &str| {
             let etag = ETag::new(*blake3::hash(content.as_bytes()).as_bytes());
             let data = Data::Memory(bytes::Bytes::new());
@@ -170,6 +182,16 @@ mod tests {
         Manifest::empty(Settings::default()).with(Changes {
             changed: files.iter().map(resource).collect(),
             unreadable: unreadable.iter().map(reason).collect(),
+            ..Changes::default()
+        })
+    }
+
+    fn ruled(manifest: &Manifest) -> Manifest {
+        let rules = Rules::default();
+        let text = Some(&b"/x /y"[..]);
+        let rules = rules.with(RuleFile::Redirects, text, Dialect::Netlify);
+        manifest.with(Changes {
+            rules: rules.map(Arc::new),
             ..Changes::default()
         })
     }
@@ -218,6 +240,7 @@ mod tests {
                 &["/d/b.html cannot be read: not permitted", "/d/b.html (br) cannot be read: not permitted",
                   "/d/b.html.br cannot be read: not permitted"]),
             ("a file is being written", manifest(LISTED, &[], &["a.txt"]), &["/a.txt is being written"]),
+            ("the rules are others", ruled(&manifest(LISTED, &[], &[])), &["_headers or _redirects is another"]),
         ];
         for (name, tree, want) in cases {
             let faults = prove(&inventory, tree, 9).expect_err(name);

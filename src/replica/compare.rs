@@ -243,19 +243,20 @@ fn other_fields(should: &Description, is: &Description) -> Vec<String> {
         return Vec::new();
     }
     let mut differ = Vec::new();
-    let mut compare = |name: &str, is: Option<&str>, should: Option<&str>| {
+    let mut compare = |name: &str, is: Option<&Option<String>>, should: Option<&Option<String>>| {
         if is != should {
             let [is, should] = [is, should].map(|value| match value {
-                Some(value) => format!("{value:?}"),
+                Some(Some(value)) => format!("{value:?}"),
+                Some(None) => "none".to_owned(),
                 None => "the usual".to_owned(),
             });
             differ.push(format!("{name}: {is} instead of {should}"));
         }
     };
-    let (type_is, type_should) = (&is.media_type, &should.media_type);
-    compare("content-type", Some(type_is), Some(type_should));
+    let [type_is, type_should] = [is, should].map(|each| Some(each.media_type.clone()));
+    compare("content-type", Some(&type_is), Some(&type_should));
     for (name, value) in &should.fields {
-        compare(name, is.fields.get(name).map(String::as_str), Some(value));
+        compare(name, is.fields.get(name), Some(value));
     }
     let more = is.fields.iter();
     for (name, value) in more.filter(|(name, _)| !should.fields.contains_key(*name)) {
@@ -295,7 +296,7 @@ mod tests {
                 description: Arc::new(Description {
                     media_type: word(4).to_owned(),
                     fields: fields
-                        .map(|(name, value)| (name.into(), value.into()))
+                        .map(|(name, value)| (name.into(), Some(value.into())))
                         .collect(),
                 }),
             }

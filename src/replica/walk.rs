@@ -1,9 +1,10 @@
 //! A replica that shows no manifest: asked, path by path, for what it should serve.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::OnceLock;
 
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use rayon::ThreadPoolBuilder;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use ureq::Body;
@@ -13,9 +14,10 @@ use super::client::Client;
 use super::compare::{Deviation, Found, How};
 use super::report::{Kind, State};
 use crate::config::ReplicaUrl;
-use crate::inventory::{Entry, Inventory, text};
+use crate::inventory::{Description, Entry, Inventory, text};
 use crate::representation::REVALIDATE;
 
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// So many entries are asked for before their results are put together.
 const BATCH: usize = 1000;
 /// A page may have moved within the site: `/about.html` to `/about`.
@@ -165,26 +167,30 @@ fn value(fields: &HeaderMap, name: &str) -> Option<String> {
 }
 
 fn other_fields(entry: &Entry, found: &HeaderMap) -> Vec<String> {
-    let description = &entry.description;
-    let usual = (
-        header::CACHE_CONTROL.to_string(),
-        text(REVALIDATE.as_bytes()),
+    let Description { media_type, fields } = &*entry.description;
+    let mut expected: BTreeMap<&str, Option<String>> = BTreeMap::new();
+    expected.insert(header::CONTENT_TYPE.as_str(), Some(media_type.clone()));
+    // What every response has.
+    for (name, value) in [
+        (header::CACHE_CONTROL.as_str(), REVALIDATE),
+        (header::X_CONTENT_TYPE_OPTIONS.as_str(), NOSNIFF),
+    ] {
+        expected.insert(name, Some(text(value.as_bytes())));
+    }
+    expected.extend(
+        fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.clone())),
     );
-    let is_usual = !description.fields.contains_key(&usual.0);
-    let usual = is_usual.then_some((&usual.0, &usual.1));
-    let media_type = (&header::CONTENT_TYPE.to_string(), &description.media_type);
-    let expected = [media_type]
-        .into_iter()
-        .chain(usual)
-        .chain(&description.fields);
-    expected
-        .filter_map(|(name, should)| {
-            let is = value(found, name);
-            let is_right = is.as_ref() == Some(should);
-            let is = is.map_or_else(|| "none".to_owned(), |is| format!("{is:?}"));
-            (!is_right).then(|| format!("{name}: {is} instead of {should:?}"))
-        })
-        .collect()
+    let shown = |value: &Option<String>| match value {
+        Some(value) => format!("{value:?}"),
+        None => "none".to_owned(),
+    };
+    let differs = |(name, should): (&str, Option<String>)| {
+        let is = value(found, name);
+        (is != should).then(|| format!("{name}: {} instead of {}", shown(&is), shown(&should)))
+    };
+    expected.into_iter().filter_map(differs).collect()
 }
 
 /// The hash of a body. One that is longer than it should be is not read to its end.
@@ -202,7 +208,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::inventory::Description;
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
 
