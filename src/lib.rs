@@ -10,6 +10,7 @@
 //! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
 //! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
+//! | 4 | [`exchange`] | one request and its response: counted, written down |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
@@ -32,8 +33,10 @@
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
 //! | 1 | [`inventory`] | a manifest as JSON, written and read back; what lies between two |
-//! | 1 | [`metrics`] | counters of what happens |
+//! | 1 | [`metrics`] | counters of what happens, and their text |
 //! | 3 | [`readiness`] | whether a balancer may send requests |
+//! | 3 | [`access`] | the access log |
+//! | 0 | [`client`] | which client a request comes from, where proxies stand between |
 //! | 2 | [`log`] | messages for the operator |
 //! | 7 | [`replica`] | whether several replicas serve the same site |
 //! | 8 | [`cli`] | what each subcommand does |
@@ -41,9 +44,9 @@
 //! # Three paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
-//! bind the listeners (fail before slow work) -> scan the root against nothing, or
-//! what was [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
-//! so that nothing falls between the two.
+//! bind the listeners (fail before slow work) -> scan the root against nothing, or against what was
+//! [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is
+//! armed before the scan, so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
 //! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
@@ -56,6 +59,7 @@
 //! hints, never facts; a sweep finds what none reports.
 
 pub mod answer;
+pub mod exchange;
 pub mod locate;
 pub mod service;
 
@@ -78,6 +82,8 @@ pub mod purge;
 pub mod release;
 pub mod replica;
 
+pub mod access;
+pub mod client;
 pub mod config;
 pub mod disk;
 pub mod inventory;

@@ -4,6 +4,7 @@
 //! into a type that cannot be wrong. Flag before environment before default.
 
 mod check;
+mod clients;
 mod globs;
 mod offline;
 mod operator;
@@ -14,6 +15,7 @@ mod values;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use check::{Check, ReplicaUrl};
+pub use clients::{AccessLogForm, Clients};
 pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
@@ -40,11 +42,12 @@ pub struct Cli {
     /// Print help
     #[arg(short, long, global = true, action = ArgAction::HelpShort)]
     pub help: Option<bool>,
-    /// Form of messages
+    /// Form of messages: text or json
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "FORM",
         env = "ETAGD_LOG_FORMAT",
         global = true,

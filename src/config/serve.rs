@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::clients::Clients;
 use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
@@ -53,7 +54,7 @@ pub struct Serve {
         hide_env = true
     )]
     pub on_publish: Option<String>,
-    /// Where to save what was hashed, so that a restart need not hash it again [default: nowhere]
+    /// Where to save the manifest, so that a restart need not hash
     #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
     pub state: Option<PathBuf>,
     /// The certificate chain for TLS, in PEM form; read again on SIGHUP
@@ -74,6 +75,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub tls_key: Option<PathBuf>,
+    /// Who asks.
+    #[command(flatten)]
+    pub clients: Clients,
     /// The operator's side.
     #[command(flatten)]
     pub operator: Operator,
@@ -94,7 +98,7 @@ pub struct Watching {
     /// How often every file is read again [default: never]
     #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
-    /// How long removed files, but HTML, are still answered [default: not]
+    /// How long removed files, not HTML, are still answered [default: not]
     #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
     pub keep_old: Option<Duration>,
 }
@@ -172,6 +176,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
+    /// Who asks, and what is written down about it.
+    pub clients: Clients,
     /// The operator's side.
     pub operator: Operator,
     /// What clients may use up.
@@ -201,6 +207,7 @@ impl From<Serve> for Config {
             state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
+            clients: flags.clients,
             operator: flags.operator,
             limits: flags.limits,
         }
