@@ -24,6 +24,7 @@
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
 //! | 1 | [`metrics`] | counters of what happens |
+//! | 1 | [`place`] | a directory to write into, nothing of it half-written |
 //! | 1 | [`readiness`] | whether a balancer may send requests |
 //! | 2 | [`log`] | messages for the operator |
 //! | 8 | [`cli`] | what each subcommand does |
@@ -65,6 +66,7 @@ pub mod lease;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod place;
 pub mod readiness;
 pub mod semantics;
 
