@@ -10,9 +10,12 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, StatusCode, Version, header};
 
+use crate::config::NotFound;
+use crate::locate::{Located, locate};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
 use crate::semantics::coding;
+use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
 use crate::semantics::range::{self, Selection};
 use crate::semantics::target::{Target, encode_path};
@@ -47,6 +50,23 @@ pub struct Selected<'m> {
     pub resource: &'m Arc<Resource>,
     /// Which of its representations, as [`Resource::representation`] counts them.
     pub index: usize,
+    /// How it came to be selected.
+    pub terms: Terms,
+}
+
+/// How a resource came to answer a request: what Cache-Control and Vary may say of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Terms {
+    /// Its URL names it.
+    Named,
+    /// Its URL names its very content as well: no other answers there as this does.
+    Pinned,
+    /// It stands in for what is not there, because this request goes to a page.
+    Fallback {
+        /// Whether the URL looks like a page's. Where an asset belongs, HTML that is kept
+        /// would be taken for the asset.
+        of_page: bool,
+    },
 }
 
 impl<'m> Selected<'m> {
@@ -66,9 +86,17 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
         | Method::PATCH
         | Method::TRACE
         | Method::CONNECT => {
-            return Answer::Refused(StatusCode::METHOD_NOT_ALLOWED, "method not allowed".into());
+            return Answer::Refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this method is not allowed here".into(),
+            );
         }
-        _ => return Answer::Refused(StatusCode::NOT_IMPLEMENTED, "method not implemented".into()),
+        _ => {
+            return Answer::Refused(
+                StatusCode::NOT_IMPLEMENTED,
+                "this method is not known here".into(),
+            );
+        }
     }
     if let Err(reason) = check_host(request) {
         return Answer::Refused(StatusCode::BAD_REQUEST, reason.into());
@@ -83,19 +111,29 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     if request.method == Method::OPTIONS {
         return Answer::Options;
     }
-    match locate(manifest, &target) {
-        Located::Resource(resource) => select(resource, request),
-        Located::At(path) => Answer::Redirect(reference(&path, target.query())),
-        Located::Nowhere => match manifest.locate_retired(target.path()) {
-            Some(resource) => select(resource, request),
-            None => Answer::NotFound(error_page(manifest, target.path())),
-        },
+    let settings = manifest.settings();
+    let found = match locate(settings.html_handling, &target, |path| {
+        manifest.locate(path)
+    }) {
+        Located::Here(resource) => Some(resource),
+        Located::At(path) => return Answer::Redirect(reference(&path, target.query())),
+        Located::Nowhere => manifest.locate_retired(target.path()),
+    };
+    match found {
+        Some(resource) if settings.immutable_query && is_pinned(resource, target.query()) => {
+            select(resource, Terms::Pinned, request)
+        }
+        Some(resource) => select(resource, Terms::Named, request),
+        None => not_found(manifest, &target, request),
     }
 }
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, none or one before it. HTTP/2 has an
 /// authority instead.
-fn check_host(request: &Parts) -> Result<(), &'static str> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_host(request: &Parts) -> Result<(), &'static str> {
     let mut hosts = request.headers.get_all(header::HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() {
@@ -117,44 +155,41 @@ fn is_host(value: &[u8]) -> bool {
 
 /// Directories that are looked at for an error page; a target can name thousands.
 const DEEPEST: usize = 64;
+/// So many hex digits of its hash name a content: one change in four thousand million keeps them.
+const FEWEST_DIGITS: usize = 8;
 
-enum Located<'m> {
-    Resource(&'m Arc<Resource>),
-    /// The same resource has another, canonical path.
-    At(Vec<u8>),
-    Nowhere,
-}
-
-fn locate<'m>(manifest: &'m Manifest, target: &Target<'_>) -> Located<'m> {
-    // Empty segments name nothing; where the path without them does, that is the place.
-    let path = match target.collapsed() {
-        Some(path) => Cow::Owned(path),
-        None => Cow::Borrowed(target.path()),
-    };
-    let found = locate_path(manifest, &path);
-    match (&path, found) {
-        (Cow::Owned(path), Located::Resource(_)) => Located::At(path.clone()),
-        (_, found) => found,
+/// What answers where there is nothing.
+fn not_found<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> Answer<'m> {
+    let path = target.path();
+    match manifest.settings().not_found {
+        NotFound::None => Answer::NotFound(None),
+        NotFound::Page => Answer::NotFound(error_page(manifest, path)),
+        NotFound::SinglePageApplication => {
+            let index = manifest.locate(b"index.html");
+            match index.filter(|_| is_navigation(&request.headers, path)) {
+                Some(index) => {
+                    let of_page = looks_like_page(path);
+                    select(index, Terms::Fallback { of_page }, request)
+                }
+                None => Answer::NotFound(None),
+            }
+        }
     }
 }
 
-fn locate_path<'m>(manifest: &'m Manifest, path: &[u8]) -> Located<'m> {
-    let mut name = path.to_vec();
-    let mut with = |suffix: &[u8]| {
-        name.truncate(path.len());
-        name.extend_from_slice(suffix);
-        manifest.locate(&name)
-    };
-    let found = if path.is_empty() || path.ends_with(b"/") {
-        with(b"index.html")
-    } else if let Some(resource) = manifest.locate(path) {
-        return Located::Resource(resource);
-    } else if with(b"/index.html").is_some() {
-        return Located::At([path, b"/"].concat());
-    } else {
-        with(b".html")
-    };
-    found.map_or(Located::Nowhere, Located::Resource)
+/// Whether the first `v` of a query begins the BLAKE3 of the content, whatever its coding. A page
+/// is never pinned: nobody would see its next version.
+fn is_pinned(resource: &Resource, query: Option<&str>) -> bool {
+    let mut parameters = query.unwrap_or_default().split('&');
+    parameters
+        .find_map(|parameter| parameter.strip_prefix("v="))
+        .is_some_and(|digits| {
+            let hash = blake3::Hash::from_bytes(*resource.identity.etag.hash());
+            digits.len() >= FEWEST_DIGITS
+                && hash.to_hex().starts_with(digits)
+                && resource.settled
+                && !resource.is_html()
+        })
 }
 
 /// Path-absolute, so that it stays on whatever host the client meant; never made from Host.
@@ -183,7 +218,7 @@ fn error_page<'m>(manifest: &'m Manifest, path: &[u8]) -> Option<&'m Arc<Resourc
     })
 }
 
-fn select<'m>(resource: &'m Arc<Resource>, request: &Parts) -> Answer<'m> {
+fn select<'m>(resource: &'m Arc<Resource>, terms: Terms, request: &Parts) -> Answer<'m> {
     let index = if resource.is_negotiable() {
         let mut available = [(coding::Coding::Identity, 0); 4];
         let mut count = 0;
@@ -195,7 +230,11 @@ fn select<'m>(resource: &'m Arc<Resource>, request: &Parts) -> Answer<'m> {
     } else {
         0
     };
-    let selected = Selected { resource, index };
+    let selected = Selected {
+        resource,
+        index,
+        terms,
+    };
     let representation = selected.representation();
     let current = resource.validators(representation);
     match precondition::evaluate(&request.method, &request.headers, Some(current)) {

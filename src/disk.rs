@@ -4,10 +4,11 @@
 //! Every call that only Linux has stands here, with a fallback for other systems. Nothing here
 //! maps a file or hands a descriptor to the socket: a byte is served only from private memory.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -246,18 +247,42 @@ fn is_silent(directory: impl AsFd) -> bool {
     }
 }
 
-/// The mount that `file` lies on, if it is not the one of `device` and does not report what others
-/// change: its topmost directory.
-pub fn silent_mount(file: &Path, device: u64) -> Option<PathBuf> {
-    let real = file.canonicalize().ok()?;
-    let directory = real.parent()?;
-    let own = directory.metadata().ok()?.dev();
-    if own == device || !is_silent(File::open(directory).ok()?) {
-        return None;
+/// Whether what is at `path` lies on such a file system.
+pub fn is_silent_at(path: &Path) -> bool {
+    File::open(path).is_ok_and(is_silent)
+}
+
+/// The directories and files on which something is mounted; none where the system does not say.
+pub fn mount_points() -> Vec<PathBuf> {
+    // A line is: id, parent, device, root, mount point, and more (proc(5)).
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let lines = table.split(|byte| *byte == b'\n');
+    let point = |line: &[u8]| {
+        let field = line.split(|byte| *byte == b' ').nth(4)?;
+        Some(PathBuf::from(OsString::from_vec(unescape(field))))
+    };
+    lines.filter_map(point).collect()
+}
+
+/// Undoes what the kernel does to spaces, tabs, newlines and backslashes: `\\040`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| first == b'\\');
+        let octal = octal.and_then(|digits| str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
     }
-    let is_same = |above: &&Path| above.metadata().is_ok_and(|above| above.dev() == own);
-    let top = directory.ancestors().take_while(is_same).last();
-    top.map(Path::to_path_buf)
+    bytes
 }
 
 /// The inode of a file that has several names; `None` for any other path.

@@ -8,6 +8,7 @@
 //! | Floor | Module | Subject |
 //! |---|---|---|
 //! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
+//! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
@@ -17,8 +18,11 @@
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
+//! | 5 | [`write`] | PUT and DELETE: who may write what, and its way to the disk |
+//! | 3 | [`commit`] | a write that waits for its turn, and what becomes of it |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
+//! | 0 | [`page`] | the page that an error has where the site has none |
 //! | 2 | [`memory`] | the one budget for content |
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
@@ -29,7 +33,7 @@
 //! | 2 | [`log`] | messages for the operator |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
-//! # Three paths
+//! # Four paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> bind the listeners (fail before slow work) -> scan
 //! the root against nothing -> publish the manifest in a [`site::Site`] -> listen and accept. The
@@ -41,11 +45,17 @@
 //! prepared fields and attaches the body. A body's byte leaves only from private memory whose
 //! BLAKE3 was computed from that same memory; one that can't is cut short, never completed.
 //!
+//! **Write.** [`write::Writer`]: who (401) -> what, under which condition (428, 412) -> a hidden file
+//! beside the target, hashed while it is received -> fsync -> a [`commit::Commit`] on the
+//! watcher's thread, which races with no look: condition against the disk -> rename -> published
+//! -> fsync of the directory -> 201 or 204.
+//!
 //! **Change.** Event ("look there") -> dirty paths -> quiet period -> barrier ->
 //! [`scan::Scanner::reconcile`] -> [`site::Site::update`], the only publication. Events are
 //! hints, never facts; a sweep finds what none reports.
 
 pub mod answer;
+pub mod locate;
 pub mod service;
 
 pub mod server;
@@ -58,6 +68,9 @@ pub mod scan;
 pub mod site;
 pub mod watch;
 
+pub mod commit;
+pub mod write;
+
 pub mod compress;
 
 pub mod config;
@@ -66,6 +79,7 @@ pub mod lease;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod page;
 pub mod place;
 pub mod readiness;
 pub mod semantics;

@@ -6,7 +6,7 @@
 //! copies and hashes only the buckets it touches. What is hashed is written at
 //! [`Manifest::digest`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use std::time::Instant;
 use hashbrown::HashTable;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use crate::config::{ReprDigest, Settings};
+use crate::config::{HtmlHandling, NotFound, PathGlob, ReprDigest, Settings};
 use crate::representation::{Representation, Resource};
 use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
@@ -45,7 +45,7 @@ impl fmt::Display for SiteDigest {
 }
 
 /// The difference between two states of a site.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// New resources, and those that replace what their path named before.
     pub changed: Vec<Arc<Resource>>,
@@ -74,7 +74,7 @@ struct Retired {
 /// One state of the site. Never changed once it is published.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    settings: Settings,
+    settings: Arc<Settings>,
     buckets: Box<[Arc<Bucket>]>,
     unreadable: BTreeMap<Box<[u8]>, String>,
     retired: HashMap<Box<[u8]>, Retired>,
@@ -112,7 +112,8 @@ impl Place {
 
 impl Manifest {
     /// A site without resources.
-    pub fn empty(settings: Settings) -> Self {
+    pub fn empty(settings: impl Into<Arc<Settings>>) -> Self {
+        let settings = settings.into();
         let mut bucket = Bucket {
             table: HashTable::new(),
             hash: [0; 32],
@@ -121,7 +122,7 @@ impl Manifest {
         let bucket = Arc::new(bucket);
         let buckets: Box<[_]> = std::iter::repeat_n(bucket, BUCKETS).collect();
         let unreadable = BTreeMap::new();
-        let digest = digest(settings, &buckets, true);
+        let digest = digest(&settings, &buckets, true);
         Self {
             settings,
             buckets,
@@ -185,12 +186,12 @@ impl Manifest {
         touched.for_each(|(bucket, _)| Arc::make_mut(bucket).seal());
         let unreadable = changes.unreadable;
         let digest = digest(
-            self.settings,
+            &self.settings,
             &buckets,
             unreadable.is_empty() && unsettled == 0,
         );
         Self {
-            settings: self.settings,
+            settings: Arc::clone(&self.settings),
             buckets,
             unreadable,
             retired,
@@ -282,8 +283,8 @@ impl Manifest {
     }
 
     /// What the operator chose that changes answers.
-    pub fn settings(&self) -> Settings {
-        self.settings
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Number of resources.
@@ -402,20 +403,11 @@ impl Bucket {
     }
 }
 
-fn digest(settings: Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDigest {
-    let Settings {
-        last_modified,
-        repr_digest,
-    } = settings;
+fn digest(settings: &Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDigest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"etagd site digest");
     hasher.update(&FORMAT.to_le_bytes());
-    let repr_digest = match repr_digest {
-        ReprDigest::Off => 0,
-        ReprDigest::Wanted => 1,
-        ReprDigest::Always => 2,
-    };
-    hasher.update(&[u8::from(last_modified), repr_digest]);
+    cover(&mut hasher, settings);
     for bucket in buckets {
         hasher.update(&bucket.hash);
     }
@@ -425,8 +417,89 @@ fn digest(settings: Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDi
     }
 }
 
+/// Every setting, in this order; each has one length, or says how long it is.
+fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
+    let Settings {
+        last_modified,
+        repr_digest,
+        html_handling,
+        not_found,
+        immutable,
+        immutable_query,
+    } = settings;
+    let repr_digest = match repr_digest {
+        ReprDigest::Off => 0,
+        ReprDigest::Wanted => 1,
+        ReprDigest::Always => 2,
+    };
+    let html_handling = match html_handling {
+        HtmlHandling::Suffix => 0,
+        HtmlHandling::AutoTrailingSlash => 1,
+        HtmlHandling::ForceTrailingSlash => 2,
+        HtmlHandling::DropTrailingSlash => 3,
+        HtmlHandling::None => 4,
+    };
+    let not_found = match not_found {
+        NotFound::None => 0,
+        NotFound::Page => 1,
+        NotFound::SinglePageApplication => 2,
+    };
+    let switches = [u8::from(*last_modified), u8::from(*immutable_query)];
+    hasher.update(&switches);
+    hasher.update(&[repr_digest, html_handling, not_found]);
+    // Their order and how often each is there change no answer.
+    let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
+    hasher.update(&(immutable.len() as u64).to_le_bytes());
+    for pattern in immutable {
+        frame(hasher, pattern.as_bytes());
+    }
+}
+
 /// Length first, so that no two lists of names can read the same.
 fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        Manifest::empty(settings).digest().to_string()
+    }
+
+    fn globs(patterns: &[&str]) -> Vec<PathGlob> {
+        let globs = patterns.iter().map(|pattern| pattern.parse());
+        globs.collect::<Result<_, _>>().expect("patterns")
+    }
+
+    #[test]
+    fn p7_each_setting_is_part_of_the_digest() {
+        let digests = [
+            of(|_| {}),
+            of(|to| to.last_modified = false),
+            of(|to| to.repr_digest = ReprDigest::Wanted),
+            of(|to| to.repr_digest = ReprDigest::Always),
+            of(|to| to.html_handling = HtmlHandling::AutoTrailingSlash),
+            of(|to| to.html_handling = HtmlHandling::ForceTrailingSlash),
+            of(|to| to.html_handling = HtmlHandling::DropTrailingSlash),
+            of(|to| to.html_handling = HtmlHandling::None),
+            of(|to| to.not_found = NotFound::None),
+            of(|to| to.not_found = NotFound::SinglePageApplication),
+            of(|to| to.immutable_query = true),
+            of(|to| to.immutable = globs(&["/a"])),
+            of(|to| to.immutable = globs(&["/b"])),
+            of(|to| to.immutable = globs(&["/a", "/b"])),
+            of(|to| to.immutable = globs(&["/a/b"])),
+        ];
+        let different: BTreeSet<_> = digests.iter().collect();
+        assert_eq!(different.len(), digests.len(), "{digests:#?}");
+        assert_eq!(
+            of(|to| to.immutable = globs(&["/a", "/b"])),
+            of(|to| to.immutable = globs(&["/b", "/a", "/b"])),
+        );
+    }
 }

@@ -40,10 +40,22 @@ pub struct Metrics {
     pub sweeps: Counter,
     /// Published states.
     pub publications: Counter,
+    /// Files served as immutable that were given other content.
+    pub broken_immutables: Counter,
     /// Times that the root was found to be another directory.
     pub root_changes: Counter,
     /// Bodies whose bytes were not what the manifest says, or could not be read.
     pub unproven: Counter,
     /// Answers 503 for such a body.
     pub unavailable: Counter,
+    /// Files that clients have created or replaced.
+    pub written: Counter,
+    /// Bytes of their content.
+    pub written_bytes: Counter,
+    /// Files that clients have deleted.
+    pub deleted: Counter,
+    /// Writes with a token that may not write.
+    pub unauthorised: Counter,
+    /// Writes from addresses that have tried too many such tokens.
+    pub throttled: Counter,
 }

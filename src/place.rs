@@ -606,7 +606,8 @@ mod tests {
 
     #[test]
     fn what_has_changed_is_neither_replaced_nor_taken_away() {
-        let changes: [(&str, fn(&Ground)); 4] = [
+        type Change = fn(&Ground);
+        let changes: [(&str, Change); 4] = [
             ("written", |ground| ground.write("name", "other")),
             ("renamed over", |ground| ground.rename_over("old")),
             ("removed", |ground| {

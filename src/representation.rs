@@ -27,6 +27,8 @@ pub const SMALL: u64 = 128 << 10;
 
 /// `Cache-Control` of what may be kept and must be asked about each time.
 pub const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
+/// `Cache-Control` of what never changes: kept for a year, and not even asked about on reload.
+pub const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// `Cache-Control` of what nobody may keep.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
 
@@ -94,6 +96,13 @@ impl Resource {
             .content_type
             .as_bytes()
             .starts_with(b"text/html")
+    }
+
+    /// Whether clients are told that it never changes (RFC 8246).
+    pub fn is_immutable(&self) -> bool {
+        let cache_control = self.fields.cache_control.as_bytes();
+        let mut words = cache_control.split(|byte| !byte.is_ascii_alphanumeric());
+        words.any(|word| word.eq_ignore_ascii_case(b"immutable"))
     }
 
     /// What is left of it where the bytes in this file are not what they were: nothing, if they

@@ -18,22 +18,30 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{Answer, Selected, answer};
+use crate::answer::{Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
 use crate::config::{ReprDigest, Settings};
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::representation::{Data, NO_STORE, REVALIDATE, Representation, Resource, visible};
+use crate::page::{self, Page};
+use crate::representation::{
+    Data, IMMUTABLE, NO_STORE, REVALIDATE, Representation, Resource, visible,
+};
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 use crate::site::Site;
+use crate::write::{Refusal, Writer, Written, is_write};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const ALLOW_WRITING: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS, PUT, DELETE");
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"etagd\"");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
@@ -43,7 +51,13 @@ const RECOVERY: Duration = Duration::from_secs(3);
 /// How often a request is answered anew before it is answered 503. One look can miss the change,
 /// if it was under way already.
 const LOOKS: u32 = 3;
-const VARY: HeaderValue = HeaderValue::from_static("accept-encoding");
+/// `Vary` of what has several codings.
+const BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
+/// `Vary` of what only a request for a page is answered with.
+const BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
+/// `Vary` of both.
+const BY_PURPOSE_AND_CODING: HeaderValue =
+    HeaderValue::from_static("sec-fetch-mode, accept, accept-encoding");
 
 /// Answers requests from one site.
 #[derive(Debug)]
@@ -51,12 +65,16 @@ pub struct Service {
     site: Arc<Site>,
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
+    writer: Option<Arc<Writer>>,
 }
 
 /// The connection that a request came over. It is held until the response is over.
-pub trait Connection: Send + Unpin + 'static {
+pub trait Connection: Send + Sync + Unpin + 'static {
     /// Admits the responses that read files: each pins memory until its client takes it.
     fn admission(&self) -> Arc<Semaphore>;
+
+    /// Notes that content of the request has come: no response can be expected yet.
+    fn received(&self);
 }
 
 /// A response whose content is still to be attached.
@@ -75,7 +93,14 @@ impl Service {
             site,
             memory,
             metrics,
+            writer: None,
         }
+    }
+
+    /// The same for a site that clients may change.
+    #[must_use]
+    pub fn writing(self, writer: Option<Arc<Writer>>) -> Self {
+        Self { writer, ..self }
     }
 
     /// The counters that this service moves.
@@ -83,11 +108,20 @@ impl Service {
         &self.metrics
     }
 
-    /// Answers one request. `connection` is held until the response is over.
-    pub fn call<G>(self: &Arc<Self>, request: Parts, connection: G) -> Pending<G>
+    /// Answers one request, whose content only a write wants. `connection` is held until the
+    /// response is over.
+    pub fn call<G, B>(self: &Arc<Self>, request: Parts, content: B, connection: G) -> Pending<G>
     where
         G: Connection,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
+        if let Some(writer) = &self.writer
+            && is_write(&request.method)
+        {
+            let (service, writer) = (Arc::clone(self), Arc::clone(writer));
+            let write = service.write(writer, request, content, connection);
+            return Pending::Later(Box::pin(write));
+        }
         let (mut head, content) = self.draft(&self.site.current(), &request).into_parts();
         finish(&mut head, &content, &request);
         let attendant = Attendant {
@@ -105,6 +139,37 @@ impl Service {
                 Pending::Later(Box::pin(Self::prove(draft, request, attendant)))
             }
         }
+    }
+
+    /// Has a change made, and says what has become of it.
+    async fn write<G, B>(
+        self: Arc<Self>,
+        writer: Arc<Writer>,
+        request: Parts,
+        content: B,
+        connection: G,
+    ) -> Reply<G>
+    where
+        G: Connection,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let received = || connection.received();
+        let draft = match writer
+            .call(&self.site, &request, content, None, received)
+            .await
+        {
+            Ok(written) => made(&written),
+            Err(refusal) => refused(refusal),
+        };
+        let (mut head, bytes) = draft.into_parts();
+        let content = Content::Memory(bytes.clone());
+        finish(&mut head, &content, &request);
+        let attendant = Attendant {
+            service: self,
+            connection,
+            admitted: None,
+        };
+        Response::from_parts(head, Body::memory(bytes, attendant))
     }
 
     /// Sends a response once its content is proven. Where the file is not what the manifest says,
@@ -209,16 +274,24 @@ impl Service {
             }
             Answer::Options => {
                 let mut draft = empty(StatusCode::NO_CONTENT, 2);
-                draft.headers_mut().insert(header::ALLOW, ALLOW);
+                draft.headers_mut().insert(header::ALLOW, self.allow());
                 draft
             }
             Answer::Refused(status, reason) => {
                 let mut page = error(status, &reason, is_head);
                 if status == StatusCode::METHOD_NOT_ALLOWED {
-                    page.headers_mut().insert(header::ALLOW, ALLOW);
+                    page.headers_mut().insert(header::ALLOW, self.allow());
                 }
                 page.map(Content::Memory)
             }
+        }
+    }
+
+    /// The methods that have an answer.
+    fn allow(&self) -> HeaderValue {
+        match self.writer {
+            Some(_) => ALLOW_WRITING,
+            None => ALLOW,
         }
     }
 
@@ -325,12 +398,33 @@ fn finish(head: &mut http::response::Parts, content: &Content, request: &Parts) 
 
 /// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
 fn validators(fields: &mut HeaderMap, selected: Selected<'_>) {
-    let resource = selected.resource;
     fields.insert(header::ETAG, selected.representation().etag_value().clone());
-    fields.insert(header::CACHE_CONTROL, resource.fields.cache_control.clone());
-    if resource.is_negotiable() {
-        fields.insert(header::VARY, VARY);
+    fields.insert(header::CACHE_CONTROL, cache_control(selected));
+    vary(fields, selected);
+}
+
+fn cache_control(selected: Selected<'_>) -> HeaderValue {
+    let resource = selected.resource;
+    match selected.terms {
+        Terms::Named => resource.fields.cache_control.clone(),
+        Terms::Pinned => IMMUTABLE,
+        // A file may come to be there: what stands in for it must be asked about.
+        Terms::Fallback { of_page } if of_page && resource.settled => REVALIDATE,
+        Terms::Fallback { .. } => NO_STORE,
     }
+}
+
+/// What in a request, beside its target, the choice of the answer depends on (RFC 9110 section
+/// 12.5.5).
+fn vary(fields: &mut HeaderMap, selected: Selected<'_>) {
+    let is_fallback = matches!(selected.terms, Terms::Fallback { .. });
+    let vary = match (is_fallback, selected.resource.is_negotiable()) {
+        (false, false) => return,
+        (false, true) => BY_CODING,
+        (true, false) => BY_PURPOSE,
+        (true, true) => BY_PURPOSE_AND_CODING,
+    };
+    fields.insert(header::VARY, vary);
 }
 
 /// The fields that 200 and 206 have beside, whatever the range.
@@ -348,7 +442,7 @@ fn description(fields: &mut HeaderMap, selected: Selected<'_>) {
 }
 
 /// Repr-Digest of the selected representation, all of it, whatever the range (RFC 9530 section 3).
-fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: Settings, request: &Parts) {
+fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: &Settings, request: &Parts) {
     let is_wanted = match settings.repr_digest {
         ReprDigest::Off => false,
         ReprDigest::Wanted => wants_sha256(&request.headers),
@@ -389,10 +483,51 @@ fn negotiated_error(status: StatusCode, selected: Selected<'_>) -> Draft {
     let fields = draft.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
     fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    if selected.resource.is_negotiable() {
-        fields.insert(header::VARY, VARY);
-    }
+    vary(fields, selected);
     draft
+}
+
+/// 201 or 204, with the tag that the client can go on with.
+fn made(written: &Written) -> Response<Bytes> {
+    let (status, etag) = match written {
+        Written::Created(etag) => (StatusCode::CREATED, etag.as_ref()),
+        Written::Replaced(etag) => (StatusCode::NO_CONTENT, etag.as_ref()),
+        Written::Deleted => (StatusCode::NO_CONTENT, None),
+    };
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    if let Some(etag) = etag {
+        response.headers_mut().insert(header::ETAG, visible(etag));
+    }
+    response
+}
+
+/// A write that was not made: one line, for it is mostly programs that write.
+fn refused(refusal: Refusal) -> Response<Bytes> {
+    let Refusal {
+        status,
+        reason,
+        etag,
+    } = refusal;
+    let mut response = Response::new(Bytes::from(format!("{reason}\n")));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(header::CACHE_CONTROL, NO_STORE);
+    fields.insert(header::CONTENT_TYPE, PLAIN);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    if let Some(etag) = etag {
+        fields.insert(header::ETAG, visible(&etag));
+    }
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            fields.insert(header::WWW_AUTHENTICATE, BEARER);
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            fields.insert(header::RETRY_AFTER, SOON);
+        }
+        _ => {}
+    }
+    response
 }
 
 /// 503: the file is not what was scanned, and what it is now is not known yet.
@@ -424,23 +559,16 @@ impl<G: Connection> Attend for Attendant<G> {
     }
 }
 
-/// A 4xx or 5xx that no cache may keep. `reason` is etagd's own text, never a client's.
-fn error(status: StatusCode, reason: &str, is_head: bool) -> Response<Bytes> {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let code = status.as_u16();
-    let page = Bytes::from(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{code} {title}</title>\n\
-         <body style=\"font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;\
-         padding:0 1.5rem\">\n<h1 style=\"font-weight:600\">{title}</h1>\n<p>{code}: {reason}.</p>\n"
-    ));
+/// A 4xx or 5xx that no cache may keep. `sentence` is etagd's own text, never a client's.
+fn error(status: StatusCode, sentence: &str, is_head: bool) -> Response<Bytes> {
+    let page = Bytes::from(Page { status, sentence }.to_string());
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
-    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    fields.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     fields.insert(header::CONTENT_TYPE, HTML);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     if is_head {
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
     } else {

@@ -512,13 +512,76 @@ fn what_happens_beside_the_link_to_the_root_holds_up_nothing() {
     );
 }
 
+// Files that are asked for before the change is published. They are too long to be held in
+// memory: what they were can't be sent any more.
+
+const LONG: usize = 300 << 10;
+
+#[test]
+fn a_file_that_was_just_deleted_is_not_found() {
+    let site = TestSite::new().file("big.bin", content(1, LONG));
+    let server = served(&site);
+    fs::remove_file(site.path("big.bin")).unwrap();
+    assert_eq!(server.client().get("/big.bin").status, 404);
+}
+
+#[test]
+fn a_file_that_is_being_written_is_awaited() {
+    let site = TestSite::new().file("big.bin", content(1, LONG));
+    let server = served(&site);
+    let next = content(2, LONG);
+    let (started, starts) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = File::create(site.path("big.bin")).unwrap();
+            started.send(()).unwrap();
+            for piece in next.chunks(LONG / 6) {
+                file.write_all(piece).unwrap();
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        starts.recv().unwrap();
+        let response = server.client().get("/big.bin");
+        assert_eq!(response.status, 200, "{}", server.log());
+        assert!(response.body == next);
+    });
+}
+
+#[test]
+fn a_file_that_grows_by_appending_is_never_seen_in_part() {
+    let site = TestSite::new().file("big.bin", content(1, 4 * LONG));
+    let server = served(&site);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let response = server.client().get("/big.bin");
+                if response.status == 200 && !response.cut {
+                    assert_eq!(response.body.len(), 4 * LONG, "half-written");
+                }
+            }
+        });
+        for version in 2..5 {
+            let next = content(version, 4 * LONG);
+            fs::write(site.path("big.bin"), &next[..LONG]).unwrap();
+            for piece in next[LONG..].chunks(LONG) {
+                // Less than the quiet period, and closed each time.
+                thread::sleep(Duration::from_millis(40));
+                let file = File::options().append(true).open(site.path("big.bin"));
+                file.unwrap().write_all(piece).unwrap();
+            }
+            server.wait_for_body("/big.bin", &next);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+    });
+}
+
 #[test]
 fn a_file_that_was_rewritten_is_answered_while_others_never_rest() {
-    // Too long to be held in memory, and not asked for before: what it was can't be sent any more.
-    let length = 300 << 10;
     let name = |index: usize| format!("{index}.bin");
-    let site = (0..10).fold(TestSite::new().file("other", "0"), |site, index| {
-        site.file(name(index), content(index as u64, length))
+    let site = (0..3).fold(TestSite::new().file("other", "0"), |site, index| {
+        site.file(name(index), content(index as u64, LONG))
     });
     let server = served(&site);
     let mut count = 0;
@@ -529,8 +592,8 @@ fn a_file_that_was_rewritten_is_answered_while_others_never_rest() {
     };
     restless(write_other, || {
         let mut client = server.client();
-        for index in 0..10 {
-            let next = content(100 + index as u64, length);
+        for index in 0..3 {
+            let next = content(100 + index as u64, LONG);
             Writer::InPlace.write(&site.path(name(index)), &next);
             let response = client.get(&format!("/{index}.bin"));
             assert_eq!(response.status, 200, "{index}: {}", server.log());
@@ -688,6 +751,54 @@ fn permissions_are_taken_away_and_given_back() {
 }
 
 #[test]
+fn a_new_file_that_was_busy_and_can_not_be_read_is_reported() {
+    let Some(program) = unprivileged() else {
+        return;
+    };
+    let site = TestSite::in_memory().file("index.html", "here");
+    let server = Server::run(program, &site.root(), EVENTS);
+    let nobody = Some(65534);
+    let mut file = File::create(site.path("new")).unwrap();
+    std::os::unix::fs::chown(site.path("new"), nobody, nobody).unwrap();
+    file.write_all(b"half").unwrap();
+    eventually("it is missing from the digest", || {
+        server.digest().ends_with("incomplete")
+    });
+    fs::set_permissions(site.path("new"), Permissions::from_mode(0o000)).unwrap();
+    std::os::unix::fs::chown(site.path("new"), Some(0), Some(0)).unwrap();
+    drop(file);
+    eventually("it is told", || server.log().contains("cannot read"));
+}
+
+#[test]
+fn a_sidecar_that_never_rests_brings_nothing_back() {
+    let text = |version: u64| format!("{version} ").repeat(1000);
+    let site = TestSite::in_memory().file("app.js", text(0));
+    run(
+        env!("CARGO_BIN_EXE_etagd"),
+        &["compress", "site"],
+        site.outside("").as_path(),
+    );
+    let server = Server::with(&site, &["--sweep", "1h", "--settle", "1s"]);
+    let mut busy = File::create(site.path("app.js.br")).unwrap();
+    busy.write_all(b"x").unwrap();
+    let started = Instant::now();
+    // The batch of these is due when the sidecar's time is up.
+    let mut version = 0;
+    while started.elapsed() < Duration::from_millis(6800) {
+        if started.elapsed() > Duration::from_millis(5300) {
+            version += 1;
+            fs::write(site.path("app.js"), text(version)).unwrap();
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+    let is_last = || server.body("/app.js").as_deref() == Some(text(version).as_bytes());
+    within(Duration::from_secs(8), "the last is there", is_last);
+    drop(busy);
+    stays(Duration::from_secs(3), "it stays", is_last);
+}
+
+#[test]
 fn a_directory_that_could_not_be_read_at_first_is_found_with_all_that_happens_in_it() {
     let Some(program) = unprivileged() else {
         return;
@@ -773,6 +884,24 @@ fn a_batch_is_not_broken_by_a_file_that_is_busy_or_by_sweeps() {
         });
         server.wait_for_body("/z", format!("{version}"));
     }
+}
+
+#[test]
+fn a_hold_that_comes_during_a_look_holds_too() {
+    let site = TestSite::in_memory().file("huge.bin", "x").file("a", "1");
+    let open = || File::options().write(true).open(site.path("huge.bin"));
+    open().unwrap().set_len(1 << 30).unwrap();
+    let server = served(&site);
+    open().unwrap().write_all(b"y").unwrap();
+    // The quiet period is over, the file is being hashed.
+    thread::sleep(Duration::from_millis(200));
+    fs::write(site.path(".etagd-hold"), "").unwrap();
+    let published = server.publications();
+    stays(Duration::from_secs(3), "nothing is published", || {
+        server.publications() == published
+    });
+    fs::remove_file(site.path(".etagd-hold")).unwrap();
+    eventually("it is announced", || server.publications() > published);
 }
 
 #[test]
@@ -978,6 +1107,39 @@ fn no_quiet_period_and_a_very_long_one_both_publish() {
         );
     }
     assert_eq!(none.digest(), digest_of(&site.root()));
+}
+
+// Promises of the operator.
+
+#[test]
+fn an_immutable_file_that_has_other_content_is_told_once() {
+    let site = TestSite::with(&[
+        ("assets/app.1.js", b"one"),
+        ("assets/app.2.js", b"two"),
+        ("index.html", b"here"),
+    ]);
+    let server = Server::with(&site, &[EVENTS, &["--immutable", "/assets/**"]].concat());
+    let told = |path: &str| {
+        let log = server.log();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("was served as immutable"));
+        lines.filter(|line| line.contains(path)).count()
+    };
+    fs::write(site.path("assets/app.3.js"), "three").unwrap();
+    server.wait_for_body("/assets/app.3.js", "three");
+    fs::write(site.path("index.html"), "there").unwrap();
+    set_mtime(&site.path("assets/app.2.js"), 1_600_000_000);
+    server.wait_for_body("/", "there");
+    fs::write(site.path("assets/app.1.js"), "another").unwrap();
+    server.wait_for_body("/assets/app.1.js", "another");
+    server.wait_for(|lines| {
+        lines
+            .iter()
+            .any(|line| line.contains("was served as immutable"))
+    });
+    let counts = ["app.1.js", "app.2.js", "app.3.js", "index"].map(told);
+    assert_eq!(counts, [1, 0, 0, 0], "{}", server.log());
 }
 
 // Memory.

@@ -93,6 +93,11 @@ fn values_that_mean_nothing_are_bad_usage() {
         ("--workers", "two"),
         ("--symlinks", "some"),
         ("--last-modified", "yes"),
+        ("--html-handling", "pretty"),
+        ("--not-found", "index.html"),
+        ("--immutable", "assets/**"),
+        ("--immutable", "/assets/[a"),
+        ("--immutable", ""),
         ("--grace", "20"),
         ("--grace", "soon"),
         ("--max-connections", "0"),
@@ -152,6 +157,10 @@ fn help_names_the_flags_and_fits() {
         "--workers",
         "--symlinks",
         "--last-modified",
+        "--html-handling",
+        "--not-found",
+        "--immutable",
+        "--immutable-query",
         "--grace",
         "--max-connections",
         "--header-timeout",
@@ -222,6 +231,32 @@ fn the_environment_says_what_flags_do_not() {
         let server = Server::run(program, &site.root(), flags);
         assert_eq!(server.client().get("/link.txt").status, status, "{flags:?}");
     }
+}
+
+#[test]
+fn the_environment_says_which_files_are_immutable() {
+    let site = site();
+    let mut program = command(BINARY);
+    program.env("ETAGD_IMMUTABLE", "/{assets,file}*");
+    program.env("ETAGD_IMMUTABLE_QUERY", "true");
+    program.env("ETAGD_HTML_HANDLING", "none");
+    program.env("ETAGD_NOT_FOUND", "none");
+    let site = site.file("index.html", "index").file("404.html", "404");
+    let server = Server::run(program, &site.root(), &[]);
+    let file = server.client().get("/file.txt");
+    assert!(file.field("Cache-Control").unwrap().ends_with("immutable"));
+    let missing = server.client().get("/");
+    assert_eq!(missing.status, 404);
+    assert_ne!(missing.body, b"404");
+}
+
+#[test]
+fn pages_that_would_never_be_seen_to_change_are_told() {
+    let site = TestSite::with(&[("b.html", b"b"), ("a.html", b"a"), ("c.js", b"c")]);
+    let pinned = "2 pages are immutable, /a.html for one";
+    let says = |flags: &[&str]| Server::with(&site, flags).log().contains(pinned);
+    assert!(says(&["--immutable", "/*"]));
+    assert!(!says(&["--immutable", "/*.js"]));
 }
 
 #[test]

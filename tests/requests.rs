@@ -13,7 +13,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use support::case::{Case, Connection, Request, parse};
+use support::case::{self, Case, Connection, Request, parse};
 use support::fixture::fixture;
 use support::ground::Ground;
 use support::{Client, Response, Server, check};
@@ -69,6 +69,46 @@ fn not_found() {
 }
 
 #[test]
+fn html_suffix() {
+    run("html_suffix.txt");
+}
+
+#[test]
+fn html_auto_trailing_slash() {
+    run("html_auto_trailing_slash.txt");
+}
+
+#[test]
+fn html_force_trailing_slash() {
+    run("html_force_trailing_slash.txt");
+}
+
+#[test]
+fn html_drop_trailing_slash() {
+    run("html_drop_trailing_slash.txt");
+}
+
+#[test]
+fn html_none() {
+    run("html_none.txt");
+}
+
+#[test]
+fn not_found_none() {
+    run("not_found_none.txt");
+}
+
+#[test]
+fn single_page_application() {
+    run("single_page_application.txt");
+}
+
+#[test]
+fn immutable() {
+    run("immutable.txt");
+}
+
+#[test]
 fn ranges() {
     run("ranges.txt");
 }
@@ -112,11 +152,12 @@ fn cases(file: &str) -> PathBuf {
 
 /// Runs the cases of one file and tells all that fail at once.
 fn run(file: &str) {
-    let cases = parse(&fs::read_to_string(cases(file)).unwrap());
+    let text = fs::read_to_string(cases(file)).unwrap();
+    let cases = parse(&text);
     let (site, files) = fixture();
     let mut failures = BTreeMap::new();
     for flags in FLAGS {
-        let mut server = Server::with(&site, flags);
+        let mut server = Server::with(&site, &[flags, &case::flags(&text)].concat());
         let http1 = Http1 {
             address: server.address(),
         };
@@ -174,7 +215,7 @@ fn failure(case: &Case, ground: &Ground<'_>, carrier: &impl Carrier) -> Option<S
         Err(message) => wrong.push(message),
         Ok((response, stays_open)) => {
             wrong.extend(check::differences(&expected, &response));
-            wrong.extend(check::broken_rules(&request.method(), &response));
+            wrong.extend(check::broken_rules(case, &request.method(), &response));
             match (expected.connection, stays_open) {
                 (Connection::StaysOpen, Some(false)) => wrong.push("it closes".to_owned()),
                 (Connection::Closes, Some(true)) => wrong.push("it stays open".to_owned()),

@@ -6,6 +6,7 @@ mod support;
 #[path = "support/transports.rs"]
 mod transports;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::case::{Request, parse};
+use support::case::{self, Request, parse};
 use support::fixture::fixture;
 use support::ground::Ground;
 use support::site::overwrite_in_place;
@@ -38,12 +39,18 @@ fn essence(response: &Response) -> (u16, Vec<(String, String)>, &[u8], bool) {
 #[test]
 fn every_case_has_the_same_answer_over_every_transport() {
     let (site, files) = fixture();
-    let mut transports = Transports::serve(&site, &[]);
+    let mut servers = BTreeMap::new();
     let sentinel: Asked<'_> = ("GET", b"/sentinel.txt", &[]);
     let mut carried = [0; Transport::ALL.len()];
     let mut wrong = Vec::new();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")).unwrap() {
-        let cases = parse(&fs::read_to_string(entry.unwrap().path()).unwrap());
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let (flags, cases) = (case::flags(&text), parse(&text));
+        let flags: Vec<_> = flags.into_iter().map(str::to_owned).collect();
+        let transports = servers.entry(flags).or_insert_with_key(|flags| {
+            let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+            Transports::serve(&site, &flags)
+        });
         for (number, case) in cases.into_iter().enumerate() {
             // In memory, in one read and in groups, in turn.
             let subject = ["/small.txt", "/middle.bin", "/big.bin"][number % 3];
@@ -83,7 +90,7 @@ fn every_case_has_the_same_answer_over_every_transport() {
                         continue;
                     }
                 };
-                for broken in check::broken_rules(&method, response) {
+                for broken in check::broken_rules(&case, &method, response) {
                     wrong.push(format!("{}: {transport:?} {broken}", case.name));
                 }
                 if transport.is_http2() && answers[1].as_ref().map(|next| next.status) != Ok(200) {
@@ -108,7 +115,7 @@ fn every_case_has_the_same_answer_over_every_transport() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(carried.iter().all(|&cases| cases > 100), "{carried:?}");
-    transports.assert_alive();
+    servers.values_mut().for_each(Transports::assert_alive);
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! The heart: any request head gets one answer, the same each time, that keeps its word.
 //!
-//! Input: a request made of the pieces that matter here, out of random bytes.
+//! Input: a request made of the pieces that matter here, out of random bytes, and what the operator
+//! has chosen.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use etagd::answer::{Answer, Selected, answer};
-use etagd::config::Settings;
+use etagd::answer::{Answer, Selected, Terms, answer};
+use etagd::config::{HtmlHandling, NotFound, Settings};
 use etagd::manifest::{Changes, Manifest};
 use etagd::representation::{Data, Fields, Representation, Resource};
 use etagd::semantics::coding::Coding;
@@ -21,23 +22,49 @@ use http::{Method, StatusCode, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 
 const MODIFIED: i64 = 784_111_777;
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
     "index.html",
     "404.html",
     "about.html",
     "docs/index.html",
     "docs/404.html",
     "docs/a b\u{e9}.txt",
+    "docs.html",
     "empty",
     "app.js",
 ];
 
-static SITE: LazyLock<Manifest> = LazyLock::new(|| {
-    Manifest::empty(Settings::default()).with(Changes {
+const HANDLINGS: [HtmlHandling; 5] = [
+    HtmlHandling::Suffix,
+    HtmlHandling::AutoTrailingSlash,
+    HtmlHandling::ForceTrailingSlash,
+    HtmlHandling::DropTrailingSlash,
+    HtmlHandling::None,
+];
+const NOT_FOUND: [NotFound; 3] = [
+    NotFound::Page,
+    NotFound::None,
+    NotFound::SinglePageApplication,
+];
+
+/// One for each choice of the operator.
+static SITES: LazyLock<Vec<Manifest>> = LazyLock::new(|| {
+    let choices = HANDLINGS.map(|handling| NOT_FOUND.map(|not_found| (handling, not_found)));
+    choices.into_iter().flatten().map(site).collect()
+});
+
+fn site((html_handling, not_found): (HtmlHandling, NotFound)) -> Manifest {
+    let settings = Settings {
+        html_handling,
+        not_found,
+        immutable_query: true,
+        ..Settings::default()
+    };
+    Manifest::empty(settings).with(Changes {
         changed: PATHS.iter().map(|path| Arc::new(resource(path))).collect(),
         ..Changes::default()
     })
-});
+}
 
 fn resource(path: &str) -> Resource {
     let body = match path {
@@ -71,6 +98,7 @@ fn representation(coding: Coding, body: Vec<u8>) -> Representation {
 
 #[derive(Arbitrary, Debug)]
 struct Request<'a> {
+    site: u8,
     method: RequestMethod,
     path: Path<'a>,
     query: Option<&'a str>,
@@ -110,6 +138,7 @@ enum Field<'a> {
     IfRange(Tag<'a>),
     Range(Vec<(Option<u8>, Option<u8>)>),
     AcceptEncoding(Vec<(Code, Option<u8>)>),
+    SecFetchMode(bool),
     Raw(Name, &'a [u8]),
 }
 
@@ -144,6 +173,7 @@ enum Code {
 
 #[derive(Arbitrary, Debug)]
 enum Name {
+    Accept,
     Host,
     IfMatch,
     IfNoneMatch,
@@ -156,11 +186,12 @@ enum Name {
 
 fuzz_target!(|request: Request<'_>| {
     let Some(parts) = request.parts() else { return };
-    let given = answer(&SITE, &parts);
-    check(&given, &parts);
+    let site = &SITES[usize::from(request.site) % SITES.len()];
+    let given = answer(site, &parts);
+    check(site, &given, &parts);
     assert_eq!(
         summary(&given),
-        summary(&answer(&SITE, &parts)),
+        summary(&answer(site, &parts)),
         "deterministic"
     );
 
@@ -170,7 +201,7 @@ fuzz_target!(|request: Request<'_>| {
     get.headers.remove(header::RANGE);
     let mut head = clone(&parts);
     head.method = Method::HEAD;
-    let answers = (answer(&SITE, &get), answer(&SITE, &head));
+    let answers = (answer(site, &get), answer(site, &head));
     assert_eq!(summary(&answers.0), summary(&answers.1), "HEAD as GET");
 });
 
@@ -178,7 +209,7 @@ fuzz_target!(|request: Request<'_>| {
 fn summary(given: &Answer<'_>) -> String {
     let selected = |selected: &Selected<'_>| {
         let path = String::from_utf8_lossy(&selected.resource.path);
-        format!("{path} {}", selected.index)
+        format!("{path} {} {:?}", selected.index, selected.terms)
     };
     match given {
         Answer::Whole(of) => format!("whole {}", selected(of)),
@@ -191,7 +222,8 @@ fn summary(given: &Answer<'_>) -> String {
     }
 }
 
-fn check(given: &Answer<'_>, parts: &Parts) {
+fn check(site: &Manifest, given: &Answer<'_>, parts: &Parts) {
+    let is_of_the_site = |selected: &Selected<'_>| is_of(site, selected, parts);
     let has = |name: HeaderName| parts.headers.contains_key(name);
     let retrieves = matches!(parts.method, Method::GET | Method::HEAD);
     match given {
@@ -222,9 +254,10 @@ fn check(given: &Answer<'_>, parts: &Parts) {
             assert!(has(header::IF_MATCH) || has(header::IF_UNMODIFIED_SINCE));
             assert!(retrieves);
         }
-        Answer::Redirect(reference) => leads_on(reference, parts),
+        Answer::Redirect(reference) => leads_on(site, reference, parts),
         Answer::NotFound(page) => {
-            assert!(page.is_none_or(|page| page.path.ends_with(b"404.html")));
+            let is_shown = site.settings().not_found == NotFound::Page;
+            assert!(page.is_none_or(|page| is_shown && page.path.ends_with(b"404.html")));
         }
         Answer::Options => assert_eq!(parts.method, Method::OPTIONS),
         Answer::Refused(status, _) => assert!(matches!(
@@ -237,14 +270,29 @@ fn check(given: &Answer<'_>, parts: &Parts) {
     }
 }
 
-fn is_of_the_site(selected: &Selected<'_>) {
-    let here = SITE.locate(&selected.resource.path);
+fn is_of(site: &Manifest, selected: &Selected<'_>, parts: &Parts) {
+    let here = site.locate(&selected.resource.path);
     assert!(here.is_some_and(|here| Arc::ptr_eq(here, selected.resource)));
     assert!(selected.index <= selected.resource.encoded.len());
+    match selected.terms {
+        Terms::Named => {}
+        Terms::Pinned => assert!(parts.uri.query().is_some_and(|query| query.contains("v="))),
+        Terms::Fallback { of_page } => {
+            assert_eq!(site.settings().not_found, NotFound::SinglePageApplication);
+            assert_eq!(*selected.resource.path, *b"index.html");
+            // A browser that says what it fetches gets HTML for a page alone.
+            let modes = parts.headers.get_all("sec-fetch-mode");
+            let mut modes = modes.iter();
+            let (mode, other) = (modes.next(), modes.next());
+            assert!(mode.is_none_or(|mode| other.is_some() || mode == "navigate"));
+            let last = parts.uri.path().rsplit('/').next();
+            assert!(!of_page || last.is_some_and(|last| !last.contains('.')));
+        }
+    }
 }
 
 /// A redirect stays on its host, keeps the query and ends at a resource.
-fn leads_on(reference: &str, parts: &Parts) {
+fn leads_on(site: &Manifest, reference: &str, parts: &Parts) {
     assert!(reference.starts_with('/') && !reference.starts_with("//"));
     // The query goes back as it came; the path is ours to spell.
     let path = reference.split('?').next().unwrap_or_default();
@@ -256,11 +304,15 @@ fn leads_on(reference: &str, parts: &Parts) {
     let mut next = clone(parts);
     next.uri = reference.parse().expect("a Location of ours is a URI");
     assert_eq!(next.uri.query(), parts.uri.query());
-    match answer(&SITE, &next) {
+    match answer(site, &next) {
         // An encoded path can be longer than the one that was asked for.
         Answer::Refused(status, _) => assert_eq!(status, StatusCode::URI_TOO_LONG),
         Answer::Redirect(again) => panic!("{reference} redirects to {again}"),
-        Answer::NotFound(_) => panic!("{reference} leads nowhere"),
+        Answer::NotFound(_)
+        | Answer::Whole(Selected {
+            terms: Terms::Fallback { .. },
+            ..
+        }) => panic!("{reference} leads nowhere"),
         _ => {}
     }
 }
@@ -343,6 +395,14 @@ impl Field<'_> {
                 };
                 (header::ACCEPT_ENCODING, list(codes, member))
             }
+            Self::SecFetchMode(is_navigation) => {
+                let mode = if *is_navigation {
+                    "navigate"
+                } else {
+                    "no-cors"
+                };
+                (HeaderName::from_static("sec-fetch-mode"), mode.to_owned())
+            }
             Self::Raw(name, value) => return (name.name(), value.to_vec()),
         };
         (name, value.into_bytes())
@@ -361,7 +421,7 @@ impl Tag<'_> {
             Self::Raw(text) => (*text).to_owned(),
             Self::Known { weak, path, coding } => {
                 let path = PATHS[usize::from(*path) % PATHS.len()].as_bytes();
-                let resource = SITE.locate(path).expect("it is there");
+                let resource = SITES[0].locate(path).expect("it is there");
                 let index = usize::from(*coding) % (resource.encoded.len() + 1);
                 let mark = if *weak { "W/" } else { "" };
                 format!("{mark}{}", resource.representation(index).etag)
@@ -397,6 +457,7 @@ impl Code {
 impl Name {
     fn name(&self) -> HeaderName {
         match self {
+            Self::Accept => header::ACCEPT,
             Self::Host => header::HOST,
             Self::IfMatch => header::IF_MATCH,
             Self::IfNoneMatch => header::IF_NONE_MATCH,

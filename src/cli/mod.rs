@@ -5,6 +5,7 @@ mod manifest;
 mod scan;
 mod serve;
 mod signals;
+mod write;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use crate::config::Command;
 use crate::disk::Root;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
+use crate::write::TokenError;
 
 /// Why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,12 @@ pub enum Error {
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The file of tokens can't be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Strangers could write.
+    #[error(transparent)]
+    Unsafe(#[from] write::Unsafe),
     /// The system refuses what a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),

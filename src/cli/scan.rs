@@ -11,7 +11,29 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use super::Error;
 use crate::disk::Root;
 use crate::manifest::Manifest;
+use crate::representation::Resource;
 use crate::scan::{Link, Progress, Scanner};
+use crate::semantics::target::encode_path;
+
+/// Pages link to each next version of everything else; of themselves nobody would see one.
+fn warn_of_pinned_pages(manifest: &Manifest) {
+    if manifest.settings().immutable.is_empty() {
+        return;
+    }
+    let pages = manifest.iter();
+    let pages = pages.filter(|each| each.is_html() && each.is_immutable());
+    let (number, first) = pages.fold((0, None), |(number, first), page| {
+        let is_before = first.is_none_or(|first: &Arc<Resource>| page.path < first.path);
+        (number + 1, if is_before { Some(page) } else { first })
+    });
+    if let Some(first) = first {
+        let path = encode_path(&first.path);
+        tracing::warn!(
+            "{number} pages are immutable, /{path} for one: who has seen them will not see them \
+             change for a year (see --immutable)"
+        );
+    }
+}
 
 /// Scans with a progress bar, on terminals, and sums up in one line.
 ///
@@ -55,6 +77,7 @@ pub(super) fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec
             "{number} links are left out: they lead out of the site (see --symlinks), or nowhere"
         ),
     }
+    warn_of_pinned_pages(&manifest);
     tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s");
     Ok((manifest, links))
 }

@@ -1,6 +1,6 @@
 //! `etagd serve`: from a configuration to a server that stops when it is told to.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::scan::scan;
 use super::signals::{Asked, Signals};
-use super::{Error, open};
+use super::{Error, open, write};
 use crate::config::{Config, Watching};
 use crate::disk;
 use crate::lease;
@@ -25,6 +25,7 @@ use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::site::Site;
 use crate::watch::{self, Hint, Watch};
+use crate::write::Writer;
 
 pub(super) fn serve(config: Config) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -46,6 +47,9 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     let root = open(&directory)?;
     let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
     let bound = listener::bind(&config.listen)?;
+    if let Some(writing) = &config.writing {
+        write::check(writing, &bound, tls.is_some())?;
+    }
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
     let metrics = Arc::new(Metrics::default());
@@ -56,7 +60,7 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
         keep_old,
     } = config.watching;
     let options = watch::Options {
-        directory,
+        directory: directory.clone(),
         settle,
         sweep,
         scrub,
@@ -64,7 +68,25 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     };
     // Before the scan, so that nothing falls between the two.
     let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&metrics));
-    let scanner = Scanner::new(config.symlinks, config.settings, Some(Arc::clone(&memory)));
+    let hints = watch.hints();
+    let writer = config.writing.map(|writing| {
+        let options = write::options(writing, directory, config.limits.write_timeout);
+        let commits = hints.clone();
+        let commit = move |commit| {
+            // Without a watcher nobody answers, which is an answer as well.
+            let _ = commits.send(Hint::Commit(commit));
+        };
+        Writer::new(options, Arc::clone(&metrics), commit).map(Arc::new)
+    });
+    let writer = writer.transpose()?;
+    if let Some(writer) = writer.clone() {
+        thread::spawn(move || writer.clear());
+    }
+    let scanner = Scanner::new(
+        config.symlinks,
+        Arc::clone(&config.settings),
+        Some(Arc::clone(&memory)),
+    );
     let (done, scanned) = oneshot::channel();
     thread::spawn(move || {
         let scanned = scan(&scanner, &root);
@@ -83,7 +105,6 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
         None => return Ok(()),
     };
     let site = Arc::new(Site::new(manifest));
-    let hints = watch.hints();
     let suspects = hints.clone();
     site.on_suspect(move |file| {
         // Heard for as long as the process lives.
@@ -92,17 +113,18 @@ fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
     watch
         .drive(Arc::clone(&site), scanner, links)
         .map_err(Error::Start)?;
-    let service = Service::new(site, memory, metrics);
+    let service = Service::new(site, memory, metrics).writing(writer.clone());
     let server = Server::start(service, config.workers, config.limits, tls.clone());
     let server = server.map_err(Error::Start)?;
-    runtime.block_on(run_server(server, bound, tls, &mut signals, &hints))
+    let secrets = Secrets { tls, writer };
+    runtime.block_on(run_server(server, bound, secrets, &mut signals, &hints))
 }
 
 /// Accepts until a signal, then lets what is in flight finish.
 async fn run_server(
     server: Server,
     bound: Vec<Bound>,
-    tls: Option<Arc<Tls>>,
+    secrets: Secrets,
     signals: &mut Signals,
     hints: &Sender<Hint>,
 ) -> Result<(), Error> {
@@ -111,7 +133,7 @@ async fn run_server(
         .map(Bound::listen)
         .collect::<Result<Vec<_>, _>>()?;
     for listener in &listeners {
-        tracing::info!("listening on {}", listener.url(tls.is_some()));
+        tracing::info!("listening on {}", listener.url(secrets.tls.is_some()));
     }
     {
         let accept = |listener| Box::pin(server.accept(listener));
@@ -132,7 +154,7 @@ async fn run_server(
         };
         tokio::select! {
             () = accept_all => {}
-            () = reload_on(&look, tls) => {}
+            () = reload_on(&look, secrets) => {}
             () = stop => {}
         }
     }
@@ -152,19 +174,34 @@ async fn run_server(
     Ok(())
 }
 
-/// Reads the certificate again whenever there is reason to look. It never ends.
-async fn reload_on(look: &Notify, tls: Option<Arc<Tls>>) {
-    let Some(tls) = tls else {
-        return pending().await;
-    };
+/// What is read again when the operator asks for it.
+struct Secrets {
+    tls: Option<Arc<Tls>>,
+    writer: Option<Arc<Writer>>,
+}
+
+/// Reads certificate and tokens again whenever there is reason to look. It never ends.
+async fn reload_on(look: &Notify, secrets: Secrets) {
     loop {
         look.notified().await;
-        let tls = Arc::clone(&tls);
-        // Reading files may block.
-        match tokio::task::spawn_blocking(move || tls.reload()).await {
-            Ok(Ok(())) => tracing::info!("the certificate was read again"),
-            Ok(Err(error)) => tracing::error!("the certificate in use stays: {error}"),
-            Err(stopped) => tracing::error!("the certificate in use stays: {stopped}"),
+        let Secrets { tls, writer } = &secrets;
+        if let Some(tls) = tls.clone() {
+            reload("the certificate", move || tls.reload()).await;
         }
+        if let Some(writer) = writer.clone().filter(|writer| writer.takes_tokens()) {
+            reload("the tokens for writing", move || writer.reload()).await;
+        }
+    }
+}
+
+/// Reads files, which may block; where they can't be used, what is in use stays.
+async fn reload<E>(what: &str, read: impl FnOnce() -> Result<(), E> + Send + 'static)
+where
+    E: std::fmt::Display + Send + 'static,
+{
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(())) => tracing::info!("read again: {what}"),
+        Ok(Err(error)) => tracing::error!("{what} in use: kept, for {error}"),
+        Err(stopped) => tracing::error!("{what} in use: kept, for {stopped}"),
     }
 }

@@ -3,17 +3,21 @@
 //! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
 //! into a type that cannot be wrong. Flag before environment before default.
 
+mod globs;
 mod offline;
 mod serve;
 mod site;
 mod values;
+mod write;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
-pub use site::{LastModified, ReprDigest, Settings, SiteFlags, Symlinks};
+pub use site::{HtmlHandling, LastModified, NotFound, ReprDigest, Settings, SiteFlags, Symlinks};
 pub use values::Listen;
+pub use write::Writing;
 
 /// A static file server with precomputed, content-based strong ETags
 #[derive(Debug, Parser)]

@@ -1,6 +1,7 @@
 //! `etagd serve`: its flags, and what they mean.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -8,13 +9,13 @@ use clap::Args;
 
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
+use super::write::Writing;
 use crate::disk;
 
 /// `etagd serve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every flag is also read from the environment: --max-connections from \
-                        ETAGD_MAX_CONNECTIONS, and so on."
+    after_help = "Every flag is also read from the environment: --open-files from ETAGD_OPEN_FILES."
 )]
 pub struct Serve {
     /// Which site, and how its files are looked at.
@@ -60,6 +61,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub tls_key: Option<PathBuf>,
+    /// What clients may change.
+    #[command(flatten)]
+    pub writing: Writing,
     /// What clients may use up.
     #[command(flatten)]
     pub limits: Limits,
@@ -74,7 +78,7 @@ pub struct Watching {
     /// How often everything is compared with the disk, for changes that nothing reports
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
     pub sweep: Duration,
-    /// How often every file is read again, whatever its times say [default: never]
+    /// How often every file is read again [default: never]
     #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
     /// How long files that a deploy removed are still answered, HTML excepted [default: not]
@@ -94,7 +98,7 @@ pub struct TlsFiles {
 /// Limits on what clients may use up (promise P10).
 #[derive(Clone, Debug, Args)]
 pub struct Limits {
-    /// Time to finish requests in flight after SIGTERM or SIGINT
+    /// Time for requests in flight after SIGTERM or SIGINT
     #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = duration)]
     pub grace: Duration,
     /// Connections at once; more are answered 503
@@ -113,10 +117,10 @@ pub struct Limits {
     /// Time a connection may be open between requests
     #[arg(long, value_name = "TIME", default_value = "75s", env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub idle_timeout: Duration,
-    /// Time a client may take no byte of a response
+    /// Time a client may take no byte of a response, or send none of an upload
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub write_timeout: Duration,
-    /// Most bytes of a request's header section, 8KiB at least
+    /// Most bytes of a header section, 8KiB at least
     #[arg(
         long,
         value_name = "SIZE",
@@ -136,7 +140,7 @@ pub struct Config {
     /// Which links the scan follows.
     pub symlinks: Symlinks,
     /// What changes answers.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Where to listen.
     pub listen: Vec<Listen>,
     /// Most files kept open; `None` for half of what the system allows.
@@ -149,13 +153,15 @@ pub struct Config {
     pub watching: Watching,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
+    /// What clients may change, if anything.
+    pub writing: Option<Writing>,
     /// What clients may use up.
     pub limits: Limits,
 }
 
 impl From<Serve> for Config {
     fn from(flags: Serve) -> Self {
-        let settings = flags.site.settings();
+        let settings = Arc::new(flags.site.settings());
         let SiteFlags {
             directory,
             symlinks,
@@ -175,6 +181,7 @@ impl From<Serve> for Config {
             watching: flags.watching,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
+            writing: flags.writing.writable.then_some(flags.writing),
             limits: flags.limits,
         }
     }

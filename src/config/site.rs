@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
+
+use super::globs::PathGlob;
 
 /// What decides which files a site has and what its answers say.
 #[derive(Debug, Args)]
@@ -40,6 +43,33 @@ pub struct SiteFlags {
         hide_env = true
     )]
     pub repr_digest: ReprDigest,
+    /// URLs of pages: {auto,force,drop}-trailing-slash, suffix or none
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "HOW",
+        env = "ETAGD_HTML_HANDLING",
+        hide_env = true
+    )]
+    pub html_handling: HtmlHandling,
+    /// What to answer where there is nothing
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "WHAT",
+        env = "ETAGD_NOT_FOUND",
+        hide_env = true
+    )]
+    pub not_found: NotFound,
+    /// Files whose content never changes, such as '/assets/**'; repeatable
+    #[arg(long, value_name = "GLOB", env = "ETAGD_IMMUTABLE", hide_env = true)]
+    pub immutable: Vec<PathGlob>,
+    /// Have ?v=HASH kept for good, where HASH begins the file's BLAKE3
+    #[arg(long, env = "ETAGD_IMMUTABLE_QUERY", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub immutable_query: bool,
 }
 
 impl SiteFlags {
@@ -48,17 +78,37 @@ impl SiteFlags {
         Settings {
             last_modified: self.last_modified == LastModified::Mtime,
             repr_digest: self.repr_digest,
+            html_handling: self.html_handling,
+            not_found: self.not_found,
+            immutable: self.immutable.clone(),
+            immutable_query: self.immutable_query,
         }
     }
 }
 
 /// What the operator chose that changes answers. Part of the site digest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Whether resources have a modification date.
     pub last_modified: bool,
     /// When responses carry a SHA-256.
     pub repr_digest: ReprDigest,
+    /// Which URLs HTML files have.
+    pub html_handling: HtmlHandling,
+    /// What is answered where there is nothing.
+    pub not_found: NotFound,
+    /// Files that are immutable.
+    pub immutable: Vec<PathGlob>,
+    /// Whether a query that names the content makes the answer immutable.
+    pub immutable_query: bool,
+}
+
+impl Settings {
+    /// Whether the operator says that the file at `path` never has other content: raw bytes below
+    /// the root, without the leading slash.
+    pub fn is_immutable(&self, path: &[u8]) -> bool {
+        self.immutable.iter().any(|glob| glob.matches(path))
+    }
 }
 
 impl Default for Settings {
@@ -66,6 +116,10 @@ impl Default for Settings {
         Self {
             last_modified: true,
             repr_digest: ReprDigest::Off,
+            html_handling: HtmlHandling::Suffix,
+            not_found: NotFound::Page,
+            immutable: Vec::new(),
+            immutable_query: false,
         }
     }
 }
@@ -113,4 +167,33 @@ pub enum ReprDigest {
     Wanted,
     /// Always
     Always,
+}
+
+/// Which URLs HTML files have: `about.html` and `docs/index.html` stand for all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum HtmlHandling {
+    /// /about and /about.html, /docs/ and /docs/index.html
+    #[default]
+    Suffix,
+    /// /about and /docs/; redirects lead there
+    AutoTrailingSlash,
+    /// /about/ and /docs/; redirects lead there
+    ForceTrailingSlash,
+    /// /about and /docs; redirects lead there
+    DropTrailingSlash,
+    /// /about.html and /docs/index.html
+    None,
+}
+
+/// What is answered where there is nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum NotFound {
+    /// 404 with a page of etagd's own
+    None,
+    /// 404 with the nearest 404.html upward
+    #[default]
+    #[value(name = "404-page")]
+    Page,
+    /// /index.html to browsers that go to a page, 404 to all others
+    SinglePageApplication,
 }

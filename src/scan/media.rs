@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use http::HeaderValue;
 use mime_guess::Mime;
 
-use crate::representation::{Fields, NO_STORE, REVALIDATE, visible};
+use crate::representation::{Fields, IMMUTABLE, NO_STORE, REVALIDATE, visible};
 
 /// Hands out one set of field values for each media type.
 #[derive(Debug, Default)]
@@ -13,16 +14,37 @@ pub(super) struct MediaTypes {
     known: RwLock<HashMap<Key, Arc<Fields>>>,
 }
 
-/// The extension, whether the content is UTF-8, whether it is settled.
-type Key = (Option<Box<str>>, bool, bool);
+/// The extension, and whether the content is UTF-8.
+type Key = (Option<Box<str>>, bool, Keeping);
+
+/// For how long clients may keep a resource.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Keeping {
+    /// Not at all: it has not come to rest.
+    Never,
+    /// Until they have asked whether it has changed.
+    UntilAsked,
+    /// For ever: the operator says that it does not change.
+    Ever,
+}
+
+impl Keeping {
+    fn cache_control(self) -> HeaderValue {
+        match self {
+            Self::Never => NO_STORE,
+            Self::UntilAsked => REVALIDATE,
+            Self::Ever => IMMUTABLE,
+        }
+    }
+}
 
 impl MediaTypes {
-    /// The fields of the resource at `path`. What is not settled may not be stored.
-    pub(super) fn fields(&self, path: &[u8], utf8: bool, settled: bool) -> Arc<Fields> {
+    /// The fields of the resource at `path`.
+    pub(super) fn fields(&self, path: &[u8], utf8: bool, keeping: Keeping) -> Arc<Fields> {
         // What has no type of its own shares one entry: temporary names would fill the table.
         let extension = extension(last_name(path));
         let extension = extension.filter(|name| *name == "ts" || known(name).is_some());
-        let key = (extension.map(Box::from), utf8, settled);
+        let key = (extension.map(Box::from), utf8, keeping);
         if let Some(fields) = self
             .known
             .read()
@@ -33,7 +55,7 @@ impl MediaTypes {
         }
         let fields = Arc::new(Fields {
             content_type: visible(&media_type(extension, utf8)),
-            cache_control: if settled { REVALIDATE } else { NO_STORE },
+            cache_control: keeping.cache_control(),
         });
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(key).or_insert(fields))
@@ -153,7 +175,9 @@ mod tests {
         let media = MediaTypes::default();
         for (path, utf8, want) in cases {
             assert_eq!(
-                media.fields(path.as_bytes(), utf8, true).content_type,
+                media
+                    .fields(path.as_bytes(), utf8, Keeping::UntilAsked)
+                    .content_type,
                 want,
                 "{path}"
             );
@@ -162,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_name_need_not_be_utf8() {
-        let fields = MediaTypes::default().fields(b"caf\xe9.html", true, true);
+        let fields = MediaTypes::default().fields(b"caf\xe9.html", true, Keeping::UntilAsked);
         assert_eq!(fields.content_type, "text/html; charset=utf-8");
     }
 
@@ -170,8 +194,8 @@ mod tests {
     fn resources_of_one_type_share_their_fields() {
         let media = MediaTypes::default();
         assert!(Arc::ptr_eq(
-            &media.fields(b"a.css", true, true),
-            &media.fields(b"b/c.css", true, true)
+            &media.fields(b"a.css", true, Keeping::UntilAsked),
+            &media.fields(b"b/c.css", true, Keeping::UntilAsked)
         ));
     }
 }

@@ -32,7 +32,7 @@ use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
 use hash::{Form, Wanted};
-use media::MediaTypes;
+use media::{Keeping, MediaTypes};
 use walk::{Found, Step};
 
 pub use walk::{Link, is_hidden};
@@ -153,7 +153,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Scanner {
     symlinks: Symlinks,
-    settings: Settings,
+    settings: Arc<Settings>,
     memory: Option<Arc<Memory>>,
     media: MediaTypes,
 }
@@ -195,10 +195,14 @@ enum Seen {
 
 impl Scanner {
     /// A scanner that keeps small bodies within `memory`, if there is one.
-    pub fn new(symlinks: Symlinks, settings: Settings, memory: Option<Arc<Memory>>) -> Self {
+    pub fn new(
+        symlinks: Symlinks,
+        settings: impl Into<Arc<Settings>>,
+        memory: Option<Arc<Memory>>,
+    ) -> Self {
         Self {
             symlinks,
-            settings,
+            settings: settings.into(),
             memory,
             media: MediaTypes::default(),
         }
@@ -226,7 +230,7 @@ impl Scanner {
     /// The whole site for the first time; waits for files that are being written, for
     /// [`PATIENCE`] at most.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
-        let empty = Manifest::empty(self.settings);
+        let empty = Manifest::empty(Arc::clone(&self.settings));
         let scope = Scope::Everything { reread: false };
         let Outcome {
             changes,
@@ -490,7 +494,7 @@ impl Scanner {
                 .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
         Resource {
-            fields: self.media.fields(&path, utf8, settled),
+            fields: self.media.fields(&path, utf8, self.keeping(&path, settled)),
             path,
             last_modified,
             newest_date: last_modified.max(newest),
@@ -501,6 +505,14 @@ impl Scanner {
                 .with_sha256(sha256),
             encoded: Box::default(),
             rendered_date: OnceLock::new(),
+        }
+    }
+
+    fn keeping(&self, path: &[u8], settled: bool) -> Keeping {
+        match settled {
+            false => Keeping::Never,
+            true if self.settings.is_immutable(path) => Keeping::Ever,
+            true => Keeping::UntilAsked,
         }
     }
 
@@ -598,8 +610,11 @@ fn removed(
 /// reads.
 fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
     const SHOWN: usize = 20;
-    let is_new = |path: &[u8]| !work.base.unreadable().contains_key(path);
-    let new: Vec<_> = unreadable.iter().filter(|(path, _)| is_new(path)).collect();
+    let known = work.base.unreadable();
+    let all = unreadable.iter();
+    let new: Vec<_> = all
+        .filter(|(path, reason)| known.get(*path) != Some(*reason))
+        .collect();
     for (path, reason) in new.iter().take(SHOWN) {
         let shown = walk::join(work.root.path(), path);
         let stays = if work.base.locate(path).is_some() {

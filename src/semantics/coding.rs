@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 
 use http::header::{ACCEPT_ENCODING, HeaderMap};
 
-use super::{members, trim_ows};
+use super::{members, read_qvalue, trim_ows};
 
 /// How a representation is encoded (RFC 9110 8.4.1). The order is the one that breaks ties:
 /// first what costs the client least to decode.
@@ -167,30 +167,6 @@ fn read_member(member: &[u8]) -> Option<(&[u8], u16)> {
         Some(_) => return None,
     };
     Some((coding, weight))
-}
-
-/// ```abnf
-/// qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )
-/// ```
-fn read_qvalue(qvalue: &[u8]) -> Option<u16> {
-    let (whole, digits): (u16, &[u8]) = match qvalue {
-        [b'0'] => (0, &[]),
-        [b'1'] => (1000, &[]),
-        [b'0', b'.', digits @ ..] => (0, digits),
-        [b'1', b'.', digits @ ..] => (1000, digits),
-        _ => return None,
-    };
-    if digits.len() > 3 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let weight = digits
-        .iter()
-        .zip([100_u16, 10, 1])
-        .fold(whole, |sum, (digit, place)| {
-            let digit = u16::from(digit.saturating_sub(b'0'));
-            sum.saturating_add(digit.saturating_mul(place))
-        });
-    (weight <= 1000).then_some(weight)
 }
 
 /// RFC 9110 5.6.2: what a token is made of.

@@ -11,6 +11,7 @@
 //! 5. [`precondition`]: whether to perform the request, in the order of RFC 9110 13.2.2.
 //! 6. [`range`]: which bytes to send, If-Range included (RFC 9110 13.1.5, 14).
 //! 7. [`digest`]: whether a digest is wanted beside (RFC 9530).
+//! 8. [`navigation`]: where nothing is found, whether a page was asked for (Fetch Metadata).
 //!
 //! That is also the order in which a request meets them. The rules that all share:
 //!
@@ -36,6 +37,7 @@ pub mod coding;
 pub mod date;
 pub mod digest;
 pub mod etag;
+pub mod navigation;
 pub mod precondition;
 pub mod range;
 pub mod target;
@@ -55,6 +57,32 @@ fn trim_ows(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
+}
+
+/// A weight in thousandths (RFC 9110 12.4.2).
+///
+/// ```abnf
+/// qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )
+/// ```
+fn read_qvalue(qvalue: &[u8]) -> Option<u16> {
+    let (whole, digits): (u16, &[u8]) = match qvalue {
+        [b'0'] => (0, &[]),
+        [b'1'] => (1000, &[]),
+        [b'0', b'.', digits @ ..] => (0, digits),
+        [b'1', b'.', digits @ ..] => (1000, digits),
+        _ => return None,
+    };
+    if digits.len() > 3 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let weight = digits
+        .iter()
+        .zip([100_u16, 10, 1])
+        .fold(whole, |sum, (digit, place)| {
+            let digit = u16::from(digit.saturating_sub(b'0'));
+            sum.saturating_add(digit.saturating_mul(place))
+        });
+    (weight <= 1000).then_some(weight)
 }
 
 /// Field lines for the tables of cases: `name: value`, separated by ` | `.

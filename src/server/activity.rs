@@ -173,6 +173,12 @@ impl Connection for Responding {
     fn admission(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.admission)
     }
+
+    fn received(&self) {
+        if self.0.is_http2.load(Ordering::Relaxed) {
+            self.0.sent();
+        }
+    }
 }
 
 impl Drop for Responding {

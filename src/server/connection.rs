@@ -124,6 +124,6 @@ impl hyper::service::Service<Request<Incoming>> for Attended {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, content) = request.into_parts();
         let responding = Responding::new(&self.activity, !content.is_end_stream());
-        self.service.call(parts, responding)
+        self.service.call(parts, content, responding)
     }
 }

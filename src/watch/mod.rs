@@ -4,13 +4,15 @@
 //! sweep looks everywhere, for the changes that no event reports. What is seen half-way (a file
 //! open for writing, a directory being replaced) is not published: the last good state stays.
 
+mod commit;
+mod immutable;
 mod pending;
+mod scrub;
 mod source;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,12 +21,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::disk::{self, Root};
-use crate::manifest::Changes;
+use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
+use crate::place;
 use crate::representation::Resource;
 use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
 use crate::site::Site;
-use pending::{Everything, Pending};
+use commit::Waiting;
+use pending::{LONGEST, Pending};
 
 pub use source::{ChangeSource, Hint, Of};
 
@@ -43,8 +47,8 @@ const HOLD: &str = ".etagd-hold";
 /// A suspect is looked at almost at once; the pause lets the events of the same change arrive.
 const SUSPECT_QUIET: Duration = Duration::from_millis(20);
 
-/// How much longer than a quiet period a request waits for the truth about a suspect, before it
-/// is told that there is none yet.
+/// How much longer than the longest quiet period a request waits for the truth about a suspect,
+/// before it is told that there is none yet.
 const SUSPECT_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How a site is watched.
@@ -143,26 +147,36 @@ impl Watch {
         let now = Instant::now();
         let mut driver = Driver {
             next_sweep: now,
-            next_scrub: self.options.scrub.map(|every| now + every),
             next_root_check: now + ROOT_CHECK,
             next_expiry: now,
             answer_by: None,
             suspects: BTreeSet::new(),
-            suspects_due: None,
             blind: BTreeSet::new(),
+            mounts: BTreeSet::new(),
             next_blind_sweep: now,
             pending: Pending::default(),
             busy: HashMap::new(),
             links: Vec::new(),
+            waiting: VecDeque::new(),
             is_root_missing: false,
             is_held: false,
             watch: self,
             site,
             scanner,
         };
+        if let Some(every) = driver.watch.options.scrub {
+            let (site, directory) = (
+                Arc::clone(&driver.site),
+                driver.watch.options.directory.clone(),
+            );
+            let hints = driver.watch.hints();
+            thread::Builder::new()
+                .name("scrubber".to_owned())
+                .spawn(move || scrub::scrub(&site, &directory, every, &hints))?;
+        }
         driver.next_sweep = now + driver.sweep_interval(Duration::ZERO);
         driver.adopt(links, &Scope::Everything { reread: false });
-        driver.find_silent_mounts();
+        driver.find_mounts();
         thread::Builder::new()
             .name("watcher".to_owned())
             .spawn(move || driver.run())
@@ -223,17 +237,19 @@ struct Driver {
     busy: HashMap<Box<[u8]>, Busy>,
     links: Vec<Link>,
     next_sweep: Instant,
-    next_scrub: Option<Instant>,
     next_root_check: Instant,
     next_expiry: Instant,
     /// When the requests that wait for a look are to be told, published or not.
     answer_by: Option<Instant>,
-    /// Files that a response found to be other than the manifest says, and when to look at them.
+    /// Files that a response found to be other than the manifest says, since the last look.
     suspects: BTreeSet<PathBuf>,
-    suspects_due: Option<Instant>,
-    /// Mounts within the site of which nothing is reported.
+    /// What is mounted within the site.
+    mounts: BTreeSet<PathBuf>,
+    /// What of that, and of what links lead to, reports nothing.
     blind: BTreeSet<PathBuf>,
     next_blind_sweep: Instant,
+    /// Changes that clients ask for, until they are made.
+    waiting: VecDeque<Waiting>,
     is_root_missing: bool,
     is_held: bool,
 }
@@ -247,8 +263,7 @@ impl Driver {
                 tracing::error!("looking for changes broke off; sweeping: please report this");
                 self.watch.metrics.overflows.increment();
                 self.pending = Pending::default();
-                self.pending
-                    .everything(Everything::Compare, Instant::now(), ROOT_CHECK);
+                self.pending.everything(Instant::now(), ROOT_CHECK);
             }
         }
     }
@@ -269,10 +284,9 @@ impl Driver {
         let busy = busy.filter(|_| self.pending.is_empty());
         let others = [Some(self.next_sweep), Some(self.next_root_check)];
         let sometimes = [
-            self.next_scrub,
             self.pending.due(),
             self.answer_by,
-            self.suspects_due,
+            self.next_try(),
             (!self.blind.is_empty()).then_some(self.next_blind_sweep),
         ];
         busy.chain(others.into_iter().chain(sometimes).flatten())
@@ -286,12 +300,8 @@ impl Driver {
             self.next_root_check = now + ROOT_CHECK;
             self.check_root();
         }
-        if self.next_scrub.is_some_and(|scrub| now >= scrub) {
-            self.next_scrub = self.watch.options.scrub.map(|every| now + every);
-            self.pending.join_everything(Everything::Reread, now);
-        }
         if now >= self.next_sweep {
-            self.pending.join_everything(Everything::Compare, now);
+            self.pending.join_everything(now);
             // Set anew by the sweep itself; until then, do not ask for another.
             self.next_sweep = now + self.watch.options.sweep;
         }
@@ -309,12 +319,10 @@ impl Driver {
                 .forget(|old, until| (until > now).then(|| Arc::clone(old)));
             self.scanner.close(&over);
         }
-        if self.suspects_due.is_some_and(|due| now >= due) {
-            self.look_at_suspects(now);
-        }
         if self.is_due(now) {
             self.work(now);
         }
+        self.commit();
         if self.answer_by.is_some_and(|by| Instant::now() >= by) {
             self.answer();
         }
@@ -343,20 +351,11 @@ impl Driver {
         let (now, settle) = (Instant::now(), self.watch.options.settle);
         match hint {
             Hint::Path { path, of } => self.note_path(path, of, now),
-            Hint::Suspect(path) => {
-                // Of an earlier state only what can be proven is kept.
-                let over = self.site.forget(|old, _| old.without(&path));
-                self.scanner.close(&over);
-                self.suspects.insert(path);
-                let soon = now + settle.min(SUSPECT_QUIET);
-                self.suspects_due.get_or_insert(soon);
-                self.answer_by
-                    .get_or_insert(now + settle + SUSPECT_PATIENCE);
-            }
+            Hint::Suspect(path) => self.note_suspect(path, now),
             Hint::Lost => {
                 self.watch.metrics.overflows.increment();
                 tracing::warn!("changes came faster than they could be read: sweeping");
-                self.pending.everything(Everything::Compare, now, settle);
+                self.pending.everything(now, settle);
             }
             Hint::Blind(path, reason) => {
                 self.watch.metrics.blind.increment();
@@ -368,7 +367,27 @@ impl Driver {
                 self.watch.is_blind = true;
                 self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP);
             }
-            Hint::Sweep => self.pending.join_everything(Everything::Compare, now),
+            Hint::Sweep => self.pending.join_everything(now),
+            Hint::Commit(commit) => self.waiting.push_back(Waiting::new(commit, now)),
+        }
+    }
+
+    /// What a response found to be other than the manifest says belongs to a batch as any other
+    /// change does: published alone it might be half of a deploy.
+    fn note_suspect(&mut self, path: PathBuf, now: Instant) {
+        self.answer_by
+            .get_or_insert(now + LONGEST + SUSPECT_PATIENCE);
+        if !self.suspects.insert(path.clone()) {
+            return;
+        }
+        // Of an earlier state only what can be proven is kept.
+        let over = self.site.forget(|old, _| old.without(&path));
+        self.scanner.close(&over);
+        // What is busy is tried again as it is.
+        let mut names = self.site_paths(&path).into_iter();
+        if !names.any(|name| self.busy.contains_key(&name)) {
+            let quiet = self.watch.options.settle.min(SUSPECT_QUIET);
+            self.pending.join_path(path, now, quiet);
         }
     }
 
@@ -379,6 +398,9 @@ impl Driver {
             let target = link.target.as_ref();
             target.is_some_and(|target| path.starts_with(target) || target.starts_with(path))
         };
+        if path.file_name().is_some_and(place::is_draft) {
+            return false;
+        }
         match path.strip_prefix(self.watch.root.path()) {
             Ok(own) if !scan::is_hidden(own.as_os_str().as_bytes()) => true,
             // A link that no request can name may be a step on the way of one that can.
@@ -412,30 +434,42 @@ impl Driver {
         }
     }
 
-    /// File systems mounted within the site that report nothing, by the devices of its files.
-    fn find_silent_mounts(&mut self) {
-        let current = self.site.current();
-        let mut devices = HashMap::new();
-        for resource in current.iter() {
-            let path = &resource.path;
-            devices.entry(resource.stamp.device).or_insert(path);
-        }
+    /// Takes notice of what is mounted within the site, or where its links lead: what reports
+    /// nothing is swept, and what has come since the last time is watched.
+    fn find_mounts(&mut self) {
         let root = self.watch.root.path();
-        let Ok(own) = root.metadata() else { return };
-        let files = devices
-            .into_values()
-            .map(|path| root.join(OsStr::from_bytes(path)));
-        let silent: Vec<_> = files
-            .filter_map(|file| disk::silent_mount(&file, own.dev()))
-            .filter(|mount| !self.blind.contains(mount))
+        let outside: Vec<_> = self
+            .links
+            .iter()
+            .filter_map(|link| link.target.clone())
+            .filter(|target| !target.starts_with(root))
+            .filter(|target| self.scanner.follows(&self.watch.root, target))
             .collect();
-        let now = Instant::now();
-        for mount in silent {
+        let is_here = |mount: &PathBuf| {
+            let below = |above: &Path| mount != above && mount.starts_with(above);
+            below(root) || outside.iter().any(|target| below(target))
+        };
+        let mounts: BTreeSet<_> = disk::mount_points().into_iter().filter(is_here).collect();
+        let silent = |path: &&PathBuf| disk::is_silent_at(path);
+        let silent: BTreeSet<_> = mounts
+            .iter()
+            .chain(&outside)
+            .filter(silent)
+            .cloned()
+            .collect();
+        for path in silent.difference(&self.blind) {
             self.watch.metrics.blind.increment();
-            warn_blind(&mount, "its file system does not report what others change");
-            self.blind.insert(mount);
-            self.next_blind_sweep = self.next_blind_sweep.min(now + BLIND_SWEEP);
+            warn_blind(path, "its file system does not report what others change");
         }
+        let new: Vec<_> = mounts.difference(&self.mounts).cloned().collect();
+        for mount in new.into_iter().filter(|mount| !silent.contains(mount)) {
+            if let Err(reason) = self.watch.source.watch(&mount, true) {
+                self.note(Hint::Blind(mount, reason));
+            }
+        }
+        self.mounts = mounts;
+        self.blind = silent;
+        self.next_blind_sweep = self.next_blind_sweep.min(Instant::now() + BLIND_SWEEP);
     }
 
     /// Finds out whether the root is still the directory it was.
@@ -468,6 +502,7 @@ impl Driver {
         let new = self.watch.root.path().to_path_buf();
         self.watch.is_blind = self.watch.root.is_silent();
         self.blind.clear();
+        self.mounts.clear();
         if let Err(reason) = self.watch.source.watch(&new, true) {
             self.note(Hint::Blind(new, reason));
         }
@@ -475,7 +510,9 @@ impl Driver {
         self.links.clear();
         self.busy.clear();
         let (now, settle) = (Instant::now(), self.watch.options.settle);
-        self.pending.everything(Everything::Compare, now, settle);
+        self.pending
+            .moved(self.watch.root.path().to_path_buf(), now, settle);
+        self.pending.everything(now, settle);
     }
 
     /// Looks at what is pending and publishes it, unless that would be half of something.
@@ -483,6 +520,7 @@ impl Driver {
         self.check_root();
         if self.is_root_missing || self.is_held() {
             self.postpone(now + ROOT_CHECK);
+            self.answer();
             return;
         }
         // New directories are watched from here on, so that listing them misses nothing.
@@ -495,6 +533,8 @@ impl Driver {
         let is_batch_due = self.pending.due().is_some_and(|due| Instant::now() >= due);
         let batch = is_batch_due.then(|| self.pending.take());
         let batch = batch.unwrap_or_default();
+        let was_overdue = batch.is_older(now, LONGEST);
+        self.suspects.clear();
         let root = Arc::clone(&self.watch.root);
         let scope = self.scope(&batch, now);
         let mut outcome = self.look(&scope, now);
@@ -502,7 +542,7 @@ impl Driver {
         if matches!(scope, Scope::Everything { .. }) {
             self.watch.metrics.sweeps.increment();
             self.next_sweep = finished + self.sweep_interval(finished - now);
-            self.find_silent_mounts();
+            self.find_mounts();
         }
         if !self.blind.is_empty() && is_batch_due {
             let spent = (finished - now) * SWEEP_SHARE;
@@ -515,11 +555,26 @@ impl Driver {
         let is_other_site = self.is_root_missing || !Arc::ptr_eq(&root, &self.watch.root);
         let moving = self.moving(&outcome.links);
         let may_be_half = !self.pending.is_empty() || !moving.is_empty();
-        if is_other_site || (may_be_half && !batch.is_overdue(finished)) {
+        let is_early = may_be_half && !batch.is_older(finished, LONGEST);
+        // What was lost while a look took long can't be told from what it saw.
+        let is_unknown = self.pending.everything && !was_overdue;
+        if self.waits_for_busy(&batch, &outcome, finished) {
+            self.remember_busy(outcome.busy, &scope, finished);
+            let pause = BUSY_PAUSE.0.max((finished - now) * 4);
+            self.pending.put_back(batch, finished, pause);
+            return;
+        }
+        if is_other_site || is_early || is_unknown || self.is_held() {
             let settle = self.watch.options.settle;
             self.pending.put_back(batch, finished, settle);
             self.postpone_busy(finished + settle.max(BUSY_PAUSE.0));
             return;
+        }
+        if !was_overdue {
+            // It has come of age by a long look alone: what began meanwhile is another batch.
+            let begun = self.pending.paths.iter();
+            let begun = begun.flat_map(|path| self.site_paths(path)).collect();
+            outcome.leave_out(&begun);
         }
         // What does not come to rest is left as it is, and holds up nothing else.
         outcome.leave_out(&moving);
@@ -531,56 +586,6 @@ impl Driver {
         }
     }
 
-    /// Publishes what has become of files that a response found to be other than the manifest
-    /// says, ahead of the batch that they belong to: what they were can't be sent any more. Where
-    /// that may be half of something bigger they wait for it.
-    fn look_at_suspects(&mut self, now: Instant) {
-        self.suspects_due = None;
-        let suspects = std::mem::take(&mut self.suspects);
-        let quiet = self.watch.options.settle.min(SUSPECT_QUIET);
-        for path in self.publish_alone(suspects, now) {
-            self.pending.join_path(path, now, quiet);
-        }
-    }
-
-    /// Returns what has to wait for a batch.
-    fn publish_alone(&mut self, suspects: BTreeSet<PathBuf>, now: Instant) -> BTreeSet<PathBuf> {
-        if !self.may_publish_alone() {
-            return suspects;
-        }
-        let root = Arc::clone(&self.watch.root);
-        let mut paths = suspects
-            .iter()
-            .flat_map(|path| self.site_paths(path))
-            .collect();
-        self.add_names_of_shared(&mut paths);
-        let scope = Scope::Paths(paths);
-        let mut outcome = self.reconcile(&scope, Unsettled::Report);
-        let is_same_site = self.may_publish_alone() && Arc::ptr_eq(&root, &self.watch.root);
-        if !is_same_site || !outcome.links.is_empty() {
-            return suspects;
-        }
-        // That it is gone is half of what is happening: the other half is what replaces it.
-        let is_waiting = !outcome.changes.removed.is_empty() || !outcome.busy.is_empty();
-        outcome.changes.removed.clear();
-        self.publish(&scope, outcome, now);
-        if is_waiting {
-            suspects
-        } else {
-            BTreeSet::new()
-        }
-    }
-
-    /// Whether nothing is under way that a single file may be a part of.
-    fn may_publish_alone(&mut self) -> bool {
-        self.watch.source.barrier();
-        self.drain();
-        self.check_root();
-        let is_moving = !self.pending.moved.is_empty() || self.moved_links().next().is_some();
-        let is_unsure = is_moving || self.pending.everything.is_some();
-        !is_unsure && !self.is_root_missing && !self.is_held()
-    }
-
     /// What leads elsewhere than it did when it was looked at, as paths of the site.
     fn moving(&self, links: &[Link]) -> BTreeSet<Box<[u8]>> {
         let moved = self.pending.moved.iter();
@@ -588,6 +593,14 @@ impl Driver {
         let is_moving = |link: &&Link| self.target(link) != link.target;
         let links = links.iter().filter(is_moving);
         moved.chain(links.map(|link| link.path.clone())).collect()
+    }
+
+    /// Whether something is still being written in a tree that has come as a whole, and is to be
+    /// published as one.
+    fn waits_for_busy(&self, batch: &Pending, outcome: &Outcome, now: Instant) -> bool {
+        let moved = batch.moved.iter();
+        let moved = Scope::Paths(moved.flat_map(|path| self.site_paths(path)).collect());
+        outcome.busy.iter().any(|path| moved.covers(path)) && !batch.is_older(now, scan::PATIENCE)
     }
 
     fn postpone_busy(&mut self, until: Instant) {
@@ -613,7 +626,8 @@ impl Driver {
     }
 
     fn look(&self, scope: &Scope, now: Instant) -> Outcome {
-        let mut outcome = self.reconcile(scope, Unsettled::Report);
+        let current = self.site.current();
+        let mut outcome = self.reconcile(&current, scope, Unsettled::Report);
         // What has been busy for too long is published as it is read.
         let is_lost = |path: &[u8]| {
             let busy = self.busy.get(path);
@@ -621,29 +635,22 @@ impl Driver {
         };
         let lost: BTreeSet<_> = outcome.busy.extract_if(.., |path| is_lost(path)).collect();
         if !lost.is_empty() {
-            let lost = Scope::Paths(lost);
-            let mut forced = self.reconcile(&lost, Unsettled::Publish);
-            // Of the other paths the first look knows more.
-            forced
-                .changes
-                .unreadable
-                .retain(|path, _| lost.covers(path));
-            outcome
-                .changes
-                .unreadable
-                .retain(|path, _| !lost.covers(path));
-            outcome.changes.changed.extend(forced.changes.changed);
-            outcome.changes.removed.extend(forced.changes.removed);
-            outcome.changes.unreadable.extend(forced.changes.unreadable);
+            let base = current.with(outcome.changes.clone());
+            let forced = self.reconcile(&base, &Scope::Paths(lost), Unsettled::Publish);
+            let known = &mut outcome.changes;
+            let again: HashSet<_> = forced.changes.changed.iter().map(|new| &new.path).collect();
+            known.changed.retain(|new| !again.contains(&new.path));
+            known.removed.extend(forced.changes.removed);
+            known.changed.extend(forced.changes.changed);
+            known.unreadable = forced.changes.unreadable;
         }
         outcome
     }
 
-    fn reconcile(&self, scope: &Scope, unsettled: Unsettled) -> Outcome {
-        let (root, current) = (&self.watch.root, self.site.current());
+    fn reconcile(&self, base: &Manifest, scope: &Scope, unsettled: Unsettled) -> Outcome {
         let progress = Progress::default();
         self.scanner
-            .reconcile(root, &current, scope, unsettled, &progress)
+            .reconcile(&self.watch.root, base, scope, unsettled, &progress)
     }
 
     /// How long a file may be busy before it is published as it is read: the longer, the more
@@ -657,10 +664,8 @@ impl Driver {
     /// The paths of the site that a batch is about.
     fn scope(&self, batch: &Pending, now: Instant) -> Scope {
         match batch.everything {
-            Some(how) => Scope::Everything {
-                reread: how == Everything::Reread,
-            },
-            None => {
+            true => Scope::Everything { reread: false },
+            false => {
                 let mut paths: BTreeSet<Box<[u8]>> = batch
                     .paths
                     .iter()
@@ -731,11 +736,13 @@ impl Driver {
         } = outcome;
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
         let over = self.outdated(&changes);
+        let broken = immutable::broken(&self.site.current(), &changes);
         let publication = self.site.update(|_| Some(changes));
         self.scanner.close(&over);
         if let Some(publication) = publication {
             self.watch.metrics.publications.increment();
             tracing::info!("{publication}");
+            immutable::warn(&broken, &self.watch.metrics);
         }
         self.answer();
         self.adopt(links, scope);

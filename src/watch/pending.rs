@@ -15,19 +15,10 @@ pub(super) struct Pending {
     /// Real paths among them that lead elsewhere now, or nowhere: half of what is below is a
     /// mixture.
     pub(super) moved: BTreeSet<PathBuf>,
-    /// Whether to look at everything, and whether to read it all.
-    pub(super) everything: Option<Everything>,
+    /// Whether to look at everything.
+    pub(super) everything: bool,
     first: Option<Instant>,
     due: Option<Instant>,
-}
-
-/// How to look at everything.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Everything {
-    /// Trust equal stamps.
-    Compare,
-    /// Read it all again.
-    Reread,
 }
 
 impl Pending {
@@ -44,8 +35,8 @@ impl Pending {
     }
 
     /// Notes that everything has to be looked at.
-    pub(super) fn everything(&mut self, how: Everything, now: Instant, quiet: Duration) {
-        self.everything = self.everything.max(Some(how));
+    pub(super) fn everything(&mut self, now: Instant, quiet: Duration) {
+        self.everything = true;
         self.note(now, quiet);
     }
 
@@ -57,8 +48,8 @@ impl Pending {
     }
 
     /// The same for everything.
-    pub(super) fn join_everything(&mut self, how: Everything, now: Instant) {
-        self.everything = self.everything.max(Some(how));
+    pub(super) fn join_everything(&mut self, now: Instant) {
+        self.everything = true;
         self.join(now, Duration::ZERO);
     }
 
@@ -94,15 +85,15 @@ impl Pending {
         std::mem::take(self)
     }
 
-    /// Whether a batch has waited long enough to be published although more has come.
-    pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.first.is_none_or(|first| now >= first + LONGEST)
+    /// Whether its first change was noted so long ago; of what is tried again nothing is known.
+    pub(super) fn is_older(&self, now: Instant, age: Duration) -> bool {
+        self.first.is_none_or(|first| now >= first + age)
     }
 
     /// Puts a batch back that must be looked at again, together with what has come meanwhile.
     pub(super) fn put_back(&mut self, batch: Self, now: Instant, quiet: Duration) {
         self.paths.extend(batch.paths);
-        self.everything = self.everything.max(batch.everything);
+        self.everything |= batch.everything;
         self.moved.extend(batch.moved);
         self.first = batch.first.or(self.first);
         if self.due.is_none() {
@@ -139,8 +130,8 @@ mod tests {
             pending.path(format!("{step}").into(), start + step * QUIET / 2, QUIET);
         }
         assert!(pending.due() <= Some(start + 99 * QUIET / 2));
-        assert!(pending.is_overdue(start + LONGEST));
-        assert!(!pending.is_overdue(start + LONGEST - QUIET));
+        assert!(pending.is_older(start + LONGEST, LONGEST));
+        assert!(!pending.is_older(start + LONGEST - QUIET, LONGEST));
     }
 
     #[test]
@@ -148,11 +139,11 @@ mod tests {
         let start = Instant::now();
         let mut pending = Pending::default();
         pending.path("a".into(), start, QUIET);
-        pending.join_everything(Everything::Compare, start + QUIET / 2);
+        pending.join_everything(start + QUIET / 2);
         pending.join_path("b".into(), start + QUIET / 2, QUIET);
         assert_eq!(pending.due(), Some(start + QUIET));
-        assert_eq!(pending.take().everything, Some(Everything::Compare));
-        pending.join_everything(Everything::Compare, start);
+        assert!(pending.take().everything);
+        pending.join_everything(start);
         assert_eq!(pending.due(), Some(start));
     }
 
@@ -165,6 +156,6 @@ mod tests {
         pending.path("b".into(), start + LONGEST / 2, QUIET);
         pending.put_back(batch, start + LONGEST / 2, QUIET);
         assert_eq!(pending.paths.len(), 2);
-        assert!(pending.is_overdue(start + LONGEST));
+        assert!(pending.is_older(start + LONGEST, LONGEST));
     }
 }

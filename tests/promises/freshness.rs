@@ -6,8 +6,12 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::support::server::{Server, command};
 use crate::support::tree::{eventually, stays, within, write_tree};
@@ -170,44 +174,99 @@ fn p5_what_comes_after_the_limit_of_watches_is_found_by_sweeps() {
     another.wait_until_it_serves(&site.root());
 }
 
-#[test]
-fn p5_a_mount_in_the_site_that_reports_nothing_is_swept() {
-    let site = TestSite::in_memory().file("index.html", "here");
-    for name in ["lower", "upper", "work"] {
-        std::fs::create_dir(site.outside(name)).unwrap();
-    }
-    std::fs::create_dir(site.path("mount")).unwrap();
-    std::fs::write(site.outside("lower/file"), "1").unwrap();
-    let script = format!(
-        "mount -t overlay overlay -o lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work \
-         {0}/site/mount && exec \"$0\" \"$@\"",
-        site.outside("").to_str().unwrap().trim_end_matches('/')
-    );
+/// etagd in a mount namespace of its own, after `script`; `None` where nothing can be mounted.
+fn mounting(script: &str) -> Option<Command> {
+    let script = format!("{script} && exec \"$0\" \"$@\"");
     let mounting = || {
         let mut mounting = command("unshare");
         let binary = env!("CARGO_BIN_EXE_etagd");
         mounting.args(["--mount", "sh", "-c", &script, binary]);
         mounting
     };
-    if !mounting()
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
-        #[allow(clippy::print_stderr)]
-        {
-            eprintln!("skipped: nothing can be mounted here");
-        }
-        return;
+    let mut probe = mounting();
+    let probed = probe.arg("--version").output();
+    if probed.is_ok_and(|output| output.status.success()) {
+        return Some(mounting());
     }
-    let server = Server::run(mounting(), &site.root(), EVENTS);
-    assert_eq!(server.body("/mount/file").unwrap(), b"1");
-    let before = server.publications();
-    // What others write to a layer beneath it is no event of the mount.
-    std::fs::write(site.outside("upper/new"), "2").unwrap();
-    server.wait_for_body("/mount/new", "2");
-    assert_eq!(server.publications(), before + 1);
+    #[allow(clippy::print_stderr)]
+    {
+        eprintln!("skipped: nothing can be mounted here");
+    }
+    None
+}
+
+/// A mount of layers, of which the upper one is written to directly: no event of the mount.
+fn layered(site: &TestSite, at: &str) -> Option<Command> {
+    for name in ["lower", "upper/deep", "work", at] {
+        std::fs::create_dir_all(site.outside(name)).unwrap();
+    }
+    std::fs::write(site.outside("upper/deep/file"), "1").unwrap();
+    let place = site.outside("");
+    let place = place.to_str().unwrap().trim_end_matches('/');
+    mounting(&format!(
+        "mount -t overlay overlay \
+         -o lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work {place}/{at}"
+    ))
+}
+
+#[test]
+fn p5_a_mount_in_the_site_that_reports_nothing_is_swept() {
+    let site = TestSite::in_memory().file("index.html", "here");
+    let Some(program) = layered(&site, "site/mount") else {
+        return;
+    };
+    let server = Server::run(program, &site.root(), EVENTS);
+    assert_eq!(server.body("/mount/deep/file").unwrap(), b"1");
+    std::fs::write(site.outside("upper/deep/new"), "2").unwrap();
+    server.wait_for_body("/mount/deep/new", "2");
     assert!(server.log().contains("does not report"), "{}", server.log());
+}
+
+#[test]
+fn p5_a_mount_that_a_link_leads_into_is_swept() {
+    let site = TestSite::in_memory().file("index.html", "here");
+    symlink(site.outside("mount/deep"), site.path("linked")).unwrap();
+    let Some(program) = layered(&site, "mount") else {
+        return;
+    };
+    let flags = ["--sweep", "1h", "--symlinks", "all"];
+    let server = Server::run(program, &site.root(), &flags);
+    assert_eq!(server.body("/linked/file").unwrap(), b"1");
+    std::fs::write(site.outside("upper/deep/new"), "2").unwrap();
+    server.wait_for_body("/linked/new", "2");
+}
+
+#[test]
+fn p5_what_is_mounted_later_is_watched() {
+    let site = TestSite::in_memory()
+        .file("index.html", "here")
+        .file("mount/file", "0");
+    let place = site.outside("");
+    let place = place.to_str().unwrap().trim_end_matches('/');
+    let wait = |name: &str| {
+        format!("for i in $(seq 1000); do [ -e {place}/{name} ] && break; sleep 0.02; done")
+    };
+    let script = format!(
+        "({}; mount -t tmpfs tmpfs {place}/site/mount; echo 1 > {place}/site/mount/file; \
+         {}; echo 2 > {place}/site/mount/file) & true",
+        wait("mount"),
+        wait("write")
+    );
+    let Some(_) = mounting("mount -t tmpfs tmpfs /mnt") else {
+        return;
+    };
+    let mut program = command("unshare");
+    let script = format!("{script} && exec \"$0\" \"$@\"");
+    program.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_etagd")]);
+    let server = Server::run(program, &site.root(), EVENTS);
+    std::fs::write(site.outside("mount"), "").unwrap();
+    // No event tells of a mount; a sweep does.
+    eventually("the mount is seen", || {
+        server.signal(Signal::HUP);
+        server.body("/mount/file").as_deref() == Some(b"1\n")
+    });
+    std::fs::write(site.outside("write"), "").unwrap();
+    server.wait_for_body("/mount/file", "2\n");
 }
 
 #[test]

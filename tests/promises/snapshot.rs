@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::tree::relink;
+use crate::support::tree::{relink, rename_over};
 use crate::support::version::{content, versions_of};
 use crate::support::writer::exchange_directories;
 use crate::support::{Server, TestSite};
@@ -130,6 +130,93 @@ fn p4_a_swapped_link_inside_the_site_swaps_what_is_below() {
             fs::remove_dir_all(release(version - 1)).unwrap();
         }
     });
+}
+
+/// Too long to be held in memory: what it was can't be sent once it is replaced.
+const LONG: usize = 300 << 10;
+
+#[test]
+fn p4_a_file_that_is_asked_for_during_a_deploy_waits_for_the_others() {
+    let site = TestSite::new()
+        .file("page.html", "1")
+        .file("app.js", content(1, LONG));
+    let server = Server::with(&site, &["--sweep", "1h"]);
+    let mut client = server.client();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            rename_over(&site.path("app.js"), content(2, LONG));
+            // Never quiet for as long as makes a batch.
+            for index in 0..12 {
+                thread::sleep(Duration::from_millis(50));
+                rename_over(&site.path("filler"), format!("{index}"));
+            }
+            rename_over(&site.path("page.html"), "2");
+        });
+        loop {
+            let app = client.get("/app.js");
+            if app.cut {
+                client = server.client();
+                continue;
+            }
+            let page = client.get("/page.html");
+            let is_new = app.status == 200 && versions_of(&app.body, 0).unwrap().contains(&2);
+            assert!(!is_new || page.body == b"2", "mixed: {}", server.log());
+            if is_new {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn p4_a_file_that_becomes_a_directory_does_so_whole() {
+    let site = TestSite::new().file("docs", content(1, LONG));
+    let server = Server::with(&site, &["--sweep", "1h"]);
+    fs::remove_file(site.path("docs")).unwrap();
+    fs::create_dir(site.path("docs")).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                server.client().get("/docs");
+            }
+        });
+        for index in 0..20 {
+            fs::write(site.path(format!("docs/{index}")), "new").unwrap();
+            thread::sleep(Duration::from_millis(40));
+        }
+        // It was never quiet, and not for two seconds.
+        let is_early = server.log().contains("published: ") && {
+            let whole = server.client().get("/docs/19").status == 200;
+            !whole
+        };
+        is_over.store(true, Ordering::Relaxed);
+        assert!(!is_early, "{}", server.log());
+    });
+}
+
+#[test]
+fn p4_a_swap_waits_for_a_file_that_is_still_being_written() {
+    let site = TestSite::in_memory();
+    for version in 1..3 {
+        let release = site.outside(&format!("r{version}"));
+        fs::create_dir(&release).unwrap();
+        for name in ["a", "b"] {
+            fs::write(release.join(name), format!("{version}")).unwrap();
+        }
+    }
+    symlink(site.outside("r1"), site.outside("current")).unwrap();
+    let server = Server::at(&site.outside("current"), &["--sweep", "1h"]);
+    let busy = fs::File::options().append(true).open(site.outside("r2/b"));
+    relink(&site.outside("current"), site.outside("r2"));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(1500) {
+        let (b, a) = (server.body("/b").unwrap(), server.body("/a").unwrap());
+        assert_eq!((a, b), (b"1".to_vec(), b"1".to_vec()), "{}", server.log());
+    }
+    drop(busy);
+    server.wait_for_body("/a", "2");
+    assert_eq!(server.body("/b").unwrap(), b"2");
 }
 
 #[test]

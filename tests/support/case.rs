@@ -21,9 +21,12 @@
 //!   `body PATH 0-9, 20-29` (those parts, as multipart/byteranges)
 //! - `connection closes`; `connection either`; without such a line it must stay usable
 //!
+//! Before the first case, `! FLAGS` says how the server of all cases in a file is started.
+//!
 //! Placeholders: `{file}`, over which a case runs three times, once for each way of keeping data;
 //! `{large}`, over the two in groups; of that file `{etag}`, `{hex}`, `{size}`, `{size-1}`,
-//! `{size+1}`; `{etag:/path}` of another; `{9000*a}`, nine thousand times `a`.
+//! `{size+1}`, `{hex8}`, its first eight digits; `{etag:/path}` and `{hex:/path}` of another;
+//! `{9000*a}`, nine thousand times `a`.
 
 use super::ground::Ground;
 
@@ -76,11 +79,21 @@ pub(crate) enum Connection {
     Either,
 }
 
+/// The flags of the server that the cases of one file are asked of.
+pub(crate) fn flags(text: &str) -> Vec<&str> {
+    let flags = text.lines().filter_map(|line| line.strip_prefix("! "));
+    flags.flat_map(str::split_whitespace).collect()
+}
+
 /// The cases of one file. What can't be read is a mistake in the file, and panics with its line.
 pub(crate) fn parse(text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if line.starts_with("! ") {
+            assert!(cases.is_empty(), "line {}: too late", number + 1);
             continue;
         }
         if let Some(name) = line.strip_prefix("== ") {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::case::{Body, Expected, Wanted};
+use super::case::{Body, Case, Expected, Wanted};
 use super::{Response, tag};
 
 pub(crate) const REVALIDATE: &str = "public, max-age=0, must-revalidate";
@@ -69,10 +69,12 @@ fn body_difference(expected: &Body, response: &Response) -> Option<String> {
     }
 }
 
-/// The rules that hold whatever was asked.
-pub(crate) fn broken_rules(method: &str, response: &Response) -> Vec<String> {
+/// The rules that hold whatever was asked. Only a case that says how long a response may be kept
+/// may have it kept without asking.
+pub(crate) fn broken_rules(case: &Case, method: &str, response: &Response) -> Vec<String> {
     let mut rules = Rules {
         response,
+        says_how_long: case.mentions("Cache-Control: "),
         broken: Vec::new(),
     };
     rules.must(
@@ -92,6 +94,7 @@ pub(crate) fn broken_rules(method: &str, response: &Response) -> Vec<String> {
 
 struct Rules<'a> {
     response: &'a Response,
+    says_how_long: bool,
     broken: Vec<String>,
 }
 
@@ -110,6 +113,12 @@ impl Rules<'_> {
         }
     }
 
+    fn is_revalidated(&mut self) {
+        if !self.says_how_long {
+            self.is("Cache-Control", Some(REVALIDATE));
+        }
+    }
+
     fn date(&self, name: &str) -> Option<SystemTime> {
         let value = self.response.field(name)?;
         let time = httpdate::parse_http_date(value).ok()?;
@@ -118,7 +127,7 @@ impl Rules<'_> {
 
     fn of_a_representation(&mut self, method: &str) {
         let response = self.response;
-        self.is("Cache-Control", Some(REVALIDATE));
+        self.is_revalidated();
         self.is("Accept-Ranges", Some("bytes"));
         self.is("X-Content-Type-Options", Some("nosniff"));
         self.must(
@@ -156,7 +165,7 @@ impl Rules<'_> {
 
     fn of_not_modified(&mut self) {
         self.must("15.4.5: ETag", self.response.field("ETag").is_some());
-        self.is("Cache-Control", Some(REVALIDATE));
+        self.is_revalidated();
         for name in [
             "Content-Type",
             "Content-Length",

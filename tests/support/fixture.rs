@@ -106,6 +106,19 @@ pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
         ("/blob", b"\xff\xfe\0\x01".to_vec()),
         ("/what.xyzzy", b"\xff\0".to_vec()),
         ("/.well-known/apple-app-site-association", b"{}".to_vec()),
+        ("/file.html", page("a file")),
+        ("/folder/index.html", page("a folder")),
+        ("/both.html", page("a file beside a folder")),
+        ("/both/index.html", page("a folder beside a file")),
+        ("/bin", b"no page".to_vec()),
+        ("/bin.html", page("a file beside one without extension")),
+        ("/deep/er/still/leaf.html", page("a leaf")),
+        ("/100% {[caf\u{e9}]}.html", page("a name to encode")),
+        ("/assets/app.3f2a.js", b"'use strict'".to_vec()),
+        ("/assets/deep/font.woff2", b"wOF2\xff\xff".to_vec()),
+        ("/assets/page.html", page("among the assets")),
+        ("/assets/prose.txt.gz", gzip(prose.as_bytes())),
+        ("/assets/prose.txt", prose.into_bytes()),
     ];
     let site = files
         .iter()
@@ -141,6 +154,10 @@ pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
         .map(|(path, content)| (path.to_owned(), content))
         .collect();
     (site, files)
+}
+
+fn page(title: &str) -> Vec<u8> {
+    format!("<!doctype html><title>{title}</title>").into_bytes()
 }
 
 fn brotli(content: &[u8]) -> Vec<u8> {

@@ -40,6 +40,10 @@ impl Ground<'_> {
         )
     }
 
+    fn hex(&self, path: &str) -> String {
+        super::tag(self.content(path)).trim_matches('"').to_owned()
+    }
+
     /// A line with its placeholders filled in.
     pub(crate) fn expanded(&self, line: &str) -> String {
         let mut text = String::new();
@@ -57,6 +61,9 @@ impl Ground<'_> {
         if let Some(path) = placeholder.strip_prefix("etag:") {
             return super::tag(self.content(path));
         }
+        if let Some(path) = placeholder.strip_prefix("hex:") {
+            return self.hex(path);
+        }
         if let Some(offset) = placeholder.strip_prefix("size") {
             let offset = if offset.is_empty() {
                 0
@@ -72,9 +79,8 @@ impl Ground<'_> {
         match placeholder {
             "file" | "large" => self.subject.to_owned(),
             "etag" => super::tag(self.content(self.subject)),
-            "hex" => super::tag(self.content(self.subject))
-                .trim_matches('"')
-                .to_owned(),
+            "hex" => self.hex(self.subject),
+            "hex8" => self.hex(self.subject)[..8].to_owned(),
             other => panic!("{{{other}}} stands for nothing"),
         }
     }

@@ -1,0 +1,114 @@
+//! The page that an error has where the site has none.
+//!
+//! One document without outside resources: it is styled by one `<style>` that
+//! [`CONTENT_SECURITY_POLICY`] allows by its hash and by nothing else. Where somebody replaces that
+//! policy by a stricter one, what is left is plain text that is light or dark as the reader wants.
+
+use std::fmt::{self, Display, Formatter, Write as _};
+
+use http::StatusCode;
+
+/// The `Content-Security-Policy` of every [`Page`]: its own style, the site's icon, and no more.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; img-src 'self'; \
+    style-src 'sha256-24hK9X5isI5+nk4+TTGDLDjExSb9yVG8syN7WqvKr4E='";
+
+const STYLE: &str = include_str!("style.css");
+
+/// A page about an error: its status, and one sentence.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// The status it goes out with.
+    pub status: StatusCode,
+    /// What is wrong, without a capital and a full stop. Any text: it is escaped.
+    pub sentence: &'a str,
+}
+
+impl Display for Page<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let code = self.status.as_u16();
+        let title = Text(self.status.canonical_reason().unwrap_or("Error"));
+        let mut rest = self.sentence.chars();
+        let first = rest.next().map(|first| first.to_ascii_uppercase());
+        let first = first.map(String::from).unwrap_or_default();
+        let (first, rest) = (Text(&first), Text(rest.as_str()));
+        write!(
+            f,
+            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n\
+             <title>{code} {title}</title>\n<style>{STYLE}</style>\n\
+             <main>\n<b>{code}</b>\n<div>\n<h1>{title}</h1>\n<p>{first}{rest}.</p>\n</div>\n\
+             </main>\n"
+        )
+    }
+}
+
+/// Text as HTML has it.
+struct Text<'a>(&'a str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for char in self.0.chars() {
+            match char {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    fn page(sentence: &str) -> String {
+        let status = StatusCode::NOT_FOUND;
+        Page { status, sentence }.to_string()
+    }
+
+    #[test]
+    fn it_says_its_status_and_one_sentence() {
+        let page = page("there is nothing here");
+        assert!(page.contains("<title>404 Not Found</title>"));
+        assert!(page.contains("<h1>Not Found</h1>"));
+        assert!(page.contains("<p>There is nothing here.</p>"));
+        assert!(page.len() < 2048, "{} bytes", page.len());
+        let status = StatusCode::from_u16(599).expect("a status");
+        let unnamed = Page {
+            status,
+            sentence: "",
+        }
+        .to_string();
+        assert!(unnamed.contains("<title>599 Error</title>"));
+    }
+
+    #[test]
+    fn it_escapes_what_it_is_told() {
+        let page = page("<script>\"&'</script>");
+        assert!(page.contains("<p>&lt;script&gt;&quot;&amp;&#39;&lt;/script&gt;.</p>"));
+        assert_eq!(page.matches("<script").count(), 0);
+    }
+
+    #[test]
+    fn its_policy_allows_its_style_and_nothing_else() {
+        let page = page("there is nothing here");
+        let (_, style) = page.split_once("<style>").expect("a style");
+        let (style, rest) = style.split_once("</style>").expect("its end");
+        let hash = STANDARD.encode(Sha256::digest(style));
+        let allowed = format!("style-src 'sha256-{hash}'");
+        assert!(CONTENT_SECURITY_POLICY.ends_with(&allowed), "{allowed}");
+        assert!(!rest.contains("<style"), "one style");
+        for outside in ["src=", "href=", "url(", "style=", "@import", "<script"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Files that clients were told never to ask about again, and that have other content now.
+
+use std::sync::Arc;
+
+use crate::manifest::{Changes, Manifest};
+use crate::metrics::Metrics;
+use crate::representation::Resource;
+use crate::semantics::target::encode_path;
+
+/// So many paths are named; a wrong pattern breaks its promise in all of them at once.
+const SHOWN: usize = 5;
+
+/// Paths of files that are immutable in `current`, or were and are still answered, and that
+/// `changes` give other content. Each is a fingerprint that lies.
+pub(super) fn broken(current: &Manifest, changes: &Changes) -> Vec<String> {
+    let is_broken = |new: &&Arc<Resource>| {
+        let old = current.locate(&new.path);
+        let old = old.or_else(|| current.locate_retired(&new.path));
+        let is_other = |old: &Resource| old.identity.etag.hash() != new.identity.etag.hash();
+        old.is_some_and(|old| old.is_immutable() && is_other(old))
+    };
+    let broken = changes.changed.iter().filter(is_broken);
+    broken
+        .map(|new| format!("/{}", encode_path(&new.path)))
+        .collect()
+}
+
+/// Tells the operator.
+pub(super) fn warn(broken: &[String], metrics: &Metrics) {
+    metrics.broken_immutables.add(broken.len() as u64);
+    for path in broken.iter().take(SHOWN) {
+        tracing::warn!(
+            "{path} was served as immutable and has other content now: who has it keeps the old \
+             one for up to a year; give the new one a name of its own"
+        );
+    }
+    if let Some(more) = broken.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        tracing::warn!("{more} more immutable files have other content now");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::representation::{Data, Fields, IMMUTABLE, REVALIDATE, Representation};
+    use crate::semantics::coding::Coding;
+    use crate::semantics::etag::ETag;
+
+    fn resource(path: &str, body: &'static str, cache_control: http::HeaderValue) -> Arc<Resource> {
+        let etag = ETag::new(*blake3::hash(body.as_bytes()).as_bytes());
+        let data = Data::Memory(Bytes::from(body));
+        let fields = Fields {
+            content_type: http::HeaderValue::from_static("text/plain"),
+            cache_control,
+        };
+        let identity = Representation::new(Coding::Identity, etag, body.len() as u64, data);
+        Arc::new(Resource::new(
+            path.as_bytes().into(),
+            Arc::new(fields),
+            identity,
+        ))
+    }
+
+    fn changes(changed: Vec<Arc<Resource>>) -> Changes {
+        Changes {
+            changed,
+            ..Changes::default()
+        }
+    }
+
+    #[test]
+    fn a_promise_is_broken_by_other_content_alone() {
+        let before = Manifest::empty(Settings::default()).with(changes(vec![
+            resource("a b.js", "1", IMMUTABLE),
+            resource("same.js", "1", IMMUTABLE),
+            resource("free.js", "1", REVALIDATE),
+            resource("gone.js", "1", IMMUTABLE),
+        ]));
+        let removal = Changes {
+            removed: vec![b"gone.js".as_slice().into()],
+            keep_until: Some(Instant::now() + Duration::from_secs(60)),
+            ..Changes::default()
+        };
+        assert_eq!(broken(&before, &removal), [""; 0]);
+        let before = before.with(removal);
+        let changes = changes(vec![
+            resource("a b.js", "2", IMMUTABLE),
+            resource("same.js", "1", IMMUTABLE),
+            resource("free.js", "2", IMMUTABLE),
+            resource("new.js", "2", IMMUTABLE),
+            resource("gone.js", "2", REVALIDATE),
+        ]);
+        let broken = broken(&before, &changes);
+        assert_eq!(broken, ["/a%20b.js", "/gone.js"]);
+        let metrics = Metrics::default();
+        warn(&broken, &metrics);
+        assert_eq!(metrics.broken_immutables.get(), 2);
+    }
+}

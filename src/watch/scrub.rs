@@ -1,0 +1,51 @@
+//! Reads every file again, whatever its stamp says, beside the thread that publishes.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
+
+use super::source::{Hint, Of};
+use crate::representation::Resource;
+use crate::site::Site;
+
+/// Compares every file with the manifest once in `every`, until nobody listens any more. What
+/// differs is only hinted at: whoever publishes looks for himself.
+pub(super) fn scrub(site: &Site, directory: &Path, every: Duration, hints: &Sender<Hint>) {
+    loop {
+        thread::sleep(every);
+        let resources: Vec<_> = site.current().iter().cloned().collect();
+        let Ok(root) = directory.canonicalize() else {
+            continue;
+        };
+        for known in resources {
+            let path = root.join(OsStr::from_bytes(&known.path));
+            if is_as_known(&path, &known) {
+                continue;
+            }
+            let hint = Hint::Path { path, of: Of::File };
+            if hints.send(hint).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a file holds what the manifest says. One that can't be read is for others to tell. Read
+/// by this thread alone: the pool is for what is to be published.
+fn is_as_known(path: &Path, known: &Resource) -> bool {
+    let Ok(file) = File::open(path) else {
+        return true;
+    };
+    let mut hasher = blake3::Hasher::new();
+    // More than there should be is another file already.
+    let content = file.take(known.identity.length.saturating_add(1));
+    match hasher.update_reader(content) {
+        Ok(hasher) => hasher.finalize() == *known.identity.etag.hash(),
+        Err(_) => true,
+    }
+}
