@@ -11,9 +11,10 @@ use http::request::Parts;
 use http::{Method, StatusCode, Version, header};
 
 use crate::config::NotFound;
-use crate::locate::{Located, locate};
+use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
+use crate::rules::{Asked, Outcome, Redirects, without_port};
 use crate::semantics::coding;
 use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
@@ -33,10 +34,11 @@ pub enum Answer<'m> {
     NotModified(Selected<'m>),
     /// 412: the client's precondition does not hold.
     PreconditionFailed(Selected<'m>),
-    /// 308 to this path-absolute reference.
-    Redirect(String),
-    /// 404, with the page that the site has for it.
-    NotFound(Option<&'m Arc<Resource>>),
+    /// A redirect with this status to this reference: path-absolute, or to a host that the site's
+    /// rules name.
+    Redirect(StatusCode, String),
+    /// 404, or what the site's rules say instead, with the page that the site has for it.
+    NotFound(StatusCode, Option<&'m Arc<Resource>>),
     /// 204 to OPTIONS: the methods, and nothing else.
     Options,
     /// The request can't be answered, whatever the site holds.
@@ -44,10 +46,10 @@ pub enum Answer<'m> {
 }
 
 /// The selected representation (RFC 9110 section 3.2) and its resource.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Selected<'m> {
-    /// The target resource.
-    pub resource: &'m Arc<Resource>,
+    /// The target resource, with the fields and tags that it has under the path that was asked for.
+    pub resource: Cow<'m, Arc<Resource>>,
     /// Which of its representations, as [`Resource::representation`] counts them.
     pub index: usize,
     /// How it came to be selected.
@@ -61,6 +63,8 @@ pub enum Terms {
     Named,
     /// Its URL names its very content as well: no other answers there as this does.
     Pinned,
+    /// A rule of the site names it for this URL.
+    Rewritten,
     /// It stands in for what is not there, because this request goes to a page.
     Fallback {
         /// Whether the URL looks like a page's. Where an asset belongs, HTML that is kept
@@ -69,9 +73,9 @@ pub enum Terms {
     },
 }
 
-impl<'m> Selected<'m> {
+impl Selected<'_> {
     /// The representation itself.
-    pub fn representation(&self) -> &'m Representation {
+    pub fn representation(&self) -> &Representation {
         self.resource.representation(self.index)
     }
 }
@@ -111,21 +115,100 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     if request.method == Method::OPTIONS {
         return Answer::Options;
     }
+    let redirects = &manifest.rules().redirects;
+    let mut rule = None;
+    if redirects.have_forced() {
+        rule = ask(redirects, &target, request);
+        if let Some((true, outcome)) = rule {
+            return follow(manifest, outcome, &target, request);
+        }
+    }
     let settings = manifest.settings();
     let found = match locate(settings.html_handling, &target, |path| {
         manifest.locate(path)
     }) {
         Located::Here(resource) => Some(resource),
-        Located::At(path) => return Answer::Redirect(reference(&path, target.query())),
+        Located::At(path) => {
+            let reference = reference(&path, target.query());
+            return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, reference);
+        }
         Located::Nowhere => manifest.locate_retired(target.path()),
     };
-    match found {
-        Some(resource) if settings.immutable_query && is_pinned(resource, target.query()) => {
-            select(resource, Terms::Pinned, request)
-        }
-        Some(resource) => select(resource, Terms::Named, request),
+    if let Some(resource) = found {
+        let is_pinned = settings.immutable_query && is_pinned(resource, target.query());
+        let terms = if is_pinned {
+            Terms::Pinned
+        } else {
+            Terms::Named
+        };
+        return select(under(manifest, resource, &target, request), terms, request);
+    }
+    // A file that is there wins over a rule; one that was, as long as it is kept, too.
+    if !redirects.is_empty() && !redirects.have_forced() {
+        rule = ask(redirects, &target, request);
+    }
+    match rule {
+        Some((_, outcome)) => follow(manifest, outcome, &target, request),
         None => not_found(manifest, &target, request),
     }
+}
+
+/// What the rules of the site say to a target.
+fn ask(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<(bool, Outcome)> {
+    let path = match target.collapsed() {
+        Some(path) => Cow::Owned(path),
+        None => Cow::Borrowed(target.path()),
+    };
+    redirects.find(Asked {
+        path: &[b"/", &*path].concat(),
+        query: target.query(),
+        host: host(request),
+    })
+}
+
+/// Does as a rule says. What it leads to within the site is answered at once, and by no other rule.
+fn follow<'m>(
+    manifest: &'m Manifest,
+    outcome: Outcome,
+    target: &Target<'_>,
+    request: &Parts,
+) -> Answer<'m> {
+    let (status, path) = match outcome {
+        Outcome::Redirect(status, reference) => return Answer::Redirect(status, reference),
+        Outcome::Answer(status, path) => (status, path),
+    };
+    let handling = manifest.settings().html_handling;
+    let found = resolve(handling, &path, |path| manifest.locate(path));
+    match (status, found) {
+        (StatusCode::OK, Some(resource)) => {
+            let resource = under(manifest, resource, target, request);
+            select(resource, Terms::Rewritten, request)
+        }
+        (StatusCode::OK | StatusCode::NOT_FOUND, None) => not_found(manifest, target, request),
+        (status, page) => Answer::NotFound(status, page),
+    }
+}
+
+/// A resource with the fields and tags that the rules of the site give it for a target.
+fn under<'m>(
+    manifest: &'m Manifest,
+    resource: &'m Arc<Resource>,
+    target: &Target<'_>,
+    request: &Parts,
+) -> Cow<'m, Arc<Resource>> {
+    let headers = &manifest.rules().headers;
+    if headers.is_empty() {
+        return Cow::Borrowed(resource);
+    }
+    let host = headers.name_hosts().then(|| host(request)).flatten();
+    manifest.under(resource, target.path(), host)
+}
+
+/// The host that a request names, without its port. Only rules look at it.
+pub fn host(request: &Parts) -> Option<&str> {
+    let field = || request.headers.get(header::HOST)?.to_str().ok();
+    let host = request.uri.authority().map(http::uri::Authority::as_str);
+    host.or_else(field).map(without_port)
 }
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, none or one before it. HTTP/2 has an
@@ -162,16 +245,17 @@ const FEWEST_DIGITS: usize = 8;
 fn not_found<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> Answer<'m> {
     let path = target.path();
     match manifest.settings().not_found {
-        NotFound::None => Answer::NotFound(None),
-        NotFound::Page => Answer::NotFound(error_page(manifest, path)),
+        NotFound::None => Answer::NotFound(StatusCode::NOT_FOUND, None),
+        NotFound::Page => Answer::NotFound(StatusCode::NOT_FOUND, error_page(manifest, path)),
         NotFound::SinglePageApplication => {
             let index = manifest.locate(b"index.html");
             match index.filter(|_| is_navigation(&request.headers, path)) {
                 Some(index) => {
                     let of_page = looks_like_page(path);
+                    let index = under(manifest, index, target, request);
                     select(index, Terms::Fallback { of_page }, request)
                 }
-                None => Answer::NotFound(None),
+                None => Answer::NotFound(StatusCode::NOT_FOUND, None),
             }
         }
     }
@@ -218,7 +302,7 @@ fn error_page<'m>(manifest: &'m Manifest, path: &[u8]) -> Option<&'m Arc<Resourc
     })
 }
 
-fn select<'m>(resource: &'m Arc<Resource>, terms: Terms, request: &Parts) -> Answer<'m> {
+fn select<'m>(resource: Cow<'m, Arc<Resource>>, terms: Terms, request: &Parts) -> Answer<'m> {
     let index = if resource.is_negotiable() {
         let mut available = [(coding::Coding::Identity, 0); 4];
         let mut count = 0;
@@ -236,7 +320,7 @@ fn select<'m>(resource: &'m Arc<Resource>, terms: Terms, request: &Parts) -> Ans
         terms,
     };
     let representation = selected.representation();
-    let current = resource.validators(representation);
+    let current = selected.resource.validators(representation);
     match precondition::evaluate(&request.method, &request.headers, Some(current)) {
         Verdict::NotModified => return Answer::NotModified(selected),
         Verdict::Failed => return Answer::PreconditionFailed(selected),

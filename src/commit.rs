@@ -7,7 +7,6 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -51,8 +50,9 @@ pub enum Act {
 pub struct Committed {
     /// The tag that the path had, if it named something.
     pub before: Option<ETag>,
-    /// What it names now; `None` after a deletion, or where it is something else again already.
-    pub now: Option<Arc<Resource>>,
+    /// The tag of what was put there; `None` after a deletion, or where it is something else again
+    /// already.
+    pub now: Option<ETag>,
     /// The directory that has another entry now.
     pub directory: Directory,
 }

@@ -63,6 +63,12 @@ impl Stamp {
             .any(|time| u128::try_from(*time).is_ok_and(|time| time > oldest))
     }
 
+    /// Whether the change time is in whole seconds: then the file system's clock is that coarse, or
+    /// the time was set by whoever made an image of it.
+    pub fn is_coarse(&self) -> bool {
+        self.ctime_ns % 1_000_000_000 == 0
+    }
+
     /// Modification time in whole seconds since the epoch, rounded down.
     pub fn modified(&self) -> i64 {
         self.mtime_ns.div_euclid(1_000_000_000)
@@ -144,6 +150,40 @@ impl Root {
         is_silent(&self.directory)
     }
 
+    /// Whether the root lies on a file system whose change times tell of changes. Those of images
+    /// and of FAT are modification times, which can be set at will; FUSE's are anything.
+    #[cfg(target_os = "linux")]
+    pub fn keeps_change_times(&self) -> bool {
+        const CRAMFS: i64 = 0x28cd_3d45;
+        const EROFS: i64 = 0xe0f5_e1e2;
+        const EXFAT: i64 = 0x2011_bab0;
+        const FAT: i64 = 0x4d44;
+        const FUSE: i64 = 0x6573_5546;
+        const ISO_9660: i64 = 0x9660;
+        const ROMFS: i64 = 0x7275;
+        const SQUASHFS: i64 = 0x7371_7368;
+        const UDF: i64 = 0x1501_3346;
+        const DISHONEST: [i64; 9] = [
+            CRAMFS, EROFS, EXFAT, FAT, FUSE, ISO_9660, ROMFS, SQUASHFS, UDF,
+        ];
+        rustix::fs::fstatfs(&self.directory).is_ok_and(|system| {
+            #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
+            let kind = system.f_type as i64;
+            !DISHONEST.contains(&kind)
+        })
+    }
+
+    /// Other systems are taken to have honest ones.
+    #[cfg(not(target_os = "linux"))]
+    pub fn keeps_change_times(&self) -> bool {
+        true
+    }
+
+    /// What tells the file system of the root from others, mostly; 0 where there is nothing.
+    pub fn file_system(&self) -> u64 {
+        rustix::fs::fstatvfs(&self.directory).map_or(0, |system| system.f_fsid)
+    }
+
     /// The real path of the root.
     pub fn path(&self) -> &Path {
         &self.path
@@ -183,6 +223,19 @@ impl Root {
     /// As `fstatat(2)`.
     pub fn stamp(&self, path: &Path) -> io::Result<Stamp> {
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        Ok(Stamp::from(&rustix::fs::statat(
+            &self.directory,
+            path,
+            flags,
+        )?))
+    }
+
+    /// The state of what `path` leads to, through links if there are any; nothing of it is read.
+    ///
+    /// # Errors
+    /// As `fstatat(2)`.
+    pub fn stamp_behind(&self, path: &Path) -> io::Result<Stamp> {
+        let flags = rustix::fs::AtFlags::empty();
         Ok(Stamp::from(&rustix::fs::statat(
             &self.directory,
             path,

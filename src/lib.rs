@@ -13,6 +13,7 @@
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
+//! | 1 | [`rules`] | the site's `_headers` and `_redirects`: parse and match |
 //! | 3 | [`body`] | content on the wire, proven piece by piece |
 //! | 3 | [`listing`] | what a directory without an index shows |
 //! | 3 | [`scan`] | disk -> representations |
@@ -20,7 +21,9 @@
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 5 | [`write`] | PUT and DELETE: who may write what, and its way to the disk |
 //! | 3 | [`commit`] | a write that waits for its turn, and what becomes of it |
+//! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
+//! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
 //! | 0 | [`page`] | the page that an error has where the site has none |
 //! | 2 | [`memory`] | the one budget for content |
@@ -29,15 +32,16 @@
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
 //! | 1 | [`metrics`] | counters of what happens |
 //! | 1 | [`place`] | a directory to write into, nothing of it half-written |
-//! | 1 | [`readiness`] | whether a balancer may send requests |
+//! | 3 | [`readiness`] | whether a balancer may send requests |
 //! | 2 | [`log`] | messages for the operator |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
 //! # Four paths
 //!
-//! **Start.** Flags -> [`config::Config`] -> bind the listeners (fail before slow work) -> scan
-//! the root against nothing -> publish the manifest in a [`site::Site`] -> listen and accept. The
-//! watch is armed before the scan, so that nothing falls between the two.
+//! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
+//! bind the listeners (fail before slow work) -> scan the root against nothing, or
+//! what was [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
+//! so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
 //! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
@@ -64,6 +68,8 @@ pub mod body;
 pub mod listing;
 pub mod manifest;
 pub mod representation;
+pub mod rules;
+pub mod saved;
 pub mod scan;
 pub mod site;
 pub mod watch;
@@ -71,6 +77,7 @@ pub mod watch;
 pub mod commit;
 pub mod write;
 
+pub mod admin;
 pub mod compress;
 
 pub mod config;

@@ -48,16 +48,43 @@ pub fn locate<T>(
         Some(path) => Cow::Owned(path),
         None => Cow::Borrowed(target.path()),
     };
-    let found = match handling {
-        HtmlHandling::Suffix => by_suffix(&path, find),
-        HtmlHandling::AutoTrailingSlash => by_url(&path, &Urls::new(false, true, find)),
-        HtmlHandling::ForceTrailingSlash => by_url(&path, &Urls::new(true, true, find)),
-        HtmlHandling::DropTrailingSlash => by_url(&path, &Urls::new(false, false, find)),
-        HtmlHandling::None => find(&path).map_or(Located::Nowhere, Located::Here),
-    };
+    let found = locate_path(handling, &path, find);
     match (path, found) {
         (Cow::Owned(path), Located::Here(_)) => Located::At(path),
         (_, found) => found,
+    }
+}
+
+/// The same for a path without empty segments.
+fn locate_path<T>(
+    handling: HtmlHandling,
+    path: &[u8],
+    find: impl Fn(&[u8]) -> Option<T>,
+) -> Located<T> {
+    match handling {
+        HtmlHandling::Suffix => by_suffix(path, find),
+        HtmlHandling::AutoTrailingSlash => by_url(path, &Urls::new(false, true, find)),
+        HtmlHandling::ForceTrailingSlash => by_url(path, &Urls::new(true, true, find)),
+        HtmlHandling::DropTrailingSlash => by_url(path, &Urls::new(false, false, find)),
+        HtmlHandling::None => find(path).map_or(Located::Nowhere, Located::Here),
+    }
+}
+
+/// What answers whoever follows a path without empty segments to its end: raw bytes below the
+/// root, without the leading slash.
+pub fn resolve<T>(
+    handling: HtmlHandling,
+    path: &[u8],
+    find: impl Fn(&[u8]) -> Option<T>,
+) -> Option<T> {
+    let found = match locate_path(handling, path, &find) {
+        // It is answered there.
+        Located::At(path) => locate_path(handling, &path, find),
+        found => found,
+    };
+    match found {
+        Located::Here(found) => Some(found),
+        Located::At(_) | Located::Nowhere => None,
     }
 }
 

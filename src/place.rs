@@ -106,6 +106,24 @@ impl Directory {
         }
     }
 
+    /// The stamp and the BLAKE3 of the file of this name; `None` while somebody writes to it.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn hash(&self, name: &OsStr) -> io::Result<Option<(Stamp, [u8; 32])>> {
+        let file = self.open_file(name)?;
+        let stamp = disk::stamp(&file)?;
+        if lease::writers(&file) == Writers::Some {
+            return Ok(None);
+        }
+        let hash = *blake3::Hasher::new()
+            .update_reader(&file)?
+            .finalize()
+            .as_bytes();
+        let is_at_rest = disk::stamp(&file)? == stamp;
+        Ok(is_at_rest.then_some((stamp, hash)))
+    }
+
     /// Fails where no file can be made.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Whether a balancer may send requests here (promise P9).
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use crate::config::{Digest, Expectation};
+use crate::manifest::{Manifest, SiteDigest};
 
 /// Where the process stands between its start and its end. It only goes forward.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -14,22 +17,187 @@ pub enum Phase {
     Draining = 2,
 }
 
-/// The phase, shared by all who ask for it.
+/// The phase and what is expected, shared by all who ask for them.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    phase: AtomicU8,
+    expectation: Option<Expectation>,
+    has_held: AtomicBool,
+}
+
+/// Why no requests should be sent here.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// The manifest is not complete.
+    #[error("scanning: the manifest is not complete yet")]
+    Scanning,
+    /// The site is not the expected one, or its digest is incomplete.
+    #[error("the site is {current}, and {} is expected", .expected.hash())]
+    Unexpected {
+        /// What `--expect` says.
+        expected: Digest,
+        /// The published site.
+        current: SiteDigest,
+    },
+    /// The process is about to end.
+    #[error("draining: this process is about to end")]
+    Draining,
+}
+
+/// A published site is not the expected one.
+#[derive(Debug, thiserror::Error)]
+#[error("the site is {current}, and --expect says {}: {consequence}", .expected.hash())]
+pub struct Mismatch {
+    expected: Digest,
+    current: SiteDigest,
+    consequence: &'static str,
+}
 
 impl Readiness {
+    /// In the first phase. With an expectation, it takes more than the last scan to be ready.
+    pub fn new(expectation: Option<Expectation>) -> Self {
+        Self {
+            expectation,
+            ..Self::default()
+        }
+    }
+
     /// Goes on to `phase`; back is no way.
     pub fn enter(&self, phase: Phase) {
-        self.0.fetch_max(phase as u8, Ordering::SeqCst);
+        self.phase.fetch_max(phase as u8, Ordering::SeqCst);
     }
 
     /// The phase now.
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::SeqCst) {
+        match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Scanning,
             1 => Phase::Serving,
             _ => Phase::Draining,
         }
+    }
+
+    /// Holds a newly published site against what is expected.
+    ///
+    /// # Errors
+    /// When it is another; whether that matters, [`Readiness::check`] tells.
+    pub fn observe(&self, current: SiteDigest) -> Result<(), Mismatch> {
+        let Some(Expectation { digest, always }) = self.expectation else {
+            return Ok(());
+        };
+        if current.is(digest) {
+            self.has_held.store(true, Ordering::SeqCst);
+            return Ok(());
+        }
+        let is_ready = !always && self.has_held.load(Ordering::SeqCst);
+        Err(Mismatch {
+            expected: digest,
+            current,
+            consequence: match is_ready {
+                true => "still ready, since it was the expected one before",
+                false => "not ready",
+            },
+        })
+    }
+
+    /// The published site, if requests may be sent here.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn check<'m>(&self, published: Option<&'m Manifest>) -> Result<&'m Manifest, NotReady> {
+        let manifest = match (self.phase(), published) {
+            (Phase::Draining, _) => return Err(NotReady::Draining),
+            (Phase::Scanning, _) | (_, None) => return Err(NotReady::Scanning),
+            (Phase::Serving, Some(manifest)) => manifest,
+        };
+        let current = manifest.digest();
+        match self.expectation {
+            Some(Expectation { digest, always })
+                if !current.is(digest) && (always || !self.has_held.load(Ordering::SeqCst)) =>
+            {
+                Err(NotReady::Unexpected {
+                    expected: digest,
+                    current,
+                })
+            }
+            _ => Ok(manifest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::manifest::Changes;
+
+    /// Two sites, and the first one again with a file that can't be read.
+    fn sites() -> [Manifest; 3] {
+        let empty = Manifest::empty(Settings::default());
+        let other = Manifest::empty(Settings {
+            last_modified: false,
+            ..Settings::default()
+        });
+        let incomplete = empty.with(Changes {
+            unreadable: BTreeMap::from([(b"a".to_vec().into(), "denied".to_owned())]),
+            ..Changes::default()
+        });
+        [empty, other, incomplete]
+    }
+
+    fn expecting(site: &Manifest, always: bool) -> Readiness {
+        let digest = site.digest().to_string().parse().expect("a digest");
+        let readiness = Readiness::new(Some(Expectation { digest, always }));
+        readiness.enter(Phase::Serving);
+        readiness
+    }
+
+    #[test]
+    fn phases_go_forward_only() {
+        let (readiness, [site, ..]) = (Readiness::default(), sites());
+        let scanning = readiness.check(Some(&site));
+        assert!(matches!(scanning, Err(NotReady::Scanning)));
+        readiness.enter(Phase::Serving);
+        assert!(readiness.check(Some(&site)).is_ok());
+        assert!(matches!(readiness.check(None), Err(NotReady::Scanning)));
+        readiness.enter(Phase::Draining);
+        readiness.enter(Phase::Serving);
+        let draining = readiness.check(Some(&site));
+        assert!(matches!(draining, Err(NotReady::Draining)));
+    }
+
+    #[test]
+    fn what_has_held_once_is_enough() {
+        let [expected, other, _] = sites();
+        let readiness = expecting(&expected, false);
+        let mismatch = readiness.observe(other.digest()).expect_err("another site");
+        assert!(mismatch.to_string().ends_with(": not ready"), "{mismatch}");
+        let check = readiness.check(Some(&other));
+        assert!(matches!(check, Err(NotReady::Unexpected { .. })));
+        assert!(readiness.observe(expected.digest()).is_ok());
+        assert!(readiness.check(Some(&expected)).is_ok());
+        let mismatch = readiness.observe(other.digest()).expect_err("another site");
+        assert!(mismatch.to_string().contains("still ready"), "{mismatch}");
+        assert!(readiness.check(Some(&other)).is_ok());
+    }
+
+    #[test]
+    fn what_must_hold_always_is_looked_at_each_time() {
+        let [expected, other, _] = sites();
+        let readiness = expecting(&expected, true);
+        for (site, is_ready) in [(&expected, true), (&other, false), (&expected, true)] {
+            assert_eq!(readiness.observe(site.digest()).is_ok(), is_ready);
+            assert_eq!(readiness.check(Some(site)).is_ok(), is_ready);
+        }
+    }
+
+    #[test]
+    fn an_incomplete_digest_equals_none() {
+        let [expected, _, incomplete] = sites();
+        let readiness = expecting(&expected, false);
+        assert!(readiness.observe(incomplete.digest()).is_err());
+        let check = readiness.check(Some(&incomplete));
+        assert!(check.is_err_and(|error| error.to_string().contains("-incomplete")));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use blake3::hazmat::HasherExt;
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::disk::{Root, Stamp};
 use crate::semantics::coding::Coding;
@@ -50,6 +50,9 @@ pub struct Resource {
     pub path: Box<[u8]>,
     /// Field values shared by all resources of the same type and rules.
     pub fields: Arc<Fields>,
+    /// The same resource as it is under the other path that answers with it (`/about` for
+    /// `about.html`, `/` for `index.html`), where the rules of the site tell the two apart.
+    pub clean: Option<Arc<Self>>,
     /// When the content was last modified, if that can be told (RFC 9110 section 8.8.2).
     pub last_modified: Option<HttpDate>,
     /// The newest date that this path ever had: other content must be newer to have one.
@@ -58,6 +61,9 @@ pub struct Resource {
     pub stamp: Stamp,
     /// Whether the file had come to rest when it was hashed.
     pub settled: bool,
+    /// Whether a later process may take an equal stamp for equal content. Not known before a look
+    /// well after the hashing has found `stamp` once more.
+    pub confirmed: OnceLock<bool>,
     /// Whether the content is UTF-8.
     pub utf8: bool,
     /// The content as it is, without a coding.
@@ -74,10 +80,12 @@ impl Resource {
         Self {
             path,
             fields,
+            clean: None,
             last_modified: None,
             newest_date: None,
             stamp: Stamp::default(),
             settled: true,
+            confirmed: OnceLock::new(),
             utf8: false,
             identity,
             encoded: Box::default(),
@@ -117,8 +125,24 @@ impl Resource {
         let encoded = self.encoded.iter().filter(|each| !each.is_in(file));
         Some(Arc::new(Self {
             encoded: encoded.cloned().collect(),
+            clean: self.clean.as_ref().and_then(|clean| clean.without(file)),
             ..Self::clone(self)
         }))
+    }
+
+    /// The same under a path for which the rules of the site make these fields, with the tags that
+    /// follow from them.
+    #[must_use]
+    pub fn with_fields(&self, fields: Arc<Fields>) -> Self {
+        let suffix = fields.suffix();
+        let tagged = |each: &Representation| each.with_suffix(suffix);
+        Self {
+            fields,
+            clean: None,
+            identity: tagged(&self.identity),
+            encoded: self.encoded.iter().map(tagged).collect(),
+            ..self.clone()
+        }
     }
 
     /// All representations, identity first.
@@ -156,6 +180,50 @@ pub struct Fields {
     pub content_type: HeaderValue,
     /// `Cache-Control` of 200, 206 and 304.
     pub cache_control: HeaderValue,
+    /// What the rules of the site make of them, where they do.
+    pub ruled: Option<Box<Ruled>>,
+}
+
+/// What the rules of a site make of the fields of some resources.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Ruled {
+    /// What the fields are without rules.
+    pub built_in: Arc<Fields>,
+    /// Fields of the rules' own, and those in the place of built-in ones, in their order.
+    pub lines: Box<[(HeaderName, HeaderValue)]>,
+    /// Built-in fields that are not sent.
+    pub removed: Box<[HeaderName]>,
+    /// What `Vary` names beside what etagd chooses by, and the same with `accept-encoding`.
+    pub vary: Option<(HeaderValue, HeaderValue)>,
+    /// Part of the tag where fields that a 304 can't renew are other than the built-in ones.
+    pub suffix: Option<[u8; 4]>,
+}
+
+impl Fields {
+    /// Fields that no rule has touched.
+    pub fn new(content_type: HeaderValue, cache_control: HeaderValue) -> Self {
+        Self {
+            content_type,
+            cache_control,
+            ruled: None,
+        }
+    }
+
+    /// What they are without rules.
+    pub fn built_in(self: &Arc<Self>) -> &Arc<Self> {
+        self.ruled.as_ref().map_or(self, |ruled| &ruled.built_in)
+    }
+
+    /// What of them is part of the tag.
+    pub fn suffix(&self) -> Option<[u8; 4]> {
+        self.ruled.as_ref().and_then(|ruled| ruled.suffix)
+    }
+
+    /// Whether a rule gives `Cache-Control`.
+    pub fn have_own_cache_control(&self) -> bool {
+        let ruled = self.ruled.as_ref();
+        ruled.is_some_and(|ruled| ruled.built_in.cache_control != self.cache_control)
+    }
 }
 
 /// One coding of a resource.
@@ -196,11 +264,25 @@ impl Representation {
         }
     }
 
-    /// The same bytes, as what `coding` makes of other content.
+    /// The same bytes, as what `coding` makes of other content. What rules say of them as a file
+    /// of their own does not count.
     #[must_use]
     pub fn as_coding(&self, coding: Coding) -> Self {
         Self {
             coding,
+            ..self.with_suffix(None)
+        }
+    }
+
+    /// The same bytes under the tag with this suffix, or none.
+    fn with_suffix(&self, suffix: Option<[u8; 4]>) -> Self {
+        if self.etag.fields() == suffix {
+            return self.clone();
+        }
+        let etag = ETag::new(*self.etag.hash());
+        Self {
+            etag: suffix.map_or(etag, |suffix| etag.with_fields(suffix)),
+            prepared: OnceLock::new(),
             ..self.clone()
         }
     }
@@ -283,10 +365,7 @@ mod tests {
             let etag = ETag::new([0; 32]);
             Representation::new(coding, etag, 1, Data::File(Arc::new(source)))
         };
-        let fields = Fields {
-            content_type: HeaderValue::from_static("text/plain"),
-            cache_control: REVALIDATE,
-        };
+        let fields = Fields::new(HeaderValue::from_static("text/plain"), REVALIDATE);
         let identity = stored(Coding::Identity, "a");
         let mut resource = Resource::new(b"a".as_slice().into(), Arc::new(fields), identity);
         resource.encoded = [Coding::Brotli, Coding::Gzip]

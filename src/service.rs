@@ -14,35 +14,39 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::{Answer, Selected, Terms, answer};
+use crate::answer::{self, Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
-use crate::config::{ReprDigest, Settings};
+use crate::config::{Disclosure, ReprDigest, Settings};
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::page::{self, Page};
+use crate::readiness::{Phase, Readiness};
 use crate::representation::{
     Data, IMMUTABLE, NO_STORE, REVALIDATE, Representation, Resource, visible,
 };
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
+use crate::semantics::target::Target;
 use crate::site::Site;
 use crate::write::{Refusal, Writer, Written, is_write};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const ALLOW_HEALTH: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const ALLOW_WRITING: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS, PUT, DELETE");
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"etagd\"");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const ETAGD_DIGEST: HeaderName = HeaderName::from_static("etagd-digest");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 /// How long a request waits for the truth about a file that is not what the manifest says: the
@@ -65,6 +69,8 @@ pub struct Service {
     site: Arc<Site>,
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    disclosure: Disclosure,
     writer: Option<Arc<Writer>>,
 }
 
@@ -88,11 +94,19 @@ enum Content {
 
 impl Service {
     /// A service whose bodies are held within `memory`.
-    pub fn new(site: Arc<Site>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        site: Arc<Site>,
+        memory: Arc<Memory>,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+        disclosure: Disclosure,
+    ) -> Self {
         Self {
             site,
             memory,
             metrics,
+            readiness,
+            disclosure,
             writer: None,
         }
     }
@@ -115,15 +129,22 @@ impl Service {
         G: Connection,
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
+        let is_health = (self.disclosure.health.as_ref())
+            .is_some_and(|path| path.as_str() == request.uri.path());
         if let Some(writer) = &self.writer
             && is_write(&request.method)
+            && !is_health
         {
             let (service, writer) = (Arc::clone(self), Arc::clone(writer));
             let write = service.write(writer, request, content, connection);
             return Pending::Later(Box::pin(write));
         }
-        let (mut head, content) = self.draft(&self.site.current(), &request).into_parts();
-        finish(&mut head, &content, &request);
+        let draft = match is_health {
+            true => self.health(&request.method),
+            false => self.draft(&self.site.current(), &request),
+        };
+        let (mut head, content) = draft.into_parts();
+        self.finish(&mut head, &content, &request);
         let attendant = Attendant {
             service: Arc::clone(self),
             connection,
@@ -163,7 +184,7 @@ impl Service {
         };
         let (mut head, bytes) = draft.into_parts();
         let content = Content::Memory(bytes.clone());
-        finish(&mut head, &content, &request);
+        self.finish(&mut head, &content, &request);
         let attendant = Attendant {
             service: self,
             connection,
@@ -205,14 +226,16 @@ impl Service {
                 service.metrics.unavailable.increment();
                 tracing::warn!("{error}: answered 503");
                 let mut page = unavailable();
-                if let Some(vary) = draft.headers_mut().remove(header::VARY) {
-                    page.headers_mut().insert(header::VARY, vary);
+                for name in [header::VARY, ETAGD_DIGEST, header::CONNECTION] {
+                    if let Some(value) = draft.headers_mut().remove(&name) {
+                        page.headers_mut().insert(name, value);
+                    }
                 }
                 return page.map(|page| Body::memory(page, attendant));
             }
             let again = service.draft(&service.site.current(), &request);
             let (mut head, content) = again.into_parts();
-            finish(&mut head, &content, &request);
+            service.finish(&mut head, &content, &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
                 Content::Memory(bytes) => {
@@ -231,50 +254,73 @@ impl Service {
     }
 
     fn draft(&self, manifest: &Manifest, request: &Parts) -> Draft {
+        let mut draft = self.draft_of(answer(manifest, request), manifest, request);
+        if self.disclosure.digest_header {
+            let digest = manifest.digest_value().clone();
+            draft.headers_mut().insert(ETAGD_DIGEST, digest);
+        }
+        draft
+    }
+
+    fn draft_of(&self, answer: Answer<'_>, manifest: &Manifest, request: &Parts) -> Draft {
+        let settings = manifest.settings();
         let is_head = request.method == Method::HEAD;
-        match answer(manifest, request) {
+        match answer {
             Answer::NotModified(selected) => {
                 let mut draft = empty(StatusCode::NOT_MODIFIED, 4);
-                validators(draft.headers_mut(), selected);
+                let fields = draft.headers_mut();
+                validators(fields, &selected);
+                // RFC 9110 section 15.4.5: nothing about content that is not sent.
+                follow_rules(fields, &selected, |name| {
+                    *name == header::CONTENT_LOCATION || !describes_content(name)
+                });
                 draft
             }
             Answer::Whole(selected) => {
-                let mut draft = self.whole(selected, is_head);
-                digest(draft.headers_mut(), selected, manifest.settings(), request);
+                let mut draft = self.whole(&selected, is_head);
+                digest(draft.headers_mut(), &selected, settings, request);
                 draft
             }
             Answer::Part(selected, part) => {
-                let mut draft = self.part(selected, &part);
-                digest(draft.headers_mut(), selected, manifest.settings(), request);
+                let mut draft = self.part(&selected, &part);
+                digest(draft.headers_mut(), &selected, settings, request);
                 draft
             }
             Answer::PreconditionFailed(selected) => {
-                negotiated_error(StatusCode::PRECONDITION_FAILED, selected)
+                let mut draft = negotiated_error(StatusCode::PRECONDITION_FAILED, &selected);
+                follow_rules_for_errors(draft.headers_mut(), manifest, request);
+                draft
             }
             Answer::Unsatisfiable(selected) => {
-                let mut draft = negotiated_error(StatusCode::RANGE_NOT_SATISFIABLE, selected);
+                let mut draft = negotiated_error(StatusCode::RANGE_NOT_SATISFIABLE, &selected);
+                follow_rules_for_errors(draft.headers_mut(), manifest, request);
                 let length = selected.representation().length;
                 let fields = draft.headers_mut();
                 fields.insert(header::CONTENT_RANGE, visible(&unsatisfied_range(length)));
                 fields.insert(header::ACCEPT_RANGES, BYTES);
                 draft
             }
-            Answer::Redirect(location) => {
-                let mut draft = empty(StatusCode::PERMANENT_REDIRECT, 4);
+            Answer::Redirect(status, location) => {
+                let mut draft = empty(status, 4);
                 let fields = draft.headers_mut();
                 fields.insert(header::LOCATION, visible(&location));
                 fields.insert(header::CACHE_CONTROL, REVALIDATE);
                 fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
                 draft
             }
-            Answer::NotFound(Some(page)) => self.not_found(page, is_head),
-            Answer::NotFound(None) => {
-                let page = error(StatusCode::NOT_FOUND, "there is nothing here", is_head);
-                page.map(Content::Memory)
+            Answer::NotFound(status, page) => {
+                let mut draft = match page {
+                    Some(page) => self.not_found(status, page, is_head),
+                    None => error(status, nothing_here(status), is_head).map(Content::Memory),
+                };
+                follow_rules_for_errors(draft.headers_mut(), manifest, request);
+                draft
             }
             Answer::Options => {
                 let mut draft = empty(StatusCode::NO_CONTENT, 2);
                 draft.headers_mut().insert(header::ALLOW, self.allow());
+                // What lets other origins read an answer has to be said when they ask before.
+                follow_rules_for_errors(draft.headers_mut(), manifest, request);
                 draft
             }
             Answer::Refused(status, reason) => {
@@ -295,8 +341,33 @@ impl Service {
         }
     }
 
+    /// Liveness, for balancers that can reach no other port. While draining it is 503: they take
+    /// it for readiness.
+    fn health(&self, method: &Method) -> Draft {
+        let (status, text) = match (method, self.readiness.phase()) {
+            (&Method::GET | &Method::HEAD, Phase::Draining) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            (&Method::GET | &Method::HEAD, _) => (StatusCode::OK, "alive\n"),
+            _ => (StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n"),
+        };
+        let mut draft = empty(status, 5);
+        let fields = draft.headers_mut();
+        fields.insert(header::CACHE_CONTROL, NO_STORE);
+        fields.insert(header::CONTENT_TYPE, PLAIN);
+        fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            fields.insert(header::ALLOW, ALLOW_HEALTH);
+        }
+        if method == Method::HEAD {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+            return draft;
+        }
+        draft.map(|_| Content::Memory(Bytes::from_static(text.as_bytes())))
+    }
+
     /// 200, or its fields alone.
-    fn whole(&self, selected: Selected<'_>, is_head: bool) -> Draft {
+    fn whole(&self, selected: &Selected<'_>, is_head: bool) -> Draft {
         let mut draft = empty(StatusCode::OK, 8);
         let fields = draft.headers_mut();
         validators(fields, selected);
@@ -305,11 +376,12 @@ impl Service {
             header::CONTENT_TYPE,
             selected.resource.fields.content_type.clone(),
         );
+        follow_rules(fields, selected, |_| true);
         self.attach(draft, selected.representation(), is_head)
     }
 
     /// 206: one part, or several as multipart/byteranges (RFC 9110 section 14.6).
-    fn part(&self, selected: Selected<'_>, part: &Selection) -> Draft {
+    fn part(&self, selected: &Selected<'_>, part: &Selection) -> Draft {
         let representation = selected.representation();
         let length = representation.length;
         let content_type = &selected.resource.fields.content_type;
@@ -317,6 +389,7 @@ impl Service {
         let fields = draft.headers_mut();
         validators(fields, selected);
         description(fields, selected);
+        follow_rules(fields, selected, |_| true);
         let mut segments = Segments::default();
         let push = |segments: &mut Segments, range: &ByteRange| {
             segments.push_data(representation, range.first(), range.length(), &self.memory);
@@ -350,9 +423,9 @@ impl Service {
         draft.map(|_| Content::Segments(segments))
     }
 
-    /// 404 with the site's own page: no tag, no conditions, no range.
-    fn not_found(&self, page: &Resource, is_head: bool) -> Draft {
-        let mut draft = empty(StatusCode::NOT_FOUND, 4);
+    /// 404, or its like, with the site's own page: no tag, no conditions, no range.
+    fn not_found(&self, status: StatusCode, page: &Resource, is_head: bool) -> Draft {
+        let mut draft = empty(status, 4);
         let fields = draft.headers_mut();
         fields.insert(header::CACHE_CONTROL, NO_STORE);
         fields.insert(header::CONTENT_TYPE, page.fields.content_type.clone());
@@ -375,61 +448,167 @@ impl Service {
             }
         })
     }
-}
 
-/// What every response to this request says, whatever the answer.
-fn finish(head: &mut http::response::Parts, content: &Content, request: &Parts) {
-    if request.headers.contains_key(header::TRANSFER_ENCODING) {
-        // RFC 9112 section 6.1: whoever disagrees about where the request ends learns nothing
-        // from what comes after it.
-        head.headers.insert(header::CONNECTION, CLOSE);
-    }
-    let is_bodiless = matches!(
-        head.status,
-        StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
-    );
-    let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
-    if is_empty && !is_bodiless {
-        // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
-        // what GET would.
-        head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+    /// What every response to this request says, whatever the answer.
+    fn finish(&self, head: &mut http::response::Parts, content: &Content, request: &Parts) {
+        let is_http1 = request.version <= Version::HTTP_11;
+        if is_http1 && self.readiness.phase() == Phase::Draining
+            || request.headers.contains_key(header::TRANSFER_ENCODING)
+        {
+            // A client that is told with a response need not find out by losing a request. And
+            // RFC 9112 section 6.1: whoever disagrees about where the request ends learns nothing
+            // from what comes after it.
+            head.headers.insert(header::CONNECTION, CLOSE);
+        }
+        let is_bodiless = matches!(
+            head.status,
+            StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
+        );
+        let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
+        if is_empty && !is_bodiless {
+            // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
+            // what GET would.
+            head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+        }
     }
 }
 
 /// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
-fn validators(fields: &mut HeaderMap, selected: Selected<'_>) {
+fn validators(fields: &mut HeaderMap, selected: &Selected<'_>) {
     fields.insert(header::ETAG, selected.representation().etag_value().clone());
-    fields.insert(header::CACHE_CONTROL, cache_control(selected));
+    if let Some(cache_control) = cache_control(selected) {
+        fields.insert(header::CACHE_CONTROL, cache_control);
+    }
     vary(fields, selected);
 }
 
-fn cache_control(selected: Selected<'_>) -> HeaderValue {
-    let resource = selected.resource;
+fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
+    let resource = &selected.resource;
+    let own = &resource.fields;
+    let is_removed = || {
+        let ruled = own.ruled.as_ref();
+        ruled.is_some_and(|ruled| ruled.removed.contains(&header::CACHE_CONTROL))
+    };
     match selected.terms {
-        Terms::Named => resource.fields.cache_control.clone(),
-        Terms::Pinned => IMMUTABLE,
+        Terms::Pinned => Some(IMMUTABLE),
+        Terms::Fallback { of_page: false } => Some(NO_STORE),
+        _ if is_removed() => None,
+        Terms::Named => Some(own.cache_control.clone()),
         // A file may come to be there: what stands in for it must be asked about.
-        Terms::Fallback { of_page } if of_page && resource.settled => REVALIDATE,
-        Terms::Fallback { .. } => NO_STORE,
+        Terms::Rewritten | Terms::Fallback { of_page: true } => {
+            Some(if !resource.settled || own.have_own_cache_control() {
+                own.cache_control.clone()
+            } else {
+                REVALIDATE
+            })
+        }
     }
 }
 
 /// What in a request, beside its target, the choice of the answer depends on (RFC 9110 section
-/// 12.5.5).
-fn vary(fields: &mut HeaderMap, selected: Selected<'_>) {
+/// 12.5.5), and what the rules of the site name.
+fn vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
     let is_fallback = matches!(selected.terms, Terms::Fallback { .. });
-    let vary = match (is_fallback, selected.resource.is_negotiable()) {
-        (false, false) => return,
-        (false, true) => BY_CODING,
-        (true, false) => BY_PURPOSE,
-        (true, true) => BY_PURPOSE_AND_CODING,
+    let is_negotiable = selected.resource.is_negotiable();
+    let ruled = selected.resource.fields.ruled.as_ref();
+    let vary = match (is_fallback, is_negotiable) {
+        (false, false) => None,
+        (false, true) => Some(BY_CODING),
+        (true, false) => Some(BY_PURPOSE),
+        (true, true) => Some(BY_PURPOSE_AND_CODING),
+    };
+    let vary = match (vary, ruled.and_then(|ruled| ruled.vary.as_ref())) {
+        (None, None) => return,
+        (Some(vary), None) => vary,
+        (_, Some((_, with_coding))) if is_negotiable && !is_fallback => with_coding.clone(),
+        (None, Some((named, _))) => named.clone(),
+        (Some(vary), Some((named, _))) => {
+            let both = [vary.as_bytes(), b", ", named.as_bytes()].concat();
+            HeaderValue::from_bytes(&both).unwrap_or(vary)
+        }
     };
     fields.insert(header::VARY, vary);
 }
 
+/// What the rules of the site make of the fields of a response with content, or of a 304.
+fn follow_rules(
+    fields: &mut HeaderMap,
+    selected: &Selected<'_>,
+    is_wanted: impl Fn(&HeaderName) -> bool,
+) {
+    let Some(ruled) = &selected.resource.fields.ruled else {
+        return;
+    };
+    if ruled.removed.contains(&header::X_CONTENT_TYPE_OPTIONS) {
+        fields.remove(header::X_CONTENT_TYPE_OPTIONS);
+    }
+    for (name, value) in ruled.lines.iter().filter(|(name, _)| is_wanted(name)) {
+        give(fields, name, value);
+    }
+}
+
+/// What the rules of the site say of a path where no content is answered: not what would describe
+/// that, and not for how long to keep it.
+fn follow_rules_for_errors(fields: &mut HeaderMap, manifest: &Manifest, request: &Parts) {
+    let headers = &manifest.rules().headers;
+    if headers.is_empty() {
+        return;
+    }
+    let Ok(target) = Target::parse(&request.uri) else {
+        return;
+    };
+    let path = match target.collapsed() {
+        Some(path) => [b"/", &path[..]].concat(),
+        None => [b"/", target.path()].concat(),
+    };
+    let overlay = headers.overlay(&headers.matching(&path, answer::host(request)), &path);
+    if overlay.removed.contains(&header::X_CONTENT_TYPE_OPTIONS) {
+        fields.remove(header::X_CONTENT_TYPE_OPTIONS);
+    }
+    for (name, value) in &overlay.lines {
+        if !describes_content(name) && !says_how_long(name) {
+            give(fields, name, value);
+        }
+    }
+    if let Some(vary) = overlay.vary {
+        fields.append(header::VARY, vary);
+    }
+}
+
+/// Only cookies come in several lines (RFC 6265 section 3).
+fn give(fields: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
+    if name == header::SET_COOKIE {
+        fields.append(name, value.clone());
+    } else {
+        fields.insert(name, value.clone());
+    }
+}
+
+/// Whether a field is about the content of a response (RFC 9110 section 8).
+fn describes_content(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("content-") && !name.starts_with("content-security-policy")
+}
+
+/// Whether a field lets caches keep a response: Cache-Control and those that some of them prefer
+/// (RFC 9213).
+fn says_how_long(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.ends_with("cache-control") || matches!(name, "expires" | "surrogate-control" | "pragma")
+}
+
+/// What a page says where there is nothing.
+fn nothing_here(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::GONE => "what was here is gone for good",
+        StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => "what is here may not be shown",
+        _ => "there is nothing here",
+    }
+}
+
 /// The fields that 200 and 206 have beside, whatever the range.
-fn description(fields: &mut HeaderMap, selected: Selected<'_>) {
-    let (resource, representation) = (selected.resource, selected.representation());
+fn description(fields: &mut HeaderMap, selected: &Selected<'_>) {
+    let (resource, representation) = (&selected.resource, selected.representation());
     if let Some(date) = resource.last_modified_value() {
         fields.insert(header::LAST_MODIFIED, date.clone());
     }
@@ -442,7 +621,7 @@ fn description(fields: &mut HeaderMap, selected: Selected<'_>) {
 }
 
 /// Repr-Digest of the selected representation, all of it, whatever the range (RFC 9530 section 3).
-fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: &Settings, request: &Parts) {
+fn digest(fields: &mut HeaderMap, selected: &Selected<'_>, settings: &Settings, request: &Parts) {
     let is_wanted = match settings.repr_digest {
         ReprDigest::Off => false,
         ReprDigest::Wanted => wants_sha256(&request.headers),
@@ -460,7 +639,7 @@ fn digest(fields: &mut HeaderMap, selected: Selected<'_>, settings: &Settings, r
 
 /// Derived from the tag and the ranges, so that replicas agree. No content can hold the boundary
 /// of its own parts: it would have to hold a hash of itself.
-fn boundary(selected: Selected<'_>, ranges: &[ByteRange]) -> String {
+fn boundary(selected: &Selected<'_>, ranges: &[ByteRange]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(selected.representation().etag.hash());
     for range in ranges {
@@ -478,7 +657,7 @@ fn empty(status: StatusCode, fields: usize) -> Draft {
 }
 
 /// A 4xx about a selected representation: without a page, which a client's code would not show.
-fn negotiated_error(status: StatusCode, selected: Selected<'_>) -> Draft {
+fn negotiated_error(status: StatusCode, selected: &Selected<'_>) -> Draft {
     let mut draft = empty(status, 5);
     let fields = draft.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);

@@ -54,6 +54,7 @@ impl Site {
             return None;
         }
         let (changed, removed) = (changes.changed.len(), changes.removed.len());
+        let rules = changes.rules.is_some();
         let new = current.with(changes);
         let digest = new.digest();
         let is_news = digest != current.digest();
@@ -65,6 +66,7 @@ impl Site {
         Some(Publication {
             changed,
             removed,
+            rules,
             digest,
         })
     }
@@ -127,6 +129,7 @@ impl fmt::Debug for Site {
 pub struct Publication {
     changed: usize,
     removed: usize,
+    rules: bool,
     digest: SiteDigest,
 }
 
@@ -135,11 +138,13 @@ impl fmt::Display for Publication {
         let Self {
             changed,
             removed,
+            rules,
             digest,
         } = self;
+        let rules = if *rules { ", new rules" } else { "" };
         write!(
             f,
-            "published: {changed} changed, {removed} removed, site digest {digest}"
+            "published: {changed} changed, {removed} removed{rules}, site digest {digest}"
         )
     }
 }

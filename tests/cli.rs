@@ -107,6 +107,10 @@ fn values_that_mean_nothing_are_bad_usage() {
         ("--write-timeout", ""),
         ("--max-header-size", "1"),
         ("--max-header-size", "16KiX"),
+        ("--admin", "127.0.0.1"),
+        ("--expect", "623a5460"),
+        ("--health", "alive"),
+        ("--drain", "late"),
     ] {
         // With `=`, so that a value may begin with a dash.
         let joined = format!("{flag}={value}");
@@ -167,6 +171,13 @@ fn help_names_the_flags_and_fits() {
         "--idle-timeout",
         "--write-timeout",
         "--max-header-size",
+        "--admin",
+        "--expect",
+        "--expect-always",
+        "--digest-header",
+        "--health",
+        "--drain",
+        "--reuse-port",
         "127.0.0.1:8080",
         "16KiB",
         "ETAGD_",

@@ -32,10 +32,10 @@ pub(crate) fn resource(fields: &Arc<Fields>, path: &str, body: Bytes) -> Arc<Res
 
 /// Field values, shared by all entries as a scan shares them.
 pub(crate) fn fields() -> Arc<Fields> {
-    Arc::new(Fields {
-        content_type: HeaderValue::from_static("text/html; charset=utf-8"),
-        cache_control: HeaderValue::from_static("public, max-age=0, must-revalidate"),
-    })
+    Arc::new(Fields::new(
+        HeaderValue::from_static("text/html; charset=utf-8"),
+        HeaderValue::from_static("public, max-age=0, must-revalidate"),
+    ))
 }
 
 /// The entries of a site of this size, each with its path as its body.

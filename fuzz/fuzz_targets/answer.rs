@@ -78,10 +78,10 @@ fn resource(path: &str) -> Resource {
             .into(),
         _ => Box::default(),
     };
-    let fields = Arc::new(Fields {
-        content_type: HeaderValue::from_static("text/plain"),
-        cache_control: HeaderValue::from_static("public"),
-    });
+    let fields = Arc::new(Fields::new(
+        HeaderValue::from_static("text/plain"),
+        HeaderValue::from_static("public"),
+    ));
     let identity = representation(Coding::Identity, body);
     Resource {
         last_modified: HttpDate::from_unix(MODIFIED).filter(|_| path != "empty"),

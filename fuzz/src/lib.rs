@@ -27,3 +27,24 @@ pub fn trim(mut value: &[u8]) -> &[u8] {
     }
     value
 }
+
+/// The first line of an input, and what is below it.
+pub fn split(input: &[u8]) -> (&[u8], &[u8]) {
+    let end = input.iter().position(|byte| *byte == b'\n');
+    let (line, rest) = input.split_at(end.unwrap_or(input.len()));
+    (line, rest.get(1..).unwrap_or_default())
+}
+
+/// Host, decoded path and query of a request target, as rules are asked about them; `None` where
+/// no request would come so far.
+pub fn asked(target: &[u8]) -> Option<(Option<String>, Vec<u8>, Option<String>)> {
+    let uri = http::Uri::try_from(target).ok()?;
+    let target = etagd::semantics::target::Target::parse(&uri).ok()?;
+    let path = target.collapsed().unwrap_or_else(|| target.path().to_vec());
+    let host = uri.host().map(str::to_owned);
+    Some((
+        host,
+        [b"/", &path[..]].concat(),
+        target.query().map(str::to_owned),
+    ))
+}

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use super::scan::scan;
 use super::{Error, open};
 use crate::config::{self, ManifestFormat};
-use crate::scan::Scanner;
+use crate::scan::{Progress, Scanner};
 
 /// Prints the manifest of a directory.
 pub(super) fn manifest(flags: &config::Manifest) -> Result<(), Error> {
@@ -13,7 +13,7 @@ pub(super) fn manifest(flags: &config::Manifest) -> Result<(), Error> {
     let root = open(&flags.site.directory)?;
     // Nothing is served, so nothing has to be kept.
     let scanner = Scanner::new(flags.site.symlinks, settings, None);
-    let (manifest, _) = scan(&scanner, &root)?;
+    let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match (flags.digest, flags.format) {
         (true, _) => writeln!(out, "{}", manifest.digest()),

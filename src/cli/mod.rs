@@ -5,6 +5,7 @@ mod manifest;
 mod scan;
 mod serve;
 mod signals;
+mod supervisor;
 mod write;
 
 use std::io;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 
 use crate::config::Command;
 use crate::disk::Root;
+use crate::saved::Refused;
+use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 use crate::write::TokenError;
@@ -31,6 +34,9 @@ pub enum Error {
     /// A listener can't be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The operator can't be answered.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -40,6 +46,9 @@ pub enum Error {
     /// Strangers could write.
     #[error(transparent)]
     Unsafe(#[from] write::Unsafe),
+    /// The manifest can't be saved there.
+    #[error(transparent)]
+    State(#[from] Refused),
     /// The system refuses what a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),

@@ -12,6 +12,7 @@ use super::Error;
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
+use crate::saved::StateFile;
 use crate::scan::{Link, Progress, Scanner};
 use crate::semantics::target::encode_path;
 
@@ -35,30 +36,41 @@ fn warn_of_pinned_pages(manifest: &Manifest) {
     }
 }
 
-/// Scans with a progress bar, on terminals, and sums up in one line.
+/// What a scan has found.
+pub(super) struct Scanned {
+    pub(super) manifest: Manifest,
+    pub(super) links: Vec<Link>,
+    /// Whether that is what was saved.
+    pub(super) is_saved: bool,
+}
+
+/// Scans with a progress bar, on terminals, and sums up in one line. What was `saved` is not
+/// hashed again. The tree itself is looked at when `ready` returns.
 ///
 /// # Errors
 /// When the directory itself can't be read: that is no empty site.
-pub(super) fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec<Link>), Error> {
+pub(super) fn scan(
+    scanner: &Scanner,
+    root: &Arc<Root>,
+    progress: &Progress,
+    saved: Option<&StateFile>,
+    ready: impl FnOnce(),
+) -> Result<Scanned, Error> {
     let started = Instant::now();
-    let progress = Progress::default();
+    let base = saved.and_then(|saved| load(saved, scanner, root));
+    ready();
+    let was_saved = base.as_ref().map(Manifest::digest);
     let (manifest, links) = thread::scope(|scope| {
         // Dropping the sender at the end of the scan ends the bar.
         let (_scanning, scanned) = channel::<()>();
-        let progress = &progress;
         scope.spawn(move || show(progress, &scanned));
-        scanner.scan(root, progress)
+        match base {
+            Some(base) => scanner.scan_from(base, root, progress),
+            None => scanner.scan(root, progress),
+        }
     });
-    let (files, bytes) = (
-        HumanCount(manifest.len() as u64),
-        HumanBytes(manifest.bytes()),
-    );
+    let (files, bytes) = (files(&manifest), HumanBytes(manifest.bytes()));
     let (seconds, digest) = (started.elapsed().as_secs_f64(), manifest.digest());
-    let files = if manifest.len() == 1 {
-        "1 file".into()
-    } else {
-        format!("{files} files")
-    };
     if let Some(reason) = manifest.unreadable().get(&b""[..]) {
         let path = root.path().to_path_buf();
         return Err(Error::Directory {
@@ -78,8 +90,39 @@ pub(super) fn scan(scanner: &Scanner, root: &Arc<Root>) -> Result<(Manifest, Vec
         ),
     }
     warn_of_pinned_pages(&manifest);
-    tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s");
-    Ok((manifest, links))
+    let hashed = match was_saved {
+        None => String::new(),
+        Some(_) => format!(", {} hashed anew", HumanCount(progress.files())),
+    };
+    tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s{hashed}");
+    Ok(Scanned {
+        is_saved: was_saved == Some(manifest.digest()) && progress.files() == 0,
+        manifest,
+        links,
+    })
+}
+
+/// What an earlier process has saved, if it is of any use.
+fn load(saved: &StateFile, scanner: &Scanner, root: &Arc<Root>) -> Option<Manifest> {
+    let why = match saved.load(scanner, root) {
+        Ok(manifest) => return manifest,
+        Err(why) => why,
+    };
+    let file = saved.path().display();
+    if why.is_expected() {
+        tracing::info!("{file} is not used, all files are hashed: {why}");
+    } else {
+        tracing::warn!("{file} is not used, all files are hashed: {why}");
+    }
+    None
+}
+
+/// How many files a site has, in words.
+pub(super) fn files(manifest: &Manifest) -> String {
+    match manifest.len() {
+        1 => "1 file".to_owned(),
+        number => format!("{} files", HumanCount(number as u64)),
+    }
 }
 
 fn show(progress: &Progress, scanned: &Receiver<()>) {

@@ -1,25 +1,34 @@
 //! `etagd serve`: from a configuration to a server that stops when it is told to.
 
-use std::future::poll_fn;
-use std::path;
+use std::convert::Infallible;
+use std::future::pending;
+use std::path::{self, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
-use std::task::Poll;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
-use tokio::runtime::Runtime;
+use humantime::format_duration;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
-use super::scan::scan;
+use super::scan::{Scanned, files, scan};
 use super::signals::{Asked, Signals};
+use super::supervisor::Supervisor;
 use super::{Error, open, write};
-use crate::config::{Config, Watching};
-use crate::disk;
+use crate::admin::Admin;
+use crate::config::{Config, Expectation, Listen, Watching};
+use crate::disk::{self, Root};
 use crate::lease;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::scan::Scanner;
+use crate::readiness::{Phase, Readiness};
+use crate::saved::{Keeper, StateFile};
+use crate::scan::{Progress, Scanner};
 use crate::server::Server;
+use crate::server::admin::{AdminError, AdminServer};
+use crate::server::inherited::Inherited;
 use crate::server::listener::{self, Bound};
 use crate::server::tls::Tls;
 use crate::service::Service;
@@ -28,180 +37,266 @@ use crate::watch::{self, Hint, Watch};
 use crate::write::Writer;
 
 pub(super) fn serve(config: Config) -> Result<(), Error> {
+    // Before anything else opens a file.
+    let inherited = Inherited::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(Error::Start)?;
-    let result = serve_in(&runtime, config);
+    let result = runtime.block_on(run(config, inherited));
     // A worker that does not come to an end, or a scan that was interrupted, is not waited for.
     runtime.shutdown_background();
     result
 }
 
-fn serve_in(runtime: &Runtime, config: Config) -> Result<(), Error> {
-    let _entered = runtime.enter();
+async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     // From here on a signal is an answer, not the end.
     let mut signals = Signals::new().map_err(Error::Start)?;
     lease::absorb_signals().map_err(Error::Start)?;
     let directory = path::absolute(&config.directory).unwrap_or(config.directory);
     let root = open(&directory)?;
+    let state = config
+        .state
+        .map(|file| StateFile::new(&file, &root, Arc::clone(&config.settings)))
+        .transpose()?;
     let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
-    let bound = listener::bind(&config.listen)?;
+    let operator = config.operator;
+    let process = Process::new(operator.expectation());
+    let drain = operator.drain(!inherited.admin.is_empty());
+
+    // It listens before the others are bound, so that none of them can have its address.
+    let admin = Arc::new(Admin::new(
+        Arc::clone(&process.readiness),
+        Arc::clone(&process.metrics),
+    ));
+    let listen = listener::bind(&operator.admin, false).map_err(AdminError::Listen)?;
+    let _answering = AdminServer::start(with(inherited.admin, listen), Arc::clone(&admin))?;
+    let listen = match config.listen.is_empty() && inherited.public.is_empty() {
+        true => vec![Listen::default()],
+        false => config.listen,
+    };
+    let listen = listener::bind(&listen, operator.reuse_port)?;
+    let bound = with(inherited.public, listen);
     if let Some(writing) = &config.writing {
         write::check(writing, &bound, tls.is_some())?;
     }
+
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
-    let metrics = Arc::new(Metrics::default());
-    let Watching {
-        settle,
-        sweep,
-        scrub,
-        keep_old,
-    } = config.watching;
-    let options = watch::Options {
-        directory: directory.clone(),
-        settle,
-        sweep,
-        scrub,
-        keep_old,
-    };
-    // Before the scan, so that nothing falls between the two.
-    let watch = Watch::arm(options, Arc::clone(&root), Arc::clone(&metrics));
-    let hints = watch.hints();
-    let writer = config.writing.map(|writing| {
-        let options = write::options(writing, directory, config.limits.write_timeout);
-        let commits = hints.clone();
-        let commit = move |commit| {
-            // Without a watcher nobody answers, which is an answer as well.
-            let _ = commits.send(Hint::Commit(commit));
-        };
-        Writer::new(options, Arc::clone(&metrics), commit).map(Arc::new)
-    });
-    let writer = writer.transpose()?;
-    if let Some(writer) = writer.clone() {
-        thread::spawn(move || writer.clear());
-    }
     let scanner = Scanner::new(
         config.symlinks,
         Arc::clone(&config.settings),
         Some(Arc::clone(&memory)),
     );
-    let (done, scanned) = oneshot::channel();
-    thread::spawn(move || {
-        let scanned = scan(&scanner, &root);
-        // Nobody waits where a signal has come first.
-        let _ = done.send((scanner, scanned));
+    let (arming, armed) = channel();
+    let scanned = process.scan(scanner, Arc::clone(&root), state.clone(), armed);
+    // What was saved is read meanwhile; the tree is looked at when the watch is armed, so that
+    // nothing falls between the two.
+    let options = watch_options(directory.clone(), config.watching);
+    let watch = Watch::arm(options, root, Arc::clone(&process.metrics));
+    drop(arming);
+    let hints = watch.hints();
+    let writer = config.writing.map(|writing| {
+        let options = write::options(writing, directory.clone(), config.limits.write_timeout);
+        write::writer(options, &process.metrics, &hints)
     });
-    let scanned = runtime.block_on(async {
-        tokio::select! {
-            scanned = scanned => Some(scanned),
-            () = signals.stop() => None,
-        }
-    });
-    let (scanner, (manifest, links)) = match scanned {
-        Some(Ok((scanner, scanned))) => (scanner, scanned?),
-        Some(Err(_)) => return Err(Error::Scan),
-        None => return Ok(()),
+    let writer = writer.transpose()?;
+    let (scanner, scanned) = tokio::select! {
+        scanned = scanned => scanned?,
+        () = signals.stop() => return Ok(()),
     };
-    let site = Arc::new(Site::new(manifest));
+
+    let site = Arc::new(Site::new(scanned.manifest));
+    admin.show(Arc::clone(&site));
     let suspects = hints.clone();
     site.on_suspect(move |file| {
         // Heard for as long as the process lives.
         let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
     });
-    watch
-        .drive(Arc::clone(&site), scanner, links)
+    let watching = watch.drive(Arc::clone(&site), scanner, scanned.links);
+    watching.map_err(Error::Start)?;
+    let keeper = state
+        .map(|file| Keeper::start(file, directory, Arc::clone(&site), scanned.is_saved))
+        .transpose()
         .map_err(Error::Start)?;
-    let service = Service::new(site, memory, metrics).writing(writer.clone());
+    let service = Service::new(
+        Arc::clone(&site),
+        memory,
+        Arc::clone(&process.metrics),
+        Arc::clone(&process.readiness),
+        operator.disclosure,
+    );
+    let service = service.writing(writer.clone());
     let server = Server::start(service, config.workers, config.limits, tls.clone());
     let server = server.map_err(Error::Start)?;
-    let secrets = Secrets { tls, writer };
-    runtime.block_on(run_server(server, bound, secrets, &mut signals, &hints))
-}
 
-/// Accepts until a signal, then lets what is in flight finish.
-async fn run_server(
-    server: Server,
-    bound: Vec<Bound>,
-    secrets: Secrets,
-    signals: &mut Signals,
-    hints: &Sender<Hint>,
-) -> Result<(), Error> {
     let listeners = bound
         .into_iter()
         .map(Bound::listen)
         .collect::<Result<Vec<_>, _>>()?;
+    process.readiness.enter(Phase::Serving);
+    process.supervisor.ready();
     for listener in &listeners {
-        tracing::info!("listening on {}", listener.url(secrets.tls.is_some()));
+        tracing::info!("listening on {}", listener.url(tls.is_some()));
     }
-    {
-        let accept = |listener| Box::pin(server.accept(listener));
-        let mut accepting: Vec<_> = listeners.iter().map(accept).collect();
-        let accept_all = poll_fn(|cx| {
-            for accept in &mut accepting {
-                // It never ends by itself.
-                let _ = accept.as_mut().poll(cx);
-            }
-            Poll::<()>::Pending
-        });
-        let look = Notify::new();
-        let stop = async {
-            while signals.next().await == Asked::Look {
-                let _ = hints.send(Hint::Sweep);
-                look.notify_one();
-            }
-        };
-        tokio::select! {
-            () = accept_all => {}
-            () = reload_on(&look, secrets) => {}
-            () = stop => {}
-        }
+    let look = Notify::new();
+    tokio::select! {
+        never = server.accept(&listeners) => match never {},
+        never = process.follow(&site) => match never {},
+        never = process.look_again(&look, tls, writer, &hints) => match never {},
+        () = process.until_told(&mut signals, &look, drain) => {}
     }
-    for listener in &listeners {
-        server.accept_waiting(listener).await;
-    }
-    drop(listeners);
     tracing::info!("finishing requests in flight");
     tokio::select! {
-        finished = server.drain() => {
+        finished = server.finish(listeners) => {
             if !finished {
                 tracing::warn!("some requests were cut: they took longer than --grace");
             }
         }
         () = signals.force() => tracing::warn!("stopped at once"),
     }
+    if let Some(keeper) = keeper {
+        tokio::select! {
+            _ = spawn_blocking(|| keeper.finish()) => {}
+            () = signals.force() => {}
+        }
+    }
     Ok(())
 }
 
-/// What is read again when the operator asks for it.
-struct Secrets {
-    tls: Option<Arc<Tls>>,
-    writer: Option<Arc<Writer>>,
+/// What lives as long as the process.
+struct Process {
+    supervisor: Arc<Supervisor>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
 }
 
-/// Reads certificate and tokens again whenever there is reason to look. It never ends.
-async fn reload_on(look: &Notify, secrets: Secrets) {
-    loop {
-        look.notified().await;
-        let Secrets { tls, writer } = &secrets;
-        if let Some(tls) = tls.clone() {
-            reload("the certificate", move || tls.reload()).await;
+impl Process {
+    /// Must be called within a tokio runtime.
+    fn new(expectation: Option<Expectation>) -> Self {
+        let supervisor = Arc::new(Supervisor::from_env());
+        let alive = Arc::clone(&supervisor);
+        tokio::spawn(async move { alive.show_life().await });
+        Self {
+            supervisor,
+            readiness: Arc::new(Readiness::new(expectation)),
+            metrics: Arc::default(),
         }
-        if let Some(writer) = writer.clone().filter(|writer| writer.takes_tokens()) {
-            reload("the tokens for writing", move || writer.reload()).await;
+    }
+
+    /// Scans on a thread of its own, which begins at once with what was `saved`, and looks at the
+    /// tree when the other end of `armed` is gone.
+    fn scan(
+        &self,
+        scanner: Scanner,
+        root: Arc<Root>,
+        saved: Option<StateFile>,
+        armed: Receiver<Infallible>,
+    ) -> impl Future<Output = Result<(Scanner, Scanned), Error>> {
+        let progress = Arc::new(Progress::default());
+        let seen = Arc::clone(&progress);
+        let (done, scanned) = oneshot::channel();
+        thread::spawn(move || {
+            let ready = || {
+                // Nothing is ever sent.
+                let _ = armed.recv();
+            };
+            let scanned = scan(&scanner, &root, &seen, saved.as_ref(), ready);
+            // Nobody waits where a signal has come first.
+            let _ = done.send((scanner, scanned));
+        });
+        async move {
+            let (scanner, scanned) = tokio::select! {
+                scanned = scanned => scanned.map_err(|_| Error::Scan)?,
+                never = self.supervisor.report(&progress) => match never {},
+            };
+            Ok((scanner, scanned?))
+        }
+    }
+
+    /// Holds each published state against what is expected.
+    async fn follow(&self, site: &Site) -> Infallible {
+        let mut publications = site.subscribe();
+        loop {
+            let (digest, files) = {
+                let manifest = site.current();
+                (manifest.digest(), files(&manifest))
+            };
+            if let Err(mismatch) = self.readiness.observe(digest) {
+                self.metrics.unexpected.increment();
+                tracing::warn!("{mismatch}");
+            }
+            let status = format_args!("serving {files}, site digest {digest}");
+            self.supervisor.status(status);
+            if publications.changed().await.is_err() {
+                return pending().await;
+            }
+        }
+    }
+
+    /// Sweeps and reads certificate and tokens again, whenever there is reason to.
+    async fn look_again(
+        &self,
+        look: &Notify,
+        tls: Option<Arc<Tls>>,
+        writer: Option<Arc<Writer>>,
+        hints: &Sender<Hint>,
+    ) -> Infallible {
+        loop {
+            look.notified().await;
+            self.supervisor.reloading();
+            let _ = hints.send(Hint::Sweep);
+            if let Some(tls) = &tls {
+                tls.reload_aside().await;
+            }
+            if let Some(writer) = &writer {
+                writer.reload_aside().await;
+            }
+            self.supervisor.ready();
+        }
+    }
+
+    /// Heeds signals until it is time to close the listeners.
+    async fn until_told(&self, signals: &mut Signals, look: &Notify, drain: Duration) {
+        let wait = loop {
+            match signals.next().await {
+                Asked::Look => look.notify_one(),
+                Asked::Drain => break drain,
+                Asked::Stop => break Duration::ZERO,
+            }
+        };
+        self.readiness.enter(Phase::Draining);
+        self.supervisor.stopping();
+        if !wait.is_zero() {
+            tracing::info!(
+                "draining for {}: not ready, but serving",
+                format_duration(wait)
+            );
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = signals.force() => {}
+            }
         }
     }
 }
 
-/// Reads files, which may block; where they can't be used, what is in use stays.
-async fn reload<E>(what: &str, read: impl FnOnce() -> Result<(), E> + Send + 'static)
-where
-    E: std::fmt::Display + Send + 'static,
-{
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(())) => tracing::info!("read again: {what}"),
-        Ok(Err(error)) => tracing::error!("{what} in use: kept, for {error}"),
-        Err(stopped) => tracing::error!("{what} in use: kept, for {stopped}"),
+fn watch_options(directory: PathBuf, watching: Watching) -> watch::Options {
+    let Watching {
+        settle,
+        sweep,
+        scrub,
+        keep_old,
+    } = watching;
+    watch::Options {
+        directory,
+        settle,
+        sweep,
+        scrub,
+        keep_old,
     }
+}
+
+fn with(mut inherited: Vec<Bound>, bound: Vec<Bound>) -> Vec<Bound> {
+    inherited.extend(bound);
+    inherited
 }

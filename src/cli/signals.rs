@@ -7,7 +7,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// What a signal asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
+    /// Finish what is in flight, and end.
     Stop,
+    /// The same, after a while in which others take over.
+    Drain,
     /// Compare everything with the disk.
     Look,
 }
@@ -30,14 +33,14 @@ impl Signals {
 
     pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Drain,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hangup.recv() => Asked::Look,
         }
     }
 
     pub(super) async fn stop(&mut self) {
-        while self.next().await != Asked::Stop {}
+        while self.next().await == Asked::Look {}
     }
 
     /// An interrupt: somebody at a terminal is tired of waiting. Supervisors repeat themselves

@@ -2,11 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
 use std::time::Duration;
 
 use crate::config::Writing;
+use crate::metrics::Metrics;
 use crate::server::listener::Bound;
-use crate::write::Options;
+use crate::watch::Hint;
+use crate::write::{Options, TokenError, Writer};
 
 /// Strangers could write, or learn how to.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +44,7 @@ pub(super) fn check(writing: &Writing, bound: &[Bound], is_secure: bool) -> Resu
     Ok(())
 }
 
-/// What a [`crate::write::Writer`] needs to know.
+/// What a [`Writer`] needs to know.
 pub(super) fn options(writing: Writing, directory: PathBuf, patience: Duration) -> Options {
     Options {
         directory,
@@ -49,4 +54,21 @@ pub(super) fn options(writing: Writing, directory: PathBuf, patience: Duration) 
         max_uploads: writing.max_uploads,
         patience,
     }
+}
+
+/// A writer whose changes the watcher makes. What killed processes have left is removed meanwhile.
+pub(super) fn writer(
+    options: Options,
+    metrics: &Arc<Metrics>,
+    hints: &Sender<Hint>,
+) -> Result<Arc<Writer>, TokenError> {
+    let hints = hints.clone();
+    let commit = move |commit| {
+        // Without a watcher nobody answers, which is an answer as well.
+        let _ = hints.send(Hint::Commit(commit));
+    };
+    let writer = Arc::new(Writer::new(options, Arc::clone(metrics), commit)?);
+    let clearing = Arc::clone(&writer);
+    thread::spawn(move || clearing.clear());
+    Ok(writer)
 }

@@ -95,7 +95,7 @@ pub(super) fn survey(root: &Root, work: SidecarWork, problems: &mut Vec<Problem>
             Step::File(found) => {
                 site.insert(found.path.clone(), found);
             }
-            Step::Link(_) => {}
+            Step::Rules(..) | Step::Link(_) => {}
             Step::Unreadable(path, reason) => problems.push(Problem {
                 path: OsStr::from_bytes(&path).into(),
                 trouble: io::Error::other(reason).into(),

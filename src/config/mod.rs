@@ -5,6 +5,7 @@
 
 mod globs;
 mod offline;
+mod operator;
 mod serve;
 mod site;
 mod values;
@@ -14,8 +15,12 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
+pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
-pub use site::{HtmlHandling, LastModified, NotFound, ReprDigest, Settings, SiteFlags, Symlinks};
+pub use site::{
+    HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings, SiteFlags,
+    Symlinks,
+};
 pub use values::Listen;
 pub use write::Writing;
 

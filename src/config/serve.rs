@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
 use super::write::Writing;
@@ -21,11 +22,11 @@ pub struct Serve {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable
+    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable [default:
+    /// 127.0.0.1:8080]
     #[arg(
         long,
         value_name = "ADDR",
-        default_value = "127.0.0.1:8080",
         env = "ETAGD_LISTEN",
         hide_env = true,
         value_delimiter = ','
@@ -34,7 +35,7 @@ pub struct Serve {
     /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
     pub memory: Option<ByteSize>,
-    /// Most large files kept open for the next request [default: half of the limit]
+    /// Most large files kept open [default: half of the limit]
     #[arg(long, value_name = "N", env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
     pub open_files: Option<usize>,
     /// Threads that answer requests [default: one for each core]
@@ -43,6 +44,9 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
+    /// Where to save what was hashed, so that a restart need not hash it again [default: nowhere]
+    #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
+    pub state: Option<PathBuf>,
     /// The certificate chain for TLS, in PEM form; read again on SIGHUP
     #[arg(
         long,
@@ -64,6 +68,9 @@ pub struct Serve {
     /// What clients may change.
     #[command(flatten)]
     pub writing: Writing,
+    /// The operator's side.
+    #[command(flatten)]
+    pub operator: Operator,
     /// What clients may use up.
     #[command(flatten)]
     pub limits: Limits,
@@ -72,7 +79,7 @@ pub struct Serve {
 /// How changes of the site are noticed and published.
 #[derive(Clone, Debug, Args)]
 pub struct Watching {
-    /// How long nothing may change before a change is published (2s after the first at most)
+    /// Quiet time before a change is published
     #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
     pub settle: Duration,
     /// How often everything is compared with the disk, for changes that nothing reports
@@ -98,7 +105,7 @@ pub struct TlsFiles {
 /// Limits on what clients may use up (promise P10).
 #[derive(Clone, Debug, Args)]
 pub struct Limits {
-    /// Time for requests in flight after SIGTERM or SIGINT
+    /// Time to finish what is in flight at the end
     #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = duration)]
     pub grace: Duration,
     /// Connections at once; more are answered 503
@@ -120,7 +127,7 @@ pub struct Limits {
     /// Time a client may take no byte of a response, or send none of an upload
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub write_timeout: Duration,
-    /// Most bytes of a header section, 8KiB at least
+    /// Most bytes of a request's header section
     #[arg(
         long,
         value_name = "SIZE",
@@ -141,7 +148,7 @@ pub struct Config {
     pub symlinks: Symlinks,
     /// What changes answers.
     pub settings: Arc<Settings>,
-    /// Where to listen.
+    /// Where to listen; where nothing was typed, on inherited sockets or [`Listen::default`].
     pub listen: Vec<Listen>,
     /// Most files kept open; `None` for half of what the system allows.
     pub open_files: Option<usize>,
@@ -151,10 +158,14 @@ pub struct Config {
     pub workers: usize,
     /// How changes are noticed.
     pub watching: Watching,
+    /// Where the manifest is saved, if anywhere.
+    pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
     /// What clients may change, if anything.
     pub writing: Option<Writing>,
+    /// The operator's side.
+    pub operator: Operator,
     /// What clients may use up.
     pub limits: Limits,
 }
@@ -179,9 +190,11 @@ impl From<Serve> for Config {
             memory,
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,
+            state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
             writing: flags.writing.writable.then_some(flags.writing),
+            operator: flags.operator,
             limits: flags.limits,
         }
     }

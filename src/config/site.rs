@@ -70,6 +70,16 @@ pub struct SiteFlags {
     /// Have ?v=HASH kept for good, where HASH begins the file's BLAKE3
     #[arg(long, env = "ETAGD_IMMUTABLE_QUERY", hide_env = true, value_parser = BoolishValueParser::new())]
     pub immutable_query: bool,
+    /// Whose reading of _redirects counts
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "WHOSE",
+        env = "ETAGD_REDIRECTS",
+        hide_env = true
+    )]
+    pub redirects: RedirectsDialect,
 }
 
 impl SiteFlags {
@@ -82,6 +92,7 @@ impl SiteFlags {
             not_found: self.not_found,
             immutable: self.immutable.clone(),
             immutable_query: self.immutable_query,
+            redirects: self.redirects,
         }
     }
 }
@@ -101,6 +112,8 @@ pub struct Settings {
     pub immutable: Vec<PathGlob>,
     /// Whether a query that names the content makes the answer immutable.
     pub immutable_query: bool,
+    /// Whose reading of `_redirects` counts.
+    pub redirects: RedirectsDialect,
 }
 
 impl Settings {
@@ -120,6 +133,7 @@ impl Default for Settings {
             not_found: NotFound::Page,
             immutable: Vec::new(),
             immutable_query: false,
+            redirects: RedirectsDialect::Netlify,
         }
     }
 }
@@ -196,4 +210,14 @@ pub enum NotFound {
     Page,
     /// /index.html to browsers that go to a page, 404 to all others
     SinglePageApplication,
+}
+
+/// Whose reading of `_redirects` counts where the platforms differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum RedirectsDialect {
+    /// A file wins over a rule without !, and 301 is the default
+    #[default]
+    Netlify,
+    /// A rule wins over a file, and 302 is the default
+    Cloudflare,
 }

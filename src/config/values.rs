@@ -1,6 +1,6 @@
 //! Values of flags: parsed once, into types that cannot be wrong.
 
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -55,6 +55,13 @@ pub enum Listen {
     Tcp(Vec<SocketAddr>),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl Default for Listen {
+    /// This machine alone.
+    fn default() -> Self {
+        Self::Tcp(vec![(Ipv4Addr::LOCALHOST, 8080).into()])
+    }
 }
 
 impl FromStr for Listen {

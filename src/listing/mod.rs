@@ -378,10 +378,8 @@ mod tests {
     use crate::semantics::etag::ETag;
 
     fn manifest(paths: &[&str]) -> Manifest {
-        let fields = Arc::new(Fields {
-            content_type: http::HeaderValue::from_static("text/plain"),
-            cache_control: REVALIDATE,
-        });
+        let content_type = http::HeaderValue::from_static("text/plain");
+        let fields = Arc::new(Fields::new(content_type, REVALIDATE));
         let resource = |path: &&str| {
             let body = bytes::Bytes::from((*path).to_owned());
             let hash = *blake3::hash(&body).as_bytes();

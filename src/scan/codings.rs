@@ -17,7 +17,7 @@ use crate::manifest::{Changes, Manifest};
 use crate::representation::{Data, Representation, Resource};
 use crate::semantics::coding::Coding;
 
-const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
+pub(super) const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
 /// The site as it will be when changes are made.
 struct After<'a> {
@@ -45,12 +45,12 @@ impl<'a> After<'a> {
     }
 }
 
-fn sidecar_path(path: &[u8], coding: Coding) -> Option<Vec<u8>> {
+pub(super) fn sidecar_path(path: &[u8], coding: Coding) -> Option<Vec<u8>> {
     Some([path, b".", coding.extension()?.as_bytes()].concat())
 }
 
 /// The file that a path would be a sidecar of.
-fn stem(path: &[u8]) -> Option<&[u8]> {
+pub(super) fn stem(path: &[u8]) -> Option<&[u8]> {
     CODINGS.iter().find_map(|coding| {
         let stem = path
             .strip_suffix(coding.extension()?.as_bytes())?
@@ -111,7 +111,7 @@ fn negotiable(
             let resource = after.locate(path)?;
             let encoded = encoded(&after, resource);
             let is_same = |(new, old): (&Representation, &Representation)| {
-                new.etag == old.etag && new.data.is_at_same_place(&old.data)
+                new.etag.hash() == old.etag.hash() && new.data.is_at_same_place(&old.data)
             };
             let is_news = encoded.len() != resource.encoded.len()
                 || !encoded.iter().zip(&resource.encoded).all(is_same);
@@ -128,13 +128,16 @@ fn negotiable(
 /// The proven codings of a resource, shortest first.
 fn encoded(after: &After<'_>, resource: &Resource) -> Box<[Representation]> {
     let known = after.base.locate(&resource.path);
-    let known = known.filter(|known| known.identity.etag == resource.identity.etag);
+    let hash = resource.identity.etag.hash();
+    let known = known.filter(|known| known.identity.etag.hash() == hash);
     let mut encoded: Vec<_> = CODINGS
         .iter()
         .filter_map(|&coding| {
             let sidecar = &after.sidecar(&resource.path, coding)?.identity;
             let is_known = known.is_some_and(|known| {
-                let same = |old: &Representation| old.coding == coding && old.etag == sidecar.etag;
+                let same = |old: &Representation| {
+                    old.coding == coding && old.etag.hash() == sidecar.etag.hash()
+                };
                 known.encoded.iter().any(same)
             });
             if !is_known && let Err(reason) = check(coding, sidecar, &resource.identity) {

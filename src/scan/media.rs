@@ -53,10 +53,8 @@ impl MediaTypes {
         {
             return Arc::clone(fields);
         }
-        let fields = Arc::new(Fields {
-            content_type: visible(&media_type(extension, utf8)),
-            cache_control: keeping.cache_control(),
-        });
+        let content_type = visible(&media_type(extension, utf8));
+        let fields = Arc::new(Fields::new(content_type, keeping.cache_control()));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(key).or_insert(fields))
     }

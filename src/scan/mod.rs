@@ -6,13 +6,14 @@
 
 mod codings;
 pub(crate) mod hash;
+mod known;
 pub(crate) mod media;
+mod rules;
 pub mod sidecar;
 pub(crate) mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -27,7 +28,8 @@ use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Changes, Manifest};
 use crate::memory::Memory;
-use crate::representation::{Data, Representation, Resource, Source};
+use crate::representation::{Data, Fields, Representation, Resource, Source};
+use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
@@ -35,12 +37,16 @@ use hash::{Form, Wanted};
 use media::{Keeping, MediaTypes};
 use walk::{Found, Step};
 
-pub use walk::{Link, is_hidden};
+pub use known::Known;
+pub use rules::report as report_rules;
+pub use walk::{Link, is_admitted, is_hidden};
 
 /// How long a file may go on changing before it is published as it was read.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// A file whose times are younger may still have a writer that no stamp shows.
 const YOUNG: Duration = Duration::from_secs(2);
+/// The coarsest clock of a file system (FAT's), and something for clocks that disagree.
+const COARSEST: Duration = Duration::from_millis(2_500);
 
 /// So many files at a time go from the walk to a thread that hashes.
 const HANDFUL: usize = 32;
@@ -145,6 +151,12 @@ impl Outcome {
         };
         self.changes.changed.retain(|new| !is_in(&new.path));
         self.changes.removed.retain(|path| !is_in(path));
+        if RuleFile::ALL
+            .iter()
+            .any(|file| is_in(file.name().as_bytes()))
+        {
+            self.changes.rules = None;
+        }
         self.busy.retain(|path| !is_in(path));
     }
 }
@@ -165,12 +177,18 @@ struct Work<'a> {
     scope: &'a Scope,
     unsettled: Unsettled,
     progress: &'a Progress,
+    /// Whether nothing is served yet, and the base is what an earlier process knew. What can't be
+    /// read is left out then, whatever the base has of it: nothing of it is held that could be sent.
+    is_start: bool,
     now: SystemTime,
     /// Files that have several paths, as this run has seen them.
-    shared: Mutex<HashMap<(u64, u64), Looked>>,
+    shared: Mutex<HashMap<Inode, Looked>>,
     /// The same as the manifest has them, by inode; made when it is first needed.
     known: OnceLock<HashMap<u64, &'a Arc<Resource>>>,
 }
+
+/// What names a file on this machine: its device and its inode.
+type Inode = (u64, u64);
 
 /// What a file is.
 #[derive(Clone)]
@@ -180,6 +198,8 @@ struct Looked {
     sha256: Option<[u8; 32]>,
     utf8: bool,
     settled: bool,
+    /// As the resource that it was known by has it.
+    confirmed: OnceLock<bool>,
     data: Data,
 }
 
@@ -187,6 +207,7 @@ struct Looked {
 enum Seen {
     Unchanged(Box<[u8]>),
     File(Arc<Resource>),
+    Rules(RuleFile, Vec<u8>),
     Busy(Box<[u8]>),
     Unreadable(Box<[u8]>, String),
     Link(Link),
@@ -230,14 +251,31 @@ impl Scanner {
     /// The whole site for the first time; waits for files that are being written, for
     /// [`PATIENCE`] at most.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
-        let empty = Manifest::empty(Arc::clone(&self.settings));
+        self.scan_from(Manifest::empty(Arc::clone(&self.settings)), root, progress)
+    }
+
+    /// The same where an earlier process has left what it knew: see [`Scanner::restore`].
+    pub fn scan_from(
+        &self,
+        base: Manifest,
+        root: &Arc<Root>,
+        progress: &Progress,
+    ) -> (Manifest, Vec<Link>) {
+        let compare = |base: &Manifest, scope: &Scope, unsettled| {
+            let work = Work {
+                is_start: true,
+                ..Work::new(root, base, scope, unsettled, progress)
+            };
+            self.compare(&work)
+        };
         let scope = Scope::Everything { reread: false };
         let Outcome {
             changes,
             links,
             mut busy,
-        } = self.reconcile(root, &empty, &scope, Unsettled::Report, progress);
-        let mut manifest = empty.with(changes);
+        } = compare(&base, &scope, Unsettled::Report);
+        let before = Arc::clone(base.rules());
+        let mut manifest = base.with(changes);
         let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
         if let Some(first) = busy.first() {
             let first = walk::join(root.path(), first);
@@ -258,10 +296,11 @@ impl Scanner {
                 Unsettled::Report
             };
             let scope = Scope::Paths(busy.into_iter().collect());
-            let outcome = self.reconcile(root, &manifest, &scope, unsettled, progress);
+            let outcome = compare(&manifest, &scope, unsettled);
             manifest = manifest.with(outcome.changes);
             busy = outcome.busy;
         }
+        report_rules(manifest.rules(), &before);
         (manifest, links)
     }
 
@@ -275,20 +314,15 @@ impl Scanner {
         unsettled: Unsettled,
         progress: &Progress,
     ) -> Outcome {
-        let work = Work {
-            root,
-            base,
-            scope,
-            unsettled,
-            progress,
-            now: SystemTime::now(),
-            shared: Mutex::default(),
-            known: OnceLock::new(),
-        };
-        let mut steps = scope
+        self.compare(&Work::new(root, base, scope, unsettled, progress))
+    }
+
+    fn compare(&self, work: &Work<'_>) -> Outcome {
+        let mut steps = work
+            .scope
             .starts()
             .into_iter()
-            .flat_map(|start| walk::walk(root.path(), start, self.symlinks));
+            .flat_map(|start| walk::walk(work.root.path(), start, self.symlinks));
         // The walk is one; its results go out by the handful, or the threads would wait for it in
         // turns.
         let handfuls = iter::from_fn(move || {
@@ -296,7 +330,8 @@ impl Scanner {
             (!handful.is_empty()).then_some(handful)
         });
         let look = |step| match step {
-            Step::File(found) => self.look(&work, found),
+            Step::File(found) => self.look(work, found),
+            Step::Rules(file, found) => rules::look(work, file, found),
             Step::Link(link) => Seen::Link(link),
             Step::Unreadable(path, reason) => Seen::Unreadable(path, reason),
         };
@@ -304,7 +339,7 @@ impl Scanner {
             .par_bridge()
             .flat_map_iter(|handful| handful.into_iter().map(look))
             .collect();
-        self.conclude(&work, seen)
+        self.conclude(work, seen)
     }
 
     /// Looks at one file, and reads it if it may have changed.
@@ -313,12 +348,14 @@ impl Scanner {
         let rereads = work.scope.rereads(&found.path);
         if let Some(old) = old.filter(|old| !rereads && old.settled)
             && is_at(&old.identity.data, work.root, &found)
-            && work
-                .root
-                .stamp(&found.location)
-                .is_ok_and(|stamp| stamp == old.stamp)
+            && let Ok(stamp) = work.root.stamp(&found.location)
+            && work.is_still(&old.stamp, &stamp)
         {
-            return Seen::Unchanged(found.path);
+            if stamp == old.stamp {
+                return Seen::Unchanged(found.path);
+            }
+            let old = Resource::clone(old);
+            return Seen::File(Arc::new(Resource { stamp, ..old }));
         }
         let result = work.root.open_file(&found.location).and_then(|opened| {
             let inode = (opened.stamp.device, opened.stamp.inode);
@@ -335,10 +372,6 @@ impl Scanner {
         });
         match result {
             Ok(Some(looked)) => {
-                work.progress.files.fetch_add(1, Ordering::Relaxed);
-                work.progress
-                    .bytes
-                    .fetch_add(looked.stamp.size, Ordering::Relaxed);
                 let old = work.base.locate(&found.path);
                 Seen::File(Arc::new(self.resource(found.path, looked, old, work.now)))
             }
@@ -371,6 +404,8 @@ impl Scanner {
             sha256: self.digests(),
         };
         let content = hash::content(&file, stamp.size, wanted);
+        work.progress.files.fetch_add(1, Ordering::Relaxed);
+        work.progress.bytes.fetch_add(stamp.size, Ordering::Relaxed);
         let settled = !has_writers && disk::stamp(&file)? == stamp;
         let content = match content {
             Ok(content) if settled || publish => content,
@@ -382,12 +417,18 @@ impl Scanner {
         let hash::Content {
             hash, sha256, utf8, ..
         } = content;
+        let confirmed = OnceLock::new();
+        if stamp.is_coarse() && stamp.is_younger(work.now, COARSEST) {
+            // The next change may leave the same stamp.
+            let _ = confirmed.set(false);
+        }
         Ok(Some(Looked {
             stamp,
             hash,
             sha256,
             utf8,
             settled,
+            confirmed,
             data,
         }))
     }
@@ -422,24 +463,14 @@ impl Scanner {
     /// Puts together what has been seen.
     fn conclude(&self, work: &Work<'_>, seen: Vec<Seen>) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut unreadable = BTreeMap::new();
-        let mut present: HashSet<Box<[u8]>> = HashSet::new();
+        let (mut unreadable, mut unchanged) = (BTreeMap::new(), Vec::new());
+        let mut rules = Vec::new();
         for seen in seen {
             match seen {
-                Seen::File(resource) => {
-                    // At first nothing can be gone.
-                    if !work.base.is_empty() {
-                        present.insert(resource.path.clone());
-                    }
-                    outcome.changes.changed.push(resource);
-                }
-                Seen::Unchanged(path) => {
-                    present.insert(path);
-                }
-                Seen::Busy(path) => {
-                    present.insert(path.clone());
-                    outcome.busy.push(path);
-                }
+                Seen::File(resource) => outcome.changes.changed.push(resource),
+                Seen::Unchanged(path) => unchanged.push(path),
+                Seen::Rules(file, text) => rules.push((file, text)),
+                Seen::Busy(path) => outcome.busy.push(path),
                 Seen::Unreadable(path, reason) => {
                     unreadable.insert(path, reason);
                 }
@@ -454,7 +485,9 @@ impl Scanner {
                 unreadable.insert(path.clone(), "somebody is writing to it".to_owned());
             }
         }
-        outcome.changes.removed = removed(work, &present, &unreadable);
+        outcome.changes.removed = removed(work, &unchanged, &outcome, &unreadable);
+        let dialect = rules::dialect(&self.settings);
+        outcome.changes.rules = rules::changed(work, &rules, &outcome.busy, &unreadable, dialect);
         let outside = |path: &[u8]| !work.scope.covers(path);
         let other = work
             .base
@@ -480,13 +513,14 @@ impl Scanner {
             sha256,
             utf8,
             settled,
+            confirmed,
             data,
         } = looked;
         let etag = ETag::new(hash);
         let newest = old.and_then(|old| old.newest_date);
         let last_modified = match old {
             // Touched, or moved and moved back: the content is as old as it was.
-            Some(old) if old.identity.etag == etag => old.last_modified,
+            Some(old) if old.identity.etag.hash() == etag.hash() => old.last_modified,
             // Content that claims not to be newer than other content was: no date can tell them
             // apart.
             _ => self
@@ -494,12 +528,14 @@ impl Scanner {
                 .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
         Resource {
-            fields: self.media.fields(&path, utf8, self.keeping(&path, settled)),
+            clean: None,
+            fields: self.fields(&path, utf8, settled),
             path,
             last_modified,
             newest_date: last_modified.max(newest),
             stamp,
             settled,
+            confirmed,
             utf8,
             identity: Representation::new(Coding::Identity, etag, stamp.size, data)
                 .with_sha256(sha256),
@@ -508,12 +544,13 @@ impl Scanner {
         }
     }
 
-    fn keeping(&self, path: &[u8], settled: bool) -> Keeping {
-        match settled {
+    fn fields(&self, path: &[u8], utf8: bool, settled: bool) -> Arc<Fields> {
+        let keeping = match settled {
             false => Keeping::Never,
             true if self.settings.is_immutable(path) => Keeping::Ever,
             true => Keeping::UntilAsked,
-        }
+        };
+        self.media.fields(path, utf8, keeping)
     }
 
     /// RFC 9110 section 8.8.2, left out where the file system's word is worth nothing: pinned by
@@ -531,6 +568,37 @@ impl Scanner {
 }
 
 impl<'a> Work<'a> {
+    fn new(
+        root: &'a Arc<Root>,
+        base: &'a Manifest,
+        scope: &'a Scope,
+        unsettled: Unsettled,
+        progress: &'a Progress,
+    ) -> Self {
+        Self {
+            root,
+            base,
+            scope,
+            unsettled,
+            progress,
+            is_start: false,
+            now: SystemTime::now(),
+            shared: Mutex::default(),
+            known: OnceLock::new(),
+        }
+    }
+
+    /// Whether a file that was in one state is in it `now`. Devices may have been numbered anew
+    /// since an earlier process saw them: NFS, overlays and btrfs do that.
+    fn is_still(&self, known: &Stamp, now: &Stamp) -> bool {
+        let device = if self.is_start {
+            now.device
+        } else {
+            known.device
+        };
+        *now == Stamp { device, ..*known }
+    }
+
     /// A file that was read under another path: in this run, or, where its stamp can be trusted,
     /// before.
     fn recall(&self, opened: &Opened, rereads: bool) -> Option<Looked> {
@@ -549,12 +617,13 @@ impl<'a> Work<'a> {
                 .collect()
         };
         let known = self.known.get_or_init(by_inode).get(&opened.stamp.inode)?;
-        (known.stamp == opened.stamp && known.settled).then(|| Looked {
-            stamp: known.stamp,
+        (self.is_still(&known.stamp, &opened.stamp) && known.settled).then(|| Looked {
+            stamp: opened.stamp,
             hash: *known.identity.etag.hash(),
             sha256: known.identity.sha256.as_deref().copied(),
             utf8: known.utf8,
             settled: true,
+            confirmed: known.confirmed.clone(),
             data: known.identity.data.clone(),
         })
     }
@@ -584,14 +653,25 @@ fn relocated(data: &Data, root: &Arc<Root>, found: &Found) -> Data {
 /// gone.
 fn removed(
     work: &Work<'_>,
-    present: &HashSet<Box<[u8]>>,
+    unchanged: &[Box<[u8]>],
+    outcome: &Outcome,
     unreadable: &BTreeMap<Box<[u8]>, String>,
 ) -> Vec<Box<[u8]>> {
-    let is_kept = |path: &[u8]| {
-        present.contains(path)
-            || unreadable.contains_key(path)
-            || ancestors(path).any(|above| unreadable.contains_key(above))
+    if work.base.is_empty() {
+        return Vec::new();
+    }
+    let changed = outcome.changes.changed.iter().map(|new| &*new.path);
+    let others = changed.chain(outcome.busy.iter().map(AsRef::as_ref));
+    let was_there = |path: &&[u8]| work.base.locate(path).is_some();
+    // A walk meets each path once: where it has met as many as there were, none is gone.
+    if unchanged.len() + others.clone().filter(was_there).count() == work.base.len() {
+        return Vec::new();
+    }
+    let present: HashSet<&[u8]> = others.chain(unchanged.iter().map(AsRef::as_ref)).collect();
+    let is_unreadable = |path: &[u8]| {
+        unreadable.contains_key(path) || ancestors(path).any(|above| unreadable.contains_key(above))
     };
+    let is_kept = |path: &[u8]| present.contains(path) || (!work.is_start && is_unreadable(path));
     let starts = work.scope.starts();
     // A start that was a file has nothing below it in the base: one look-up will do.
     let was_file = |start: &&[u8]| work.base.locate(start).is_some();
@@ -617,7 +697,8 @@ fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
         .collect();
     for (path, reason) in new.iter().take(SHOWN) {
         let shown = walk::join(work.root.path(), path);
-        let stays = if work.base.locate(path).is_some() {
+        let is_known = work.base.locate(path).is_some() || RuleFile::named(path).is_some();
+        let stays = if !work.is_start && is_known {
             "its last state stays"
         } else {
             "left out"

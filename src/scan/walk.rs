@@ -1,8 +1,9 @@
 //! Which files of the tree are part of the site: the closed world begins here.
 //!
-//! Left out are names that begin with a dot (but `.well-known`), the rule files in the root, what
-//! is neither a regular file nor a directory, and links that lead where the policy forbids. Those
-//! rules are about the names that are asked for, not about what a link resolves through.
+//! Left out are names that begin with a dot (but `.well-known`), what is neither a regular file nor
+//! a directory, and links that lead where the policy forbids; the rule files in the root are found,
+//! but no part of the site. All that is about the names that are asked for, not about what a link
+//! resolves through.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,19 +12,32 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use crate::config::Symlinks;
+use crate::rules::RuleFile;
+use crate::semantics::coding::Coding;
 
 /// What the walk has come upon.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// A file that is part of the site.
     File(Found),
+    /// A file of rules, which is not.
+    Rules(RuleFile, Found),
     /// A link, whether or not it leads to a part of the site.
     Link(Link),
     /// A path that should be part of the site but can't be looked at.
     Unreadable(Box<[u8]>, String),
 }
 
-/// A file that is part of the site.
+impl Step {
+    fn of(found: Found) -> Self {
+        match RuleFile::named(&found.path) {
+            Some(file) => Self::Rules(file, found),
+            None => Self::File(found),
+        }
+    }
+}
+
+/// A file that is found.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// Its path in the site: raw bytes, without a leading slash.
@@ -65,10 +79,20 @@ pub(crate) fn walk(root: &Path, start: &[u8], symlinks: Symlinks) -> impl Iterat
     walk
 }
 
-/// Whether a path may be asked for, judged by its names.
-pub(super) fn is_admitted(path: &[u8]) -> bool {
-    let is_rules = path == b"_headers" || path == b"_redirects";
-    !is_rules && !is_hidden(path)
+/// Whether a path may be looked at, judged by its names.
+pub fn is_admitted(path: &[u8]) -> bool {
+    !is_beside_rules(path) && !is_hidden(path)
+}
+
+/// Whether a path is a rule file's sidecar, or below what should be one.
+fn is_beside_rules(path: &[u8]) -> bool {
+    let rest = |file: RuleFile| path.strip_prefix(file.name().as_bytes());
+    let mut extensions = Coding::ALL.iter().filter_map(|coding| coding.extension());
+    match RuleFile::ALL.into_iter().find_map(rest) {
+        Some([b'/', ..]) => true,
+        Some([b'.', rest @ ..]) => extensions.any(|extension| rest == extension.as_bytes()),
+        _ => false,
+    }
 }
 
 /// Whether a path has a name that begins with a dot, and so can't be asked for.
@@ -181,14 +205,14 @@ impl Walk {
         }
         let Some(Entered { as_found, real, .. }) = self.links.last() else {
             let location = PathBuf::from(OsStr::from_bytes(&path));
-            return Some(Step::File(Found {
+            return Some(Step::of(Found {
                 path,
                 location,
                 linked: false,
             }));
         };
         let below = entry.path().strip_prefix(as_found).unwrap_or(entry.path());
-        Some(Step::File(self.found(path, real.join(below))))
+        Some(Step::of(self.found(path, real.join(below))))
     }
 
     fn follow(&mut self, entry: &DirEntry, path: Box<[u8]>) -> Link {
@@ -212,7 +236,7 @@ impl Walk {
                 real,
             });
         } else if entry.file_type().is_file() {
-            self.next = Some(Step::File(self.found(link.path.clone(), real)));
+            self.next = Some(Step::of(self.found(link.path.clone(), real)));
         }
         link
     }

@@ -141,6 +141,11 @@ impl Activity {
         }
     }
 
+    /// Whether nothing has come over it yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) == 1
+    }
+
     /// Whether no response is under way, nor on its way out.
     pub(super) fn is_idle(&self) -> bool {
         self.responses.load(Ordering::Relaxed) == 0 && self.stalled.load(Ordering::Relaxed) == 0

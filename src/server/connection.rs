@@ -1,13 +1,15 @@
 //! One connection: HTTP/1.1 or HTTP/2 over any stream, for as long as its [`Activity`] is within
 //! the limits. hyper itself is told of no time-outs.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
+use http::request::Parts;
+use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,13 +20,16 @@ use tokio::time::{Instant, sleep_until};
 
 use super::activity::{Activity, Overdue, Responding};
 use super::watched::Watched;
+use crate::body::Body;
 use crate::config::Limits;
-use crate::service::{Pending, Reply, Service};
+use crate::service::{Attendant, Pending, Service};
 
 /// How long a connection that was told to close may take to do so.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a connection goes on reading after the drain has begun.
 const LAST_LOOK: Duration = Duration::from_millis(20);
+/// The same for one that has brought nothing yet: whoever connects means to ask.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 128;
 /// What of a response HTTP/2 may queue for one stream.
@@ -48,20 +53,49 @@ pub(super) fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
 }
 
+/// Answers the requests of a connection.
+pub(super) trait Handler: Send + Sync + 'static {
+    type Body: http_body::Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static;
+    type Answer: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
+
+    /// Answers one request. `responding` is held until the response is over.
+    fn respond(
+        self: &Arc<Self>,
+        request: Parts,
+        content: Incoming,
+        responding: Responding,
+    ) -> Self::Answer;
+}
+
+impl Handler for Service {
+    type Body = Body<Attendant<Responding>>;
+    type Answer = Pending<Responding>;
+
+    fn respond(
+        self: &Arc<Self>,
+        request: Parts,
+        content: Incoming,
+        responding: Responding,
+    ) -> Self::Answer {
+        self.call(request, content, responding)
+    }
+}
+
 /// Serves `stream` until the client, a limit or `draining` ends it.
-pub(super) async fn serve<S>(
+pub(super) async fn serve<S, H>(
     stream: S,
     activity: Arc<Activity>,
-    service: Arc<Service>,
+    handler: Arc<H>,
     builder: &Builder<TokioExecutor>,
     limits: &Limits,
     mut draining: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
 {
     let io = TokioIo::new(Watched::new(stream, &activity));
     let attended = Attended {
-        service,
+        handler,
         activity: Arc::clone(&activity),
     };
     let mut connection = pin!(builder.serve_connection(io, attended));
@@ -77,7 +111,12 @@ pub(super) async fn serve<S>(
         if !is_draining && draining.as_mut().poll(cx).is_ready() {
             // What the client sent before this has arrived, but perhaps not been read.
             is_draining = true;
-            timer.as_mut().reset(Instant::now() + LAST_LOOK);
+            let look = if activity.is_new() {
+                FIRST_LOOK
+            } else {
+                LAST_LOOK
+            };
+            timer.as_mut().reset(Instant::now() + look);
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -110,20 +149,20 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// A service that knows which connection asks.
-struct Attended {
-    service: Arc<Service>,
+/// A handler that knows which connection asks.
+struct Attended<H> {
+    handler: Arc<H>,
     activity: Arc<Activity>,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Attended {
-    type Response = Reply<Responding>;
-    type Error = std::convert::Infallible;
-    type Future = Pending<Responding>;
+impl<H: Handler> hyper::service::Service<Request<Incoming>> for Attended<H> {
+    type Response = Response<H::Body>;
+    type Error = Infallible;
+    type Future = H::Answer;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, content) = request.into_parts();
         let responding = Responding::new(&self.activity, !content.is_end_stream());
-        self.service.call(parts, content, responding)
+        self.handler.respond(parts, content, responding)
     }
 }

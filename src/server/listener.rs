@@ -1,21 +1,32 @@
 //! Sockets to listen on: bound early, so that a taken port is known before slow work; listening
-//! late, so that nobody connects to a server that can't answer yet.
+//! late, so that nobody connects to a server that can't answer yet. Inherited ones listen already:
+//! who connects to them waits.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::timeout;
 
 use crate::config::Listen;
+use crate::metrics::Counter;
 
 /// Connections that the kernel completes ahead of `accept`; it caps this at its own limit.
-const BACKLOG: i32 = 4096;
+const BACKLOG: u16 = 4096;
+/// Pause after an error that more attempts would only repeat.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// How often an error that lasts is worth a message.
+const REPEAT: Duration = Duration::from_secs(1);
 
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -30,25 +41,34 @@ fn hint(address: &str, error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse if is_unix => " (somebody listens there, or it is no socket)",
         io::ErrorKind::PermissionDenied if is_unix => "",
-        io::ErrorKind::AddrInUse => " (stop what uses it, or choose another with --listen)",
+        io::ErrorKind::AddrInUse => " (stop what uses it, or choose another address)",
         io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege)",
         io::ErrorKind::AddrNotAvailable => " (this machine does not have that address)",
         _ => "",
     }
 }
 
-/// A socket that has its address, but does not listen yet.
+impl ListenError {
+    pub(super) fn new(address: impl fmt::Display, source: io::Error) -> Self {
+        let address = address.to_string();
+        Self { address, source }
+    }
+}
+
+/// A socket that has its address, but perhaps does not listen yet.
 #[derive(Debug)]
 pub struct Bound {
     socket: Socket,
     address: Address,
+    /// Somebody else opened it: it listens, and may do so without us.
+    is_inherited: bool,
 }
 
 /// A socket's address, as it stands behind `--listen`.
 #[derive(Clone, Debug)]
 enum Address {
     Tcp(SocketAddr),
-    Unix(Arc<OwnedPath>),
+    Unix(Arc<SocketPath>),
 }
 
 impl fmt::Display for Address {
@@ -60,38 +80,39 @@ impl fmt::Display for Address {
     }
 }
 
-/// Binds all addresses.
+/// Binds all addresses. With `reuse_port`, other processes of the same user may listen on the same
+/// TCP addresses, if they ask for it too.
 ///
 /// # Errors
 /// For the first address that can't be had.
-pub fn bind(listen: &[Listen]) -> Result<Vec<Bound>, ListenError> {
+pub fn bind(listen: &[Listen], reuse_port: bool) -> Result<Vec<Bound>, ListenError> {
     let mut bound = Vec::new();
     for listen in listen {
         match listen {
             Listen::Tcp(addresses) => {
                 for address in addresses {
-                    bound.push(bind_tcp(*address).map_err(|source| ListenError {
-                        address: address.to_string(),
-                        source,
-                    })?);
+                    let socket = bind_tcp(*address, reuse_port);
+                    bound.push(socket.map_err(|source| ListenError::new(address, source))?);
                 }
             }
-            Listen::Unix(path) => bound.push(bind_unix(path).map_err(|source| ListenError {
-                address: format!("unix:{}", path.display()),
-                source,
-            })?),
+            Listen::Unix(path) => {
+                let address = format_args!("unix:{}", path.display());
+                let socket = bind_unix(path);
+                bound.push(socket.map_err(|source| ListenError::new(address, source))?);
+            }
         }
     }
     Ok(bound)
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Bound> {
     let socket = match Socket::new(Domain::for_address(address), Type::STREAM, None) {
         // A machine without IPv6 still has all its IPv4 addresses.
         Err(_)
             if address == SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, address.port())) =>
         {
-            return bind_tcp((std::net::Ipv4Addr::UNSPECIFIED, address.port()).into());
+            let address = (std::net::Ipv4Addr::UNSPECIFIED, address.port()).into();
+            return bind_tcp(address, reuse_port);
         }
         socket => socket?,
     };
@@ -100,12 +121,16 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     let actual = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok(Bound {
         socket,
         address: Address::Tcp(actual),
+        is_inherited: false,
     })
 }
 
@@ -120,10 +145,11 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
         socket.bind(&address)?;
     }
     socket.set_nonblocking(true)?;
-    let path = OwnedPath::new(path)?;
+    let path = SocketPath::made(path)?;
     Ok(Bound {
         socket,
         address: Address::Unix(Arc::new(path)),
+        is_inherited: false,
     })
 }
 
@@ -149,64 +175,98 @@ impl Bound {
         }
     }
 
+    /// A socket that somebody else has opened, and listens on.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub(super) fn inherited(socket: Socket) -> io::Result<Self> {
+        if !socket.is_listener()? {
+            return Err(io::Error::other("it does not listen"));
+        }
+        socket.set_nonblocking(true)?;
+        let local = socket.local_addr()?;
+        let address = match local.as_socket() {
+            Some(address) => Address::Tcp(address),
+            None => Address::Unix(Arc::new(SocketPath::found(&local))),
+        };
+        Ok(Self {
+            socket,
+            address,
+            is_inherited: true,
+        })
+    }
+
     /// Begins to listen. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When another socket listens on the address by now.
     pub fn listen(self) -> Result<Listener, ListenError> {
         let address = self.address.clone();
-        self.try_listen().map_err(|source| ListenError {
-            address: address.to_string(),
-            source,
-        })
+        let failed = |source| ListenError::new(address, source);
+        self.try_listen().map_err(failed)
     }
 
     fn try_listen(self) -> io::Result<Listener> {
-        self.socket.listen(BACKLOG)?;
-        Ok(match self.address {
-            Address::Tcp(address) => {
-                Listener::Tcp(TcpListener::from_std(self.socket.into())?, address)
-            }
-            Address::Unix(path) => {
-                let listener = UnixListener::from_std(self.socket.into())?;
-                Listener::Unix(listener, path)
-            }
+        if !self.is_inherited {
+            self.socket.listen(BACKLOG.into())?;
+        }
+        let socket = match self.address {
+            Address::Tcp(_) => Listening::Tcp(TcpListener::from_std(self.socket.into())?),
+            Address::Unix(_) => Listening::Unix(UnixListener::from_std(self.socket.into())?),
+        };
+        Ok(Listener {
+            socket,
+            address: self.address,
+            is_inherited: self.is_inherited,
         })
     }
 }
 
 /// A listening socket.
 #[derive(Debug)]
-pub enum Listener {
-    /// TCP, with the address it really has.
-    Tcp(TcpListener, SocketAddr),
-    /// A Unix socket, with its path.
-    Unix(UnixListener, Arc<OwnedPath>),
+pub struct Listener {
+    socket: Listening,
+    address: Address,
+    is_inherited: bool,
 }
 
-/// The path of a Unix socket of ours: removed with it, unless another has taken its place.
 #[derive(Debug)]
-pub struct OwnedPath {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
-impl OwnedPath {
-    fn new(path: &Path) -> io::Result<Self> {
+/// The path of a Unix socket. One that we made is removed with it, unless another has taken its
+/// place.
+#[derive(Debug)]
+struct SocketPath {
+    path: PathBuf,
+    made: Option<(u64, u64)>,
+}
+
+impl SocketPath {
+    fn made(path: &Path) -> io::Result<Self> {
         let metadata = path.symlink_metadata()?;
-        let (device, inode) = (metadata.dev(), metadata.ino());
         Ok(Self {
             path: path.to_path_buf(),
-            device,
-            inode,
+            made: Some((metadata.dev(), metadata.ino())),
         })
+    }
+
+    /// Of a socket that is not ours. Abstract names begin with `@`, as `ss` shows them.
+    fn found(address: &SockAddr) -> Self {
+        let name = address.as_abstract_namespace().unwrap_or_default();
+        let name = || format!("@{}", String::from_utf8_lossy(name)).into();
+        Self {
+            path: address.as_pathname().map_or_else(name, Path::to_path_buf),
+            made: None,
+        }
     }
 }
 
-impl Drop for OwnedPath {
+impl Drop for SocketPath {
     fn drop(&mut self) {
-        let is_ours = |now: std::fs::Metadata| (now.dev(), now.ino()) == (self.device, self.inode);
+        let is_ours = |now: std::fs::Metadata| Some((now.dev(), now.ino())) == self.made;
         if self.path.symlink_metadata().is_ok_and(is_ours) {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -215,22 +275,98 @@ impl Drop for OwnedPath {
 
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(_, address) => write!(f, "{address}"),
-            Self::Unix(_, path) => write!(f, "unix:{}", path.path.display()),
-        }
+        self.address.fmt(f)
     }
 }
 
 impl Listener {
     /// Where clients find it: a URL, or the path of a Unix socket.
     pub fn url(&self, is_secure: bool) -> String {
-        match (self, is_secure) {
-            (Self::Tcp(..), true) => format!("https://{self}"),
-            (Self::Tcp(..), false) => format!("http://{self}"),
-            (Self::Unix(..), _) => self.to_string(),
+        match (&self.address, is_secure) {
+            (Address::Tcp(address), true) => format!("https://{address}"),
+            (Address::Tcp(address), false) => format!("http://{address}"),
+            (Address::Unix(_), _) => self.to_string(),
         }
     }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// As `accept(2)`: some concern the connection alone, others the process.
+    async fn accept(&self) -> io::Result<Accepted> {
+        match &self.socket {
+            Listening::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // A response leaves at once, even where its last packet is small.
+                let _ = stream.set_nodelay(true);
+                Ok(Accepted::Tcp(stream.into_std()?))
+            }
+            Listening::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
+        }
+    }
+
+    /// Hands each connection to `deal`, until the future is dropped.
+    async fn accept_each(&self, errors: &Counter, deal: &impl Fn(Accepted)) -> Infallible {
+        let mut said: Option<Instant> = None;
+        loop {
+            match self.accept().await {
+                Ok(accepted) => deal(accepted),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    errors.increment();
+                    if said.is_none_or(|said| said.elapsed() >= REPEAT) {
+                        said = Some(Instant::now());
+                        tracing::error!("cannot accept on {self}: {error}; trying again");
+                    }
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    /// Closes it. Connections that were made before this are handed to `deal` first, or left to
+    /// whoever else accepts from an inherited socket.
+    pub(super) async fn close(self, deal: &impl Fn(Accepted)) {
+        if self.is_inherited {
+            return;
+        }
+        // A turn of the event loop tells which there are.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        for _ in 0..BACKLOG {
+            match timeout(Duration::ZERO, self.accept()).await {
+                Ok(Ok(accepted)) => deal(accepted),
+                _ => break,
+            }
+        }
+    }
+}
+
+/// Hands the connections of all `listeners` to `deal`, until the future is dropped. Failures are
+/// counted in `errors`.
+pub(super) async fn accept_all(
+    listeners: &[Listener],
+    errors: &Counter,
+    deal: impl Fn(Accepted),
+) -> Infallible {
+    let accepting = listeners.iter().map(|each| each.accept_each(errors, &deal));
+    let mut accepting: Vec<_> = accepting.map(Box::pin).collect();
+    poll_fn(|cx| {
+        for accept in &mut accepting {
+            // It never ends by itself.
+            let _ = accept.as_mut().poll(cx);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Errors of `accept` that say nothing about the next connection.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }
 
 /// A connection, not yet registered with any runtime.
@@ -240,24 +376,6 @@ pub enum Accepted {
     Tcp(std::net::TcpStream),
     /// Over a Unix socket.
     Unix(std::os::unix::net::UnixStream),
-}
-
-impl Listener {
-    /// The next connection.
-    ///
-    /// # Errors
-    /// As `accept(2)`: some concern the connection alone, others the process.
-    pub async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                // A response leaves at once, even where its last packet is small.
-                let _ = stream.set_nodelay(true);
-                Ok(Accepted::Tcp(stream.into_std()?))
-            }
-            Self::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
-        }
-    }
 }
 
 /// A connection in the runtime that serves it.

@@ -10,17 +10,19 @@
 //! inherited sockets have no SO_REUSEPORT.
 
 mod activity;
+pub mod admin;
 mod connection;
+pub mod inherited;
 pub mod listener;
 mod surplus;
 pub mod tls;
 mod watched;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
@@ -40,10 +42,6 @@ use watched::Socket;
 
 /// Threads of each worker that may block on the disk.
 const BLOCKING_THREADS: usize = 32;
-/// Pause after an error that more attempts would only repeat.
-const BACK_OFF: Duration = Duration::from_millis(100);
-/// How often an error that lasts is worth a message.
-const REPEAT: Duration = Duration::from_secs(1);
 
 /// The running server.
 #[derive(Debug)]
@@ -101,33 +99,10 @@ impl Server {
         })
     }
 
-    /// Accepts from `listener` until the future is dropped.
-    pub async fn accept(&self, listener: &Listener) {
-        let mut said: Option<Instant> = None;
-        loop {
-            match listener.accept().await {
-                Ok(accepted) => self.deal(accepted),
-                Err(error) if concerns_one_connection(&error) => {}
-                Err(error) => {
-                    self.metrics.accept_errors.increment();
-                    if said.is_none_or(|said| said.elapsed() >= REPEAT) {
-                        said = Some(Instant::now());
-                        tracing::error!("cannot accept on {listener}: {error}; trying again");
-                    }
-                    tokio::time::sleep(BACK_OFF).await;
-                }
-            }
-        }
-    }
-
-    /// Accepts the connections that were made before this, and no other.
-    pub async fn accept_waiting(&self, listener: &Listener) {
-        // A turn of the event loop tells which there are.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        let no_longer = Duration::ZERO;
-        while let Ok(Ok(accepted)) = timeout(no_longer, listener.accept()).await {
-            self.deal(accepted);
-        }
+    /// Accepts from all of them, until the future is dropped.
+    pub async fn accept(&self, listeners: &[Listener]) -> Infallible {
+        let errors = &self.metrics.accept_errors;
+        listener::accept_all(listeners, errors, |accepted| self.deal(accepted)).await
     }
 
     fn deal(&self, accepted: Accepted) {
@@ -146,9 +121,12 @@ impl Server {
         }
     }
 
-    /// Lets every connection finish the request it is in, for `--grace` at most. Returns whether
-    /// all did.
-    pub async fn drain(self) -> bool {
+    /// Closes the listeners and lets every connection finish the request it is in, for `--grace`
+    /// at most. Returns whether all did.
+    pub async fn finish(self, listeners: Vec<Listener>) -> bool {
+        for listener in listeners {
+            listener.close(&|accepted| self.deal(accepted)).await;
+        }
         self.draining.send_replace(true);
         let threads: Vec<_> = self
             .workers
@@ -162,15 +140,6 @@ impl Server {
         });
         timeout(self.limits.grace, joined).await.is_ok()
     }
-}
-
-/// Errors of `accept` that say nothing about the next connection.
-fn concerns_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
 }
 
 /// One connection in the counts that it belongs to.

@@ -97,6 +97,16 @@ impl Tls {
         Ok(())
     }
 
+    /// The same on a thread that may wait for the disk. Says how it went.
+    pub async fn reload_aside(self: &Arc<Self>) {
+        let tls = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || tls.reload()).await {
+            Ok(Ok(())) => tracing::info!("the certificate was read again"),
+            Ok(Err(error)) => tracing::error!("the certificate in use stays: {error}"),
+            Err(stopped) => tracing::error!("the certificate in use stays: {stopped}"),
+        }
+    }
+
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.config.load_full())
     }

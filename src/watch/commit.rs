@@ -5,16 +5,23 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::HeaderValue;
+
 use super::Driver;
 use crate::commit::{Act, Commit, Committed, NotCommitted};
 use crate::place::{Directory, Expected, Placed};
-use crate::representation::Resource;
+use crate::representation::{Data, Fields, NO_STORE, Representation, Resource};
+use crate::rules::RuleFile;
 use crate::scan::{Outcome, Scope, Unsettled};
+use crate::semantics::coding::Coding;
+use crate::semantics::etag::ETag;
 
 /// How long a commit waits for something bigger that is under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -162,11 +169,14 @@ impl Driver {
     ) -> Result<Option<Arc<Resource>>, NotCommitted> {
         let directory = match Directory::open(&self.watch.root, parent) {
             Ok(directory) => directory,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         if !NotCommitted::look(&directory, name)? {
             return Ok(None);
+        }
+        if RuleFile::named(path).is_some() {
+            return self.rules_on_disk(&directory, name);
         }
         let scope = Scope::Paths(BTreeSet::from([path.into()]));
         let current = self.site.current();
@@ -177,15 +187,34 @@ impl Driver {
             return Err(BUSY);
         }
         if let Some(reason) = changes.unreadable.remove(path) {
-            let error = std::io::Error::other(format!("it cannot be read: {reason}"));
+            let error = io::Error::other(format!("it cannot be read: {reason}"));
             return Err(NotCommitted::Io(error));
         }
-        Ok(changes.changed.into_iter().find(|now| *now.path == *path))
+        Ok(current.with(changes).locate(path).cloned())
     }
 
-    /// Publishes what a path names now, under all its names; `None` where that is not what was
-    /// put there.
-    fn publish_change(&mut self, path: &[u8], act: Act) -> Option<Arc<Resource>> {
+    /// A file of rules as if it were one of the others.
+    fn rules_on_disk(
+        &self,
+        directory: &Directory,
+        name: &OsStr,
+    ) -> Result<Option<Arc<Resource>>, NotCommitted> {
+        let Some((stamp, hash)) = directory.hash(name)? else {
+            return Err(BUSY);
+        };
+        let fields = Fields::new(HeaderValue::from_static("text/plain"), NO_STORE);
+        let data = Data::Memory(Bytes::new());
+        let identity = Representation::new(Coding::Identity, ETag::new(hash), stamp.size, data);
+        let path = name.as_bytes().into();
+        Ok(Some(Arc::new(Resource {
+            stamp,
+            ..Resource::new(path, Arc::new(fields), identity)
+        })))
+    }
+
+    /// Publishes what a path names now, under all its names, and returns the tag of what was put
+    /// there, if that is still so.
+    fn publish_change(&mut self, path: &[u8], act: Act) -> Option<ETag> {
         let hash = match &act {
             Act::Put { hash, .. } => Some(*hash),
             Act::Delete => None,
@@ -197,9 +226,18 @@ impl Driver {
         let scope = Scope::Paths(self.site_paths(&real).into_iter().collect());
         let outcome = self.reconcile(&self.site.current(), &scope, Unsettled::Report);
         self.publish(&scope, outcome, Instant::now());
+        let Some(hash) = hash else {
+            // Nor is it answered as what a deploy has left behind: whoever deleted it wants it gone.
+            let keep = |old: &Arc<Resource>, _| (*old.path != *path).then(|| Arc::clone(old));
+            let over = self.site.forget(keep);
+            self.scanner.close(&over);
+            return None;
+        };
+        if RuleFile::named(path).is_some() {
+            return Some(ETag::new(hash));
+        }
         let current = self.site.current();
-        let now = current.locate(path);
-        now.filter(|now| Some(*now.identity.etag.hash()) == hash)
-            .cloned()
+        let now = current.locate(path)?.identity.etag;
+        (*now.hash() == hash).then_some(now)
     }
 }

@@ -54,10 +54,8 @@ mod tests {
     fn resource(path: &str, body: &'static str, cache_control: http::HeaderValue) -> Arc<Resource> {
         let etag = ETag::new(*blake3::hash(body.as_bytes()).as_bytes());
         let data = Data::Memory(Bytes::from(body));
-        let fields = Fields {
-            content_type: http::HeaderValue::from_static("text/plain"),
-            cache_control,
-        };
+        let content_type = http::HeaderValue::from_static("text/plain");
+        let fields = Fields::new(content_type, cache_control);
         let identity = Representation::new(Coding::Identity, etag, body.len() as u64, data);
         Arc::new(Resource::new(
             path.as_bytes().into(),

@@ -643,6 +643,7 @@ impl Driver {
             known.removed.extend(forced.changes.removed);
             known.changed.extend(forced.changes.changed);
             known.unreadable = forced.changes.unreadable;
+            known.rules = forced.changes.rules.or(known.rules.take());
         }
         outcome
     }
@@ -737,8 +738,10 @@ impl Driver {
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
         let over = self.outdated(&changes);
         let broken = immutable::broken(&self.site.current(), &changes);
+        let before = Arc::clone(self.site.current().rules());
         let publication = self.site.update(|_| Some(changes));
         self.scanner.close(&over);
+        scan::report_rules(self.site.current().rules(), &before);
         if let Some(publication) = publication {
             self.watch.metrics.publications.increment();
             tracing::info!("{publication}");
@@ -755,7 +758,7 @@ impl Driver {
         let replaced = changes.changed.iter().filter_map(|new| {
             let old = current.locate(&new.path);
             let old = old.or_else(|| current.locate_retired(&new.path))?;
-            (old.identity.etag != new.identity.etag).then_some(old)
+            (old.identity.etag.hash() != new.identity.etag.hash()).then_some(old)
         });
         let removed = changes.removed.iter();
         let removed = removed.filter_map(|path| current.locate(path));

@@ -33,6 +33,7 @@ use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
 use crate::place::{Directory, is_draft};
+use crate::rules::RuleFile;
 use crate::scan::is_hidden;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
@@ -141,20 +142,20 @@ impl Writer {
         })
     }
 
-    /// Whether it takes a token to write.
-    pub fn takes_tokens(&self) -> bool {
-        self.tokens.is_some()
-    }
-
-    /// Reads the tokens again; where they can't be used, those in use stay.
-    ///
-    /// # Errors
-    /// When the file can't be used.
-    pub fn reload(&self) -> Result<(), TokenError> {
-        if let (Some(tokens), Some(file)) = (&self.tokens, &self.options.tokens) {
-            tokens.store(Arc::new(Tokens::load(file)?));
+    /// Reads the tokens again, without keeping others waiting; where they can't be used, those in
+    /// use stay.
+    pub async fn reload_aside(&self) {
+        let (Some(tokens), Some(file)) = (&self.tokens, self.options.tokens.clone()) else {
+            return;
+        };
+        match tokio::task::spawn_blocking(move || Tokens::load(&file)).await {
+            Ok(Ok(new)) => {
+                tokens.store(Arc::new(new));
+                tracing::info!("the tokens were read again");
+            }
+            Ok(Err(error)) => tracing::error!("the tokens in use stay: {error}"),
+            Err(stopped) => tracing::error!("the tokens in use stay: {stopped}"),
         }
-        Ok(())
     }
 
     /// Removes what uploads of killed processes have left in the site's directory.
@@ -234,13 +235,12 @@ impl Writer {
             now,
             directory,
         } = committed;
-        let etag = now.map(|now| now.identity.etag);
         let message = Audit {
             verb: if is_put { "PUT" } else { "DELETE" },
             path: &ask.path,
             author: &author,
             before,
-            etag,
+            now,
             bytes: is_put.then_some(bytes),
         };
         tracing::info!("{message}");
@@ -255,8 +255,8 @@ impl Writer {
             self.metrics.deleted.increment();
         }
         Ok(match (is_put, before) {
-            (true, None) => Written::Created(etag),
-            (true, Some(_)) => Written::Replaced(etag),
+            (true, None) => Written::Created(now),
+            (true, Some(_)) => Written::Replaced(now),
             (false, _) => Written::Deleted,
         })
     }
@@ -307,7 +307,7 @@ impl Writer {
 /// Evaluates the precondition ahead of the content: what does not hold for what is published will
 /// not hold later.
 fn check(ask: &Ask, current: &Manifest) -> Result<(), Refusal> {
-    if request::is_rules(&ask.path) {
+    if RuleFile::named(&ask.path).is_some() {
         // No manifest has them.
         return Ok(());
     }
@@ -367,7 +367,7 @@ struct Audit<'a> {
     path: &'a [u8],
     author: &'a Author,
     before: Option<ETag>,
-    etag: Option<ETag>,
+    now: Option<ETag>,
     bytes: Option<u64>,
 }
 
@@ -380,7 +380,7 @@ impl fmt::Display for Audit<'_> {
             Some(etag) => write!(f, "{etag} -> ")?,
             None => f.write_str("nothing -> ")?,
         }
-        match (&self.etag, self.bytes) {
+        match (&self.now, self.bytes) {
             (Some(etag), _) => write!(f, "{etag}")?,
             (None, Some(_)) => f.write_str("changed again already")?,
             (None, None) => f.write_str("nothing")?,

@@ -1,6 +1,6 @@
 //! What a request asks for, from its head alone: pure.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
@@ -8,18 +8,11 @@ use super::tries::Peer;
 use super::{Options, Refusal};
 use crate::answer::check_host;
 use crate::representation::Resource;
-use crate::scan::is_hidden;
+use crate::rules::RuleFile;
+use crate::scan::is_admitted;
 use crate::semantics::digest::Digests;
-use crate::semantics::etag::EntityTags;
-use crate::semantics::precondition::{Verdict, evaluate};
+use crate::semantics::etag::{ETag, EntityTag, EntityTags};
 use crate::semantics::target::Target;
-
-/// The fields that a precondition stands in.
-const CONDITIONAL: [HeaderName; 3] = [
-    header::IF_MATCH,
-    header::IF_NONE_MATCH,
-    header::IF_UNMODIFIED_SINCE,
-];
 
 /// A change that a client asks for.
 #[derive(Debug)]
@@ -88,18 +81,13 @@ fn path(request: &Parts, options: &Options) -> Result<Box<[u8]>, Refusal> {
         let reason = "a name in this path is empty";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
     }
-    if is_hidden(path) {
-        return forbidden("names that begin with a dot are not served, nor written");
+    if !is_admitted(path) {
+        return forbidden("what has such a name is not served, nor written");
     }
-    if is_rules(path) && !options.rules {
+    if RuleFile::named(path).is_some() && !options.rules {
         return forbidden("the rules of this site can't be changed by its clients");
     }
     Ok(path.into())
-}
-
-/// Whether a path is that of a file of rules, which no request can read.
-pub(super) fn is_rules(path: &[u8]) -> bool {
-    matches!(path, b"_headers" | b"_redirects")
 }
 
 fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, Refusal> {
@@ -140,47 +128,74 @@ pub(super) fn too_large() -> Refusal {
 }
 
 /// A precondition that protects what others have written.
-#[derive(Clone, Debug)]
-pub(super) struct Condition(HeaderMap);
+///
+/// A tag's hash is what counts: its suffix tells of fields, which no write concerns.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Condition {
+    /// What is there must be one of these (If-Match).
+    one_of: Vec<[u8; 32]>,
+    /// There must be nothing (If-None-Match: *).
+    is_new: bool,
+    /// What is there must be none of these (If-None-Match).
+    none_of: Vec<[u8; 32]>,
+}
 
 impl Condition {
     fn parse(request: &Parts) -> Result<Self, Refusal> {
         let fields = &request.headers;
-        let is_named = match EntityTags::parse(fields, &header::IF_MATCH) {
-            Some(EntityTags::One(tag)) => !tag.weak,
-            Some(EntityTags::Listed(tags)) => tags.iter().any(|tag| !tag.weak),
-            Some(EntityTags::Any) | None => false,
-        };
-        let is_new = || {
-            let any = EntityTags::parse(fields, &header::IF_NONE_MATCH);
-            matches!(any, Some(EntityTags::Any)) && !fields.contains_key(header::IF_MATCH)
-        };
-        if !is_named && (request.method == Method::DELETE || !is_new()) {
-            let reason = if request.method == Method::DELETE {
-                "say which version you know: If-Match: \"tag\""
-            } else {
-                "say which version you know, If-Match: \"tag\", or that there is none, \
-                 If-None-Match: *"
+        let (mut has_tag, mut one_of) = (false, Vec::new());
+        for tag in tags(EntityTags::parse(fields, &header::IF_MATCH)) {
+            // RFC 9110 section 8.8.3.2: a weak tag names no bytes.
+            has_tag |= !tag.weak;
+            one_of.extend(hash(tag).filter(|_| !tag.weak));
+        }
+        let other = EntityTags::parse(fields, &header::IF_NONE_MATCH);
+        let is_new = matches!(other, Some(EntityTags::Any));
+        let none_of = tags(other).into_iter().filter_map(hash).collect();
+        let is_delete = request.method == Method::DELETE;
+        let is_creation = is_new && !is_delete && !fields.contains_key(header::IF_MATCH);
+        if !has_tag && !is_creation {
+            let reason = match is_delete {
+                true => "say which version you know: If-Match: \"tag\"",
+                false => {
+                    "say which version you know, If-Match: \"tag\", or that there is none, \
+                     If-None-Match: *"
+                }
             };
             return Err(Refusal::new(StatusCode::PRECONDITION_REQUIRED, reason));
         }
-        let lines = CONDITIONAL.iter().flat_map(|name| {
-            let lines = fields.get_all(name).iter();
-            lines.map(|line| (name.clone(), line.clone()))
-        });
-        Ok(Self(lines.collect()))
+        Ok(Self {
+            one_of,
+            is_new,
+            none_of,
+        })
     }
 
     /// Whether it holds. Who knows one coding of the current content knows all.
     pub(super) fn holds(&self, now: Option<&Resource>) -> bool {
-        let performs = |current| evaluate(&Method::PUT, &self.0, current) == Verdict::Perform;
-        match now {
-            None => performs(None),
-            Some(now) => now
-                .representations()
-                .any(|each| performs(Some(now.validators(each)))),
-        }
+        let Some(now) = now else {
+            return self.one_of.is_empty() && self.is_new;
+        };
+        let is_in = |hashes: &[[u8; 32]]| {
+            let mut representations = now.representations();
+            representations.any(|each| hashes.contains(each.etag.hash()))
+        };
+        !self.is_new && is_in(&self.one_of) && !is_in(&self.none_of)
     }
+}
+
+fn tags(field: Option<EntityTags<'_>>) -> Vec<EntityTag<'_>> {
+    match field {
+        Some(EntityTags::One(tag)) => vec![tag],
+        Some(EntityTags::Listed(tags)) => tags.iter().collect(),
+        Some(EntityTags::Any) | None => Vec::new(),
+    }
+}
+
+/// What a tag of ours says of the bytes; other tags name none that we know.
+fn hash(tag: EntityTag<'_>) -> Option<[u8; 32]> {
+    let quoted = [b"\"", tag.opaque, b"\""].concat();
+    ETag::parse(&quoted).map(|tag| *tag.hash())
 }
 
 /// The token of `Authorization: Bearer TOKEN` (RFC 6750 section 2.1).

@@ -1,16 +1,18 @@
 //! P9: nobody can connect before the manifest is complete, and what is in flight when the server
-//! is told to stop is finished.
+//! is told to stop is finished. What the operator is told is true at each moment.
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::server::command;
+use crate::support::h2::Http2;
+use crate::support::server::{command, unprivileged};
 use crate::support::wire::{PATIENCE, head};
-use crate::support::{Client, Server, TestSite, noise, tag};
+use crate::support::{Client, Server, TestSite, etagd, noise, tag};
 
 /// Far more than the kernel keeps for a client that does not read.
 const LONG: usize = 16 << 20;
@@ -33,7 +35,7 @@ fn p9_nobody_can_connect_before_the_scan_is_complete() {
     // Nothing on disk, and long to hash.
     File::create(site.path("sparse"))
         .unwrap()
-        .set_len(1 << 30)
+        .set_len(1 << 28)
         .unwrap();
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -80,7 +82,7 @@ fn p9_a_signal_during_the_scan_ends_it() {
         // Signals are heeded as soon as the file is open.
         let descriptors = format!("/proc/{}/fd", server.pid());
         eventually("to open the file", || {
-            let open = std::fs::read_dir(&descriptors).ok()?;
+            let open = fs::read_dir(&descriptors).ok()?;
             open.filter_map(|entry| entry.ok()?.path().read_link().ok())
                 .any(|target| target.ends_with("sparse"))
                 .then_some(())
@@ -221,4 +223,210 @@ fn p9_a_second_signal_ends_it_at_once() {
         "it took {:?}",
         told.elapsed()
     );
+}
+
+/// What `/readyz` says: status and line.
+fn readyz(admin: SocketAddr) -> (u16, String) {
+    let response = Client::connect(admin).get("/readyz");
+    let line = String::from_utf8(response.body).unwrap();
+    (response.status, line.trim_end().to_owned())
+}
+
+/// What `etagd manifest --digest` says of a site.
+fn digest(site: &TestSite) -> String {
+    let output = etagd([
+        "manifest".as_ref(),
+        site.root().as_os_str(),
+        "--digest".as_ref(),
+    ]);
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
+
+#[test]
+fn p9_the_operator_is_answered_during_the_scan() {
+    let site = TestSite::with(&[("last.txt", b"last")]);
+    File::create(site.path("sparse"))
+        .unwrap()
+        .set_len(1 << 28)
+        .unwrap();
+    let server = Server::spawn(command(env!("CARGO_BIN_EXE_etagd")), &site.root(), &ADMIN);
+    let admin = server.admin();
+    assert_eq!(Client::connect(admin).get("/livez").status, 200);
+    let (status, reason) = readyz(admin);
+    assert_eq!(status, 503);
+    assert!(reason.starts_with("scanning"), "{reason}");
+    for path in ["/digest", "/manifest"] {
+        let response = Client::connect(admin).get(path);
+        assert_eq!(response.status, 503, "{path}");
+        assert!(response.body.starts_with(b"scanning"));
+    }
+    assert!(!server.log().contains("listening on"), "too late a look");
+    let ready = eventually("to be ready", || {
+        let (status, line) = readyz(admin);
+        (status == 200).then_some(line)
+    });
+    // Ready is who answers.
+    assert_eq!(server.client().get("/last.txt").body, b"last");
+    assert_eq!(ready, format!("ready {} 2 entries", digest(&site)));
+}
+
+#[test]
+fn p9_ready_only_when_the_expected_site_is_there() {
+    let site = TestSite::with(&[("index.html", b"new"), ("asset.js", b"new")]);
+    let expected = digest(&site);
+    fs::write(site.path("asset.js"), "old").unwrap();
+    let server = Server::with(&site, &[&ADMIN[..], &["--expect", &expected]].concat());
+    let admin = server.admin();
+    let (status, reason) = readyz(admin);
+    assert_eq!(status, 503);
+    assert!(reason.contains(&expected), "{reason}");
+    server.wait_for_line(": not ready");
+    // It serves all the same: only who asks knows that it should not be asked.
+    assert_eq!(server.client().get("/asset.js").body, b"old");
+    fs::write(site.path("asset.js"), "new").unwrap();
+    eventually("to be ready", || (readyz(admin).0 == 200).then_some(()));
+
+    // What is deployed in place after that unreadies nobody.
+    fs::write(site.path("asset.js"), "newer").unwrap();
+    server.wait_for_line("still ready");
+    let (status, ready) = readyz(admin);
+    assert_eq!(status, 200);
+    assert!(!ready.contains(&expected), "{ready}");
+}
+
+#[test]
+fn p9_an_expectation_may_hold_always() {
+    let site = TestSite::with(&[("index.html", b"one")]);
+    let expected = digest(&site);
+    let flags = ["--expect", &expected, "--expect-always"];
+    let server = Server::with(&site, &[&ADMIN[..], &flags].concat());
+    let admin = server.admin();
+    for (content, wanted) in [("one", 200), ("two", 503), ("one", 200)] {
+        fs::write(site.path("index.html"), content).unwrap();
+        eventually(content, || (readyz(admin).0 == wanted).then_some(()));
+    }
+}
+
+#[test]
+fn p9_a_site_that_is_incomplete_is_not_the_expected_one() {
+    let Some(program) = unprivileged() else {
+        #[allow(clippy::print_stderr)]
+        {
+            eprintln!("skipped: there is no way to run as a user who may not read everything");
+        }
+        return;
+    };
+    let site = TestSite::with(&[("index.html", b"one")]);
+    let expected = digest(&site);
+    let secret = site.file("secret", "content");
+    fs::set_permissions(secret.path("secret"), Permissions::from_mode(0o000)).unwrap();
+    let flags = [&ADMIN[..], &["--expect", &expected]].concat();
+    let server = Server::run(program, &secret.root(), &flags);
+    let (status, reason) = readyz(server.admin());
+    assert_eq!(status, 503);
+    assert!(reason.contains("-incomplete"), "{reason}");
+    fs::remove_file(secret.path("secret")).unwrap();
+    eventually("to be ready", || {
+        (readyz(server.admin()).0 == 200).then_some(())
+    });
+}
+
+#[test]
+fn p9_a_drain_serves_until_others_have_taken_over() {
+    let site = TestSite::with(&[("short", b"short")]);
+    let mut server = Server::with(&site, &[&ADMIN[..], &["--drain", "1h"]].concat());
+    let (admin, address) = (server.admin(), server.address());
+    assert_eq!(readyz(admin).0, 200);
+    let mut kept = server.client();
+    assert!(!kept.get("/short").says_close());
+    let mut http2 = Http2::connect(address);
+    assert_eq!(http2.get("/short", &[]).status, 200);
+
+    server.signal(Signal::TERM);
+    server.wait_for_line("draining for 1h");
+    let (status, reason) = readyz(admin);
+    assert_eq!(status, 503);
+    assert!(reason.starts_with("draining"), "{reason}");
+    // Supervisors repeat themselves.
+    server.signal(Signal::TERM);
+    let last = kept.get("/short");
+    assert_eq!((last.status, last.says_close()), (200, true));
+    assert!(kept.ends().unwrap());
+    let new = server.client().get("/short");
+    assert_eq!((new.status, new.says_close()), (200, true));
+    assert_eq!(http2.get("/short", &[]).body, b"short");
+    assert_eq!(Client::connect(admin).get("/livez").status, 200);
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    assert!(TcpStream::connect(admin).is_err());
+}
+
+#[test]
+fn p9_a_drain_ends_by_itself() {
+    let site = TestSite::with(&[("short", b"short")]);
+    let mut server = Server::with(&site, &["--drain", "1s"]);
+    let told = Instant::now();
+    server.signal(Signal::TERM);
+    server.wait_for_line("draining for 1s");
+    assert_eq!(server.client().get("/short").status, 200);
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    let took = told.elapsed();
+    assert!(took >= Duration::from_secs(1), "it took {took:?} only");
+    assert!(took < Duration::from_secs(8), "it took {took:?}");
+}
+
+#[test]
+fn p9_an_interrupt_ends_a_drain_but_no_request() {
+    let content = noise(LONG, 1);
+    let site = TestSite::with(&[("long", &content)]);
+    let mut server = Server::with(&site, &[&ADMIN[..], &["--drain", "1h"]].concat());
+    let address = server.address();
+    let (mut client, mut body) = slow_download(address);
+    server.signal(Signal::TERM);
+    server.wait_for_line("draining");
+    drop(server.client());
+    server.signal(Signal::INT);
+    eventually("to refuse connections", || refuses(address));
+    body.extend(client.read_some(LONG).unwrap());
+    assert_eq!(tag(&body), tag(&content));
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn p9_without_a_way_to_be_seen_there_is_no_drain() {
+    let site = TestSite::with(&[("short", b"short")]);
+    for (flags, drains) in [
+        (&[][..], false),
+        (&["--admin", "127.0.0.1:0"], true),
+        (&["--health", "/alive"], true),
+        (&["--admin", "127.0.0.1:0", "--drain", "0s"], false),
+        (&["--drain", "1ms"], true),
+    ] {
+        let mut server = Server::with(&site, flags);
+        server.signal(Signal::TERM);
+        if drains {
+            server.wait_for_line("draining for");
+            server.signal(Signal::INT);
+        }
+        assert_eq!(server.wait().code(), Some(0), "{flags:?}");
+        assert_eq!(server.log().contains("draining"), drains, "{flags:?}");
+    }
+}
+
+#[test]
+fn p9_who_has_just_connected_may_ask_after_the_signal() {
+    let site = TestSite::with(&[("short", b"short")]);
+    let mut server = Server::start(&site);
+    let address = server.address();
+    let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    server.signal(Signal::TERM);
+    eventually("to refuse connections", || refuses(address));
+    thread::sleep(Duration::from_millis(100));
+    for client in &mut clients {
+        let response = client.get("/short");
+        assert_eq!((response.status, response.says_close()), (200, true));
+    }
+    assert_eq!(server.wait().code(), Some(0));
 }

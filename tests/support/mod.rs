@@ -10,6 +10,8 @@
 pub(crate) mod case;
 pub(crate) mod check;
 pub(crate) mod fixture;
+pub(crate) mod fleet;
+pub(crate) mod front;
 pub(crate) mod ground;
 pub(crate) mod h2;
 pub(crate) mod server;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -123,10 +124,37 @@ impl Server {
         if !flags.contains(&"--listen") {
             program.args(["--listen", "127.0.0.1:0"]);
         }
-        program
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        program.stdin(Stdio::null()).stdout(Stdio::null());
+        Self::launch(program)
+    }
+
+    /// Starts one that inherits these listening sockets, with their names, and waits for nothing.
+    pub(crate) fn inherit(
+        sockets: [Option<OwnedFd>; 2],
+        names: &str,
+        dir: &Path,
+        flags: &[&str],
+    ) -> Self {
+        let number = sockets.iter().flatten().count();
+        let mut shell = command("sh");
+        shell
+            .args([
+                "-c",
+                "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ exec \"$0\" \"$@\"",
+                BINARY,
+            ])
+            .env("LISTEN_FDS", number.to_string())
+            .env("LISTEN_FDNAMES", names)
+            .arg("serve")
+            .arg(dir)
+            .args(flags);
+        let [first, second] = sockets.map(|socket| socket.map_or_else(Stdio::null, Stdio::from));
+        shell.stdin(first).stdout(second);
+        Self::launch(shell)
+    }
+
+    fn launch(mut program: Command) -> Self {
+        program.stderr(Stdio::piped());
         let mut child = program.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Log::default());
@@ -177,6 +205,26 @@ impl Server {
 
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address())
+    }
+
+    /// The address of the first admin listener, once it is there.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let find = |lines: &[String]| {
+            let mut lines = lines.iter();
+            lines.find_map(|line| line.strip_prefix("admin on http://")?.parse().ok())
+        };
+        self.wait_for(|lines| find(lines).is_some());
+        find(&self.log.said().lines).unwrap()
+    }
+
+    /// Waits for a line that contains this.
+    pub(crate) fn wait_for_line(&self, part: &str) {
+        self.wait_for(|lines| lines.iter().any(|line| line.contains(part)));
+    }
+
+    /// Waits until it listens.
+    pub(crate) fn wait_until_listening(&self) {
+        self.wait_for_line("listening on ");
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -64,7 +64,11 @@ pub(crate) struct Client<S: Read + Write = TcpStream> {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self::over_tcp(TcpStream::connect(address).unwrap())
+        Self::try_connect(address).unwrap()
+    }
+
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect(address).map(Self::over_tcp)
     }
 
     /// A client whose kernel takes in few bytes that it has not asked for.

@@ -1,0 +1,231 @@
+//! What the rules of a site make of its resources: done when they are published, so that a request
+//! finds the fields and the tags of its answer ready.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use http::header::{self, HeaderName, HeaderValue};
+
+use crate::representation::{Fields, NO_STORE, REVALIDATE, Resource, Ruled};
+use crate::rules::{Matching, Overlay, Rules};
+
+/// Rules, and the fields that they have made so far.
+#[derive(Debug, Default)]
+pub(super) struct Folder {
+    rules: Arc<Rules>,
+    /// By the address of the built-in fields, which the made ones keep, and the rules that match.
+    made: RwLock<HashMap<(usize, Matching), Arc<Fields>>>,
+}
+
+/// So many sets of fields are kept; what is beyond is made each time.
+const MOST_MADE: usize = 1 << 16;
+
+impl Folder {
+    pub(super) fn new(rules: Arc<Rules>) -> Self {
+        Self {
+            rules,
+            made: RwLock::default(),
+        }
+    }
+
+    pub(super) fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    /// The resource with the fields that it has under these rules; itself where those are what it
+    /// has.
+    pub(super) fn fold(&self, resource: Arc<Resource>) -> Arc<Resource> {
+        let is_plain = resource.fields.ruled.is_none() && resource.clean.is_none();
+        if self.rules.headers.is_empty() && is_plain {
+            return resource;
+        }
+        let built_in = resource.fields.built_in();
+        let fields = self.fields(built_in, &with_slash(&resource.path));
+        let clean = clean_path(&resource.path).map(|path| self.fields(built_in, &with_slash(path)));
+        let clean = clean.filter(|clean| *clean != fields);
+        // Its codings may have come new, and without a suffix.
+        let suffix = fields.suffix();
+        let are_tagged = resource
+            .representations()
+            .all(|each| each.etag.fields() == suffix);
+        let has_clean = resource.clean.is_some() || clean.is_some();
+        if fields == resource.fields && are_tagged && !has_clean {
+            return resource;
+        }
+        let mut folded = resource.with_fields(fields);
+        folded.clean = clean.map(|fields| Arc::new(resource.with_fields(fields)));
+        Arc::new(folded)
+    }
+
+    /// The resource with the fields that it has under another path, and under a host.
+    pub(super) fn under<'m>(
+        &self,
+        resource: &'m Arc<Resource>,
+        path: &[u8],
+        host: Option<&str>,
+    ) -> Cow<'m, Arc<Resource>> {
+        let headers = &self.rules.headers;
+        if headers.is_empty() {
+            return Cow::Borrowed(resource);
+        }
+        if !headers.name_hosts() {
+            if *path == *resource.path {
+                return Cow::Borrowed(resource);
+            }
+            let clean = clean_path(&resource.path);
+            if clean.is_some_and(|clean| path.strip_suffix(b"/").unwrap_or(path) == clean) {
+                return Cow::Borrowed(resource.clean.as_ref().unwrap_or(resource));
+            }
+        }
+        let asked = with_slash(path);
+        let matching = headers.matching(&asked, host);
+        let own = headers.matching(&with_slash(&resource.path), None);
+        if matching == own && headers.are_fixed(&matching) {
+            return Cow::Borrowed(resource);
+        }
+        let overlay = headers.overlay(&matching, &asked);
+        let fields = make(resource.fields.built_in(), overlay);
+        if fields == resource.fields {
+            return Cow::Borrowed(resource);
+        }
+        Cow::Owned(Arc::new(resource.with_fields(fields)))
+    }
+
+    /// What the rules make of built-in fields for a path, shared with all paths for which they make
+    /// the same of them.
+    fn fields(&self, built_in: &Arc<Fields>, path: &[u8]) -> Arc<Fields> {
+        let headers = &self.rules.headers;
+        let matching = headers.matching(path, None);
+        if matching.is_empty() {
+            return Arc::clone(built_in);
+        }
+        if !headers.are_fixed(&matching) {
+            return make(built_in, headers.overlay(&matching, path));
+        }
+        let key = (Arc::as_ptr(built_in) as usize, matching);
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fields) = made.get(&key) {
+            return Arc::clone(fields);
+        }
+        drop(made);
+        let fields = make(built_in, headers.overlay(&key.1, path));
+        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
+        if made.len() >= MOST_MADE {
+            return fields;
+        }
+        Arc::clone(made.entry(key).or_insert(fields))
+    }
+}
+
+/// What an overlay makes of built-in fields.
+fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
+    let Overlay {
+        lines,
+        removed,
+        vary,
+    } = overlay;
+    // What has not come to rest may not be kept, whatever a rule says.
+    let is_settled = built_in.cache_control != NO_STORE;
+    let is_removed = |name: &HeaderName| {
+        (*name == header::CACHE_CONTROL && is_settled) || *name == header::X_CONTENT_TYPE_OPTIONS
+    };
+    let removed: Box<[_]> = removed.into_iter().filter(is_removed).collect();
+    let mut content_type = built_in.content_type.clone();
+    let mut cache_control = match removed.contains(&header::CACHE_CONTROL) {
+        true => REVALIDATE,
+        false => built_in.cache_control.clone(),
+    };
+    let mut others = Vec::with_capacity(lines.len());
+    for (name, value) in lines {
+        match name {
+            header::CONTENT_TYPE => content_type = value,
+            header::CACHE_CONTROL if is_settled => cache_control = value,
+            header::CACHE_CONTROL => {}
+            name => others.push((name, value)),
+        }
+    }
+    let mut ruled = Ruled {
+        built_in: Arc::clone(built_in),
+        lines: others.into(),
+        removed,
+        vary: vary.map(|vary| (vary.clone(), with_coding(&vary))),
+        suffix: None,
+    };
+    let is_same = content_type == built_in.content_type
+        && cache_control == built_in.cache_control
+        && ruled.lines.is_empty()
+        && ruled.removed.is_empty()
+        && ruled.vary.is_none();
+    if is_same {
+        return Arc::clone(built_in);
+    }
+    ruled.suffix = suffix(&content_type, &ruled);
+    Arc::new(Fields {
+        content_type,
+        cache_control,
+        ruled: Some(Box::new(ruled)),
+    })
+}
+
+/// The first bytes of the BLAKE3 of the fields that a browser does not take from a 304, as far as
+/// they are not the built-in ones: of lines `name: value`, ordered by name, each with its LF.
+fn suffix(content_type: &HeaderValue, ruled: &Ruled) -> Option<[u8; 4]> {
+    let mut pinned: Vec<(&str, &[u8])> = Vec::new();
+    if *content_type != ruled.built_in.content_type {
+        pinned.push((header::CONTENT_TYPE.as_str(), content_type.as_bytes()));
+    }
+    let lines = ruled.lines.iter();
+    let lines = lines.filter(|(name, value)| {
+        let is_built_in = *name == header::X_CONTENT_TYPE_OPTIONS && value == "nosniff";
+        is_pinned(name) && !is_built_in
+    });
+    pinned.extend(lines.map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let removed = ruled.removed.iter().filter(|name| is_pinned(name));
+    pinned.extend(removed.map(|name| (name.as_str(), &b""[..])));
+    if pinned.is_empty() {
+        return None;
+    }
+    pinned.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    for (name, value) in pinned {
+        for piece in [name.as_bytes(), b": ", value, b"\n"] {
+            hasher.update(piece);
+        }
+    }
+    hasher.finalize().as_bytes().first_chunk().copied()
+}
+
+/// Whether a browser keeps the field's old value when a 304 brings a new one.
+fn is_pinned(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(
+        name,
+        "content-type" | "content-language" | "content-disposition" | "x-frame-options"
+    ) || name.starts_with("x-content-")
+}
+
+/// A value of Vary that names the content coding as well.
+fn with_coding(vary: &HeaderValue) -> HeaderValue {
+    const CODING: &[u8] = b"accept-encoding";
+    let mut names = vary.as_bytes().split(|byte| *byte == b',');
+    if names.any(|name| name.trim_ascii().eq_ignore_ascii_case(CODING)) {
+        return vary.clone();
+    }
+    let both = [CODING, b", ", vary.as_bytes()].concat();
+    HeaderValue::from_bytes(&both).unwrap_or_else(|_| vary.clone())
+}
+
+fn with_slash(path: &[u8]) -> Vec<u8> {
+    [b"/", path].concat()
+}
+
+/// The path that leads to an HTML file beside its own: `about` for `about.html`, `docs` for
+/// `docs/index.html`. A slash at its end makes no difference to rules.
+fn clean_path(path: &[u8]) -> Option<&[u8]> {
+    match path.strip_suffix(b"index.html") {
+        Some([]) => Some(&[]),
+        Some([directory @ .., b'/']) => Some(directory),
+        _ => path.strip_suffix(b".html"),
+    }
+}

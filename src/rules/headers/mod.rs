@@ -1,0 +1,250 @@
+//! `_headers`: fields for the responses of some paths.
+//!
+//! ```text
+//! /assets/*
+//!   Cache-Control: public, max-age=31536000, immutable
+//!   ! X-Frame-Options
+//! ```
+//!
+//! A path, and below it the fields that its responses get, or lose after `!`. Every block that
+//! matches applies, in their order: the first value replaces a built-in one, later ones are
+//! appended, but for fields that have one value (RFC 9110 5.3), where the last one stands. The
+//! grammar is what Netlify and Cloudflare have in common and each has beside it; where they read
+//! the same text differently, what matches more is taken: letters in either case, with or without
+//! a slash at the end.
+
+mod read;
+
+use std::borrow::Cow;
+
+use http::header::{self, HeaderName, HeaderValue};
+
+use super::complaint::Complaint;
+use super::host::Host;
+use super::pattern::{Captures, Pattern, Reading};
+use super::table::Table;
+use super::template::{Template, in_path};
+
+const READING: Reading = Reading {
+    lenient: true,
+    inner_placeholders: false,
+    any_case: true,
+    many_splats: true,
+};
+
+/// The rules of a `_headers` file.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    blocks: Vec<Block>,
+    table: Table,
+    has_hosts: bool,
+    hash: [u8; 32],
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    host: Option<Host>,
+    pattern: Pattern,
+    removed: Vec<HeaderName>,
+    set: Vec<(HeaderName, Value)>,
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Fixed(HeaderValue),
+    /// With pieces of the path in it.
+    Made(Template),
+}
+
+/// The blocks that match a path, in their order.
+#[derive(Clone, PartialEq, Eq, Debug, Hash, Default)]
+pub struct Matching(Box<[u32]>);
+
+impl Matching {
+    /// Whether none does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What rules make of a response's fields.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Overlay {
+    /// Fields in the place of built-in ones, and new ones, in the order they were first given.
+    /// Only `Set-Cookie` has several lines.
+    pub lines: Vec<(HeaderName, HeaderValue)>,
+    /// Built-in fields that are not sent.
+    pub removed: Vec<HeaderName>,
+    /// What `Vary` names beside what etagd itself chooses by.
+    pub vary: Option<HeaderValue>,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self::parse(b"").0
+    }
+}
+
+impl Headers {
+    /// Reads a file. What is wrong with it takes nothing else away.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> (Self, Vec<Complaint>) {
+        read::parse(text)
+    }
+
+    /// Whether there are no rules.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Whether some of them are for certain hosts only.
+    #[must_use]
+    pub fn name_hosts(&self) -> bool {
+        self.has_hosts
+    }
+
+    /// A hash of all that they mean: equal for files that differ in comments and spaces.
+    #[must_use]
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// Which blocks apply to a path (decoded, with its leading slash, without empty segments)
+    /// under a host (without its port). Without one, those for certain hosts do not.
+    #[must_use]
+    pub fn matching(&self, path: &[u8], host: Option<&str>) -> Matching {
+        if self.is_empty() {
+            return Matching::default();
+        }
+        let path = in_lower_case(without_slash(path));
+        let candidates = self.table.candidates(&path, &[]);
+        let is_match = |number: &u32| {
+            self.block(*number).is_some_and(|block| {
+                let wanted = block.host.as_ref();
+                wanted.is_none_or(|wanted| host.is_some_and(|host| wanted.matches(host)))
+                    && block.pattern.matches(&path)
+            })
+        };
+        Matching(candidates.filter(is_match).collect())
+    }
+
+    /// Whether what these blocks set is the same for every path that they match.
+    #[must_use]
+    pub fn are_fixed(&self, matching: &Matching) -> bool {
+        let is_fixed = |(_, value): &(_, Value)| matches!(value, Value::Fixed(_));
+        self.matched(matching)
+            .all(|block| block.set.iter().all(is_fixed))
+    }
+
+    /// What these blocks make of the fields of a path that they match.
+    #[must_use]
+    pub fn overlay(&self, matching: &Matching, path: &[u8]) -> Overlay {
+        let path = without_slash(path);
+        let mut overlay = Overlay::default();
+        for block in self.matched(matching) {
+            for name in &block.removed {
+                overlay.remove(name);
+            }
+            // Made when the first value needs it.
+            let mut captures = None;
+            for (name, value) in &block.set {
+                match value {
+                    Value::Fixed(value) => overlay.give(name, value),
+                    Value::Made(template) => {
+                        let captures = captures.get_or_insert_with(|| block.captures(path));
+                        let mut text = Vec::new();
+                        template.fill(&mut text, |number| captures.of(number, path), in_path);
+                        if let Ok(value) = HeaderValue::from_bytes(&text) {
+                            overlay.give(name, &value);
+                        }
+                    }
+                }
+            }
+        }
+        overlay
+    }
+
+    fn block(&self, number: u32) -> Option<&Block> {
+        self.blocks.get(usize::try_from(number).ok()?)
+    }
+
+    fn matched(&self, matching: &Matching) -> impl Iterator<Item = &Block> {
+        matching.0.iter().filter_map(|number| self.block(*number))
+    }
+}
+
+impl Block {
+    fn captures(&self, path: &[u8]) -> Captures {
+        let captures = self.pattern.captures(&in_lower_case(path));
+        captures.unwrap_or_default()
+    }
+}
+
+impl Overlay {
+    fn remove(&mut self, name: &HeaderName) {
+        self.lines.retain(|(given, _)| given != name);
+        if !self.removed.contains(name) {
+            self.removed.push(name.clone());
+        }
+    }
+
+    fn give(&mut self, name: &HeaderName, value: &HeaderValue) {
+        if name == header::VARY {
+            let before = self.vary.take();
+            self.vary = Some(before.map_or_else(|| value.clone(), |before| join(&before, value)));
+            return;
+        }
+        self.removed.retain(|removed| removed != name);
+        let given = self.lines.iter_mut().find(|(given, _)| given == name);
+        match given {
+            Some((_, before)) if has_one_value(name) => *before = value.clone(),
+            // RFC 6265 section 3: cookies do not join.
+            Some((_, before)) if name != header::SET_COOKIE => *before = join(before, value),
+            _ => self.lines.push((name.clone(), value.clone())),
+        }
+    }
+}
+
+/// RFC 9110 5.3: values of one field, as one list.
+fn join(before: &HeaderValue, value: &HeaderValue) -> HeaderValue {
+    let both = [before.as_bytes(), b", ", value.as_bytes()].concat();
+    HeaderValue::from_bytes(&both).unwrap_or_else(|_| value.clone())
+}
+
+/// Whether a list of values would mean nothing.
+fn has_one_value(name: &HeaderName) -> bool {
+    const ONE: [HeaderName; 14] = [
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        header::ACCESS_CONTROL_MAX_AGE,
+        header::CONTENT_DISPOSITION,
+        header::CONTENT_LOCATION,
+        header::CONTENT_TYPE,
+        header::EXPIRES,
+        HeaderName::from_static("cross-origin-embedder-policy"),
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderName::from_static("cross-origin-resource-policy"),
+        header::STRICT_TRANSPORT_SECURITY,
+        header::X_CONTENT_TYPE_OPTIONS,
+        header::X_FRAME_OPTIONS,
+        header::X_XSS_PROTECTION,
+    ];
+    ONE.contains(name)
+}
+
+fn without_slash(path: &[u8]) -> &[u8] {
+    match path {
+        [rest @ .., b'/'] if !rest.is_empty() => rest,
+        _ => path,
+    }
+}
+
+fn in_lower_case(path: &[u8]) -> Cow<'_, [u8]> {
+    if path.iter().any(u8::is_ascii_uppercase) {
+        Cow::Owned(path.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(path)
+    }
+}

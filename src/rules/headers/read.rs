@@ -1,0 +1,302 @@
+//! From lines to blocks.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use http::header::{self, HeaderName, HeaderValue};
+
+use super::{Block, Headers, READING, Value, has_one_value};
+use crate::rules::complaint::{
+    CLOUDFLARE_LINE, Complaint, Complaints, LONGEST_LINE, RuleFile, lines, shown,
+};
+use crate::rules::frame;
+use crate::rules::host::Host;
+use crate::rules::pattern::Pattern;
+use crate::rules::table::Table;
+use crate::rules::template::Template;
+
+/// Most blocks that Cloudflare reads.
+const CLOUDFLARE_BLOCKS: usize = 100;
+/// Most blocks with a placeholder or a `*`, and with more than one `*`: each may have to be looked
+/// at for one path.
+const MOST_PATTERNS: (usize, usize) = (10_000, 100);
+
+/// Reads the lines of a file.
+pub(super) fn parse(text: &[u8]) -> (Headers, Vec<Complaint>) {
+    let mut reader = Reader {
+        blocks: Vec::new(),
+        current: Current::Nothing,
+        patterns: (0, 0),
+        complaints: Complaints::new(RuleFile::Headers),
+        hasher: blake3::Hasher::new(),
+    };
+    for (number, line) in lines(text) {
+        reader.line(number, line);
+    }
+    reader.finish()
+}
+
+struct Reader {
+    blocks: Vec<Block>,
+    current: Current,
+    /// With a placeholder or a `*`, and with more than one `*`.
+    patterns: (usize, usize),
+    complaints: Complaints,
+    hasher: blake3::Hasher,
+}
+
+/// Where fields belong that come now.
+enum Current {
+    /// Nowhere: no path has come yet.
+    Nothing,
+    /// Nowhere: the path was refused, with its reason.
+    Refused,
+    Block(Box<Pending>),
+}
+
+struct Pending {
+    line: usize,
+    /// As it was written.
+    path: Vec<u8>,
+    block: Block,
+    names: HashSet<HeaderName>,
+}
+
+impl Reader {
+    fn line(&mut self, number: usize, line: &[u8]) {
+        if line.len() > LONGEST_LINE {
+            let reason = "the line is longer than 16 KiB: left out";
+            self.complaints.error(number, reason);
+            if is_path(line) {
+                self.close();
+                self.current = Current::Refused;
+            }
+            return;
+        }
+        if line.len() > CLOUDFLARE_LINE {
+            let reason = "Cloudflare ignores lines of more than 2000 characters";
+            self.complaints.note(number, reason);
+        }
+        if is_path(line) {
+            self.close();
+            self.current = match self.path(number, line) {
+                Ok(block) => Current::Block(Box::new(block)),
+                Err(reason) => {
+                    let reason = format!("{} is no path: {reason}", shown(line));
+                    self.complaints.error(number, reason);
+                    Current::Refused
+                }
+            };
+            return;
+        }
+        if let Err(reason) = self.field(number, line) {
+            self.complaints.error(number, reason);
+        }
+    }
+
+    fn path(&mut self, line: usize, text: &[u8]) -> Result<Pending, &'static str> {
+        let (host, path) = match scheme(text) {
+            None => (None, text),
+            Some(rest) => {
+                let end = rest.iter().position(|byte| b"/?#".contains(byte));
+                let (host, path) = rest.split_at(end.unwrap_or(rest.len()));
+                let host = std::str::from_utf8(host).map_err(|_| "no host")?;
+                let note = "Netlify reads no hosts in _headers";
+                self.complaints.note(line, note);
+                if text.get(..5).is_some_and(|scheme| scheme != b"https") {
+                    self.complaints.note(line, "Cloudflare wants https:// here");
+                }
+                let path = if path.is_empty() { &b"/"[..] } else { path };
+                (Some(Host::parse(host)?), path)
+            }
+        };
+        let end = path.iter().position(|byte| matches!(byte, b'?' | b'#'));
+        let (path, ignored) = path.split_at(end.unwrap_or(path.len()));
+        if !ignored.is_empty() {
+            let reason = format!("{} is no part of a path: ignored", shown(ignored));
+            self.complaints.warning(line, reason);
+        }
+        let pattern = Pattern::parse(path, READING)?;
+        let (patterns, manifold) = &mut self.patterns;
+        *patterns += usize::from(!pattern.is_exact());
+        *manifold += usize::from(pattern.splats() > 1);
+        if *manifold > MOST_PATTERNS.1 {
+            return Err("more than 100 paths with more than one *");
+        }
+        if *patterns > MOST_PATTERNS.0 {
+            return Err("more than 10000 paths with placeholders");
+        }
+        if pattern.splats() > 1 {
+            let reason = "Cloudflare refuses more than one * in a path";
+            self.complaints.note(line, reason);
+        }
+        Ok(Pending {
+            line,
+            path: text.to_vec(),
+            block: Block {
+                host,
+                pattern,
+                removed: Vec::new(),
+                set: Vec::new(),
+            },
+            names: HashSet::new(),
+        })
+    }
+
+    fn field(&mut self, number: usize, line: &[u8]) -> Result<(), Cow<'static, str>> {
+        let colon = line.iter().position(|byte| *byte == b':');
+        let pending = match &mut self.current {
+            Current::Block(pending) => pending,
+            // Its path has been complained of.
+            Current::Refused => return Ok(()),
+            Current::Nothing => {
+                return Err("a path, beginning with /, must come before its fields".into());
+            }
+        };
+        let Some(colon) = colon else {
+            let Some(name) = line.strip_prefix(b"!") else {
+                return Err("neither a path nor \"Name: value\" nor \"! Name\"".into());
+            };
+            let name = field_name(name.trim_ascii())?;
+            if name == header::VARY || name == header::CONTENT_TYPE {
+                let reason = format!("{name} can't be removed: responses would be misread");
+                return Err(reason.into());
+            }
+            if !line.starts_with(b"! ") {
+                let note = "Cloudflare wants a space after !";
+                self.complaints.note(number, note);
+            }
+            self.complaints
+                .note(number, "Netlify does not know how to remove a field");
+            pending.block.removed.push(name);
+            return Ok(());
+        };
+        let (name, value) = line.split_at(colon);
+        let name = field_name(name.trim_ascii_end())?;
+        let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii();
+        if value.is_empty() {
+            return Err(format!("{name} has no value; \"! {name}\" removes a field").into());
+        }
+        let parsed = HeaderValue::from_bytes(value)
+            .map_err(|_| format!("the value of {name} has control characters"))?;
+        let template = Template::parse(value, pending.block.pattern.names(), <[u8]>::to_vec)?;
+        let value = if template.literal().is_some() {
+            Value::Fixed(parsed)
+        } else {
+            let note = "Netlify sends placeholders in values as they are";
+            self.complaints.note(number, note);
+            Value::Made(template)
+        };
+        if matches!(name.as_str(), "alt-svc" | "server" | "set-cookie") {
+            let note = format!("Netlify ignores {name} here");
+            self.complaints.note(number, note);
+        }
+        if !pending.names.insert(name.clone()) && has_one_value(&name) {
+            let reason = format!("{name} has one value: this one stands");
+            self.complaints.warning(number, reason);
+        }
+        pending.block.set.push((name, value));
+        Ok(())
+    }
+
+    /// Takes over the block that ends here.
+    fn close(&mut self) {
+        let Current::Block(pending) = std::mem::replace(&mut self.current, Current::Nothing) else {
+            return;
+        };
+        let Pending {
+            line, path, block, ..
+        } = *pending;
+        if block.set.is_empty() && block.removed.is_empty() {
+            self.complaints
+                .warning(line, "no fields follow this path: it changes nothing");
+            return;
+        }
+        frame(&mut self.hasher, &path);
+        self.hasher
+            .update(&(block.removed.len() as u64).to_le_bytes());
+        for name in &block.removed {
+            frame(&mut self.hasher, name.as_str().as_bytes());
+        }
+        self.hasher.update(&(block.set.len() as u64).to_le_bytes());
+        for (name, value) in &block.set {
+            frame(&mut self.hasher, name.as_str().as_bytes());
+            match value {
+                Value::Fixed(value) => frame(&mut self.hasher, value.as_bytes()),
+                Value::Made(template) => frame(&mut self.hasher, &template.text()),
+            }
+        }
+        self.blocks.push(block);
+        if self.blocks.len() == CLOUDFLARE_BLOCKS + 1 {
+            let note = "Cloudflare reads the first 100 paths only";
+            self.complaints.note(line, note);
+        }
+    }
+
+    fn finish(mut self) -> (Headers, Vec<Complaint>) {
+        self.close();
+        let mut table = Table::new(READING);
+        for (number, block) in (0..).zip(&self.blocks) {
+            table.insert(number, &block.pattern);
+        }
+        let headers = Headers {
+            has_hosts: self.blocks.iter().any(|block| block.host.is_some()),
+            blocks: self.blocks,
+            table,
+            hash: *self.hasher.finalize().as_bytes(),
+        };
+        (headers, self.complaints.finish())
+    }
+}
+
+fn field_name(name: &[u8]) -> Result<HeaderName, Cow<'static, str>> {
+    if name.is_empty() {
+        return Err("the name of the field is missing".into());
+    }
+    let Ok(parsed) = HeaderName::from_bytes(name) else {
+        return Err(format!("{} is no name of a field", shown(name)).into());
+    };
+    match refusal(&parsed) {
+        Some(reason) => Err(format!("{parsed} is not for rules: {reason}").into()),
+        None => Ok(parsed),
+    }
+}
+
+fn is_path(line: &[u8]) -> bool {
+    line.starts_with(b"/") || scheme(line).is_some()
+}
+
+/// What follows `https://` or another scheme.
+fn scheme(line: &[u8]) -> Option<&[u8]> {
+    let end = line.iter().position(|byte| !byte.is_ascii_alphanumeric())?;
+    let (scheme, rest) = line.split_at(end);
+    (!scheme.is_empty()).then_some(())?;
+    rest.strip_prefix(b"://")
+}
+
+/// Why no rule may set or remove a field.
+fn refusal(name: &HeaderName) -> Option<&'static str> {
+    Some(match name.as_str() {
+        "etag" => "the tag is made of the content",
+        "last-modified" => "the date is the file's; --last-modified off leaves it out",
+        "content-length" | "content-range" | "accept-ranges" => "it follows from the content",
+        "content-encoding" => "it follows from the file that is sent",
+        "repr-digest" | "content-digest" | "digest" | "content-md5" => {
+            "a digest is made of the content; see --repr-digest"
+        }
+        "date" | "age" => "it is the server's clock",
+        "allow" => "it follows from what the server supports",
+        "location" => "redirects belong in _redirects",
+        "connection"
+        | "keep-alive"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "proxy-connection"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade" => "it is about the connection",
+        "basic-auth" => "etagd asks for no passwords: what should be protected is open",
+        _ => return None,
+    })
+}

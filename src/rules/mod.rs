@@ -1,0 +1,137 @@
+//! The site's own rules: `_headers` and `_redirects`, read once and matched many times.
+//!
+//! Pure: bytes in, [`Rules`] and [`Complaint`]s out; a path in, what to do out. No input panics,
+//! and time is linear in the file and in the path: there are no regular expressions. A bad line is
+//! complained of and left out; the good ones apply.
+//!
+//! Paths are given decoded, with their leading slash and without empty segments.
+
+mod complaint;
+mod headers;
+mod host;
+mod pattern;
+mod redirects;
+mod table;
+mod template;
+
+use std::sync::Arc;
+
+pub use complaint::{Complaint, RuleFile, Severity};
+pub use headers::{Headers, Matching, Overlay};
+pub use host::without_port;
+pub use redirects::{Asked, Dialect, Outcome, Redirects};
+
+/// The rules of a site.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// From `_headers`.
+    pub headers: Arc<Headers>,
+    /// From `_redirects`.
+    pub redirects: Arc<Redirects>,
+    sources: [Source; 2],
+}
+
+/// A file as it was read.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    /// Of all its bytes; `None` where there is no file.
+    hash: Option<blake3::Hash>,
+    complaints: Arc<[Complaint]>,
+}
+
+impl Rules {
+    /// These rules, with what is in `file` now; `None` where that is what was read before.
+    #[must_use]
+    pub fn with(&self, file: RuleFile, text: Option<&[u8]>, dialect: Dialect) -> Option<Self> {
+        let hash = text.map(blake3::hash);
+        if self.source(file).hash == hash {
+            return None;
+        }
+        let mut rules = self.clone();
+        let text = text.unwrap_or_default();
+        let complaints = match file {
+            RuleFile::Headers => {
+                let (headers, complaints) = Headers::parse(text);
+                rules.headers = Arc::new(headers);
+                complaints
+            }
+            RuleFile::Redirects => {
+                let (redirects, complaints) = Redirects::parse(text, dialect);
+                rules.redirects = Arc::new(redirects);
+                complaints
+            }
+        };
+        *rules.source_mut(file) = Source {
+            hash,
+            complaints: complaints.into(),
+        };
+        Some(rules)
+    }
+
+    /// These rules, with what `others` have read since `before`.
+    #[must_use]
+    pub fn joined(&self, others: &Self, before: &Self) -> Self {
+        let mut rules = self.clone();
+        for file in RuleFile::ALL {
+            if others.source(file).hash == before.source(file).hash {
+                continue;
+            }
+            match file {
+                RuleFile::Headers => rules.headers = Arc::clone(&others.headers),
+                RuleFile::Redirects => rules.redirects = Arc::clone(&others.redirects),
+            }
+            *rules.source_mut(file) = others.source(file).clone();
+        }
+        rules
+    }
+
+    /// What is wrong with a file, in the order of its lines.
+    #[must_use]
+    pub fn complaints(&self, file: RuleFile) -> &[Complaint] {
+        &self.source(file).complaints
+    }
+
+    /// Whether a file is there, and has other bytes than in `before`.
+    #[must_use]
+    pub fn have_read(&self, file: RuleFile, before: &Self) -> bool {
+        let hash = self.source(file).hash;
+        hash.is_some() && hash != before.source(file).hash
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.redirects.is_empty()
+    }
+
+    /// A hash of all that they mean: equal for files that differ in comments and spaces.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.headers.hash());
+        hasher.update(self.redirects.hash());
+        *hasher.finalize().as_bytes()
+    }
+
+    fn source(&self, file: RuleFile) -> &Source {
+        let [headers, redirects] = &self.sources;
+        match file {
+            RuleFile::Headers => headers,
+            RuleFile::Redirects => redirects,
+        }
+    }
+
+    fn source_mut(&mut self, file: RuleFile) -> &mut Source {
+        let [headers, redirects] = &mut self.sources;
+        match file {
+            RuleFile::Headers => headers,
+            RuleFile::Redirects => redirects,
+        }
+    }
+}
+
+/// Length first, so that no two lists of texts can read the same.
+fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
+}

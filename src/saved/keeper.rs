@@ -1,0 +1,503 @@
+//! When to save: some seconds after a publication, and at the end.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use super::StateFile;
+use crate::disk::Root;
+use crate::manifest::Manifest;
+use crate::representation::Resource;
+use crate::site::Site;
+
+/// How long after its hashing a file must still have the same stamp to be trusted later: more than
+/// the coarsest clock of a file system, and enough for a report of a change to arrive.
+const REST: Duration = Duration::from_millis(2_500);
+/// How often to look for something new; what is new is saved at the second look.
+const LOOK: Duration = Duration::from_secs(3);
+/// Time between two saves.
+const BETWEEN: Duration = Duration::from_secs(10);
+/// Saving may take this share of one core.
+const SHARE: u32 = 20;
+
+/// The thread that saves what a site publishes.
+#[derive(Debug)]
+pub struct Keeper {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Saves each state of `site`, which is in `directory` as the operator named it, in `file`.
+    /// The first one only if it is not `saved` already.
+    ///
+    /// # Errors
+    /// When the system has no more threads.
+    pub fn start(
+        file: StateFile,
+        directory: PathBuf,
+        site: Arc<Site>,
+        saved: bool,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = channel();
+        let mut round = Round::new(file, directory, site, saved, Instant::now());
+        let thread = thread::Builder::new()
+            .name("keeper".to_owned())
+            .spawn(move || round.run(&stopped))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Saves what is not saved yet, and ends. Nothing is published any more by then, or it is
+    /// hashed again after the restart.
+    pub fn finish(self) {
+        drop(self.stop);
+        // A panic has been reported by its hook.
+        let _ = self.thread.join();
+    }
+}
+
+/// What the thread knows from one look to the next.
+struct Round {
+    file: StateFile,
+    directory: PathBuf,
+    site: Arc<Site>,
+    /// What is on disk. Weak, for it pins the bodies of a state that is over.
+    saved: Weak<Manifest>,
+    /// What was published at the last look and is not saved, with the time of that look.
+    seen: Option<(Instant, Arc<Manifest>)>,
+    not_before: Instant,
+    warned: String,
+}
+
+impl Round {
+    fn new(
+        file: StateFile,
+        directory: PathBuf,
+        site: Arc<Site>,
+        saved: bool,
+        now: Instant,
+    ) -> Self {
+        let current = Arc::clone(&site.current());
+        Self {
+            saved: if saved {
+                Arc::downgrade(&current)
+            } else {
+                Weak::new()
+            },
+            seen: (!saved).then_some((now, current)),
+            file,
+            directory,
+            site,
+            not_before: now,
+            warned: String::new(),
+        }
+    }
+
+    fn run(&mut self, stopped: &Receiver<()>) {
+        while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            self.look(Instant::now());
+        }
+        self.finish(Instant::now());
+    }
+
+    /// Saves what was already there at the last look.
+    fn look(&mut self, now: Instant) {
+        let current = Arc::clone(&self.site.current());
+        if self.is_saved(&current) || now < self.not_before {
+            self.seen = None;
+            return;
+        }
+        let earlier = self.seen.replace((now, Arc::clone(&current)));
+        if let Some((since, earlier)) = earlier
+            && now.duration_since(since) >= REST
+        {
+            self.save(&current, Some(&earlier));
+            let spent = now.elapsed();
+            self.not_before = now + spent + BETWEEN.max(spent * SHARE);
+        }
+    }
+
+    fn finish(&mut self, now: Instant) {
+        let current = Arc::clone(&self.site.current());
+        if self.is_saved(&current) {
+            return;
+        }
+        let is_old = |(since, _): &(Instant, _)| now.duration_since(*since) >= REST;
+        let earlier = self.seen.take().filter(is_old);
+        self.save(&current, earlier.as_ref().map(|(_, earlier)| earlier));
+    }
+
+    fn is_saved(&self, manifest: &Arc<Manifest>) -> bool {
+        // The address can't be another manifest's, as long as the weak pointer is there.
+        self.saved.as_ptr() == Arc::as_ptr(manifest)
+    }
+
+    /// Saves `current`. What `earlier` has of it was hashed long enough ago to be confirmed now.
+    fn save(&mut self, current: &Arc<Manifest>, earlier: Option<&Arc<Manifest>>) {
+        // Where the root is missing or being replaced, the watcher says so.
+        let Ok(root) = Root::open(&self.directory) else {
+            return;
+        };
+        if let Some(earlier) = earlier {
+            confirm(current, earlier, &root);
+        }
+        match self.file.save(current, &root) {
+            Ok(()) => {
+                self.warned.clear();
+                // What was published since is to be confirmed, and saved once more.
+                if earlier.is_some_and(|earlier| Arc::ptr_eq(current, earlier)) {
+                    self.saved = Arc::downgrade(current);
+                    self.seen = None;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.warn(&error),
+        }
+    }
+
+    /// Once for each reason: the next try comes soon.
+    fn warn(&mut self, error: &io::Error) {
+        let warning = error.to_string();
+        if mem::replace(&mut self.warned, warning.clone()) != warning {
+            let file = self.file.path().display();
+            tracing::warn!("cannot save the manifest in {file}: {warning}: a restart hashes anew");
+        }
+    }
+}
+
+/// Marks the files of `current` that were hashed by the time of `earlier` and are still in the
+/// state they were in.
+fn confirm(current: &Manifest, earlier: &Manifest, root: &Root) {
+    for resource in current.iter() {
+        let is_open = resource.settled && resource.confirmed.get().is_none();
+        let was_there = |then: &Arc<Resource>| {
+            then.stamp == resource.stamp && then.identity.etag == resource.identity.etag
+        };
+        let path = Path::new(OsStr::from_bytes(&resource.path));
+        if is_open
+            && earlier.locate(&resource.path).is_some_and(was_there)
+            && root
+                .stamp_behind(path)
+                .is_ok_and(|now| now == resource.stamp)
+        {
+            // Another thread can't have had another opinion.
+            let _ = resource.confirmed.set(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use tempfile::TempDir;
+
+    use crate::config::{Settings, Symlinks};
+    use crate::memory::Memory;
+    use crate::representation::{GROUP, WHOLE};
+    use crate::scan::{Progress, Scanner, Scope, Unsettled};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A directory with a site, and a place for its state beside it.
+    struct Place(TempDir);
+
+    impl Place {
+        fn new(files: &[(&str, &[u8])]) -> Self {
+            let place = Self(tempfile::tempdir().expect("a directory"));
+            for (path, content) in files {
+                place.write(path, content);
+            }
+            place
+        }
+
+        fn site(&self) -> PathBuf {
+            self.0.path().join("site")
+        }
+
+        fn file(&self, path: &str) -> PathBuf {
+            self.site().join(path)
+        }
+
+        fn write(&self, path: &str, content: &[u8]) {
+            let file = self.file(path);
+            fs::create_dir_all(file.parent().expect("a parent")).expect("made");
+            fs::write(file, content).expect("written");
+        }
+
+        fn state(&self) -> StateFile {
+            let root = Root::open(&self.site()).expect("a root");
+            let file = self.0.path().join("state");
+            StateFile::new(&file, &root, Settings::default()).expect("a place for it")
+        }
+
+        /// Starts a process that takes over what another has left, if that is of any use.
+        fn start(&self) -> Process {
+            let state = self.state();
+            let root = Arc::new(Root::open(&self.site()).expect("a root"));
+            let memory = Memory::new(1 << 26, 16);
+            let scanner = Scanner::new(Symlinks::All, Settings::default(), Some(memory));
+            let progress = Progress::default();
+            let base = state.load(&scanner, &root).ok().flatten();
+            let (manifest, _) = match base {
+                Some(base) => scanner.scan_from(base, &root, &progress),
+                None => scanner.scan(&root, &progress),
+            };
+            let site = Arc::new(Site::new(manifest));
+            let began = Instant::now();
+            Process {
+                round: Round::new(state, self.site(), Arc::clone(&site), false, began),
+                site,
+                began,
+                hashed: progress.files(),
+                root,
+                scanner,
+            }
+        }
+
+        /// What a process finds that takes over nothing.
+        fn digest(&self) -> String {
+            let root = Arc::new(Root::open(&self.site()).expect("a root"));
+            let scanner = Scanner::new(Symlinks::All, Settings::default(), None);
+            let (manifest, _) = scanner.scan(&root, &Progress::default());
+            manifest.digest().to_string()
+        }
+    }
+
+    struct Process {
+        site: Arc<Site>,
+        round: Round,
+        began: Instant,
+        hashed: u64,
+        root: Arc<Root>,
+        scanner: Scanner,
+    }
+
+    impl Process {
+        fn digest(&self) -> String {
+            self.site.current().digest().to_string()
+        }
+
+        /// Reads these paths again and publishes what has become of them.
+        fn publish(&self, paths: &[&str]) {
+            let paths = paths.iter().map(|path| path.as_bytes().into());
+            let scope = Scope::Paths(paths.collect());
+            let current = Arc::clone(&self.site.current());
+            let (settled, progress) = (Unsettled::Publish, Progress::default());
+            let outcome = self
+                .scanner
+                .reconcile(&self.root, &current, &scope, settled, &progress);
+            self.site.update(|_| Some(outcome.changes));
+        }
+
+        fn stop_after(mut self, time: Duration) {
+            self.round.finish(self.began + time);
+        }
+    }
+
+    #[test]
+    fn what_has_not_changed_is_not_hashed_again() {
+        let large = vec![b'x'; (WHOLE + GROUP) as usize + 1];
+        let place = Place::new(&[
+            ("index.html", b"<h1>here</h1>"),
+            ("empty", b""),
+            ("whole", &large[..300_000]),
+            ("large", &large),
+            ("deep/er/page.html", b"page"),
+        ]);
+        let gzip = |content: &[u8]| {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            io::Write::write_all(&mut gzip, content).expect("encoded");
+            gzip.finish().expect("encoded")
+        };
+        place.write("index.html.gz", &gzip(b"<h1>here</h1>"));
+        place.write("large.gz", &gzip(&large));
+        place.write("whole.gz", b"stale");
+        fs::hard_link(place.file("large"), place.file("deep/again")).expect("linked");
+        fs::create_dir(place.0.path().join("outside")).expect("made");
+        fs::write(place.0.path().join("outside/file"), "outside").expect("written");
+        symlink("../outside", place.file("out")).expect("linked");
+        symlink("deep", place.file("shallow")).expect("linked");
+
+        let first = place.start();
+        assert!(first.hashed >= 9, "each inode");
+        let (site, digest) = (Arc::clone(&first.site), first.digest());
+        first.stop_after(3 * SECOND);
+        let second = place.start();
+        assert_eq!((second.hashed, second.digest()), (0, digest.clone()));
+        let (was, is) = (site.current(), second.site.current());
+        assert_eq!(was.len(), 12);
+        for then in was.iter() {
+            let now = is.locate(&then.path).expect("there");
+            let path = then.path.escape_ascii();
+            assert_eq!(now.stamp, then.stamp, "{path}");
+            assert_eq!(now.last_modified, then.last_modified, "{path}");
+            assert_eq!(now.newest_date, then.newest_date, "{path}");
+            assert_eq!((now.utf8, now.settled), (then.utf8, true), "{path}");
+            assert_eq!(now.fields, then.fields, "{path}");
+            let tags = |of: &Resource| -> Vec<_> {
+                let each = of.representations();
+                each.map(|each| (each.coding, each.etag.to_string(), each.length))
+                    .collect()
+            };
+            assert_eq!(tags(now), tags(then), "{path}");
+        }
+        assert_eq!(is.locate(b"index.html").expect("there").encoded.len(), 1);
+        assert_eq!(is.locate(b"whole").expect("there").encoded.len(), 0);
+        // And once more, from what the second one leaves.
+        second.stop_after(Duration::ZERO);
+        let third = place.start();
+        assert_eq!((third.hashed, third.digest()), (0, digest));
+    }
+
+    #[test]
+    fn what_was_hashed_just_before_the_end_is_hashed_again() {
+        let place = Place::new(&[("a", b"a"), ("b", b"b")]);
+        place.start().stop_after(2 * SECOND);
+        let second = place.start();
+        assert_eq!(second.hashed, 2);
+        second.publish(&["b"]);
+        // By the end, one of them was looked at before.
+        second.stop_after(3 * SECOND);
+        assert_eq!(place.start().hashed, 0, "read again, with the same result");
+    }
+
+    #[test]
+    fn a_publication_is_saved_when_it_has_aged() {
+        let place = Place::new(&[("a", b"a"), ("b", b"b")]);
+        let mut first = place.start();
+        let at = |seconds| first.began + seconds * SECOND;
+        let times = [3, 4, 6, 16, 19].map(at);
+        first.round.look(times[0]);
+        place.write("b", b"changed");
+        first.publish(&["b"]);
+        first.round.look(times[1]);
+        first.round.look(times[2]);
+        assert_eq!(
+            place.start().hashed,
+            1,
+            "saved ten seconds later at the soonest"
+        );
+        first.round.look(times[3]);
+        assert_eq!(place.start().hashed, 1, "seen, not confirmed");
+        first.round.look(times[4]);
+        assert_eq!(place.start().hashed, 0);
+        assert_eq!(place.start().digest(), place.digest());
+    }
+
+    #[test]
+    fn what_changes_while_it_ages_is_not_confirmed() {
+        let place = Place::new(&[("a", b"a"), ("b", b"b"), ("c", b"c")]);
+        let first = place.start();
+        place.write("b", b"B");
+        place.write("c", b"C");
+        first.publish(&["c"]);
+        // Of `b` nothing was reported; of `c` it was, but just now.
+        first.stop_after(3 * SECOND);
+        let second = place.start();
+        assert_eq!((second.hashed, second.digest()), (2, place.digest()));
+    }
+
+    #[test]
+    fn what_is_saved_is_not_saved_again() {
+        let place = Place::new(&[("a", b"a")]);
+        let mut first = place.start();
+        let saved = || place.state().path().metadata().ok().map(|file| file.ino());
+        let at = |seconds| first.began + seconds * SECOND;
+        let times = [3, 100, 103, 200].map(at);
+        first.round.look(times[0]);
+        let inode = saved();
+        assert!(inode.is_some());
+        assert!(first.round.seen.is_none(), "nothing is pinned");
+        first.round.look(times[1]);
+        first.round.look(times[2]);
+        first.round.finish(times[3]);
+        assert_eq!(saved(), inode);
+        first.publish(&["a"]);
+        first.round.finish(times[3]);
+        assert_ne!(saved(), inode);
+    }
+
+    #[test]
+    fn what_has_changed_since_is_hashed_again() {
+        type Change = fn(&Place);
+        let changes: [(&str, u64, Change); 8] = [
+            ("touched", 1, |place| place.write("b", b"b")),
+            ("of the same size and mtime", 1, |place| {
+                let file = place.file("b");
+                let before = fs::metadata(&file).and_then(|file| file.modified());
+                place.write("b", b"x");
+                let file = fs::File::options().write(true).open(file);
+                let file = file.expect("opened");
+                file.set_modified(before.expect("a time")).expect("set");
+            }),
+            ("renamed over", 1, |place| {
+                place.write(".new", b"new");
+                fs::rename(place.file(".new"), place.file("b")).expect("renamed");
+            }),
+            ("renamed", 1, |place| {
+                fs::rename(place.file("b"), place.file("c")).expect("renamed");
+            }),
+            ("deleted", 0, |place| {
+                fs::remove_file(place.file("b")).expect("removed");
+            }),
+            ("added", 1, |place| place.write("c", b"c")),
+            ("a directory now", 1, |place| {
+                fs::remove_file(place.file("b")).expect("removed");
+                place.write("b/c", b"c");
+            }),
+            ("the content it is a sidecar of", 2, |place| {
+                place.write("a", b"other");
+                place.write("b", b"other");
+            }),
+        ];
+        for (name, hashed, change) in changes {
+            let place = Place::new(&[("a", b"a"), ("b", b"b"), ("d/e", b"e")]);
+            place.write(
+                "a.gz",
+                b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x4b\x04\0\x43\xbe\xb7\xe8\x01\0\0\0",
+            );
+            let first = place.start();
+            let a = Arc::clone(first.site.current().locate(b"a").expect("there"));
+            assert_eq!(a.encoded.len(), 1);
+            first.stop_after(3 * SECOND);
+            change(&place);
+            let second = place.start();
+            assert_eq!(second.digest(), place.digest(), "{name}");
+            assert_eq!(second.hashed, hashed, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_left_aside_and_written_anew() {
+        let place = Place::new(&[("a", b"a"), ("b", b"b")]);
+        place.start().stop_after(3 * SECOND);
+        let file = place.state().path().to_path_buf();
+        let whole = fs::read(&file).expect("saved");
+        for length in 0..whole.len() {
+            fs::write(&file, &whole[..length]).expect("written");
+            assert_eq!(place.start().hashed, 2, "{length} bytes");
+        }
+        for byte in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[byte] ^= 0x10;
+            fs::write(&file, &damaged).expect("written");
+            let second = place.start();
+            assert_eq!(
+                (second.hashed, second.digest()),
+                (2, place.digest()),
+                "{byte}"
+            );
+        }
+        fs::write(&file, &whole[..40]).expect("written");
+        place.start().stop_after(3 * SECOND);
+        assert_eq!(place.start().hashed, 0);
+    }
+}

@@ -1,0 +1,328 @@
+//! The manifest on disk, so that a restart compares files with it instead of hashing them.
+//!
+//! A hash is taken over without reading its file only where inode, size, mtime and ctime are what
+//! they were, and where a look at least 2.5 seconds after the hashing had found them so already. A
+//! wrong trust could make a 304 stale, never a body wrong: bytes are proven before they are sent,
+//! as ever.
+//!
+//! What is saved is replaced in one piece or not at all, and what can't be read is written anew. A
+//! disk that is full or read-only is worth a warning, and no reason not to serve.
+
+mod format;
+mod keeper;
+mod map;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{self, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+
+use crate::config::Settings;
+use crate::disk::Root;
+use crate::manifest::Manifest;
+use crate::scan::{Known, Scanner, is_hidden};
+
+use format::MAGIC;
+pub use format::{Files, Origin, Unusable, read, write};
+pub use keeper::Keeper;
+
+/// Why a manifest can't be saved in a file of this name.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Anybody could download it.
+    #[error(
+        "--state {}: it would be served: choose a file outside of {}, or a name that begins with a dot",
+        .file.display(), .root.display()
+    )]
+    Served {
+        /// As it was given.
+        file: PathBuf,
+        /// The real path of the site.
+        root: PathBuf,
+    },
+    /// Something else is there that must not be replaced.
+    #[error("--state {}: it is not a regular file", .0.display())]
+    Taken(PathBuf),
+}
+
+/// Where manifests are saved.
+#[derive(Clone, Debug)]
+pub struct StateFile {
+    file: PathBuf,
+    choices: blake3::Hash,
+}
+
+impl StateFile {
+    /// The file `file`, for the site in `root` with these settings. It need not be there, nor its
+    /// directory.
+    ///
+    /// # Errors
+    /// When its name is taken by something else, or clients could ask for it.
+    pub fn new(
+        file: &Path,
+        root: &Root,
+        settings: impl Into<Arc<Settings>>,
+    ) -> Result<Self, Refused> {
+        let real = real(file);
+        if real.symlink_metadata().is_ok_and(|now| !now.is_file()) {
+            return Err(Refused::Taken(file.to_path_buf()));
+        }
+        let is_served = |path: &Path| !is_hidden(path.as_os_str().as_bytes());
+        if real.strip_prefix(root.path()).is_ok_and(is_served) {
+            let (file, root) = (file.to_path_buf(), root.path().to_path_buf());
+            return Err(Refused::Served { file, root });
+        }
+        // The digest of a site covers every choice that changes answers, even if it has no file.
+        let choices = Manifest::empty(settings).digest().to_string();
+        Ok(Self {
+            file: real,
+            choices: blake3::hash(choices.as_bytes()),
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
+    /// What was saved of the site in `root`; `None` where nothing was.
+    ///
+    /// # Errors
+    /// When it can't be read, or is of no use.
+    pub fn load(&self, scanner: &Scanner, root: &Arc<Root>) -> Result<Option<Manifest>, LoadError> {
+        let file = match File::open(&self.file) {
+            Ok(file) if root.keeps_change_times() => file,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            // Nothing was saved, or it would tell nothing.
+            _ => return Ok(None),
+        };
+        let content = map::Content::of(&file)?;
+        let known = read(&content, self.origin(root))?;
+        Ok(Some(scanner.restore(root, known)))
+    }
+
+    /// Replaces what was saved with `manifest`, which is of the site in `root`.
+    ///
+    /// # Errors
+    /// When it can't be written, or another file than a saved manifest is there;
+    /// [`io::ErrorKind::WouldBlock`] where another process is saving at this moment. What was there
+    /// before stays.
+    pub fn save(&self, manifest: &Manifest, root: &Root) -> io::Result<()> {
+        if !root.keeps_change_times() {
+            let reason = "the site's file system has no change times to trust";
+            return Err(io::Error::other(reason));
+        }
+        if self.is_foreign()? {
+            return Err(io::Error::other("another file is there"));
+        }
+        let new = self.create()?;
+        let known = manifest
+            .iter()
+            .map(|resource| Known::of(resource, manifest));
+        let written = write(&new, self.origin(root), known)
+            .and_then(|()| new.sync_all())
+            .and_then(|()| fs::rename(self.new_file(), &self.file));
+        if written.is_err() {
+            // Still locked, so it is this process's. The first error is the one that tells.
+            let _ = fs::remove_file(self.new_file());
+            return written;
+        }
+        // The rename itself outlasts a crash only with the directory.
+        let directory = self.file.parent().unwrap_or(Path::new("/"));
+        File::open(directory)?.sync_all()
+    }
+
+    /// Whether there is something that etagd has not written: a name that was mistyped.
+    fn is_foreign(&self) -> io::Result<bool> {
+        let mut beginning = Vec::new();
+        match File::open(&self.file) {
+            Ok(file) => file.take(MAGIC.len() as u64).read_to_end(&mut beginning)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        Ok(!MAGIC.starts_with(&beginning))
+    }
+
+    fn origin<'a>(&self, root: &'a Root) -> Origin<'a> {
+        Origin {
+            choices: self.choices,
+            file_system: root.file_system(),
+            root: root.path(),
+        }
+    }
+
+    /// Where the next one is written. One name for all, so that killed processes leave one file
+    /// behind and not many.
+    fn new_file(&self) -> PathBuf {
+        let mut name = self
+            .file
+            .file_name()
+            .map(OsString::from)
+            .unwrap_or_default();
+        name.push(".new");
+        self.file.with_file_name(name)
+    }
+
+    /// An empty file to write to, locked, so that no two processes write to the same one.
+    fn create(&self) -> io::Result<File> {
+        loop {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = File::from(open(self.new_file(), flags, Mode::RUSR | Mode::WUSR)?);
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            let (locked, named) = (file.metadata()?, self.new_file().symlink_metadata());
+            let is_same =
+                |named: fs::Metadata| (named.dev(), named.ino()) == (locked.dev(), locked.ino());
+            // Otherwise another process has finished with it between the two.
+            if named.is_ok_and(is_same) {
+                file.set_len(0)?;
+                return Ok(file);
+            }
+        }
+    }
+}
+
+/// Why nothing is taken over from an earlier process.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It can't be read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is of no use.
+    #[error("{0}")]
+    Unusable(#[from] Unusable),
+}
+
+impl LoadError {
+    /// Whether it is what an operator brings about: another version, other flags, another site.
+    pub fn is_expected(&self) -> bool {
+        match self {
+            Self::Unusable(Unusable::Version(_) | Unusable::Choices | Unusable::Root(_)) => true,
+            Self::Unusable(Unusable::Foreign | Unusable::Damaged) | Self::Io(_) => false,
+        }
+    }
+}
+
+/// A path without links, as far as there is something at its end or above it.
+fn real(file: &Path) -> PathBuf {
+    let absolute = path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    if let Ok(real) = absolute.canonicalize() {
+        return real;
+    }
+    let parent = absolute.parent().map(Path::canonicalize);
+    match (parent, absolute.file_name()) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => absolute,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    /// A root `site` in a directory of its own.
+    fn place() -> (TempDir, Root) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let site = directory.path().join("site");
+        fs::create_dir(&site).expect("made");
+        let root = Root::open(&site).expect("a root");
+        (directory, root)
+    }
+
+    fn state(file: &Path, root: &Root) -> Result<StateFile, Refused> {
+        StateFile::new(file, root, Settings::default())
+    }
+
+    fn save(state: &StateFile, root: &Root) -> io::Result<()> {
+        state.save(&Manifest::empty(Settings::default()), root)
+    }
+
+    #[test]
+    fn what_clients_could_ask_for_is_refused() {
+        let (directory, root) = place();
+        let at = |path: &str| state(&directory.path().join(path), &root);
+        fs::create_dir(directory.path().join("site/.cache")).expect("made");
+        fs::create_dir(directory.path().join("site/.well-known")).expect("made");
+        symlink("site", directory.path().join("link")).expect("linked");
+        for path in [
+            "site/state",
+            "site/missing/state",
+            "site/.well-known/state",
+            "link/state",
+        ] {
+            assert!(matches!(at(path), Err(Refused::Served { .. })), "{path}");
+        }
+        for path in ["state", "site/.state", "site/.cache/state", "missing/state"] {
+            assert!(at(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_saved_manifest_is_replaced() {
+        let (directory, root) = place();
+        let own = directory.path().join("notes.txt");
+        fs::write(&own, "mine").expect("written");
+        let notes = state(&own, &root).expect("a place");
+        save(&notes, &root).expect_err("another file is there");
+        assert_eq!(fs::read(&own).expect("there"), b"mine");
+        for taken in [directory.path(), Path::new("/dev/null")] {
+            assert!(matches!(state(taken, &root), Err(Refused::Taken(_))));
+        }
+        fs::write(&own, "").expect("written");
+        save(&notes, &root).expect("an empty file is nobody's");
+    }
+
+    #[test]
+    fn what_cannot_be_saved_leaves_what_was() {
+        let (directory, root) = place();
+        let file = directory.path().join("state");
+        let state = state(&file, &root).expect("a place");
+        save(&state, &root).expect("saved");
+        let saved = fs::read(&file).expect("there");
+        // What a killed process has left, longer than what is written now.
+        fs::write(state.new_file(), vec![b'x'; saved.len() + 1]).expect("written");
+        save(&state, &root).expect("saved");
+        assert_eq!(fs::read(&file).expect("there"), saved);
+        assert!(!state.new_file().exists());
+
+        let other = state.create().expect("another process");
+        let busy = save(&state, &root).expect_err("locked");
+        assert_eq!(busy.kind(), io::ErrorKind::WouldBlock);
+        drop(other);
+        save(&state, &root).expect("saved");
+        fs::remove_dir_all(directory.path()).expect("removed");
+        let gone = save(&state, &root).expect_err("nowhere");
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn it_is_nobody_elses_to_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let (directory, root) = place();
+        let file = directory.path().join("state");
+        save(&state(&file, &root).expect("a place"), &root).expect("saved");
+        let mode = fs::metadata(&file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_link_to_it_stays() {
+        let (directory, root) = place();
+        let (file, link) = (
+            directory.path().join("data"),
+            directory.path().join("state"),
+        );
+        fs::write(&file, "").expect("written");
+        symlink("data", &link).expect("linked");
+        save(&state(&link, &root).expect("a place"), &root).expect("saved");
+        assert!(link.is_symlink());
+        assert!(fs::read(&file).expect("there").starts_with(MAGIC));
+    }
+}

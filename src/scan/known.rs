@@ -1,0 +1,285 @@
+//! What one process leaves to the next: files as they were known, and the manifest they make.
+//!
+//! Only what reading the files has told is left; field values and tags follow from it anew, so that
+//! another version or other rules have their way.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::iter;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use rayon::iter::{ParallelBridge, ParallelIterator};
+
+use super::codings::{CODINGS, sidecar_path, stem};
+use super::hash::root_hash;
+use super::{HANDFUL, Scanner};
+use crate::disk::{Root, Stamp};
+use crate::manifest::{Changes, Manifest};
+use crate::representation::{Data, GROUP, GroupHash, Representation, Resource, Source, WHOLE};
+use crate::semantics::coding::Coding;
+use crate::semantics::date::HttpDate;
+use crate::semantics::etag::ETag;
+
+/// A file as an earlier process knew it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Known<'a> {
+    /// Its path in the site.
+    pub path: &'a [u8],
+    /// Where it was, as [`Source::path`] has it, if that is known and another place than `path`.
+    pub location: Option<&'a Path>,
+    /// Its state when it was hashed; `size` is the length of what was hashed. Its device is not
+    /// known: numbers of devices are good for one process.
+    pub stamp: Stamp,
+    /// Whether an equal stamp means equal content. Otherwise it has to be read again.
+    pub is_trusted: bool,
+    /// Whether its content was UTF-8.
+    pub utf8: bool,
+    /// BLAKE3 of its content.
+    pub hash: [u8; 32],
+    /// SHA-256 of its content, where that was wanted.
+    pub sha256: Option<[u8; 32]>,
+    /// The chaining values of its groups; none up to [`WHOLE`].
+    pub groups: &'a [GroupHash],
+    /// When its content was last modified, if that could be told.
+    pub last_modified: Option<HttpDate>,
+    /// The newest date that its path ever had.
+    pub newest_date: Option<HttpDate>,
+    /// The codings whose sidecars were proven to decode to it.
+    pub codings: Vec<Coding>,
+}
+
+impl<'a> Known<'a> {
+    /// What `manifest` knows of one of its resources.
+    pub fn of(resource: &'a Resource, manifest: &Manifest) -> Self {
+        let (location, groups) = match &resource.identity.data {
+            Data::Memory(_) => (None, [].as_slice()),
+            Data::File(source) => (Some(&*source.path), &*source.groups),
+        };
+        let has_proof = |coding: &Coding| {
+            let sidecar = sidecar_path(&resource.path, *coding);
+            let sidecar = sidecar.and_then(|path| manifest.locate(&path));
+            let proven = resource.encoded.iter().find(|each| each.coding == *coding);
+            let hash = |of: &Representation| *of.etag.hash();
+            proven.is_some_and(|proven| {
+                sidecar.is_some_and(|sidecar| hash(&sidecar.identity) == hash(proven))
+            })
+        };
+        Self {
+            path: &resource.path,
+            location: location
+                .filter(|location| location.as_os_str().as_bytes() != &*resource.path),
+            stamp: Stamp {
+                device: 0,
+                ..resource.stamp
+            },
+            is_trusted: resource.settled && resource.confirmed.get() == Some(&true),
+            utf8: resource.utf8,
+            hash: *resource.identity.etag.hash(),
+            sha256: resource.identity.sha256.as_deref().copied(),
+            groups,
+            last_modified: resource.last_modified,
+            newest_date: resource.newest_date,
+            codings: CODINGS.into_iter().filter(has_proof).collect(),
+        }
+    }
+
+    /// Whether the hashes of the groups make up the hash of the whole, so that proving one against
+    /// its group proves it against the tag.
+    fn is_sound(&self) -> bool {
+        let size = self.stamp.size;
+        if size <= WHOLE {
+            return self.groups.is_empty();
+        }
+        self.groups.len() as u64 == size.div_ceil(GROUP)
+            && root_hash(self.groups, size) == self.hash
+    }
+
+    fn place(&self) -> &Path {
+        let own = || Path::new(OsStr::from_bytes(self.path));
+        self.location.unwrap_or_else(own)
+    }
+
+    fn identity(&self, root: &Arc<Root>) -> Representation {
+        let data = Data::File(Arc::new(Source {
+            root: Arc::clone(root),
+            path: self.place().into(),
+            groups: if self.groups.is_empty() {
+                Arc::default()
+            } else {
+                self.groups.into()
+            },
+        }));
+        let etag = ETag::new(self.hash);
+        Representation::new(Coding::Identity, etag, self.stamp.size, data).with_sha256(self.sha256)
+    }
+}
+
+/// The content of the files that may be sidecars.
+type Sidecars<'a> = HashMap<&'a [u8], Representation>;
+
+impl Scanner {
+    /// The manifest that an earlier process knew as `known`, with every body in its file. Nothing
+    /// of it is true before [`Scanner::scan_from`] has held it against the disk, and it is no
+    /// more than a guess what to find there.
+    pub fn restore<'a>(
+        &self,
+        root: &Arc<Root>,
+        known: impl Iterator<Item = Known<'a>> + Clone + Send,
+    ) -> Manifest {
+        let known = known.filter(Known::is_sound);
+        let sidecars: Sidecars<'_> = known
+            .clone()
+            .filter(|known| stem(known.path).is_some())
+            .map(|known| (known.path, known.identity(root)))
+            .collect();
+        // Almost always all are on one; where one is not, the look at it will tell.
+        let mut stamps = known.clone().map(|known| root.stamp(known.place()));
+        let device = stamps.find_map(Result::ok).map_or(0, |stamp| stamp.device);
+        let mut known = known;
+        let handfuls = iter::from_fn(move || {
+            let handful: Vec<_> = known.by_ref().take(HANDFUL).collect();
+            (!handful.is_empty()).then_some(handful)
+        });
+        let resource = |known| {
+            let mut resource = self.remembered(root, &known, &sidecars);
+            resource.stamp.device = device;
+            Arc::new(resource)
+        };
+        let changed = handfuls
+            .par_bridge()
+            .flat_map_iter(|handful| handful.into_iter().map(resource))
+            .collect();
+        Manifest::empty(Arc::clone(&self.settings)).with(Changes {
+            changed,
+            ..Changes::default()
+        })
+    }
+
+    fn remembered(&self, root: &Arc<Root>, known: &Known<'_>, sidecars: &Sidecars<'_>) -> Resource {
+        let identity = sidecars.get(known.path).cloned();
+        let identity = identity.unwrap_or_else(|| known.identity(root));
+        let encoded = known.codings.iter().filter_map(|&coding| {
+            let path = sidecar_path(known.path, coding)?;
+            Some(sidecars.get(&*path)?.as_coding(coding))
+        });
+        let mut encoded: Vec<_> = encoded.collect();
+        encoded.sort_by_key(|representation| representation.length);
+        let confirmed = OnceLock::new();
+        if known.is_trusted {
+            let _ = confirmed.set(true);
+        }
+        Resource {
+            last_modified: known.last_modified,
+            newest_date: known.newest_date,
+            stamp: known.stamp,
+            // What is not settled is read again.
+            settled: known.is_trusted,
+            confirmed,
+            utf8: known.utf8,
+            encoded: encoded.into(),
+            ..Resource::new(
+                known.path.into(),
+                self.fields(known.path, known.utf8, true),
+                identity,
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    use crate::config::{Settings, Symlinks};
+    use crate::representation::group_hash;
+    use crate::scan::{Progress, Scope, Unsettled};
+
+    fn scanner() -> Scanner {
+        Scanner::new(Symlinks::Inside, Settings::default(), None)
+    }
+
+    #[test]
+    fn groups_that_do_not_make_up_the_hash_prove_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = Arc::new(Root::open(directory.path()).expect("a root"));
+        let body = vec![b'x'; (WHOLE + GROUP) as usize];
+        let groups = body.chunks(GROUP as usize).enumerate();
+        let groups: Vec<_> = groups
+            .map(|(index, group)| group_hash(group, index as u64 * GROUP))
+            .collect();
+        let size = body.len() as u64;
+        let known = Known {
+            path: b"large",
+            location: None,
+            stamp: Stamp {
+                size,
+                ..Stamp::default()
+            },
+            is_trusted: true,
+            utf8: true,
+            hash: *blake3::hash(&body).as_bytes(),
+            sha256: None,
+            groups: &groups,
+            last_modified: None,
+            newest_date: None,
+            codings: vec![],
+        };
+        let restored =
+            |known: &Known<'_>| scanner().restore(&root, [known.clone()].into_iter()).len();
+        assert_eq!(restored(&known), 1);
+        let mut others = groups.clone();
+        others[3][7] ^= 1;
+        assert_eq!(
+            restored(&Known {
+                groups: &others,
+                ..known.clone()
+            }),
+            0
+        );
+        assert_eq!(
+            restored(&Known {
+                groups: &groups[1..],
+                ..known.clone()
+            }),
+            0
+        );
+        assert_eq!(
+            restored(&Known {
+                groups: &[],
+                ..known.clone()
+            }),
+            0
+        );
+        let hash = [0; 32];
+        assert_eq!(restored(&Known { hash, ..known }), 0);
+    }
+
+    #[test]
+    fn a_device_may_have_another_number_after_a_restart_and_only_then() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("file"), "content").expect("written");
+        let root = Arc::new(Root::open(directory.path()).expect("a root"));
+        let (scanner, progress) = (scanner(), Progress::default());
+        let (first, _) = scanner.scan(&root, &progress);
+        let renumbered = |manifest: &Manifest| {
+            let file = manifest.locate(b"file").expect("there");
+            let mut file = Resource::clone(file);
+            file.stamp.device += 1;
+            let changed = vec![Arc::new(file)];
+            manifest.with(Changes {
+                changed,
+                ..Changes::default()
+            })
+        };
+        let (second, _) = scanner.scan_from(renumbered(&first), &root, &progress);
+        let stamp = |manifest: &Manifest| manifest.locate(b"file").expect("there").stamp;
+        assert_eq!(progress.files(), 1, "hashed once");
+        assert_eq!(stamp(&second), stamp(&first));
+        let (scope, settled) = (Scope::Everything { reread: false }, Unsettled::Publish);
+        scanner.reconcile(&root, &renumbered(&second), &scope, settled, &progress);
+        assert_eq!(progress.files(), 2, "another file by the same name");
+    }
+}

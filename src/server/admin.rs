@@ -1,0 +1,293 @@
+//! The admin listener: [`Admin`]'s responses on the wire, in plain HTTP.
+//!
+//! It has a thread of its own: it answers while the start is busy, and no load on it takes more
+//! than that thread, and [`WRITERS`] for manifests, from the public side.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io::{self, Write};
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytesize::ByteSize;
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::activity::{Activity, Responding};
+use super::connection::{self, Handler};
+use super::listener::{self, Accepted, Bound, ListenError, Listener, Stream};
+use super::surplus::Surplus;
+use super::watched::Socket;
+use crate::admin::{Admin, Content};
+use crate::config::Limits;
+use crate::manifest::Manifest;
+
+/// Manifests that are written at once; each takes a thread, and waits for its client.
+const WRITERS: usize = 2;
+/// What of a manifest is in memory: so much in the making, and so much twice on its way.
+const CHUNK: usize = 64 << 10;
+
+/// Few clients, all of them known.
+const LIMITS: Limits = Limits {
+    grace: Duration::from_secs(1),
+    max_connections: 256,
+    header_timeout: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(75),
+    write_timeout: Duration::from_secs(10),
+    max_header_size: ByteSize::kib(16),
+};
+
+/// Why the operator can't be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The address can't be had.
+    #[error("--admin: {0}")]
+    Listen(#[from] ListenError),
+    /// The system refuses what it takes.
+    #[error("cannot start the admin listener: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// The running admin listener. Dropping it ends it.
+#[derive(Debug)]
+pub struct AdminServer {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AdminServer {
+    /// Listens and answers from now on; without sockets, there is none.
+    ///
+    /// # Errors
+    /// When an address is taken, or the system has no more threads or descriptors.
+    pub fn start(bound: Vec<Bound>, admin: Arc<Admin>) -> Result<Option<Self>, AdminError> {
+        if bound.is_empty() {
+            return Ok(None);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let entered = runtime.enter();
+        let listeners: Vec<_> = bound
+            .into_iter()
+            .map(Bound::listen)
+            .collect::<Result<_, _>>()?;
+        for listener in &listeners {
+            tracing::info!("admin on {}", listener.url(false));
+        }
+        drop(entered);
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || {
+                runtime.block_on(serve(listeners, admin, stopped));
+                // A client that reads slowly is not waited for.
+                runtime.shutdown_background();
+            })?;
+        Ok(Some(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        }))
+    }
+}
+
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Answers until `stopped`. Responses under way are cut then.
+async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Receiver<()>) {
+    let (builder, surplus) = (Arc::new(connection::builder(&LIMITS)), Surplus::default());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let operator = Arc::new(Operator {
+        admin: Arc::clone(&admin),
+        writers: Arc::new(Semaphore::new(WRITERS)),
+    });
+    let (_stays_open, draining) = watch::channel(false);
+    let deal = |accepted: Accepted| {
+        if connections.load(Ordering::Relaxed) >= LIMITS.max_connections {
+            surplus.turn_away(accepted);
+            return;
+        }
+        let Ok(stream) = accepted.register() else {
+            return;
+        };
+        connections.fetch_add(1, Ordering::Relaxed);
+        let (connections, operator) = (Arc::clone(&connections), Arc::clone(&operator));
+        let (builder, draining) = (Arc::clone(&builder), draining.clone());
+        tokio::spawn(async move {
+            let activity = Arc::new(Activity::new());
+            let noted = Arc::clone(&activity);
+            match stream {
+                Stream::Tcp(stream) => {
+                    let socket = Socket::new(stream, &activity);
+                    connection::serve(socket, noted, operator, &builder, &LIMITS, draining).await;
+                }
+                Stream::Unix(stream) => {
+                    let socket = Socket::new(stream, &activity);
+                    connection::serve(socket, noted, operator, &builder, &LIMITS, draining).await;
+                }
+            }
+            connections.fetch_sub(1, Ordering::Relaxed);
+        });
+    };
+    tokio::select! {
+        never = listener::accept_all(&listeners, &admin.metrics().accept_errors, deal) => match never {},
+        _ = stopped => {}
+    }
+}
+
+/// Answers operators.
+struct Operator {
+    admin: Arc<Admin>,
+    writers: Arc<Semaphore>,
+}
+
+impl Handler for Operator {
+    type Body = Page;
+    type Answer = Ready<Result<Response<Page>, Infallible>>;
+
+    fn respond(
+        self: &Arc<Self>,
+        request: Parts,
+        _: Incoming,
+        responding: Responding,
+    ) -> Self::Answer {
+        let (mut head, content) = self.admin.respond(&request).into_parts();
+        let content = match content {
+            Content::Text(text) if request.method == Method::HEAD => {
+                let length = HeaderValue::from(text.len());
+                head.headers.insert(header::CONTENT_LENGTH, length);
+                PageContent::Text(None)
+            }
+            Content::Manifest(_) if request.method == Method::HEAD => PageContent::Text(None),
+            Content::Text(text) => PageContent::Text(Some(text)),
+            Content::Manifest(manifest) => {
+                PageContent::Chunks(write_json(manifest, Arc::clone(&self.writers)))
+            }
+        };
+        let page = Page {
+            content,
+            _responding: responding,
+        };
+        ready(Ok(Response::from_parts(head, page)))
+    }
+}
+
+/// Content on its way.
+struct Page {
+    content: PageContent,
+    _responding: Responding,
+}
+
+enum PageContent {
+    Text(Option<Bytes>),
+    Chunks(mpsc::Receiver<Chunk>),
+}
+
+/// A piece of what is being written.
+enum Chunk {
+    Bytes(Bytes),
+    End,
+}
+
+impl Body for Page {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.content {
+            PageContent::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            PageContent::Chunks(chunks) => chunks.poll_recv(cx).map(|chunk| match chunk {
+                Some(Chunk::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
+                Some(Chunk::End) => None,
+                // Who wrote it broke off: it must not look whole.
+                None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, PageContent::Text(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            PageContent::Text(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+            PageContent::Chunks(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Writes a manifest on a thread that may wait for the client, piece by piece.
+fn write_json(manifest: Arc<Manifest>, writers: Arc<Semaphore>) -> mpsc::Receiver<Chunk> {
+    let (sender, chunks) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _writing = tokio::select! {
+            writing = writers.acquire_owned() => writing,
+            () = sender.closed() => return,
+        };
+        let written = tokio::task::spawn_blocking(move || {
+            let mut out = Chunks {
+                buffer: Vec::with_capacity(CHUNK),
+                sender,
+            };
+            manifest.write_json(&mut out)?;
+            out.flush()?;
+            out.send(Chunk::End)
+        });
+        // It fails where the client is gone.
+        let _ = written.await;
+    });
+    chunks
+}
+
+/// Collects what is written, and sends it in pieces.
+struct Chunks {
+    buffer: Vec<u8>,
+    sender: mpsc::Sender<Chunk>,
+}
+
+impl Chunks {
+    fn send(&self, chunk: Chunk) -> io::Result<()> {
+        let gone = |_| io::ErrorKind::BrokenPipe.into();
+        self.sender.blocking_send(chunk).map_err(gone)
+    }
+}
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + bytes.len() > CHUNK {
+            self.flush()?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let full = mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        self.send(Chunk::Bytes(full.into()))
+    }
+}

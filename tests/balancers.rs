@@ -1,0 +1,303 @@
+//! Replicas behind real balancers and caches, configured by the files in `deploy/`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use support::fleet::{Fleet, copy};
+use support::front::Front;
+use support::site::{MTIME, overwrite_in_place};
+use support::tree::eventually;
+use support::{Client, Response, etagd, noise, tag};
+
+type Files = Vec<(String, Vec<u8>)>;
+
+const ROUNDS: usize = 10;
+
+/// Forty files: pages, and assets of which half can be compressed. The longest is one that etagd
+/// does not keep in memory as a whole.
+fn release(number: u64) -> Files {
+    let pages = (0..20).map(|n| (format!("/pages/{n}.html"), text(n * 300, number)));
+    let scripts = (0..10).map(|n| (format!("/assets/{n}.js"), text(n * 7_000, number)));
+    let images = (1..=10).map(|n| (format!("/assets/{n}.webp"), noise(n * 40_000, number)));
+    pages.chain(scripts).chain(images).collect()
+}
+
+/// What a compressor makes a tenth of.
+fn text(length: usize, number: u64) -> Vec<u8> {
+    let words = format!("release {number} of the site, ").into_bytes();
+    words.into_iter().cycle().take(length).collect()
+}
+
+/// A fleet that serves a release, compressed on each machine by itself.
+fn fleet(number: u64, flags: &[&str]) -> Fleet {
+    let fleet = Fleet::of(&release(number), flags);
+    for replica in &fleet.replicas {
+        let output = etagd([OsStr::new("compress"), replica.site.root().as_os_str()]);
+        assert!(output.status.success(), "{output:?}");
+        replica.server.wait_until_it_serves(&replica.site.root());
+    }
+    fleet
+}
+
+/// What a browser keeps of a response.
+struct Kept {
+    tag: String,
+    date: Option<String>,
+}
+
+/// What a browser sends, with or without what it has kept.
+fn ask(
+    client: &mut Client<UnixStream>,
+    path: &str,
+    kept: Option<&Kept>,
+    with_date: bool,
+) -> Response {
+    let mut fields = vec![("Accept-Encoding", "gzip, deflate, br, zstd")];
+    if let Some(kept) = kept {
+        fields.push(("If-None-Match", &kept.tag));
+        if let (true, Some(date)) = (with_date, &kept.date) {
+            fields.push(("If-Modified-Since", date));
+        }
+    }
+    client.request("GET", path, &fields)
+}
+
+/// A client that revalidates everything in each round gets each body once.
+fn every_revalidation_is_a_304(front: &Front, with_date: bool) {
+    let mut client = front.client();
+    let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
+    let (mut bytes, mut ideal, mut not_modified) = (0, 0, 0);
+    for round in 0..ROUNDS {
+        for (path, _) in release(1) {
+            let known = kept.get(&path);
+            let response = ask(&mut client, &path, known, with_date);
+            bytes += response.body.len();
+            let found = response.field("ETag").expect("a tag").to_owned();
+            match known {
+                None => {
+                    assert_eq!(response.status, 200, "{path}");
+                    assert!(
+                        response.is_what_its_tag_says(),
+                        "{path}: {:?}",
+                        response.fields
+                    );
+                    ideal += response.body.len();
+                    let date = response.field("Last-Modified").map(str::to_owned);
+                    kept.insert(path, Kept { tag: found, date });
+                }
+                Some(known) => {
+                    assert_eq!(
+                        (response.status, &found),
+                        (304, &known.tag),
+                        "{path}, {round}"
+                    );
+                    not_modified += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(not_modified, kept.len() * (ROUNDS - 1));
+    assert_eq!(bytes, ideal);
+    // Else all of it may have come from one replica.
+    let dates: BTreeSet<_> = kept
+        .values()
+        .filter_map(|kept| kept.date.as_ref())
+        .collect();
+    assert_eq!(dates.len(), 3, "replicas that were asked");
+}
+
+/// Content that changes without its size and mtime: nobody is told that it has not.
+fn a_change_is_never_a_304(front: &Front, fleet: &Fleet, is_kept: impl Fn(&str) -> bool) {
+    let mut client = front.client();
+    let old: Vec<_> = release(1)
+        .into_iter()
+        .map(|(path, _)| {
+            let response = ask(&mut client, &path, None, false);
+            let tag = response.field("ETag").unwrap().to_owned();
+            let date = response.field("Last-Modified").map(str::to_owned);
+            (path, Kept { tag, date })
+        })
+        .collect();
+    let new = release(2);
+    for replica in &fleet.replicas {
+        for (path, content) in &new {
+            overwrite_in_place(&replica.site.path(&path[1..]), content);
+        }
+    }
+    for replica in &fleet.replicas {
+        replica.server.wait_until_it_serves(&replica.site.root());
+    }
+    for ((path, kept), (_, content)) in old.iter().zip(&new).filter(|(_, (_, new))| !new.is_empty())
+    {
+        if is_kept(path) {
+            // A cache may still think so, as long as it was told to.
+            eventually("the cache has looked again", || {
+                ask(&mut client, path, Some(kept), false).status == 200
+            });
+        }
+        // Every replica has its turn.
+        for _ in 0..4 {
+            for with_date in [false, true] {
+                let response = ask(&mut client, path, Some(kept), with_date);
+                assert_eq!(response.status, 200, "{path}");
+                assert!(
+                    response.body == *content && response.is_what_its_tag_says(),
+                    "{path}"
+                );
+            }
+        }
+    }
+}
+
+/// A download that is broken off goes on at another replica.
+fn a_download_goes_on_elsewhere(front: &Front) {
+    let (path, content) = ("/assets/10.webp", noise(400_000, 1));
+    let mut client = front.client();
+    for offset in [1, 131_072, 399_999] {
+        let fields = [
+            ("Range", &*format!("bytes={offset}-")),
+            ("If-Range", &*tag(&content)),
+        ];
+        let response = client.request("GET", path, &fields);
+        assert_eq!(response.status, 206, "from {offset}");
+        assert!(response.body == content[offset..], "from {offset}");
+    }
+}
+
+#[test]
+fn behind_haproxy() {
+    let fleet = fleet(1, &[]);
+    let Some(mut front) = Front::haproxy(&fleet) else {
+        return;
+    };
+    front.wait_for_servers(3);
+    every_revalidation_is_a_304(&front, false);
+    every_revalidation_is_a_304(&front, true);
+    a_download_goes_on_elsewhere(&front);
+    a_change_is_never_a_304(&front, &fleet, |_| false);
+}
+
+#[test]
+fn behind_nginx() {
+    let fleet = fleet(1, &[]);
+    let Some(front) = Front::nginx(&fleet) else {
+        return;
+    };
+    every_revalidation_is_a_304(&front, false);
+    every_revalidation_is_a_304(&front, true);
+    a_download_goes_on_elsewhere(&front);
+    a_change_is_never_a_304(&front, &fleet, |path| path.starts_with("/assets/"));
+}
+
+#[test]
+fn behind_varnish() {
+    let fleet = fleet(1, &["--health", "/healthz"]);
+    let Some(front) = Front::varnish(&fleet) else {
+        return;
+    };
+    every_revalidation_is_a_304(&front, false);
+    every_revalidation_is_a_304(&front, true);
+    a_download_goes_on_elsewhere(&front);
+    a_change_is_never_a_304(&front, &fleet, |_| false);
+}
+
+#[test]
+fn replicas_are_replaced_under_load() {
+    replaced_under_load(10_000);
+}
+
+#[test]
+#[ignore = "ten times as many, for a look by hand"]
+fn replicas_are_replaced_under_a_hundred_thousand_requests() {
+    replaced_under_load(100_000);
+}
+
+/// Every replica is replaced in turn by one with a new release, behind HAProxy, which tries no
+/// request twice. None fails, and each body is what its tag says.
+fn replaced_under_load(requests: usize) {
+    const CLIENTS: usize = 8;
+    let mut fleet = Fleet::of(&release(1), &[]);
+    let Some(mut front) = Front::haproxy(&fleet) else {
+        return;
+    };
+    front.wait_for_servers(3);
+    let (answered, is_rolled_out) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (old, new) = (release(1), release(2));
+    thread::scope(|scope| {
+        let loads: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let client = front.client();
+                let goes_on = || {
+                    answered.fetch_add(1, Ordering::Relaxed) < requests
+                        || !is_rolled_out.load(Ordering::Relaxed)
+                };
+                let (old, new) = (&old, &new);
+                scope.spawn(move || load(client, old, new, number, goes_on))
+            })
+            .collect();
+        for replica in &mut fleet.replicas {
+            replica.replace(copy(&new, MTIME));
+            front.wait_for_servers(3);
+        }
+        is_rolled_out.store(true, Ordering::Relaxed);
+        for load in loads {
+            let seen = load.join().expect("no request fails");
+            assert!(seen[0] > 0 && seen[1] > 0, "old and new: {seen:?}");
+        }
+    });
+    let mut client = front.client();
+    for (path, content) in &new {
+        assert!(
+            client.get(path).body == *content,
+            "{path} is of the new release"
+        );
+    }
+    let answered = answered.load(Ordering::Relaxed);
+    assert!(answered >= requests, "{answered} requests");
+}
+
+/// Asks for one file after another, every third time for what it has already, and counts bodies
+/// of the old and of the new release.
+fn load(
+    mut client: Client<UnixStream>,
+    old: &Files,
+    new: &Files,
+    start: usize,
+    goes_on: impl Fn() -> bool,
+) -> [usize; 2] {
+    let tags = |files: &Files| {
+        files
+            .iter()
+            .map(|(_, content)| tag(content))
+            .collect::<Vec<_>>()
+    };
+    let (old_tags, new_tags) = (tags(old), tags(new));
+    let mut kept = vec![None; old.len()];
+    let (mut seen, mut index) = ([0, 0], start);
+    while goes_on() {
+        index = (index + 7) % old.len();
+        let path = &old[index].0;
+        let known: Option<String> = kept[index].take();
+        let condition = known.as_deref().map(|tag| ("If-None-Match", tag));
+        let response = client.request("GET", path, condition.as_slice());
+        let found = response.field("ETag").map(str::to_owned);
+        match response.status {
+            200 => {
+                assert!(!response.cut && response.is_what_its_tag_says(), "{path}");
+                seen[0] += usize::from(found.as_ref() == Some(&old_tags[index]));
+                seen[1] += usize::from(found.as_ref() == Some(&new_tags[index]));
+                kept[index] = found;
+            }
+            304 => assert_eq!(found, known, "{path}"),
+            status => panic!("{status} for {path}: {}", response.body.escape_ascii()),
+        }
+    }
+    seen
+}
