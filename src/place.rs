@@ -4,7 +4,8 @@
 //! A file is made under a hidden name and gets its own when it is whole. While its author lives it
 //! is locked, so that what a killed one has left can be told apart, whatever machine or container
 //! it ran in. What a file replaces is displaced first and looked at then: what somebody else has
-//! made of it meanwhile is put back, not lost.
+//! made of it meanwhile is put back, not lost. A program that works on a file under `flock(2)`, or
+//! has it open for writing, is not overtaken.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -234,7 +235,8 @@ impl Directory {
             Err(Errno::NOENT | Errno::LOOP) => return Ok(Err(Placed::Overtaken)),
             Err(error) => return Err(error.into()),
         };
-        if flock(&original, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        let locked = flock(&original, FlockOperation::NonBlockingLockExclusive);
+        if locked == Err(Errno::WOULDBLOCK) || lease::writers(&original) == Writers::Some {
             return Ok(Err(Placed::Busy));
         }
         if expected.has_stamp(&disk::stamp(&original)?) {

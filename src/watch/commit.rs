@@ -190,7 +190,9 @@ impl Driver {
             let error = io::Error::other(format!("it cannot be read: {reason}"));
             return Err(NotCommitted::Io(error));
         }
-        Ok(current.with(changes).locate(path).cloned())
+        let now = changes.changed.iter().find(|now| *now.path == *path);
+        // Its tag, as whoever reads it is told.
+        Ok(now.map(|now| current.under(now, path, None).into_owned()))
     }
 
     /// A file of rules as if it were one of the others.

@@ -105,8 +105,8 @@ impl Refusal {
 
     fn failed(etag: Option<ETag>) -> Self {
         let reason = match etag {
-            Some(_) => "it is another version by now: see the ETag",
-            None => "there is nothing by now",
+            Some(_) => "what is there has this ETag: read it, and try again with that",
+            None => "there is nothing: to create it, say If-None-Match: *",
         };
         Self {
             etag,
@@ -219,7 +219,10 @@ impl Writer {
                 let limits = (self.options.max_upload, self.options.patience);
                 let uploaded = async {
                     let upload = Upload::begin(directory, &ask.path, *length, digests).await?;
-                    upload.receive(content, limits, progress).await
+                    let received = upload.receive(content, limits, progress).await?;
+                    // Somebody may have been quicker: to wait for the disk would be for nothing.
+                    check(&ask, &site.current()).map_err(upload::Error::Content)?;
+                    received.finish().await
                 };
                 let (draft, hash, bytes) = uploaded.await.map_err(|error| match error {
                     upload::Error::There(error) => refused(&ask.path, error),
@@ -386,7 +389,7 @@ impl fmt::Display for Audit<'_> {
             (None, None) => f.write_str("nothing")?,
         }
         match self.bytes {
-            Some(bytes) => write!(f, ", {bytes} bytes"),
+            Some(bytes) => write!(f, " ({bytes} B)"),
             None => Ok(()),
         }
     }

@@ -50,6 +50,9 @@ impl From<io::Error> for Error {
 /// A file that is being written. What does not come to its end is gone.
 pub(super) struct Upload {
     draft: Discarded,
+    /// What has been received, and not yet been written.
+    pieces: Vec<Bytes>,
+    length: u64,
     hasher: blake3::Hasher,
     sha256: Option<([u8; 32], Sha256)>,
     sha512: Option<([u8; 64], Sha512)>,
@@ -75,99 +78,97 @@ impl Upload {
         let draft = spawn_blocking(begin).await.map_err(io::Error::other)??;
         Ok(Self {
             draft,
+            pieces: Vec::new(),
+            length: 0,
             hasher: blake3::Hasher::new(),
             sha256: digests.sha256.map(|digest| (digest, Sha256::new())),
             sha512: digests.sha512.map(|digest| (digest, Sha512::new())),
         })
     }
 
-    /// Takes all of `content`, up to `most` bytes; each part of it within `patience`. Returns the
-    /// file, which is on the disk then, its BLAKE3 and its length.
+    /// Takes all of `content`, up to `most` bytes; each part of it within `patience`.
     pub(super) async fn receive<B>(
         mut self,
         mut content: B,
         (most, patience): (u64, Duration),
         progress: impl Fn(),
-    ) -> Result<(Draft, [u8; 32], u64), Error>
+    ) -> Result<Self, Error>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let refused = |status, reason| Error::Content(Refusal::new(status, reason));
-        let (mut pieces, mut gathered, mut length) = (Vec::new(), 0, 0_u64);
+        let refused = |status, reason| Err(Error::Content(Refusal::new(status, reason)));
+        let mut gathered = 0;
         loop {
             let next = poll_fn(|cx| Pin::new(&mut content).poll_frame(cx));
             let frame = match timeout(patience, next).await {
                 Ok(Some(Ok(frame))) => frame,
-                Ok(None) => break,
+                Ok(None) => return Ok(self),
                 Ok(Some(Err(_))) => {
                     let reason = "the content broke off before its end";
-                    return Err(refused(StatusCode::BAD_REQUEST, reason));
+                    return refused(StatusCode::BAD_REQUEST, reason);
                 }
-                Err(_) => {
-                    let reason = "no more content came";
-                    return Err(refused(StatusCode::REQUEST_TIMEOUT, reason));
-                }
+                Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "no more content came"),
             };
             progress();
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            let size = data.len() as u64;
-            length += size;
-            if length > most {
+            let length = data.len() as u64;
+            self.length += length;
+            gathered += length;
+            if self.length > most {
                 return Err(Error::Content(too_large()));
             }
-            gathered += size;
-            pieces.push(data);
+            self.pieces.push(data);
             if gathered >= PIECE {
-                self = self.store(std::mem::take(&mut pieces)).await?;
+                self = self.blocking(Self::write).await?;
                 gathered = 0;
             }
         }
-        self.finish(pieces)
-            .await
-            .map(|(draft, hash)| (draft, hash, length))
     }
 
-    async fn store(mut self, pieces: Vec<Bytes>) -> io::Result<Self> {
-        let store = move || {
-            self.write(&pieces)?;
-            Ok(self)
-        };
-        spawn_blocking(store).await.map_err(io::Error::other)?
+    /// Puts it on the disk. Returns the file, its BLAKE3 and its length.
+    pub(super) async fn finish(self) -> Result<(Draft, [u8; 32], u64), Error> {
+        let mut all = self.blocking(Self::write_all).await?;
+        let hash = *all.hasher.finalize().as_bytes();
+        Ok((all.draft.keep()?, hash, all.length))
     }
 
-    async fn finish(mut self, pieces: Vec<Bytes>) -> Result<(Draft, [u8; 32]), Error> {
-        let finish = move || {
-            self.write(&pieces)?;
-            let sha256 = self.sha256.take();
-            let sha512 = self.sha512.take();
-            if sha256.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
-                || sha512.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
-            {
-                let reason = "the content is not what its digest says";
-                let refusal = Refusal::new(StatusCode::BAD_REQUEST, reason);
-                return Err(Error::Content(refusal));
-            }
-            let draft = self.draft.keep()?;
-            draft.file().sync_all()?;
-            Ok((draft, *self.hasher.finalize().as_bytes()))
-        };
-        spawn_blocking(finish).await.map_err(io::Error::other)?
+    async fn blocking(
+        mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), Error> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let work = move || work(&mut self).map(|()| self);
+        spawn_blocking(work).await.map_err(io::Error::other)?
     }
 
-    fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
-        for piece in pieces {
-            self.draft.file()?.write_all(piece)?;
-            self.hasher.update(piece);
+    fn write(&mut self) -> Result<(), Error> {
+        for piece in self.pieces.drain(..) {
+            self.draft.file()?.write_all(&piece)?;
+            self.hasher.update(&piece);
             if let Some((_, hasher)) = &mut self.sha256 {
-                hasher.update(piece);
+                hasher.update(&piece);
             }
             if let Some((_, hasher)) = &mut self.sha512 {
-                hasher.update(piece);
+                hasher.update(&piece);
             }
         }
         Ok(())
+    }
+
+    fn write_all(&mut self) -> Result<(), Error> {
+        self.write()?;
+        let (sha256, sha512) = (self.sha256.take(), self.sha512.take());
+        if sha256.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
+            || sha512.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
+        {
+            let reason = "the content is not what its digest says";
+            return Err(Error::Content(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                reason,
+            )));
+        }
+        Ok(self.draft.file()?.sync_all()?)
     }
 }
 
