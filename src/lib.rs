@@ -10,6 +10,7 @@
 //! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
 //! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
+//! | 4 | [`exchange`] | one request and its response: counted, written down |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
@@ -30,18 +31,20 @@
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
-//! | 1 | [`metrics`] | counters of what happens |
+//! | 1 | [`metrics`] | counters of what happens, and their text |
 //! | 1 | [`place`] | a directory to write into, nothing of it half-written |
 //! | 3 | [`readiness`] | whether a balancer may send requests |
+//! | 3 | [`access`] | the access log |
+//! | 0 | [`client`] | which client a request comes from, where proxies stand between |
 //! | 2 | [`log`] | messages for the operator |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
 //! # Four paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
-//! bind the listeners (fail before slow work) -> scan the root against nothing, or
-//! what was [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is armed before the scan,
-//! so that nothing falls between the two.
+//! bind the listeners (fail before slow work) -> scan the root against nothing, or against what was
+//! [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is
+//! armed before the scan, so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
 //! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
@@ -59,6 +62,7 @@
 //! hints, never facts; a sweep finds what none reports.
 
 pub mod answer;
+pub mod exchange;
 pub mod locate;
 pub mod service;
 
@@ -80,6 +84,8 @@ pub mod write;
 pub mod admin;
 pub mod compress;
 
+pub mod access;
+pub mod client;
 pub mod config;
 pub mod disk;
 pub mod lease;

@@ -18,9 +18,12 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::access::AccessLog;
 use crate::answer::{self, Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
+use crate::client::Peer;
 use crate::config::{Disclosure, ReprDigest, Settings};
+use crate::exchange::Exchange;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -72,12 +75,16 @@ pub struct Service {
     readiness: Arc<Readiness>,
     disclosure: Disclosure,
     writer: Option<Arc<Writer>>,
+    access: Option<Arc<AccessLog>>,
 }
 
 /// The connection that a request came over. It is held until the response is over.
 pub trait Connection: Send + Sync + Unpin + 'static {
     /// Admits the responses that read files: each pins memory until its client takes it.
     fn admission(&self) -> Arc<Semaphore>;
+
+    /// Who is at its other end.
+    fn peer(&self) -> Peer;
 
     /// Notes that content of the request has come: no response can be expected yet.
     fn received(&self);
@@ -107,7 +114,17 @@ impl Service {
             metrics,
             readiness,
             disclosure,
+            access: None,
             writer: None,
+        }
+    }
+
+    /// The same with a line in `log` for each request.
+    #[must_use]
+    pub fn logging_to(self, log: Option<Arc<AccessLog>>) -> Self {
+        Self {
+            access: log,
+            ..self
         }
     }
 
@@ -129,68 +146,30 @@ impl Service {
         G: Connection,
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let is_health = (self.disclosure.health.as_ref())
-            .is_some_and(|path| path.as_str() == request.uri.path());
-        if let Some(writer) = &self.writer
-            && is_write(&request.method)
-            && !is_health
-        {
-            let (service, writer) = (Arc::clone(self), Arc::clone(writer));
-            let write = service.write(writer, request, content, connection);
-            return Pending::Later(Box::pin(write));
-        }
-        let draft = match is_health {
-            true => self.health(&request.method),
-            false => self.draft(&self.site.current(), &request),
-        };
-        let (mut head, content) = draft.into_parts();
-        self.finish(&mut head, &content, &request);
-        let attendant = Attendant {
+        let log = self.access.as_deref();
+        let mut attendant = Attendant {
             service: Arc::clone(self),
+            exchange: Exchange::new(&request, connection.peer(), log),
             connection,
             admitted: None,
         };
-        match content {
-            Content::Memory(bytes) => {
-                let body = Body::memory(bytes, attendant);
-                Pending::Now(ready(Response::from_parts(head, body)))
+        let draft = match (&self.disclosure.health, &self.writer) {
+            (Some(path), _) if path.as_str() == request.uri.path() => self.health(&request.method),
+            (_, Some(writer)) if is_write(&request.method) => {
+                let write = attendant.write(Arc::clone(writer), request, content);
+                return Pending::Later(Box::pin(write));
             }
+            _ => self.draft(&self.site.current(), &request, &mut attendant.exchange),
+        };
+        let (mut head, content) = draft.into_parts();
+        self.finish(&mut head, &content, &request);
+        match content {
+            Content::Memory(bytes) => Pending::Now(ready(attendant.reply(head, bytes))),
             Content::Segments(segments) => {
                 let draft = Response::from_parts(head, segments);
                 Pending::Later(Box::pin(Self::prove(draft, request, attendant)))
             }
         }
-    }
-
-    /// Has a change made, and says what has become of it.
-    async fn write<G, B>(
-        self: Arc<Self>,
-        writer: Arc<Writer>,
-        request: Parts,
-        content: B,
-        connection: G,
-    ) -> Reply<G>
-    where
-        G: Connection,
-        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-    {
-        let received = || connection.received();
-        let draft = match writer
-            .call(&self.site, &request, content, None, received)
-            .await
-        {
-            Ok(written) => made(&written),
-            Err(refusal) => refused(refusal),
-        };
-        let (mut head, bytes) = draft.into_parts();
-        let content = Content::Memory(bytes.clone());
-        self.finish(&mut head, &content, &request);
-        let attendant = Attendant {
-            service: self,
-            connection,
-            admitted: None,
-        };
-        Response::from_parts(head, Body::memory(bytes, attendant))
     }
 
     /// Sends a response once its content is proven. Where the file is not what the manifest says,
@@ -211,7 +190,9 @@ impl Service {
         loop {
             let looks = service.site.subscribe_looks();
             let Err(error) = draft.body_mut().prove().await else {
-                return draft.map(|segments| Body::segments(segments, attendant));
+                let (head, segments) = draft.into_parts();
+                attendant.exchange.respond(&head, segments.length());
+                return Response::from_parts(head, Body::segments(segments, attendant));
             };
             service.suspect(&error);
             let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING);
@@ -231,16 +212,17 @@ impl Service {
                         page.headers_mut().insert(name, value);
                     }
                 }
-                return page.map(|page| Body::memory(page, attendant));
+                attendant.exchange.give_up();
+                let (head, page) = page.into_parts();
+                return attendant.reply(head, page);
             }
-            let again = service.draft(&service.site.current(), &request);
+            let exchange = &mut attendant.exchange;
+            let again = service.draft(&service.site.current(), &request, exchange);
             let (mut head, content) = again.into_parts();
             service.finish(&mut head, &content, &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
-                Content::Memory(bytes) => {
-                    return Response::from_parts(head, Body::memory(bytes, attendant));
-                }
+                Content::Memory(bytes) => return attendant.reply(head, bytes),
             };
         }
     }
@@ -253,8 +235,10 @@ impl Service {
         }
     }
 
-    fn draft(&self, manifest: &Manifest, request: &Parts) -> Draft {
-        let mut draft = self.draft_of(answer(manifest, request), manifest, request);
+    fn draft(&self, manifest: &Manifest, request: &Parts, exchange: &mut Exchange) -> Draft {
+        let answer = answer(manifest, request);
+        exchange.decide(&answer, manifest, request);
+        let mut draft = self.draft_of(answer, manifest, request);
         if self.disclosure.digest_header {
             let digest = manifest.digest_value().clone();
             draft.headers_mut().insert(ETAGD_DIGEST, digest);
@@ -727,14 +711,58 @@ async fn looked(mut looks: watch::Receiver<u64>, deadline: Instant) -> bool {
 /// Keeps what must live as long as a response, and hears how it ends.
 pub struct Attendant<G> {
     service: Arc<Service>,
+    exchange: Exchange,
     connection: G,
     admitted: Option<OwnedSemaphorePermit>,
 }
 
+impl<G: Connection> Attendant<G> {
+    /// Has a change made, and says what has become of it.
+    async fn write<B>(mut self, writer: Arc<Writer>, request: Parts, content: B) -> Reply<G>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let (site, connection) = (&self.service.site, &self.connection);
+        let received = || connection.received();
+        let called = writer.call(site, &request, content, connection.peer(), received);
+        let response = match called.await {
+            Ok(written) => made(&written),
+            Err(refusal) => refused(refusal),
+        };
+        if response.status() == StatusCode::PRECONDITION_FAILED {
+            self.exchange.fail();
+        }
+        let (mut head, content) = response.map(Content::Memory).into_parts();
+        self.service.finish(&mut head, &content, &request);
+        let bytes = match content {
+            Content::Memory(bytes) => bytes,
+            Content::Segments(_) => Bytes::new(),
+        };
+        self.reply(head, bytes)
+    }
+
+    fn reply(mut self, head: http::response::Parts, bytes: Bytes) -> Reply<G> {
+        self.exchange.respond(&head, bytes.len() as u64);
+        Response::from_parts(head, Body::memory(bytes, self))
+    }
+}
+
 impl<G: Connection> Attend for Attendant<G> {
+    fn sent(&mut self, bytes: u64) {
+        self.exchange.sent(bytes);
+    }
+
     fn cut(&mut self, error: &BodyError) {
         tracing::warn!("{error}: the response is cut");
+        self.exchange.cut();
         self.service.suspect(error);
+    }
+}
+
+impl<G> Drop for Attendant<G> {
+    fn drop(&mut self) {
+        let log = self.service.access.as_deref();
+        self.exchange.finish(&self.service.metrics, log);
     }
 }
 
@@ -757,6 +785,10 @@ fn error(status: StatusCode, sentence: &str, is_head: bool) -> Response<Bytes> {
 }
 
 /// A response that is there, or one that waits for the disk.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for each response that is there costs more than room in those that wait"
+)]
 pub enum Pending<G> {
     /// There.
     Now(Ready<Reply<G>>),

@@ -159,6 +159,7 @@ fn help_names_the_flags_and_fits() {
         "--listen",
         "--memory",
         "--workers",
+        "--state",
         "--symlinks",
         "--last-modified",
         "--html-handling",

@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -152,6 +152,37 @@ fn what_changed_meanwhile_is_hashed_and_nothing_else() {
     let third = served(&site);
     let hashed = hashed_anew(&third).unwrap();
     assert!((1..=3).contains(&hashed), "{}", third.log());
+    assert_eq!(third.digest(), digest_of(&site.root()));
+}
+
+#[test]
+fn a_site_with_rules_is_what_it_was_and_not_saved_again() {
+    let rules = b"/page.html\n  X-Frame-Options: DENY\n";
+    let site = TestSite::with(&[("_headers", rules), ("page.html", b"page"), ("other", b"o")]);
+    let first = served(&site);
+    let digest = first.digest();
+    wait_for_state(&state(&site), b"");
+    stop(first);
+    let inode = || fs::metadata(state(&site)).unwrap().ino();
+    let before = inode();
+    let second = served(&site);
+    assert_eq!((hashed_anew(&second), second.digest()), (Some(0), digest));
+    let tag = |server: &Server| {
+        let page = server.client().get("/page.html");
+        assert_eq!(page.field("x-frame-options"), Some("DENY"));
+        page.field("etag").unwrap().to_owned()
+    };
+    assert_eq!(tag(&second).len(), 2 + 64 + 1 + 8);
+    stop(second);
+    assert_eq!(inode(), before);
+    // Other rules are found, though no file of the site has changed.
+    fs::write(
+        site.path("_headers"),
+        "/page.html\n  X-Frame-Options: SAMEORIGIN\n",
+    )
+    .unwrap();
+    let third = served(&site);
+    assert_eq!(hashed_anew(&third), Some(0));
     assert_eq!(third.digest(), digest_of(&site.root()));
 }
 

@@ -59,7 +59,7 @@ pub(super) fn scan(
     let started = Instant::now();
     let base = saved.and_then(|saved| load(saved, scanner, root));
     ready();
-    let was_saved = base.as_ref().map(Manifest::digest);
+    let were_saved = base.as_ref().map(Manifest::len);
     let (manifest, links) = thread::scope(|scope| {
         // Dropping the sender at the end of the scan ends the bar.
         let (_scanning, scanned) = channel::<()>();
@@ -90,13 +90,13 @@ pub(super) fn scan(
         ),
     }
     warn_of_pinned_pages(&manifest);
-    let hashed = match was_saved {
+    let hashed = match were_saved {
         None => String::new(),
         Some(_) => format!(", {} hashed anew", HumanCount(progress.files())),
     };
     tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s{hashed}");
     Ok(Scanned {
-        is_saved: was_saved == Some(manifest.digest()) && progress.files() == 0,
+        is_saved: were_saved == Some(manifest.len()) && progress.files() == 0,
         manifest,
         links,
     })

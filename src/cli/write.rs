@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
+use crate::client::TrustedProxies;
 use crate::config::Writing;
 use crate::metrics::Metrics;
 use crate::server::listener::Bound;
@@ -45,9 +46,15 @@ pub(super) fn check(writing: &Writing, bound: &[Bound], is_secure: bool) -> Resu
 }
 
 /// What a [`Writer`] needs to know.
-pub(super) fn options(writing: Writing, directory: PathBuf, patience: Duration) -> Options {
+pub(super) fn options(
+    writing: Writing,
+    directory: PathBuf,
+    proxies: TrustedProxies,
+    patience: Duration,
+) -> Options {
     Options {
         directory,
+        proxies,
         tokens: writing.write_token_file,
         rules: writing.write_rules,
         max_upload: writing.max_upload.as_u64(),

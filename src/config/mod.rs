@@ -3,6 +3,7 @@
 //! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
 //! into a type that cannot be wrong. Flag before environment before default.
 
+mod clients;
 mod globs;
 mod offline;
 mod operator;
@@ -13,6 +14,7 @@ mod write;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+pub use clients::{AccessLogForm, Clients};
 pub use globs::PathGlob;
 pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
@@ -40,11 +42,12 @@ pub struct Cli {
     /// Print help
     #[arg(short, long, global = true, action = ArgAction::HelpShort)]
     pub help: Option<bool>,
-    /// Messages as text for people or as JSON for machines
+    /// Form of messages: text or json
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "FORM",
         env = "ETAGD_LOG_FORMAT",
         global = true,

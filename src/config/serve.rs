@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::clients::Clients;
 use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
@@ -22,8 +23,7 @@ pub struct Serve {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable [default:
-    /// 127.0.0.1:8080]
+    /// HOST:PORT, :PORT or unix:PATH; repeatable [default: 127.0.0.1:8080]
     #[arg(
         long,
         value_name = "ADDR",
@@ -32,7 +32,7 @@ pub struct Serve {
         value_delimiter = ','
     )]
     pub listen: Vec<Listen>,
-    /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
+    /// Most memory for content [default: 1/4 of RAM]
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
     pub memory: Option<ByteSize>,
     /// Most large files kept open [default: half of the limit]
@@ -44,7 +44,7 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
-    /// Where to save what was hashed, so that a restart need not hash it again [default: nowhere]
+    /// Where to save the manifest, so that a restart need not hash
     #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
     pub state: Option<PathBuf>,
     /// The certificate chain for TLS, in PEM form; read again on SIGHUP
@@ -68,6 +68,9 @@ pub struct Serve {
     /// What clients may change.
     #[command(flatten)]
     pub writing: Writing,
+    /// Who asks.
+    #[command(flatten)]
+    pub clients: Clients,
     /// The operator's side.
     #[command(flatten)]
     pub operator: Operator,
@@ -82,13 +85,13 @@ pub struct Watching {
     /// Quiet time before a change is published
     #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
     pub settle: Duration,
-    /// How often everything is compared with the disk, for changes that nothing reports
+    /// How often everything is compared with the disk
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
     pub sweep: Duration,
     /// How often every file is read again [default: never]
     #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
-    /// How long files that a deploy removed are still answered, HTML excepted [default: not]
+    /// How long removed files, not HTML, are still answered [default: not]
     #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
     pub keep_old: Option<Duration>,
 }
@@ -164,6 +167,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// What clients may change, if anything.
     pub writing: Option<Writing>,
+    /// Who asks, and what is written down about it.
+    pub clients: Clients,
     /// The operator's side.
     pub operator: Operator,
     /// What clients may use up.
@@ -194,6 +199,7 @@ impl From<Serve> for Config {
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
             writing: flags.writing.writable.then_some(flags.writing),
+            clients: flags.clients,
             operator: flags.operator,
             limits: flags.limits,
         }

@@ -26,7 +26,7 @@ pub struct Writing {
     /// Take tokens without TLS from other machines: something else encrypts
     #[arg(
         long,
-        requires_if("true", "writable"),
+        requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "writable")),
         env = "ETAGD_WRITE_INSECURE",
         hide_env = true,
         value_parser = BoolishValueParser::new()
@@ -35,7 +35,7 @@ pub struct Writing {
     /// Let clients change _headers and _redirects as well
     #[arg(
         long,
-        requires_if("true", "writable"),
+        requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "writable")),
         env = "ETAGD_WRITE_RULES",
         hide_env = true,
         value_parser = BoolishValueParser::new()

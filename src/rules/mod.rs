@@ -68,23 +68,6 @@ impl Rules {
         Some(rules)
     }
 
-    /// These rules, with what `others` have read since `before`.
-    #[must_use]
-    pub fn joined(&self, others: &Self, before: &Self) -> Self {
-        let mut rules = self.clone();
-        for file in RuleFile::ALL {
-            if others.source(file).hash == before.source(file).hash {
-                continue;
-            }
-            match file {
-                RuleFile::Headers => rules.headers = Arc::clone(&others.headers),
-                RuleFile::Redirects => rules.redirects = Arc::clone(&others.redirects),
-            }
-            *rules.source_mut(file) = others.source(file).clone();
-        }
-        rules
-    }
-
     /// What is wrong with a file, in the order of its lines.
     #[must_use]
     pub fn complaints(&self, file: RuleFile) -> &[Complaint] {

@@ -175,8 +175,9 @@ impl Round {
 fn confirm(current: &Manifest, earlier: &Manifest, root: &Root) {
     for resource in current.iter() {
         let is_open = resource.settled && resource.confirmed.get().is_none();
+        let hash = resource.identity.etag.hash();
         let was_there = |then: &Arc<Resource>| {
-            then.stamp == resource.stamp && then.identity.etag == resource.identity.etag
+            then.stamp == resource.stamp && then.identity.etag.hash() == hash
         };
         let path = Path::new(OsStr::from_bytes(&resource.path));
         if is_open

@@ -28,6 +28,7 @@ use rustix::io::Errno;
 use tokio::sync::{Semaphore, oneshot};
 use walkdir::WalkDir;
 
+use crate::client::{Peer, TrustedProxies};
 use crate::commit::{Act, Commit, Committed, NotCommitted};
 use crate::disk::Root;
 use crate::manifest::Manifest;
@@ -39,7 +40,7 @@ use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 use crate::site::Site;
 use request::{Ask, Change};
-use tries::{Peer, Tries};
+use tries::Tries;
 use upload::Upload;
 
 pub use request::is_write;
@@ -52,6 +53,8 @@ pub struct Options {
     pub directory: PathBuf,
     /// The file of tokens; without one, whoever can connect may write.
     pub tokens: Option<PathBuf>,
+    /// Who is believed about the client.
+    pub proxies: TrustedProxies,
     /// Whether `_headers` and `_redirects` may be written.
     pub rules: bool,
     /// Most bytes of one upload.
@@ -118,7 +121,7 @@ impl Refusal {
 /// Who asks.
 struct Author {
     name: String,
-    peer: Peer,
+    client: Peer,
 }
 
 impl Writer {
@@ -198,15 +201,13 @@ impl Writer {
         site: &Site,
         request: &Parts,
         content: B,
-        peer: Option<std::net::IpAddr>,
+        peer: Peer,
         progress: impl Fn(),
     ) -> Result<Written, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let peer = Peer::from(peer);
-        let name = self.authorise(request, peer)?;
-        let author = Author { name, peer };
+        let author = self.authorise(request, peer)?;
         let ask = request::parse(request, &self.options, content.is_end_stream())?;
         check(&ask, &site.current())?;
         let (act, bytes) = match &ask.change {
@@ -264,14 +265,16 @@ impl Writer {
         })
     }
 
-    /// The name of whoever asks.
-    fn authorise(&self, request: &Parts, peer: Peer) -> Result<String, Refusal> {
+    /// Who asks, if they may.
+    fn authorise(&self, request: &Parts, peer: Peer) -> Result<Author, Refusal> {
+        let client = self.options.proxies.client(peer, &request.headers);
         let Some(tokens) = &self.tokens else {
             request::check_origin(request, peer)?;
-            return Ok("anybody".to_owned());
+            let name = "anybody".to_owned();
+            return Ok(Author { name, client });
         };
         let now = Instant::now();
-        if !self.tries.may_try(peer, now) {
+        if !self.tries.may_try(client, now) {
             self.metrics.throttled.increment();
             return Err(Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -281,11 +284,12 @@ impl Writer {
         let unauthorised = |reason| Refusal::new(StatusCode::UNAUTHORIZED, reason);
         let token = request::bearer(&request.headers)
             .ok_or_else(|| unauthorised("writing takes a token: Authorization: Bearer TOKEN"))?;
-        tokens.load().name_of(token).ok_or_else(|| {
-            self.tries.note(peer, now);
+        let Some(name) = tokens.load().name_of(token) else {
+            self.tries.note(client, now);
             self.metrics.unauthorised.increment();
-            unauthorised("this token may not write here")
-        })
+            return Err(unauthorised("this token may not write here"));
+        };
+        Ok(Author { name, client })
     }
 
     async fn commit(&self, ask: &Ask, act: Act) -> Result<Committed, Refusal> {
@@ -377,8 +381,8 @@ struct Audit<'a> {
 impl fmt::Display for Audit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (verb, path) = (self.verb, encode_path(self.path));
-        let Author { name, peer } = self.author;
-        write!(f, "{verb} /{path} by {name} ({peer}): ")?;
+        let Author { name, client } = self.author;
+        write!(f, "{verb} /{path} by {name} ({client}): ")?;
         match &self.before {
             Some(etag) => write!(f, "{etag} -> ")?,
             None => f.write_str("nothing -> ")?,

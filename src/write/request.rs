@@ -4,9 +4,9 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use super::tries::Peer;
 use super::{Options, Refusal};
 use crate::answer::check_host;
+use crate::client::Peer;
 use crate::representation::Resource;
 use crate::rules::RuleFile;
 use crate::scan::is_admitted;

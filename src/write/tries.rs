@@ -1,12 +1,13 @@
 //! Who tries tokens: so many wrong ones at once, then one a second.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
+
+use crate::client::Peer;
 
 /// Time that a wrong token costs.
 const COST: Duration = Duration::from_secs(1);
@@ -18,43 +19,20 @@ const MOST: NonZeroUsize = match NonZeroUsize::new(4096) {
     None => NonZeroUsize::MIN,
 };
 
-/// Who is at the other end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub(super) enum Peer {
-    Address(IpAddr),
-    Unix,
-}
-
-impl From<Option<IpAddr>> for Peer {
-    fn from(address: Option<IpAddr>) -> Self {
-        address.map_or(Self::Unix, Self::Address)
-    }
-}
-
-impl Peer {
-    /// The smallest network that is one customer's: who has one address of IPv6 has many.
-    fn network(self) -> Self {
-        match self {
-            Self::Address(IpAddr::V6(address)) => {
-                let network = address.to_bits() & (u128::MAX << 64);
-                Self::Address(Ipv6Addr::from_bits(network).into())
-            }
-            other => other,
+/// The smallest network that is one customer's: who has one address of IPv6 has many.
+fn network(client: Peer) -> Option<IpAddr> {
+    match client {
+        Peer::Unix => None,
+        Peer::Address(IpAddr::V6(address)) => {
+            let network = address.to_bits() & (u128::MAX << 64);
+            Some(Ipv6Addr::from_bits(network).into())
         }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
+        Peer::Address(address) => Some(address),
     }
 }
 
 /// When each address will have paid for its wrong tokens.
-pub(super) struct Tries(Mutex<LruCache<Peer, Instant>>);
+pub(super) struct Tries(Mutex<LruCache<Option<IpAddr>, Instant>>);
 
 impl Default for Tries {
     fn default() -> Self {
@@ -63,17 +41,17 @@ impl Default for Tries {
 }
 
 impl Tries {
-    /// Whether a token of this peer is worth a look.
-    pub(super) fn may_try(&self, peer: Peer, now: Instant) -> bool {
+    /// Whether a token of this client is worth a look.
+    pub(super) fn may_try(&self, client: Peer, now: Instant) -> bool {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let debt = debts.get(&peer.network());
+        let debt = debts.get(&network(client));
         debt.is_none_or(|paid| *paid + COST <= now + CREDIT)
     }
 
     /// Notes a wrong token.
-    pub(super) fn note(&self, peer: Peer, now: Instant) {
+    pub(super) fn note(&self, client: Peer, now: Instant) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let paid = debts.get_or_insert_mut(peer.network(), || now);
+        let paid = debts.get_or_insert_mut(network(client), || now);
         *paid = (*paid).max(now) + COST;
     }
 }
