@@ -36,7 +36,7 @@ use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 use crate::semantics::target::Target;
 use crate::site::Site;
-use crate::write::{Refusal, Writer, Written, is_write};
+use crate::write::{self, Refusal, Writer, Written, is_write};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const ALLOW_HEALTH: HeaderValue = HeaderValue::from_static("GET, HEAD");
@@ -718,13 +718,13 @@ pub struct Attendant<G> {
 
 impl<G: Connection> Attendant<G> {
     /// Has a change made, and says what has become of it.
-    async fn write<B>(mut self, writer: Arc<Writer>, request: Parts, content: B) -> Reply<G>
+    async fn write<B>(mut self, writer: Arc<Writer>, request: Parts, mut content: B) -> Reply<G>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (site, connection) = (&self.service.site, &self.connection);
         let received = || connection.received();
-        let called = writer.call(site, &request, content, connection.peer(), received);
+        let called = writer.call(site, &request, &mut content, connection.peer(), received);
         let response = match called.await {
             Ok(written) => made(&written),
             Err(refusal) => refused(refusal),
@@ -732,7 +732,11 @@ impl<G: Connection> Attendant<G> {
         if response.status() == StatusCode::PRECONDITION_FAILED {
             self.exchange.fail();
         }
+        let is_over = write::discard(&request, &mut content).await;
         let (mut head, content) = response.map(Content::Memory).into_parts();
+        if !is_over && request.version < Version::HTTP_2 {
+            head.headers.insert(header::CONNECTION, CLOSE);
+        }
         self.service.finish(&mut head, &content, &request);
         let bytes = match content {
             Content::Memory(bytes) => bytes,

@@ -45,6 +45,7 @@ use upload::Upload;
 
 pub use request::is_write;
 pub use token::{TokenError, Tokens};
+pub use upload::discard;
 
 /// What may be written, and how much.
 #[derive(Clone, Debug)]
@@ -200,7 +201,7 @@ impl Writer {
         &self,
         site: &Site,
         request: &Parts,
-        content: B,
+        content: &mut B,
         peer: Peer,
         progress: impl Fn(),
     ) -> Result<Written, Refusal>
@@ -356,6 +357,10 @@ fn refused(path: &[u8], error: NotCommitted) -> Refusal {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "there is too much to do at the moment",
+        ),
+        Some(Errno::NOENT | Errno::XDEV | Errno::STALE) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the site's directory is being replaced",
         ),
         _ => (
             StatusCode::INTERNAL_SERVER_ERROR,

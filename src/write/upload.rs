@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
-use http_body::Body;
+use http::request::Parts;
+use http::{StatusCode, header};
+use http_body::{Body, Frame};
 use sha2::{Digest, Sha256, Sha512};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -25,6 +26,9 @@ use crate::semantics::digest::Digests;
 
 /// So much is gathered before it is written.
 const PIECE: u64 = 256 << 10;
+
+/// How long content may take that nobody wants.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why an upload came to nothing.
 #[derive(Debug)]
@@ -89,7 +93,7 @@ impl Upload {
     /// Takes all of `content`, up to `most` bytes; each part of it within `patience`.
     pub(super) async fn receive<B>(
         mut self,
-        mut content: B,
+        content: &mut B,
         (most, patience): (u64, Duration),
         progress: impl Fn(),
     ) -> Result<Self, Error>
@@ -99,8 +103,7 @@ impl Upload {
         let refused = |status, reason| Err(Error::Content(Refusal::new(status, reason)));
         let mut gathered = 0;
         loop {
-            let next = poll_fn(|cx| Pin::new(&mut content).poll_frame(cx));
-            let frame = match timeout(patience, next).await {
+            let frame = match timeout(patience, next(content)).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => return Ok(self),
                 Ok(Some(Err(_))) => {
@@ -170,6 +173,25 @@ impl Upload {
         }
         Ok(self.draft.file()?.sync_all()?)
     }
+}
+
+async fn next<B: Body + Unpin>(content: &mut B) -> Option<Result<Frame<B::Data>, B::Error>> {
+    poll_fn(|cx| Pin::new(&mut *content).poll_frame(cx)).await
+}
+
+/// Takes in what is left of a request's content, if that is not much and on its way already, so
+/// that the connection can be kept. Returns whether it is over.
+pub async fn discard<B: Body + Unpin>(request: &Parts, content: &mut B) -> bool {
+    if content.is_end_stream() {
+        return true;
+    }
+    let most = content.size_hint().upper();
+    let is_short = most.is_some_and(|most| most <= PIECE);
+    if !is_short || request.headers.contains_key(header::EXPECT) {
+        return false;
+    }
+    let rest = async { while let Some(Ok(_)) = next(content).await {} };
+    timeout(FAREWELL, rest).await.is_ok() && content.is_end_stream()
 }
 
 /// The directory of `path`, or the nearest above it: those between are made when there is

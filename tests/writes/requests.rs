@@ -408,3 +408,45 @@ fn no_page_of_another_site_writes_through_a_browser() {
         assert_eq!(response.status, want, "{request}");
     }
 }
+
+/// What is refused at its head does not cost the connection, unless more content is to come than
+/// anybody wants to take in.
+#[test]
+fn a_refusal_says_whether_the_connection_goes_on() {
+    let site = site();
+    let server = writable(&site);
+    let length = |length: usize| format!("Content-Length: {length}");
+    let mut client = server.client();
+    for _ in 0..3 {
+        client.send(put("/a.txt", &[&length(100)], b"")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        client.send([b'x'; 100]).unwrap();
+        let refused = client.receive("PUT").unwrap().unwrap();
+        assert_eq!((refused.status, refused.says_close()), (412, false));
+        assert_eq!(client.get("/a.txt").status, 200);
+    }
+    let cases = [
+        put("/a.txt", &[&length(10_000_000)], &[b'x'; 100]),
+        put("/a.txt", &[&length(100), "Expect: 100-continue"], b""),
+        put("/a.txt", &["Transfer-Encoding: chunked"], b"3\r\nnew\r\n"),
+    ];
+    for request in cases {
+        let mut client = server.client();
+        client.send(&request).unwrap();
+        let refused = client.receive("PUT").unwrap().unwrap();
+        assert_eq!((refused.status, refused.says_close()), (412, true));
+        assert!(client.ends().unwrap());
+    }
+    // Content that a DELETE has is of no use, and no harm.
+    let mut client = server.client();
+    let condition = format!("If-Match: {}", tag(b"one"));
+    let delete = put("/a.txt", &[&condition, &length(3)], b"new");
+    let delete = String::from_utf8(delete).unwrap();
+    let delete = delete
+        .replace("PUT", "DELETE")
+        .replace("If-None-Match: *\r\n", "");
+    client.send(delete).unwrap();
+    let deleted = client.receive("DELETE").unwrap().unwrap();
+    assert_eq!((deleted.status, deleted.says_close()), (204, false));
+    assert_eq!(client.get("/a.txt").status, 404);
+}
