@@ -23,6 +23,7 @@
 //! | 5 | [`write`] | PUT and DELETE: who may write what, and its way to the disk |
 //! | 3 | [`commit`] | a write that waits for its turn, and what becomes of it |
 //! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
+//! | 5 | [`lint`] | what will not be served as its author hopes |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
@@ -83,6 +84,7 @@ pub mod write;
 
 pub mod admin;
 pub mod compress;
+pub mod lint;
 
 pub mod access;
 pub mod client;

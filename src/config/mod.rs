@@ -16,7 +16,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use clients::{AccessLogForm, Clients};
 pub use globs::PathGlob;
-pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
+pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
@@ -65,6 +65,8 @@ pub enum Command {
     Manifest(Manifest),
     /// Write .br, .zst and .gz files beside the files of a site
     Compress(Compress),
+    /// Tell what of a site will not be served as its author hopes
+    Lint(Lint),
 }
 
 /// Form of messages.
