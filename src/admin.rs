@@ -10,7 +10,8 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use crate::manifest::Manifest;
-use crate::metrics::Metrics;
+use crate::memory::Memory;
+use crate::metrics::{self, Metrics};
 use crate::readiness::{NotReady, Readiness};
 use crate::site::Site;
 
@@ -18,8 +19,7 @@ const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const OPEN_METRICS: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What the operator may know of a process.
@@ -28,7 +28,7 @@ pub struct Admin {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     /// There is none before the first publication.
-    site: OnceLock<Arc<Site>>,
+    site: OnceLock<(Arc<Site>, Arc<Memory>)>,
 }
 
 /// The content of a response.
@@ -50,9 +50,10 @@ impl Admin {
         }
     }
 
-    /// Shows this site from now on. Only the first one counts.
-    pub fn show(&self, site: Arc<Site>) {
-        let _ = self.site.set(site);
+    /// Shows this site, and the memory that its content is in, from now on. Only the first one
+    /// counts.
+    pub fn show(&self, site: Arc<Site>, memory: Arc<Memory>) {
+        let _ = self.site.set((site, memory));
     }
 
     /// The counters of the process.
@@ -67,7 +68,7 @@ impl Admin {
             response.headers_mut().insert(header::ALLOW, ALLOW);
             return response;
         }
-        let published = self.site.get().map(|site| Arc::clone(&site.current()));
+        let published = self.site.get().map(|(site, _)| Arc::clone(&site.current()));
         match (request.uri.path(), published) {
             ("/livez", _) => text(StatusCode::OK, "alive\n"),
             ("/readyz", published) => match self.readiness.check(published.as_deref()) {
@@ -87,7 +88,8 @@ impl Admin {
             }
             ("/metrics", _) => {
                 let mut page = String::new();
-                self.metrics.encode(&mut page);
+                let figures = self.site.get().map(|(site, memory)| site.figures(memory));
+                self.metrics.encode(figures, &mut page);
                 response(StatusCode::OK, OPEN_METRICS, Content::Text(page.into()))
             }
             _ => text(
@@ -159,7 +161,7 @@ mod tests {
         }
         let site = Arc::new(Site::new(Manifest::empty(Settings::default())));
         let digest = site.current().digest();
-        admin.show(site);
+        admin.show(site, Memory::new(0, 1));
         readiness.enter(Phase::Serving);
         let ready = format!("ready {digest} 0 entries\n");
         assert_eq!(ask(&admin, "GET", "/readyz"), (200, ready.clone()));

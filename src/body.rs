@@ -62,6 +62,9 @@ impl BodyError {
 
 /// Who wants to know how a response goes on. It is dropped when the response is over.
 pub trait Attend: Send + Unpin + 'static {
+    /// So many bytes of the body are handed to the connection.
+    fn sent(&mut self, bytes: u64);
+
     /// The body ends here, short of its length: what comes next can't be proven.
     fn cut(&mut self, error: &BodyError);
 }
@@ -119,7 +122,9 @@ impl<G: Attend> http_body::Body for Body<G> {
         };
         Poll::Ready(next.map(|bytes| {
             let bytes = bytes.inspect_err(|error| this.attendant.cut(error))?;
-            this.remaining = this.remaining.saturating_sub(bytes.len() as u64);
+            let length = bytes.len() as u64;
+            this.remaining = this.remaining.saturating_sub(length);
+            this.attendant.sent(length);
             Ok(Frame::data(bytes))
         }))
     }
@@ -180,7 +185,7 @@ impl Segments {
     }
 
     /// Bytes still to come.
-    fn length(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         let length = |segment: &Segment| match segment {
             Segment::Memory(bytes) => bytes.len() as u64,
             Segment::File(pieces) => pieces.end - pieces.position,

@@ -10,6 +10,7 @@
 //! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
 //! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
+//! | 4 | [`exchange`] | one request and its response: counted, written down |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
@@ -20,6 +21,7 @@
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
 //! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
+//! | 5 | [`lint`] | what will not be served as its author hopes |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
@@ -28,8 +30,10 @@
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
-//! | 1 | [`metrics`] | counters of what happens |
+//! | 1 | [`metrics`] | counters of what happens, and their text |
 //! | 3 | [`readiness`] | whether a balancer may send requests |
+//! | 3 | [`access`] | the access log |
+//! | 0 | [`client`] | which client a request comes from, where proxies stand between |
 //! | 2 | [`log`] | messages for the operator |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
@@ -51,6 +55,7 @@
 //! hints, never facts; a sweep finds what none reports.
 
 pub mod answer;
+pub mod exchange;
 pub mod locate;
 pub mod service;
 
@@ -68,7 +73,10 @@ pub mod watch;
 
 pub mod admin;
 pub mod compress;
+pub mod lint;
 
+pub mod access;
+pub mod client;
 pub mod config;
 pub mod disk;
 pub mod lease;

@@ -44,6 +44,11 @@ impl SiteDigest {
         self.complete
     }
 
+    /// The root of the Merkle tree, without a word on whether it is complete.
+    pub fn hash(&self) -> &blake3::Hash {
+        &self.hash
+    }
+
     /// Whether this is the expected state of the site, with every file in it.
     pub fn is(&self, expected: Digest) -> bool {
         self.complete && self.hash == *expected.hash()

@@ -67,6 +67,11 @@ impl Memory {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Most bytes that may be held.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Turns a small body into shared memory if the budget has room beside what streams need.
     pub fn keep(self: &Arc<Self>, body: Vec<u8>) -> Option<Bytes> {
         if !self.has_room(body.len() as u64) {

@@ -1,6 +1,18 @@
-//! Counters of what happens; relaxed, for nothing is decided by them.
+//! What happens, counted, and its text for Prometheus.
+//!
+//! On the path of a request all is relaxed atomics in tables of a fixed size: no lock, no
+//! allocation, and no label from a client's bytes. The rest is rendered when somebody asks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod exposition;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+pub use exposition::CONTENT_TYPE;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -23,13 +35,107 @@ impl Counter {
     }
 }
 
+/// How long something took, each time; behind a lock, so not for requests.
+#[derive(Debug)]
+pub struct Durations(Histogram);
+
+impl Default for Durations {
+    /// From 100 microseconds to 7 minutes.
+    fn default() -> Self {
+        Self(Histogram::new(exponential_buckets(1e-4, 4.0, 12)))
+    }
+}
+
+impl Durations {
+    /// Adds one.
+    pub fn observe(&self, duration: Duration) {
+        self.0.observe(duration.as_secs_f64());
+    }
+}
+
+/// A request's method, as far as it is told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verb(u8);
+
+impl Verb {
+    /// The last stands for all others.
+    const NAMES: [&'static str; 10] = [
+        "GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH", "TRACE", "CONNECT", "other",
+    ];
+}
+
+impl From<&Method> for Verb {
+    fn from(method: &Method) -> Self {
+        let others = Self::NAMES.len() - 1;
+        let known = Self::NAMES.iter().position(|name| method == name);
+        Self(known.unwrap_or(others) as u8)
+    }
+}
+
+/// What became of the validators in a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Outcome {
+    /// 304: the client has what it would be sent.
+    Hit,
+    /// The client asked with If-None-Match or If-Modified-Since, and is sent content.
+    Miss,
+    /// 412: a precondition did not hold.
+    Failed,
+    /// The client named none that mattered.
+    #[default]
+    None,
+}
+
+impl Outcome {
+    const ALL: [Self; 4] = [Self::Hit, Self::Miss, Self::Failed, Self::None];
+
+    /// Its name in metrics and in the access log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Failed => "failed",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The status codes from 100 to 599.
+const STATUSES: usize = 500;
+
+/// Requests by method, outcome and status: one addition for each, whatever is asked later.
+#[derive(Debug)]
+struct Requests(Box<[Counter]>);
+
+impl Default for Requests {
+    fn default() -> Self {
+        let cells = Verb::NAMES.len() * Outcome::ALL.len() * STATUSES;
+        Self((0..cells).map(|_| Counter::default()).collect())
+    }
+}
+
 /// All counters of a process.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    requests: Requests,
+    /// Bytes of bodies that were handed to connections.
+    pub body_bytes: Counter,
+    /// Bytes of the selected representations that a 304 did not have to send.
+    pub saved_bytes: Counter,
+    /// Bodies that ended early because what comes next could not be proven.
+    pub cut: Counter,
+    /// Responses that ended early because their connection did.
+    pub abandoned: Counter,
+    /// Lines of the access log that were not written.
+    pub lost_lines: Counter,
+    /// Connections at this moment.
+    pub connections: Arc<AtomicUsize>,
     /// Times that no connection could be accepted, mostly for want of descriptors.
     pub accept_errors: Counter,
     /// Connections beyond `--max-connections`.
     pub surplus: Counter,
+    /// Connections of trusted proxies that were closed for want of a PROXY header.
+    pub headless: Counter,
     /// Hints of changes from the file system.
     pub hints: Counter,
     /// Times that hints were lost and a sweep made it good.
@@ -50,11 +156,43 @@ pub struct Metrics {
     pub unavailable: Counter,
     /// Published states whose digest is not the one that `--expect` names.
     pub unexpected: Counter,
+    /// Looks at the whole site, the first scan among them.
+    pub site_scans: Durations,
+    /// Looks at what has changed.
+    pub change_scans: Durations,
+    /// From the outcome of a look to the published manifest.
+    pub publishing: Durations,
 }
 
 impl Metrics {
-    /// Appends all of them in the OpenMetrics text format.
-    pub fn encode(&self, page: &mut String) {
-        page.push_str("# EOF\n");
+    /// Counts a request that was answered.
+    pub fn answered(&self, verb: Verb, status: StatusCode, outcome: Outcome) {
+        let status = usize::from(status.as_u16()).wrapping_sub(100);
+        let cell =
+            (usize::from(verb.0) * Outcome::ALL.len() + outcome as usize) * STATUSES + status;
+        if status < STATUSES
+            && let Some(counter) = self.requests.0.get(cell)
+        {
+            counter.increment();
+        }
     }
+}
+
+/// What higher floors know about the moment when somebody asks.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// The site digest, in hex.
+    pub digest: String,
+    /// Whether every file of the site is in it.
+    pub is_complete: bool,
+    /// For how long the current state has been published.
+    pub age: Duration,
+    /// Resources of the site.
+    pub entries: u64,
+    /// Bytes of their content, without codings.
+    pub bytes: u64,
+    /// Bytes that content holds in memory.
+    pub memory_used: u64,
+    /// Most bytes that content may hold in memory.
+    pub memory_limit: u64,
 }

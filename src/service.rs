@@ -18,9 +18,12 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::access::AccessLog;
 use crate::answer::{self, Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
+use crate::client::Peer;
 use crate::config::{Disclosure, ReprDigest, Settings};
+use crate::exchange::Exchange;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -68,12 +71,16 @@ pub struct Service {
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     disclosure: Disclosure,
+    access: Option<Arc<AccessLog>>,
 }
 
 /// The connection that a request came over. It is held until the response is over.
 pub trait Connection: Send + Unpin + 'static {
     /// Admits the responses that read files: each pins memory until its client takes it.
     fn admission(&self) -> Arc<Semaphore>;
+
+    /// Who is at its other end.
+    fn peer(&self) -> Peer;
 }
 
 /// A response whose content is still to be attached.
@@ -100,6 +107,16 @@ impl Service {
             metrics,
             readiness,
             disclosure,
+            access: None,
+        }
+    }
+
+    /// The same with a line in `log` for each request.
+    #[must_use]
+    pub fn logging_to(self, log: Option<Arc<AccessLog>>) -> Self {
+        Self {
+            access: log,
+            ..self
         }
     }
 
@@ -113,22 +130,21 @@ impl Service {
     where
         G: Connection,
     {
-        let draft = match &self.disclosure.health {
-            Some(path) if path.as_str() == request.uri.path() => self.health(&request.method),
-            _ => self.draft(&self.site.current(), &request),
-        };
-        let (mut head, content) = draft.into_parts();
-        self.finish(&mut head, &content, &request);
-        let attendant = Attendant {
+        let log = self.access.as_deref();
+        let mut attendant = Attendant {
             service: Arc::clone(self),
+            exchange: Exchange::new(&request, connection.peer(), log),
             connection,
             admitted: None,
         };
+        let draft = match &self.disclosure.health {
+            Some(path) if path.as_str() == request.uri.path() => self.health(&request.method),
+            _ => self.draft(&self.site.current(), &request, &mut attendant.exchange),
+        };
+        let (mut head, content) = draft.into_parts();
+        self.finish(&mut head, &content, &request);
         match content {
-            Content::Memory(bytes) => {
-                let body = Body::memory(bytes, attendant);
-                Pending::Now(ready(Response::from_parts(head, body)))
-            }
+            Content::Memory(bytes) => Pending::Now(ready(attendant.reply(head, bytes))),
             Content::Segments(segments) => {
                 let draft = Response::from_parts(head, segments);
                 Pending::Later(Box::pin(Self::prove(draft, request, attendant)))
@@ -154,7 +170,9 @@ impl Service {
         loop {
             let looks = service.site.subscribe_looks();
             let Err(error) = draft.body_mut().prove().await else {
-                return draft.map(|segments| Body::segments(segments, attendant));
+                let (head, segments) = draft.into_parts();
+                attendant.exchange.respond(&head, segments.length());
+                return Response::from_parts(head, Body::segments(segments, attendant));
             };
             service.suspect(&error);
             let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING);
@@ -174,16 +192,17 @@ impl Service {
                         page.headers_mut().insert(name, value);
                     }
                 }
-                return page.map(|page| Body::memory(page, attendant));
+                attendant.exchange.give_up();
+                let (head, page) = page.into_parts();
+                return attendant.reply(head, page);
             }
-            let again = service.draft(&service.site.current(), &request);
+            let exchange = &mut attendant.exchange;
+            let again = service.draft(&service.site.current(), &request, exchange);
             let (mut head, content) = again.into_parts();
             service.finish(&mut head, &content, &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
-                Content::Memory(bytes) => {
-                    return Response::from_parts(head, Body::memory(bytes, attendant));
-                }
+                Content::Memory(bytes) => return attendant.reply(head, bytes),
             };
         }
     }
@@ -196,8 +215,10 @@ impl Service {
         }
     }
 
-    fn draft(&self, manifest: &Manifest, request: &Parts) -> Draft {
-        let mut draft = self.draft_of(answer(manifest, request), manifest, request);
+    fn draft(&self, manifest: &Manifest, request: &Parts, exchange: &mut Exchange) -> Draft {
+        let answer = answer(manifest, request);
+        exchange.decide(&answer, manifest, request);
+        let mut draft = self.draft_of(answer, manifest, request);
         if self.disclosure.digest_header {
             let digest = manifest.digest_value().clone();
             draft.headers_mut().insert(ETAGD_DIGEST, digest);
@@ -619,14 +640,34 @@ async fn looked(mut looks: watch::Receiver<u64>, deadline: Instant) -> bool {
 /// Keeps what must live as long as a response, and hears how it ends.
 pub struct Attendant<G> {
     service: Arc<Service>,
+    exchange: Exchange,
     connection: G,
     admitted: Option<OwnedSemaphorePermit>,
 }
 
+impl<G> Attendant<G> {
+    fn reply(mut self, head: http::response::Parts, bytes: Bytes) -> Reply<G> {
+        self.exchange.respond(&head, bytes.len() as u64);
+        Response::from_parts(head, Body::memory(bytes, self))
+    }
+}
+
 impl<G: Connection> Attend for Attendant<G> {
+    fn sent(&mut self, bytes: u64) {
+        self.exchange.sent(bytes);
+    }
+
     fn cut(&mut self, error: &BodyError) {
         tracing::warn!("{error}: the response is cut");
+        self.exchange.cut();
         self.service.suspect(error);
+    }
+}
+
+impl<G> Drop for Attendant<G> {
+    fn drop(&mut self) {
+        let log = self.service.access.as_deref();
+        self.exchange.finish(&self.service.metrics, log);
     }
 }
 
@@ -649,6 +690,10 @@ fn error(status: StatusCode, sentence: &str, is_head: bool) -> Response<Bytes> {
 }
 
 /// A response that is there, or one that waits for the disk.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for each response that is there costs more than room in those that wait"
+)]
 pub enum Pending<G> {
     /// There.
     Now(Ready<Reply<G>>),

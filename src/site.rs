@@ -2,19 +2,25 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use crate::manifest::{Changes, Manifest, SiteDigest};
+use crate::memory::Memory;
+use crate::metrics::Figures;
 use crate::representation::Resource;
 
 /// Publishes manifests. Nobody but [`Site::update`] replaces the current one.
 pub struct Site {
     current: ArcSwap<Manifest>,
     publishing: Mutex<()>,
+    first_published: Instant,
+    /// When the present state was, in milliseconds after the first.
+    last_published: AtomicU64,
     publications: watch::Sender<u64>,
     looks: watch::Sender<u64>,
     suspects: Mutex<Option<Suspects>>,
@@ -29,6 +35,8 @@ impl Site {
         Self {
             current: ArcSwap::from_pointee(manifest),
             publishing: Mutex::new(()),
+            first_published: Instant::now(),
+            last_published: AtomicU64::new(0),
             publications: watch::Sender::new(0),
             looks: watch::Sender::new(0),
             suspects: Mutex::new(None),
@@ -62,6 +70,8 @@ impl Site {
         if !is_news {
             return None;
         }
+        let now = self.first_published.elapsed().as_millis() as u64;
+        self.last_published.store(now, Ordering::Relaxed);
         self.publications.send_modify(|count| *count += 1);
         Some(Publication {
             changed,
@@ -107,6 +117,26 @@ impl Site {
     pub fn suspect(&self, file: &Path) {
         if let Some(look) = &*self.suspects.lock().unwrap_or_else(PoisonError::into_inner) {
             look(file);
+        }
+    }
+
+    /// For how long the present state has been published.
+    pub fn age(&self) -> Duration {
+        let published = Duration::from_millis(self.last_published.load(Ordering::Relaxed));
+        self.first_published.elapsed().saturating_sub(published)
+    }
+
+    /// What metrics tell of this moment.
+    pub fn figures(&self, memory: &Memory) -> Figures {
+        let current = self.current();
+        Figures {
+            digest: current.digest().hash().to_string(),
+            is_complete: current.digest().is_complete(),
+            age: self.age(),
+            entries: current.len() as u64,
+            bytes: current.bytes(),
+            memory_used: memory.used(),
+            memory_limit: memory.limit(),
         }
     }
 

@@ -12,6 +12,7 @@ use etagd::answer::{Answer, Selected, Terms, answer};
 use etagd::config::{HtmlHandling, NotFound, Settings};
 use etagd::manifest::{Changes, Manifest};
 use etagd::representation::{Data, Fields, Representation, Resource};
+use etagd::rules::{Dialect, RuleFile, Rules};
 use etagd::semantics::coding::Coding;
 use etagd::semantics::date::HttpDate;
 use etagd::semantics::etag::ETag;
@@ -47,10 +48,30 @@ const NOT_FOUND: [NotFound; 3] = [
     NotFound::SinglePageApplication,
 ];
 
-/// One for each choice of the operator.
+/// Rules that meet each other, the files and the words.
+const HEADERS: &[u8] = b"/*\n x: y\n/docs/*\n content-type: text/x\n/about\n x-content-a: b\n\
+    https://h.example/*\n vary: origin\n/:a.js\n link: </:a>\n";
+const REDIRECTS: &[u8] = b"/about /empty 200!\n/old/* /:splat\n/go/:a/:b /:b/:a 302!\n\
+    /q x=:x /:x 303\n/out/* https://example.com/:splat 308\n/gone/* /404.html 410\n\
+    /docs /docs.html 200!\n/app/* /index.html 200\n/*/x /:splat/y 307!\n";
+
+/// One for each choice of the operator, with rules and without.
 static SITES: LazyLock<Vec<Manifest>> = LazyLock::new(|| {
     let choices = HANDLINGS.map(|handling| NOT_FOUND.map(|not_found| (handling, not_found)));
-    choices.into_iter().flatten().map(site).collect()
+    let plain: Vec<_> = choices.into_iter().flatten().map(site).collect();
+    let rules = Rules::default();
+    let rules = rules.with(RuleFile::Headers, Some(HEADERS), Dialect::Netlify);
+    let rules =
+        rules.and_then(|rules| rules.with(RuleFile::Redirects, Some(REDIRECTS), Dialect::Netlify));
+    let rules = Arc::new(rules.expect("new rules"));
+    let ruled = plain.iter().map(|site| {
+        site.with(Changes {
+            rules: Some(Arc::clone(&rules)),
+            ..Changes::default()
+        })
+    });
+    let ruled: Vec<_> = ruled.collect();
+    plain.into_iter().chain(ruled).collect()
 });
 
 fn site((html_handling, not_found): (HtmlHandling, NotFound)) -> Manifest {
@@ -217,7 +238,9 @@ fn summary(given: &Answer<'_>) -> String {
         Answer::Unsatisfiable(of) => format!("unsatisfiable {}", selected(of)),
         Answer::NotModified(of) => format!("not modified {}", selected(of)),
         Answer::PreconditionFailed(of) => format!("failed {}", selected(of)),
-        Answer::NotFound(page) => format!("not found {:?}", page.map(|page| &page.path)),
+        Answer::NotFound(status, page) => {
+            format!("not found {status} {:?}", page.map(|page| &page.path))
+        }
         other => format!("{other:?}"),
     }
 }
@@ -254,8 +277,20 @@ fn check(site: &Manifest, given: &Answer<'_>, parts: &Parts) {
             assert!(has(header::IF_MATCH) || has(header::IF_UNMODIFIED_SINCE));
             assert!(retrieves);
         }
-        Answer::Redirect(reference) => leads_on(site, reference, parts),
-        Answer::NotFound(page) => {
+        Answer::Redirect(status, reference) if !site.rules().is_empty() => {
+            assert!(status.is_redirection());
+            is_safe(reference);
+        }
+        Answer::Redirect(status, reference) => {
+            assert_eq!(*status, StatusCode::PERMANENT_REDIRECT);
+            leads_on(site, reference, parts);
+        }
+        Answer::NotFound(status, page) if *status == StatusCode::GONE => {
+            assert!(!site.rules().is_empty());
+            assert!(page.is_some_and(|page| *page.path == *b"404.html"));
+        }
+        Answer::NotFound(status, page) => {
+            assert_eq!(*status, StatusCode::NOT_FOUND);
             let is_shown = site.settings().not_found == NotFound::Page;
             assert!(page.is_none_or(|page| is_shown && page.path.ends_with(b"404.html")));
         }
@@ -271,11 +306,20 @@ fn check(site: &Manifest, given: &Answer<'_>, parts: &Parts) {
 }
 
 fn is_of(site: &Manifest, selected: &Selected<'_>, parts: &Parts) {
-    let here = site.locate(&selected.resource.path);
-    assert!(here.is_some_and(|here| Arc::ptr_eq(here, selected.resource)));
+    let here = site
+        .locate(&selected.resource.path)
+        .expect("a resource of the site");
+    let is_itself = Arc::ptr_eq(here, &selected.resource);
+    assert!(is_itself || !site.rules().is_empty());
     assert!(selected.index <= selected.resource.encoded.len());
+    let same = here.representation(selected.index).etag;
+    let tag = selected.representation().etag;
+    // What rules say of fields is part of the tag, and of nothing else.
+    assert_eq!(tag.hash(), same.hash());
+    assert_eq!(tag.fields(), selected.resource.fields.suffix());
     match selected.terms {
         Terms::Named => {}
+        Terms::Rewritten => assert!(!site.rules().is_empty()),
         Terms::Pinned => assert!(parts.uri.query().is_some_and(|query| query.contains("v="))),
         Terms::Fallback { of_page } => {
             assert_eq!(site.settings().not_found, NotFound::SinglePageApplication);
@@ -289,6 +333,18 @@ fn is_of(site: &Manifest, selected: &Selected<'_>, parts: &Parts) {
             assert!(!of_page || last.is_some_and(|last| !last.contains('.')));
         }
     }
+}
+
+/// A reference stays on its host, or leads to one that a rule names.
+fn is_safe(reference: &str) {
+    assert!(HeaderValue::from_bytes(reference.as_bytes()).is_ok());
+    let path = reference.split('?').next().unwrap_or_default();
+    assert!(
+        path.bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+    );
+    let is_path = reference.starts_with('/') && !reference.starts_with("//");
+    assert!(is_path || reference.starts_with("https://example.com/"));
 }
 
 /// A redirect stays on its host, keeps the query and ends at a resource.
@@ -307,8 +363,8 @@ fn leads_on(site: &Manifest, reference: &str, parts: &Parts) {
     match answer(site, &next) {
         // An encoded path can be longer than the one that was asked for.
         Answer::Refused(status, _) => assert_eq!(status, StatusCode::URI_TOO_LONG),
-        Answer::Redirect(again) => panic!("{reference} redirects to {again}"),
-        Answer::NotFound(_)
+        Answer::Redirect(_, again) => panic!("{reference} redirects to {again}"),
+        Answer::NotFound(..)
         | Answer::Whole(Selected {
             terms: Terms::Fallback { .. },
             ..

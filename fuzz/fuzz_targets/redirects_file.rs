@@ -54,7 +54,10 @@ fuzz_target!(|input: &[u8]| {
             }
             Outcome::Redirect(status, location) => {
                 assert!(status.is_redirection());
-                assert!(HeaderValue::from_bytes(location.as_bytes()).is_ok(), "{location:?}");
+                assert!(
+                    HeaderValue::from_bytes(location.as_bytes()).is_ok(),
+                    "{location:?}"
+                );
                 assert!(location.len() <= 16 << 10);
                 is_written(&location, file);
                 assert_ne!(location.as_bytes(), target, "to itself");

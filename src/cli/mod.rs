@@ -1,6 +1,7 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
 mod compress;
+mod lint;
 mod manifest;
 mod scan;
 mod serve;
@@ -50,6 +51,9 @@ pub enum Error {
     /// `etagd compress` is not done, or has found something.
     #[error("{0}")]
     Sidecars(String),
+    /// `etagd lint` has found something.
+    #[error("{0}")]
+    Lint(String),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -64,6 +68,7 @@ pub fn run(command: Command) -> Result<(), Error> {
         Command::Serve(flags) => serve::serve((*flags).into()),
         Command::Manifest(flags) => manifest::manifest(&flags),
         Command::Compress(flags) => compress::compress(&flags),
+        Command::Lint(flags) => lint::lint(&flags),
     }
 }
 

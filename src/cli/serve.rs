@@ -1,12 +1,15 @@
 //! `etagd serve`: from a configuration to a server that stops when it is told to.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::future::pending;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use humantime::format_duration;
 use tokio::sync::{Notify, oneshot};
@@ -17,8 +20,10 @@ use super::scan::{Scanned, files, scan};
 use super::signals::{Asked, Signals};
 use super::supervisor::Supervisor;
 use super::{Error, open};
+use crate::access::{self, AccessLog, Form};
 use crate::admin::Admin;
-use crate::config::{Config, Expectation, Listen, Watching};
+use crate::client::TrustedProxies;
+use crate::config::{AccessLogForm, Clients, Config, Expectation, Listen, Watching};
 use crate::disk::{self, Root};
 use crate::lease;
 use crate::memory::Memory;
@@ -34,6 +39,9 @@ use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::site::Site;
 use crate::watch::{self, Hint, Watch};
+
+/// How long the last lines of the access log may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(config: Config) -> Result<(), Error> {
     // Before anything else opens a file.
@@ -97,7 +105,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     };
 
     let site = Arc::new(Site::new(scanned.manifest));
-    admin.show(Arc::clone(&site));
+    admin.show(Arc::clone(&site), Arc::clone(&memory));
     let hints = watch.hints();
     let suspects = hints.clone();
     site.on_suspect(move |file| {
@@ -117,7 +125,14 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         Arc::clone(&process.readiness),
         operator.disclosure,
     );
-    let server = Server::start(service, config.workers, config.limits, tls.clone());
+    let log = access_log(&config.clients, &process.metrics).map_err(Error::Start)?;
+    let server = Server::start(
+        service.logging_to(log.clone()),
+        config.workers,
+        config.limits,
+        tls.clone(),
+        introducers(&config.clients),
+    );
     let server = server.map_err(Error::Start)?;
 
     let listeners = bound
@@ -145,6 +160,9 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         }
         () = signals.force() => tracing::warn!("stopped at once"),
     }
+    if let Some(log) = log {
+        log.finish(LAST_LINES);
+    }
     if let Some(keeper) = keeper {
         tokio::select! {
             _ = spawn_blocking(|| keeper.finish()) => {}
@@ -152,6 +170,25 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The access log on standard output, where there is to be one.
+fn access_log(clients: &Clients, metrics: &Arc<Metrics>) -> io::Result<Option<Arc<AccessLog>>> {
+    let form: Form = match clients.access_log {
+        AccessLogForm::Off => return Ok(None),
+        AccessLogForm::Combined => access::combined,
+        AccessLogForm::Json => access::json,
+    };
+    // Straight to the descriptor: `Stdout` would write line by line.
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let trusted = clients.trusted_proxy.clone().into();
+    AccessLog::start(form, trusted, out, Arc::clone(metrics)).map(|log| Some(Arc::new(log)))
+}
+
+/// The proxies that begin with a PROXY header.
+fn introducers(clients: &Clients) -> Option<TrustedProxies> {
+    let proxies = clients.proxy_protocol.then_some(&clients.trusted_proxy)?;
+    Some(proxies.clone().into())
 }
 
 /// What lives as long as the process.
@@ -186,12 +223,15 @@ impl Process {
         let progress = Arc::new(Progress::default());
         let seen = Arc::clone(&progress);
         let (done, scanned) = oneshot::channel();
+        let metrics = Arc::clone(&self.metrics);
         thread::spawn(move || {
             let ready = || {
                 // Nothing is ever sent.
                 let _ = armed.recv();
             };
+            let started = Instant::now();
             let scanned = scan(&scanner, &root, &seen, saved.as_ref(), ready);
+            metrics.site_scans.observe(started.elapsed());
             // Nobody waits where a signal has come first.
             let _ = done.send((scanner, scanned));
         });

@@ -3,6 +3,7 @@
 //! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
 //! into a type that cannot be wrong. Flag before environment before default.
 
+mod clients;
 mod globs;
 mod offline;
 mod operator;
@@ -12,8 +13,9 @@ mod values;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+pub use clients::{AccessLogForm, Clients};
 pub use globs::PathGlob;
-pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
+pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
@@ -38,11 +40,12 @@ pub struct Cli {
     /// Print help
     #[arg(short, long, global = true, action = ArgAction::HelpShort)]
     pub help: Option<bool>,
-    /// Messages as text for people or as JSON for machines
+    /// Form of messages: text or json
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "FORM",
         env = "ETAGD_LOG_FORMAT",
         global = true,
@@ -60,6 +63,8 @@ pub enum Command {
     Manifest(Manifest),
     /// Write .br, .zst and .gz files beside the files of a site
     Compress(Compress),
+    /// Tell what of a site will not be served as its author hopes
+    Lint(Lint),
 }
 
 /// Form of messages.

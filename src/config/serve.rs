@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::clients::Clients;
 use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
@@ -21,8 +22,7 @@ pub struct Serve {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// Where to listen: HOST:PORT, :PORT (all addresses) or unix:PATH; repeatable [default:
-    /// 127.0.0.1:8080]
+    /// HOST:PORT, :PORT or unix:PATH; repeatable [default: 127.0.0.1:8080]
     #[arg(
         long,
         value_name = "ADDR",
@@ -31,7 +31,7 @@ pub struct Serve {
         value_delimiter = ','
     )]
     pub listen: Vec<Listen>,
-    /// Most memory for content: small files, and proven parts of large ones [default: 1/4 of RAM]
+    /// Most memory for content [default: 1/4 of RAM]
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
     pub memory: Option<ByteSize>,
     /// Most large files kept open [default: half of the limit]
@@ -64,6 +64,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub tls_key: Option<PathBuf>,
+    /// Who asks.
+    #[command(flatten)]
+    pub clients: Clients,
     /// The operator's side.
     #[command(flatten)]
     pub operator: Operator,
@@ -78,7 +81,7 @@ pub struct Watching {
     /// Quiet time before a change is published
     #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
     pub settle: Duration,
-    /// How often everything is compared with the disk, for changes that nothing reports
+    /// How often everything is compared with the disk
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
     pub sweep: Duration,
     /// How often every file is read again [default: never]
@@ -158,6 +161,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
+    /// Who asks, and what is written down about it.
+    pub clients: Clients,
     /// The operator's side.
     pub operator: Operator,
     /// What clients may use up.
@@ -187,6 +192,7 @@ impl From<Serve> for Config {
             state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
+            clients: flags.clients,
             operator: flags.operator,
             limits: flags.limits,
         }

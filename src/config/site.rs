@@ -13,31 +13,34 @@ pub struct SiteFlags {
     /// The site's directory
     #[arg(value_name = "DIR", default_value = ".")]
     pub directory: PathBuf,
-    /// Which symbolic links to follow
+    /// Symbolic links to follow: inside, all or none
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "WHICH",
         env = "ETAGD_SYMLINKS",
         hide_env = true
     )]
     pub symlinks: Symlinks,
-    /// Where Last-Modified comes from
+    /// Where Last-Modified comes from: mtime or off
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "FROM",
         env = "ETAGD_LAST_MODIFIED",
         hide_env = true
     )]
     pub last_modified: LastModified,
-    /// When to send Repr-Digest with a SHA-256 (it slows the scan)
+    /// SHA-256 in Repr-Digest: off, wanted or always
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "WHEN",
         env = "ETAGD_REPR_DIGEST",
         hide_env = true
@@ -54,11 +57,12 @@ pub struct SiteFlags {
         hide_env = true
     )]
     pub html_handling: HtmlHandling,
-    /// What to answer where there is nothing
+    /// Missing: none, 404-page, single-page-application
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "WHAT",
         env = "ETAGD_NOT_FOUND",
         hide_env = true
@@ -70,11 +74,12 @@ pub struct SiteFlags {
     /// Have ?v=HASH kept for good, where HASH begins the file's BLAKE3
     #[arg(long, env = "ETAGD_IMMUTABLE_QUERY", hide_env = true, value_parser = BoolishValueParser::new())]
     pub immutable_query: bool,
-    /// Whose reading of _redirects counts
+    /// Grammar of _redirects: netlify or cloudflare
     #[arg(
         long,
         value_enum,
         default_value_t,
+        hide_possible_values = true,
         value_name = "WHOSE",
         env = "ETAGD_REDIRECTS",
         hide_env = true

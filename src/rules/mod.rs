@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub use complaint::{Complaint, RuleFile, Severity};
 pub use headers::{Headers, Matching, Overlay};
 pub use host::without_port;
-pub use redirects::{Asked, Dialect, Outcome, Redirects};
+pub use redirects::{Asked, Dialect, Exact, Outcome, Redirects};
 
 /// The rules of a site.
 #[derive(Clone, Debug, Default)]
@@ -66,23 +66,6 @@ impl Rules {
             complaints: complaints.into(),
         };
         Some(rules)
-    }
-
-    /// These rules, with what `others` have read since `before`.
-    #[must_use]
-    pub fn joined(&self, others: &Self, before: &Self) -> Self {
-        let mut rules = self.clone();
-        for file in RuleFile::ALL {
-            if others.source(file).hash == before.source(file).hash {
-                continue;
-            }
-            match file {
-                RuleFile::Headers => rules.headers = Arc::clone(&others.headers),
-                RuleFile::Redirects => rules.redirects = Arc::clone(&others.redirects),
-            }
-            *rules.source_mut(file) = others.source(file).clone();
-        }
-        rules
     }
 
     /// What is wrong with a file, in the order of its lines.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::client::Peer;
 use crate::config::Limits;
 use crate::disk;
 use crate::service::Connection;
@@ -20,6 +21,7 @@ const READING: usize = 8;
 /// Since when each state holds, in milliseconds from the connection's beginning on, plus one:
 /// zero says that it does not.
 pub(super) struct Activity {
+    peer: Peer,
     opened: u64,
     is_http2: AtomicBool,
     /// Responses under way.
@@ -47,8 +49,9 @@ pub(super) enum Overdue {
 }
 
 impl Activity {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(peer: Peer) -> Self {
         Self {
+            peer,
             opened: disk::coarse_milliseconds(),
             is_http2: AtomicBool::new(false),
             responses: AtomicUsize::new(0),
@@ -177,6 +180,10 @@ impl Responding {
 impl Connection for Responding {
     fn admission(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.admission)
+    }
+
+    fn peer(&self) -> Peer {
+        self.0.peer
     }
 }
 

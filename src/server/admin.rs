@@ -1,7 +1,7 @@
 //! The admin listener: [`Admin`]'s responses on the wire, in plain HTTP.
 //!
 //! It has a thread of its own: it answers while the start is busy, and no load on it takes more
-//! than that thread, and [`WRITERS`] for manifests, from the public side.
+//! than that thread, and a few for manifests, from the public side.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -9,7 +9,6 @@ use std::io::{self, Write};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -19,6 +18,9 @@ use bytesize::ByteSize;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use http_body::{Body, Frame, SizeHint};
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::activity::{Activity, Responding};
@@ -110,42 +112,33 @@ impl Drop for AdminServer {
 
 /// Answers until `stopped`. Responses under way are cut then.
 async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Receiver<()>) {
-    let (builder, surplus) = (Arc::new(connection::builder(&LIMITS)), Surplus::default());
-    let connections = Arc::new(AtomicUsize::new(0));
     let operator = Arc::new(Operator {
         admin: Arc::clone(&admin),
+        builder: connection::builder(&LIMITS),
+        draining: watch::Sender::new(false),
         writers: Arc::new(Semaphore::new(WRITERS)),
     });
-    let (_stays_open, draining) = watch::channel(false);
+    let room = Arc::new(Semaphore::new(LIMITS.max_connections));
+    let surplus = Surplus::default();
     let deal = |accepted: Accepted| {
-        if connections.load(Ordering::Relaxed) >= LIMITS.max_connections {
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
             surplus.turn_away(accepted);
             return;
-        }
-        let Ok(stream) = accepted.register() else {
-            return;
         };
-        connections.fetch_add(1, Ordering::Relaxed);
-        let (connections, operator) = (Arc::clone(&connections), Arc::clone(&operator));
-        let (builder, draining) = (Arc::clone(&builder), draining.clone());
+        let operator = Arc::clone(&operator);
+        let activity = Arc::new(Activity::new(accepted.peer()));
         tokio::spawn(async move {
-            let activity = Arc::new(Activity::new());
-            let noted = Arc::clone(&activity);
-            match stream {
-                Stream::Tcp(stream) => {
-                    let socket = Socket::new(stream, &activity);
-                    connection::serve(socket, noted, operator, &builder, &LIMITS, draining).await;
-                }
-                Stream::Unix(stream) => {
-                    let socket = Socket::new(stream, &activity);
-                    connection::serve(socket, noted, operator, &builder, &LIMITS, draining).await;
-                }
+            match accepted.register() {
+                Ok(Stream::Tcp(stream)) => operator.serve(stream, activity).await,
+                Ok(Stream::Unix(stream)) => operator.serve(stream, activity).await,
+                Err(error) => tracing::error!("cannot serve a connection: {error}"),
             }
-            connections.fetch_sub(1, Ordering::Relaxed);
+            drop(place);
         });
     };
+    let errors = &admin.metrics().accept_errors;
     tokio::select! {
-        never = listener::accept_all(&listeners, &admin.metrics().accept_errors, deal) => match never {},
+        never = listener::accept_all(&listeners, errors, deal) => match never {},
         _ = stopped => {}
     }
 }
@@ -153,7 +146,21 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
 /// Answers operators.
 struct Operator {
     admin: Arc<Admin>,
+    builder: Builder<TokioExecutor>,
+    /// Never: it answers to the end.
+    draining: watch::Sender<bool>,
     writers: Arc<Semaphore>,
+}
+
+impl Operator {
+    async fn serve<S>(self: Arc<Self>, stream: S, activity: Arc<Activity>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let socket = Socket::new(stream, &activity);
+        let (handler, draining) = (Arc::clone(&self), self.draining.subscribe());
+        connection::serve(socket, activity, handler, &self.builder, &LIMITS, draining).await;
+    }
 }
 
 impl Handler for Operator {

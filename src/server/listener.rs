@@ -18,6 +18,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use crate::client::Peer;
 use crate::config::Listen;
 use crate::metrics::Counter;
 
@@ -288,10 +289,10 @@ impl Listener {
     async fn accept(&self) -> io::Result<Accepted> {
         match &self.socket {
             Listening::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // A response leaves at once, even where its last packet is small.
                 let _ = stream.set_nodelay(true);
-                Ok(Accepted::Tcp(stream.into_std()?))
+                Ok(Accepted::Tcp(stream.into_std()?, peer))
             }
             Listening::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
         }
@@ -364,8 +365,8 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 /// A connection, not yet registered with any runtime.
 #[derive(Debug)]
 pub enum Accepted {
-    /// Over TCP.
-    Tcp(std::net::TcpStream),
+    /// Over TCP, from this address.
+    Tcp(std::net::TcpStream, SocketAddr),
     /// Over a Unix socket.
     Unix(std::os::unix::net::UnixStream),
 }
@@ -380,13 +381,21 @@ pub enum Stream {
 }
 
 impl Accepted {
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(_, address) => address.ip().into(),
+            Self::Unix(_) => Peer::Unix,
+        }
+    }
+
     /// Registers the connection with the present runtime.
     ///
     /// # Errors
     /// When the runtime can take no more descriptors.
     pub fn register(self) -> io::Result<Stream> {
         Ok(match self {
-            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Tcp(stream, _) => Stream::Tcp(TcpStream::from_std(stream)?),
             Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
         })
     }
@@ -395,7 +404,7 @@ impl Accepted {
 impl AsFd for Accepted {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(stream) => stream.as_fd(),
+            Self::Tcp(stream, _) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
         }
     }

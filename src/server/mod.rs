@@ -14,6 +14,7 @@ pub mod admin;
 mod connection;
 pub mod inherited;
 pub mod listener;
+mod proxy;
 mod surplus;
 pub mod tls;
 mod watched;
@@ -31,11 +32,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::client::{Peer, TrustedProxies};
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::service::Service;
 use activity::Activity;
 use listener::{Accepted, Listener, Stream};
+use proxy::HeaderError;
 use surplus::Surplus;
 use tls::Tls;
 use watched::Socket;
@@ -65,7 +68,7 @@ struct Worker {
 
 impl Server {
     /// Starts `workers` threads. With `tls`, TCP connections speak it; those over Unix sockets
-    /// never do.
+    /// never do. With `introducers`, connections from these proxies begin with a PROXY header.
     ///
     /// # Errors
     /// When the system has no more threads or descriptors.
@@ -74,6 +77,7 @@ impl Server {
         workers: usize,
         limits: Limits,
         tls: Option<Arc<Tls>>,
+        introducers: Option<TrustedProxies>,
     ) -> io::Result<Self> {
         let draining = watch::Sender::new(false);
         let is_secure = tls.is_some();
@@ -83,6 +87,7 @@ impl Server {
             tls,
             builder: connection::builder(&limits),
             limits: limits.clone(),
+            introducers,
             draining: draining.subscribe(),
         });
         let workers = (0..workers)
@@ -90,7 +95,7 @@ impl Server {
             .collect::<io::Result<_>>()?;
         Ok(Self {
             workers,
-            connections: Arc::default(),
+            connections: Arc::clone(&metrics.connections),
             surplus: Surplus::default(),
             metrics,
             is_secure,
@@ -108,7 +113,7 @@ impl Server {
     fn deal(&self, accepted: Accepted) {
         if self.connections.load(Ordering::Relaxed) >= self.limits.max_connections {
             self.metrics.surplus.increment();
-            if !(self.is_secure && matches!(accepted, Accepted::Tcp(_))) {
+            if !(self.is_secure && matches!(accepted, Accepted::Tcp(..))) {
                 self.surplus.turn_away(accepted);
             }
             return;
@@ -169,6 +174,7 @@ struct Shared {
     tls: Option<Arc<Tls>>,
     builder: Builder<TokioExecutor>,
     limits: Limits,
+    introducers: Option<TrustedProxies>,
     draining: watch::Receiver<bool>,
 }
 
@@ -198,6 +204,7 @@ async fn work(mut dealt: mpsc::UnboundedReceiver<(Accepted, Counted)>, shared: A
         tokio::select! {
             next = dealt.recv() => {
                 let Some((accepted, counted)) = next else { break };
+                let peer = accepted.peer();
                 let stream = match accepted.register() {
                     Ok(stream) => stream,
                     Err(error) => {
@@ -209,11 +216,11 @@ async fn work(mut dealt: mpsc::UnboundedReceiver<(Accepted, Counted)>, shared: A
                 connections.spawn(async move {
                     let _counted = counted;
                     match (stream, &shared.tls) {
-                        (Stream::Tcp(stream), None) => shared.serve(stream).await,
-                        (Stream::Unix(stream), _) => shared.serve(stream).await,
+                        (Stream::Tcp(stream), None) => shared.serve(stream, peer).await,
+                        (Stream::Unix(stream), _) => shared.serve(stream, peer).await,
                         // Boxed: connections without TLS need not keep room for it.
                         (Stream::Tcp(stream), Some(tls)) => {
-                            Box::pin(shared.serve_secure(tls, stream)).await;
+                            Box::pin(shared.serve_secure(tls, stream, peer)).await;
                         }
                     }
                 });
@@ -225,21 +232,62 @@ async fn work(mut dealt: mpsc::UnboundedReceiver<(Accepted, Counted)>, shared: A
 }
 
 impl Shared {
-    async fn serve<S>(&self, stream: S)
+    /// Whose connection it is: with `--proxy-protocol`, a trusted proxy says so first, and is not
+    /// served if it does not. Nobody else is asked, or believed.
+    async fn introduced<S>(&self, stream: &mut S, peer: Peer) -> Option<Peer>
+    where
+        S: AsyncRead + Unpin,
+    {
+        match &self.introducers {
+            Some(introducers) if introducers.trust(peer) => {}
+            _ => return Some(peer),
+        }
+        // Boxed: connections without it need not keep room for it.
+        let header = Box::pin(timeout(self.limits.header_timeout, proxy::read(stream)));
+        let error = match header.await {
+            Ok(Ok(client)) => return Some(client.map_or(peer, Peer::from)),
+            Ok(Err(error)) => error,
+            Err(_) => HeaderError::TimedOut,
+        };
+        if let HeaderError::Ended(_) = error {
+            // As balancers do to see whether anybody listens.
+            return None;
+        }
+        if self.metrics().headless.get() == 0 {
+            tracing::warn!(
+                "closed a connection of the trusted proxy {peer}: no PROXY header, {error}; \
+                 more of this is only counted"
+            );
+        }
+        self.metrics().headless.increment();
+        None
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.service.metrics()
+    }
+
+    async fn serve<S>(&self, mut stream: S, peer: Peer)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Arc::new(Activity::new());
+        let Some(peer) = self.introduced(&mut stream, peer).await else {
+            return;
+        };
+        let activity = Arc::new(Activity::new(peer));
         self.serve_stream(Socket::new(stream, &activity), activity)
             .await;
     }
 
     /// The handshake has as long as a header section.
-    async fn serve_secure<S>(&self, tls: &Tls, stream: S)
+    async fn serve_secure<S>(&self, tls: &Tls, mut stream: S, peer: Peer)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Arc::new(Activity::new());
+        let Some(peer) = self.introduced(&mut stream, peer).await else {
+            return;
+        };
+        let activity = Arc::new(Activity::new(peer));
         let socket = Socket::new(stream, &activity);
         let handshake = tls.acceptor().accept(socket);
         match timeout(self.limits.header_timeout, handshake).await {

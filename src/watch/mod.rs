@@ -527,10 +527,15 @@ impl Driver {
         let scope = self.scope(&batch, now);
         let mut outcome = self.look(&scope, now);
         let finished = Instant::now();
-        if matches!(scope, Scope::Everything { .. }) {
-            self.watch.metrics.sweeps.increment();
-            self.next_sweep = finished + self.sweep_interval(finished - now);
-            self.find_mounts();
+        let metrics = &self.watch.metrics;
+        match scope {
+            Scope::Everything { .. } => {
+                metrics.site_scans.observe(finished - now);
+                metrics.sweeps.increment();
+                self.next_sweep = finished + self.sweep_interval(finished - now);
+                self.find_mounts();
+            }
+            Scope::Paths(_) => metrics.change_scans.observe(finished - now),
         }
         if !self.blind.is_empty() && is_batch_due {
             let spent = (finished - now) * SWEEP_SHARE;
@@ -727,10 +732,13 @@ impl Driver {
         let over = self.outdated(&changes);
         let broken = immutable::broken(&self.site.current(), &changes);
         let before = Arc::clone(self.site.current().rules());
+        let started = Instant::now();
         let publication = self.site.update(|_| Some(changes));
+        let spent = started.elapsed();
         self.scanner.close(&over);
         scan::report_rules(self.site.current().rules(), &before);
         if let Some(publication) = publication {
+            self.watch.metrics.publishing.observe(spent);
             self.watch.metrics.publications.increment();
             tracing::info!("{publication}");
             immutable::warn(&broken, &self.watch.metrics);

@@ -353,3 +353,66 @@ fn decoded(path: &str) -> Vec<u8> {
     }
     bytes
 }
+
+#[test]
+fn p7_the_rules_of_a_site_are_part_of_its_digest() {
+    let with = |headers: Option<&str>, redirects: Option<&str>| {
+        let mut site = copy(false, MTIME);
+        if let Some(headers) = headers {
+            site = site.file("_headers", headers);
+        }
+        if let Some(redirects) = redirects {
+            site = site.file("_redirects", redirects);
+        }
+        site
+    };
+    let sites = [
+        with(None, None),
+        // These change no field of a resource: only what is not there is answered otherwise.
+        with(Some("/none\n  X: 1\n"), None),
+        with(Some("/none\n  X: 2\n"), None),
+        with(Some("/*\n  X: 1\n"), None),
+        with(Some("/*\n  Content-Type: text/x\n"), None),
+        with(None, Some("/old /new\n")),
+        with(None, Some("/old /new 302\n")),
+        with(Some("/*\n  X: 1\n"), Some("/old /new\n")),
+    ];
+    let digests: Vec<_> = sites.iter().map(|site| digest(&site.root())).collect();
+    for (number, one) in digests.iter().enumerate() {
+        assert!(!digests[..number].contains(one), "site {number}");
+    }
+    // What means the same is the same: comments, spaces, lines that are left out.
+    let same = [
+        (with(Some(""), Some("# nothing yet\n")), 0),
+        (with(Some("# why\n/*\n\tX:   1\n\n"), None), 3),
+        (with(None, Some("/old\t/new # moved\nnonsense\n")), 5),
+    ];
+    for (site, number) in &same {
+        assert_eq!(digest(&site.root()), digests[*number], "site {number}");
+    }
+    let flags = ["--digest", "--redirects", "cloudflare"];
+    for site in [&sites[0], &sites[5]] {
+        assert!(!digests.contains(&manifest(&site.root(), &flags).trim_end().to_owned()));
+    }
+}
+
+#[test]
+fn p11_the_manifest_says_what_rules_make_of_each_file() {
+    let headers = "/d1/*\n  Content-Type: text/x\n/big.bin\n  X-Frame-Options: DENY\n";
+    let site = copy(false, MTIME)
+        .file("_headers", headers)
+        .file("_redirects", "/a /b\n");
+    let server = Server::start(&site);
+    let mut client = server.client();
+    let text = manifest(&site.root(), &[]);
+    assert_eq!(lines(&text).len(), tree().len());
+    let mut suffixed = 0;
+    for columns in lines(&text) {
+        let response = client.request("HEAD", columns[0], &[]);
+        assert_eq!(response.status, 200, "{columns:?}");
+        assert_eq!(response.field("ETag"), Some(columns[1]));
+        assert_eq!(response.field("Content-Type"), Some(columns[3]));
+        suffixed += usize::from(columns[1].contains('-'));
+    }
+    assert!(suffixed > 1, "{text}");
+}

@@ -139,3 +139,76 @@ fn p1_a_part_carries_the_tag_of_the_whole() {
         );
     }
 }
+
+#[test]
+fn p1_fields_that_a_304_cannot_renew_are_part_of_the_tag() {
+    let page = b"<!doctype html>";
+    let headers = "/type\n  Content-Type: text/plain\n/language\n  Content-Language: de\n\
+        /disposition\n  Content-Disposition: attachment\n/frame\n  X-Frame-Options: DENY\n\
+        /sniff\n  ! X-Content-Type-Options\n/both\n  X-Frame-Options: DENY\n  Content-Language: de\n\
+        /same\n  Content-Type: text/html; charset=utf-8\n  X-Content-Type-Options: nosniff\n\
+        /other\n  Cache-Control: max-age=1\n  Content-Security-Policy: default-src 'none'\n  X-A: b\n";
+    let names = [
+        "type",
+        "language",
+        "disposition",
+        "frame",
+        "sniff",
+        "both",
+        "same",
+        "other",
+        "none",
+    ];
+    let site = names.iter().fold(TestSite::new(), |site, name| {
+        site.file(format!("{name}.html"), page)
+    });
+    let site = site.file("_headers", headers);
+    let server = Server::start(&site);
+    let mut client = server.client();
+    let plain = tag(page);
+    // What `printf 'content-type: text/plain\n' | b3sum` begins with.
+    let cases = [
+        ("type", "content-type: text/plain\n"),
+        ("language", "content-language: de\n"),
+        ("disposition", "content-disposition: attachment\n"),
+        ("frame", "x-frame-options: DENY\n"),
+        ("sniff", "x-content-type-options: \n"),
+        ("both", "content-language: de\nx-frame-options: DENY\n"),
+        ("same", ""),
+        ("other", ""),
+        ("none", ""),
+    ];
+    let mut seen = Vec::new();
+    for (name, fields) in cases {
+        let etag = match fields {
+            "" => plain.clone(),
+            fields => {
+                let hash = blake3::hash(fields.as_bytes()).to_hex();
+                format!("{}-{}\"", plain.trim_end_matches('"'), &hash[..8])
+            }
+        };
+        assert!(fields.is_empty() || !seen.contains(&etag), "{name}");
+        let target = format!("/{name}");
+        let response = client.get(&target);
+        assert_eq!(response.field("ETag"), Some(etag.as_str()), "{name}");
+        assert_eq!(response.body, page, "{name}");
+        let fields = [("If-None-Match", etag.as_str())];
+        assert_eq!(
+            client.request("GET", &target, &fields).status,
+            304,
+            "{name}"
+        );
+        // Without the fields it is another representation: a 304 would keep the old ones.
+        let fields = [("If-None-Match", plain.as_str())];
+        let status = if etag == plain { 304 } else { 200 };
+        assert_eq!(
+            client.request("GET", &target, &fields).status,
+            status,
+            "{name}"
+        );
+        // Under the name of the file no rule applies.
+        let file = client.get(&format!("/{name}.html"));
+        assert_eq!(file.field("ETag"), Some(plain.as_str()), "{name}");
+        seen.push(etag);
+    }
+}

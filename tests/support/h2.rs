@@ -113,7 +113,7 @@ async fn get(
             }
         }
     }
-    if !response.cut {
+    if !response.cut && response.status != 304 {
         let length = response
             .field("content-length")
             .map(|text| text.parse().unwrap());

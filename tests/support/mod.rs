@@ -14,6 +14,7 @@ pub(crate) mod fleet;
 pub(crate) mod front;
 pub(crate) mod ground;
 pub(crate) mod h2;
+pub(crate) mod lines;
 pub(crate) mod server;
 pub(crate) mod site;
 pub(crate) mod tree;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -118,13 +118,25 @@ impl Server {
         server
     }
 
+    /// Serves a site on a free port, with something to read its standard output from.
+    pub(crate) fn logging(site: &TestSite, flags: &[&str]) -> (Self, ChildStdout) {
+        let mut server = Self::spawn_to(Stdio::piped(), command(BINARY), &site.root(), flags);
+        server.wait_for(|lines| listening(lines).count() > 0);
+        let out = server.child.stdout.take().unwrap();
+        (server, out)
+    }
+
     /// Starts one and waits for nothing.
-    pub(crate) fn spawn(mut program: Command, dir: &Path, flags: &[&str]) -> Self {
+    pub(crate) fn spawn(program: Command, dir: &Path, flags: &[&str]) -> Self {
+        Self::spawn_to(Stdio::null(), program, dir, flags)
+    }
+
+    fn spawn_to(out: Stdio, mut program: Command, dir: &Path, flags: &[&str]) -> Self {
         program.arg("serve").arg(dir).args(flags);
         if !flags.contains(&"--listen") {
             program.args(["--listen", "127.0.0.1:0"]);
         }
-        program.stdin(Stdio::null()).stdout(Stdio::null());
+        program.stdin(Stdio::null()).stdout(out);
         Self::launch(program)
     }
 

@@ -156,7 +156,7 @@ impl Headers {
                         let captures = captures.get_or_insert_with(|| block.captures(path));
                         let mut text = Vec::new();
                         template.fill(&mut text, |number| captures.of(number, path), in_path);
-                        if let Ok(value) = HeaderValue::from_bytes(&text) {
+                        if let Ok(value) = HeaderValue::from_bytes(text.trim_ascii()) {
                             overlay.give(name, &value);
                         }
                     }

@@ -1,0 +1,181 @@
+//! One request and its response, as far as anybody is told of it: followed from the head of the
+//! request to the end of the body, then counted, and written down where there is an access log.
+
+use std::borrow::Cow;
+use std::time::{Instant, SystemTime};
+
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header, response};
+
+use crate::access::{AccessLog, Entry};
+use crate::answer::Answer;
+use crate::client::Peer;
+use crate::manifest::{Manifest, SiteDigest};
+use crate::metrics::{Metrics, Outcome, Verb};
+use crate::semantics::coding::Coding;
+
+/// What is known of a request and its response so far.
+#[derive(Debug)]
+pub struct Exchange {
+    verb: Verb,
+    outcome: Outcome,
+    status: Option<StatusCode>,
+    /// Bytes of content that a 304 did not have to send.
+    saved: u64,
+    /// Bytes of the body that were handed to the connection, and those still to come.
+    sent: u64,
+    remaining: u64,
+    is_unproven: bool,
+    record: Option<Box<Record>>,
+}
+
+/// What only the access log wants to know.
+#[derive(Debug)]
+struct Record {
+    time: SystemTime,
+    started: Instant,
+    client: Peer,
+    method: Method,
+    target: Uri,
+    version: Version,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    tag: Option<HeaderValue>,
+    coding: Option<Coding>,
+    digest: Option<SiteDigest>,
+}
+
+impl Exchange {
+    /// A request from `peer`. Without a log nothing is allocated.
+    pub fn new(request: &Parts, peer: Peer, log: Option<&AccessLog>) -> Self {
+        let record = |log: &AccessLog| Record {
+            time: SystemTime::now().max(SystemTime::UNIX_EPOCH),
+            started: Instant::now(),
+            client: log.client(peer, &request.headers),
+            method: request.method.clone(),
+            target: request.uri.clone(),
+            version: request.version,
+            referer: request.headers.get(header::REFERER).cloned(),
+            user_agent: request.headers.get(header::USER_AGENT).cloned(),
+            tag: None,
+            coding: None,
+            digest: None,
+        };
+        Self {
+            verb: Verb::from(&request.method),
+            outcome: Outcome::None,
+            status: None,
+            saved: 0,
+            sent: 0,
+            remaining: 0,
+            is_unproven: false,
+            record: log.map(record).map(Box::new),
+        }
+    }
+
+    /// Notes what is to be said, and about which representation.
+    pub fn decide(&mut self, answer: &Answer<'_>, manifest: &Manifest, request: &Parts) {
+        let is_conditional = || {
+            let fields = &request.headers;
+            fields.contains_key(header::IF_NONE_MATCH)
+                || fields.contains_key(header::IF_MODIFIED_SINCE)
+        };
+        let (outcome, selected) = match answer {
+            Answer::NotModified(selected) => (Outcome::Hit, Some(selected)),
+            Answer::PreconditionFailed(selected) => (Outcome::Failed, Some(selected)),
+            Answer::Whole(selected) | Answer::Part(selected, _) if is_conditional() => {
+                (Outcome::Miss, Some(selected))
+            }
+            Answer::Whole(selected)
+            | Answer::Part(selected, _)
+            | Answer::Unsatisfiable(selected) => (Outcome::None, Some(selected)),
+            _ => (Outcome::None, None),
+        };
+        let selected = selected.map(|selected| selected.representation());
+        self.outcome = outcome;
+        self.saved = match selected {
+            Some(selected) if outcome == Outcome::Hit && request.method == Method::GET => {
+                selected.length
+            }
+            _ => 0,
+        };
+        if let Some(record) = &mut self.record {
+            record.coding = selected.map(|selected| selected.coding);
+            record.digest = Some(manifest.digest());
+        }
+    }
+
+    /// Notes that what was decided can't be had.
+    pub fn give_up(&mut self) {
+        (self.outcome, self.saved) = (Outcome::None, 0);
+        if let Some(record) = &mut self.record {
+            record.coding = None;
+        }
+    }
+
+    /// Notes the response's head, and the length of the body that is to follow.
+    pub fn respond(&mut self, head: &response::Parts, length: u64) {
+        self.status = Some(head.status);
+        self.remaining = length;
+        if let Some(record) = &mut self.record {
+            record.tag = head.headers.get(header::ETAG).cloned();
+        }
+    }
+
+    /// Notes that so many bytes of the body were handed to the connection.
+    pub fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+        self.remaining = self.remaining.saturating_sub(bytes);
+    }
+
+    /// Notes that the body ends here, because its next bytes can't be proven.
+    pub fn cut(&mut self) {
+        self.is_unproven = true;
+    }
+
+    /// The end: counts it, and writes it down.
+    pub fn finish(&mut self, metrics: &Metrics, log: Option<&AccessLog>) {
+        if let Some(status) = self.status {
+            metrics.answered(self.verb, status, self.outcome);
+        }
+        if self.sent > 0 {
+            metrics.body_bytes.add(self.sent);
+        }
+        if self.saved > 0 {
+            metrics.saved_bytes.add(self.saved);
+        }
+        let is_cut = self.remaining > 0 || self.status.is_none();
+        match (is_cut, self.is_unproven) {
+            (false, _) => {}
+            (true, true) => metrics.cut.increment(),
+            (true, false) => metrics.abandoned.increment(),
+        }
+        if let (Some(record), Some(log)) = (self.record.take(), log) {
+            log.write(&Entry {
+                time: record.time,
+                client: record.client,
+                method: &record.method,
+                target: &target(&record.target, record.version),
+                version: record.version,
+                status: self.status,
+                bytes: self.sent,
+                is_cut,
+                elapsed: record.started.elapsed(),
+                tag: record.tag.as_ref(),
+                outcome: self.outcome,
+                coding: record.coding,
+                digest: record.digest,
+                referer: record.referer.as_ref(),
+                user_agent: record.user_agent.as_ref(),
+            });
+        }
+    }
+}
+
+/// The request target as the client wrote it; of HTTP/2's pseudo-fields, the path.
+fn target(uri: &Uri, version: Version) -> Cow<'_, str> {
+    match uri.path_and_query() {
+        Some(path) if version == Version::HTTP_2 || uri.scheme().is_none() => path.as_str().into(),
+        _ => uri.to_string().into(),
+    }
+}

@@ -1,0 +1,356 @@
+//! The text that Prometheus reads (OpenMetrics 1.0).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Counter, Durations, Figures, Metrics, Outcome, STATUSES, Verb};
+
+/// The media type of what [`Metrics::encode`] writes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+impl Metrics {
+    /// Appends all of it as text of [`CONTENT_TYPE`], with what is known of this moment. A method
+    /// and status that no request has had yet has no line.
+    pub fn encode(self: &Arc<Self>, figures: Option<Figures>, page: &mut String) {
+        let mut registry = Registry::with_prefix("etagd");
+        registry.register_collector(Box::new(Exposition {
+            metrics: Arc::clone(self),
+            figures,
+        }));
+        // A string takes everything.
+        let _ = text::encode(page, &registry);
+    }
+}
+
+#[derive(Debug)]
+struct Exposition {
+    metrics: Arc<Metrics>,
+    figures: Option<Figures>,
+}
+
+impl Collector for Exposition {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        page.requests(&self.metrics)?;
+        page.counters(&self.metrics)?;
+        page.durations(&self.metrics)?;
+        if let Some(figures) = &self.figures {
+            page.figures(figures)?;
+        }
+        let mut build = page.family(("build", "etagd itself."), None, MetricType::Info)?;
+        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        let connections = self.metrics.connections.load(Ordering::Relaxed) as u64;
+        page.gauge(
+            "connections",
+            "Connections that are open.",
+            None,
+            connections,
+        )
+    }
+}
+
+/// Families of metrics, one after the other.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn family(
+        &mut self,
+        (name, help): (&'static str, &str),
+        unit: Option<&'static Unit>,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'_>, fmt::Error> {
+        self.0.encode_descriptor(name, help, unit, kind)
+    }
+
+    fn counter(&mut self, name: &'static str, help: &str, number: u64) -> fmt::Result {
+        let family = self.family((name, help), None, MetricType::Counter)?;
+        ConstCounter::new(number).encode(family)
+    }
+
+    fn bytes(&mut self, name: &'static str, help: &str, counter: &Counter) -> fmt::Result {
+        let family = self.family((name, help), Some(&Unit::Bytes), MetricType::Counter)?;
+        ConstCounter::new(counter.get()).encode(family)
+    }
+
+    fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        unit: Option<&'static Unit>,
+        number: u64,
+    ) -> fmt::Result {
+        let family = self.family((name, help), unit, MetricType::Gauge)?;
+        ConstGauge::new(number).encode(family)
+    }
+
+    fn requests(&mut self, metrics: &Metrics) -> fmt::Result {
+        // Each cell is read once, so that the families agree.
+        let cells: Vec<u64> = metrics.requests.0.iter().map(Counter::get).collect();
+        let by_outcome: Vec<&[u64]> = cells.chunks(STATUSES).collect();
+        let outcomes = Outcome::ALL.len();
+        let help = "Requests answered, by method and status.";
+        let mut family = self.family(("requests", help), None, MetricType::Counter)?;
+        for (verb, rows) in Verb::NAMES.iter().zip(by_outcome.chunks(outcomes)) {
+            for status in 0..STATUSES {
+                let number: u64 = rows.iter().filter_map(|row| row.get(status)).sum();
+                if number > 0 {
+                    let status = (status + 100).to_string();
+                    let labels = [("method", *verb), ("status", &status)];
+                    ConstCounter::new(number).encode(family.encode_family(&labels)?)?;
+                }
+            }
+        }
+        let help = "Requests answered, by what became of their validators: hit (304), miss \
+                    (If-None-Match or If-Modified-Since, and content was sent), failed (412), none.";
+        let mut family = self.family(("validators", help), None, MetricType::Counter)?;
+        for outcome in Outcome::ALL {
+            let rows = by_outcome.iter().skip(outcome as usize).step_by(outcomes);
+            let number: u64 = rows.flat_map(|row| row.iter()).sum();
+            let labels = [("outcome", outcome.name())];
+            ConstCounter::new(number).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Responses that ended before their body did, because the rest could not be \
+                    proven (unproven) or because the connection ended (connection).";
+        let mut family = self.family(("cut_responses", help), None, MetricType::Counter)?;
+        for (reason, counter) in [
+            ("unproven", &metrics.cut),
+            ("connection", &metrics.abandoned),
+        ] {
+            let labels = [("reason", reason)];
+            ConstCounter::new(counter.get()).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counters(&mut self, metrics: &Metrics) -> fmt::Result {
+        let help = "Bodies handed to connections.";
+        self.bytes("body", help, &metrics.body_bytes)?;
+        let help = "Selected representations that answers 304 did not have to send.";
+        self.bytes("saved_body", help, &metrics.saved_bytes)?;
+        for (name, help, counter) in [
+            (
+                "verification_failures",
+                "Bodies whose bytes were not what was hashed, or could not be read.",
+                &metrics.unproven,
+            ),
+            (
+                "unavailable_responses",
+                "Requests answered 503 because their content could not be proven.",
+                &metrics.unavailable,
+            ),
+            (
+                "access_log_lost_lines",
+                "Lines of the access log that were not written.",
+                &metrics.lost_lines,
+            ),
+            (
+                "surplus_connections",
+                "Connections beyond --max-connections.",
+                &metrics.surplus,
+            ),
+            (
+                "accept_errors",
+                "Times that no connection could be accepted.",
+                &metrics.accept_errors,
+            ),
+            (
+                "proxy_header_failures",
+                "Connections of trusted proxies closed for want of a valid PROXY header.",
+                &metrics.headless,
+            ),
+            (
+                "publications",
+                "States of the site that were published after the first.",
+                &metrics.publications,
+            ),
+            (
+                "unexpected_publications",
+                "Published states whose digest is not the one that --expect names.",
+                &metrics.unexpected,
+            ),
+            (
+                "broken_immutables",
+                "Files served as immutable that were given other content.",
+                &metrics.broken_immutables,
+            ),
+            (
+                "watch_events",
+                "Hints of changes from the file system.",
+                &metrics.hints,
+            ),
+            (
+                "watch_overflows",
+                "Times that hints were lost and a sweep made it good.",
+                &metrics.overflows,
+            ),
+            (
+                "watch_failures",
+                "Paths that could not be watched.",
+                &metrics.blind,
+            ),
+            ("sweeps", "Sweeps of the whole site.", &metrics.sweeps),
+            (
+                "root_changes",
+                "Times that the root was found to be another directory.",
+                &metrics.root_changes,
+            ),
+        ] {
+            self.counter(name, help, counter.get())?;
+        }
+        Ok(())
+    }
+
+    fn durations(&mut self, metrics: &Metrics) -> fmt::Result {
+        let help = "Looks at the disk, at the whole site or at what has changed.";
+        let seconds = Some(&Unit::Seconds);
+        let mut family = self.family(("scan_duration", help), seconds, MetricType::Histogram)?;
+        for (of, Durations(durations)) in [
+            ("site", &metrics.site_scans),
+            ("changes", &metrics.change_scans),
+        ] {
+            durations.encode(family.encode_family(&[("of", of)])?)?;
+        }
+        let help = "From the outcome of a look at the disk to the published manifest.";
+        let family = self.family(("publish_duration", help), seconds, MetricType::Histogram)?;
+        metrics.publishing.0.encode(family)
+    }
+
+    fn figures(&mut self, figures: &Figures) -> fmt::Result {
+        let help = "The site that is served: its digest, and whether every file is in it.";
+        let mut family = self.family(("site", help), None, MetricType::Info)?;
+        family.encode_info(&[
+            ("digest", figures.digest.as_str()),
+            (
+                "complete",
+                if figures.is_complete { "true" } else { "false" },
+            ),
+        ])?;
+        let help = "Time since the current state of the site was published.";
+        let seconds = Some(&Unit::Seconds);
+        let family = self.family(("manifest_age", help), seconds, MetricType::Gauge)?;
+        ConstGauge::new(figures.age.as_secs_f64()).encode(family)?;
+        self.gauge(
+            "manifest_entries",
+            "Resources of the site.",
+            None,
+            figures.entries,
+        )?;
+        let bytes = Some(&Unit::Bytes);
+        self.gauge(
+            "site",
+            "Content of the site, without codings.",
+            bytes,
+            figures.bytes,
+        )?;
+        let help = "Memory that content holds.";
+        self.gauge("memory_used", help, bytes, figures.memory_used)?;
+        let help = "Most memory that content may hold.";
+        self.gauge("memory_limit", help, bytes, figures.memory_limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn encoded(metrics: &Arc<Metrics>) -> String {
+        let figures = Figures {
+            digest: "ab".repeat(32),
+            is_complete: true,
+            age: Duration::from_millis(1500),
+            entries: 3,
+            bytes: 4096,
+            memory_used: 5,
+            memory_limit: 6,
+        };
+        let mut text = String::new();
+        metrics.encode(Some(figures), &mut text);
+        text
+    }
+
+    #[test]
+    fn a_request_is_in_both_families_and_no_label_is_a_clients() {
+        let metrics = Arc::new(Metrics::default());
+        let forged = Method::from_bytes(b"EVIL").expect("a token");
+        for (method, status, outcome) in [
+            (&Method::GET, 304, Outcome::Hit),
+            (&Method::GET, 304, Outcome::Hit),
+            (&Method::GET, 200, Outcome::Miss),
+            (&Method::GET, 200, Outcome::None),
+            (&Method::HEAD, 412, Outcome::Failed),
+            (&forged, 501, Outcome::None),
+            // No such status is answered; it must not be counted as another.
+            (&Method::GET, 999, Outcome::None),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            metrics.answered(method.into(), status, outcome);
+        }
+        let text = encoded(&metrics);
+        let samples: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("etagd_requests") || line.starts_with("etagd_valid"))
+            .collect();
+        assert_eq!(
+            samples,
+            [
+                r#"etagd_requests_total{method="GET",status="200"} 2"#,
+                r#"etagd_requests_total{method="GET",status="304"} 2"#,
+                r#"etagd_requests_total{method="HEAD",status="412"} 1"#,
+                r#"etagd_requests_total{method="other",status="501"} 1"#,
+                r#"etagd_validators_total{outcome="hit"} 2"#,
+                r#"etagd_validators_total{outcome="miss"} 1"#,
+                r#"etagd_validators_total{outcome="failed"} 1"#,
+                r#"etagd_validators_total{outcome="none"} 2"#,
+            ]
+        );
+        assert!(!text.contains("EVIL"));
+    }
+
+    #[test]
+    fn the_text_is_open_metrics() {
+        let metrics = Arc::new(Metrics::default());
+        metrics.body_bytes.add(7);
+        metrics.publishing.observe(Duration::from_millis(1));
+        let text = encoded(&metrics);
+        let (mut family, mut seen) = (String::new(), Vec::new());
+        for line in text.lines() {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["#", "HELP", name, _, ..] => {
+                    assert!(!seen.contains(&name.to_owned()), "{name} twice");
+                    assert!(line.ends_with('.'), "{line}");
+                    seen.push(name.to_owned());
+                    family = name.to_owned();
+                }
+                ["#", "TYPE" | "UNIT", name, _] => assert_eq!(name, family),
+                ["#", "EOF"] => family.clear(),
+                [sample, number] => {
+                    assert!(sample.starts_with(&family) && !family.is_empty(), "{line}");
+                    assert!(number.parse::<f64>().is_ok(), "{line}");
+                }
+                _ => panic!("{line:?}"),
+            }
+        }
+        assert_eq!(family, "", "the end is marked");
+        for line in [
+            "etagd_body_bytes_total 7",
+            "etagd_publish_duration_seconds_count 1",
+            "etagd_manifest_age_seconds 1.5",
+            "etagd_memory_used_bytes 5",
+            r#"etagd_cut_responses_total{reason="unproven"} 0"#,
+        ] {
+            assert!(text.lines().any(|each| each == line), "{line}:\n{text}");
+        }
+        assert!(text.contains(&format!("etagd_site_info{{digest=\"{}\"", "ab".repeat(32))));
+    }
+}
