@@ -154,6 +154,12 @@ pub struct Metrics {
     pub unproven: Counter,
     /// Answers 503 for such a body.
     pub unavailable: Counter,
+    /// Times that the disk was found to be other than `--manifest` lists.
+    pub release_mismatches: Counter,
+    /// Runs of the command of `--on-publish`.
+    pub hook_runs: Counter,
+    /// Those of them that failed.
+    pub hook_failures: Counter,
     /// Published states whose digest is not the one that `--expect` names.
     pub unexpected: Counter,
     /// Looks at the whole site, the first scan among them.

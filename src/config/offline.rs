@@ -23,6 +23,15 @@ pub struct Manifest {
         hide_env = true
     )]
     pub format: ManifestFormat,
+    /// Print the URLs that changed since OLD, an earlier manifest in JSON (- for standard input)
+    #[arg(
+        long,
+        value_name = "OLD",
+        env = "ETAGD_DIFF",
+        hide_env = true,
+        conflicts_with = "digest"
+    )]
+    pub diff: Option<PathBuf>,
     /// Print the site digest alone
     #[arg(long, env = "ETAGD_DIGEST", hide_env = true, value_parser = BoolishValueParser::new())]
     pub digest: bool,
@@ -77,4 +86,36 @@ pub enum SidecarWork {
     Check,
     /// Take away what is proven.
     Remove,
+}
+
+/// `etagd lint`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 1 tells that there are errors: what is missing, unreadable or not \
+                        understood. Warnings and notes are told and change nothing."
+)]
+pub struct Lint {
+    /// Which site, and how it would be served.
+    #[command(flatten)]
+    pub site: SiteFlags,
+    /// Form of the output
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORM",
+        env = "ETAGD_LINT_FORMAT",
+        hide_env = true
+    )]
+    pub format: LintFormat,
+}
+
+/// Form of `etagd lint`'s output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum LintFormat {
+    /// One line a finding
+    #[default]
+    Text,
+    /// A JSON array
+    Json,
 }

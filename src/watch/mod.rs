@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use crate::disk::{self, Root};
 use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
+use crate::release::Release;
 use crate::representation::Resource;
 use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
 use crate::site::Site;
@@ -72,6 +73,7 @@ pub struct Watch {
     sender: Sender<Hint>,
     metrics: Arc<Metrics>,
     is_blind: bool,
+    release: Option<Release>,
 }
 
 impl Watch {
@@ -112,9 +114,16 @@ impl Watch {
             sender,
             metrics,
             is_blind,
+            release: None,
         };
         watch.watch_root_links();
         watch
+    }
+
+    /// Publishes only what is in this release, and only when the tree proves it.
+    #[must_use]
+    pub fn proving(self, release: Option<Release>) -> Self {
+        Self { release, ..self }
     }
 
     /// Where to send hints of one's own.
@@ -292,6 +301,7 @@ impl Driver {
         if now >= self.next_root_check {
             self.next_root_check = now + ROOT_CHECK;
             self.check_root();
+            self.check_release(false, now);
         }
         if now >= self.next_sweep {
             self.pending.join_everything(now);
@@ -359,7 +369,10 @@ impl Driver {
                 self.watch.is_blind = true;
                 self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP);
             }
-            Hint::Sweep => self.pending.join_everything(now),
+            Hint::Sweep => {
+                self.check_release(true, now);
+                self.pending.join_everything(now);
+            }
         }
     }
 
@@ -472,6 +485,14 @@ impl Driver {
                     tracing::warn!("cannot find {root}: {error}; its last state stays");
                 }
             }
+        }
+    }
+
+    /// Finds out whether another release is to be served. It is proven by what is on disk then.
+    fn check_release(&mut self, always: bool, now: Instant) {
+        let is_other = |release: &mut Release| release.look(always);
+        if self.watch.release.as_mut().is_some_and(is_other) {
+            self.pending.join_everything(now);
         }
     }
 
@@ -618,9 +639,15 @@ impl Driver {
         self.postpone_busy(until);
     }
 
+    /// What was on disk at the last look: with a release, more than what is published.
+    fn known<'a>(&'a self, current: &'a Manifest) -> &'a Manifest {
+        self.watch.release.as_ref().map_or(current, Release::tree)
+    }
+
     fn look(&self, scope: &Scope, now: Instant) -> Outcome {
         let current = self.site.current();
-        let mut outcome = self.reconcile(&current, scope, Unsettled::Report);
+        let known = self.known(&current);
+        let mut outcome = self.reconcile(known, scope, Unsettled::Report);
         // What has been busy for too long is published as it is read.
         let is_lost = |path: &[u8]| {
             let busy = self.busy.get(path);
@@ -628,15 +655,15 @@ impl Driver {
         };
         let lost: BTreeSet<_> = outcome.busy.extract_if(.., |path| is_lost(path)).collect();
         if !lost.is_empty() {
-            let base = current.with(outcome.changes.clone());
+            let base = known.with(outcome.changes.clone());
             let forced = self.reconcile(&base, &Scope::Paths(lost), Unsettled::Publish);
-            let known = &mut outcome.changes;
+            let seen = &mut outcome.changes;
             let again: HashSet<_> = forced.changes.changed.iter().map(|new| &new.path).collect();
-            known.changed.retain(|new| !again.contains(&new.path));
-            known.removed.extend(forced.changes.removed);
-            known.changed.extend(forced.changes.changed);
-            known.unreadable = forced.changes.unreadable;
-            known.rules = forced.changes.rules.or(known.rules.take());
+            seen.changed.retain(|new| !again.contains(&new.path));
+            seen.removed.extend(forced.changes.removed);
+            seen.changed.extend(forced.changes.changed);
+            seen.unreadable = forced.changes.unreadable;
+            seen.rules = forced.changes.rules.or(seen.rules.take());
         }
         outcome
     }
@@ -715,7 +742,8 @@ impl Driver {
             .collect();
         if !inodes.is_empty() {
             let current = self.site.current();
-            let named = current
+            let named = self
+                .known(&current)
                 .iter()
                 .filter(|known| inodes.contains(&known.stamp.inode));
             paths.extend(named.map(|known| known.path.clone()));
@@ -724,10 +752,23 @@ impl Driver {
 
     fn publish(&mut self, scope: &Scope, outcome: Outcome, now: Instant) {
         let Outcome {
-            mut changes,
+            changes,
             links,
             busy,
         } = outcome;
+        let changes = match &mut self.watch.release {
+            Some(release) => release.admit(changes, &self.site.current()),
+            None => Some(changes),
+        };
+        if let Some(changes) = changes {
+            self.publish_changes(changes, now);
+        }
+        self.answer();
+        self.adopt(links, scope);
+        self.remember_busy(busy, scope, now);
+    }
+
+    fn publish_changes(&mut self, mut changes: Changes, now: Instant) {
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
         let over = self.outdated(&changes);
         let broken = immutable::broken(&self.site.current(), &changes);
@@ -743,9 +784,6 @@ impl Driver {
             tracing::info!("{publication}");
             immutable::warn(&broken, &self.watch.metrics);
         }
-        self.answer();
-        self.adopt(links, scope);
-        self.remember_busy(busy, scope, now);
     }
 
     /// What nobody will be answered any more once these changes are published.
