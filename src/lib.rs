@@ -24,6 +24,7 @@
 //! | 4 | [`release`] | the manifest that a build made, and a tree that has to prove it |
 //! | 5 | [`hook`] | a command that runs after each publication |
 //! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
+//! | 5 | [`lint`] | what will not be served as its author hopes |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
@@ -78,6 +79,7 @@ pub mod watch;
 pub mod admin;
 pub mod compress;
 pub mod hook;
+pub mod lint;
 pub mod purge;
 pub mod release;
 pub mod replica;

@@ -2,6 +2,7 @@
 
 mod check;
 mod compress;
+mod lint;
 mod manifest;
 mod scan;
 mod serve;
@@ -55,6 +56,9 @@ pub enum Error {
     /// `etagd compress` is not done, or has found something.
     #[error("{0}")]
     Sidecars(String),
+    /// `etagd lint` has found something.
+    #[error("{0}")]
+    Lint(String),
     /// A manifest can't be used.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
@@ -98,6 +102,7 @@ pub fn run(command: Command) -> Result<(), Error> {
         Command::Manifest(flags) => manifest::manifest(&flags),
         Command::Check(flags) => check::check(*flags),
         Command::Compress(flags) => compress::compress(&flags),
+        Command::Lint(flags) => lint::lint(&flags),
     }
 }
 

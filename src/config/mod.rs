@@ -17,7 +17,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 pub use check::{Check, ReplicaUrl};
 pub use clients::{AccessLogForm, Clients};
 pub use globs::PathGlob;
-pub use offline::{Compress, Manifest, ManifestFormat, SidecarWork};
+pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
@@ -67,6 +67,8 @@ pub enum Command {
     Check(Box<Check>),
     /// Write .br, .zst and .gz files beside the files of a site
     Compress(Compress),
+    /// Tell what of a site will not be served as its author hopes
+    Lint(Lint),
 }
 
 /// Form of messages.

@@ -87,3 +87,35 @@ pub enum SidecarWork {
     /// Take away what is proven.
     Remove,
 }
+
+/// `etagd lint`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 1 tells that there are errors: what is missing, unreadable or not \
+                        understood. Warnings and notes are told and change nothing."
+)]
+pub struct Lint {
+    /// Which site, and how it would be served.
+    #[command(flatten)]
+    pub site: SiteFlags,
+    /// Form of the output
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORM",
+        env = "ETAGD_LINT_FORMAT",
+        hide_env = true
+    )]
+    pub format: LintFormat,
+}
+
+/// Form of `etagd lint`'s output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum LintFormat {
+    /// One line a finding
+    #[default]
+    Text,
+    /// A JSON array
+    Json,
+}

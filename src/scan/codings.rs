@@ -50,7 +50,7 @@ pub(super) fn sidecar_path(path: &[u8], coding: Coding) -> Option<Vec<u8>> {
 }
 
 /// The file that a path would be a sidecar of.
-pub(super) fn stem(path: &[u8]) -> Option<&[u8]> {
+pub fn stem(path: &[u8]) -> Option<&[u8]> {
     CODINGS.iter().find_map(|coding| {
         let stem = path
             .strip_suffix(coding.extension()?.as_bytes())?

@@ -37,6 +37,7 @@ use hash::{Form, Wanted};
 use media::{Keeping, MediaTypes};
 use walk::{Found, Step};
 
+pub use codings::stem;
 pub use known::Known;
 pub use rules::report as report_rules;
 pub use walk::{Link, is_hidden};

@@ -139,6 +139,21 @@ pub enum Outcome {
     Answer(StatusCode, Vec<u8>),
 }
 
+/// A rule for one path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exact {
+    /// The number of its line.
+    pub line: usize,
+    /// The path, decoded, with its leading slash.
+    pub path: Vec<u8>,
+    /// Whether it wins over a file.
+    pub is_forced: bool,
+    /// The line of the rule that answers before it, if there is one.
+    pub behind: Option<usize>,
+    /// What it does.
+    pub outcome: Outcome,
+}
+
 /// The longest `Location` that is sent.
 const LONGEST_LOCATION: usize = 16 << 10;
 
@@ -171,6 +186,27 @@ impl Redirects {
     #[must_use]
     pub fn hash(&self) -> &[u8; 32] {
         &self.hash
+    }
+
+    /// The rules for one path, whatever the query or host, each with what it does there.
+    pub fn exact(&self) -> impl Iterator<Item = Exact> {
+        let exact = self.rules.iter().filter(|rule| rule.parameters.is_empty());
+        exact.filter_map(|rule| {
+            let path = rule.pattern.path().filter(|_| rule.host.is_none())?;
+            let asked = Asked {
+                path: &path,
+                query: None,
+                host: None,
+            };
+            let first = self.first(asked).map(|(first, _)| first.line);
+            Some(Exact {
+                line: rule.line,
+                is_forced: rule.is_forced,
+                behind: first.filter(|first| *first != rule.line),
+                outcome: rule.outcome(asked, &Parameters::new(None))?,
+                path,
+            })
+        })
     }
 
     /// What the first rule that matches does, and whether it wins over a file. A redirect to where

@@ -1,0 +1,62 @@
+//! Names that are easily taken for each other, and names that are not served.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+
+use unicode_normalization::UnicodeNormalization;
+use walkdir::WalkDir;
+
+use super::Finding;
+use crate::disk::Root;
+use crate::manifest::Manifest;
+use crate::rules::Severity;
+use crate::scan::is_hidden;
+use crate::semantics::target::encode_path;
+
+/// Paths that differ in case or in Unicode normalisation alone: some file systems, and many people,
+/// have one name for them.
+pub(super) fn look_alike(manifest: &Manifest) -> impl Iterator<Item = Finding> {
+    let mut alike: BTreeMap<String, Vec<&[u8]>> = BTreeMap::new();
+    for resource in manifest.resources() {
+        let Ok(path) = str::from_utf8(&resource.path) else {
+            continue;
+        };
+        let folded = path.nfc().flat_map(char::to_lowercase).collect();
+        alike.entry(folded).or_default().push(&resource.path);
+    }
+    let groups = alike.into_values().filter(|group| group.len() > 1);
+    groups.flat_map(|group| {
+        let first = encode_path(group[0]);
+        let others = group.into_iter().skip(1);
+        others.map(move |path| {
+            let reason = format!("its name differs from {first} in case or accents alone");
+            Finding::new(path, 0, Severity::Warning, reason)
+        })
+    })
+}
+
+/// What no request can reach: hidden names, and what is neither file, directory nor link.
+pub(super) fn left_out(root: &Root) -> impl Iterator<Item = Finding> {
+    let mut walk = WalkDir::new(root.path()).min_depth(1).into_iter();
+    let root = root.path().to_path_buf();
+    std::iter::from_fn(move || {
+        loop {
+            // What can't be listed the scan has told of.
+            let Ok(entry) = walk.next()? else { continue };
+            let path = entry.path().strip_prefix(&root).unwrap_or(entry.path());
+            let path = path.as_os_str().as_bytes();
+            let kind = entry.file_type();
+            if is_hidden(path) {
+                if kind.is_dir() {
+                    walk.skip_current_dir();
+                }
+                let reason = "is not served: its name begins with a dot";
+                return Some(Finding::new(path, 0, Severity::Note, reason));
+            }
+            if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+                let reason = "is not served: it is no regular file";
+                return Some(Finding::new(path, 0, Severity::Warning, reason));
+            }
+        }
+    })
+}
