@@ -8,6 +8,7 @@ mod scan;
 mod serve;
 mod signals;
 mod supervisor;
+mod write;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -23,6 +24,7 @@ use crate::saved::Refused;
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
+use crate::write::TokenError;
 
 /// Why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,12 @@ pub enum Error {
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The file of tokens can't be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Strangers could write.
+    #[error(transparent)]
+    Unsafe(#[from] write::Unsafe),
     /// The manifest can't be saved there.
     #[error(transparent)]
     State(#[from] Refused),

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::scan::{Scanned, files, scan};
 use super::signals::{Asked, Signals};
 use super::supervisor::Supervisor;
-use super::{Error, open};
+use super::{Error, open, write};
 use crate::access::{self, AccessLog, Form};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
@@ -42,6 +42,7 @@ use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::site::Site;
 use crate::watch::{self, Hint, Watch};
+use crate::write::Writer;
 
 /// How long the command of `--on-publish` is waited for at the end.
 const HOOK_PATIENCE: Duration = Duration::from_secs(5);
@@ -95,6 +96,9 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     };
     let listen = listener::bind(&listen, operator.reuse_port)?;
     let bound = with(inherited.public, listen);
+    if let Some(writing) = &config.writing {
+        write::check(writing, &bound, tls.is_some())?;
+    }
 
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
@@ -110,6 +114,14 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let options = watch_options(directory.clone(), config.watching);
     let watch = Watch::arm(options, root, Arc::clone(&process.metrics));
     drop(arming);
+    let hints = watch.hints();
+    let writer = config.writing.map(|writing| {
+        let proxies = config.clients.trusted_proxy.clone().into();
+        let patience = config.limits.write_timeout;
+        let options = write::options(writing, directory.clone(), proxies, patience);
+        write::writer(options, &process.metrics, &hints)
+    });
+    let writer = writer.transpose()?;
     let (scanner, scanned) = tokio::select! {
         scanned = scanned => scanned?,
         () = signals.stop() => return Ok(()),
@@ -125,7 +137,6 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let start = |command| Hook::start(command, &site, is_proven, Arc::clone(&process.metrics));
     let hook = config.on_publish.map(start).transpose();
     let hook = hook.map_err(Error::Start)?;
-    let hints = watch.hints();
     let suspects = hints.clone();
     site.on_suspect(move |file| {
         // Heard for as long as the process lives.
@@ -151,7 +162,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     );
     let log = access_log(&config.clients, &process.metrics).map_err(Error::Start)?;
     let server = Server::start(
-        service.logging_to(log.clone()),
+        service.logging_to(log.clone()).writing(writer.clone()),
         config.workers,
         config.limits,
         tls.clone(),
@@ -172,7 +183,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     tokio::select! {
         never = server.accept(&listeners) => match never {},
         never = process.follow(&site) => match never {},
-        never = process.look_again(&look, tls, &hints) => match never {},
+        never = process.look_again(&look, tls, writer, &hints) => match never {},
         () = process.until_told(&mut signals, &look, drain) => {}
     }
     tracing::info!("finishing requests in flight");
@@ -315,11 +326,12 @@ impl Process {
         }
     }
 
-    /// Sweeps and reads the certificate again, whenever there is reason to.
+    /// Sweeps and reads certificate and tokens again, whenever there is reason to.
     async fn look_again(
         &self,
         look: &Notify,
         tls: Option<Arc<Tls>>,
+        writer: Option<Arc<Writer>>,
         hints: &Sender<Hint>,
     ) -> Infallible {
         loop {
@@ -328,6 +340,9 @@ impl Process {
             let _ = hints.send(Hint::Sweep);
             if let Some(tls) = &tls {
                 tls.reload_aside().await;
+            }
+            if let Some(writer) = &writer {
+                writer.reload_aside().await;
             }
             self.supervisor.ready();
         }

@@ -11,6 +11,7 @@ mod operator;
 mod serve;
 mod site;
 mod values;
+mod write;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
@@ -25,6 +26,7 @@ pub use site::{
     SiteFlags, Symlinks,
 };
 pub use values::Listen;
+pub use write::Writing;
 
 /// A static file server with precomputed, content-based strong ETags
 #[derive(Debug, Parser)]

@@ -11,6 +11,7 @@ use super::clients::Clients;
 use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
+use super::write::Writing;
 use crate::disk;
 
 /// `etagd serve`.
@@ -75,6 +76,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub tls_key: Option<PathBuf>,
+    /// What clients may change.
+    #[command(flatten)]
+    pub writing: Writing,
     /// Who asks.
     #[command(flatten)]
     pub clients: Clients,
@@ -134,7 +138,7 @@ pub struct Limits {
     /// Time a connection may be open between requests
     #[arg(long, value_name = "TIME", default_value = "75s", env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub idle_timeout: Duration,
-    /// Time a client may take no byte of a response
+    /// Time a client may take no byte of a response, or send none of an upload
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub write_timeout: Duration,
     /// Most bytes of a request's header section
@@ -176,6 +180,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
+    /// What clients may change, if anything.
+    pub writing: Option<Writing>,
     /// Who asks, and what is written down about it.
     pub clients: Clients,
     /// The operator's side.
@@ -207,6 +213,7 @@ impl From<Serve> for Config {
             state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
+            writing: flags.writing.writable.then_some(flags.writing),
             clients: flags.clients,
             operator: flags.operator,
             limits: flags.limits,

@@ -4,12 +4,13 @@
 //! sweep looks everywhere, for the changes that no event reports. What is seen half-way (a file
 //! open for writing, a directory being replaced) is not published: the last good state stays.
 
+mod commit;
 mod immutable;
 mod pending;
 mod scrub;
 mod source;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,10 +23,12 @@ use std::time::{Duration, Instant};
 use crate::disk::{self, Root};
 use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
+use crate::place;
 use crate::release::Release;
 use crate::representation::Resource;
 use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
 use crate::site::Site;
+use commit::Waiting;
 use pending::{LONGEST, Pending};
 
 pub use source::{ChangeSource, Hint, Of};
@@ -163,6 +166,7 @@ impl Watch {
             pending: Pending::default(),
             busy: HashMap::new(),
             links: Vec::new(),
+            waiting: VecDeque::new(),
             is_root_missing: false,
             is_held: false,
             watch: self,
@@ -253,6 +257,8 @@ struct Driver {
     /// What of that, and of what links lead to, reports nothing.
     blind: BTreeSet<PathBuf>,
     next_blind_sweep: Instant,
+    /// Changes that clients ask for, until they are made.
+    waiting: VecDeque<Waiting>,
     is_root_missing: bool,
     is_held: bool,
 }
@@ -289,6 +295,7 @@ impl Driver {
         let sometimes = [
             self.pending.due(),
             self.answer_by,
+            self.next_try(),
             (!self.blind.is_empty()).then_some(self.next_blind_sweep),
         ];
         busy.chain(others.into_iter().chain(sometimes).flatten())
@@ -325,6 +332,7 @@ impl Driver {
         if self.is_due(now) {
             self.work(now);
         }
+        self.commit();
         if self.answer_by.is_some_and(|by| Instant::now() >= by) {
             self.answer();
         }
@@ -373,6 +381,7 @@ impl Driver {
                 self.check_release(true, now);
                 self.pending.join_everything(now);
             }
+            Hint::Commit(commit) => self.waiting.push_back(Waiting::new(commit, now)),
         }
     }
 
@@ -402,6 +411,9 @@ impl Driver {
             let target = link.target.as_ref();
             target.is_some_and(|target| path.starts_with(target) || target.starts_with(path))
         };
+        if path.file_name().is_some_and(place::is_draft) {
+            return false;
+        }
         match path.strip_prefix(self.watch.root.path()) {
             Ok(own) if !scan::is_hidden(own.as_os_str().as_bytes()) => true,
             // A link that no request can name may be a step on the way of one that can.
