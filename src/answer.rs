@@ -96,7 +96,7 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
         | Method::CONNECT => {
             return Answer::Refused(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only GET, HEAD and OPTIONS are answered here".into(),
+                "this method is not allowed here".into(),
             );
         }
         _ => {
@@ -228,7 +228,10 @@ pub fn host(request: &Parts) -> Option<&str> {
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, none or one before it. HTTP/2 has an
 /// authority instead.
-fn check_host(request: &Parts) -> Result<(), &'static str> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_host(request: &Parts) -> Result<(), &'static str> {
     let mut hosts = request.headers.get_all(header::HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() {

@@ -105,6 +105,11 @@ impl Exchange {
         }
     }
 
+    /// Notes that a precondition of a write does not hold.
+    pub fn fail(&mut self) {
+        self.outcome = Outcome::Failed;
+    }
+
     /// Notes that what was decided can't be had.
     pub fn give_up(&mut self) {
         (self.outcome, self.saved) = (Outcome::None, 0);

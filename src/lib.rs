@@ -20,6 +20,11 @@
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
+//! | 3 | [`purge`] | the URLs that a cache should forget |
+//! | 4 | [`release`] | the manifest that a build made, and a tree that has to prove it |
+//! | 5 | [`hook`] | a command that runs after each publication |
+//! | 5 | [`write`] | PUT and DELETE: who may write what, and its way to the disk |
+//! | 3 | [`commit`] | a write that waits for its turn, and what becomes of it |
 //! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
 //! | 5 | [`lint`] | what will not be served as its author hopes |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
@@ -31,14 +36,17 @@
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
+//! | 1 | [`inventory`] | a manifest as JSON, written and read back; what lies between two |
 //! | 1 | [`metrics`] | counters of what happens, and their text |
+//! | 1 | [`place`] | a directory to write into, nothing of it half-written |
 //! | 3 | [`readiness`] | whether a balancer may send requests |
 //! | 3 | [`access`] | the access log |
 //! | 0 | [`client`] | which client a request comes from, where proxies stand between |
 //! | 2 | [`log`] | messages for the operator |
+//! | 7 | [`replica`] | whether several replicas serve the same site |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
-//! # Three paths
+//! # Four paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
 //! bind the listeners (fail before slow work) -> scan the root against nothing, or against what was
@@ -50,6 +58,11 @@
 //! representation -> preconditions (412, 304) -> range (206, 416) -> [`service`] picks the
 //! prepared fields and attaches the body. A body's byte leaves only from private memory whose
 //! BLAKE3 was computed from that same memory; one that can't is cut short, never completed.
+//!
+//! **Write.** [`write::Writer`]: who (401) -> what, under which condition (428, 412) -> a hidden file
+//! beside the target, hashed while it is received -> fsync -> a [`commit::Commit`] on the
+//! watcher's thread, which races with no look: condition against the disk -> rename -> published
+//! -> fsync of the directory -> 201 or 204.
 //!
 //! **Change.** Event ("look there") -> dirty paths -> quiet period -> barrier ->
 //! [`scan::Scanner::reconcile`] -> [`site::Site::update`], the only publication. Events are
@@ -72,20 +85,29 @@ pub mod scan;
 pub mod site;
 pub mod watch;
 
+pub mod commit;
+pub mod write;
+
 pub mod admin;
 pub mod compress;
 pub mod dev;
+pub mod hook;
 pub mod lint;
+pub mod purge;
+pub mod release;
+pub mod replica;
 
 pub mod access;
 pub mod client;
 pub mod config;
 pub mod disk;
+pub mod inventory;
 pub mod lease;
 pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod page;
+pub mod place;
 pub mod readiness;
 pub mod semantics;
 

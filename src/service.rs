@@ -38,9 +38,12 @@ use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 use crate::semantics::target::Target;
 use crate::site::Site;
+use crate::write::{self, Refusal, Writer, Written, is_write};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const ALLOW_HEALTH: HeaderValue = HeaderValue::from_static("GET, HEAD");
+const ALLOW_WRITING: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS, PUT, DELETE");
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"etagd\"");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const ETAGD_DIGEST: HeaderName = HeaderName::from_static("etagd-digest");
@@ -77,17 +80,21 @@ pub struct Service {
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     disclosure: Disclosure,
+    writer: Option<Arc<Writer>>,
     access: Option<Arc<AccessLog>>,
     dev: Option<Arc<Dev>>,
 }
 
 /// The connection that a request came over. It is held until the response is over.
-pub trait Connection: Send + Unpin + 'static {
+pub trait Connection: Send + Sync + Unpin + 'static {
     /// Admits the responses that read files: each pins memory until its client takes it.
     fn admission(&self) -> Arc<Semaphore>;
 
     /// Who is at its other end.
     fn peer(&self) -> Peer;
+
+    /// Notes that content of the request has come: no response can be expected yet.
+    fn received(&self);
 }
 
 /// A response whose content is still to be attached.
@@ -118,6 +125,7 @@ impl Service {
             disclosure,
             access: None,
             dev: None,
+            writer: None,
         }
     }
 
@@ -136,15 +144,23 @@ impl Service {
         Self { dev, ..self }
     }
 
+    /// The same for a site that clients may change.
+    #[must_use]
+    pub fn writing(self, writer: Option<Arc<Writer>>) -> Self {
+        Self { writer, ..self }
+    }
+
     /// The counters that this service moves.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Answers one request. `connection` is held until the response is over.
-    pub fn call<G>(self: &Arc<Self>, request: Parts, connection: G) -> Pending<G>
+    /// Answers one request, whose content only a write wants. `connection` is held until the
+    /// response is over.
+    pub fn call<G, B>(self: &Arc<Self>, request: Parts, content: B, connection: G) -> Pending<G>
     where
         G: Connection,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let log = self.access.as_deref();
         let mut attendant = Attendant {
@@ -154,9 +170,15 @@ impl Service {
             admitted: None,
         };
         let dev = self.dev.as_ref().and_then(|dev| dev.reply(&request));
-        let draft = match (&self.disclosure.health, dev) {
-            (_, Some(reply)) => aside(reply, &request),
-            (Some(path), _) if path.as_str() == request.uri.path() => self.health(&request.method),
+        let draft = match (dev, &self.disclosure.health, &self.writer) {
+            (Some(reply), ..) => aside(reply, &request),
+            (_, Some(path), _) if path.as_str() == request.uri.path() => {
+                self.health(&request.method)
+            }
+            (_, _, Some(writer)) if is_write(&request.method) => {
+                let write = attendant.write(Arc::clone(writer), request, content);
+                return Pending::Later(Box::pin(write));
+            }
             _ => self.draft(&self.site.current(), &request, &mut attendant.exchange),
         };
         let (mut head, content) = draft.into_parts();
@@ -311,7 +333,7 @@ impl Service {
             }
             Answer::Options => {
                 let mut draft = empty(StatusCode::NO_CONTENT, 2);
-                draft.headers_mut().insert(header::ALLOW, ALLOW);
+                draft.headers_mut().insert(header::ALLOW, self.allow());
                 // What lets other origins read an answer has to be said when they ask before.
                 follow_rules_for_errors(draft.headers_mut(), manifest, request);
                 draft
@@ -319,10 +341,18 @@ impl Service {
             Answer::Refused(status, reason) => {
                 let mut page = error(status, &reason, is_head);
                 if status == StatusCode::METHOD_NOT_ALLOWED {
-                    page.headers_mut().insert(header::ALLOW, ALLOW);
+                    page.headers_mut().insert(header::ALLOW, self.allow());
                 }
                 page.map(Content::Memory)
             }
+        }
+    }
+
+    /// The methods that have an answer.
+    fn allow(&self) -> HeaderValue {
+        match self.writer {
+            Some(_) => ALLOW_WRITING,
+            None => ALLOW,
         }
     }
 
@@ -652,6 +682,49 @@ fn negotiated_error(status: StatusCode, selected: &Selected<'_>) -> Draft {
     draft
 }
 
+/// 201 or 204, with the tag that the client can go on with.
+fn made(written: &Written) -> Response<Bytes> {
+    let (status, etag) = match written {
+        Written::Created(etag) => (StatusCode::CREATED, etag.as_ref()),
+        Written::Replaced(etag) => (StatusCode::NO_CONTENT, etag.as_ref()),
+        Written::Deleted => (StatusCode::NO_CONTENT, None),
+    };
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    if let Some(etag) = etag {
+        response.headers_mut().insert(header::ETAG, visible(etag));
+    }
+    response
+}
+
+/// A write that was not made: one line, for it is mostly programs that write.
+fn refused(refusal: Refusal) -> Response<Bytes> {
+    let Refusal {
+        status,
+        reason,
+        etag,
+    } = refusal;
+    let mut response = Response::new(Bytes::from(format!("{reason}\n")));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(header::CACHE_CONTROL, NO_STORE);
+    fields.insert(header::CONTENT_TYPE, PLAIN);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    if let Some(etag) = etag {
+        fields.insert(header::ETAG, visible(&etag));
+    }
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            fields.insert(header::WWW_AUTHENTICATE, BEARER);
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            fields.insert(header::RETRY_AFTER, SOON);
+        }
+        _ => {}
+    }
+    response
+}
+
 /// 503: the file is not what was scanned, and what it is now is not known yet.
 fn unavailable() -> Response<Bytes> {
     let text = "the content is changing, try again";
@@ -675,7 +748,35 @@ pub struct Attendant<G> {
     admitted: Option<OwnedSemaphorePermit>,
 }
 
-impl<G> Attendant<G> {
+impl<G: Connection> Attendant<G> {
+    /// Has a change made, and says what has become of it.
+    async fn write<B>(mut self, writer: Arc<Writer>, request: Parts, mut content: B) -> Reply<G>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let (site, connection) = (&self.service.site, &self.connection);
+        let received = || connection.received();
+        let called = writer.call(site, &request, &mut content, connection.peer(), received);
+        let response = match called.await {
+            Ok(written) => made(&written),
+            Err(refusal) => refused(refusal),
+        };
+        if response.status() == StatusCode::PRECONDITION_FAILED {
+            self.exchange.fail();
+        }
+        let is_over = write::discard(&request, &mut content).await;
+        let (mut head, content) = response.map(Content::Memory).into_parts();
+        if !is_over && request.version < Version::HTTP_2 {
+            head.headers.insert(header::CONNECTION, CLOSE);
+        }
+        self.service.finish(&mut head, &content, &request);
+        let bytes = match content {
+            Content::Memory(bytes) => bytes,
+            Content::Segments(_) => Bytes::new(),
+        };
+        self.reply(head, bytes)
+    }
+
     fn reply(mut self, head: http::response::Parts, bytes: Bytes) -> Reply<G> {
         self.exchange.respond(&head, bytes.len() as u64);
         Response::from_parts(head, Body::memory(bytes, self))

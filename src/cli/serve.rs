@@ -20,16 +20,19 @@ use super::dev::{self, Developer};
 use super::scan::{Scanned, files, scan};
 use super::signals::{Asked, Signals};
 use super::supervisor::Supervisor;
-use super::{Error, open};
+use super::{Error, open, write};
 use crate::access::{self, AccessLog, Form};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
 use crate::config::{AccessLogForm, Clients, Config, Expectation, Listen, Watching};
 use crate::disk::{self, Root};
+use crate::hook::Hook;
 use crate::lease;
+use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
+use crate::release::Release;
 use crate::saved::{Keeper, StateFile};
 use crate::scan::{Progress, Scanner};
 use crate::server::Server;
@@ -40,11 +43,14 @@ use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::site::Site;
 use crate::watch::{self, Hint, Watch};
+use crate::write::Writer;
 
 /// How long a change may wait for quiet: replicas are to publish a deploy as a whole.
 const LONGEST_BATCH: Duration = Duration::from_secs(2);
 /// The same where somebody waits to see it.
 const SHORTER_BATCH: Duration = Duration::from_millis(200);
+/// How long the command of `--on-publish` is waited for at the end.
+const HOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last lines of the access log may take.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -77,6 +83,12 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let process = Process::new(operator.expectation());
     let drain = operator.drain(!inherited.admin.is_empty());
 
+    let release = config.manifest.map(|file| {
+        let (metrics, readiness) = (Arc::clone(&process.metrics), Arc::clone(&process.readiness));
+        Release::open(file, Arc::clone(&config.settings), metrics, readiness)
+    });
+    let mut release = release.transpose()?;
+
     // It listens before the others are bound, so that none of them can have its address.
     let admin = Arc::new(Admin::new(
         Arc::clone(&process.readiness),
@@ -92,6 +104,9 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         None => listener::bind(&config.listen, operator.reuse_port)?,
     };
     let bound = with(inherited.public, listen);
+    if let Some(writing) = &config.writing {
+        write::check(writing, &bound, tls.is_some())?;
+    }
 
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
@@ -107,21 +122,41 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let options = watch_options(directory.clone(), config.watching, config.dev.is_some());
     let watch = Watch::arm(options, root, Arc::clone(&process.metrics));
     drop(arming);
+    let hints = watch.hints();
+    let writer = config.writing.map(|writing| {
+        let proxies = config.clients.trusted_proxy.clone().into();
+        let patience = config.limits.write_timeout;
+        let options = write::options(writing, directory.clone(), proxies, patience);
+        write::writer(options, &process.metrics, &hints)
+    });
+    let writer = writer.transpose()?;
     let (scanner, scanned) = tokio::select! {
         scanned = scanned => scanned?,
         () = signals.stop() => return Ok(()),
     };
 
-    let site = Arc::new(Site::new(scanned.manifest));
-    admin.show(Arc::clone(&site), Arc::clone(&memory));
-    let hints = watch.hints();
+    let proven = match &mut release {
+        Some(release) => release.begin(scanned.manifest),
+        None => Some(scanned.manifest),
+    };
+    let is_proven = proven.is_some();
+    let site = proven.unwrap_or_else(|| Manifest::empty(Arc::clone(&config.settings)));
+    let site = Arc::new(Site::new(site));
+    let start = |command| Hook::start(command, &site, is_proven, Arc::clone(&process.metrics));
+    let hook = config.on_publish.map(start).transpose();
+    let hook = hook.map_err(Error::Start)?;
     let suspects = hints.clone();
     site.on_suspect(move |file| {
         // Heard for as long as the process lives.
         let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
     });
+    let watch = watch.proving(release);
     let watching = watch.drive(Arc::clone(&site), scanner, scanned.links);
     watching.map_err(Error::Start)?;
+    if !is_proven && !process.is_proven(&site, &mut signals, &hints).await {
+        return Ok(());
+    }
+    admin.show(Arc::clone(&site), Arc::clone(&memory));
     let keeper = state
         .map(|file| Keeper::start(file, directory, Arc::clone(&site), scanned.is_saved))
         .transpose()
@@ -143,7 +178,10 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         .as_ref()
         .map(|developer| Arc::clone(&developer.dev));
     let server = Server::start(
-        service.logging_to(log.clone()).developing(dev),
+        service
+            .logging_to(log.clone())
+            .writing(writer.clone())
+            .developing(dev),
         config.workers,
         config.limits,
         tls.clone(),
@@ -169,7 +207,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         never = Developer::follow(developer.as_ref()) => match never {},
         never = server.accept(&listeners) => match never {},
         never = process.follow(&site) => match never {},
-        never = process.look_again(&look, tls, &hints) => match never {},
+        never = process.look_again(&look, tls, writer, &hints) => match never {},
         () = process.until_told(&mut signals, &look, drain) => {}
     }
     if let Some(developer) = &developer {
@@ -183,6 +221,12 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
             }
         }
         () = signals.force() => tracing::warn!("stopped at once"),
+    }
+    if let Some(hook) = hook {
+        tokio::select! {
+            _ = spawn_blocking(|| hook.finish(HOOK_PATIENCE)) => {}
+            () = signals.force() => {}
+        }
     }
     if let Some(log) = log {
         log.finish(LAST_LINES);
@@ -268,6 +312,27 @@ impl Process {
         }
     }
 
+    /// Waits for the first publication where what is on disk is not what `--manifest` lists.
+    /// Whether it came before a signal to stop.
+    async fn is_proven(&self, site: &Site, signals: &mut Signals, hints: &Sender<Hint>) -> bool {
+        self.supervisor
+            .status("waiting: what is on disk is not what --manifest lists");
+        let mut publications = site.subscribe();
+        let proven = async {
+            // No manifest lists nothing.
+            while site.current().is_empty() && publications.changed().await.is_ok() {}
+        };
+        let stop = async {
+            while signals.next().await == Asked::Look {
+                let _ = hints.send(Hint::Sweep);
+            }
+        };
+        tokio::select! {
+            () = proven => true,
+            () = stop => false,
+        }
+    }
+
     /// Holds each published state against what is expected.
     async fn follow(&self, site: &Site) -> Infallible {
         let mut publications = site.subscribe();
@@ -288,11 +353,12 @@ impl Process {
         }
     }
 
-    /// Sweeps and reads the certificate again, whenever there is reason to.
+    /// Sweeps and reads certificate and tokens again, whenever there is reason to.
     async fn look_again(
         &self,
         look: &Notify,
         tls: Option<Arc<Tls>>,
+        writer: Option<Arc<Writer>>,
         hints: &Sender<Hint>,
     ) -> Infallible {
         loop {
@@ -301,6 +367,9 @@ impl Process {
             let _ = hints.send(Hint::Sweep);
             if let Some(tls) = &tls {
                 tls.reload_aside().await;
+            }
+            if let Some(writer) = &writer {
+                writer.reload_aside().await;
             }
             self.supervisor.ready();
         }

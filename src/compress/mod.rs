@@ -11,7 +11,6 @@
 //! it. All else that is not proven is left alone, with a message.
 
 mod encode;
-mod place;
 mod survey;
 
 use std::cmp::Reverse;
@@ -25,9 +24,9 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::config::SidecarWork;
 use crate::disk::{self, Opened, Root};
+use crate::place::Directory;
 use crate::scan::sidecar::{Unproven, prove};
 use crate::semantics::coding::Coding;
-use place::Directory;
 use survey::{Sidecar, Source, State};
 
 /// The codings of sidecars, in the order of a [`Report`].

@@ -87,11 +87,11 @@ impl Dev {
                 listing: true,
                 tail: (!self.no_reload).then_some(tail),
             },
-            ..self.site.settings()
+            ..self.site.handling.settings()
         };
         Config {
             directory: self.site.directory,
-            symlinks: self.site.symlinks,
+            symlinks: self.site.handling.symlinks,
             settings: Arc::new(settings),
             listen: Vec::new(),
             open_files: None,
@@ -104,8 +104,11 @@ impl Dev {
                 // A build may be about to write it again.
                 keep_old: Some(Duration::from_secs(1)),
             },
+            manifest: None,
+            on_publish: None,
             state: None,
             tls: None,
+            writing: None,
             operator: Operator {
                 admin: Vec::new(),
                 expect: None,

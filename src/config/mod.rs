@@ -3,6 +3,7 @@
 //! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
 //! into a type that cannot be wrong. Flag before environment before default.
 
+mod check;
 mod clients;
 mod dev;
 mod globs;
@@ -11,9 +12,11 @@ mod operator;
 mod serve;
 mod site;
 mod values;
+mod write;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+pub use check::{Check, ReplicaUrl};
 pub use clients::{AccessLogForm, Clients};
 pub use dev::{AllowedHost, Dev, Developing};
 pub use globs::PathGlob;
@@ -21,10 +24,11 @@ pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarW
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
-    Additions, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings,
-    SiteFlags, Symlinks,
+    Additions, Handling, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest,
+    Settings, SiteFlags, Symlinks,
 };
 pub use values::Listen;
+pub use write::Writing;
 
 /// A static file server with precomputed, content-based strong ETags
 #[derive(Debug, Parser)]
@@ -65,6 +69,8 @@ pub enum Command {
     Dev(Box<Dev>),
     /// Print the manifest: path, tag, size and type of everything that would be served
     Manifest(Manifest),
+    /// Compare replicas: do they serve the same site?
+    Check(Box<Check>),
     /// Write .br, .zst and .gz files beside the files of a site
     Compress(Compress),
     /// Tell what of a site will not be served as its author hopes

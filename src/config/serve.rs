@@ -12,6 +12,7 @@ use super::dev::Developing;
 use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
+use super::write::Writing;
 use crate::disk;
 
 /// `etagd serve`.
@@ -44,6 +45,17 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
+    /// Serve what this manifest lists, once the files prove it
+    #[arg(long, value_name = "FILE", env = "ETAGD_MANIFEST", hide_env = true)]
+    pub manifest: Option<PathBuf>,
+    /// Run this after each publication, with the changed URLs
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        env = "ETAGD_ON_PUBLISH",
+        hide_env = true
+    )]
+    pub on_publish: Option<String>,
     /// Where to save the manifest, so that a restart need not hash
     #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
     pub state: Option<PathBuf>,
@@ -65,6 +77,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub tls_key: Option<PathBuf>,
+    /// What clients may change.
+    #[command(flatten)]
+    pub writing: Writing,
     /// Who asks.
     #[command(flatten)]
     pub clients: Clients,
@@ -124,7 +139,7 @@ pub struct Limits {
     /// Time a connection may be open between requests
     #[arg(long, value_name = "TIME", default_value = "75s", env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub idle_timeout: Duration,
-    /// Time a client may take no byte of a response
+    /// Time a client may take no byte of a response, or send none of an upload
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub write_timeout: Duration,
     /// Most bytes of a request's header section
@@ -158,10 +173,16 @@ pub struct Config {
     pub workers: usize,
     /// How changes are noticed.
     pub watching: Watching,
+    /// The manifest that the site must prove, if any.
+    pub manifest: Option<PathBuf>,
+    /// What to run after each publication, if anything.
+    pub on_publish: Option<String>,
     /// Where the manifest is saved, if anywhere.
     pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
+    /// What clients may change, if anything.
+    pub writing: Option<Writing>,
     /// Who asks, and what is written down about it.
     pub clients: Clients,
     /// The operator's side.
@@ -174,27 +195,28 @@ pub struct Config {
 
 impl From<Serve> for Config {
     fn from(flags: Serve) -> Self {
-        let settings = Arc::new(flags.site.settings());
         let SiteFlags {
             directory,
-            symlinks,
-            ..
+            handling,
         } = flags.site;
         let memory = flags
             .memory
             .map_or_else(|| disk::memory_size() / 4, |size| size.as_u64());
         Self {
             directory,
-            symlinks,
-            settings,
+            symlinks: handling.symlinks,
+            settings: Arc::new(handling.settings()),
             listen: flags.listen,
             open_files: flags.open_files,
             memory,
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,
+            manifest: flags.manifest,
+            on_publish: flags.on_publish,
             state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
+            writing: flags.writing.writable.then_some(flags.writing),
             clients: flags.clients,
             operator: flags.operator,
             limits: flags.limits,

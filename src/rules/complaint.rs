@@ -24,6 +24,13 @@ impl RuleFile {
             Self::Redirects => "_redirects",
         }
     }
+
+    /// Which of them a path of the site names, if any.
+    #[must_use]
+    pub fn named(path: &[u8]) -> Option<Self> {
+        let is_name = |file: &Self| file.name().as_bytes() == path;
+        Self::ALL.into_iter().find(is_name)
+    }
 }
 
 /// How much is wrong.

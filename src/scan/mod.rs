@@ -41,7 +41,7 @@ use walk::{Found, Step};
 pub use codings::stem;
 pub use known::Known;
 pub use rules::report as report_rules;
-pub use walk::{Link, is_hidden};
+pub use walk::{Link, is_admitted, is_hidden};
 
 /// How long a file may go on changing before it is published as it was read.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -732,7 +732,7 @@ fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
         .collect();
     for (path, reason) in new.iter().take(SHOWN) {
         let shown = walk::join(work.root.path(), path);
-        let is_known = work.base.locate(path).is_some() || walk::rule_file(path).is_some();
+        let is_known = work.base.locate(path).is_some() || RuleFile::named(path).is_some();
         let stays = if !work.is_start && is_known {
             "its last state stays"
         } else {

@@ -30,7 +30,7 @@ pub(crate) enum Step {
 
 impl Step {
     fn of(found: Found) -> Self {
-        match rule_file(&found.path) {
+        match RuleFile::named(&found.path) {
             Some(file) => Self::Rules(file, found),
             None => Self::File(found),
         }
@@ -80,14 +80,8 @@ pub(crate) fn walk(root: &Path, start: &[u8], symlinks: Symlinks) -> impl Iterat
 }
 
 /// Whether a path may be looked at, judged by its names.
-pub(super) fn is_admitted(path: &[u8]) -> bool {
+pub fn is_admitted(path: &[u8]) -> bool {
     !is_beside_rules(path) && !is_hidden(path)
-}
-
-/// The file of rules that has this path.
-pub(super) fn rule_file(path: &[u8]) -> Option<RuleFile> {
-    let mut files = RuleFile::ALL.into_iter();
-    files.find(|file| path == file.name().as_bytes())
 }
 
 /// Whether a path is a rule file's sidecar, or below what should be one.

@@ -185,6 +185,12 @@ impl Connection for Responding {
     fn peer(&self) -> Peer {
         self.0.peer
     }
+
+    fn received(&self) {
+        if self.0.is_http2.load(Ordering::Relaxed) {
+            self.0.sent();
+        }
+    }
 }
 
 impl Drop for Responding {

@@ -18,6 +18,7 @@ use bytesize::ByteSize;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -167,7 +168,12 @@ impl Handler for Operator {
     type Body = Page;
     type Answer = Ready<Result<Response<Page>, Infallible>>;
 
-    fn respond(self: &Arc<Self>, request: Parts, responding: Responding) -> Self::Answer {
+    fn respond(
+        self: &Arc<Self>,
+        request: Parts,
+        _: Incoming,
+        responding: Responding,
+    ) -> Self::Answer {
         let (mut head, content) = self.admin.respond(&request).into_parts();
         let content = match content {
             Content::Text(text) if request.method == Method::HEAD => {

@@ -59,15 +59,25 @@ pub(super) trait Handler: Send + Sync + 'static {
     type Answer: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
 
     /// Answers one request. `responding` is held until the response is over.
-    fn respond(self: &Arc<Self>, request: Parts, responding: Responding) -> Self::Answer;
+    fn respond(
+        self: &Arc<Self>,
+        request: Parts,
+        content: Incoming,
+        responding: Responding,
+    ) -> Self::Answer;
 }
 
 impl Handler for Service {
     type Body = Body<Attendant<Responding>>;
     type Answer = Pending<Responding>;
 
-    fn respond(self: &Arc<Self>, request: Parts, responding: Responding) -> Self::Answer {
-        self.call(request, responding)
+    fn respond(
+        self: &Arc<Self>,
+        request: Parts,
+        content: Incoming,
+        responding: Responding,
+    ) -> Self::Answer {
+        self.call(request, content, responding)
     }
 }
 
@@ -153,6 +163,6 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Attended<H> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, content) = request.into_parts();
         let responding = Responding::new(&self.activity, !content.is_end_stream());
-        self.handler.respond(parts, responding)
+        self.handler.respond(parts, content, responding)
     }
 }

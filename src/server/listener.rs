@@ -181,6 +181,14 @@ impl Bound {
         }
     }
 
+    /// The address, if other machines may reach it.
+    pub fn public(&self) -> Option<SocketAddr> {
+        match self.address {
+            Address::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(address),
+            Address::Tcp(_) | Address::Unix(_) => None,
+        }
+    }
+
     /// A socket that somebody else has opened, and listens on.
     ///
     /// # Errors

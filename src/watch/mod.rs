@@ -4,12 +4,13 @@
 //! sweep looks everywhere, for the changes that no event reports. What is seen half-way (a file
 //! open for writing, a directory being replaced) is not published: the last good state stays.
 
+mod commit;
 mod immutable;
 mod pending;
 mod scrub;
 mod source;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,9 +23,12 @@ use std::time::{Duration, Instant};
 use crate::disk::{self, Root};
 use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
+use crate::place;
+use crate::release::Release;
 use crate::representation::Resource;
 use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
 use crate::site::Site;
+use commit::Waiting;
 use pending::Pending;
 
 pub use source::{ChangeSource, Hint, Of};
@@ -76,6 +80,7 @@ pub struct Watch {
     sender: Sender<Hint>,
     metrics: Arc<Metrics>,
     is_blind: bool,
+    release: Option<Release>,
 }
 
 impl Watch {
@@ -116,9 +121,16 @@ impl Watch {
             sender,
             metrics,
             is_blind,
+            release: None,
         };
         watch.watch_root_links();
         watch
+    }
+
+    /// Publishes only what is in this release, and only when the tree proves it.
+    #[must_use]
+    pub fn proving(self, release: Option<Release>) -> Self {
+        Self { release, ..self }
     }
 
     /// Where to send hints of one's own.
@@ -158,6 +170,7 @@ impl Watch {
             pending: Pending::new(self.options.longest),
             busy: HashMap::new(),
             links: Vec::new(),
+            waiting: VecDeque::new(),
             is_root_missing: false,
             is_held: false,
             watch: self,
@@ -248,6 +261,8 @@ struct Driver {
     /// What of that, and of what links lead to, reports nothing.
     blind: BTreeSet<PathBuf>,
     next_blind_sweep: Instant,
+    /// Changes that clients ask for, until they are made.
+    waiting: VecDeque<Waiting>,
     is_root_missing: bool,
     is_held: bool,
 }
@@ -284,6 +299,7 @@ impl Driver {
         let sometimes = [
             self.pending.due(),
             self.answer_by,
+            self.next_try(),
             (!self.blind.is_empty()).then_some(self.next_blind_sweep),
         ];
         busy.chain(others.into_iter().chain(sometimes).flatten())
@@ -296,6 +312,7 @@ impl Driver {
         if now >= self.next_root_check {
             self.next_root_check = now + ROOT_CHECK;
             self.check_root();
+            self.check_release(false, now);
         }
         if now >= self.next_sweep {
             self.pending.join_everything(now);
@@ -319,6 +336,7 @@ impl Driver {
         if self.is_due(now) {
             self.work(now);
         }
+        self.commit();
         if self.answer_by.is_some_and(|by| Instant::now() >= by) {
             self.answer();
         }
@@ -363,7 +381,11 @@ impl Driver {
                 self.watch.is_blind = true;
                 self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP);
             }
-            Hint::Sweep => self.pending.join_everything(now),
+            Hint::Sweep => {
+                self.check_release(true, now);
+                self.pending.join_everything(now);
+            }
+            Hint::Commit(commit) => self.waiting.push_back(Waiting::new(commit, now)),
         }
     }
 
@@ -393,6 +415,9 @@ impl Driver {
             let target = link.target.as_ref();
             target.is_some_and(|target| path.starts_with(target) || target.starts_with(path))
         };
+        if path.file_name().is_some_and(place::is_draft) {
+            return false;
+        }
         match path.strip_prefix(self.watch.root.path()) {
             Ok(own) if !scan::is_hidden(own.as_os_str().as_bytes()) => true,
             // A link that no request can name may be a step on the way of one that can.
@@ -476,6 +501,14 @@ impl Driver {
                     tracing::warn!("cannot find {root}: {error}; its last state stays");
                 }
             }
+        }
+    }
+
+    /// Finds out whether another release is to be served. It is proven by what is on disk then.
+    fn check_release(&mut self, always: bool, now: Instant) {
+        let is_other = |release: &mut Release| release.look(always);
+        if self.watch.release.as_mut().is_some_and(is_other) {
+            self.pending.join_everything(now);
         }
     }
 
@@ -623,9 +656,15 @@ impl Driver {
         self.postpone_busy(until);
     }
 
+    /// What was on disk at the last look: with a release, more than what is published.
+    fn known<'a>(&'a self, current: &'a Manifest) -> &'a Manifest {
+        self.watch.release.as_ref().map_or(current, Release::tree)
+    }
+
     fn look(&self, scope: &Scope, now: Instant) -> Outcome {
         let current = self.site.current();
-        let mut outcome = self.reconcile(&current, scope, Unsettled::Report);
+        let known = self.known(&current);
+        let mut outcome = self.reconcile(known, scope, Unsettled::Report);
         // What has been busy for too long is published as it is read.
         let is_lost = |path: &[u8]| {
             let busy = self.busy.get(path);
@@ -633,15 +672,15 @@ impl Driver {
         };
         let lost: BTreeSet<_> = outcome.busy.extract_if(.., |path| is_lost(path)).collect();
         if !lost.is_empty() {
-            let base = current.with(outcome.changes.clone());
+            let base = known.with(outcome.changes.clone());
             let forced = self.reconcile(&base, &Scope::Paths(lost), Unsettled::Publish);
-            let known = &mut outcome.changes;
+            let seen = &mut outcome.changes;
             let again: HashSet<_> = forced.changes.changed.iter().map(|new| &new.path).collect();
-            known.changed.retain(|new| !again.contains(&new.path));
-            known.removed.extend(forced.changes.removed);
-            known.changed.extend(forced.changes.changed);
-            known.unreadable = forced.changes.unreadable;
-            known.rules = forced.changes.rules.or(known.rules.take());
+            seen.changed.retain(|new| !again.contains(&new.path));
+            seen.removed.extend(forced.changes.removed);
+            seen.changed.extend(forced.changes.changed);
+            seen.unreadable = forced.changes.unreadable;
+            seen.rules = forced.changes.rules.or(seen.rules.take());
         }
         outcome
     }
@@ -720,7 +759,8 @@ impl Driver {
             .collect();
         if !inodes.is_empty() {
             let current = self.site.current();
-            let named = current
+            let named = self
+                .known(&current)
                 .iter()
                 .filter(|known| inodes.contains(&known.stamp.inode));
             paths.extend(named.map(|known| known.path.clone()));
@@ -729,10 +769,23 @@ impl Driver {
 
     fn publish(&mut self, scope: &Scope, outcome: Outcome, now: Instant) {
         let Outcome {
-            mut changes,
+            changes,
             links,
             busy,
         } = outcome;
+        let changes = match &mut self.watch.release {
+            Some(release) => release.admit(changes, &self.site.current()),
+            None => Some(changes),
+        };
+        if let Some(changes) = changes {
+            self.publish_changes(changes, now);
+        }
+        self.answer();
+        self.adopt(links, scope);
+        self.remember_busy(busy, scope, now);
+    }
+
+    fn publish_changes(&mut self, mut changes: Changes, now: Instant) {
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
         changes.keep_pages = self.watch.options.keep_pages;
         let over = self.outdated(&changes);
@@ -749,9 +802,6 @@ impl Driver {
             tracing::info!("{publication}");
             immutable::warn(&broken, &self.watch.metrics);
         }
-        self.answer();
-        self.adopt(links, scope);
-        self.remember_busy(busy, scope, now);
     }
 
     /// What nobody will be answered any more once these changes are published.

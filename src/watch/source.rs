@@ -7,6 +7,8 @@ use std::sync::mpsc::Sender;
 use notify::event::{CreateKind, EventKind, ModifyKind, RemoveKind};
 use notify::{Config, ErrorKind, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 
+use crate::commit::Commit;
+
 /// That something may have changed. Never a fact: whoever gets it looks at the disk.
 #[derive(Debug)]
 pub enum Hint {
@@ -25,6 +27,8 @@ pub enum Hint {
     Suspect(PathBuf),
     /// The operator asks for a sweep.
     Sweep,
+    /// A client asks for a change.
+    Commit(Commit),
 }
 
 /// What a reported path names.

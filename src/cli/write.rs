@@ -1,0 +1,81 @@
+//! `--writable`: who must not be let in, and what to write with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
+
+use crate::client::TrustedProxies;
+use crate::config::Writing;
+use crate::metrics::Metrics;
+use crate::server::listener::Bound;
+use crate::watch::Hint;
+use crate::write::{Options, TokenError, Writer};
+
+/// Strangers could write, or learn how to.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsafe {
+    /// There are no tokens.
+    #[error(
+        "--writable lets anybody write who can reach {0}: give --write-token-file FILE, or listen \
+         on 127.0.0.1, [::1] or unix:PATH only"
+    )]
+    NoTokens(SocketAddr),
+    /// There is no TLS.
+    #[error(
+        "--writable on {0} without TLS shows tokens to the network: give --tls-cert and --tls-key, \
+         or --write-insecure where something else encrypts"
+    )]
+    NoTls(SocketAddr),
+}
+
+/// Whether it is safe to let clients write who can reach these listeners.
+pub(super) fn check(writing: &Writing, bound: &[Bound], is_secure: bool) -> Result<(), Unsafe> {
+    let Some(public) = bound.iter().find_map(Bound::public) else {
+        return Ok(());
+    };
+    if writing.write_token_file.is_none() {
+        return Err(Unsafe::NoTokens(public));
+    }
+    if !is_secure && !writing.write_insecure {
+        return Err(Unsafe::NoTls(public));
+    }
+    Ok(())
+}
+
+/// What a [`Writer`] needs to know.
+pub(super) fn options(
+    writing: Writing,
+    directory: PathBuf,
+    proxies: TrustedProxies,
+    patience: Duration,
+) -> Options {
+    Options {
+        directory,
+        proxies,
+        tokens: writing.write_token_file,
+        rules: writing.write_rules,
+        max_upload: writing.max_upload.as_u64(),
+        max_uploads: writing.max_uploads,
+        patience,
+    }
+}
+
+/// A writer whose changes the watcher makes. What killed processes have left is removed meanwhile.
+pub(super) fn writer(
+    options: Options,
+    metrics: &Arc<Metrics>,
+    hints: &Sender<Hint>,
+) -> Result<Arc<Writer>, TokenError> {
+    let hints = hints.clone();
+    let commit = move |commit| {
+        // Without a watcher nobody answers, which is an answer as well.
+        let _ = hints.send(Hint::Commit(commit));
+    };
+    let writer = Arc::new(Writer::new(options, Arc::clone(metrics), commit)?);
+    let clearing = Arc::clone(&writer);
+    thread::spawn(move || clearing.clear());
+    Ok(writer)
+}

@@ -1,0 +1,109 @@
+//! A write that waits for its turn: what is to become of one path, under which condition, and what
+//! has become of it.
+//!
+//! It is carried out by whoever keeps the manifest true to the disk, between two looks: nothing
+//! that reads the site's directory runs beside it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use tokio::sync::oneshot;
+
+use crate::place::{Directory, Draft};
+use crate::representation::Resource;
+use crate::semantics::etag::ETag;
+
+/// Whether a precondition holds for what a path names, or for nothing.
+pub type Condition = Box<dyn Fn(Option<&Resource>) -> bool + Send>;
+
+/// A change of one path that a client asks for.
+pub struct Commit {
+    /// The path in the site: raw bytes, without a leading slash; one that a request can name.
+    pub path: Box<[u8]>,
+    /// What to do.
+    pub act: Act,
+    /// What must hold for what is on the disk at that moment.
+    pub condition: Condition,
+    /// Who waits for it. Nobody: it is left undone.
+    pub reply: oneshot::Sender<Result<Committed, NotCommitted>>,
+}
+
+/// What is to become of a path.
+#[derive(Debug)]
+pub enum Act {
+    /// It names this content from now on.
+    Put {
+        /// All of it, on the disk.
+        draft: Draft,
+        /// Its BLAKE3.
+        hash: [u8; 32],
+    },
+    /// It names nothing any more.
+    Delete,
+}
+
+/// A change that is made and published, and outlasts a crash once its directory is synced.
+#[derive(Debug)]
+pub struct Committed {
+    /// The tag that the path had, if it named something.
+    pub before: Option<ETag>,
+    /// The tag of what was put there; `None` after a deletion, or where it is something else again
+    /// already.
+    pub now: Option<ETag>,
+    /// The directory that has another entry now.
+    pub directory: Directory,
+}
+
+/// Why nothing was changed.
+#[derive(Debug)]
+pub enum NotCommitted {
+    /// The condition does not hold; the tag of what is there, if anything is.
+    Failed(Option<ETag>),
+    /// There is nothing to delete.
+    Nothing,
+    /// Something that is no file has the name, or a name on the way to it.
+    InTheWay(&'static str),
+    /// It may succeed a little later.
+    NotNow(&'static str),
+    /// The system refuses.
+    Io(io::Error),
+}
+
+impl NotCommitted {
+    /// Whether a file has this name in `directory`.
+    ///
+    /// # Errors
+    /// When something else has it, or the system refuses to tell.
+    pub fn look(directory: &Directory, name: &OsStr) -> Result<bool, Self> {
+        match directory.kind(name)? {
+            None => Ok(false),
+            Some(FileType::RegularFile) => Ok(true),
+            Some(FileType::Directory) => Err(Self::InTheWay("a directory has the name")),
+            Some(FileType::Symlink) => Err(Self::InTheWay("a symbolic link has the name")),
+            Some(_) => Err(Self::InTheWay("something that is no file has the name")),
+        }
+    }
+}
+
+impl From<io::Error> for NotCommitted {
+    fn from(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOTDIR) => Self::InTheWay("a name on the way to it is no directory"),
+            Some(Errno::LOOP) => Self::InTheWay("a symbolic link leads to it"),
+            Some(Errno::ISDIR) => Self::InTheWay("a directory has the name"),
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commit")
+            .field("path", &self.path.escape_ascii().to_string())
+            .field("act", &self.act)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,413 @@
+//! PUT and DELETE: who may write what, and its way to the disk.
+//!
+//! Every write has a precondition (RFC 9110 section 13, RFC 6585 section 3): two clients that have
+//! read the same version can't both win. It is decided before a byte of content is taken, from
+//! what is published, and again where the change is made, from what is on the disk. What can be
+//! refused at the head of a request is refused there.
+//!
+//! No response is built here: [`Writer::call`] says what has become of a request.
+
+mod request;
+mod token;
+mod tries;
+mod upload;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::StatusCode;
+use http::request::Parts;
+use http_body::Body;
+use rustix::io::Errno;
+use tokio::sync::{Semaphore, oneshot};
+use walkdir::WalkDir;
+
+use crate::client::{Peer, TrustedProxies};
+use crate::commit::{Act, Commit, Committed, NotCommitted};
+use crate::disk::Root;
+use crate::manifest::Manifest;
+use crate::metrics::Metrics;
+use crate::place::{Directory, is_draft};
+use crate::rules::RuleFile;
+use crate::scan::is_hidden;
+use crate::semantics::etag::ETag;
+use crate::semantics::target::encode_path;
+use crate::site::Site;
+use request::{Ask, Change};
+use tries::Tries;
+use upload::Upload;
+
+pub use request::is_write;
+pub use token::{TokenError, Tokens};
+pub use upload::discard;
+
+/// What may be written, and how much.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The site's directory as it was given: it may be a link, and lead elsewhere later.
+    pub directory: PathBuf,
+    /// The file of tokens; without one, whoever can connect may write.
+    pub tokens: Option<PathBuf>,
+    /// Who is believed about the client.
+    pub proxies: TrustedProxies,
+    /// Whether `_headers` and `_redirects` may be written.
+    pub rules: bool,
+    /// Most bytes of one upload.
+    pub max_upload: u64,
+    /// Most uploads at once.
+    pub max_uploads: usize,
+    /// How long an upload may bring nothing.
+    pub patience: Duration,
+}
+
+/// Makes the changes that clients ask for.
+pub struct Writer {
+    options: Options,
+    metrics: Arc<Metrics>,
+    tokens: Option<ArcSwap<Tokens>>,
+    tries: Tries,
+    uploads: Semaphore,
+    commit: Box<dyn Fn(Commit) + Send + Sync>,
+}
+
+/// What a request has changed.
+#[derive(Debug)]
+pub enum Written {
+    /// The path names something now, and did not before.
+    Created(Option<ETag>),
+    /// It names something else. Without a tag where somebody has changed it again already.
+    Replaced(Option<ETag>),
+    /// It names nothing any more.
+    Deleted,
+}
+
+/// Why a request has changed nothing.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The status to answer with.
+    pub status: StatusCode,
+    /// What is wrong, in our own words.
+    pub reason: Cow<'static, str>,
+    /// The tag of what is there, where a precondition failed that named another.
+    pub etag: Option<ETag>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            reason: reason.into(),
+            etag: None,
+        }
+    }
+
+    fn failed(etag: Option<ETag>) -> Self {
+        let reason = match etag {
+            Some(_) => "what is there has this ETag: read it, and try again with that",
+            None => "there is nothing: to create it, say If-None-Match: *",
+        };
+        Self {
+            etag,
+            ..Self::new(StatusCode::PRECONDITION_FAILED, reason)
+        }
+    }
+}
+
+/// Who asks.
+struct Author {
+    name: String,
+    client: Peer,
+}
+
+impl Writer {
+    /// A writer that hands its changes to `commit`.
+    ///
+    /// # Errors
+    /// When the tokens can't be used.
+    pub fn new(
+        options: Options,
+        metrics: Arc<Metrics>,
+        commit: impl Fn(Commit) + Send + Sync + 'static,
+    ) -> Result<Self, TokenError> {
+        let tokens = options.tokens.as_deref().map(Tokens::load).transpose()?;
+        Ok(Self {
+            tokens: tokens.map(ArcSwap::from_pointee),
+            tries: Tries::default(),
+            uploads: Semaphore::new(options.max_uploads),
+            commit: Box::new(commit),
+            options,
+            metrics,
+        })
+    }
+
+    /// Reads the tokens again, without keeping others waiting; where they can't be used, those in
+    /// use stay.
+    pub async fn reload_aside(&self) {
+        let (Some(tokens), Some(file)) = (&self.tokens, self.options.tokens.clone()) else {
+            return;
+        };
+        match tokio::task::spawn_blocking(move || Tokens::load(&file)).await {
+            Ok(Ok(new)) => {
+                tokens.store(Arc::new(new));
+                tracing::info!("the tokens were read again");
+            }
+            Ok(Err(error)) => tracing::error!("the tokens in use stay: {error}"),
+            Err(stopped) => tracing::error!("the tokens in use stay: {stopped}"),
+        }
+    }
+
+    /// Removes what uploads of killed processes have left in the site's directory.
+    pub fn clear(&self) {
+        let root = match Root::open(&self.options.directory) {
+            Ok(root) => root,
+            Err(error) => {
+                let directory = self.options.directory.display();
+                tracing::warn!("cannot look for old uploads in {directory}: {error}");
+                return;
+            }
+        };
+        let walk = WalkDir::new(root.path()).into_iter();
+        let is_ours = |entry: &walkdir::DirEntry| {
+            entry.depth() == 0
+                || !entry.file_type().is_dir()
+                || !is_hidden(entry.file_name().as_encoded_bytes())
+        };
+        for entry in walk.filter_entry(is_ours).flatten() {
+            if !is_draft(entry.file_name()) {
+                continue;
+            }
+            let path = entry.path();
+            let below = path.strip_prefix(root.path()).ok();
+            let directory = below.and_then(Path::parent).unwrap_or(Path::new(""));
+            let cleared = Directory::open(&root, directory)
+                .and_then(|directory| directory.clear_file(entry.file_name()));
+            if let Err(error) = cleared {
+                tracing::warn!("cannot remove the old upload {}: {error}", path.display());
+            }
+        }
+    }
+
+    /// Does what a request asks for, if that may be.
+    ///
+    /// # Errors
+    /// The reason why nothing has changed.
+    pub async fn call<B>(
+        &self,
+        site: &Site,
+        request: &Parts,
+        content: &mut B,
+        peer: Peer,
+        progress: impl Fn(),
+    ) -> Result<Written, Refusal>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let author = self.authorise(request, peer)?;
+        let ask = request::parse(request, &self.options, content.is_end_stream())?;
+        check(&ask, &site.current())?;
+        let (act, bytes) = match &ask.change {
+            Change::Delete => (Act::Delete, 0),
+            Change::Put { length, digests } => {
+                let _one = self.uploads.try_acquire().map_err(|_| {
+                    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many uploads at once")
+                })?;
+                let directory = self.options.directory.clone();
+                let limits = (self.options.max_upload, self.options.patience);
+                let uploaded = async {
+                    let upload = Upload::begin(directory, &ask.path, *length, digests).await?;
+                    let received = upload.receive(content, limits, progress).await?;
+                    // Somebody may have been quicker: to wait for the disk would be for nothing.
+                    check(&ask, &site.current()).map_err(upload::Error::Content)?;
+                    received.finish().await
+                };
+                let (draft, hash, bytes) = uploaded.await.map_err(|error| match error {
+                    upload::Error::There(error) => refused(&ask.path, error),
+                    upload::Error::Content(refusal) => refusal,
+                })?;
+                (Act::Put { draft, hash }, bytes)
+            }
+        };
+        let is_put = matches!(act, Act::Put { .. });
+        let committed = self.commit(&ask, act).await?;
+        let Committed {
+            before,
+            now,
+            directory,
+        } = committed;
+        let message = Audit {
+            verb: if is_put { "PUT" } else { "DELETE" },
+            path: &ask.path,
+            author: &author,
+            before,
+            now,
+            bytes: is_put.then_some(bytes),
+        };
+        tracing::info!("{message}");
+        let synced = tokio::task::spawn_blocking(move || directory.sync()).await;
+        if let Err(error) = synced.unwrap_or_else(|stopped| Err(io::Error::other(stopped))) {
+            return Err(refused(&ask.path, error.into()));
+        }
+        if is_put {
+            self.metrics.written.increment();
+            self.metrics.written_bytes.add(bytes);
+        } else {
+            self.metrics.deleted.increment();
+        }
+        Ok(match (is_put, before) {
+            (true, None) => Written::Created(now),
+            (true, Some(_)) => Written::Replaced(now),
+            (false, _) => Written::Deleted,
+        })
+    }
+
+    /// Who asks, if they may.
+    fn authorise(&self, request: &Parts, peer: Peer) -> Result<Author, Refusal> {
+        let client = self.options.proxies.client(peer, &request.headers);
+        let Some(tokens) = &self.tokens else {
+            request::check_origin(request, peer)?;
+            let name = "anybody".to_owned();
+            return Ok(Author { name, client });
+        };
+        let now = Instant::now();
+        if !self.tries.may_try(client, now) {
+            self.metrics.throttled.increment();
+            return Err(Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many wrong tokens came from this address",
+            ));
+        }
+        let unauthorised = |reason| Refusal::new(StatusCode::UNAUTHORIZED, reason);
+        let token = request::bearer(&request.headers)
+            .ok_or_else(|| unauthorised("writing takes a token: Authorization: Bearer TOKEN"))?;
+        let Some(name) = tokens.load().name_of(token) else {
+            self.tries.note(client, now);
+            self.metrics.unauthorised.increment();
+            return Err(unauthorised("this token may not write here"));
+        };
+        Ok(Author { name, client })
+    }
+
+    async fn commit(&self, ask: &Ask, act: Act) -> Result<Committed, Refusal> {
+        let (reply, replied) = oneshot::channel();
+        let condition = ask.condition.clone();
+        (self.commit)(Commit {
+            path: ask.path.clone(),
+            act,
+            condition: Box::new(move |now| condition.holds(now)),
+            reply,
+        });
+        match replied.await {
+            Ok(result) => result.map_err(|error| refused(&ask.path, error)),
+            Err(_) => Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the write broke off: look whether it was made",
+            )),
+        }
+    }
+}
+
+/// Evaluates the precondition ahead of the content: what does not hold for what is published will
+/// not hold later.
+fn check(ask: &Ask, current: &Manifest) -> Result<(), Refusal> {
+    if RuleFile::named(&ask.path).is_some() {
+        // No manifest has them.
+        return Ok(());
+    }
+    let now = current.locate(&ask.path);
+    if now.is_none() && matches!(ask.change, Change::Delete) {
+        return Err(nothing());
+    }
+    match ask.condition.holds(now.map(|now| &**now)) {
+        true => Ok(()),
+        false => Err(Refusal::failed(now.map(|now| now.identity.etag))),
+    }
+}
+
+fn nothing() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "there is nothing to delete")
+}
+
+/// What a client is told; of what the system says the operator hears all.
+fn refused(path: &[u8], error: NotCommitted) -> Refusal {
+    let error = match error {
+        NotCommitted::Failed(etag) => return Refusal::failed(etag),
+        NotCommitted::Nothing => return nothing(),
+        NotCommitted::InTheWay(what) => return Refusal::new(StatusCode::CONFLICT, what),
+        NotCommitted::NotNow(why) => return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why),
+        NotCommitted::Io(error) => error,
+    };
+    let (status, reason) = match Errno::from_io_error(&error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            (StatusCode::INSUFFICIENT_STORAGE, "there is no room for it")
+        }
+        Some(Errno::FBIG) => (
+            StatusCode::INSUFFICIENT_STORAGE,
+            "no file can be that large here",
+        ),
+        Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
+            (StatusCode::FORBIDDEN, "etagd itself may not write there")
+        }
+        Some(Errno::NAMETOOLONG) => (StatusCode::BAD_REQUEST, "the name is too long"),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "there is too much to do at the moment",
+        ),
+        Some(Errno::NOENT | Errno::XDEV | Errno::STALE) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the site's directory is being replaced",
+        ),
+        _ => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "it could not be written: the server's messages tell why",
+        ),
+    };
+    if status != StatusCode::BAD_REQUEST {
+        tracing::warn!("cannot write /{}: {error}", encode_path(path));
+    }
+    Refusal::new(status, reason)
+}
+
+/// One line for each change, for whoever wants to know later.
+struct Audit<'a> {
+    verb: &'static str,
+    path: &'a [u8],
+    author: &'a Author,
+    before: Option<ETag>,
+    now: Option<ETag>,
+    bytes: Option<u64>,
+}
+
+impl fmt::Display for Audit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, path) = (self.verb, encode_path(self.path));
+        let Author { name, client } = self.author;
+        write!(f, "{verb} /{path} by {name} ({client}): ")?;
+        match &self.before {
+            Some(etag) => write!(f, "{etag} -> ")?,
+            None => f.write_str("nothing -> ")?,
+        }
+        match (&self.now, self.bytes) {
+            (Some(etag), _) => write!(f, "{etag}")?,
+            (None, Some(_)) => f.write_str("changed again already")?,
+            (None, None) => f.write_str("nothing")?,
+        }
+        match self.bytes {
+            Some(bytes) => write!(f, " ({bytes} B)"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,121 @@
+//! The same over HTTP/2, where nothing marks the end of a head but its frame.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::{SendRequest, handshake};
+use http::Request;
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+
+use super::pen::files;
+use super::support::wire::PATIENCE;
+use super::support::{Server, TestSite, tag};
+
+fn run<F: Future<Output = ()>>(server: &Server, test: impl FnOnce(SendRequest<Bytes>) -> F) {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(async {
+        let stream = TcpStream::connect(server.address()).await.unwrap();
+        let (sender, connection) = handshake(stream).await.unwrap();
+        tokio::spawn(async move { connection.await.ok() });
+        test(sender).await;
+    });
+}
+
+async fn put(
+    sender: &SendRequest<Bytes>,
+    target: &str,
+    condition: (&str, &str),
+    content: Option<&[u8]>,
+    pause: Duration,
+) -> (u16, Option<String>) {
+    let request = Request::put(format!("http://localhost{target}"))
+        .header(condition.0, condition.1)
+        .body(())
+        .unwrap();
+    let mut sender = sender.clone().ready().await.unwrap();
+    let (response, mut stream) = sender.send_request(request, content.is_none()).unwrap();
+    if let Some(content) = content {
+        for piece in content.chunks(1000) {
+            // What was refused is not taken.
+            let _ = stream.send_data(Bytes::copy_from_slice(piece), false);
+            tokio::time::sleep(pause).await;
+        }
+        let _ = stream.send_data(Bytes::new(), true);
+    }
+    let response = response.await.unwrap();
+    let tag = response
+        .headers()
+        .get("etag")
+        .map(|tag| tag.to_str().unwrap().to_owned());
+    (response.status().as_u16(), tag)
+}
+
+#[test]
+fn a_file_is_written_and_compared() {
+    let site = TestSite::with(&[]);
+    let server = Server::with(&site, &["--writable", "--max-upload", "10KiB"]);
+    run(&server, |sender| async move {
+        let (create, now) = (("if-none-match", "*"), Duration::ZERO);
+        let first = vec![b'1'; 4500];
+        let made = put(&sender, "/a", create, Some(&first), now).await;
+        assert_eq!(made, (201, Some(tag(&first))));
+        let stale = put(
+            &sender,
+            "/a",
+            ("if-match", &tag(b"other")),
+            Some(b"new"),
+            now,
+        )
+        .await;
+        assert_eq!(stale, (412, Some(tag(&first))));
+        let known = tag(&first);
+        let replaced = put(&sender, "/a", ("if-match", &known), Some(b"new"), now).await;
+        assert_eq!(replaced, (204, Some(tag(b"new"))));
+        assert_eq!(put(&sender, "/b", create, None, now).await.0, 411);
+        let large = vec![b'x'; 11 << 10];
+        assert_eq!(put(&sender, "/b", create, Some(&large), now).await.0, 413);
+        assert_eq!(put(&sender, "/b", create, Some(b""), now).await.0, 201);
+    });
+    assert_eq!(files(&site.root()), [site.path("a"), site.path("b")]);
+}
+
+/// While content comes, no response is due: the limit for clients that take none does not run.
+#[test]
+fn a_long_upload_is_not_cut() {
+    let site = TestSite::with(&[]);
+    let server = Server::with(&site, &["--writable", "--write-timeout", "600ms"]);
+    run(&server, |sender| async move {
+        let content = vec![b'x'; 10_000];
+        let pause = Duration::from_millis(200);
+        let made = put(&sender, "/a", ("if-none-match", "*"), Some(&content), pause).await;
+        assert_eq!(made, (201, Some(tag(&content))));
+    });
+}
+
+#[test]
+fn a_reset_leaves_nothing() {
+    let site = TestSite::with(&[]);
+    let server = Server::with(&site, &["--writable"]);
+    run(&server, |sender| async move {
+        let request = Request::put("http://localhost/a").header("if-none-match", "*");
+        let mut sender = sender.ready().await.unwrap();
+        let (_, mut stream) = sender
+            .send_request(request.body(()).unwrap(), false)
+            .unwrap();
+        stream.send_data(Bytes::from_static(b"one"), false).unwrap();
+        let is_begun = || files(&site.root()).len() == 1;
+        until("it has begun", is_begun).await;
+        stream.send_reset(h2::Reason::CANCEL);
+        until("nothing is left", || !is_begun()).await;
+    });
+}
+
+/// Waits until something is so, while the connection goes on.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+}
