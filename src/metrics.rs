@@ -154,16 +154,8 @@ pub struct Metrics {
     pub unproven: Counter,
     /// Answers 503 for such a body.
     pub unavailable: Counter,
-    /// Files that clients have created or replaced.
-    pub written: Counter,
-    /// Bytes of their content.
-    pub written_bytes: Counter,
-    /// Files that clients have deleted.
-    pub deleted: Counter,
-    /// Writes with a token that may not write.
-    pub unauthorised: Counter,
-    /// Writes from addresses that have tried too many such tokens.
-    pub throttled: Counter,
+    /// Bytes of the files that clients have created or replaced.
+    pub upload_bytes: Counter,
     /// Published states whose digest is not the one that `--expect` names.
     pub unexpected: Counter,
     /// Looks at the whole site, the first scan among them.

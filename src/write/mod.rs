@@ -253,12 +253,7 @@ impl Writer {
         if let Err(error) = synced.unwrap_or_else(|stopped| Err(io::Error::other(stopped))) {
             return Err(refused(&ask.path, error.into()));
         }
-        if is_put {
-            self.metrics.written.increment();
-            self.metrics.written_bytes.add(bytes);
-        } else {
-            self.metrics.deleted.increment();
-        }
+        self.metrics.upload_bytes.add(bytes);
         Ok(match (is_put, before) {
             (true, None) => Written::Created(now),
             (true, Some(_)) => Written::Replaced(now),
@@ -276,7 +271,6 @@ impl Writer {
         };
         let now = Instant::now();
         if !self.tries.may_try(client, now) {
-            self.metrics.throttled.increment();
             return Err(Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many wrong tokens came from this address",
@@ -287,7 +281,6 @@ impl Writer {
             .ok_or_else(|| unauthorised("writing takes a token: Authorization: Bearer TOKEN"))?;
         let Some(name) = tokens.load().name_of(token) else {
             self.tries.note(client, now);
-            self.metrics.unauthorised.increment();
             return Err(unauthorised("this token may not write here"));
         };
         Ok(Author { name, client })
