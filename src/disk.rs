@@ -230,19 +230,6 @@ impl Root {
         )?))
     }
 
-    /// The state of what `path` leads to, through links if there are any; nothing of it is read.
-    ///
-    /// # Errors
-    /// As `fstatat(2)`.
-    pub fn stamp_behind(&self, path: &Path) -> io::Result<Stamp> {
-        let flags = rustix::fs::AtFlags::empty();
-        Ok(Stamp::from(&rustix::fs::statat(
-            &self.directory,
-            path,
-            flags,
-        )?))
-    }
-
     /// Opens a directory, under the same conditions.
     ///
     /// # Errors

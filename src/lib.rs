@@ -20,6 +20,9 @@
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the one shared, changing thing: the published manifest |
 //! | 5 | [`watch`] | what keeps the manifest true while files change |
+//! | 3 | [`purge`] | the URLs that a cache should forget |
+//! | 4 | [`release`] | the manifest that a build made, and a tree that has to prove it |
+//! | 5 | [`hook`] | a command that runs after each publication |
 //! | 5 | [`write`] | PUT and DELETE: who may write what, and its way to the disk |
 //! | 3 | [`commit`] | a write that waits for its turn, and what becomes of it |
 //! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
@@ -32,12 +35,14 @@
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
 //! | 0 | [`lease`] | whether anybody has a file open for writing |
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
+//! | 1 | [`inventory`] | a manifest as JSON, written and read back; what lies between two |
 //! | 1 | [`metrics`] | counters of what happens, and their text |
 //! | 1 | [`place`] | a directory to write into, nothing of it half-written |
 //! | 3 | [`readiness`] | whether a balancer may send requests |
 //! | 3 | [`access`] | the access log |
 //! | 0 | [`client`] | which client a request comes from, where proxies stand between |
 //! | 2 | [`log`] | messages for the operator |
+//! | 7 | [`replica`] | whether several replicas serve the same site |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
 //! # Four paths
@@ -84,12 +89,17 @@ pub mod write;
 
 pub mod admin;
 pub mod compress;
+pub mod hook;
 pub mod lint;
+pub mod purge;
+pub mod release;
+pub mod replica;
 
 pub mod access;
 pub mod client;
 pub mod config;
 pub mod disk;
+pub mod inventory;
 pub mod lease;
 pub mod log;
 pub mod memory;

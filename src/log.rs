@@ -70,7 +70,7 @@ where
 }
 
 /// Text on one line: a file's name may hold line feeds and a terminal's commands.
-struct Printable<'a>(&'a str);
+pub struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,9 @@
 //! copies and hashes only the buckets it touches. What is hashed is written at
 //! [`Manifest::digest`].
 
+mod diff;
 mod fold;
+mod told;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,10 +23,9 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelI
 use crate::config::{
     Digest, HtmlHandling, NotFound, PathGlob, RedirectsDialect, ReprDigest, Settings,
 };
-use crate::representation::{Fields, Representation, Resource, visible};
+use crate::representation::{Fields, Resource, visible};
 use crate::rules::Rules;
 use crate::semantics::coding::Coding;
-use crate::semantics::target::encode_path;
 use fold::Folder;
 
 /// Version of what the site digest covers and how.
@@ -379,75 +380,6 @@ impl Manifest {
     /// The site digest as a field's value, prepared once.
     pub fn digest_value(&self) -> &HeaderValue {
         &self.digest_value
-    }
-
-    /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type
-    /// and, where there is one, coding, separated by tabs. Paths are percent-encoded.
-    ///
-    /// # Errors
-    /// As `out`.
-    pub fn write_text(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        for resource in self.resources() {
-            for representation in resource.representations() {
-                let entry = Entry::new(resource, representation);
-                write!(
-                    out,
-                    "{}\t{}\t{}\t{}",
-                    entry.path, entry.etag, entry.size, entry.r#type
-                )?;
-                match entry.coding {
-                    Some(coding) => writeln!(out, "\t{coding}")?,
-                    None => writeln!(out)?,
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the manifest as JSON: `format`, `digest`, `complete` and `entries`, one a line.
-    ///
-    /// # Errors
-    /// As `out`.
-    pub fn write_json(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        let (hash, complete) = (self.digest.hash, self.digest.complete);
-        write!(
-            out,
-            "{{\"format\":{FORMAT},\"digest\":\"{hash}\",\"complete\":{complete},"
-        )?;
-        write!(out, "\"entries\":[")?;
-        let mut separator = "\n";
-        for resource in self.resources() {
-            for representation in resource.representations() {
-                out.write_all(separator.as_bytes())?;
-                serde_json::to_writer(&mut *out, &Entry::new(resource, representation))?;
-                separator = ",\n";
-            }
-        }
-        writeln!(out, "\n]}}")
-    }
-}
-
-/// One representation as a manifest prints it.
-#[derive(serde::Serialize)]
-struct Entry {
-    path: String,
-    etag: String,
-    size: u64,
-    r#type: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    coding: Option<&'static str>,
-}
-
-impl Entry {
-    fn new(resource: &Resource, representation: &Representation) -> Self {
-        let coding = representation.coding;
-        Self {
-            path: format!("/{}", encode_path(&resource.path)),
-            etag: representation.etag.to_string(),
-            size: representation.length,
-            r#type: String::from_utf8_lossy(resource.fields.content_type.as_bytes()).into_owned(),
-            coding: coding.extension().map(|_| coding.token()),
-        }
     }
 }
 

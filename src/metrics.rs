@@ -156,6 +156,12 @@ pub struct Metrics {
     pub unavailable: Counter,
     /// Bytes of the files that clients have created or replaced.
     pub upload_bytes: Counter,
+    /// Times that the disk was found to be other than `--manifest` lists.
+    pub release_mismatches: Counter,
+    /// Runs of the command of `--on-publish`.
+    pub hook_runs: Counter,
+    /// Those of them that failed.
+    pub hook_failures: Counter,
     /// Published states whose digest is not the one that `--expect` names.
     pub unexpected: Counter,
     /// Looks at the whole site, the first scan among them.

@@ -1,6 +1,7 @@
 //! Whether a balancer may send requests here (promise P9).
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::config::{Digest, Expectation};
 use crate::manifest::{Manifest, SiteDigest};
@@ -23,6 +24,8 @@ pub struct Readiness {
     phase: AtomicU8,
     expectation: Option<Expectation>,
     has_held: AtomicBool,
+    /// What a scan has found to be wrong.
+    reason: Mutex<Option<String>>,
 }
 
 /// Why no requests should be sent here.
@@ -31,6 +34,9 @@ pub enum NotReady {
     /// The manifest is not complete.
     #[error("scanning: the manifest is not complete yet")]
     Scanning,
+    /// What is on disk is not what was to be served.
+    #[error("{0}")]
+    Unproven(String),
     /// The site is not the expected one, or its digest is incomplete.
     #[error("the site is {current}, and {} is expected", .expected.hash())]
     Unexpected {
@@ -76,6 +82,17 @@ impl Readiness {
         }
     }
 
+    /// Says what stands in the way of the first publication, or that nothing does.
+    pub fn explain(&self, reason: Option<String>) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// What stands in the way of the first publication.
+    fn reason(&self) -> Option<String> {
+        let reason = self.reason.lock();
+        reason.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Holds a newly published site against what is expected.
     ///
     /// # Errors
@@ -106,7 +123,9 @@ impl Readiness {
     pub fn check<'m>(&self, published: Option<&'m Manifest>) -> Result<&'m Manifest, NotReady> {
         let manifest = match (self.phase(), published) {
             (Phase::Draining, _) => return Err(NotReady::Draining),
-            (Phase::Scanning, _) | (_, None) => return Err(NotReady::Scanning),
+            (Phase::Scanning, _) | (_, None) => {
+                return Err(self.reason().map_or(NotReady::Scanning, NotReady::Unproven));
+            }
             (Phase::Serving, Some(manifest)) => manifest,
         };
         let current = manifest.digest();
@@ -158,6 +177,10 @@ mod tests {
         let (readiness, [site, ..]) = (Readiness::default(), sites());
         let scanning = readiness.check(Some(&site));
         assert!(matches!(scanning, Err(NotReady::Scanning)));
+        readiness.explain(Some("a file is missing".to_owned()));
+        let unproven = readiness.check(Some(&site));
+        assert!(matches!(unproven, Err(NotReady::Unproven(_))));
+        readiness.explain(None);
         readiness.enter(Phase::Serving);
         assert!(readiness.check(Some(&site)).is_ok());
         assert!(matches!(readiness.check(None), Err(NotReady::Scanning)));

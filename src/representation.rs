@@ -61,8 +61,8 @@ pub struct Resource {
     pub stamp: Stamp,
     /// Whether the file had come to rest when it was hashed.
     pub settled: bool,
-    /// Whether a later process may take an equal stamp for equal content. Not known before a look
-    /// well after the hashing has found `stamp` once more.
+    /// Whether a later process may take an equal stamp for equal content. Not known before some
+    /// time has passed in which nothing else was heard of the file.
     pub confirmed: OnceLock<bool>,
     /// Whether the content is UTF-8.
     pub utf8: bool,

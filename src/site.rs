@@ -24,10 +24,14 @@ pub struct Site {
     publications: watch::Sender<u64>,
     looks: watch::Sender<u64>,
     suspects: Mutex<Option<Suspects>>,
+    listener: Mutex<Option<Listener>>,
 }
 
 /// Who is told of files that are not what the manifest says.
 type Suspects = Box<dyn Fn(&Path) + Send>;
+
+/// Who is told of each publication: the state before, and the state now.
+type Listener = Box<dyn Fn(&Manifest, &Manifest) + Send>;
 
 impl Site {
     /// A site whose first published state is `manifest`.
@@ -40,6 +44,7 @@ impl Site {
             publications: watch::Sender::new(0),
             looks: watch::Sender::new(0),
             suspects: Mutex::new(None),
+            listener: Mutex::new(None),
         }
     }
 
@@ -56,7 +61,7 @@ impl Site {
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let current = self.current.load();
+        let current = self.current.load_full();
         let changes = change(&current)?;
         if changes.changes_nothing_in(&current) {
             return None;
@@ -66,13 +71,18 @@ impl Site {
         let new = current.with(changes);
         let digest = new.digest();
         let is_news = digest != current.digest();
-        self.current.store(Arc::new(new));
+        let new = Arc::new(new);
+        self.current.store(Arc::clone(&new));
         if !is_news {
             return None;
         }
         let now = self.first_published.elapsed().as_millis() as u64;
         self.last_published.store(now, Ordering::Relaxed);
         self.publications.send_modify(|count| *count += 1);
+        let listener = self.listener.lock();
+        if let Some(tell) = &*listener.unwrap_or_else(PoisonError::into_inner) {
+            tell(&current, &new);
+        }
         Some(Publication {
             changed,
             removed,
@@ -118,6 +128,12 @@ impl Site {
         if let Some(look) = &*self.suspects.lock().unwrap_or_else(PoisonError::into_inner) {
             look(file);
         }
+    }
+
+    /// Has `tell` called after each publication, in their order, with the state before and the
+    /// state now. The next publication waits for it, no request does.
+    pub fn on_publication(&self, tell: impl Fn(&Manifest, &Manifest) + Send + 'static) {
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tell));
     }
 
     /// For how long the present state has been published.

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
-#[allow(dead_code, reason = "of this only the authority is used")]
 #[path = "support/transports.rs"]
 mod transports;
 

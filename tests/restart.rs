@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 use support::server::{command, unprivileged};
 use support::tree::{digest_of, eventually, write_tree};
-use support::{Server, TestSite, noise};
+use support::{Server, TestSite, noise, tag};
 
 /// Where a site's state is saved, beside the site.
 fn state(site: &TestSite) -> PathBuf {
@@ -117,7 +117,7 @@ fn a_restart_opens_no_file_and_a_first_request_opens_one() {
     assert_eq!(hashed_anew(&second), Some(0), "{}", second.log());
     assert_eq!(second.digest(), digest);
     assert_eq!(opened.files(), BTreeSet::new());
-    let unmodified = [("If-None-Match", &*support::tag(&large))];
+    let unmodified = [("If-None-Match", &*tag(&large))];
     let response = second.client().request("GET", "/large", &unmodified);
     assert_eq!(response.status, 304);
     assert_eq!(opened.files(), BTreeSet::new());
@@ -417,4 +417,42 @@ fn what_another_user_has_saved_is_not_used() {
         "{}",
         second.log()
     );
+}
+
+#[test]
+fn what_is_taken_over_follows_the_rules_as_they_are_now() {
+    let site = TestSite::with(&[("page.html", b"page"), ("other.txt", b"other")])
+        .file("_headers", "/*\n  X-Rule: 1\n  X-Frame-Options: DENY\n")
+        .file("_redirects", "/old /page\n");
+    let answers = |server: &Server| {
+        let mut client = server.client();
+        let page = client.get("/page");
+        let field = |name| page.field(name).map(str::to_owned);
+        let old = client.get("/old").field("Location").map(str::to_owned);
+        (field("X-Rule"), field("ETag"), old)
+    };
+    let first = served(&site);
+    let before = answers(&first);
+    assert_eq!(before.0.as_deref(), Some("1"));
+    assert!(before.1.as_ref().is_some_and(|etag| etag.contains('-')));
+    assert_eq!(before.2.as_deref(), Some("/page"));
+    let digest = first.digest();
+    wait_for_state(&state(&site), b"");
+    stop(first);
+
+    let second = served(&site);
+    assert_eq!(hashed_anew(&second), Some(0));
+    assert_eq!(answers(&second), before);
+    assert_eq!(second.digest(), digest);
+    stop(second);
+
+    fs::write(site.path("_headers"), "/*\n  X-Rule: 2\n").unwrap();
+    fs::remove_file(site.path("_redirects")).unwrap();
+    let third = served(&site);
+    assert_eq!(hashed_anew(&third), Some(0));
+    let after = answers(&third);
+    assert_eq!(after.0.as_deref(), Some("2"));
+    assert_eq!(after.1, Some(tag(b"page")));
+    assert_eq!(after.2, None);
+    assert_eq!(third.digest(), digest_of(&site.root()));
 }

@@ -12,7 +12,11 @@ use crate::scan::{Progress, Scanner};
 /// Prints what of a site will not be served as its author hopes.
 pub(super) fn lint(flags: &Lint) -> Result<(), Error> {
     let root = open(&flags.site.directory)?;
-    let scanner = Scanner::new(flags.site.symlinks, flags.site.settings(), None);
+    let scanner = Scanner::new(
+        flags.site.handling.symlinks,
+        flags.site.handling.settings(),
+        None,
+    );
     let Scanned {
         manifest, links, ..
     } = scan(&scanner, &root, &Progress::default(), None, || ())?;

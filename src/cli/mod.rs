@@ -1,5 +1,6 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
+mod check;
 mod compress;
 mod lint;
 mod manifest;
@@ -9,12 +10,16 @@ mod signals;
 mod supervisor;
 mod write;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Command;
 use crate::disk::Root;
+use crate::inventory::{Inventory, InventoryError};
+use crate::release::ReleaseError;
+use crate::replica::ClientError;
 use crate::saved::Refused;
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
@@ -62,9 +67,37 @@ pub enum Error {
     /// `etagd lint` has found something.
     #[error("{0}")]
     Lint(String),
+    /// A manifest can't be used.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// A manifest can't be served by.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// What was typed asks for nothing that can be done.
+    #[error("{0}")]
+    Usage(String),
+    /// Replicas do not serve the same, or can't be asked.
+    #[error("{0}")]
+    Disagreement(String),
+    /// The directory to compare with can't be read whole.
+    #[error("{0}")]
+    Incomplete(String),
+    /// `etagd check` can't ask anybody.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
+}
+
+impl Error {
+    /// The exit code that tells of it: 2 for bad usage, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Runs one subcommand to its end.
@@ -75,6 +108,7 @@ pub fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Serve(flags) => serve::serve((*flags).into()),
         Command::Manifest(flags) => manifest::manifest(&flags),
+        Command::Check(flags) => check::check(*flags),
         Command::Compress(flags) => compress::compress(&flags),
         Command::Lint(flags) => lint::lint(&flags),
     }
@@ -86,4 +120,23 @@ fn open(directory: &Path) -> Result<Arc<Root>, Error> {
         source,
     };
     Root::open(directory).map(Arc::new).map_err(failed)
+}
+
+/// Reads a manifest in JSON; `-` is standard input.
+fn inventory(file: &Path) -> Result<Inventory, Error> {
+    if file == Path::new("-") {
+        return Ok(Inventory::read("of standard input", io::stdin().lock())?);
+    }
+    let name = file.display();
+    let opened = File::open(file).map_err(|source| InventoryError::unreadable(&name, source))?;
+    Ok(Inventory::read(name, opened)?)
+}
+
+/// Writes to standard output. A reader who has seen enough (`| head`) is no error.
+fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Error::Output),
+    }
 }

@@ -25,10 +25,13 @@ use crate::admin::Admin;
 use crate::client::TrustedProxies;
 use crate::config::{AccessLogForm, Clients, Config, Expectation, Listen, Watching};
 use crate::disk::{self, Root};
+use crate::hook::Hook;
 use crate::lease;
+use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
+use crate::release::Release;
 use crate::saved::{Keeper, StateFile};
 use crate::scan::{Progress, Scanner};
 use crate::server::Server;
@@ -41,6 +44,8 @@ use crate::site::Site;
 use crate::watch::{self, Hint, Watch};
 use crate::write::Writer;
 
+/// How long the command of `--on-publish` is waited for at the end.
+const HOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last lines of the access log may take.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -72,6 +77,12 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let process = Process::new(operator.expectation());
     let drain = operator.drain(!inherited.admin.is_empty());
 
+    let release = config.manifest.map(|file| {
+        let (metrics, readiness) = (Arc::clone(&process.metrics), Arc::clone(&process.readiness));
+        Release::open(file, Arc::clone(&config.settings), metrics, readiness)
+    });
+    let mut release = release.transpose()?;
+
     // It listens before the others are bound, so that none of them can have its address.
     let admin = Arc::new(Admin::new(
         Arc::clone(&process.readiness),
@@ -86,7 +97,8 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let listen = listener::bind(&listen, operator.reuse_port)?;
     let bound = with(inherited.public, listen);
     if let Some(writing) = &config.writing {
-        write::check(writing, &bound, tls.is_some())?;
+        let has_proxies = !config.clients.trusted_proxy.is_empty();
+        write::check(writing, &root, &bound, has_proxies, tls.is_some())?;
     }
 
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
@@ -116,15 +128,28 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         () = signals.stop() => return Ok(()),
     };
 
-    let site = Arc::new(Site::new(scanned.manifest));
-    admin.show(Arc::clone(&site), Arc::clone(&memory));
+    let proven = match &mut release {
+        Some(release) => release.begin(scanned.manifest),
+        None => Some(scanned.manifest),
+    };
+    let is_proven = proven.is_some();
+    let site = proven.unwrap_or_else(|| Manifest::empty(Arc::clone(&config.settings)));
+    let site = Arc::new(Site::new(site));
+    let start = |command| Hook::start(command, &site, is_proven, Arc::clone(&process.metrics));
+    let hook = config.on_publish.map(start).transpose();
+    let hook = hook.map_err(Error::Start)?;
     let suspects = hints.clone();
     site.on_suspect(move |file| {
         // Heard for as long as the process lives.
         let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
     });
+    let watch = watch.proving(release);
     let watching = watch.drive(Arc::clone(&site), scanner, scanned.links);
     watching.map_err(Error::Start)?;
+    if !is_proven && !process.is_proven(&site, &mut signals, &hints).await {
+        return Ok(());
+    }
+    admin.show(Arc::clone(&site), Arc::clone(&memory));
     let keeper = state
         .map(|file| Keeper::start(file, directory, Arc::clone(&site), scanned.is_saved))
         .transpose()
@@ -170,6 +195,12 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
             }
         }
         () = signals.force() => tracing::warn!("stopped at once"),
+    }
+    if let Some(hook) = hook {
+        tokio::select! {
+            _ = spawn_blocking(|| hook.finish(HOOK_PATIENCE)) => {}
+            () = signals.force() => {}
+        }
     }
     if let Some(log) = log {
         log.finish(LAST_LINES);
@@ -252,6 +283,27 @@ impl Process {
                 never = self.supervisor.report(&progress) => match never {},
             };
             Ok((scanner, scanned?))
+        }
+    }
+
+    /// Waits for the first publication where what is on disk is not what `--manifest` lists.
+    /// Whether it came before a signal to stop.
+    async fn is_proven(&self, site: &Site, signals: &mut Signals, hints: &Sender<Hint>) -> bool {
+        self.supervisor
+            .status("waiting: what is on disk is not what --manifest lists");
+        let mut publications = site.subscribe();
+        let proven = async {
+            // No manifest lists nothing.
+            while site.current().is_empty() && publications.changed().await.is_ok() {}
+        };
+        let stop = async {
+            while signals.next().await == Asked::Look {
+                let _ = hints.send(Hint::Sweep);
+            }
+        };
+        tokio::select! {
+            () = proven => true,
+            () = stop => false,
         }
     }
 

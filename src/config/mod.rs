@@ -3,6 +3,7 @@
 //! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
 //! into a type that cannot be wrong. Flag before environment before default.
 
+mod check;
 mod clients;
 mod globs;
 mod offline;
@@ -14,14 +15,15 @@ mod write;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+pub use check::{Check, ReplicaUrl};
 pub use clients::{AccessLogForm, Clients};
 pub use globs::PathGlob;
 pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
-    HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings, SiteFlags,
-    Symlinks,
+    Handling, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings,
+    SiteFlags, Symlinks,
 };
 pub use values::Listen;
 pub use write::Writing;
@@ -63,6 +65,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Print the manifest: path, tag, size and type of everything that would be served
     Manifest(Manifest),
+    /// Compare replicas: do they serve the same site?
+    Check(Box<Check>),
     /// Write .br, .zst and .gz files beside the files of a site
     Compress(Compress),
     /// Tell what of a site will not be served as its author hopes

@@ -23,6 +23,15 @@ pub struct Manifest {
         hide_env = true
     )]
     pub format: ManifestFormat,
+    /// Print the URLs that changed since OLD, an earlier manifest in JSON (- for standard input)
+    #[arg(
+        long,
+        value_name = "OLD",
+        env = "ETAGD_DIFF",
+        hide_env = true,
+        conflicts_with = "digest"
+    )]
+    pub diff: Option<PathBuf>,
     /// Print the site digest alone
     #[arg(long, env = "ETAGD_DIGEST", hide_env = true, value_parser = BoolishValueParser::new())]
     pub digest: bool,

@@ -44,6 +44,17 @@ pub struct Serve {
     /// How changes are noticed.
     #[command(flatten)]
     pub watching: Watching,
+    /// Serve what this manifest lists, once the files prove it
+    #[arg(long, value_name = "FILE", env = "ETAGD_MANIFEST", hide_env = true)]
+    pub manifest: Option<PathBuf>,
+    /// Run this after each publication, with the changed URLs
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        env = "ETAGD_ON_PUBLISH",
+        hide_env = true
+    )]
+    pub on_publish: Option<String>,
     /// Where to save the manifest, so that a restart need not hash
     #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
     pub state: Option<PathBuf>,
@@ -161,6 +172,10 @@ pub struct Config {
     pub workers: usize,
     /// How changes are noticed.
     pub watching: Watching,
+    /// The manifest that the site must prove, if any.
+    pub manifest: Option<PathBuf>,
+    /// What to run after each publication, if anything.
+    pub on_publish: Option<String>,
     /// Where the manifest is saved, if anywhere.
     pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
@@ -177,24 +192,24 @@ pub struct Config {
 
 impl From<Serve> for Config {
     fn from(flags: Serve) -> Self {
-        let settings = Arc::new(flags.site.settings());
         let SiteFlags {
             directory,
-            symlinks,
-            ..
+            handling,
         } = flags.site;
         let memory = flags
             .memory
             .map_or_else(|| disk::memory_size() / 4, |size| size.as_u64());
         Self {
             directory,
-            symlinks,
-            settings,
+            symlinks: handling.symlinks,
+            settings: Arc::new(handling.settings()),
             listen: flags.listen,
             open_files: flags.open_files,
             memory,
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,
+            manifest: flags.manifest,
+            on_publish: flags.on_publish,
             state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),

@@ -1,5 +1,6 @@
 //! What decides which files a site has and what its answers say.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
@@ -13,6 +14,14 @@ pub struct SiteFlags {
     /// The site's directory
     #[arg(value_name = "DIR", default_value = ".")]
     pub directory: PathBuf,
+    /// The flags.
+    #[command(flatten)]
+    pub handling: Handling,
+}
+
+/// How a site's files are looked at, and what its answers say.
+#[derive(Debug, Args)]
+pub struct Handling {
     /// Symbolic links to follow: inside, all or none
     #[arg(
         long,
@@ -87,7 +96,7 @@ pub struct SiteFlags {
     pub redirects: RedirectsDialect,
 }
 
-impl SiteFlags {
+impl Handling {
     /// What of this changes answers.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -127,6 +136,42 @@ impl Settings {
     pub fn is_immutable(&self, path: &[u8]) -> bool {
         self.immutable.iter().any(|glob| glob.matches(path))
     }
+}
+
+impl Settings {
+    /// Each flag without its dashes, and its value as it would be typed.
+    pub fn named(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            last_modified,
+            repr_digest,
+            html_handling,
+            not_found,
+            immutable,
+            immutable_query,
+            redirects,
+        } = self;
+        let last_modified = match last_modified {
+            true => LastModified::Mtime,
+            false => LastModified::Off,
+        };
+        // As in the digest, their order and how often each is there does not count.
+        let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
+        let immutable: Vec<_> = immutable.into_iter().collect();
+        vec![
+            ("last-modified", word(&last_modified)),
+            ("repr-digest", word(repr_digest)),
+            ("html-handling", word(html_handling)),
+            ("not-found", word(not_found)),
+            ("immutable", immutable.join(" ")),
+            ("immutable-query", immutable_query.to_string()),
+            ("redirects", word(redirects)),
+        ]
+    }
+}
+
+fn word(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 impl Default for Settings {

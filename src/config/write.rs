@@ -12,7 +12,7 @@ use super::values::at_least_one;
 #[derive(Clone, Debug, Args)]
 pub struct Writing {
     /// Let clients change files by PUT and DELETE, under If-Match or If-None-Match
-    #[arg(long, env = "ETAGD_WRITABLE", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, conflicts_with = "manifest", env = "ETAGD_WRITABLE", hide_env = true, value_parser = BoolishValueParser::new())]
     pub writable: bool,
     /// Who may write: a file of lines NAME TOKEN; read again on SIGHUP
     #[arg(

@@ -179,6 +179,21 @@ impl Page<'_> {
                 &metrics.unexpected,
             ),
             (
+                "release_mismatches",
+                "Times that the disk was found to be other than --manifest lists.",
+                &metrics.release_mismatches,
+            ),
+            (
+                "hook_runs",
+                "Runs of the command of --on-publish.",
+                &metrics.hook_runs,
+            ),
+            (
+                "hook_failures",
+                "Runs of that command that failed.",
+                &metrics.hook_failures,
+            ),
+            (
                 "broken_immutables",
                 "Files served as immutable that were given other content.",
                 &metrics.broken_immutables,

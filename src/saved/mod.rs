@@ -1,9 +1,9 @@
 //! The manifest on disk, so that a restart compares files with it instead of hashing them.
 //!
 //! A hash is taken over without reading its file only where inode, size, mtime and ctime are what
-//! they were, and where a look at least 2.5 seconds after the hashing had found them so already. A
-//! wrong trust could make a 304 stale, never a body wrong: bytes are proven before they are sent,
-//! as ever.
+//! they were, and where the process that hashed it went on for 2.5 seconds and heard of no change:
+//! long enough for any later change to leave another ctime. A wrong trust could make a 304 stale,
+//! never a body wrong: bytes are proven before they are sent, as ever.
 //!
 //! What is saved is replaced in one piece or not at all, and what can't be read is written anew. A
 //! disk that is full or read-only is worth a warning, and no reason not to serve.

@@ -24,6 +24,7 @@ use crate::disk::{self, Root};
 use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
 use crate::place;
+use crate::release::Release;
 use crate::representation::Resource;
 use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
 use crate::site::Site;
@@ -75,6 +76,7 @@ pub struct Watch {
     sender: Sender<Hint>,
     metrics: Arc<Metrics>,
     is_blind: bool,
+    release: Option<Release>,
 }
 
 impl Watch {
@@ -115,9 +117,16 @@ impl Watch {
             sender,
             metrics,
             is_blind,
+            release: None,
         };
         watch.watch_root_links();
         watch
+    }
+
+    /// Publishes only what is in this release, and only when the tree proves it.
+    #[must_use]
+    pub fn proving(self, release: Option<Release>) -> Self {
+        Self { release, ..self }
     }
 
     /// Where to send hints of one's own.
@@ -299,6 +308,7 @@ impl Driver {
         if now >= self.next_root_check {
             self.next_root_check = now + ROOT_CHECK;
             self.check_root();
+            self.check_release(false, now);
         }
         if now >= self.next_sweep {
             self.pending.join_everything(now);
@@ -367,7 +377,10 @@ impl Driver {
                 self.watch.is_blind = true;
                 self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP);
             }
-            Hint::Sweep => self.pending.join_everything(now),
+            Hint::Sweep => {
+                self.check_release(true, now);
+                self.pending.join_everything(now);
+            }
             Hint::Commit(commit) => self.waiting.push_back(Waiting::new(commit, now)),
         }
     }
@@ -484,6 +497,14 @@ impl Driver {
                     tracing::warn!("cannot find {root}: {error}; its last state stays");
                 }
             }
+        }
+    }
+
+    /// Finds out whether another release is to be served. It is proven by what is on disk then.
+    fn check_release(&mut self, always: bool, now: Instant) {
+        let is_other = |release: &mut Release| release.look(always);
+        if self.watch.release.as_mut().is_some_and(is_other) {
+            self.pending.join_everything(now);
         }
     }
 
@@ -630,9 +651,15 @@ impl Driver {
         self.postpone_busy(until);
     }
 
+    /// What was on disk at the last look: with a release, more than what is published.
+    fn known<'a>(&'a self, current: &'a Manifest) -> &'a Manifest {
+        self.watch.release.as_ref().map_or(current, Release::tree)
+    }
+
     fn look(&self, scope: &Scope, now: Instant) -> Outcome {
         let current = self.site.current();
-        let mut outcome = self.reconcile(&current, scope, Unsettled::Report);
+        let known = self.known(&current);
+        let mut outcome = self.reconcile(known, scope, Unsettled::Report);
         // What has been busy for too long is published as it is read.
         let is_lost = |path: &[u8]| {
             let busy = self.busy.get(path);
@@ -640,15 +667,15 @@ impl Driver {
         };
         let lost: BTreeSet<_> = outcome.busy.extract_if(.., |path| is_lost(path)).collect();
         if !lost.is_empty() {
-            let base = current.with(outcome.changes.clone());
+            let base = known.with(outcome.changes.clone());
             let forced = self.reconcile(&base, &Scope::Paths(lost), Unsettled::Publish);
-            let known = &mut outcome.changes;
+            let seen = &mut outcome.changes;
             let again: HashSet<_> = forced.changes.changed.iter().map(|new| &new.path).collect();
-            known.changed.retain(|new| !again.contains(&new.path));
-            known.removed.extend(forced.changes.removed);
-            known.changed.extend(forced.changes.changed);
-            known.unreadable = forced.changes.unreadable;
-            known.rules = forced.changes.rules.or(known.rules.take());
+            seen.changed.retain(|new| !again.contains(&new.path));
+            seen.removed.extend(forced.changes.removed);
+            seen.changed.extend(forced.changes.changed);
+            seen.unreadable = forced.changes.unreadable;
+            seen.rules = forced.changes.rules.or(seen.rules.take());
         }
         outcome
     }
@@ -727,7 +754,8 @@ impl Driver {
             .collect();
         if !inodes.is_empty() {
             let current = self.site.current();
-            let named = current
+            let named = self
+                .known(&current)
                 .iter()
                 .filter(|known| inodes.contains(&known.stamp.inode));
             paths.extend(named.map(|known| known.path.clone()));
@@ -736,10 +764,23 @@ impl Driver {
 
     fn publish(&mut self, scope: &Scope, outcome: Outcome, now: Instant) {
         let Outcome {
-            mut changes,
+            changes,
             links,
             busy,
         } = outcome;
+        let changes = match &mut self.watch.release {
+            Some(release) => release.admit(changes, &self.site.current()),
+            None => Some(changes),
+        };
+        if let Some(changes) = changes {
+            self.publish_changes(changes, now);
+        }
+        self.answer();
+        self.adopt(links, scope);
+        self.remember_busy(busy, scope, now);
+    }
+
+    fn publish_changes(&mut self, mut changes: Changes, now: Instant) {
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
         let over = self.outdated(&changes);
         let broken = immutable::broken(&self.site.current(), &changes);
@@ -755,9 +796,6 @@ impl Driver {
             tracing::info!("{publication}");
             immutable::warn(&broken, &self.watch.metrics);
         }
-        self.answer();
-        self.adopt(links, scope);
-        self.remember_busy(busy, scope, now);
     }
 
     /// What nobody will be answered any more once these changes are published.

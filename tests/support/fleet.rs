@@ -42,6 +42,19 @@ impl Fleet {
             replicas: [1, 2, 3].map(replica),
         }
     }
+
+    /// Bytes of bodies that the replicas have sent to whoever stands before them.
+    pub(crate) fn body_bytes(&self) -> usize {
+        let sent = |replica: &Replica| {
+            let page = Client::connect(replica.admin).get("/metrics").body;
+            let page = String::from_utf8(page).unwrap();
+            let line = page
+                .lines()
+                .find_map(|line| line.strip_prefix("etagd_body_bytes_total "));
+            line.unwrap().parse::<usize>().unwrap()
+        };
+        self.replicas.iter().map(sent).sum()
+    }
 }
 
 impl Replica {

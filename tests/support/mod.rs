@@ -17,6 +17,7 @@ pub(crate) mod h2;
 pub(crate) mod lines;
 pub(crate) mod server;
 pub(crate) mod site;
+pub(crate) mod stand;
 pub(crate) mod tree;
 pub(crate) mod version;
 pub(crate) mod wire;

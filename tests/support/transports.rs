@@ -3,6 +3,9 @@
 //! The clients are hyper's and rustls's, so that HTTP/2 and TLS are read by somebody who knows
 //! them; `wire.rs` reads HTTP/1.1 more strictly.
 
+// Each test crate uses its own part of this module.
+#![allow(dead_code)]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -68,12 +71,19 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = params.self_signed(&key).unwrap().der().clone();
+        let root = params.self_signed(&key).unwrap();
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("root.pem"), root.pem()).unwrap();
         Self {
             issuer: Issuer::new(params, key),
-            root,
-            dir: TempDir::new().unwrap(),
+            root: root.der().clone(),
+            dir,
         }
+    }
+
+    /// The file with its own certificate.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.dir.path().join("root.pem")
     }
 
     /// Writes a new certificate for `localhost` and its key to these files, and returns the

@@ -45,6 +45,14 @@ pub(crate) fn digest_of(dir: &Path) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// What `etagd manifest` prints of a directory as JSON.
+pub(crate) fn manifest_of(dir: &Path, flags: &[&str]) -> Vec<u8> {
+    let dir = dir.to_str().unwrap();
+    let output = etagd([&["manifest", "--format", "json", dir], flags].concat());
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
+}
+
 impl Server {
     /// The digest of the state it has announced last.
     pub(crate) fn digest(&self) -> String {

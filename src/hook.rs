@@ -1,0 +1,262 @@
+//! A command that runs after each publication, so that a cache forgets what has changed.
+//!
+//! A thread of its own runs it, one run at a time, and never holds up a publication: what is
+//! published meanwhile is told to the next run, all of it. A run that fails is told again.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::manifest::{Manifest, SiteDigest};
+use crate::metrics::Metrics;
+use crate::purge::urls;
+use crate::site::Site;
+
+/// A run that takes longer than this is worth a warning when the next one waits for it.
+const LONG: Duration = Duration::from_secs(60);
+
+/// The command, and the thread that runs it.
+#[derive(Debug)]
+pub struct Hook {
+    shared: Arc<Shared>,
+    /// Ends with the thread.
+    ended: Receiver<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    command: String,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the next run is told.
+    news: Option<News>,
+    /// Whether there is reason for a run: what has failed waits for the next publication.
+    is_due: bool,
+    running: Option<Running>,
+    is_ending: bool,
+    /// Whether the next publication is the first of all, and so changes nothing.
+    is_first: bool,
+}
+
+/// What one or more publications have changed.
+#[derive(Debug)]
+struct News {
+    old: SiteDigest,
+    new: SiteDigest,
+    urls: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    since: Instant,
+    process: u32,
+}
+
+impl Hook {
+    /// Runs `command` through `sh -c` after each publication of `site` from now on. Where nothing
+    /// `is_published` yet, the first is no change, and is not told.
+    ///
+    /// # Errors
+    /// When the system has no more threads.
+    pub fn start(
+        command: String,
+        site: &Site,
+        is_published: bool,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            command,
+            metrics,
+            state: Mutex::new(State {
+                is_first: !is_published,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        });
+        let (alive, ended) = channel();
+        let runner = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("on-publish".to_owned())
+            .spawn(move || {
+                let _alive = alive;
+                runner.run();
+            })?;
+        let listener = Arc::clone(&shared);
+        site.on_publication(move |old, new| listener.tell(old, new));
+        Ok(Self { shared, ended })
+    }
+
+    /// Lets the command finish what it has been told and is still to be told, for `patience` at
+    /// most. A run that takes longer is left to itself.
+    pub fn finish(self, patience: Duration) {
+        self.shared.state().is_ending = true;
+        self.shared.changed.notify_all();
+        if self.ended.recv_timeout(patience) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        let state = self.shared.state();
+        if let Some(Running { process, .. }) = state.running {
+            tracing::warn!(
+                "the command of --on-publish is not waited for any longer: process {process} is \
+                 left to itself"
+            );
+        }
+        if let Some(News { old, urls, .. }) = &state.news {
+            tracing::warn!(
+                "not told to the command of --on-publish: {}; what has changed since {old} should \
+                 be purged by other means",
+                number(urls)
+            );
+        }
+    }
+}
+
+impl News {
+    fn add(&mut self, later: Self) {
+        self.new = later.new;
+        self.urls.extend(later.urls);
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what a publication has changed.
+    fn tell(&self, old: &Manifest, new: &Manifest) {
+        if std::mem::take(&mut self.state().is_first) {
+            return;
+        }
+        let handling = new.settings().html_handling;
+        if old.rules().redirects.hash() != new.rules().redirects.hash() {
+            tracing::warn!(
+                "the redirects of the site have changed: the URLs that they concern are not told \
+                 to the command of --on-publish"
+            );
+        }
+        let later = News {
+            old: old.digest(),
+            new: new.digest(),
+            urls: urls(&old.diff(new), handling).into_keys().collect(),
+        };
+        let mut state = self.state();
+        match &mut state.news {
+            Some(news) => news.add(later),
+            None => state.news = Some(later),
+        }
+        state.is_due = true;
+        if let Some(Running { since, process }) = state.running
+            && since.elapsed() >= LONG
+        {
+            let seconds = since.elapsed().as_secs();
+            tracing::warn!(
+                "the command of --on-publish (process {process}) has been running for {seconds} s; \
+                 later publications wait for it"
+            );
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The thread's work, to its end.
+    fn run(&self) {
+        while let Some(news) = self.next() {
+            let outcome = self.run_once(&news);
+            let mut state = self.state();
+            state.running = None;
+            self.metrics.hook_runs.increment();
+            let News { old, new, urls } = &news;
+            match outcome {
+                Ok(status) if status.success() => {
+                    tracing::info!("--on-publish: done for {new}, {}", number(urls));
+                    continue;
+                }
+                // `exit status: 3`, or the signal.
+                Ok(status) => tracing::error!(
+                    "--on-publish failed ({status}) for {old} to {new}: {} will be told again \
+                     with the next publication",
+                    number(urls)
+                ),
+                Err(error) => tracing::error!("cannot run the command of --on-publish: {error}"),
+            }
+            self.metrics.hook_failures.increment();
+            state.news = Some(match state.news.take() {
+                None => news,
+                Some(later) => {
+                    let mut all = news;
+                    all.add(later);
+                    all
+                }
+            });
+        }
+    }
+
+    /// What to tell next; `None` at the end.
+    fn next(&self) -> Option<News> {
+        let mut state = self.state();
+        loop {
+            if std::mem::take(&mut state.is_due) {
+                return state.news.take();
+            }
+            if state.is_ending {
+                return None;
+            }
+            let woken = self.changed.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn run_once(&self, news: &News) -> io::Result<ExitStatus> {
+        let mut child = Command::new("sh")
+            .arg("-c")
+            .arg(&self.command)
+            .env("ETAGD_OLD_DIGEST", news.old.to_string())
+            .env("ETAGD_NEW_DIGEST", news.new.to_string())
+            .stdin(Stdio::piped())
+            // Standard output is for data, and a server has none.
+            .stdout(io::stderr())
+            // An interrupt at the terminal is for the server.
+            .process_group(0)
+            .spawn()?;
+        self.state().running = Some(Running {
+            since: Instant::now(),
+            process: child.id(),
+        });
+        if let Some(stdin) = child.stdin.take() {
+            feed(stdin, &news.urls)?;
+        }
+        child.wait()
+    }
+}
+
+fn number(urls: &BTreeSet<String>) -> String {
+    match urls.len() {
+        1 => "1 URL".to_owned(),
+        number => format!("{number} URLs"),
+    }
+}
+
+/// Writes the URLs on a thread of its own: a command need not read them, and what it has left
+/// behind in the background might never do.
+fn feed(mut stdin: ChildStdin, urls: &BTreeSet<String>) -> io::Result<()> {
+    let lines: String = urls.iter().flat_map(|url| [url, "\n"]).collect();
+    let write = move || {
+        // Whoever does not read does not want to know.
+        let _ = stdin.write_all(lines.as_bytes());
+    };
+    thread::Builder::new()
+        .name("on-publish input".to_owned())
+        .spawn(write)
+        .map(drop)
+}

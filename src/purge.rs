@@ -1,0 +1,171 @@
+//! What a cache should forget: the URLs whose answers a change of the site changes.
+
+use std::collections::BTreeMap;
+
+use crate::config::HtmlHandling;
+use crate::inventory::{Difference, Reason, url};
+
+/// The URLs whose answers `differences` change, path-absolute and percent-encoded, each once.
+///
+/// A page has several: `/dir/index.html` is `/dir/` too, `/about.html` is `/about`. Where pages
+/// have one URL and redirects lead there, all are listed under which one of them may be found.
+/// `/dir/index`, which nobody links to, is left out.
+pub fn urls<'a>(
+    differences: impl IntoIterator<Item = &'a Difference>,
+    handling: HtmlHandling,
+) -> BTreeMap<String, Reason> {
+    let mut urls = BTreeMap::new();
+    for Difference { path, reason } in differences {
+        let mut add = |path: &[u8]| {
+            let known = urls.entry(url(path)).or_insert(*reason);
+            // By one name it comes, by another it goes.
+            if known != reason {
+                *known = Reason::Changed;
+            }
+        };
+        add(path);
+        let Some((stem, is_index)) = page(path) else {
+            continue;
+        };
+        let with_slash = [stem, b"/"].concat();
+        match handling {
+            HtmlHandling::None => {}
+            _ if stem.is_empty() => add(b""),
+            HtmlHandling::Suffix if is_index => {
+                add(&with_slash);
+                // It begins or ends to redirect.
+                if *reason != Reason::Changed {
+                    add(stem);
+                }
+            }
+            HtmlHandling::Suffix => add(stem),
+            HtmlHandling::AutoTrailingSlash
+            | HtmlHandling::ForceTrailingSlash
+            | HtmlHandling::DropTrailingSlash => {
+                add(stem);
+                add(&with_slash);
+            }
+        }
+    }
+    urls
+}
+
+/// `a` for `a.html` and `a/index.html`, and whether it is the second.
+fn page(path: &[u8]) -> Option<(&[u8], bool)> {
+    match path.strip_suffix(b"index.html") {
+        Some([]) => return Some((b"", true)),
+        Some([directory @ .., b'/']) => return Some((directory, true)),
+        _ => {}
+    }
+    let stem = path.strip_suffix(b".html")?;
+    (!matches!(stem, [] | [.., b'/'])).then_some((stem, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason::{Added, Changed, Removed};
+    use super::*;
+    use crate::locate::{Located, locate};
+    use crate::semantics::target::Target;
+
+    type Reasons<'a> = &'a [(&'a str, Reason)];
+    type Case<'a> = (&'a str, HtmlHandling, Reasons<'a>, Reasons<'a>);
+
+    const ALL: [HtmlHandling; 5] = [
+        HtmlHandling::Suffix,
+        HtmlHandling::AutoTrailingSlash,
+        HtmlHandling::ForceTrailingSlash,
+        HtmlHandling::DropTrailingSlash,
+        HtmlHandling::None,
+    ];
+
+    fn differences(reasons: Reasons<'_>) -> Vec<Difference> {
+        let difference = |(path, reason): &(&str, Reason)| Difference {
+            path: path.as_bytes().into(),
+            reason: *reason,
+        };
+        reasons.iter().map(difference).collect()
+    }
+
+    #[test]
+    fn urls_that_a_cache_should_forget() {
+        use HtmlHandling::{AutoTrailingSlash as Auto, None as Plain, Suffix};
+        #[rustfmt::skip]
+        let cases: &[Case<'_>] = &[
+            ("a file", Suffix, &[("a.css", Changed)], &[("/a.css", Changed)]),
+            ("the first page", Suffix, &[("index.html", Changed)], &[("/", Changed), ("/index.html", Changed)]),
+            ("the first page is new", Suffix, &[("index.html", Added)], &[("/", Added), ("/index.html", Added)]),
+            ("an index", Suffix, &[("d/index.html", Changed)], &[("/d/", Changed), ("/d/index.html", Changed)]),
+            ("an index more", Suffix, &[("d/index.html", Added)],
+                &[("/d", Added), ("/d/", Added), ("/d/index.html", Added)]),
+            ("an index less", Suffix, &[("d/index.html", Removed)],
+                &[("/d", Removed), ("/d/", Removed), ("/d/index.html", Removed)]),
+            ("a page", Suffix, &[("about.html", Removed)], &[("/about", Removed), ("/about.html", Removed)]),
+            ("no index", Suffix, &[("d/xindex.html", Changed)], &[("/d/xindex", Changed), ("/d/xindex.html", Changed)]),
+            ("no name before the dot", Suffix, &[("d/.html", Changed)], &[("/d/.html", Changed)]),
+            ("another type", Suffix, &[("about.htm", Changed)], &[("/about.htm", Changed)]),
+            ("hard to write", Suffix, &[("a b/100%.html", Added)],
+                &[("/a%20b/100%25", Added), ("/a%20b/100%25.html", Added)]),
+            ("from a page to an index", Suffix, &[("a.html", Removed), ("a/index.html", Added)],
+                &[("/a", Changed), ("/a.html", Removed), ("/a/", Added), ("/a/index.html", Added)]),
+            ("a page with one URL", Auto, &[("a.html", Changed)],
+                &[("/a", Changed), ("/a.html", Changed), ("/a/", Changed)]),
+            ("an index with one URL", Auto, &[("a/index.html", Changed)],
+                &[("/a", Changed), ("/a/", Changed), ("/a/index.html", Changed)]),
+            ("files are files", Plain, &[("a.html", Changed), ("index.html", Added)],
+                &[("/a.html", Changed), ("/index.html", Added)]),
+        ];
+        for (name, handling, reasons, want) in cases {
+            let found: Vec<_> = urls(&differences(reasons), *handling).into_iter().collect();
+            let want: Vec<_> = want
+                .iter()
+                .map(|(url, reason)| ((*url).to_owned(), *reason))
+                .collect();
+            assert_eq!(found, want, "{name}");
+        }
+    }
+
+    /// Everything that is answered with a file is forgotten with it, whatever stands beside it.
+    #[test]
+    fn no_url_that_a_file_answers_is_left_out() {
+        let files = [
+            "index.html",
+            "a.html",
+            "a/index.html",
+            "a",
+            "b.html",
+            "c/index.html",
+        ];
+        let asked = [
+            "/",
+            "/a",
+            "/a/",
+            "/a.html",
+            "/a/index.html",
+            "/b",
+            "/b/",
+            "/b.html",
+            "/c",
+            "/c/",
+            "/c/index.html",
+            "/index.html",
+        ];
+        for handling in ALL {
+            for present in 0..1 << files.len() {
+                let is_there = |name: &[u8]| {
+                    let place = files.iter().position(|file| file.as_bytes() == name)?;
+                    (present & 1 << place != 0).then_some(files[place])
+                };
+                for asked in asked {
+                    let uri: http::Uri = asked.parse().expect("a URI");
+                    let target = Target::parse(&uri).expect("a target");
+                    let Located::Here(file) = locate(handling, &target, is_there) else {
+                        continue;
+                    };
+                    let urls = urls(&differences(&[(file, Changed)]), handling);
+                    assert!(urls.contains_key(asked), "{handling:?}: {asked} is {file}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! A release: the manifest that a build made, and a tree that has to prove it.
+//!
+//! While the tree is not what is listed (a copy that is half done, a file that was changed on this
+//! replica alone) nothing of it is published, and what was published before stays. What is not
+//! listed is never published. The watch reconciles [`Release::tree`] with the disk and publishes
+//! what [`Release::admit`] lets through.
+
+mod proof;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Settings;
+use crate::disk::Stamp;
+use crate::inventory::{Inventory, InventoryError};
+use crate::manifest::{Changes, Manifest};
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::representation::{Representation, Resource};
+use proof::{Faults, Proven, prove};
+
+/// So many faults are told at once.
+const SHOWN: usize = 20;
+/// How often to tell how far a copy has come.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Why a manifest can't be what a replica serves by.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// It can't be read.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// There would be nothing to serve.
+    #[error("the manifest {} lists no file: make it from the site that was built", .0.display())]
+    Empty(PathBuf),
+    /// It does not say what the site is.
+    #[error(
+        "the manifest {} is incomplete: some file could not be read when it was made; make it again",
+        .0.display()
+    )]
+    Incomplete(PathBuf),
+}
+
+/// What a replica has to serve, and what it has on disk.
+#[derive(Debug)]
+pub struct Release {
+    file: PathBuf,
+    /// Of the file when it was read, or when that failed.
+    stamp: Option<Stamp>,
+    inventory: Inventory,
+    tree: Manifest,
+    /// Whether the tree has not been held against the inventory since one of them changed.
+    is_news: bool,
+    told: Told,
+    is_published: bool,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+}
+
+/// What the operator knows of the present inventory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    Nothing,
+    Proven,
+    /// Not proven, at that time.
+    Unproven(Instant),
+}
+
+impl Release {
+    /// Reads what is to be served, before anything is known of the tree.
+    ///
+    /// # Errors
+    /// When `file` is not a complete manifest of something.
+    pub fn open(
+        file: PathBuf,
+        settings: Arc<Settings>,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+    ) -> Result<Self, ReleaseError> {
+        Ok(Self {
+            stamp: stamp(&file),
+            inventory: read(&file)?,
+            file,
+            tree: Manifest::empty(settings),
+            is_news: true,
+            told: Told::Nothing,
+            is_published: false,
+            metrics,
+            readiness,
+        })
+    }
+
+    /// Takes over the tree that a scan has found. The state to begin with, if that is what is
+    /// listed.
+    pub fn begin(&mut self, tree: Manifest) -> Option<Manifest> {
+        self.tree = tree;
+        let changes = self.judge(None)?;
+        Some(self.tree.with(changes))
+    }
+
+    /// What is on disk, listed or not.
+    pub fn tree(&self) -> &Manifest {
+        &self.tree
+    }
+
+    /// Reads the file again if it is another one than it was, or `always`. Whether there is
+    /// something new to prove. A file that can't be used leaves everything as it is.
+    pub fn look(&mut self, always: bool) -> bool {
+        let now = stamp(&self.file);
+        if now == self.stamp && !always {
+            return false;
+        }
+        self.stamp = now;
+        let inventory = match read(&self.file) {
+            Ok(inventory) => inventory,
+            Err(error) => {
+                tracing::warn!("{error}; what it listed before stays in force");
+                return false;
+            }
+        };
+        let is_other = inventory.head != self.inventory.head;
+        if is_other {
+            let (file, digest) = (self.file.display(), &inventory.head.digest);
+            tracing::info!("{file} lists another release now: {digest}");
+            self.inventory = inventory;
+            self.is_news = true;
+            self.told = Told::Nothing;
+        }
+        is_other
+    }
+
+    /// Makes `changes` to the tree. What is to be done to `published`, if the tree is what is
+    /// listed and that may be something new.
+    pub fn admit(&mut self, changes: Changes, published: &Manifest) -> Option<Changes> {
+        if !changes.changes_nothing_in(&self.tree) {
+            self.is_news |= self.concerns(&changes);
+            self.tree = self.tree.with(changes);
+        }
+        self.judge(Some(published))
+    }
+
+    /// Whether changes are about anything that is listed.
+    fn concerns(&self, changes: &Changes) -> bool {
+        let changed = changes.changed.iter().map(|new| &new.path);
+        let mut paths = changed.chain(&changes.removed);
+        changes.rules.is_some()
+            || changes.unreadable != *self.tree.unreadable()
+            || paths.any(|path| self.inventory.has(path))
+    }
+
+    /// Holds the tree against the inventory. What makes it of `published`, or else of the tree.
+    fn judge(&mut self, published: Option<&Manifest>) -> Option<Changes> {
+        if !std::mem::take(&mut self.is_news) {
+            return None;
+        }
+        match prove(&self.inventory, &self.tree, SHOWN) {
+            Ok(proven) => {
+                self.accept(&proven);
+                let base = published.unwrap_or(&self.tree);
+                let rules = Arc::clone(self.tree.rules());
+                let is_other = rules.hash() != base.rules().hash();
+                Some(Changes {
+                    rules: is_other.then_some(rules),
+                    ..changes(base, proven, &self.inventory)
+                })
+            }
+            Err(faults) => {
+                self.reject(&faults);
+                None
+            }
+        }
+    }
+
+    fn accept(&mut self, proven: &Proven) {
+        let (file, files) = (self.file.display(), proven.resources.len());
+        if self.told != Told::Proven {
+            tracing::info!("all {files} files are as {file} lists them");
+            if proven.unlisted > 0 {
+                let unlisted = proven.unlisted;
+                tracing::info!("{unlisted} files are not in {file}: they are not served");
+            }
+            for (name, here, there) in self.tree.head().other_settings(&self.inventory.head) {
+                tracing::warn!(
+                    "--{name} is {here} here and {there} in {file}: the site digest is another"
+                );
+            }
+        }
+        self.told = Told::Proven;
+        self.is_published = true;
+        self.readiness.explain(None);
+    }
+
+    fn reject(&mut self, faults: &Faults) {
+        let (file, count) = (self.file.display(), faults.count);
+        let summary = match count {
+            1 => format!("1 entry of {file} is not what is on disk"),
+            _ => format!("{count} entries of {file} are not what is on disk"),
+        };
+        if !self.is_published {
+            let first = faults.shown.first().map(ToString::to_string);
+            let first = first.unwrap_or_default();
+            self.readiness.explain(Some(format!("{summary}: {first}")));
+        }
+        let now = Instant::now();
+        match self.told {
+            Told::Unproven(at) if now.duration_since(at) < PROGRESS => return,
+            Told::Unproven(_) => tracing::warn!("still {summary}"),
+            Told::Nothing | Told::Proven => {
+                self.metrics.release_mismatches.increment();
+                for fault in &faults.shown {
+                    tracing::warn!("not as listed: {fault}");
+                }
+                let stays = match self.is_published {
+                    true => "the last good state stays",
+                    false => "not ready until that is so",
+                };
+                tracing::warn!("{summary}: {stays}");
+            }
+        }
+        self.told = Told::Unproven(now);
+    }
+}
+
+/// What makes of `base` the state that was proven.
+fn changes(base: &Manifest, proven: Proven, inventory: &Inventory) -> Changes {
+    let (mut known, mut changed) = (0, Vec::new());
+    for resource in proven.resources {
+        let old = base.locate(&resource.path);
+        known += usize::from(old.is_some());
+        if !old.is_some_and(|old| is_known(old, &resource)) {
+            changed.push(resource);
+        }
+    }
+    let others = base.iter().filter(|old| !inventory.has(&old.path));
+    let removed = match base.len() - known {
+        0 => Vec::new(),
+        _ => others.map(|old| old.path.clone()).collect(),
+    };
+    Changes {
+        changed,
+        removed,
+        ..Changes::default()
+    }
+}
+
+/// Whether a resource is published as it is: the same content from the same place. What the rules
+/// make of it follows.
+fn is_known(old: &Arc<Resource>, new: &Arc<Resource>) -> bool {
+    let is_same = |(old, new): (&Representation, &Representation)| {
+        old.coding == new.coding && old.etag == new.etag && old.data.is_at_same_place(&new.data)
+    };
+    Arc::ptr_eq(old, new)
+        || old.stamp == new.stamp
+            && old.last_modified == new.last_modified
+            && old.fields == new.fields
+            && old.encoded.len() == new.encoded.len()
+            && old
+                .representations()
+                .zip(new.representations())
+                .all(is_same)
+}
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    rustix::fs::stat(file).ok().map(|stat| Stamp::from(&stat))
+}
+
+fn read(file: &Path) -> Result<Inventory, ReleaseError> {
+    let name = file.display();
+    let opened = File::open(file).map_err(|source| InventoryError::unreadable(&name, source))?;
+    let inventory = Inventory::read(name, opened)?;
+    if inventory.entries.is_empty() {
+        return Err(ReleaseError::Empty(file.to_owned()));
+    }
+    if !inventory.head.complete {
+        return Err(ReleaseError::Incomplete(file.to_owned()));
+    }
+    Ok(inventory)
+}

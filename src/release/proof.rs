@@ -1,0 +1,258 @@
+//! Whether a tree holds everything that a manifest lists: pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::inventory::{Entry, Inventory, url};
+use crate::manifest::Manifest;
+use crate::representation::Resource;
+use crate::semantics::coding::Coding;
+use crate::semantics::etag::ETag;
+
+/// A tree that holds everything that is listed.
+#[derive(Debug)]
+pub(super) struct Proven {
+    /// What is listed, and no coding beside.
+    pub(super) resources: Vec<Arc<Resource>>,
+    /// Files that are not listed.
+    pub(super) unlisted: usize,
+}
+
+/// What a tree lacks.
+#[derive(Debug)]
+pub(super) struct Faults {
+    /// How many there are.
+    pub(super) count: usize,
+    /// The first of them.
+    pub(super) shown: Vec<Fault>,
+}
+
+/// Something listed that the tree does not hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The rules mean something else.
+    Rules,
+    /// A representation.
+    Entry {
+        path: Box<[u8]>,
+        coding: Coding,
+        kind: Kind,
+    },
+}
+
+/// What is wrong with a representation.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Missing,
+    Unreadable(String),
+    /// Somebody is writing to it.
+    Unsettled,
+    Other(ETag),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Entry { path, coding, kind } = self else {
+            return f.write_str("_headers or _redirects is another");
+        };
+        f.write_str(&url(path))?;
+        if coding.extension().is_some() {
+            write!(f, " ({})", coding.token())?;
+        }
+        match kind {
+            Kind::Missing => f.write_str(" is missing"),
+            Kind::Unreadable(reason) => write!(f, " cannot be read: {reason}"),
+            Kind::Unsettled => f.write_str(" is being written"),
+            Kind::Other(etag) => write!(f, " is {etag}"),
+        }
+    }
+}
+
+/// Holds a tree against an inventory; of what is wrong the first `most` are told.
+pub(super) fn prove(inventory: &Inventory, tree: &Manifest, most: usize) -> Result<Proven, Faults> {
+    let mut resources = Vec::new();
+    let (mut count, mut shown) = (0, Vec::new());
+    if inventory.head.rules != tree.head().rules {
+        count = 1;
+        shown.push(Fault::Rules);
+    }
+    for entries in inventory.entries.chunk_by(|a, b| a.path == b.path) {
+        let Some(first) = entries.first() else {
+            continue;
+        };
+        let resource = tree.locate(&first.path);
+        for entry in entries {
+            if let Some(kind) = fault(entry, resource, tree) {
+                count += 1;
+                if shown.len() < most {
+                    shown.push(Fault::Entry {
+                        path: entry.path.clone(),
+                        coding: entry.coding,
+                        kind,
+                    });
+                }
+            }
+        }
+        if count == 0 {
+            resources.extend(resource.map(|resource| listed(resource, entries)));
+        }
+    }
+    if count > 0 {
+        return Err(Faults { count, shown });
+    }
+    Ok(Proven {
+        unlisted: tree.len() - resources.len(),
+        resources,
+    })
+}
+
+fn fault(entry: &Entry, resource: Option<&Arc<Resource>>, tree: &Manifest) -> Option<Kind> {
+    if let Some(reason) = unreadable(&entry.path, tree.unreadable()) {
+        return Some(Kind::Unreadable(reason.clone()));
+    }
+    let Some(resource) = resource else {
+        return Some(Kind::Missing);
+    };
+    if !resource.settled {
+        return Some(Kind::Unsettled);
+    }
+    let mut all = resource.representations();
+    match all.find(|each| each.coding == entry.coding) {
+        None => Some(Kind::Missing),
+        Some(found) if found.etag != entry.etag => Some(Kind::Other(found.etag)),
+        Some(_) => None,
+    }
+}
+
+/// Why a path can't be read, or a directory above it.
+fn unreadable<'a>(path: &[u8], unreadable: &'a BTreeMap<Box<[u8]>, String>) -> Option<&'a String> {
+    if unreadable.is_empty() {
+        return None;
+    }
+    let slashes = (0..path.len()).rev().filter(|&at| path[at] == b'/');
+    let mut above = std::iter::once(path).chain(slashes.map(|at| &path[..at]));
+    above.find_map(|path| unreadable.get(path))
+}
+
+/// A resource without the codings that are not listed.
+fn listed(resource: &Arc<Resource>, entries: &[Entry]) -> Arc<Resource> {
+    let is_listed = |coding| entries.iter().any(|entry| entry.coding == coding);
+    if resource.encoded.iter().all(|each| is_listed(each.coding)) {
+        return Arc::clone(resource);
+    }
+    let encoded = resource.encoded.iter();
+    let encoded = encoded.filter(|each| is_listed(each.coding)).cloned();
+    Arc::new(Resource {
+        encoded: encoded.collect(),
+        ..Resource::clone(resource)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::manifest::Changes;
+    use crate::representation::{Data, Fields, REVALIDATE, Representation};
+    use crate::rules::{Dialect, RuleFile, Rules};
+
+    /// What a test says of a file: path, content, the content of its brotli coding.
+    type Said<'a> = (&'a str, &'a str, Option<&'a str>);
+
+    fn manifest(files: &[Said<'_>], unreadable: &[&str], unsettled: &[&str]) -> Manifest {
+        let content_type = http::HeaderValue::from_static("text/plain");
+        let fields = Arc::new(Fields::new(content_type, REVALIDATE));
+        let representation = |coding, content: &str| {
+            let etag = ETag::new(*blake3::hash(content.as_bytes()).as_bytes());
+            let data = Data::Memory(bytes::Bytes::new());
+            Representation::new(coding, etag, content.len() as u64, data)
+        };
+        let resource = |(path, content, brotli): &Said<'_>| {
+            let identity = representation(Coding::Identity, content);
+            let mut resource = Resource::new(path.as_bytes().into(), Arc::clone(&fields), identity);
+            resource.settled = !unsettled.contains(path);
+            let brotli = brotli.iter();
+            resource.encoded = brotli
+                .map(|content| representation(Coding::Brotli, content))
+                .collect();
+            Arc::new(resource)
+        };
+        let reason = |path: &&str| (path.as_bytes().into(), "not permitted".to_owned());
+        Manifest::empty(Settings::default()).with(Changes {
+            changed: files.iter().map(resource).collect(),
+            unreadable: unreadable.iter().map(reason).collect(),
+            ..Changes::default()
+        })
+    }
+
+    fn ruled(manifest: &Manifest) -> Manifest {
+        let rules = Rules::default();
+        let text = Some(&b"/x /y"[..]);
+        let rules = rules.with(RuleFile::Redirects, text, Dialect::Netlify);
+        manifest.with(Changes {
+            rules: rules.map(Arc::new),
+            ..Changes::default()
+        })
+    }
+
+    const LISTED: &[Said<'static>] = &[
+        ("a.txt", "a", None),
+        ("d/b.html", "b", Some("brotli of b")),
+        ("d/b.html.br", "brotli of b", None),
+    ];
+
+    #[test]
+    fn what_is_listed_and_no_more_is_proven() {
+        let inventory = manifest(LISTED, &[], &[]).inventory();
+        let mut more = LISTED.to_vec();
+        more[0].2 = Some("a coding that is not listed");
+        more.push(("more.txt", "more", None));
+        let proven = prove(&inventory, &manifest(&more, &["other"], &["more.txt"]), 9);
+        let proven = proven.expect("all is there");
+        assert_eq!(proven.unlisted, 1);
+        let served = Manifest::empty(Settings::default()).with(Changes {
+            changed: proven.resources,
+            ..Changes::default()
+        });
+        assert_eq!(served.inventory().entries, inventory.entries);
+        assert_eq!(served.digest().to_string(), inventory.head.digest);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let inventory = manifest(LISTED, &[], &[]).inventory();
+        let other = format!("\"{}\"", blake3::hash(b"other"));
+        #[rustfmt::skip]
+        let cases: &[(&str, Manifest, &[&str])] = &[
+            ("nothing is there", manifest(&[], &[], &[]),
+                &["/a.txt is missing", "/d/b.html is missing", "/d/b.html (br) is missing", "/d/b.html.br is missing"]),
+            ("a file is missing", manifest(&LISTED[1..], &[], &[]), &["/a.txt is missing"]),
+            ("other content", manifest(&[("a.txt", "other", None), LISTED[1], LISTED[2]], &[], &[]),
+                &[&format!("/a.txt is {other}")]),
+            ("a coding is missing", manifest(&[LISTED[0], ("d/b.html", "b", None), LISTED[2]], &[], &[]),
+                &["/d/b.html (br) is missing"]),
+            ("a coding is another", manifest(&[LISTED[0], ("d/b.html", "b", Some("other")), LISTED[2]], &[], &[]),
+                &[&format!("/d/b.html (br) is {other}")]),
+            ("a file can't be read, and its last state is known", manifest(LISTED, &["a.txt"], &[]),
+                &["/a.txt cannot be read: not permitted"]),
+            ("a directory can't be read", manifest(&LISTED[..1], &["d"], &[]),
+                &["/d/b.html cannot be read: not permitted", "/d/b.html (br) cannot be read: not permitted",
+                  "/d/b.html.br cannot be read: not permitted"]),
+            ("a file is being written", manifest(LISTED, &[], &["a.txt"]), &["/a.txt is being written"]),
+            ("the rules are others", ruled(&manifest(LISTED, &[], &[])), &["_headers or _redirects is another"]),
+        ];
+        for (name, tree, want) in cases {
+            let faults = prove(&inventory, tree, 9).expect_err(name);
+            let found: Vec<_> = faults.shown.iter().map(ToString::to_string).collect();
+            assert_eq!(found, *want, "{name}");
+            assert_eq!(faults.count, want.len(), "{name}");
+            let faults = prove(&inventory, tree, 1).expect_err(name);
+            assert_eq!(
+                (faults.count, faults.shown.len()),
+                (want.len(), 1),
+                "{name}"
+            );
+        }
+    }
+}
