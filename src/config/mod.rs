@@ -8,6 +8,7 @@ mod clients;
 mod globs;
 mod offline;
 mod operator;
+mod push;
 mod serve;
 mod site;
 mod values;
@@ -20,6 +21,7 @@ pub use clients::{AccessLogForm, Clients};
 pub use globs::PathGlob;
 pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
+pub use push::Push;
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
     Handling, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings,
@@ -67,6 +69,8 @@ pub enum Command {
     Manifest(Manifest),
     /// Compare replicas: do they serve the same site?
     Check(Box<Check>),
+    /// Bring a directory to a server that was started with --writable
+    Push(Box<Push>),
     /// Write .br, .zst and .gz files beside the files of a site
     Compress(Compress),
     /// Tell what of a site will not be served as its author hopes

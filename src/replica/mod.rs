@@ -4,7 +4,6 @@
 //! what it serves, path by path. What is asked for then is what a directory, a manifest or another
 //! replica says. [`Check::look`] asks once, [`Check::wait`] until all agree.
 
-mod client;
 mod compare;
 mod report;
 mod walk;
@@ -14,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::ReplicaUrl;
 use crate::inventory::{Head, Inventory};
-use client::Answer;
+use crate::remote::{Answer, Client};
 use compare::compare;
 
-pub use client::{Client, ClientError, Trust};
 pub use compare::{Deviation, Found, How};
 pub use report::{Kind, Report, Seen, State};
 
