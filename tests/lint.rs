@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -11,8 +12,8 @@ use support::{TestSite, etagd};
 
 fn lint(site: &TestSite, flags: &[&str]) -> (Option<i32>, String) {
     let root = site.root();
-    let mut arguments = vec!["lint".as_ref(), root.as_os_str()];
-    arguments.extend(flags.iter().map(|flag| flag.as_ref()));
+    let mut arguments = vec![OsStr::new("lint"), root.as_os_str()];
+    arguments.extend(flags.iter().map(OsStr::new));
     let output = etagd(arguments);
     let said = String::from_utf8(output.stdout).unwrap();
     (output.status.code(), said)
