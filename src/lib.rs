@@ -68,6 +68,8 @@
 //! **Change.** Event ("look there") -> dirty paths -> quiet period -> barrier ->
 //! [`scan::Scanner::reconcile`] -> [`site::Site::update`], the only publication. Events are
 //! hints, never facts; a sweep finds what none reports.
+//!
+//! [`write`]: mod@write
 
 pub mod answer;
 pub mod exchange;

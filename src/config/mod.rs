@@ -14,7 +14,7 @@ mod site;
 mod values;
 mod write;
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 pub use check::{Check, ReplicaUrl};
 pub use clients::{AccessLogForm, Clients};
@@ -32,20 +32,11 @@ pub use write::Writing;
 
 /// A static file server with precomputed, content-based strong ETags
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    about,
-    max_term_width = 100,
-    propagate_version = true,
-    disable_help_flag = true
-)]
+#[command(version, about, max_term_width = 100, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Print help
-    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
-    pub help: Option<bool>,
     /// Form of messages: text or json
     #[arg(
         long,
