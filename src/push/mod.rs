@@ -221,7 +221,7 @@ impl Push {
         let paths: Vec<_> = paths.into_iter().collect();
         let (known, base) = (tags(self.known.as_ref()), tags(self.base.as_ref()));
         let failed = OnceLock::new();
-        let look = |path: &Box<[u8]>| {
+        let look = |path: &[u8]| {
             if failed.get().is_some() {
                 return None;
             }
@@ -251,7 +251,7 @@ impl Push {
             let step = self.step(local.as_ref(), remote, base);
             Some(Task {
                 stage,
-                path: path.clone(),
+                path: path.into(),
                 local,
                 base,
                 step,
@@ -260,7 +260,7 @@ impl Push {
         };
         let looked = self
             .pool()?
-            .install(|| paths.par_iter().filter_map(look).collect());
+            .install(|| paths.par_iter().filter_map(|path| look(path)).collect());
         if let Some(reason) = failed.into_inner() {
             return Err(reason);
         }
