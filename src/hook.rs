@@ -101,11 +101,9 @@ impl Hook {
     pub fn finish(self, patience: Duration) {
         self.shared.state().is_ending = true;
         self.shared.changed.notify_all();
-        if self.ended.recv_timeout(patience) != Err(RecvTimeoutError::Timeout) {
-            return;
-        }
+        let is_over = self.ended.recv_timeout(patience) != Err(RecvTimeoutError::Timeout);
         let state = self.shared.state();
-        if let Some(Running { process, .. }) = state.running {
+        if let Some(Running { process, .. }) = state.running.filter(|_| !is_over) {
             tracing::warn!(
                 "the command of --on-publish is not waited for any longer: process {process} is \
                  left to itself"
@@ -233,10 +231,10 @@ impl Shared {
             since: Instant::now(),
             process: child.id(),
         });
-        if let Some(stdin) = child.stdin.take() {
-            feed(stdin, &news.urls)?;
-        }
-        child.wait()
+        let fed = child.stdin.take().map(|stdin| feed(stdin, &news.urls));
+        let status = child.wait()?;
+        fed.unwrap_or(Ok(()))?;
+        Ok(status)
     }
 }
 

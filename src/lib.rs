@@ -44,6 +44,8 @@
 //! | 0 | [`client`] | which client a request comes from, where proxies stand between |
 //! | 2 | [`log`] | messages for the operator |
 //! | 7 | [`replica`] | whether several replicas serve the same site |
+//! | 7 | [`push`] | a directory brought to a server, no update of others lost |
+//! | 2 | [`remote`] | the client's side of HTTP |
 //! | 8 | [`cli`] | what each subcommand does |
 //!
 //! # Four paths
@@ -67,6 +69,8 @@
 //! **Change.** Event ("look there") -> dirty paths -> quiet period -> barrier ->
 //! [`scan::Scanner::reconcile`] -> [`site::Site::update`], the only publication. Events are
 //! hints, never facts; a sweep finds what none reports.
+//!
+//! [`write`]: mod@write
 
 pub mod answer;
 pub mod exchange;
@@ -94,7 +98,9 @@ pub mod dev;
 pub mod hook;
 pub mod lint;
 pub mod purge;
+pub mod push;
 pub mod release;
+pub mod remote;
 pub mod replica;
 
 pub mod access;

@@ -328,28 +328,6 @@ impl Manifest {
             })
     }
 
-    /// The paths that name something else, or something in only one of the two states, by their
-    /// tags. Costs what is different, not what there is.
-    pub fn differences<'m>(&'m self, other: &'m Self) -> BTreeSet<&'m [u8]> {
-        let both = self.buckets.iter().zip(&other.buckets);
-        let different = both.filter(|(one, two)| one.hash != two.hash);
-        let of = |from: &'m Arc<Bucket>, other: &'m Self| {
-            let is_same = move |each: &&Arc<Resource>| {
-                let tag = |of: &Resource| {
-                    let tag = &of.identity.etag;
-                    (*tag.hash(), tag.fields())
-                };
-                let beside = other.locate(&each.path);
-                beside.is_some_and(|beside| tag(beside) == tag(each))
-            };
-            let others = from.table.iter().filter(move |each| !is_same(each));
-            others.map(|each| &*each.path)
-        };
-        different
-            .flat_map(|(one, two)| of(one, other).chain(of(two, self)))
-            .collect()
-    }
-
     /// All resources, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.buckets.iter().flat_map(|bucket| &bucket.table)

@@ -154,22 +154,14 @@ pub struct Metrics {
     pub unproven: Counter,
     /// Answers 503 for such a body.
     pub unavailable: Counter,
+    /// Bytes of the files that clients have created or replaced.
+    pub upload_bytes: Counter,
     /// Times that the disk was found to be other than `--manifest` lists.
     pub release_mismatches: Counter,
     /// Runs of the command of `--on-publish`.
     pub hook_runs: Counter,
     /// Those of them that failed.
     pub hook_failures: Counter,
-    /// Files that clients have created or replaced.
-    pub written: Counter,
-    /// Bytes of their content.
-    pub written_bytes: Counter,
-    /// Files that clients have deleted.
-    pub deleted: Counter,
-    /// Writes with a token that may not write.
-    pub unauthorised: Counter,
-    /// Writes from addresses that have tried too many such tokens.
-    pub throttled: Counter,
     /// Published states whose digest is not the one that `--expect` names.
     pub unexpected: Counter,
     /// Looks at the whole site, the first scan among them.

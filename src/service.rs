@@ -772,7 +772,7 @@ impl<G: Connection> Attendant<G> {
         self.service.finish(&mut head, &content, &request);
         let bytes = match content {
             Content::Memory(bytes) => bytes,
-            Content::Segments(_) => Bytes::new(),
+            Content::Segments(_) | Content::Stream(_) => Bytes::new(),
         };
         self.reply(head, bytes)
     }

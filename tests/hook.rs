@@ -277,6 +277,21 @@ fn the_end_waits_for_a_run_and_for_what_it_has_not_been_told() {
 }
 
 #[test]
+fn the_end_says_what_a_failed_run_was_told() {
+    let site = TestSite::with(&[("a.txt", b"0")]);
+    let script = Script::new(site, "exit 1");
+    let before = digest_of(&script.site.root());
+    let mut server = script.serve();
+    fs::write(script.site.path("a.txt"), "1").unwrap();
+    eventually("it fails", || server.log().contains("exit status: 1"));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let log = server.log();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains("1 URL") && last.contains(&before), "{log}");
+}
+
+#[test]
 fn the_end_does_not_wait_for_ever_and_says_what_is_not_done() {
     let site = TestSite::with(&[("a.txt", b"0")]);
     let script = Script::new(

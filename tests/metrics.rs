@@ -191,3 +191,34 @@ fn a_publication_is_seen() {
     assert!(samples[r#"etagd_scan_duration_seconds_count{of="changes"}"#] >= 1.0);
     assert!(samples["etagd_watch_events_total"] >= 1.0);
 }
+
+#[test]
+fn writes_are_counted_by_what_became_of_them() {
+    let site = TestSite::with(&[("a", b"one")]);
+    let server = Server::with(&site, &[ADMIN, &["--writable"]].concat());
+    let mut client = Client::connect(server.address());
+    let mut write = |method: &str, condition: (&str, &str), content: &str| {
+        let length = content.len().to_string();
+        let fields = [condition, ("Content-Length", &length)];
+        client.send(head(method, "/a", &fields) + content).unwrap();
+        client.receive(method).unwrap().unwrap().status
+    };
+    let (one, two) = (tag(b"one"), tag(b"two"));
+    assert_eq!(write("PUT", ("If-Match", &one), "two"), 204);
+    assert_eq!(write("PUT", ("If-Match", &one), "three"), 412);
+    assert_eq!(write("PUT", ("Accept", "*/*"), "three"), 428);
+    assert_eq!(write("DELETE", ("If-Match", &two), ""), 204);
+    assert_eq!(write("PUT", ("If-None-Match", "*"), "three"), 201);
+    wait_for(
+        &server,
+        &[
+            (r#"etagd_requests_total{method="PUT",status="201"}"#, 1),
+            (r#"etagd_requests_total{method="PUT",status="204"}"#, 1),
+            (r#"etagd_requests_total{method="PUT",status="412"}"#, 1),
+            (r#"etagd_requests_total{method="PUT",status="428"}"#, 1),
+            (r#"etagd_requests_total{method="DELETE",status="204"}"#, 1),
+            (r#"etagd_validators_total{outcome="failed"}"#, 1),
+            ("etagd_upload_bytes_total", 8),
+        ],
+    );
+}

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use super::scan::scan;
-use super::{Error, inventory, open, print};
+use super::{Error, inventory, open, print, trust};
 use crate::config::{self, ManifestFormat};
-use crate::replica::{Check, Client, Expected, Trust, Walk};
+use crate::remote::Client;
+use crate::replica::{Check, Expected, Walk};
 use crate::scan::{Progress, Scanner};
 
 /// Compares replicas.
@@ -19,11 +20,7 @@ pub(super) fn check(flags: config::Check) -> Result<(), Error> {
         ));
     }
     let is_secure = flags.replicas.iter().any(|replica| replica.is_secure());
-    let trust = match flags.ca {
-        Some(file) => Trust::File(file),
-        None if is_secure => Trust::System,
-        None => Trust::Nobody,
-    };
+    let trust = trust(flags.ca, is_secure);
     let limit = flags.max_size.as_u64();
     let client = Client::new(&trust, flags.timeout, limit, flags.connections)?;
     let check = Check {

@@ -5,6 +5,7 @@ mod compress;
 mod dev;
 mod lint;
 mod manifest;
+mod push;
 mod scan;
 mod serve;
 mod signals;
@@ -21,7 +22,7 @@ use crate::dev::TAIL;
 use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
 use crate::release::ReleaseError;
-use crate::replica::ClientError;
+use crate::remote::{ClientError, Trust};
 use crate::saved::Refused;
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
@@ -81,10 +82,13 @@ pub enum Error {
     /// Replicas do not serve the same, or can't be asked.
     #[error("{0}")]
     Disagreement(String),
+    /// Not everything is on the server that should be.
+    #[error("{0}")]
+    Push(String),
     /// The directory to compare with can't be read whole.
     #[error("{0}")]
     Incomplete(String),
-    /// `etagd check` can't ask anybody.
+    /// No server can be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// Standard output is gone.
@@ -96,7 +100,7 @@ impl Error {
     /// The exit code that tells of it: 2 for bad usage, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Unsafe(_) => 2,
             _ => 1,
         }
     }
@@ -112,6 +116,7 @@ pub fn run(command: Command) -> Result<(), Error> {
         Command::Dev(flags) => serve::serve(flags.config(TAIL)),
         Command::Manifest(flags) => manifest::manifest(&flags),
         Command::Check(flags) => check::check(*flags),
+        Command::Push(flags) => push::push(*flags),
         Command::Compress(flags) => compress::compress(&flags),
         Command::Lint(flags) => lint::lint(&flags),
     }
@@ -133,6 +138,15 @@ fn inventory(file: &Path) -> Result<Inventory, Error> {
     let name = file.display();
     let opened = File::open(file).map_err(|source| InventoryError::unreadable(&name, source))?;
     Ok(Inventory::read(name, opened)?)
+}
+
+/// Whose certificates are believed.
+fn trust(file: Option<PathBuf>, is_secure: bool) -> Trust {
+    match file {
+        Some(file) => Trust::File(file),
+        None if is_secure => Trust::System,
+        None => Trust::Nobody,
+    }
 }
 
 /// Writes to standard output. A reader who has seen enough (`| head`) is no error.

@@ -6,8 +6,8 @@ use std::future::pending;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{self, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -105,7 +105,8 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     };
     let bound = with(inherited.public, listen);
     if let Some(writing) = &config.writing {
-        write::check(writing, &bound, tls.is_some())?;
+        let has_proxies = !config.clients.trusted_proxy.is_empty();
+        write::check(writing, &root, &bound, has_proxies, tls.is_some())?;
     }
 
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
@@ -142,6 +143,10 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let is_proven = proven.is_some();
     let site = proven.unwrap_or_else(|| Manifest::empty(Arc::clone(&config.settings)));
     let site = Arc::new(Site::new(site));
+    let saved = match scanned.is_saved && is_proven {
+        true => Arc::downgrade(&site.current()),
+        false => Weak::new(),
+    };
     let start = |command| Hook::start(command, &site, is_proven, Arc::clone(&process.metrics));
     let hook = config.on_publish.map(start).transpose();
     let hook = hook.map_err(Error::Start)?;
@@ -158,7 +163,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     }
     admin.show(Arc::clone(&site), Arc::clone(&memory));
     let keeper = state
-        .map(|file| Keeper::start(file, directory, Arc::clone(&site), scanned.is_saved))
+        .map(|file| Keeper::start(file, directory, Arc::clone(&site), saved))
         .transpose()
         .map_err(Error::Start)?;
     let service = Service::new(

@@ -1,6 +1,7 @@
 //! `--writable`: who must not be let in, and what to write with.
 
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -9,7 +10,9 @@ use std::time::Duration;
 
 use crate::client::TrustedProxies;
 use crate::config::Writing;
+use crate::disk::Root;
 use crate::metrics::Metrics;
+use crate::scan::is_hidden;
 use crate::server::listener::Bound;
 use crate::watch::Hint;
 use crate::write::{Options, TokenError, Writer};
@@ -29,14 +32,49 @@ pub enum Unsafe {
          or --write-insecure where something else encrypts"
     )]
     NoTls(SocketAddr),
+    /// Somebody else connects in their place.
+    #[error(
+        "--writable lets anybody write whom a --trusted-proxy lets through: give \
+         --write-token-file FILE"
+    )]
+    Proxied,
+    /// Anybody could read the tokens.
+    #[error(
+        "--write-token-file {}: it would be served: choose a file outside of {}",
+        .file.display(), .root.display()
+    )]
+    Served {
+        /// As it was given.
+        file: PathBuf,
+        /// The real path of the site.
+        root: PathBuf,
+    },
 }
 
 /// Whether it is safe to let clients write who can reach these listeners.
-pub(super) fn check(writing: &Writing, bound: &[Bound], is_secure: bool) -> Result<(), Unsafe> {
+pub(super) fn check(
+    writing: &Writing,
+    root: &Root,
+    bound: &[Bound],
+    has_proxies: bool,
+    is_secure: bool,
+) -> Result<(), Unsafe> {
+    let real = writing.write_token_file.as_ref();
+    let real = real.map(|file| (file, file.canonicalize().unwrap_or_else(|_| file.clone())));
+    if let Some((file, real)) = &real
+        && let Ok(path) = real.strip_prefix(root.path())
+        && !is_hidden(path.as_os_str().as_bytes())
+    {
+        let (file, root) = (file.to_path_buf(), root.path().to_path_buf());
+        return Err(Unsafe::Served { file, root });
+    }
+    if real.is_none() && has_proxies {
+        return Err(Unsafe::Proxied);
+    }
     let Some(public) = bound.iter().find_map(Bound::public) else {
         return Ok(());
     };
-    if writing.write_token_file.is_none() {
+    if real.is_none() {
         return Err(Unsafe::NoTokens(public));
     }
     if !is_secure && !writing.write_insecure {

@@ -23,6 +23,7 @@ pub struct Clients {
     #[arg(
         long,
         value_name = "NET",
+        hide_short_help = true,
         env = "ETAGD_TRUSTED_PROXY",
         hide_env = true,
         value_delimiter = ','
@@ -32,7 +33,7 @@ pub struct Clients {
     #[arg(
         long,
         requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "trusted_proxy")),
-        env = "ETAGD_PROXY_PROTOCOL",
+        hide_short_help = true, env = "ETAGD_PROXY_PROTOCOL",
         hide_env = true,
         value_parser = BoolishValueParser::new()
     )]

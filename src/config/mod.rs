@@ -9,12 +9,13 @@ mod dev;
 mod globs;
 mod offline;
 mod operator;
+mod push;
 mod serve;
 mod site;
 mod values;
 mod write;
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 pub use check::{Check, ReplicaUrl};
 pub use clients::{AccessLogForm, Clients};
@@ -22,6 +23,7 @@ pub use dev::{AllowedHost, Dev, Developing};
 pub use globs::PathGlob;
 pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
+pub use push::Push;
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
     Additions, Handling, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest,
@@ -32,20 +34,11 @@ pub use write::Writing;
 
 /// A static file server with precomputed, content-based strong ETags
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    about,
-    max_term_width = 100,
-    propagate_version = true,
-    disable_help_flag = true
-)]
+#[command(version, about, max_term_width = 100, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Print help
-    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
-    pub help: Option<bool>,
     /// Form of messages: text or json
     #[arg(
         long,
@@ -71,6 +64,8 @@ pub enum Command {
     Manifest(Manifest),
     /// Compare replicas: do they serve the same site?
     Check(Box<Check>),
+    /// Bring a directory to a server that was started with --writable
+    Push(Box<Push>),
     /// Write .br, .zst and .gz files beside the files of a site
     Compress(Compress),
     /// Tell what of a site will not be served as its author hopes

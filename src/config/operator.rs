@@ -24,7 +24,7 @@ pub struct Operator {
     #[arg(long, value_name = "DIGEST", env = "ETAGD_EXPECT", hide_env = true)]
     pub expect: Option<Digest>,
     /// Not ready whenever the site digest is another
-    #[arg(long, requires_if("true", "expect"), env = "ETAGD_EXPECT_ALWAYS", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, requires_if("true", "expect"), hide_short_help = true, env = "ETAGD_EXPECT_ALWAYS", hide_env = true, value_parser = BoolishValueParser::new())]
     pub expect_always: bool,
     /// What the public port says beside the site.
     #[command(flatten)]
@@ -33,7 +33,7 @@ pub struct Operator {
     #[arg(long, value_name = "TIME", env = "ETAGD_DRAIN", hide_env = true, value_parser = duration)]
     pub drain: Option<Duration>,
     /// Let another process listen on the same addresses
-    #[arg(long, env = "ETAGD_REUSE_PORT", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, hide_short_help = true, env = "ETAGD_REUSE_PORT", hide_env = true, value_parser = BoolishValueParser::new())]
     pub reuse_port: bool,
 }
 
@@ -68,7 +68,7 @@ pub struct Expectation {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Disclosure {
     /// Send the site digest in a field Etagd-Digest
-    #[arg(long, env = "ETAGD_DIGEST_HEADER", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, hide_short_help = true, env = "ETAGD_DIGEST_HEADER", hide_env = true, value_parser = BoolishValueParser::new())]
     pub digest_header: bool,
     /// Answer 200 to this path, and 503 while draining
     #[arg(long, value_name = "PATH", env = "ETAGD_HEALTH", hide_env = true)]

@@ -37,7 +37,7 @@ pub struct Serve {
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
     pub memory: Option<ByteSize>,
     /// Most large files kept open [default: half of the limit]
-    #[arg(long, value_name = "N", env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", hide_short_help = true, env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
     pub open_files: Option<usize>,
     /// Threads that answer requests [default: one for each core]
     #[arg(long, value_name = "N", env = "ETAGD_WORKERS", hide_env = true, value_parser = workers)]
@@ -101,7 +101,7 @@ pub struct Watching {
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
     pub sweep: Duration,
     /// How often every file is read again [default: never]
-    #[arg(long, value_name = "TIME", env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
+    #[arg(long, value_name = "TIME", hide_short_help = true, env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
     pub scrub: Option<Duration>,
     /// How long removed files, not HTML, are still answered [default: not]
     #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
@@ -134,20 +134,20 @@ pub struct Limits {
     )]
     pub max_connections: usize,
     /// Time for a request's header section to arrive
-    #[arg(long, value_name = "TIME", default_value = "10s", env = "ETAGD_HEADER_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", hide_short_help = true, env = "ETAGD_HEADER_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub header_timeout: Duration,
     /// Time a connection may be open between requests
-    #[arg(long, value_name = "TIME", default_value = "75s", env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    #[arg(long, value_name = "TIME", default_value = "75s", hide_short_help = true, env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub idle_timeout: Duration,
     /// Time a client may take no byte of a response, or send none of an upload
-    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", hide_short_help = true, env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub write_timeout: Duration,
     /// Most bytes of a request's header section
     #[arg(
         long,
         value_name = "SIZE",
         default_value = "16KiB",
-        env = "ETAGD_MAX_HEADER_SIZE",
+        hide_short_help = true, env = "ETAGD_MAX_HEADER_SIZE",
         hide_env = true,
         value_parser = header_size
     )]

@@ -40,6 +40,7 @@ pub struct Handling {
         default_value_t,
         hide_possible_values = true,
         value_name = "FROM",
+        hide_short_help = true,
         env = "ETAGD_LAST_MODIFIED",
         hide_env = true
     )]
@@ -51,6 +52,7 @@ pub struct Handling {
         default_value_t,
         hide_possible_values = true,
         value_name = "WHEN",
+        hide_short_help = true,
         env = "ETAGD_REPR_DIGEST",
         hide_env = true
     )]
@@ -81,7 +83,7 @@ pub struct Handling {
     #[arg(long, value_name = "GLOB", env = "ETAGD_IMMUTABLE", hide_env = true)]
     pub immutable: Vec<PathGlob>,
     /// Have ?v=HASH kept for good, where HASH begins the file's BLAKE3
-    #[arg(long, env = "ETAGD_IMMUTABLE_QUERY", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, hide_short_help = true, env = "ETAGD_IMMUTABLE_QUERY", hide_env = true, value_parser = BoolishValueParser::new())]
     pub immutable_query: bool,
     /// Grammar of _redirects: netlify or cloudflare
     #[arg(
@@ -90,6 +92,7 @@ pub struct Handling {
         default_value_t,
         hide_possible_values = true,
         value_name = "WHOSE",
+        hide_short_help = true,
         env = "ETAGD_REDIRECTS",
         hide_env = true
     )]

@@ -19,6 +19,7 @@ pub struct Writing {
         long,
         value_name = "FILE",
         requires = "writable",
+        hide_short_help = true,
         env = "ETAGD_WRITE_TOKEN_FILE",
         hide_env = true
     )]
@@ -27,7 +28,7 @@ pub struct Writing {
     #[arg(
         long,
         requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "writable")),
-        env = "ETAGD_WRITE_INSECURE",
+        hide_short_help = true, env = "ETAGD_WRITE_INSECURE",
         hide_env = true,
         value_parser = BoolishValueParser::new()
     )]
@@ -36,7 +37,7 @@ pub struct Writing {
     #[arg(
         long,
         requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "writable")),
-        env = "ETAGD_WRITE_RULES",
+        hide_short_help = true, env = "ETAGD_WRITE_RULES",
         hide_env = true,
         value_parser = BoolishValueParser::new()
     )]
@@ -46,6 +47,7 @@ pub struct Writing {
         long,
         value_name = "SIZE",
         default_value = "256MiB",
+        hide_short_help = true,
         env = "ETAGD_MAX_UPLOAD",
         hide_env = true
     )]
@@ -55,7 +57,7 @@ pub struct Writing {
         long,
         value_name = "N",
         default_value_t = 32,
-        env = "ETAGD_MAX_UPLOADS",
+        hide_short_help = true, env = "ETAGD_MAX_UPLOADS",
         hide_env = true,
         value_parser = at_least_one
     )]

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::config::NotFound;
+use crate::inventory::Difference;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::semantics::target::encode_path;
@@ -48,15 +49,17 @@ impl Gone {
     /// What is answered differently in the new state than in the old one.
     pub(super) fn changes(&mut self, old: &Manifest, new: &Manifest, now: Instant) -> Changed {
         let mut changed = BTreeSet::new();
-        for path in new.differences(old) {
-            match (old.locate(path), new.locate(path)) {
+        for Difference { path, .. } in old.diff(new) {
+            match (old.locate(&path), new.locate(&path)) {
                 (Some(was), None) => {
-                    self.0.insert(path.into(), (now + PATIENCE, tag(was)));
+                    self.0.insert(path, (now + PATIENCE, tag(was)));
                 }
-                (_, Some(is)) => match self.0.remove(path) {
+                // Sent in other codings, or to be kept for longer: a page shows the same.
+                (Some(was), Some(is)) if tag(was) == tag(is) => {}
+                (_, Some(is)) => match self.0.remove(&*path) {
                     Some((_, was)) if was == tag(is) => {}
                     _ => {
-                        changed.insert(Box::from(path));
+                        changed.insert(path);
                     }
                 },
                 (None, None) => {}

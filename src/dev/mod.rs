@@ -80,7 +80,7 @@ impl Dev {
             "worker.js" => Aside::Script(include_str!("worker.js")),
             "events" if is_same_origin(&request.headers) => {
                 let last = request.headers.get("last-event-id");
-                let last = last.and_then(|id| id.to_str().ok()?.parse().ok());
+                let last = last.and_then(|id| id.to_str().ok());
                 Aside::Events(feed.stream(last))
             }
             "events" => {

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 
 use crate::manifest::Manifest;
+use crate::page::Text;
 use crate::representation::{Data, Fields, REVALIDATE, Representation, Resource};
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
@@ -101,7 +102,7 @@ impl<'m> Listing<'m> {
     /// As a page. `query` may choose an order: `sort=name|size|time`, `order=asc|desc`.
     pub fn html(&self, query: Option<&str>) -> String {
         let sorting = Sorting::parse(query);
-        let title = format!("/{}", Shown(self.directory));
+        let title = format!("/{}", Text(self.directory));
         let mut page =
             String::with_capacity(4096 + 256 * (self.directories.len() + self.files.len()));
         let number = self.directories.len() + self.files.len();
@@ -131,7 +132,7 @@ impl<'m> Listing<'m> {
             );
         }
         for directory in sorting.directories(&self.directories) {
-            let (link, shown) = (link(directory.name), Shown(directory.name));
+            let (link, shown) = (link(directory.name), Text(directory.name));
             let files = directory.files;
             let unit = if files == 1 { "file" } else { "files" };
             let _ = writeln!(
@@ -141,7 +142,7 @@ impl<'m> Listing<'m> {
             );
         }
         for file in sorting.files(&self.files) {
-            let (link, shown) = (link(self.name(file)), Shown(self.name(file)));
+            let (link, shown) = (link(self.name(file)), Text(self.name(file)));
             let size = ByteSize::b(file.identity.length).display().iec();
             let tag = digits(file);
             let _ = write!(
@@ -203,7 +204,7 @@ impl<'m> Listing<'m> {
         let mut crumbs = format!("<a href=\"./{}\">/</a>", "../".repeat(steps.len()));
         for (index, step) in steps.iter().enumerate() {
             let up = "../".repeat(steps.len() - 1 - index);
-            let _ = write!(crumbs, "<a href=\"./{up}\"><bdi>{}</bdi>/</a>", Shown(step));
+            let _ = write!(crumbs, "<a href=\"./{up}\"><bdi>{}</bdi>/</a>", Text(step));
         }
         crumbs
     }
@@ -361,31 +362,6 @@ fn time(file: &Resource) -> Option<String> {
     let seconds = file.last_modified?.unix();
     let time = UNIX_EPOCH + Duration::from_secs(seconds);
     Some(humantime::format_rfc3339_seconds(time).to_string())
-}
-
-/// A name for people, in HTML: whatever it holds, it is text, and all of it is seen.
-struct Shown<'a>(&'a [u8]);
-
-impl std::fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for char in String::from_utf8_lossy(self.0).chars() {
-            match char {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                // Also those that would turn the direction of the text around them.
-                char if char.is_control()
-                    || matches!(char, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-                {
-                    f.write_char(char::REPLACEMENT_CHARACTER)?;
-                }
-                char => f.write_char(char)?,
-            }
-        }
-        Ok(())
-    }
 }
 
 const STYLE: &str = include_str!("style.css");

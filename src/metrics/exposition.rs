@@ -135,6 +135,8 @@ impl Page<'_> {
         self.bytes("body", help, &metrics.body_bytes)?;
         let help = "Selected representations that answers 304 did not have to send.";
         self.bytes("saved_body", help, &metrics.saved_bytes)?;
+        let help = "Files that clients have created or replaced.";
+        self.bytes("upload", help, &metrics.upload_bytes)?;
         for (name, help, counter) in [
             (
                 "verification_failures",

@@ -4,7 +4,6 @@
 //! what it serves, path by path. What is asked for then is what a directory, a manifest or another
 //! replica says. [`Check::look`] asks once, [`Check::wait`] until all agree.
 
-mod client;
 mod compare;
 mod report;
 mod walk;
@@ -14,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::ReplicaUrl;
 use crate::inventory::{Head, Inventory};
-use client::Answer;
+use crate::remote::{Answer, Client};
 use compare::compare;
 
-pub use client::{Client, ClientError, Trust};
 pub use compare::{Deviation, Found, How};
 pub use report::{Kind, Report, Seen, State};
 
@@ -25,6 +23,9 @@ pub use report::{Kind, Report, Seen, State};
 const POLL: Duration = Duration::from_millis(500);
 /// First and longest pause between two looks at everything.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// A thread has ended without a result; what it says of itself stands above.
+const BUG: &str = "comparing broke off; the message above says where: please report it";
 
 /// What to compare, and how.
 #[derive(Debug)]
@@ -102,10 +103,13 @@ impl Check {
         let replicas = thread::scope(|scope| {
             let asked = self.replicas.iter().zip(&answers);
             let asked: Vec<_> = asked.map(|each| scope.spawn(move || ask(each))).collect();
-            asked
-                .into_iter()
-                .filter_map(|each| each.join().ok())
-                .collect()
+            let seen = asked.into_iter().zip(&self.replicas).map(|(each, url)| {
+                each.join().unwrap_or_else(|_| Seen {
+                    url: url.to_string(),
+                    state: State::Unreachable(BUG.to_owned()),
+                })
+            });
+            seen.collect()
         });
         Ok(Report {
             reference: reference.map(|reference| reference.name),
@@ -169,7 +173,7 @@ impl Check {
         thread::scope(|scope| {
             let ask = |url| scope.spawn(move || client.manifest(url));
             let asked: Vec<_> = self.replicas.iter().map(ask).collect();
-            let failed = |_| Answer::Failed("a bug: please report it".to_owned());
+            let failed = |_| Answer::Failed(BUG.to_owned());
             let answers = asked.into_iter();
             answers
                 .map(|each| each.join().unwrap_or_else(failed))
@@ -205,7 +209,7 @@ impl Check {
     }
 
     fn most_common<'a>(&self, answers: &'a [Answer]) -> Option<Reference<'a>> {
-        let inventorys: Vec<_> = answers
+        let inventories: Vec<_> = answers
             .iter()
             .zip(&self.replicas)
             .filter_map(|(answer, url)| match answer {
@@ -214,13 +218,13 @@ impl Check {
             })
             .collect();
         let like = |head: &Head| {
-            inventorys
+            inventories
                 .iter()
                 .filter(|(_, each)| each.head == *head)
                 .count()
         };
         // The last of equals wins.
-        let most = inventorys
+        let most = inventories
             .iter()
             .rev()
             .max_by_key(|(_, each)| like(&each.head));

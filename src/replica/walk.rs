@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::OnceLock;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use rayon::ThreadPoolBuilder;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use ureq::Body;
 
 use super::Walk;
-use super::client::Client;
 use super::compare::{Deviation, Found, How};
 use super::report::{Kind, State};
 use crate::config::ReplicaUrl;
 use crate::inventory::{Description, Entry, Inventory, text};
+use crate::remote::{Client, within_the_site};
 use crate::representation::REVALIDATE;
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -147,13 +147,6 @@ fn examine(
         }
     }
     Ok(None)
-}
-
-/// Where a redirect leads that stays on the replica.
-fn within_the_site(response: &Response<Body>) -> Option<String> {
-    let place = response.headers().get(header::LOCATION)?.to_str().ok()?;
-    let is_within = place.starts_with('/') && !place.starts_with("//");
-    (response.status().is_redirection() && is_within).then(|| place.to_owned())
 }
 
 /// A field's value, several lines of it as one.

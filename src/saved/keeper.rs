@@ -32,8 +32,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Saves each state of `site`, which is in `directory` as the operator named it, in `file`.
-    /// The first one only if it is not `saved` already.
+    /// Saves each state of `site`, which is in `directory` as the operator named it, in `file`,
+    /// but the one that was `saved` already.
     ///
     /// # Errors
     /// When the system has no more threads.
@@ -41,7 +41,7 @@ impl Keeper {
         file: StateFile,
         directory: PathBuf,
         site: Arc<Site>,
-        saved: bool,
+        saved: Weak<Manifest>,
     ) -> io::Result<Self> {
         let (stop, stopped) = channel();
         let mut round = Round::new(file, directory, site, saved, Instant::now());
@@ -78,23 +78,21 @@ impl Round {
         file: StateFile,
         directory: PathBuf,
         site: Arc<Site>,
-        saved: bool,
+        saved: Weak<Manifest>,
         now: Instant,
     ) -> Self {
         let current = Arc::clone(&site.current());
-        Self {
-            saved: if saved {
-                Arc::downgrade(&current)
-            } else {
-                Weak::new()
-            },
-            seen: (!saved).then_some((now, current)),
+        let mut round = Self {
             file,
             directory,
             site,
+            saved,
+            seen: None,
             not_before: now,
             warned: String::new(),
-        }
+        };
+        round.seen = (!round.is_saved(&current)).then_some((now, current));
+        round
     }
 
     fn run(&mut self, stopped: &Receiver<()>) {
@@ -247,7 +245,7 @@ mod tests {
             let site = Arc::new(Site::new(manifest));
             let began = Instant::now();
             Process {
-                round: Round::new(state, self.site(), Arc::clone(&site), false, began),
+                round: Round::new(state, self.site(), Arc::clone(&site), Weak::new(), began),
                 site,
                 began,
                 hashed: progress.files(),

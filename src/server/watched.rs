@@ -16,6 +16,8 @@ use super::activity::Activity;
 
 /// How long to wait for the rest of what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
+/// How many bytes of it to take: who sends more without looking at the response is cut off.
+const LINGER_BYTES: usize = 64 << 20;
 /// RFC 9113 section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -90,7 +92,7 @@ pub(super) struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
     protocol: Protocol,
-    linger: Option<Pin<Box<Sleep>>>,
+    linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 enum Protocol {
@@ -194,23 +196,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     /// and dropped, for a while (RFC 9112 section 9.6).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let linger = match &mut this.linger {
+        let (linger, left) = match &mut this.linger {
             Some(linger) => linger,
             None => {
                 ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
                 if !this.activity.has_unread() {
                     return Poll::Ready(Ok(()));
                 }
-                this.linger.insert(Box::pin(sleep(LINGER)))
+                this.linger.insert((Box::pin(sleep(LINGER)), LINGER_BYTES))
             }
         };
         let mut space = [0; 4096];
-        while linger.as_mut().poll(cx).is_pending() {
+        while *left > 0 && linger.as_mut().poll(cx).is_pending() {
             let mut buffer = ReadBuf::new(&mut space);
             let read = Pin::new(&mut this.stream).poll_read(cx, &mut buffer);
             if ready!(read).is_err() || buffer.filled().is_empty() {
                 break;
             }
+            *left = left.saturating_sub(buffer.filled().len());
         }
         Poll::Ready(Ok(()))
     }

@@ -198,7 +198,7 @@ impl Writer {
     /// # Errors
     /// The reason why nothing has changed.
     pub async fn call<B>(
-        &self,
+        self: &Arc<Self>,
         site: &Site,
         request: &Parts,
         content: &mut B,
@@ -233,37 +233,10 @@ impl Writer {
                 (Act::Put { draft, hash }, bytes)
             }
         };
-        let is_put = matches!(act, Act::Put { .. });
-        let committed = self.commit(&ask, act).await?;
-        let Committed {
-            before,
-            now,
-            directory,
-        } = committed;
-        let message = Audit {
-            verb: if is_put { "PUT" } else { "DELETE" },
-            path: &ask.path,
-            author: &author,
-            before,
-            now,
-            bytes: is_put.then_some(bytes),
-        };
-        tracing::info!("{message}");
-        let synced = tokio::task::spawn_blocking(move || directory.sync()).await;
-        if let Err(error) = synced.unwrap_or_else(|stopped| Err(io::Error::other(stopped))) {
-            return Err(refused(&ask.path, error.into()));
-        }
-        if is_put {
-            self.metrics.written.increment();
-            self.metrics.written_bytes.add(bytes);
-        } else {
-            self.metrics.deleted.increment();
-        }
-        Ok(match (is_put, before) {
-            (true, None) => Written::Created(now),
-            (true, Some(_)) => Written::Replaced(now),
-            (false, _) => Written::Deleted,
-        })
+        // From here on it is made, whether or not somebody waits for it; and written down.
+        let writer = Arc::clone(self);
+        let made = tokio::spawn(async move { writer.make(&ask, act, bytes, &author).await });
+        made.await.unwrap_or_else(|_| Err(broken_off()))
     }
 
     /// Who asks, if they may.
@@ -276,7 +249,6 @@ impl Writer {
         };
         let now = Instant::now();
         if !self.tries.may_try(client, now) {
-            self.metrics.throttled.increment();
             return Err(Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many wrong tokens came from this address",
@@ -287,13 +259,20 @@ impl Writer {
             .ok_or_else(|| unauthorised("writing takes a token: Authorization: Bearer TOKEN"))?;
         let Some(name) = tokens.load().name_of(token) else {
             self.tries.note(client, now);
-            self.metrics.unauthorised.increment();
             return Err(unauthorised("this token may not write here"));
         };
         Ok(Author { name, client })
     }
 
-    async fn commit(&self, ask: &Ask, act: Act) -> Result<Committed, Refusal> {
+    /// Has one change made, on the disk and in what is published.
+    async fn make(
+        &self,
+        ask: &Ask,
+        act: Act,
+        bytes: u64,
+        author: &Author,
+    ) -> Result<Written, Refusal> {
+        let is_put = matches!(act, Act::Put { .. });
         let (reply, replied) = oneshot::channel();
         let condition = ask.condition.clone();
         (self.commit)(Commit {
@@ -302,13 +281,31 @@ impl Writer {
             condition: Box::new(move |now| condition.holds(now)),
             reply,
         });
-        match replied.await {
-            Ok(result) => result.map_err(|error| refused(&ask.path, error)),
-            Err(_) => Err(Refusal::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the write broke off: look whether it was made",
-            )),
-        }
+        let committed = replied.await.map_err(|_| broken_off())?;
+        let Committed {
+            before,
+            now,
+            directory,
+        } = committed.map_err(|error| refused(&ask.path, error))?;
+        let message = Audit {
+            verb: if is_put { "PUT" } else { "DELETE" },
+            path: &ask.path,
+            author,
+            before,
+            now,
+            bytes: is_put.then_some(bytes),
+        };
+        tracing::info!("{message}");
+        self.metrics.upload_bytes.add(bytes);
+        let synced = tokio::task::spawn_blocking(move || directory.sync()).await;
+        synced
+            .unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
+            .map_err(|error| refused(&ask.path, error.into()))?;
+        Ok(match (is_put, before) {
+            (true, None) => Written::Created(now),
+            (true, Some(_)) => Written::Replaced(now),
+            (false, _) => Written::Deleted,
+        })
     }
 }
 
@@ -327,6 +324,13 @@ fn check(ask: &Ask, current: &Manifest) -> Result<(), Refusal> {
         true => Ok(()),
         false => Err(Refusal::failed(now.map(|now| now.identity.etag))),
     }
+}
+
+fn broken_off() -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the write broke off: look whether it was made",
+    )
 }
 
 fn nothing() -> Refusal {

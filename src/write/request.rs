@@ -14,6 +14,9 @@ use crate::semantics::digest::Digests;
 use crate::semantics::etag::{ETag, EntityTag, EntityTags};
 use crate::semantics::target::Target;
 
+/// What proxies say of those whom they speak for.
+const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+
 /// A change that a client asks for.
 #[derive(Debug)]
 pub(super) struct Ask {
@@ -223,6 +226,12 @@ pub(super) fn check_origin(request: &Parts, peer: Peer) -> Result<(), Refusal> {
     };
     if peer != Peer::Unix && !is_loopback(host) {
         return forbidden("without tokens, writing goes to localhost by that name only");
+    }
+    if PASSED_ON
+        .iter()
+        .any(|name| request.headers.contains_key(*name))
+    {
+        return forbidden("without tokens, nobody may pass writes on for others");
     }
     let is_foreign = |origin: &[u8]| {
         let authority = origin.splitn(2, |byte| *byte == b'/').nth(1);

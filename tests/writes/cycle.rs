@@ -1,13 +1,16 @@
 //! Read, change, write: what a client sees, and what the disk holds.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rustix::process::Signal;
 
 use super::pen::{Pen, files, writable};
-use super::support::tree::{eventually, rename_over, run};
+use super::support::tree::{eventually, rename_over};
 use super::support::{Server, TestSite, tag};
 
 #[test]
@@ -86,10 +89,33 @@ fn each_write_is_written_down() {
 }
 
 #[test]
+fn a_write_is_written_down_also_if_its_client_does_not_wait() {
+    let site = TestSite::with(&[]);
+    let server = writable(&site);
+    for number in 0..20 {
+        let mut client = server.client();
+        let request = format!(
+            "PUT /{number} HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\n\
+             Content-Length: 3\r\n\r\nnew"
+        );
+        client.send(request).unwrap();
+    }
+    eventually("what was begun is over", || {
+        let all = files(&site.root());
+        let is_named = |path: &std::path::PathBuf| !path.to_string_lossy().contains("/.etagd-");
+        all.iter().all(is_named) && server.log().matches("PUT /").count() == all.len()
+    });
+    server.wait_until_it_serves(&site.root());
+}
+
+#[test]
 fn the_tag_of_any_coding_will_do() {
     let page = b"<!doctype html><p>what is compressed here is prose</p>".repeat(40);
     let site = TestSite::with(&[("a.html", &page)]);
-    run("gzip", &["-k", "a.html"], &site.root());
+    let sidecar = fs::File::create(site.path("a.html.gz")).unwrap();
+    let mut encoder = GzEncoder::new(sidecar, Compression::fast());
+    encoder.write_all(&page).unwrap();
+    encoder.finish().unwrap();
     let server = writable(&site);
     let mut pen = Pen::new(&server);
     let encoded = pen.exchange(

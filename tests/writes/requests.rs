@@ -407,6 +407,15 @@ fn no_page_of_another_site_writes_through_a_browser() {
         let response = send(&server, request.as_bytes());
         assert_eq!(response.status, want, "{request}");
     }
+    // Nor does a proxy let strangers in that somebody has put before it.
+    for field in [
+        "X-Forwarded-For: 192.0.2.1",
+        "Via: 1.1 proxy",
+        "Forwarded: for=192.0.2.1",
+    ] {
+        let request = put("/new", &[field, "Content-Length: 3"], b"new");
+        assert_eq!(send(&server, &request).status, 403, "{field}");
+    }
 }
 
 /// What is refused at its head does not cost the connection, unless more content is to come than

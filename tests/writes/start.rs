@@ -22,7 +22,7 @@ fn nobody_is_let_in_by_accident() {
     let tokens = token_file(&site, &format!("ci {TOKEN}\n"));
     let public = ["--listen", "0.0.0.0:0"];
     let fails = |flags: &[&str], naming: &[&str]| {
-        Server::assert_fails(&root, &[&public[..], flags].concat(), 1, naming);
+        Server::assert_fails(&root, &[&public[..], flags].concat(), 2, naming);
     };
     fails(&["--writable"], &["0.0.0.0:", "--write-token-file"]);
     fails(&["--writable", "--write-insecure"], &["--write-token-file"]);
@@ -30,6 +30,17 @@ fn nobody_is_let_in_by_accident() {
     fails(&with_tokens, &["without TLS", "--write-insecure"]);
     let both = [&["--listen", "127.0.0.1:0"], &with_tokens[..]].concat();
     fails(&both, &["without TLS"]);
+    let proxied = ["--writable", "--trusted-proxy", "127.0.0.1"];
+    Server::assert_fails(
+        &root,
+        &proxied,
+        1,
+        &["--trusted-proxy", "--write-token-file"],
+    );
+    fs::copy(&tokens, site.path("tokens")).unwrap();
+    let served = site.path("tokens").to_str().unwrap().to_owned();
+    let served_tokens = ["--writable", "--write-token-file", &served];
+    Server::assert_fails(&root, &served_tokens, 2, &[&served, "it would be served"]);
     let insecure = [&public[..], &with_tokens, &["--write-insecure"]].concat();
     Server::with(&site, &insecure);
     let socket = site.outside("socket");

@@ -1,6 +1,6 @@
-//! The client's side of HTTP: bounded in time, bounded in size, from the replicas themselves.
+//! The client's side of HTTP: bounded in time, bounded in size, from the servers themselves.
 //!
-//! No proxy is asked and no redirect followed, for the answer must be the replica's own.
+//! No proxy is asked and no redirect followed, for the answer must be the server's own.
 
 use std::fs;
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, Response, header};
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, SendBody};
 
 use crate::config::ReplicaUrl;
 use crate::inventory::Inventory;
@@ -22,6 +22,8 @@ const WHOLE_BODY: u32 = 20;
 const LEAST: Duration = Duration::from_secs(5);
 /// A digest is shorter.
 const LONGEST_DIGEST: u64 = 1024;
+/// Content that is longer is not sent before the server wants it.
+const MUCH: u64 = 256 << 10;
 /// What every manifest begins with.
 const BEGINNING: &[u8] = b"{\"format\":";
 
@@ -55,7 +57,7 @@ pub enum ClientError {
     NoSystemRoots(String),
 }
 
-/// Asks replicas.
+/// Asks servers.
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
@@ -67,10 +69,12 @@ pub struct Client {
 
 /// What a replica says when it is asked for its manifest.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub enum Answer {
+    /// This.
     Inventory(Inventory),
     /// It is there and shows none.
     Foreign(String),
+    /// It can't be asked.
     Failed(String),
 }
 
@@ -122,7 +126,8 @@ impl Client {
         }
     }
 
-    pub(super) fn manifest(&self, replica: &ReplicaUrl) -> Answer {
+    /// The manifest as the admin listener shows it.
+    pub fn manifest(&self, replica: &ReplicaUrl) -> Answer {
         let url = format!("{replica}/manifest");
         let fields = [(header::ACCEPT, "application/json")];
         let mut response = match self.ask(&Method::GET, &url, &fields) {
@@ -155,7 +160,7 @@ impl Client {
     }
 
     /// The digest as the admin listener tells it, if it does.
-    pub(super) fn digest(&self, replica: &ReplicaUrl) -> Option<String> {
+    pub fn digest(&self, replica: &ReplicaUrl) -> Option<String> {
         let url = format!("{replica}/digest");
         let mut response = self.ask(&Method::GET, &url, &[]).ok()?;
         if response.status() != http::StatusCode::OK {
@@ -168,7 +173,10 @@ impl Client {
     }
 
     /// Asks once, and once more where a connection that was kept turns out to be closed.
-    pub(super) fn ask(
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn ask(
         &self,
         method: &Method,
         url: &str,
@@ -193,6 +201,32 @@ impl Client {
             .map_err(|error| format!("cannot reach {url}: {error}"))
     }
 
+    /// Asks once, with so many bytes of content. Where that is much the server may refuse it first.
+    ///
+    /// # Errors
+    /// When there is no answer: then it is not known what the server has done.
+    pub fn send(
+        &self,
+        method: &Method,
+        url: &str,
+        fields: &[(header::HeaderName, &str)],
+        (content, length): (&mut dyn Read, u64),
+    ) -> Result<Response<Body>, String> {
+        let mut send = || {
+            let mut request = Request::builder().method(method).uri(url);
+            for (name, value) in fields {
+                request = request.header(name, *value);
+            }
+            request = request.header(header::CONTENT_LENGTH, length);
+            if length > MUCH {
+                request = request.header(header::EXPECT, "100-continue");
+            }
+            self.agent
+                .run(request.body(SendBody::from_reader(content))?)
+        };
+        send().map_err(|error| format!("cannot reach {url}: {error}"))
+    }
+
     /// For an answer from its request to its end.
     fn patience(&self) -> Duration {
         let whole = self.timeout.saturating_mul(WHOLE_BODY);
@@ -204,6 +238,13 @@ impl Client {
             }
         }
     }
+}
+
+/// Where a redirect leads that stays on the server.
+pub fn within_the_site(response: &Response<Body>) -> Option<String> {
+    let place = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    let is_within = place.starts_with('/') && !place.starts_with("//");
+    (response.status().is_redirection() && is_within).then(|| place.to_owned())
 }
 
 /// A body of which no more than so many bytes are taken.
