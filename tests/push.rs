@@ -103,7 +103,7 @@ fn what_differs_is_brought_and_no_more() {
     fs::remove_file(local.path("empty.txt")).unwrap();
     assert_done(
         &push(&local, &server, &[]),
-        "1 created, 1 replaced, 0 deleted, 204 unchanged",
+        "1 created, 1 replaced, 0 deleted, 203 unchanged",
     );
     assert!(remote.path("empty.txt").exists());
     let delete = push(
@@ -269,10 +269,45 @@ fn clean_urls_do_not_confuse_it() {
 }
 
 #[test]
+fn what_answers_for_all_paths_is_not_taken_for_them() {
+    let rewrite = ("_redirects", &b"/* /index.html 200\n"[..]);
+    let remote = TestSite::with(&[rewrite, ("index.html", b"<p>app"), ("old.js", b"1")]);
+    let server = writable(&remote, &[]);
+    assert_eq!(server.body("/new.js").unwrap(), b"<p>app");
+    let base = remote.outside("base.json");
+    let manifest = support::etagd([
+        "manifest".as_ref(),
+        "--format=json".as_ref(),
+        remote.root().as_os_str(),
+    ]);
+    fs::write(&base, manifest.stdout).unwrap();
+    let base = base.to_str().unwrap();
+    let local = TestSite::with(&[("index.html", b"<p>app"), ("new.js", b"2")]);
+    assert_done(
+        &push(&local, &server, &[]),
+        "1 created, 0 replaced, 0 deleted, 1 unchanged",
+    );
+    fs::write(local.path("more.js"), "3").unwrap();
+    assert_done(
+        &push(&local, &server, &["--base", base, "--delete"]),
+        "1 created, 0 replaced, 1 deleted, 2 unchanged",
+    );
+    assert_eq!(
+        digest_of(&remote.root()),
+        digest_of(&local.file("_redirects", rewrite.1).root())
+    );
+}
+
+#[test]
 fn rules_are_brought_where_both_sides_say_so() {
     let local = TestSite::with(&[("a.txt", b"a"), ("_headers", b"/*\n  X-A: 1\n")]);
     let remote = TestSite::with(&[("_headers", b"/*\n  X-A: 0\n")]);
     let server = writable(&remote, &["--write-rules"]);
+    let dry = push(&local, &server, &["--rules", "--dry-run"]);
+    assert_eq!(
+        (dry.code, &*dry.out),
+        (0, "create\t/a.txt\nreplace\t/_headers\n")
+    );
     assert_done(&push(&local, &server, &[]), "1 created, 0 replaced");
     assert_eq!(server.client().get("/a.txt").field("X-A"), Some("0"));
     assert_done(
@@ -284,7 +319,8 @@ fn rules_are_brought_where_both_sides_say_so() {
         &push(&local, &server, &["--rules"]),
         "0 created, 0 replaced, 0 deleted, 2 unchanged",
     );
-    let closed = writable(&TestSite::with(&[]), &[]);
+    let other = TestSite::new();
+    let closed = writable(&other, &[]);
     let said = push(&local, &closed, &["--rules"]);
     assert_eq!(said.code, 1);
     assert!(
@@ -377,25 +413,29 @@ fn response(status: &str, fields: &str) -> String {
 
 #[test]
 fn what_changes_between_look_and_write_is_a_conflict() {
-    let local = TestSite::with(&[("a.txt", b"ours")]);
+    // The page is asked for under another path than it is written to.
+    let local = TestSite::with(&[("a.html", b"ours")]);
     let (seen, now) = (tag(b"seen"), tag(b"now"));
     let theirs = now.clone();
     let (url, heads) = fake(move |_, head| match head.split(' ').next() {
-        Some("HEAD") => response("200 OK", &format!("ETag: {seen}\r\n")),
-        _ => response("412 Precondition Failed", &format!("ETag: {theirs}\r\n")),
+        Some("HEAD") if head.contains(".html") => response("308 .", "Location: /a\r\n"),
+        Some("HEAD") => response("200 OK", &format!("ETag: {}\r\n", tag(b"seen"))),
+        Some("DELETE") => response("412 .", &format!("ETag: {seen}\r\n")),
+        _ => response("412 .", &format!("ETag: {theirs}\r\n")),
     });
     let said = finish(push_command(&local, &url, &[]));
     assert_eq!(
         (said.code, said.out),
-        (1, format!("conflict\t/a.txt\t{now}\n"))
+        (1, format!("conflict\t/a.html\t{now}\n"))
     );
     let heads = heads.lock().unwrap();
-    assert_eq!(heads.len(), 2, "{heads:?}");
-    assert!(
-        heads[1]
-            .to_lowercase()
-            .contains(&format!("if-match: {}", tag(b"seen")))
-    );
+    let puts: Vec<_> = heads
+        .iter()
+        .filter(|head| head.starts_with("PUT"))
+        .collect();
+    assert_eq!(puts.len(), 1, "{heads:?}");
+    let condition = format!("if-match: {}", tag(b"seen"));
+    assert!(puts[0].to_lowercase().contains(&condition), "{heads:?}");
 }
 
 #[test]

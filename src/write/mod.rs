@@ -357,7 +357,7 @@ fn refused(path: &[u8], error: NotCommitted) -> Refusal {
         Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
             (StatusCode::FORBIDDEN, "etagd itself may not write there")
         }
-        Some(Errno::NAMETOOLONG) => (StatusCode::BAD_REQUEST, "the name is too long"),
+        Some(Errno::NAMETOOLONG) => return request::too_long(),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "there is too much to do at the moment",
@@ -371,9 +371,7 @@ fn refused(path: &[u8], error: NotCommitted) -> Refusal {
             "it could not be written: the server's messages tell why",
         ),
     };
-    if status != StatusCode::BAD_REQUEST {
-        tracing::warn!("cannot write /{}: {error}", encode_path(path));
-    }
+    tracing::warn!("cannot write /{}: {error}", encode_path(path));
     Refusal::new(status, reason)
 }
 

@@ -14,6 +14,9 @@ use crate::semantics::digest::Digests;
 use crate::semantics::etag::{ETag, EntityTag, EntityTags};
 use crate::semantics::target::Target;
 
+/// Bytes of a name that any file system here takes. What is longer is refused before directories
+/// are made for it.
+const LONGEST_NAME: usize = 255;
 /// What proxies say of those whom they speak for.
 const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 
@@ -72,6 +75,10 @@ fn path(request: &Parts, options: &Options) -> Result<Box<[u8]>, Refusal> {
         .map_err(|refusal| Refusal::new(refusal.status(), refusal.to_string()))?;
     let path = target.path();
     let forbidden = |reason: &'static str| Err(Refusal::new(StatusCode::FORBIDDEN, reason));
+    let mut names = path.split(|byte| *byte == b'/');
+    if names.any(|name| name.len() > LONGEST_NAME) {
+        return Err(too_long());
+    }
     if target.query().is_some() {
         let reason = "a file has no query";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
@@ -121,6 +128,10 @@ fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, 
         Refusal::new(status, reason.to_string())
     })?;
     Ok(Change::Put { length, digests })
+}
+
+pub(super) fn too_long() -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "the name is too long")
 }
 
 pub(super) fn too_large() -> Refusal {

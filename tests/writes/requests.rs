@@ -104,7 +104,10 @@ fn targets_follow_the_rules_of_reading() {
         .fifo("pipe");
     let server = writable(&site);
     let mut pen = Pen::new(&server);
-    let long = format!("/{}", "n".repeat(256));
+    let long = "n".repeat(256);
+    let (long, below_long) = (format!("/new/{long}"), format!("/new/{long}/name"));
+    let longest = format!("/{}", "n".repeat(255));
+    let deep = "/new".repeat(1100);
     let cases = [
         ("/.env", 403),
         ("/dir/.htaccess", 403),
@@ -131,6 +134,9 @@ fn targets_follow_the_rules_of_reading() {
         ("/a%zz", 400),
         ("/new?part=1", 400),
         (&long, 400),
+        (&below_long, 400),
+        (&deep, 400),
+        (&longest, 201),
         ("*", 400),
         ("/.well-known/new", 201),
         ("/dir/_headers", 201),
@@ -151,6 +157,8 @@ fn targets_follow_the_rules_of_reading() {
     }
     let after = files(site.root().parent().unwrap());
     assert_eq!(after.len(), before.len() + created);
+    // Nor is anything made on the way to what can't be.
+    assert!(!site.path("new").exists());
 }
 
 #[test]
