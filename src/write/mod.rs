@@ -31,6 +31,7 @@ use walkdir::WalkDir;
 use crate::client::{Peer, TrustedProxies};
 use crate::commit::{Act, Commit, Committed, NotCommitted};
 use crate::disk::Root;
+use crate::locate::resolve;
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
 use crate::place::{Directory, is_draft};
@@ -317,12 +318,20 @@ fn check(ask: &Ask, current: &Manifest) -> Result<(), Refusal> {
         return Ok(());
     }
     let now = current.locate(&ask.path);
-    if now.is_none() && matches!(ask.change, Change::Delete) {
-        return Err(nothing());
-    }
-    match ask.condition.holds(now.map(|now| &**now)) {
-        true => Ok(()),
-        false => Err(Refusal::failed(now.map(|now| now.identity.etag))),
+    let refusal = match now {
+        None if matches!(ask.change, Change::Delete) => nothing(),
+        _ if ask.condition.holds(now.map(|now| &**now)) => return Ok(()),
+        _ => Refusal::failed(now.map(|now| now.identity.etag)),
+    };
+    // Whoever has read `/about` may have read `about.html`.
+    let find = |path: &[u8]| current.locate(path);
+    match resolve(current.settings().html_handling, &ask.path, find) {
+        Some(other) if now.is_none() => {
+            let name = encode_path(&other.path);
+            let reason = format!("what answers here is a file of another name: /{name}").into();
+            Err(Refusal { reason, ..refusal })
+        }
+        _ => Err(refusal),
     }
 }
 
@@ -364,7 +373,7 @@ fn refused(path: &[u8], error: NotCommitted) -> Refusal {
         ),
         Some(Errno::NOENT | Errno::XDEV | Errno::STALE) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the site's directory is being replaced",
+            "its directory was replaced meanwhile",
         ),
         _ => (
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -94,10 +94,16 @@ fn path(request: &Parts, options: &Options) -> Result<Box<[u8]>, Refusal> {
     if !is_admitted(path) {
         return forbidden("what has such a name is not served, nor written");
     }
-    if RuleFile::named(path).is_some() && !options.rules {
+    if is_of_rules(path) && !options.rules {
         return forbidden("the rules of this site can't be changed by its clients");
     }
     Ok(path.into())
+}
+
+/// Whether a path names rules, on a file system that may not tell `_HEADERS` from `_headers`.
+fn is_of_rules(path: &[u8]) -> bool {
+    let mut files = RuleFile::ALL.into_iter();
+    files.any(|file| path.eq_ignore_ascii_case(file.name().as_bytes()))
 }
 
 fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, Refusal> {

@@ -116,6 +116,7 @@ fn targets_follow_the_rules_of_reading() {
         ("/%2eenv", 403),
         ("/_headers", 403),
         ("/_redirects", 403),
+        ("/%5fHeaders", 403),
         ("/", 409),
         ("/dir/", 409),
         ("/new/", 409),
@@ -159,6 +160,27 @@ fn targets_follow_the_rules_of_reading() {
     assert_eq!(after.len(), before.len() + created);
     // Nor is anything made on the way to what can't be.
     assert!(!site.path("new").exists());
+}
+
+#[test]
+fn a_page_is_written_under_its_own_name() {
+    let site = TestSite::with(&[("about.html", b"<p>one"), ("docs/index.html", b"<p>two")]);
+    let server = writable(&site);
+    let mut pen = Pen::new(&server);
+    let says = |refused: Response, status: u16, name: &str| {
+        let reason = format!("what answers here is a file of another name: {name}\n");
+        assert_eq!(refused.status, status);
+        assert_eq!(refused.field("ETag"), None);
+        assert_eq!(String::from_utf8_lossy(&refused.body), reason);
+    };
+    let known = tag(b"<p>one");
+    says(pen.replace("/about", &known, "<p>"), 412, "/about.html");
+    says(pen.delete("/about", &known), 404, "/about.html");
+    assert_eq!(pen.replace("/about.html", &known, "<p>new").status, 204);
+    assert_eq!(pen.get("/about").body, b"<p>new");
+    let known = tag(b"<p>two");
+    says(pen.replace("/docs", &known, "<p>"), 412, "/docs/index.html");
+    assert_eq!(pen.create("/about", "beside").status, 201);
 }
 
 #[test]

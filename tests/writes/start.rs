@@ -34,7 +34,7 @@ fn nobody_is_let_in_by_accident() {
     Server::assert_fails(
         &root,
         &proxied,
-        1,
+        2,
         &["--trusted-proxy", "--write-token-file"],
     );
     fs::copy(&tokens, site.path("tokens")).unwrap();
