@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use support::server::command;
-use support::tree::{digest_of, eventually, write_tree};
+use support::tree::{digest_of, eventually, manifest_of, write_tree};
 use support::{Server, TestSite, noise, tag};
 
 const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
@@ -76,6 +76,13 @@ fn writes(server: &Server) -> Vec<String> {
         .lines()
         .filter_map(|line| line.split_once(" by anybody "));
     lines.map(|(write, _)| write.to_owned()).collect()
+}
+
+/// A file with the manifest of a site as it is now.
+fn base_of(site: &TestSite) -> String {
+    let base = site.outside("base.json");
+    fs::write(&base, manifest_of(&site.root(), &[])).unwrap();
+    base.to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -168,14 +175,7 @@ fn what_others_have_changed_is_told_and_left() {
     let remote = TestSite::with(&[]);
     let server = writable(&remote, &[]);
     assert_eq!(push(&local, &server, &[]).code, 0);
-    let base = local.outside("base.json");
-    let manifest = support::etagd([
-        "manifest".as_ref(),
-        "--format=json".as_ref(),
-        local.root().as_os_str(),
-    ]);
-    fs::write(&base, manifest.stdout).unwrap();
-    let base = base.to_str().unwrap();
+    let base = &base_of(&local);
 
     // On both sides; here alone; there alone.
     fs::write(local.path("a.txt"), "ours").unwrap();
@@ -187,14 +187,10 @@ fn what_others_have_changed_is_told_and_left() {
     assert_eq!(said.code, 1, "{said:?}");
     assert_eq!(said.out, format!("conflict\t/a.txt\t{}\n", tag(b"theirs")));
     assert!(
-        said.err
-            .contains("1 files were changed by others and not overwritten"),
+        said.err.contains("1 changed by others and not overwritten"),
         "{said:?}"
     );
-    assert!(
-        said.err.contains("1 that come after them were left"),
-        "{said:?}"
-    );
+    assert!(said.err.contains("1 left for the next run"), "{said:?}");
     assert_eq!(server.body("/a.txt").unwrap(), b"theirs");
     assert_eq!(server.body("/b.txt").unwrap(), b"ours");
     assert_eq!(server.body("/").unwrap(), b"<p>old");
@@ -216,24 +212,14 @@ fn what_others_have_changed_is_not_deleted_either() {
     let remote = TestSite::with(&[]);
     let server = writable(&remote, &[]);
     assert_eq!(push(&local, &server, &[]).code, 0);
-    let base = local.outside("base.json");
-    let manifest = support::etagd([
-        "manifest".as_ref(),
-        "--format=json".as_ref(),
-        local.root().as_os_str(),
-    ]);
-    fs::write(&base, manifest.stdout).unwrap();
+    let base = &base_of(&local);
     for name in ["a.txt", "b.txt"] {
         fs::remove_file(local.path(name)).unwrap();
     }
     fs::write(remote.path("b.txt"), "theirs").unwrap();
     fs::write(remote.path("d.txt"), "theirs").unwrap();
     server.wait_for_body("/d.txt", "theirs");
-    let said = push(
-        &local,
-        &server,
-        &["--base", base.to_str().unwrap(), "--delete"],
-    );
+    let said = push(&local, &server, &["--base", base, "--delete"]);
     assert_eq!(
         (said.code, said.out),
         (1, format!("conflict\t/b.txt\t{}\n", tag(b"theirs")))
@@ -274,14 +260,7 @@ fn what_answers_for_all_paths_is_not_taken_for_them() {
     let remote = TestSite::with(&[rewrite, ("index.html", b"<p>app"), ("old.js", b"1")]);
     let server = writable(&remote, &[]);
     assert_eq!(server.body("/new.js").unwrap(), b"<p>app");
-    let base = remote.outside("base.json");
-    let manifest = support::etagd([
-        "manifest".as_ref(),
-        "--format=json".as_ref(),
-        remote.root().as_os_str(),
-    ]);
-    fs::write(&base, manifest.stdout).unwrap();
-    let base = base.to_str().unwrap();
+    let base = &base_of(&remote);
     let local = TestSite::with(&[("index.html", b"<p>app"), ("new.js", b"2")]);
     assert_done(
         &push(&local, &server, &[]),
