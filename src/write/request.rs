@@ -77,7 +77,7 @@ fn path(request: &Parts, options: &Options) -> Result<Box<[u8]>, Refusal> {
     let forbidden = |reason: &'static str| Err(Refusal::new(StatusCode::FORBIDDEN, reason));
     let mut names = path.split(|byte| *byte == b'/');
     if names.any(|name| name.len() > LONGEST_NAME) {
-        return Err(too_long());
+        return Err(Refusal::too_long());
     }
     if target.query().is_some() {
         let reason = "a file has no query";
@@ -127,24 +127,13 @@ fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, 
         return Err(Refusal::new(StatusCode::LENGTH_REQUIRED, reason));
     }
     if length.is_some_and(|length| length > options.max_upload) {
-        return Err(too_large());
+        return Err(Refusal::too_large());
     }
     let digests = Digests::parse(fields).map_err(|reason| {
         let status = StatusCode::BAD_REQUEST;
         Refusal::new(status, reason.to_string())
     })?;
     Ok(Change::Put { length, digests })
-}
-
-pub(super) fn too_long() -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, "the name is too long")
-}
-
-pub(super) fn too_large() -> Refusal {
-    Refusal::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "it is larger than --max-upload allows",
-    )
 }
 
 /// A precondition that protects what others have written.

@@ -18,7 +18,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Refusal;
-use super::request::too_large;
 use crate::commit::NotCommitted;
 use crate::disk::Root;
 use crate::place::{Directory, Draft};
@@ -118,7 +117,7 @@ impl Upload {
             };
             self.length += data.len() as u64;
             if self.length > most {
-                return Err(Error::Content(too_large()));
+                return Err(Error::Content(Refusal::too_large()));
             }
             self.piece.extend_from_slice(&data);
             if self.piece.len() >= PIECE {
