@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
+#[path = "support/transports.rs"]
+mod transports;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,6 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::server::command;
 use support::tree::{digest_of, eventually, manifest_of, write_tree};
 use support::{Server, TestSite, noise, tag};
+use transports::{Authority, secure_address};
 
 const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
 
@@ -331,6 +334,29 @@ fn tokens_come_from_a_file_or_the_environment() {
     by_environment.env("ETAGD_WRITE_TOKEN", TOKEN);
     assert_done(&finish(by_environment), "1 replaced");
     assert!(server.log().contains("PUT /a.txt by ci "));
+}
+
+#[test]
+fn it_speaks_tls_to_whom_it_trusts() {
+    let (local, remote) = (TestSite::with(&[("a.txt", b"a")]), TestSite::new());
+    let authority = Authority::new();
+    authority.issue();
+    let server = authority.serve(&remote, &["--writable"]);
+    let url = format!("https://localhost:{}", secure_address(&server).port());
+    let root = authority.root();
+    let trusting = ["--ca", root.to_str().unwrap()];
+    assert_done(&finish(push_command(&local, &url, &trusting)), "1 created");
+    let stranger = Authority::new();
+    let root = stranger.root();
+    let said = finish(push_command(
+        &local,
+        &url,
+        &["--ca", root.to_str().unwrap()],
+    ));
+    assert!(
+        said.code == 1 && said.err.contains("certificate"),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::pen::Pen;
 use super::support::{Client, Server, TestSite};
+use super::transports::Authority;
 
 const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
 
@@ -43,6 +44,10 @@ fn nobody_is_let_in_by_accident() {
     Server::assert_fails(&root, &served_tokens, 2, &[&served, "it would be served"]);
     let insecure = [&public[..], &with_tokens, &["--write-insecure"]].concat();
     Server::with(&site, &insecure);
+    let secure = [&public[..], &with_tokens].concat();
+    let authority = Authority::new();
+    authority.issue();
+    authority.serve(&site, &secure);
     let socket = site.outside("socket");
     let unix = format!("unix:{}", socket.display());
     let server = Server::with(&site, &["--listen", &unix, "--writable"]);
