@@ -96,3 +96,32 @@ impl Refusal {
         Self::new(status, reason)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_has_a_status() {
+        let cases = [
+            (Errno::NOSPC, 507),
+            (Errno::DQUOT, 507),
+            (Errno::FBIG, 507),
+            (Errno::ROFS, 403),
+            (Errno::ACCESS, 403),
+            (Errno::NAMETOOLONG, 400),
+            (Errno::NOTDIR, 409),
+            (Errno::LOOP, 409),
+            (Errno::ISDIR, 409),
+            (Errno::MFILE, 503),
+            (Errno::NOENT, 503),
+            (Errno::IO, 500),
+        ];
+        for (errno, status) in cases {
+            let error = std::io::Error::from(errno);
+            let refusal = Refusal::of(b"a", error.into());
+            assert_eq!(refusal.status.as_u16(), status, "{errno}");
+            assert_eq!(refusal.etag, None);
+        }
+    }
+}

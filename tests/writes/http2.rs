@@ -111,6 +111,31 @@ fn a_reset_leaves_nothing() {
     });
 }
 
+/// Nor does it keep one of the places that uploads have.
+#[test]
+fn many_resets_leave_nothing() {
+    let site = TestSite::with(&[]);
+    let server = Server::with(&site, &["--writable", "--max-uploads", "2"]);
+    run(&server, |sender| async move {
+        for number in 0..100 {
+            let target = format!("http://localhost/{number}");
+            let request = Request::put(target).header("if-none-match", "*");
+            let mut sender = sender.clone().ready().await.unwrap();
+            let request = request.body(()).unwrap();
+            let (_, mut stream) = sender.send_request(request, false).unwrap();
+            let _ = stream.send_data(Bytes::from_static(b"one"), false);
+            // At different moments; all at once would end the connection.
+            tokio::time::sleep(Duration::from_micros(1000 + number * 50)).await;
+            stream.send_reset(h2::Reason::CANCEL);
+        }
+        until("nothing is left", || files(&site.root()).is_empty()).await;
+        let create = ("if-none-match", "*");
+        let made = put(&sender, "/a", create, Some(b"new"), Duration::ZERO).await;
+        assert_eq!(made, (201, Some(tag(b"new"))));
+        assert_eq!(files(&site.root()), [site.path("a")]);
+    });
+}
+
 /// Waits until something is so, while the connection goes on.
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
