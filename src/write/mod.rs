@@ -48,7 +48,7 @@ use upload::Upload;
 pub use refusal::Refusal;
 pub use request::is_write;
 pub use token::{TokenError, Tokens};
-pub use upload::discard;
+pub use upload::{discard, linger};
 
 /// What may be written, and how much.
 #[derive(Clone, Debug)]

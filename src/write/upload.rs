@@ -186,8 +186,18 @@ pub async fn discard<B: Body + Unpin>(request: &Parts, content: &mut B) -> bool 
     if !is_short || request.headers.contains_key(header::EXPECT) {
         return false;
     }
+    drain(content).await && content.is_end_stream()
+}
+
+/// Takes in what is left for a little while, beside the answer: over HTTP/2 what is left alone is
+/// reset, and some clients take a reset for the answer.
+pub async fn linger<B: Body + Unpin>(mut content: B) {
+    drain(&mut content).await;
+}
+
+async fn drain<B: Body + Unpin>(content: &mut B) -> bool {
     let rest = async { while let Some(Ok(_)) = next(content).await {} };
-    timeout(FAREWELL, rest).await.is_ok() && content.is_end_stream()
+    timeout(FAREWELL, rest).await.is_ok()
 }
 
 /// The root as it is now. One that is not there may be back in a moment.
