@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::sync::mpsc::Receiver;
 
 use crate::disk;
 use crate::memory::{Buffer, Memory};
@@ -81,6 +82,8 @@ pub struct Body<G> {
 enum Content {
     Memory(Bytes),
     Segments(Segments),
+    /// What comes as it happens, until its sender is gone; of no known length.
+    Stream(Receiver<Bytes>),
 }
 
 impl<G> Body<G> {
@@ -89,6 +92,16 @@ impl<G> Body<G> {
         Self {
             remaining: bytes.len() as u64,
             content: Content::Memory(bytes),
+            attendant,
+        }
+    }
+
+    /// What is sent as it comes, until nobody can send any more.
+    pub fn stream(stream: Receiver<Bytes>, attendant: G) -> Self {
+        Self {
+            content: Content::Stream(stream),
+            // Until the end is known.
+            remaining: u64::MAX,
             attendant,
         }
     }
@@ -119,6 +132,13 @@ impl<G: Attend> http_body::Body for Body<G> {
         let next = match &mut this.content {
             Content::Memory(bytes) => Some(Ok(std::mem::take(bytes))),
             Content::Segments(segments) => ready!(segments.poll_next(cx)),
+            Content::Stream(stream) => match ready!(stream.poll_recv(cx)) {
+                Some(bytes) => Some(Ok(bytes)),
+                None => {
+                    this.remaining = 0;
+                    None
+                }
+            },
         };
         Poll::Ready(next.map(|bytes| {
             let bytes = bytes.inspect_err(|error| this.attendant.cut(error))?;
@@ -134,7 +154,10 @@ impl<G: Attend> http_body::Body for Body<G> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.remaining)
+        match self.content {
+            Content::Stream(_) if self.remaining > 0 => SizeHint::default(),
+            _ => SizeHint::with_exact(self.remaining),
+        }
     }
 }
 

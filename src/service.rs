@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -23,6 +24,7 @@ use crate::answer::{self, Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
 use crate::client::Peer;
 use crate::config::{Disclosure, ReprDigest, Settings};
+use crate::dev::{self, Aside, Dev};
 use crate::exchange::Exchange;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
@@ -50,6 +52,8 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const SCRIPT: HeaderValue = HeaderValue::from_static("text/javascript; charset=utf-8");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 /// How long a request waits for the truth about a file that is not what the manifest says: the
@@ -62,6 +66,8 @@ const LOOKS: u32 = 3;
 const BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 /// `Vary` of what only a request for a page is answered with.
 const BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
+/// `Vary` of what is a page for people and JSON for programs.
+const BY_FORM: HeaderValue = HeaderValue::from_static("accept");
 /// `Vary` of both.
 const BY_PURPOSE_AND_CODING: HeaderValue =
     HeaderValue::from_static("sec-fetch-mode, accept, accept-encoding");
@@ -76,6 +82,7 @@ pub struct Service {
     disclosure: Disclosure,
     writer: Option<Arc<Writer>>,
     access: Option<Arc<AccessLog>>,
+    dev: Option<Arc<Dev>>,
 }
 
 /// The connection that a request came over. It is held until the response is over.
@@ -97,6 +104,8 @@ enum Content {
     Memory(Bytes),
     /// To be proven first.
     Segments(Segments),
+    /// What comes as it happens.
+    Stream(Receiver<Bytes>),
 }
 
 impl Service {
@@ -115,6 +124,7 @@ impl Service {
             readiness,
             disclosure,
             access: None,
+            dev: None,
             writer: None,
         }
     }
@@ -126,6 +136,12 @@ impl Service {
             access: log,
             ..self
         }
+    }
+
+    /// The same with what a developer's server adds.
+    #[must_use]
+    pub fn developing(self, dev: Option<Arc<Dev>>) -> Self {
+        Self { dev, ..self }
     }
 
     /// The same for a site that clients may change.
@@ -153,9 +169,13 @@ impl Service {
             connection,
             admitted: None,
         };
-        let draft = match (&self.disclosure.health, &self.writer) {
-            (Some(path), _) if path.as_str() == request.uri.path() => self.health(&request.method),
-            (_, Some(writer)) if is_write(&request.method) => {
+        let dev = self.dev.as_ref().and_then(|dev| dev.reply(&request));
+        let draft = match (dev, &self.disclosure.health, &self.writer) {
+            (Some(reply), ..) => aside(reply, &request),
+            (_, Some(path), _) if path.as_str() == request.uri.path() => {
+                self.health(&request.method)
+            }
+            (_, _, Some(writer)) if is_write(&request.method) => {
                 let write = attendant.write(Arc::clone(writer), request, content);
                 return Pending::Later(Box::pin(write));
             }
@@ -165,6 +185,11 @@ impl Service {
         self.finish(&mut head, &content, &request);
         match content {
             Content::Memory(bytes) => Pending::Now(ready(attendant.reply(head, bytes))),
+            Content::Stream(stream) => {
+                attendant.exchange.respond(&head, 0);
+                let body = Body::stream(stream, attendant);
+                Pending::Now(ready(Response::from_parts(head, body)))
+            }
             Content::Segments(segments) => {
                 let draft = Response::from_parts(head, segments);
                 Pending::Later(Box::pin(Self::prove(draft, request, attendant)))
@@ -223,6 +248,8 @@ impl Service {
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
                 Content::Memory(bytes) => return attendant.reply(head, bytes),
+                // A site has none.
+                Content::Stream(_) => return attendant.reply(head, Bytes::new()),
             };
         }
     }
@@ -295,7 +322,11 @@ impl Service {
             Answer::NotFound(status, page) => {
                 let mut draft = match page {
                     Some(page) => self.not_found(status, page, is_head),
-                    None => error(status, nothing_here(status), is_head).map(Content::Memory),
+                    None => {
+                        let tail = settings.additions.tail;
+                        let sentence = nothing_here(status);
+                        error_with_tail(status, sentence, is_head, tail).map(Content::Memory)
+                    }
                 };
                 follow_rules_for_errors(draft.headers_mut(), manifest, request);
                 draft
@@ -477,7 +508,7 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
         Terms::Pinned => Some(IMMUTABLE),
         Terms::Fallback { of_page: false } => Some(NO_STORE),
         _ if is_removed() => None,
-        Terms::Named => Some(own.cache_control.clone()),
+        Terms::Named | Terms::Listed => Some(own.cache_control.clone()),
         // A file may come to be there: what stands in for it must be asked about.
         Terms::Rewritten | Terms::Fallback { of_page: true } => {
             Some(if !resource.settled || own.have_own_cache_control() {
@@ -492,12 +523,13 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
 /// What in a request, beside its target, the choice of the answer depends on (RFC 9110 section
 /// 12.5.5), and what the rules of the site name.
 fn vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
-    let is_fallback = matches!(selected.terms, Terms::Fallback { .. });
+    let is_fallback = matches!(selected.terms, Terms::Fallback { .. } | Terms::Listed);
     let is_negotiable = selected.resource.is_negotiable();
     let ruled = selected.resource.fields.ruled.as_ref();
     let vary = match (is_fallback, is_negotiable) {
         (false, false) => None,
         (false, true) => Some(BY_CODING),
+        (true, false) if selected.terms == Terms::Listed => Some(BY_FORM),
         (true, false) => Some(BY_PURPOSE),
         (true, true) => Some(BY_PURPOSE_AND_CODING),
     };
@@ -745,7 +777,7 @@ impl<G: Connection> Attendant<G> {
         self.service.finish(&mut head, &content, &request);
         let bytes = match content {
             Content::Memory(bytes) => bytes,
-            Content::Segments(_) => Bytes::new(),
+            Content::Segments(_) | Content::Stream(_) => Bytes::new(),
         };
         self.reply(head, bytes)
     }
@@ -775,14 +807,51 @@ impl<G> Drop for Attendant<G> {
     }
 }
 
-/// A 4xx or 5xx that no cache may keep. `sentence` is etagd's own text, never a client's.
+/// What is answered in place of the site.
+fn aside(reply: Aside, request: &Parts) -> Draft {
+    let (content_type, content) = match reply {
+        Aside::Refused(status, sentence) => {
+            let is_head = request.method == Method::HEAD;
+            return error(status, &sentence, is_head).map(Content::Memory);
+        }
+        Aside::Script(text) => (SCRIPT, Content::Memory(Bytes::from_static(text.as_bytes()))),
+        Aside::Events(stream) => (EVENTS, Content::Stream(stream)),
+    };
+    let mut draft = empty(StatusCode::OK, 3);
+    let fields = draft.headers_mut();
+    fields.insert(header::CACHE_CONTROL, NO_STORE);
+    fields.insert(header::CONTENT_TYPE, content_type);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    draft.map(|_| content)
+}
+
+/// A 4xx or 5xx that no cache may keep. `sentence` is escaped.
 fn error(status: StatusCode, sentence: &str, is_head: bool) -> Response<Bytes> {
-    let page = Bytes::from(Page { status, sentence }.to_string());
+    error_with_tail(status, sentence, is_head, None)
+}
+
+/// The same with what a developer has at the end of every document.
+fn error_with_tail(
+    status: StatusCode,
+    sentence: &str,
+    is_head: bool,
+    tail: Option<&str>,
+) -> Response<Bytes> {
+    let page = Page { status, sentence }.to_string() + tail.unwrap_or_default();
+    let page = Bytes::from(page);
+    let policy = match tail {
+        None => POLICY,
+        Some(_) => visible(&format_args!(
+            "{}{}",
+            page::CONTENT_SECURITY_POLICY,
+            dev::POLICY
+        )),
+    };
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
-    fields.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    fields.insert(header::CONTENT_SECURITY_POLICY, policy);
     fields.insert(header::CONTENT_TYPE, HTML);
     fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     if is_head {

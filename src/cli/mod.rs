@@ -3,6 +3,7 @@
 mod bar;
 mod check;
 mod compress;
+mod dev;
 mod lint;
 mod manifest;
 mod push;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Command;
+use crate::dev::TAIL;
 use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
 use crate::release::ReleaseError;
@@ -112,6 +114,7 @@ impl Error {
 pub fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Serve(flags) => serve::serve((*flags).into()),
+        Command::Dev(flags) => serve::serve(flags.config(TAIL)),
         Command::Manifest(flags) => manifest::manifest(&flags),
         Command::Check(flags) => check::check(*flags),
         Command::Push(flags) => push::push(*flags),

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::clients::Clients;
+use super::dev::Developing;
 use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
@@ -188,6 +189,8 @@ pub struct Config {
     pub operator: Operator,
     /// What clients may use up.
     pub limits: Limits,
+    /// What a developer is shown beside.
+    pub dev: Option<Developing>,
 }
 
 impl From<Serve> for Config {
@@ -217,6 +220,7 @@ impl From<Serve> for Config {
             clients: flags.clients,
             operator: flags.operator,
             limits: flags.limits,
+            dev: None,
         }
     }
 }

@@ -1,0 +1,182 @@
+//! `etagd dev`: its flags, and what they mean.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::clients::{AccessLogForm, Clients};
+use super::operator::{Disclosure, Operator};
+use super::serve::{Config, Limits, Watching, cores};
+use super::site::{Additions, Settings, SiteFlags};
+use crate::disk;
+
+/// The first port that is tried.
+const PORT: u16 = 8080;
+
+/// `etagd dev`.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// Which site, and how its files are looked at.
+    #[command(flatten)]
+    pub site: SiteFlags,
+    /// The port, or the next one that is free [default: PORT in the environment, or 8080]
+    #[arg(long, value_name = "N", env = "ETAGD_PORT", hide_env = true)]
+    pub port: Option<u16>,
+    /// What other tools use to say the same.
+    #[arg(
+        long = "port-of-environment",
+        value_name = "N",
+        env = "PORT",
+        hide = true
+    )]
+    pub usual_port: Option<u16>,
+    /// That port or none
+    #[arg(long, env = "ETAGD_STRICT_PORT", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub strict_port: bool,
+    /// Listen on all addresses, for a phone on the same network
+    #[arg(long, env = "ETAGD_HOST", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub host: bool,
+    /// A name that requests may use, such as dev.example or '*.test'; repeatable
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ETAGD_ALLOW_HOST",
+        hide_env = true,
+        value_delimiter = ','
+    )]
+    pub allow_host: Vec<AllowedHost>,
+    /// Open the site in the browser
+    #[arg(long, env = "ETAGD_OPEN", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub open: bool,
+    /// Serve the plain files: pages don't reload by themselves
+    #[arg(long, env = "ETAGD_NO_RELOAD", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub no_reload: bool,
+    /// Show only what goes wrong
+    #[arg(short, long, env = "ETAGD_QUIET", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub quiet: bool,
+}
+
+/// What `etagd dev` does beside serving.
+#[derive(Clone, Debug)]
+pub struct Developing {
+    /// The port, or the first that is tried.
+    pub port: u16,
+    /// Whether others may be tried.
+    pub is_strict: bool,
+    /// Whether to listen on all addresses.
+    pub all_addresses: bool,
+    /// Names that requests may use, beside those of this machine.
+    pub allowed: Vec<AllowedHost>,
+    /// Whether to open a browser.
+    pub opens: bool,
+    /// Whether pages reload by themselves.
+    pub reloads: bool,
+    /// Whether to show only what goes wrong.
+    pub quiet: bool,
+}
+
+impl Dev {
+    /// What they mean. `tail` is added to documents, if they are to reload.
+    pub fn config(self, tail: &'static str) -> Config {
+        let settings = Settings {
+            additions: Additions {
+                listing: true,
+                tail: (!self.no_reload).then_some(tail),
+            },
+            ..self.site.handling.settings()
+        };
+        Config {
+            directory: self.site.directory,
+            symlinks: self.site.handling.symlinks,
+            settings: Arc::new(settings),
+            listen: Vec::new(),
+            open_files: None,
+            memory: disk::memory_size() / 4,
+            workers: cores().min(4),
+            watching: Watching {
+                settle: Duration::from_millis(20),
+                sweep: Duration::from_secs(60),
+                scrub: None,
+                // A build may be about to write it again.
+                keep_old: Some(Duration::from_secs(1)),
+            },
+            manifest: None,
+            on_publish: None,
+            state: None,
+            tls: None,
+            writing: None,
+            operator: Operator {
+                admin: Vec::new(),
+                expect: None,
+                expect_always: false,
+                disclosure: Disclosure::default(),
+                drain: None,
+                reuse_port: false,
+            },
+            clients: Clients {
+                access_log: AccessLogForm::Off,
+                trusted_proxy: Vec::new(),
+                proxy_protocol: false,
+            },
+            limits: Limits {
+                grace: Duration::from_secs(1),
+                max_connections: 10_000,
+                header_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(75),
+                write_timeout: Duration::from_secs(60),
+                // Cookies of all that ever ran on localhost.
+                max_header_size: ByteSize::kib(64),
+            },
+            dev: Some(Developing {
+                port: self.port.or(self.usual_port).unwrap_or(PORT),
+                is_strict: self.strict_port,
+                all_addresses: self.host,
+                allowed: self.allow_host,
+                opens: self.open,
+                reloads: !self.no_reload,
+                quiet: self.quiet,
+            }),
+        }
+    }
+}
+
+/// A name that requests may use, or `*.` and a name for all below it. Letters stand for either case.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AllowedHost {
+    name: String,
+    is_above: bool,
+}
+
+impl AllowedHost {
+    /// Whether it is this name, in lower case.
+    pub fn matches(&self, host: &str) -> bool {
+        match host.strip_suffix(&self.name) {
+            Some(rest) if self.is_above => rest.len() > 1 && rest.ends_with('.'),
+            Some(rest) => rest.is_empty(),
+            None => false,
+        }
+    }
+}
+
+impl FromStr for AllowedHost {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, is_above) = match text.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_name_byte) {
+            return Err("a name without a port is expected, such as dev.example or *.test");
+        }
+        Ok(Self {
+            name: name.to_ascii_lowercase(),
+            is_above,
+        })
+    }
+}
