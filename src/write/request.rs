@@ -141,8 +141,8 @@ fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, 
 /// A tag's hash is what counts: its suffix tells of fields, which no write concerns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Condition {
-    /// What is there must be one of these (If-Match).
-    one_of: Vec<[u8; 32]>,
+    /// What is there must be one of these (If-Match); `None` where that is not said.
+    one_of: Option<Vec<[u8; 32]>>,
     /// There must be nothing (If-None-Match: *).
     is_new: bool,
     /// What is there must be none of these (If-None-Match).
@@ -152,18 +152,16 @@ pub(super) struct Condition {
 impl Condition {
     fn parse(request: &Parts) -> Result<Self, Refusal> {
         let fields = &request.headers;
-        let (mut has_tag, mut one_of) = (false, Vec::new());
-        for tag in tags(EntityTags::parse(fields, &header::IF_MATCH)) {
-            // RFC 9110 section 8.8.3.2: a weak tag names no bytes.
-            has_tag |= !tag.weak;
-            one_of.extend(hash(tag).filter(|_| !tag.weak));
-        }
+        let mut known = tags(EntityTags::parse(fields, &header::IF_MATCH));
+        // RFC 9110 section 8.8.3.2: a weak tag names no bytes.
+        known.retain(|tag| !tag.weak);
+        let one_of = (!known.is_empty()).then(|| known.into_iter().filter_map(hash).collect());
         let other = EntityTags::parse(fields, &header::IF_NONE_MATCH);
         let is_new = matches!(other, Some(EntityTags::Any));
         let none_of = tags(other).into_iter().filter_map(hash).collect();
         let is_delete = request.method == Method::DELETE;
         let is_creation = is_new && !is_delete && !fields.contains_key(header::IF_MATCH);
-        if !has_tag && !is_creation {
+        if one_of.is_none() && !is_creation {
             let reason = match is_delete {
                 true => "say which version you know: If-Match: \"tag\"",
                 false => {
@@ -183,13 +181,14 @@ impl Condition {
     /// Whether it holds. Who knows one coding of the current content knows all.
     pub(super) fn holds(&self, now: Option<&Resource>) -> bool {
         let Some(now) = now else {
-            return self.one_of.is_empty() && self.is_new;
+            return self.one_of.is_none() && self.is_new;
         };
         let is_in = |hashes: &[[u8; 32]]| {
             let mut representations = now.representations();
             representations.any(|each| hashes.contains(each.etag.hash()))
         };
-        !self.is_new && is_in(&self.one_of) && !is_in(&self.none_of)
+        let is_known = self.one_of.as_ref().is_some_and(|hashes| is_in(hashes));
+        !self.is_new && is_known && !is_in(&self.none_of)
     }
 }
 

@@ -91,6 +91,18 @@ fn a_precondition_is_demanded() {
         assert_eq!(is_as_before, *want != 204, "{what}: {method}");
         server.wait_until_it_serves(&site.root());
     }
+    // Nothing is none of these, whatever else is said of it.
+    for known in ["\"x\"", &current] {
+        for other in [CREATE, ("If-None-Match", "\"y\"")] {
+            let refused = pen.send("PUT", "/new.txt", &[("If-Match", known), other], b"new");
+            assert_eq!(
+                (refused.status, refused.field("ETag")),
+                (412, None),
+                "{known}"
+            );
+        }
+    }
+    assert!(!site.path("new.txt").exists());
 }
 
 /// The tag of `new`.

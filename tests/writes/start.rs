@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::pen::Pen;
-use super::support::{Client, Server, TestSite};
+use super::support::{Client, Server, TestSite, etagd};
 use super::transports::Authority;
 
 const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
@@ -72,6 +72,14 @@ fn flags_that_say_nothing_without_another_are_refused() {
     ] {
         Server::assert_fails(&site.root(), flags, 2, &[]);
     }
+}
+
+#[test]
+fn a_developer_s_server_is_never_written_to() {
+    let site = TestSite::with(&[]);
+    let root = site.root();
+    let output = etagd(["dev", root.to_str().unwrap(), "--writable"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
