@@ -31,6 +31,8 @@ impl Developer {
     pub(crate) fn on_port(directory: &Path, port: u16, flags: &[&str]) -> Self {
         let mut program = command(env!("CARGO_BIN_EXE_etagd"));
         program.env_remove("PORT").arg("dev").arg(directory);
+        // What it keeps goes with the site.
+        program.env("XDG_STATE_HOME", directory.with_file_name("state"));
         program.args(["--port", &port.to_string()]).args(flags);
         program.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = program.spawn().unwrap();
