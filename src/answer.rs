@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, StatusCode, Version, header};
+use http::{Method, StatusCode, Uri, Version, header};
 
 use crate::config::NotFound;
 use crate::listing::{self, Form, Listing};
@@ -123,8 +123,13 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     let mut rule = None;
     if redirects.have_forced() {
         rule = ask(redirects, &target, request);
-        if let Some((true, outcome)) = rule {
-            return follow(manifest, outcome, &target, request);
+        match rule {
+            // Where that would come back here for ever, the file answers.
+            Some((true, outcome)) if !comes_back(manifest, &outcome, &target, request) => {
+                return follow(manifest, outcome, &target, request);
+            }
+            Some((true, _)) => rule = None,
+            _ => {}
         }
     }
     let settings = manifest.settings();
@@ -179,6 +184,46 @@ fn ask(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<(b
         query: target.query(),
         host: host(request),
     })
+}
+
+/// Whether a rule redirects to an address that clean URLs redirect back, and so on without an end.
+fn comes_back(
+    manifest: &Manifest,
+    outcome: &Outcome,
+    target: &Target<'_>,
+    request: &Parts,
+) -> bool {
+    let Outcome::Redirect(_, location) = outcome else {
+        return false;
+    };
+    let Ok(uri) = location.parse::<Uri>() else {
+        return false;
+    };
+    let (own, named) = (host(request), uri.host());
+    let is_elsewhere = |named| !own.is_some_and(|own| own.eq_ignore_ascii_case(named));
+    if named.is_some_and(is_elsewhere) {
+        return false;
+    }
+    let Ok(next) = Target::parse(&uri) else {
+        return false;
+    };
+    let handling = manifest.settings().html_handling;
+    let Located::At(path) = locate(handling, &next, |path| manifest.locate(path)) else {
+        return false;
+    };
+    let asked = Asked {
+        path: &[b"/", &*path].concat(),
+        query: next.query(),
+        host: own,
+    };
+    let is_here = *path == *target.path() || target.collapsed().is_some_and(|own| own == path);
+    // The query may be another now.
+    is_here
+        && manifest
+            .rules()
+            .redirects
+            .find(asked)
+            .is_some_and(|(is_forced, again)| is_forced && again == *outcome)
 }
 
 /// Does as a rule says. What it leads to within the site is answered at once, and by no other rule.

@@ -547,9 +547,11 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
         ruled.is_some_and(|ruled| ruled.removed.contains(&header::CACHE_CONTROL))
     };
     match selected.terms {
-        Terms::Pinned => Some(IMMUTABLE),
         Terms::Fallback { of_page: false } => Some(NO_STORE),
         _ if is_removed() => None,
+        // What a rule says of this path is meant for it by any query.
+        Terms::Pinned if !own.have_own_cache_control() => Some(IMMUTABLE),
+        Terms::Pinned => Some(own.cache_control.clone()),
         Terms::Named | Terms::Listed => Some(own.cache_control.clone()),
         // A file may come to be there: what stands in for it must be asked about.
         Terms::Rewritten | Terms::Fallback { of_page: true } => {

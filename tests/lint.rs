@@ -73,3 +73,74 @@ fn a_site_that_is_well_has_nothing_to_tell() {
     fs::remove_file(site.path("docs/index.html")).unwrap();
     assert_eq!(lint(&site, &[]).0, Some(1));
 }
+
+#[test]
+fn rules_that_lead_nowhere_are_told() {
+    let rules = [
+        (
+            "/a/* /nowhere 301",
+            "error: leads to /nowhere, where nothing is",
+        ),
+        (
+            "/b x=1 /nowhere",
+            "error: leads to /nowhere, where nothing is",
+        ),
+        (
+            "/c/* /app.html 200",
+            "error: leads to /app.html, where nothing is",
+        ),
+        (
+            "/d /gone.html 410",
+            "warning: its page /gone.html is not there",
+        ),
+        (
+            "/e /f.html 301!",
+            "error: leads to /f.html, from where redirects go on and on",
+        ),
+        (
+            "/f /e 301!",
+            "error: leads to /e, from where redirects go on and on",
+        ),
+        ("/g/* /g/x/:splat 302", "warning: leads back to itself"),
+        ("/h/* /about 301", ""),
+        ("/i/:name /:name 301", ""),
+    ];
+    let text: String = rules.map(|(rule, _)| format!("{rule}\n")).concat();
+    let site = TestSite::with(&[
+        ("index.html", b"<!doctype html>"),
+        ("about.html", b"<!doctype html>"),
+        ("f.html", b"<!doctype html>"),
+        ("_redirects", text.as_bytes()),
+    ]);
+    let (code, said) = lint(&site, &["--html-handling", "none"]);
+    assert_eq!(code, Some(1), "{said}");
+    let (_, clean) = lint(&site, &["--html-handling", "drop-trailing-slash"]);
+    for (number, (rule, expected)) in (1..).zip(rules) {
+        // A loop there is only where clean URLs take part in it.
+        let said = if rule.contains("/e") { &clean } else { &said };
+        let own = format!("_redirects:{number}: ");
+        let mut lines = said.lines().filter(|line| line.starts_with(&own));
+        let is_serious = |line: &&str| !line.contains("note: ");
+        let found: Vec<_> = lines.by_ref().filter(is_serious).collect();
+        match expected {
+            "" => assert!(found.is_empty(), "{rule}: {found:?}"),
+            expected => assert!(
+                found.len() == 1 && found[0].contains(expected),
+                "{rule}: {found:?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn what_is_in_the_place_of_rules_is_told() {
+    let site = TestSite::with(&[
+        ("_headers/note.txt", b"x"),
+        ("_redirects", b"/old /\n"),
+        ("_redirects.gz", b"x"),
+        ("index.html", b"<!doctype html>"),
+    ]);
+    let expected = "_headers: error: is a directory: no rules are read, and nothing in it is \
+                    served\n_redirects.gz: warning: is not served: its name is that of rules\n";
+    assert_eq!(lint(&site, &[]), (Some(1), expected.to_owned()));
+}

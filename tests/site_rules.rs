@@ -336,7 +336,7 @@ fn redirects_are_followed_where_no_file_is() {
 
 #[test]
 fn cloudflares_rules_win_over_files() {
-    let site = site("", "/about /elsewhere\n/docs/ /docs\n/app/* /about 200\n");
+    let site = site("", "/about /elsewhere\n/docs/ /papers\n/app/* /about 200\n");
     for flags in [&["--redirects", "cloudflare"][..], &[]] {
         let server = Server::with(&site, flags);
         let mut client = server.client();
@@ -355,7 +355,7 @@ fn cloudflares_rules_win_over_files() {
                 answers,
                 [
                     elsewhere(302, "/elsewhere"),
-                    elsewhere(302, "/docs"),
+                    elsewhere(302, "/papers"),
                     (200, None)
                 ]
             );
@@ -382,6 +382,80 @@ fn rewrites_go_where_clean_urls_lead() {
         for target in ["/app/any/where", "/a", "/d"] {
             assert_eq!(get(&mut client, target, &[]).status, 200, "{word} {target}");
         }
+    }
+}
+
+/// A rule that wins over files, and clean URLs that lead back to where it is: no loop comes of it.
+#[test]
+fn clean_urls_and_rules_send_nobody_in_circles() {
+    let site = site(
+        "",
+        "/about /about.html 301!\n/docs/ /docs 301!\n/docs/index /docs/ 301!\n\
+         /to/* /docs/:splat 301!\n/query v=1 /about.html 301!\n\
+         https://own.example/app http://own.example/app/index.html 302!\n\
+         /app x=1 /app/index.html?x=1 301!\n",
+    );
+    for word in [
+        "auto-trailing-slash",
+        "force-trailing-slash",
+        "drop-trailing-slash",
+        "suffix",
+    ] {
+        for dialect in ["netlify", "cloudflare"] {
+            let flags = ["--html-handling", word, "--redirects", dialect];
+            let server = Server::with(&site, &flags);
+            let mut client = server.client();
+            for target in [
+                "/about",
+                "/about/",
+                "/about.html",
+                "/docs",
+                "/docs/",
+                "/docs/index",
+                "/to/",
+                "/query?v=1",
+                "/app",
+                "/app?x=1",
+                "/app/",
+            ] {
+                let mut at = target.to_owned();
+                let mut way = Vec::new();
+                let status = loop {
+                    client
+                        .send(format!("GET {at} HTTP/1.1\r\nHost: own.example\r\n\r\n"))
+                        .unwrap();
+                    let response = client.receive("GET").unwrap().unwrap();
+                    let Some(location) = response.field("Location") else {
+                        break response.status;
+                    };
+                    at = location.trim_start_matches("http://own.example").to_owned();
+                    way.push(at.clone());
+                    assert!(way.len() < 5, "{word} {dialect} {target}: {way:?}");
+                };
+                let may_miss = dialect == "cloudflare";
+                let is_found = status == 200 || (may_miss && status == 404);
+                assert!(is_found, "{word} {dialect} {target}: {way:?} {status}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rule_for_a_path_counts_under_a_query_that_pins_it() {
+    let site = site("/app/*\n  Cache-Control: private\n", "");
+    let server = Server::with(&site, &["--immutable-query"]);
+    let mut client = server.client();
+    for (path, body, wanted) in [
+        ("app/main.js", &b"'use strict'"[..], "private"),
+        (
+            "big.bin",
+            &noise(400_000, 1),
+            "public, max-age=31536000, immutable",
+        ),
+    ] {
+        let target = format!("/{path}?v={}", blake3::hash(body).to_hex());
+        let response = get(&mut client, &target, &[]);
+        assert_eq!(response.field("Cache-Control"), Some(wanted), "{target}");
     }
 }
 

@@ -19,15 +19,15 @@ use crate::answer::{Answer, answer};
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
-use crate::rules::{Outcome, RuleFile, Severity};
+use crate::rules::{Fixed, Outcome, RuleFile, Severity};
 use crate::scan::{Link, Scanner, stem};
 use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
 
 /// The host of a site that nobody serves yet.
 const HOST: &str = "site.invalid";
-/// A chain of redirects that is longer leads nowhere.
-const LONGEST_CHAIN: usize = 8;
+/// Browsers follow no more redirects.
+const LONGEST_CHAIN: usize = 20;
 
 /// Something that is not as its author hopes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -131,32 +131,47 @@ fn rules(manifest: &Manifest) -> impl Iterator<Item = Finding> {
             let file = each.file.name().as_bytes();
             Finding::new(file, each.line, each.severity, each.reason.clone())
         });
-    let exact = rules.redirects.exact().filter_map(|rule| {
-        let (severity, reason) = if let Some(first) = rule.behind {
-            let reason = format!("never applies: line {first} answers first");
-            (Severity::Warning, reason)
-        } else if !rule.is_forced && is_there(manifest, &rule.path) {
-            let reason = "never applies: a file answers there (a ! behind the status lets the rule \
-                          win)";
-            (Severity::Warning, reason.to_owned())
-        } else {
-            let target = match &rule.outcome {
-                Outcome::Redirect(_, reference) if reference.starts_with('/') => reference.clone(),
-                Outcome::Answer(StatusCode::OK, path) => format!("/{}", encode_path(path)),
-                Outcome::Redirect(..) | Outcome::Answer(..) => return None,
-            };
-            if !is_missing(manifest, &target) {
-                return None;
-            }
-            (
-                Severity::Error,
-                format!("leads to {target}, where nothing is"),
-            )
-        };
+    let fixed = rules.redirects.fixed();
+    let misled = fixed.filter_map(|rule| {
+        let (severity, reason) = misled(manifest, &rule)?;
         let file = RuleFile::Redirects.name().as_bytes();
         Some(Finding::new(file, rule.line, severity, reason))
     });
-    complaints.chain(exact)
+    complaints.chain(misled)
+}
+
+/// Why a rule never applies, or leads to nothing.
+fn misled(manifest: &Manifest, rule: &Fixed) -> Option<(Severity, String)> {
+    let own = rule.path.as_ref().filter(|_| !rule.is_forced);
+    if own.is_some_and(|path| is_there(manifest, path)) {
+        let reason =
+            "never applies: a file answers there (a ! behind the status lets the rule win)";
+        return Some((Severity::Warning, reason.to_owned()));
+    }
+    match &rule.outcome {
+        Outcome::Redirect(_, reference) if reference.starts_with('/') => {
+            let end = end(manifest, reference);
+            let reason = end
+                .reason()
+                .map(|why| format!("leads to {reference}, {why}"));
+            reason.map(|reason| (Severity::Error, reason))
+        }
+        Outcome::Answer(status, path) if !is_there(manifest, path) => {
+            let path = encode_path(path);
+            Some(match *status {
+                StatusCode::OK => {
+                    let reason = format!("leads to /{path}, where nothing is");
+                    (Severity::Error, reason)
+                }
+                status => {
+                    let status = status.as_u16();
+                    let reason = format!("its page /{path} is not there: another says {status}");
+                    (Severity::Warning, reason)
+                }
+            })
+        }
+        Outcome::Redirect(..) | Outcome::Answer(..) => None,
+    }
 }
 
 fn unreadable(manifest: &Manifest) -> impl Iterator<Item = Finding> {
@@ -201,13 +216,17 @@ fn sidecars(manifest: &Manifest) -> impl Iterator<Item = Finding> {
 
 /// The links of a page that lead to nothing.
 fn missing(manifest: &Manifest, page: &Resource, targets: Vec<links::Target>) -> Vec<Finding> {
-    let is_broken = |target: &links::Target| is_missing(manifest, &target.reference);
-    let broken = targets.into_iter().filter(is_broken);
-    let finding = |target: links::Target| {
-        let reason = format!("links to {}, where nothing is", target.reference);
-        Finding::new(&page.path, target.line, Severity::Error, reason)
-    };
-    broken.map(finding).collect()
+    let broken = targets.into_iter().filter_map(|target| {
+        let why = end(manifest, &target.reference).reason()?;
+        let reason = format!("links to {}, {why}", target.reference);
+        Some(Finding::new(
+            &page.path,
+            target.line,
+            Severity::Error,
+            reason,
+        ))
+    });
+    broken.collect()
 }
 
 /// Whether a file answers a path (decoded, with its leading slash).
@@ -217,22 +236,44 @@ fn is_there(manifest: &Manifest, path: &[u8]) -> bool {
     crate::locate::resolve(handling, path, |path| manifest.locate(path)).is_some()
 }
 
-/// Whether a path-absolute reference ends in an error.
-fn is_missing(manifest: &Manifest, reference: &str) -> bool {
+/// Where a reference leads in the end.
+#[derive(Clone, Copy)]
+enum End {
+    /// To an answer, or out of the site.
+    Somewhere,
+    /// To an error.
+    Nowhere,
+    /// From redirect to redirect.
+    Never,
+}
+
+impl End {
+    /// What is wrong with it.
+    const fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Somewhere => None,
+            Self::Nowhere => Some("where nothing is"),
+            Self::Never => Some("from where redirects go on and on"),
+        }
+    }
+}
+
+/// Follows a path-absolute reference.
+fn end(manifest: &Manifest, reference: &str) -> End {
     let mut reference = reference.to_owned();
     for _ in 0..LONGEST_CHAIN {
         // A fragment is the browser's.
         let target = reference.split('#').next().unwrap_or_default();
         let Some(request) = navigation(target) else {
-            return true;
+            return End::Nowhere;
         };
         match answer(manifest, &request) {
             Answer::Redirect(_, location) if location.starts_with('/') => reference = location,
-            Answer::NotFound(..) | Answer::Refused(..) => return true,
-            _ => return false,
+            Answer::NotFound(..) | Answer::Refused(..) => return End::Nowhere,
+            _ => return End::Somewhere,
         }
     }
-    true
+    End::Never
 }
 
 /// A GET of a path of the site.

@@ -9,8 +9,8 @@ use walkdir::WalkDir;
 use super::Finding;
 use crate::disk::Root;
 use crate::manifest::Manifest;
-use crate::rules::Severity;
-use crate::scan::is_hidden;
+use crate::rules::{RuleFile, Severity};
+use crate::scan::{is_beside_rules, is_hidden};
 use crate::semantics::target::encode_path;
 
 /// Paths that differ in case or in Unicode normalisation alone: some file systems, and many people,
@@ -35,7 +35,8 @@ pub(super) fn look_alike(manifest: &Manifest) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// What no request can reach: hidden names, and what is neither file, directory nor link.
+/// What no request can reach: hidden names, what is neither file, directory nor link, and what is
+/// where rules are read from and can't be any.
 pub(super) fn left_out(root: &Root) -> impl Iterator<Item = Finding> {
     let mut walk = WalkDir::new(root.path()).min_depth(1).into_iter();
     let root = root.path().to_path_buf();
@@ -52,6 +53,15 @@ pub(super) fn left_out(root: &Root) -> impl Iterator<Item = Finding> {
                 }
                 let reason = "is not served: its name begins with a dot";
                 return Some(Finding::new(path, 0, Severity::Note, reason));
+            }
+            if RuleFile::named(path).is_some() && kind.is_dir() {
+                walk.skip_current_dir();
+                let reason = "is a directory: no rules are read, and nothing in it is served";
+                return Some(Finding::new(path, 0, Severity::Error, reason));
+            }
+            if kind.is_file() && is_beside_rules(path) {
+                let reason = "is not served: its name is that of rules";
+                return Some(Finding::new(path, 0, Severity::Warning, reason));
             }
             if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
                 let reason = "is not served: it is no regular file";

@@ -126,6 +126,7 @@ fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
         lines,
         removed,
         vary,
+        ..
     } = overlay;
     // What has not come to rest may not be kept, whatever a rule says.
     let is_settled = built_in.cache_control != NO_STORE;

@@ -120,6 +120,7 @@ impl Complaints {
             more,
         } = self;
         list.sort_by_key(|complaint| complaint.line);
+        list.dedup();
         if more > 0 {
             list.push(Complaint {
                 file,

@@ -41,7 +41,7 @@ use walk::{Found, Step};
 pub use codings::stem;
 pub use known::Known;
 pub use rules::report as report_rules;
-pub use walk::{Link, is_admitted, is_hidden};
+pub use walk::{Link, is_admitted, is_beside_rules, is_hidden};
 
 /// How long a file may go on changing before it is published as it was read.
 pub const PATIENCE: Duration = Duration::from_secs(5);

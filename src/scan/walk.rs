@@ -85,7 +85,7 @@ pub fn is_admitted(path: &[u8]) -> bool {
 }
 
 /// Whether a path is a rule file's sidecar, or below what should be one.
-fn is_beside_rules(path: &[u8]) -> bool {
+pub fn is_beside_rules(path: &[u8]) -> bool {
     let rest = |file: RuleFile| path.strip_prefix(file.name().as_bytes());
     let mut extensions = Coding::ALL.iter().filter_map(|coding| coding.extension());
     match RuleFile::ALL.into_iter().find_map(rest) {

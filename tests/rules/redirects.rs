@@ -365,6 +365,12 @@ fn complaints() {
         ("etagd: a loop of patterns", C, "/a/* /b/:splat\n/b/* /a/:splat", &["2 error: back to itself by way of line 1"]),
         ("etagd: ever longer", N, "/docs/* /docs/v2/:splat", &["1 warning: back to itself where no file"]),
         ("etagd: ever longer, by force", N, "/docs/* /docs/v2/:splat 301!", &["1 error: back to itself"]),
+        ("etagd: a loop of one path and many", C, "/r/* /s/:splat\n/s/x /r/x", &["2 error: back to itself by way of line 1"]),
+        ("etagd: a loop of two paths and many", C, "/r/* /s/:splat\n/s/x /t\n/t /r/x", &["3 error: back to itself by way of line 1"]),
+        ("etagd: a loop of one path and many, where files may be", N, "/r/* /s/:splat\n/s/x /r/x", &["2 warning: back to itself by way of line 1"]),
+        ("etagd: one path in the place of many is no loop", C, "/r/x /s/y\n/r/* /s/:splat\n/s/x /r/x", &[]),
+        ("etagd: two loops, one said once", N, "/a /b 301!\n/b /a 301!\n/c /d\n/d /c", &["2 error: back to itself by way of line 1", "4 warning: back to itself by way of line 3"]),
+        ("etagd: a path with a scheme in it", C, "/a /b/https://x\n/b/* /a", &["2 error: back to itself by way of line 1"]),
         ("etagd: a loop with a query", C, "/a /b?x=1\n/b /a", &["2 error: back to itself by way of line 1"]),
         ("etagd: no loop", N, "/a /b\n/b /c\n/c /d", &[]),
         ("etagd: a rewrite is no loop", N, "/* /index.html 200", &[]),
@@ -455,4 +461,6 @@ fn hashes() {
         seen.push(hash);
     }
     assert_ne!(hash("/a /b", N), hash("/a /b", C));
+    let spaced = [hash("/a b=1%20c%20d=2 /b", N), hash("/a b=1 c%20d=2 /b", N)];
+    assert_ne!(spaced[0], spaced[1], "one parameter and two");
 }

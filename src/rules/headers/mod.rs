@@ -68,7 +68,7 @@ impl Matching {
     }
 }
 
-/// What rules make of a response's fields.
+/// What rules make of a response's fields: 64 KiB of lines at most, the first that are given.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Overlay {
     /// Fields in the place of built-in ones, and new ones, in the order they were first given.
@@ -78,7 +78,14 @@ pub struct Overlay {
     pub removed: Vec<HeaderName>,
     /// What `Vary` names beside what etagd itself chooses by.
     pub vary: Option<HeaderValue>,
+    /// Bytes of all lines so far.
+    size: usize,
 }
+
+/// The most bytes of lines that are looked at for a response: a piece of the path may be in each.
+const MOST_LINES: usize = 64 << 10;
+/// What a line costs beside its name and value (RFC 7541 4.1).
+const LINE: usize = 32;
 
 impl Default for Headers {
     fn default() -> Self {
@@ -144,6 +151,9 @@ impl Headers {
         let path = without_slash(path);
         let mut overlay = Overlay::default();
         for block in self.matched(matching) {
+            if overlay.size > MOST_LINES {
+                break;
+            }
             for name in &block.removed {
                 overlay.remove(name);
             }
@@ -152,6 +162,7 @@ impl Headers {
             for (name, value) in &block.set {
                 match value {
                     Value::Fixed(value) => overlay.give(name, value),
+                    Value::Made(_) if overlay.size > MOST_LINES => break,
                     Value::Made(template) => {
                         let captures = captures.get_or_insert_with(|| block.captures(path));
                         let mut text = Vec::new();
@@ -176,6 +187,19 @@ impl Headers {
 }
 
 impl Block {
+    /// Bytes of its lines, without what comes into them of a path.
+    fn size(&self) -> usize {
+        let removed = self.removed.iter().map(|name| LINE + name.as_str().len());
+        let set = self.set.iter().map(|(name, value)| {
+            let value = match value {
+                Value::Fixed(value) => value.len(),
+                Value::Made(_) => 0,
+            };
+            LINE + name.as_str().len() + value
+        });
+        removed.chain(set).sum()
+    }
+
     fn captures(&self, path: &[u8]) -> Captures {
         let captures = self.pattern.captures(&in_lower_case(path));
         captures.unwrap_or_default()
@@ -183,7 +207,16 @@ impl Block {
 }
 
 impl Overlay {
+    /// Whether there is room for one more line; once there is none, there is none for any other.
+    fn takes(&mut self, name: &HeaderName, value: usize) -> bool {
+        self.size += LINE + name.as_str().len() + value;
+        self.size <= MOST_LINES
+    }
+
     fn remove(&mut self, name: &HeaderName) {
+        if !self.takes(name, 0) {
+            return;
+        }
         self.lines.retain(|(given, _)| given != name);
         if !self.removed.contains(name) {
             self.removed.push(name.clone());
@@ -191,6 +224,9 @@ impl Overlay {
     }
 
     fn give(&mut self, name: &HeaderName, value: &HeaderValue) {
+        if !self.takes(name, value.len()) {
+            return;
+        }
         if name == header::VARY {
             let before = self.vary.take();
             self.vary = Some(before.map_or_else(|| value.clone(), |before| join(&before, value)));

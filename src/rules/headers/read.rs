@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::{Block, Headers, READING, Value, has_one_value};
+use super::{Block, Headers, MOST_LINES, READING, Value, has_one_value};
 use crate::rules::complaint::{
     CLOUDFLARE_LINE, Complaint, Complaints, LONGEST_LINE, RuleFile, lines, shown,
 };
@@ -211,6 +211,11 @@ impl Reader {
             self.complaints
                 .warning(line, "no fields follow this path: it changes nothing");
             return;
+        }
+        if block.size() > MOST_LINES {
+            let reason =
+                "more than 64 KiB of fields follow this path: those at the end are left out";
+            self.complaints.error(line, reason);
         }
         frame(&mut self.hasher, &path);
         self.hasher

@@ -5,12 +5,14 @@ use percent_encoding::percent_decode;
 
 use super::{Action, Asked, Outcome, Parameters, Redirects, Rule};
 use crate::rules::complaint::Complaints;
-use crate::rules::host::Host;
 use crate::rules::template::in_query;
 
 /// Stands for what a placeholder captures: no file of rules has it.
 const SEGMENT: &[u8] = b"\x01";
 const REST: &[u8] = b"\x01/\x01";
+
+/// Browsers follow no more redirects.
+const LONGEST_WALK: usize = 20;
 
 /// Looks at rules. What that may cost is limited; the limit counts the segments that are looked at,
 /// not time, so that every replica finds the same.
@@ -46,19 +48,12 @@ impl Chains {
     /// Complains of rules that an earlier one keeps from ever being used.
     pub(super) fn find_unused(&mut self, redirects: &Redirects, complaints: &mut Complaints) {
         for (number, rule) in redirects.rules.iter().enumerate() {
-            let path = rule.pattern.example(SEGMENT, REST);
-            let host = rule.host.as_ref().map(Host::text);
-            let query = rule.example_query();
-            let query = (!query.is_empty()).then_some(&*query);
-            let asked = Asked {
-                path: &path,
-                query,
-                host,
-            };
-            let parameters = Parameters::new(query);
+            let example = rule.example();
+            let asked = example.asked();
+            let parameters = Parameters::new(asked.query);
             if rule.outcome(asked, &parameters).is_none() {
-                let reason = "leads to where it comes from, and so does nothing; http and https, \
-                              /a and /a/ are the same here";
+                let reason = "leads to where it comes from: but for a slash at the end it changes \
+                              nothing; http and https, /a and /a/ are the same here";
                 complaints.warning(rule.line, reason);
                 continue;
             }
@@ -89,8 +84,9 @@ impl Chains {
             .iter()
             .map(|rule| self.next(redirects, rule))
             .collect();
+        let by_example = circles(&next);
         let mut dropped = vec![false; rules.len()];
-        for circle in circles(&next) {
+        for circle in by_example.into_iter().chain(self.walks(redirects, &next)) {
             let members = || circle.iter().filter_map(|number| rules.get(*number));
             let Some(last) = circle.iter().max() else {
                 continue;
@@ -100,6 +96,7 @@ impl Chains {
             };
             let mut others: Vec<_> = members().map(|rule| rule.line).collect();
             others.retain(|other| *other != line);
+            others.sort_unstable();
             let way = match others.first() {
                 Some(other) => format!(" by way of line {other}"),
                 None => String::new(),
@@ -123,38 +120,62 @@ impl Chains {
 
     /// The redirect that answers whoever follows this one.
     fn next(&mut self, redirects: &Redirects, rule: &Rule) -> Next {
+        let found = self.follow(redirects, rule, &rule.example());
+        found.map_or(Next::End, |(number, _)| Next::Rule(number))
+    }
+
+    /// What an example can't show: ways that come back to where they began by a rule for that one
+    /// path and another for many.
+    fn walks(&mut self, redirects: &Redirects, next: &[Next]) -> Vec<Vec<usize>> {
+        let rules = &redirects.rules;
+        let is_exact = |rule: &Rule| rule.pattern.is_exact();
+        let mut circles = Vec::new();
+        for (start, (rule, next)) in rules.iter().zip(next).enumerate() {
+            let Next::Rule(second) = next else { continue };
+            if !is_exact(rule) || rules.get(*second).is_none_or(is_exact) {
+                continue;
+            }
+            let (mut at, mut rule) = (rule.example(), rule);
+            let mut circle = vec![start];
+            while circle.len() <= LONGEST_WALK {
+                let Some((number, place)) = self.follow(redirects, rule, &at) else {
+                    break;
+                };
+                if number == start {
+                    circles.push(circle);
+                    break;
+                }
+                let Some(following) = rules.get(number) else {
+                    break;
+                };
+                circle.push(number);
+                (at, rule) = (place, following);
+            }
+        }
+        circles
+    }
+
+    /// The redirect that answers whoever follows `rule` from a place, and where that is.
+    fn follow(
+        &mut self,
+        redirects: &Redirects,
+        rule: &Rule,
+        from: &Place,
+    ) -> Option<(usize, Place)> {
         let Action::Redirect(..) = rule.action else {
-            return Next::End;
+            return None;
         };
-        let path = rule.pattern.example(SEGMENT, REST);
-        let host = rule.host.as_ref().map(Host::text);
-        let query = rule.example_query();
-        let query = (!query.is_empty()).then_some(&*query);
-        let asked = Asked {
-            path: &path,
-            query,
-            host,
+        let asked = from.asked();
+        let outcome = rule.outcome(asked, &Parameters::new(asked.query))?;
+        let Outcome::Redirect(_, location) = outcome else {
+            return None;
         };
-        let Some(Outcome::Redirect(_, location)) = rule.outcome(asked, &Parameters::new(query))
-        else {
-            return Next::End;
-        };
-        let Some((host, path, query)) = place(&location, host) else {
-            return Next::End;
-        };
-        let asked = Asked {
-            path: &path,
-            query,
-            host,
-        };
-        let parameters = Parameters::new(query);
-        let found = self.first(redirects, asked, &parameters);
-        let is_redirect = |number: &usize| {
-            let outcome = redirects.rules.get(*number);
-            let outcome = outcome.and_then(|other| other.outcome(asked, &parameters));
-            matches!(outcome, Some(Outcome::Redirect(..)))
-        };
-        found.filter(is_redirect).map_or(Next::End, Next::Rule)
+        let place = Place::of(&location, asked.host)?;
+        let asked = place.asked();
+        let parameters = Parameters::new(asked.query);
+        let number = self.first(redirects, asked, &parameters)?;
+        let outcome = redirects.rules.get(number)?.outcome(asked, &parameters)?;
+        matches!(outcome, Outcome::Redirect(..)).then_some((number, place))
     }
 
     /// The first rule that matches, as long as there is something left of the limit.
@@ -180,9 +201,49 @@ impl Chains {
     }
 }
 
+/// Where a request may be.
+pub(super) struct Place {
+    path: Vec<u8>,
+    query: Option<String>,
+    host: Option<String>,
+}
+
+impl Place {
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked {
+            path: &self.path,
+            query: self.query.as_deref(),
+            host: self.host.as_deref(),
+        }
+    }
+
+    /// Where a `Location` leads; `None` where it leaves `host`.
+    fn of(location: &str, host: Option<&str>) -> Option<Self> {
+        let location = location.split('#').next().unwrap_or(location);
+        let (path, query) = match location.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (location, None),
+        };
+        let path = match path.split_once("://").filter(|_| !path.starts_with('/')) {
+            None => path,
+            Some((_, rest)) => {
+                let end = rest.find('/').unwrap_or(rest.len());
+                let (authority, path) = rest.split_at(end);
+                host.filter(|host| authority.eq_ignore_ascii_case(host))?;
+                path
+            }
+        };
+        Some(Self {
+            path: percent_decode(path.as_bytes()).collect(),
+            query: query.map(str::to_owned),
+            host: host.map(str::to_owned),
+        })
+    }
+}
+
 impl Rule {
-    /// A query that matches.
-    fn example_query(&self) -> String {
+    /// A place that it matches.
+    pub(super) fn example(&self) -> Place {
         let mut query = Vec::new();
         for parameter in &self.parameters {
             if !query.is_empty() {
@@ -192,30 +253,13 @@ impl Rule {
             query.push(b'=');
             in_query(parameter.value.as_deref().unwrap_or(SEGMENT), &mut query);
         }
-        String::from_utf8(query).unwrap_or_default()
-    }
-}
-
-/// Host, path and query of a `Location`; `None` where it leaves `host`.
-fn place<'l>(
-    location: &'l str,
-    host: Option<&'l str>,
-) -> Option<(Option<&'l str>, Vec<u8>, Option<&'l str>)> {
-    let location = location.split('#').next().unwrap_or(location);
-    let (path, query) = match location.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (location, None),
-    };
-    let path = match path.split_once("://") {
-        None => path,
-        Some((_, rest)) => {
-            let end = rest.find('/').unwrap_or(rest.len());
-            let (authority, path) = rest.split_at(end);
-            host.filter(|host| authority.eq_ignore_ascii_case(host))?;
-            path
+        let query = String::from_utf8(query).ok();
+        Place {
+            path: self.pattern.example(SEGMENT, REST),
+            query: query.filter(|query| !query.is_empty()),
+            host: self.host.as_ref().map(|host| host.text().to_owned()),
         }
-    };
-    Some((host, percent_decode(path.as_bytes()).collect(), query))
+    }
 }
 
 /// The circles in a map where everything leads to one thing at most.

@@ -139,17 +139,15 @@ pub enum Outcome {
     Answer(StatusCode, Vec<u8>),
 }
 
-/// A rule for one path.
+/// A rule that does the same whatever it matches.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Exact {
+pub struct Fixed {
     /// The number of its line.
     pub line: usize,
-    /// The path, decoded, with its leading slash.
-    pub path: Vec<u8>,
+    /// The path, decoded, with its leading slash, where it matches one and whatever the query.
+    pub path: Option<Vec<u8>>,
     /// Whether it wins over a file.
     pub is_forced: bool,
-    /// The line of the rule that answers before it, if there is one.
-    pub behind: Option<usize>,
     /// What it does.
     pub outcome: Outcome,
 }
@@ -188,23 +186,18 @@ impl Redirects {
         &self.hash
     }
 
-    /// The rules for one path, whatever the query or host, each with what it does there.
-    pub fn exact(&self) -> impl Iterator<Item = Exact> {
-        let exact = self.rules.iter().filter(|rule| rule.parameters.is_empty());
-        exact.filter_map(|rule| {
-            let path = rule.pattern.path().filter(|_| rule.host.is_none())?;
-            let asked = Asked {
-                path: &path,
-                query: None,
-                host: None,
-            };
-            let first = self.first(asked).map(|(first, _)| first.line);
-            Some(Exact {
+    /// The rules for every host that do the same whatever they match, but for those that no request
+    /// comes to.
+    pub fn fixed(&self) -> impl Iterator<Item = Fixed> {
+        let fixed = self.rules.iter().filter(|rule| rule.is_fixed());
+        fixed.filter_map(|rule| {
+            let example = rule.example();
+            let (first, outcome) = self.first(example.asked())?;
+            (first.line == rule.line).then(|| Fixed {
                 line: rule.line,
+                path: rule.pattern.path().filter(|_| rule.parameters.is_empty()),
                 is_forced: rule.is_forced,
-                behind: first.filter(|first| *first != rule.line),
-                outcome: rule.outcome(asked, &Parameters::new(None))?,
-                path,
+                outcome,
             })
         })
     }
@@ -273,6 +266,19 @@ impl Rule {
                 Some(Outcome::Redirect(*status, location))
             }
         }
+    }
+
+    /// Whether it is for every host, and leads to one place.
+    fn is_fixed(&self) -> bool {
+        let is_literal = |template: &Template| template.literal().is_some();
+        let is_one_place = match &self.action {
+            Action::Answer(_, path) => is_literal(path),
+            Action::Redirect(_, location) => {
+                let others = [&location.query, &location.fragment];
+                is_literal(&location.path) && others.into_iter().flatten().all(is_literal)
+            }
+        };
+        self.host.is_none() && is_one_place
     }
 
     /// Its parameters, where none of them is captured and the path is one.

@@ -16,7 +16,7 @@ use crate::rules::frame;
 use crate::rules::host::Host;
 use crate::rules::pattern::{MOST_NAMES, Pattern, placeholder};
 use crate::rules::table::Table;
-use crate::rules::template::{Template, as_uri};
+use crate::rules::template::{Template, as_uri, in_query};
 
 /// Most rules that have a placeholder or a `*`: each may have to be looked at for one request.
 const MOST_PATTERNS: usize = 10_000;
@@ -463,14 +463,19 @@ impl Parameter {
         )
     }
 
+    /// Told from all others, and without a space.
     fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        in_query(&self.key, &mut text);
+        text.push(b'=');
         match (&self.value, &self.name) {
-            (Some(value), _) => [&self.key, &b"="[..], value].concat(),
+            (Some(value), _) => in_query(value, &mut text),
             (None, name) => {
-                let name = name.as_deref().unwrap_or_default();
-                [&self.key, &b"=:"[..], name.as_bytes()].concat()
+                text.push(b':');
+                text.extend_from_slice(name.as_deref().unwrap_or_default().as_bytes());
             }
         }
+        text
     }
 }
 
