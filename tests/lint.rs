@@ -102,7 +102,7 @@ fn rules_that_lead_nowhere_are_told() {
             "error: leads to /e, from where redirects go on and on",
         ),
         ("/g/* /g/x/:splat 302", "warning: leads back to itself"),
-        ("/h/* /about 301", ""),
+        ("/h/* /about.html 301", ""),
         ("/i/:name /:name 301", ""),
     ];
     let text: String = rules.map(|(rule, _)| format!("{rule}\n")).concat();
@@ -143,4 +143,27 @@ fn what_is_in_the_place_of_rules_is_told() {
     let expected = "_headers: error: is a directory: no rules are read, and nothing in it is \
                     served\n_redirects.gz: warning: is not served: its name is that of rules\n";
     assert_eq!(lint(&site, &[]), (Some(1), expected.to_owned()));
+}
+
+#[test]
+fn fields_for_no_file_are_told() {
+    let headers = "/*.jss\n X: y\n/about\n X: y\n/about.html\n X: y\n/docs/\n X: y\n\
+                   /app/*\n X: y\n/None\n X: y\n/ABOUT*\n X: y\nhttps://h.example/z\n X: y\n";
+    let site = TestSite::with(&[
+        ("_headers", headers.as_bytes()),
+        ("_redirects", b"/app/* /about 200\n"),
+        ("about.html", b"<!doctype html>"),
+        ("docs/index.html", b"<!doctype html>"),
+    ]);
+    let (code, said) = lint(&site, &[]);
+    let said: Vec<_> = said
+        .lines()
+        .filter(|line| !line.contains("note: "))
+        .collect();
+    let reason = "warning: no file has such a path: the fields are on errors alone";
+    let expected = [1, 11].map(|line| format!("_headers:{line}: {reason}"));
+    assert_eq!(
+        (code, said),
+        (Some(0), expected.each_ref().map(|line| &**line).to_vec())
+    );
 }

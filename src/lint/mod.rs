@@ -137,7 +137,33 @@ fn rules(manifest: &Manifest) -> impl Iterator<Item = Finding> {
         let file = RuleFile::Redirects.name().as_bytes();
         Some(Finding::new(file, rule.line, severity, reason))
     });
-    complaints.chain(misled)
+    complaints.chain(misled).chain(idle_fields(manifest))
+}
+
+/// The paths of `_headers` that nothing answers.
+fn idle_fields(manifest: &Manifest) -> impl Iterator<Item = Finding> {
+    let headers = &manifest.rules().headers;
+    let paths = manifest.iter().flat_map(|resource| {
+        let path = &*resource.path;
+        let clean = path.strip_suffix(b"index.html");
+        let clean = clean.or_else(|| path.strip_suffix(b".html"));
+        let paths = [Some(path), clean].into_iter().flatten();
+        paths.map(|path| [b"/", path].concat())
+    });
+    let unmatched = match headers.is_empty() {
+        true => Vec::new(),
+        false => headers.unmatched(paths),
+    };
+    let idle = unmatched.into_iter().filter(|(_, path)| {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let reference = format!("/{}", encode_path(path));
+        matches!(end(manifest, &reference), End::Nowhere)
+    });
+    idle.map(|(line, _)| {
+        let file = RuleFile::Headers.name().as_bytes();
+        let reason = "no file has such a path: the fields are on errors alone";
+        Finding::new(file, line, Severity::Warning, reason)
+    })
 }
 
 /// Why a rule never applies, or leads to nothing.

@@ -43,6 +43,7 @@ pub struct Headers {
 
 #[derive(Clone, Debug)]
 struct Block {
+    line: usize,
     host: Option<Host>,
     pattern: Pattern,
     removed: Vec<HeaderName>,
@@ -135,6 +136,25 @@ impl Headers {
             })
         };
         Matching(candidates.filter(is_match).collect())
+    }
+
+    /// The blocks for every host that none of these paths matches: the number of their line, and a
+    /// path that would.
+    pub fn unmatched(&self, paths: impl Iterator<Item = Vec<u8>>) -> Vec<(usize, Vec<u8>)> {
+        let mut is_matched = vec![false; self.blocks.len()];
+        for path in paths {
+            for number in &self.matching(&path, None).0 {
+                let number = usize::try_from(*number).unwrap_or(usize::MAX);
+                if let Some(slot) = is_matched.get_mut(number) {
+                    *slot = true;
+                }
+            }
+        }
+        let blocks = self.blocks.iter().zip(is_matched);
+        let unmatched = blocks.filter(|(block, is_matched)| !is_matched && block.host.is_none());
+        unmatched
+            .map(|(block, _)| (block.line, block.pattern.example(b"x", b"x")))
+            .collect()
     }
 
     /// Whether what these blocks set is the same for every path that they match.

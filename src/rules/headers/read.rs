@@ -55,7 +55,6 @@ enum Current {
 }
 
 struct Pending {
-    line: usize,
     /// As it was written.
     path: Vec<u8>,
     block: Block,
@@ -131,9 +130,9 @@ impl Reader {
             self.complaints.note(line, reason);
         }
         Ok(Pending {
-            line,
             path: text.to_vec(),
             block: Block {
+                line,
                 host,
                 pattern,
                 removed: Vec::new(),
@@ -204,9 +203,8 @@ impl Reader {
         let Current::Block(pending) = std::mem::replace(&mut self.current, Current::Nothing) else {
             return;
         };
-        let Pending {
-            line, path, block, ..
-        } = *pending;
+        let Pending { path, block, .. } = *pending;
+        let line = block.line;
         if block.set.is_empty() && block.removed.is_empty() {
             self.complaints
                 .warning(line, "no fields follow this path: it changes nothing");
