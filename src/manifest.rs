@@ -386,24 +386,19 @@ impl Manifest {
 impl Bucket {
     /// Folds every entry anew; whether that has changed any.
     fn refold(bucket: &mut Arc<Self>, folder: &Folder) -> bool {
-        let folded = |old: &Arc<Resource>| (Arc::clone(old), folder.fold(Arc::clone(old)));
-        let folded: Vec<_> = bucket.table.iter().map(folded).collect();
         fn clean(resource: &Resource) -> Option<&Arc<Fields>> {
             resource.clean.as_ref().map(|clean| &clean.fields)
         }
-        let is_other = |(old, new): &(Arc<Resource>, Arc<Resource>)| {
-            old.fields != new.fields || clean(old) != clean(new)
-        };
-        if !folded.iter().any(is_other) {
-            return false;
+        let mut is_changed = false;
+        for entry in Arc::make_mut(bucket).table.iter_mut() {
+            let folded = folder.fold(Arc::clone(entry));
+            if entry.fields != folded.fields || clean(entry) != clean(&folded) {
+                // Its path, and so its place, is what it was.
+                *entry = folded;
+                is_changed = true;
+            }
         }
-        let mut table = HashTable::with_capacity(folded.len());
-        for (_, new) in folded {
-            let hash = |entry: &Arc<Resource>| Place::of(&entry.path).hash;
-            table.insert_unique(hash(&new), new, hash);
-        }
-        Arc::make_mut(bucket).table = table;
-        true
+        is_changed
     }
 
     /// Brings the hash in line with the entries.

@@ -134,15 +134,14 @@ impl Resource {
     /// follow from them.
     #[must_use]
     pub fn with_fields(&self, fields: Arc<Fields>) -> Self {
-        let suffix = fields.suffix();
-        let tagged = |each: &Representation| each.with_suffix(suffix);
-        Self {
-            fields,
-            clean: None,
-            identity: tagged(&self.identity),
-            encoded: self.encoded.iter().map(tagged).collect(),
-            ..self.clone()
+        let mut resource = self.clone();
+        let representations = std::iter::once(&mut resource.identity);
+        for representation in representations.chain(&mut resource.encoded) {
+            representation.set_suffix(fields.suffix());
         }
+        resource.fields = fields;
+        resource.clean = None;
+        resource
     }
 
     /// All representations, identity first.
@@ -268,22 +267,18 @@ impl Representation {
     /// of their own does not count.
     #[must_use]
     pub fn as_coding(&self, coding: Coding) -> Self {
-        Self {
-            coding,
-            ..self.with_suffix(None)
-        }
+        let mut representation = self.clone();
+        representation.coding = coding;
+        representation.set_suffix(None);
+        representation
     }
 
-    /// The same bytes under the tag with this suffix, or none.
-    fn with_suffix(&self, suffix: Option<[u8; 4]>) -> Self {
-        if self.etag.fields() == suffix {
-            return self.clone();
-        }
-        let etag = ETag::new(*self.etag.hash());
-        Self {
-            etag: suffix.map_or(etag, |suffix| etag.with_fields(suffix)),
-            prepared: OnceLock::new(),
-            ..self.clone()
+    /// Gives the tag this suffix, or none.
+    fn set_suffix(&mut self, suffix: Option<[u8; 4]>) {
+        if self.etag.fields() != suffix {
+            let etag = ETag::new(*self.etag.hash());
+            self.etag = suffix.map_or(etag, |suffix| etag.with_fields(suffix));
+            self.prepared = OnceLock::new();
         }
     }
 

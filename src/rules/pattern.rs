@@ -168,16 +168,17 @@ impl Pattern {
 
     /// What `path` has for each name; `None` where it does not match.
     pub(super) fn captures(&self, path: &[u8]) -> Option<Captures> {
-        let mut captures = Captures::default();
-        let is_match = self.find(path, &mut |name, range| {
-            if captures.0.is_empty() {
-                captures.0.resize(self.names.len(), 0..0);
-            }
-            if let Some(slot) = captures.0.get_mut(name) {
+        // Most do not match, and need no memory to find that out.
+        if !self.matches(path) {
+            return None;
+        }
+        let mut ranges = vec![0..0; self.names.len()];
+        self.find(path, &mut |name, range| {
+            if let Some(slot) = ranges.get_mut(name) {
                 *slot = range;
             }
         });
-        is_match.then_some(captures)
+        Some(Captures(ranges))
     }
 
     /// Whether `path` matches.
@@ -185,7 +186,7 @@ impl Pattern {
         self.find(path, &mut |_, _| {})
     }
 
-    fn find(&self, path: &[u8], note: &mut dyn FnMut(usize, Range<usize>)) -> bool {
+    fn find(&self, path: &[u8], note: &mut impl FnMut(usize, Range<usize>)) -> bool {
         let path = if self.is_open() {
             path
         } else {
@@ -316,7 +317,7 @@ impl Run {
     }
 
     /// Where it ends, if `path` begins with it.
-    fn at_start(&self, path: &[u8], note: &mut dyn FnMut(usize, Range<usize>)) -> Option<usize> {
+    fn at_start(&self, path: &[u8], note: &mut impl FnMut(usize, Range<usize>)) -> Option<usize> {
         let mut at = 0_usize;
         for (number, segment) in self.0.iter().enumerate() {
             if number > 0 {
@@ -345,7 +346,7 @@ impl Run {
         &self,
         path: &[u8],
         from: usize,
-        note: &mut dyn FnMut(usize, Range<usize>),
+        note: &mut impl FnMut(usize, Range<usize>),
     ) -> Option<usize> {
         let mut end = path.len();
         for (number, segment) in self.0.iter().enumerate().rev() {
@@ -421,7 +422,7 @@ impl Segment {
         hole: &Hole,
         at: usize,
         text: &[u8],
-        note: &mut dyn FnMut(usize, Range<usize>),
+        note: &mut impl FnMut(usize, Range<usize>),
     ) -> Option<()> {
         let inside = text.strip_prefix(&*self.before)?;
         let inside = inside.strip_suffix(&*hole.after)?;
