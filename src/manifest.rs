@@ -554,10 +554,12 @@ mod tests {
     fn a_directory_is_there_as_long_as_anything_is_below_it() {
         let with = |base: &Manifest, added: &[&str], removed: &[&str]| {
             let data = || Data::Memory(Bytes::new());
-            let fields = Arc::new(Fields::new(HeaderValue::from_static("text/plain"), REVALIDATE));
+            let fields = Arc::new(Fields::new(
+                HeaderValue::from_static("text/plain"),
+                REVALIDATE,
+            ));
             let resource = |path: &&str| {
-                let identity =
-                    Representation::new(Coding::Identity, ETag::new([0; 32]), 0, data());
+                let identity = Representation::new(Coding::Identity, ETag::new([0; 32]), 0, data());
                 let path = path.as_bytes().into();
                 Arc::new(Resource::new(path, Arc::clone(&fields), identity))
             };

@@ -173,7 +173,10 @@ fn what_is_no_request_is_counted_apart() {
     for (bytes, status) in [
         ("\x16\x03\x01 TLS\r\n\r\n".to_owned(), 400),
         ("GET /a<b HTTP/1.1\r\n\r\n".to_owned(), 400),
-        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(1 << 20)), 431),
+        (
+            format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(1 << 20)),
+            431,
+        ),
     ] {
         let mut client = Client::connect(server.address());
         // The end of a long one may be refused already.
@@ -185,10 +188,7 @@ fn what_is_no_request_is_counted_apart() {
     drop(Client::connect(server.address()));
     assert_eq!(server.client().get("/a").status, 200);
     let all = r#"etagd_requests_total{method="GET",status="200"}"#;
-    wait_for(
-        &server,
-        &[("etagd_malformed_requests_total", 3), (all, 1)],
-    );
+    wait_for(&server, &[("etagd_malformed_requests_total", 3), (all, 1)]);
 }
 
 #[test]

@@ -262,7 +262,10 @@ fn what_is_wrong_later_is_named_and_counted_to_the_last_file() {
     let faults = || {
         let page = Client::connect(server.admin()).get("/metrics").body;
         let page = String::from_utf8(page).unwrap();
-        let line = |line: &str| line.strip_prefix("etagd_release_faults ").map(str::to_owned);
+        let line = |line: &str| {
+            line.strip_prefix("etagd_release_faults ")
+                .map(str::to_owned)
+        };
         page.lines().find_map(line).unwrap()
     };
     assert_eq!(faults(), "0");
