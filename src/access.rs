@@ -114,7 +114,11 @@ impl fmt::Display for LogTime {
     }
 }
 
-fn escape(bytes: &[u8], line: &mut Vec<u8>) -> io::Result<()> {
+/// Writes bytes as printable ASCII, so that they can end no line and command no terminal.
+///
+/// # Errors
+/// None: a vector takes everything.
+pub fn escape(bytes: &[u8], line: &mut Vec<u8>) -> io::Result<()> {
     for &byte in bytes {
         match byte {
             b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{Method, StatusCode, Version, header};
 
 use crate::config::NotFound;
+use crate::listing::{self, Form, Listing};
 use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
@@ -65,6 +66,9 @@ pub enum Terms {
     Pinned,
     /// A rule of the site names it for this URL.
     Rewritten,
+    /// Its URL names a directory, and it is the list of what is there in the form that was asked
+    /// for.
+    Listed,
     /// It stands in for what is not there, because this request goes to a page.
     Fallback {
         /// Whether the URL looks like a page's. Where an asset belongs, HTML that is kept
@@ -132,7 +136,18 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
             let reference = reference(&path, target.query());
             return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, reference);
         }
-        Located::Nowhere => manifest.locate_retired(target.path()),
+        Located::Nowhere if manifest.has_retired() => {
+            let find = |path: &[u8]| manifest.locate(path).or(manifest.locate_retired(path));
+            match locate(settings.html_handling, &target, find) {
+                Located::Here(resource) => Some(resource),
+                Located::At(path) => {
+                    let reference = reference(&path, target.query());
+                    return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, reference);
+                }
+                Located::Nowhere => None,
+            }
+        }
+        Located::Nowhere => None,
     };
     if let Some(resource) = found {
         let is_pinned = settings.immutable_query && is_pinned(resource, target.query());
@@ -190,12 +205,12 @@ fn follow<'m>(
 }
 
 /// A resource with the fields and tags that the rules of the site give it for a target.
-fn under<'m>(
-    manifest: &'m Manifest,
-    resource: &'m Arc<Resource>,
+fn under<'r>(
+    manifest: &Manifest,
+    resource: &'r Arc<Resource>,
     target: &Target<'_>,
     request: &Parts,
-) -> Cow<'m, Arc<Resource>> {
+) -> Cow<'r, Arc<Resource>> {
     let headers = &manifest.rules().headers;
     if headers.is_empty() {
         return Cow::Borrowed(resource);
@@ -245,20 +260,54 @@ const FEWEST_DIGITS: usize = 8;
 fn not_found<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> Answer<'m> {
     let path = target.path();
     match manifest.settings().not_found {
-        NotFound::None => Answer::NotFound(StatusCode::NOT_FOUND, None),
-        NotFound::Page => Answer::NotFound(StatusCode::NOT_FOUND, error_page(manifest, path)),
         NotFound::SinglePageApplication => {
             let index = manifest.locate(b"index.html");
-            match index.filter(|_| is_navigation(&request.headers, path)) {
-                Some(index) => {
-                    let of_page = looks_like_page(path);
-                    let index = under(manifest, index, target, request);
-                    select(index, Terms::Fallback { of_page }, request)
-                }
-                None => Answer::NotFound(StatusCode::NOT_FOUND, None),
+            if let Some(index) = index.filter(|_| is_navigation(&request.headers, path)) {
+                let of_page = looks_like_page(path);
+                let index = under(manifest, index, target, request);
+                return select(index, Terms::Fallback { of_page }, request);
             }
+            listing(manifest, target, request)
+                .unwrap_or(Answer::NotFound(StatusCode::NOT_FOUND, None))
         }
+        handling => listing(manifest, target, request).unwrap_or_else(|| {
+            let page = match handling {
+                NotFound::Page => error_page(manifest, path),
+                NotFound::None | NotFound::SinglePageApplication => None,
+            };
+            Answer::NotFound(StatusCode::NOT_FOUND, page)
+        }),
     }
+}
+
+/// What a directory without an index has, where directories are listed.
+fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> Option<Answer<'m>> {
+    let settings = manifest.settings();
+    if !settings.lists() {
+        return None;
+    }
+    let path = match target.collapsed() {
+        Some(path) => Cow::Owned(path),
+        None => Cow::Borrowed(target.path()),
+    };
+    let is_directory = path.is_empty() || path.ends_with(b"/");
+    let directory = match is_directory {
+        true => path.to_vec(),
+        false => [&path, b"/".as_slice()].concat(),
+    };
+    let listing = Listing::of(manifest, &directory)?;
+    if !is_directory || target.collapsed().is_some() {
+        let reference = reference(&directory, target.query());
+        return Some(Answer::Redirect(StatusCode::PERMANENT_REDIRECT, reference));
+    }
+    let tail = settings.additions.tail.unwrap_or_default();
+    let form = match listing::prefers_json(&request.headers) {
+        true => Form::Json,
+        false => Form::Html(target.query(), tail),
+    };
+    let resource = Arc::new(listing.resource(form));
+    let resource = under(manifest, &resource, target, request).into_owned();
+    Some(select(Cow::Owned(resource), Terms::Listed, request))
 }
 
 /// Whether the first `v` of a query begins the BLAKE3 of the content, whatever its coding. A page

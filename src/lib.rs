@@ -7,10 +7,10 @@
 //!
 //! | Floor | Module | Subject |
 //! |---|---|---|
-//! | 3 | [`answer`] | the heart: manifest + request head -> what to say; pure |
+//! | 4 | [`answer`] | the heart: manifest + request head -> what to say; pure |
 //! | 2 | [`locate`] | clean URLs: the path asked for -> the file that answers; pure |
 //! | 6 | [`service`] | one request in, one response out |
-//! | 4 | [`exchange`] | one request and its response: counted, written down |
+//! | 5 | [`exchange`] | one request and its response: counted, written down |
 //! | 7 | [`server`] | listeners, workers, limits, drain |
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
@@ -28,6 +28,7 @@
 //! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
 //! | 5 | [`lint`] | what will not be served as its author hopes |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
+//! | 5 | [`dev`] | what a developer's server adds: pages that reload by themselves |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
 //! | 0 | [`page`] | the page that an error has where the site has none |
@@ -93,6 +94,7 @@ pub mod write;
 
 pub mod admin;
 pub mod compress;
+pub mod dev;
 pub mod hook;
 pub mod lint;
 pub mod purge;

@@ -13,16 +13,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 
-/// Sends messages to stderr from now on. Only the first call of a process has an effect.
+/// Sends messages of this level, and graver ones, to stderr from now on. Only the first call of a process has an effect.
 ///
 /// Only our own: what libraries warn of is mostly what clients do, and a client could fill the
 /// disk with it (h2 has a line for every PING acknowledgement that nobody asked for).
-pub fn init(format: LogFormat) {
+pub fn init(format: LogFormat, level: Level) {
     // A message that can't be written is lost; that must not end who had something to say.
     let builder = tracing_subscriber::fmt()
         .with_writer(|| Lossy)
         .log_internal_errors(false);
-    let ours = Targets::new().with_target(env!("CARGO_PKG_NAME"), Level::INFO);
+    let ours = Targets::new().with_target(env!("CARGO_PKG_NAME"), level);
     let _ = match format {
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true);

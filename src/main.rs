@@ -3,12 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use etagd::{cli, config::Cli, log};
+use etagd::cli;
+use etagd::config::{Cli, Command};
+use etagd::log;
+use tracing::Level;
 
 fn main() -> ExitCode {
     // A usage error or `--help` ends the process here: 2, or 0.
     let cli = Cli::parse();
-    log::init(cli.log_format);
+    // A developer is shown the rest in a form of its own.
+    let is_dev = matches!(cli.command, Command::Dev(_));
+    log::init(
+        cli.log_format,
+        if is_dev { Level::WARN } else { Level::INFO },
+    );
     match cli::run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

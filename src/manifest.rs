@@ -76,6 +76,8 @@ pub struct Changes {
     pub rules: Option<Arc<Rules>>,
     /// Until when the removed paths, HTML excepted, are still answered, if at all.
     pub keep_until: Option<Instant>,
+    /// HTML is not excepted.
+    pub keep_pages: bool,
 }
 
 impl Changes {
@@ -211,12 +213,12 @@ impl Manifest {
             if let Some(old) = &old {
                 resources -= 1;
                 unsettled -= usize::from(!old.settled);
-                bytes -= old.identity.length;
+                bytes -= old.of_files().0.length;
             }
             if let Some(new) = new {
                 resources += 1;
                 unsettled += usize::from(!new.settled);
-                bytes += new.identity.length;
+                bytes += new.of_files().0.length;
                 bucket
                     .table
                     .insert_unique(place.hash, new, |entry| Place::of(&entry.path).hash);
@@ -227,7 +229,7 @@ impl Manifest {
         for path in changes.removed {
             let old = replace(&path, None);
             if let (Some(resource), Some(until)) = (old, changes.keep_until)
-                && !self.is_page(&resource)
+                && (changes.keep_pages || !self.is_page(&resource))
             {
                 retired.insert(path, Retired { resource, until });
             }
@@ -297,13 +299,18 @@ impl Manifest {
 
     /// A resource of this state with the fields that the rules give it under `path`, which need
     /// not be its own, and under the host that a request names.
-    pub fn under<'m>(
+    pub fn under<'r>(
         &self,
-        resource: &'m Arc<Resource>,
+        resource: &'r Arc<Resource>,
         path: &[u8],
         host: Option<&str>,
-    ) -> Cow<'m, Arc<Resource>> {
+    ) -> Cow<'r, Arc<Resource>> {
         self.folder.under(resource, path, host)
+    }
+
+    /// Whether anything of earlier states is kept.
+    pub fn has_retired(&self) -> bool {
+        !self.retired.is_empty()
     }
 
     /// What `path` named in an earlier state, as long as that is kept.
@@ -450,8 +457,9 @@ impl Bucket {
         let mut hasher = blake3::Hasher::new();
         for resource in entries {
             frame(&mut hasher, &resource.path);
-            hasher.update(&(1 + resource.encoded.len() as u64).to_le_bytes());
-            for representation in resource.representations() {
+            let (identity, encoded) = resource.of_files();
+            hasher.update(&(1 + encoded.len() as u64).to_le_bytes());
+            for representation in std::iter::once(identity).chain(encoded) {
                 frame(&mut hasher, representation.coding.token().as_bytes());
                 frame(&mut hasher, representation.etag.opaque().as_bytes());
             }
@@ -492,6 +500,8 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
         immutable,
         immutable_query,
         redirects,
+        listing,
+        additions: _,
     } = settings;
     let repr_digest = match repr_digest {
         ReprDigest::Off => 0,
@@ -522,6 +532,10 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
     hasher.update(&(immutable.len() as u64).to_le_bytes());
     for pattern in immutable {
         frame(hasher, pattern.as_bytes());
+    }
+    // Without it, the digest is what it was before there were listings.
+    if *listing {
+        frame(hasher, b"listing");
     }
 }
 
@@ -604,6 +618,7 @@ mod tests {
             of(|to| to.not_found = NotFound::None),
             of(|to| to.not_found = NotFound::SinglePageApplication),
             of(|to| to.immutable_query = true),
+            of(|to| to.listing = true),
             of(|to| to.immutable = globs(&["/a"])),
             of(|to| to.immutable = globs(&["/b"])),
             of(|to| to.immutable = globs(&["/a", "/b"])),

@@ -70,6 +70,8 @@ pub struct Resource {
     pub identity: Representation,
     /// The same content under content codings.
     pub encoded: Box<[Representation]>,
+    /// What the file has, where that is not all of the content: a tail was added to it.
+    pub plain: Option<Box<Plain>>,
     /// `last_modified` as a field value, once somebody asked.
     pub rendered_date: OnceLock<HeaderValue>,
 }
@@ -89,7 +91,16 @@ impl Resource {
             utf8: false,
             identity,
             encoded: Box::default(),
+            plain: None,
             rendered_date: OnceLock::new(),
+        }
+    }
+
+    /// The representations as the site's files have them, without what was added; identity first.
+    pub fn of_files(&self) -> (&Representation, &[Representation]) {
+        match &self.plain {
+            Some(plain) => (&plain.identity, &plain.encoded),
+            None => (&self.identity, &self.encoded),
         }
     }
 
@@ -135,8 +146,11 @@ impl Resource {
     #[must_use]
     pub fn with_fields(&self, fields: Arc<Fields>) -> Self {
         let mut resource = self.clone();
-        let representations = std::iter::once(&mut resource.identity);
-        for representation in representations.chain(&mut resource.encoded) {
+        let of_files = resource.plain.iter_mut();
+        let of_files = of_files
+            .flat_map(|plain| std::iter::once(&mut plain.identity).chain(&mut plain.encoded));
+        let representations = std::iter::once(&mut resource.identity).chain(&mut resource.encoded);
+        for representation in representations.chain(of_files) {
             representation.set_suffix(fields.suffix());
         }
         resource.fields = fields;
@@ -170,6 +184,16 @@ impl Resource {
             last_modified: self.last_modified,
         }
     }
+}
+
+/// What a file has, and what its sidecars decode to, where its resource is that and a tail. It is
+/// part of the site and its digest, and is not sent.
+#[derive(Clone, Debug)]
+pub struct Plain {
+    /// The content of the file.
+    pub identity: Representation,
+    /// The content of its sidecars.
+    pub encoded: Box<[Representation]>,
 }
 
 /// Field values that many resources share.

@@ -5,6 +5,7 @@
 //! response that has its body.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,14 +16,16 @@ use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::access::AccessLog;
 use crate::answer::{self, Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
 use crate::client::Peer;
-use crate::config::{Disclosure, ReprDigest, Settings};
+use crate::config::{Disclosure, ReprDigest, Settings, Upstream};
+use crate::dev::{self, Aside, Dev};
 use crate::exchange::Exchange;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
@@ -41,6 +44,7 @@ use crate::write::{self, Refusal, Writer, Written, is_write};
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const ALLOW_HEALTH: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const ALLOW_WRITING: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS, PUT, DELETE");
+const ANY: HeaderValue = HeaderValue::from_static("*");
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"etagd\"");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -50,6 +54,8 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const SCRIPT: HeaderValue = HeaderValue::from_static("text/javascript; charset=utf-8");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 /// How long a request waits for the truth about a file that is not what the manifest says: the
@@ -62,6 +68,8 @@ const LOOKS: u32 = 3;
 const BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 /// `Vary` of what only a request for a page is answered with.
 const BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
+/// `Vary` of what is a page for people and JSON for programs.
+const BY_FORM: HeaderValue = HeaderValue::from_static("accept");
 /// `Vary` of both.
 const BY_PURPOSE_AND_CODING: HeaderValue =
     HeaderValue::from_static("sec-fetch-mode, accept, accept-encoding");
@@ -76,6 +84,7 @@ pub struct Service {
     disclosure: Disclosure,
     writer: Option<Arc<Writer>>,
     access: Option<Arc<AccessLog>>,
+    dev: Option<Arc<Dev>>,
 }
 
 /// The connection that a request came over. It is held until the response is over.
@@ -97,6 +106,14 @@ enum Content {
     Memory(Bytes),
     /// To be proven first.
     Segments(Segments),
+    /// What comes as it happens.
+    Stream(Receiver<Bytes>),
+}
+
+impl Content {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Memory(bytes) if bytes.is_empty())
+    }
 }
 
 impl Service {
@@ -115,6 +132,7 @@ impl Service {
             readiness,
             disclosure,
             access: None,
+            dev: None,
             writer: None,
         }
     }
@@ -126,6 +144,12 @@ impl Service {
             access: log,
             ..self
         }
+    }
+
+    /// The same with what a developer's server adds.
+    #[must_use]
+    pub fn developing(self, dev: Option<Arc<Dev>>) -> Self {
+        Self { dev, ..self }
     }
 
     /// The same for a site that clients may change.
@@ -145,6 +169,23 @@ impl Service {
     where
         G: Connection,
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let reply = self.reply(request, content, connection);
+        match self.dev.as_ref().map_or(Duration::ZERO, |dev| dev.delay()) {
+            Duration::ZERO => reply,
+            delay => Pending::Later(Box::pin(async move {
+                sleep(delay).await;
+                reply.get().await
+            })),
+        }
+    }
+
+    fn reply<G, B>(self: &Arc<Self>, request: Parts, content: B, connection: G) -> Pending<G>
+    where
+        G: Connection,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let log = self.access.as_deref();
         let mut attendant = Attendant {
@@ -153,18 +194,33 @@ impl Service {
             connection,
             admitted: None,
         };
-        let draft = match (&self.disclosure.health, &self.writer) {
-            (Some(path), _) if path.as_str() == request.uri.path() => self.health(&request.method),
-            (_, Some(writer)) if is_write(&request.method) => {
+        let aside = self.dev.as_ref().and_then(|dev| dev.reply(&request));
+        let draft = match (aside, &self.disclosure.health, &self.writer) {
+            (Some(aside), ..) => beside_the_site(aside, &request),
+            (_, Some(path), _) if path.as_str() == request.uri.path() => {
+                self.health(&request.method)
+            }
+            (_, _, Some(writer)) if is_write(&request.method) => {
                 let write = attendant.write(Arc::clone(writer), request, content);
                 return Pending::Later(Box::pin(write));
             }
-            _ => self.draft(&self.site.current(), &request, &mut attendant.exchange),
+            _ => match self.upstream(request.uri.path()) {
+                None => self.draft(&self.site.current(), &request, &mut attendant.exchange),
+                Some((dev, upstream)) => {
+                    let forward = attendant.forward(dev, upstream, request, content);
+                    return Pending::Later(Box::pin(forward));
+                }
+            },
         };
         let (mut head, content) = draft.into_parts();
-        self.finish(&mut head, &content, &request);
+        self.finish(&mut head, content.is_empty(), &request);
         match content {
             Content::Memory(bytes) => Pending::Now(ready(attendant.reply(head, bytes))),
+            Content::Stream(stream) => {
+                attendant.exchange.respond(&head, 0);
+                let body = Body::stream(stream, attendant);
+                Pending::Now(ready(Response::from_parts(head, body)))
+            }
             Content::Segments(segments) => {
                 let draft = Response::from_parts(head, segments);
                 Pending::Later(Box::pin(Self::prove(draft, request, attendant)))
@@ -219,12 +275,20 @@ impl Service {
             let exchange = &mut attendant.exchange;
             let again = service.draft(&service.site.current(), &request, exchange);
             let (mut head, content) = again.into_parts();
-            service.finish(&mut head, &content, &request);
+            service.finish(&mut head, content.is_empty(), &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
                 Content::Memory(bytes) => return attendant.reply(head, bytes),
+                // A site has none.
+                Content::Stream(_) => return attendant.reply(head, Bytes::new()),
             };
         }
+    }
+
+    /// The server that a path belongs to in place of the site, if any.
+    fn upstream(&self, path: &str) -> Option<(Arc<Dev>, Upstream)> {
+        let dev = self.dev.as_ref()?;
+        Some((Arc::clone(dev), dev.upstream(path)?.clone()))
     }
 
     /// Has a file looked at that is not what the manifest says.
@@ -295,7 +359,11 @@ impl Service {
             Answer::NotFound(status, page) => {
                 let mut draft = match page {
                     Some(page) => self.not_found(status, page, is_head),
-                    None => error(status, nothing_here(status), is_head).map(Content::Memory),
+                    None => {
+                        let tail = settings.additions.tail;
+                        let sentence = nothing_here(status);
+                        error_with_tail(status, sentence, is_head, tail).map(Content::Memory)
+                    }
                 };
                 follow_rules_for_errors(draft.headers_mut(), manifest, request);
                 draft
@@ -434,8 +502,11 @@ impl Service {
     }
 
     /// What every response to this request says, whatever the answer.
-    fn finish(&self, head: &mut http::response::Parts, content: &Content, request: &Parts) {
+    fn finish(&self, head: &mut http::response::Parts, is_empty: bool, request: &Parts) {
         let is_http1 = request.version <= Version::HTTP_11;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
         if is_http1 && self.readiness.phase() == Phase::Draining
             || request.headers.contains_key(header::TRANSFER_ENCODING)
         {
@@ -448,11 +519,13 @@ impl Service {
             head.status,
             StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
         );
-        let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
         if is_empty && !is_bodiless {
             // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
             // what GET would.
             head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+        }
+        if let Some(dev) = &self.dev {
+            dev.dress(&mut head.headers);
         }
     }
 }
@@ -477,7 +550,7 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
         Terms::Pinned => Some(IMMUTABLE),
         Terms::Fallback { of_page: false } => Some(NO_STORE),
         _ if is_removed() => None,
-        Terms::Named => Some(own.cache_control.clone()),
+        Terms::Named | Terms::Listed => Some(own.cache_control.clone()),
         // A file may come to be there: what stands in for it must be asked about.
         Terms::Rewritten | Terms::Fallback { of_page: true } => {
             Some(if !resource.settled || own.have_own_cache_control() {
@@ -492,12 +565,13 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
 /// What in a request, beside its target, the choice of the answer depends on (RFC 9110 section
 /// 12.5.5), and what the rules of the site name.
 fn vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
-    let is_fallback = matches!(selected.terms, Terms::Fallback { .. });
+    let is_fallback = matches!(selected.terms, Terms::Fallback { .. } | Terms::Listed);
     let is_negotiable = selected.resource.is_negotiable();
     let ruled = selected.resource.fields.ruled.as_ref();
     let vary = match (is_fallback, is_negotiable) {
         (false, false) => None,
         (false, true) => Some(BY_CODING),
+        (true, false) if selected.terms == Terms::Listed => Some(BY_FORM),
         (true, false) => Some(BY_PURPOSE),
         (true, true) => Some(BY_PURPOSE_AND_CODING),
     };
@@ -737,12 +811,41 @@ impl<G: Connection> Attendant<G> {
         if !is_over && request.version < Version::HTTP_2 {
             head.headers.insert(header::CONNECTION, CLOSE);
         }
-        self.service.finish(&mut head, &content, &request);
+        self.service.finish(&mut head, content.is_empty(), &request);
         let bytes = match content {
             Content::Memory(bytes) => bytes,
-            Content::Segments(_) => Bytes::new(),
+            Content::Segments(_) | Content::Stream(_) => Bytes::new(),
         };
         self.reply(head, bytes)
+    }
+
+    /// Passes a request on to another server, and its answer back.
+    async fn forward<B>(
+        mut self,
+        dev: Arc<Dev>,
+        upstream: Upstream,
+        request: Parts,
+        content: B,
+    ) -> Reply<G>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (path, peer) = (request.uri.path().into(), self.connection.peer());
+        let forwarded = dev.forward(&upstream, request.clone(), content, peer).await;
+        let (mut head, content) = match forwarded {
+            Ok(response) => response.into_parts(),
+            Err(sentence) => {
+                let is_head = request.method == Method::HEAD;
+                let page = error(StatusCode::BAD_GATEWAY, &sentence, is_head);
+                let (mut head, page) = page.into_parts();
+                self.service.finish(&mut head, page.is_empty(), &request);
+                return self.reply(head, page);
+            }
+        };
+        self.service.finish(&mut head, false, &request);
+        self.exchange.respond(&head, 0);
+        Response::from_parts(head, Body::upstream(content, path, self))
     }
 
     fn reply(mut self, head: http::response::Parts, bytes: Bytes) -> Reply<G> {
@@ -770,14 +873,58 @@ impl<G> Drop for Attendant<G> {
     }
 }
 
-/// A 4xx or 5xx that no cache may keep. `sentence` is etagd's own text, never a client's.
+/// What is answered in place of the site.
+fn beside_the_site(aside: Aside, request: &Parts) -> Draft {
+    let (content_type, content) = match aside {
+        Aside::Refused(status, sentence) => {
+            let is_head = request.method == Method::HEAD;
+            return error(status, &sentence, is_head).map(Content::Memory);
+        }
+        Aside::Preflight => {
+            let mut draft = empty(StatusCode::NO_CONTENT, 4);
+            let fields = draft.headers_mut();
+            fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ANY);
+            fields.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ANY);
+            return draft;
+        }
+        Aside::Script(text) => (SCRIPT, Content::Memory(Bytes::from_static(text.as_bytes()))),
+        Aside::Events(stream) => (EVENTS, Content::Stream(stream)),
+    };
+    let mut draft = empty(StatusCode::OK, 3);
+    let fields = draft.headers_mut();
+    fields.insert(header::CACHE_CONTROL, NO_STORE);
+    fields.insert(header::CONTENT_TYPE, content_type);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    draft.map(|_| content)
+}
+
+/// A 4xx or 5xx that no cache may keep. `sentence` is escaped.
 fn error(status: StatusCode, sentence: &str, is_head: bool) -> Response<Bytes> {
-    let page = Bytes::from(Page { status, sentence }.to_string());
+    error_with_tail(status, sentence, is_head, None)
+}
+
+/// The same with what a developer has at the end of every document.
+fn error_with_tail(
+    status: StatusCode,
+    sentence: &str,
+    is_head: bool,
+    tail: Option<&str>,
+) -> Response<Bytes> {
+    let page = Page { status, sentence }.to_string() + tail.unwrap_or_default();
+    let page = Bytes::from(page);
+    let policy = match tail {
+        None => POLICY,
+        Some(_) => visible(&format_args!(
+            "{}{}",
+            page::CONTENT_SECURITY_POLICY,
+            dev::POLICY
+        )),
+    };
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
-    fields.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    fields.insert(header::CONTENT_SECURITY_POLICY, policy);
     fields.insert(header::CONTENT_TYPE, HTML);
     fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     if is_head {
@@ -798,6 +945,15 @@ pub enum Pending<G> {
     Now(Ready<Reply<G>>),
     /// Waiting.
     Later(Pin<Box<dyn Future<Output = Reply<G>> + Send>>),
+}
+
+impl<G> Pending<G> {
+    async fn get(self) -> Reply<G> {
+        match self {
+            Self::Now(ready) => ready.await,
+            Self::Later(later) => later.await,
+        }
+    }
 }
 
 /// A response with its body.

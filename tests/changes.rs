@@ -9,11 +9,13 @@ mod support;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::server::unprivileged;
+use support::server::{command, unprivileged};
 use support::site::set_mtime;
 use support::tree::{
     digest_of, eventually, has, relink, rename_over, run, stays, within, write_tree,
@@ -1140,6 +1142,70 @@ fn an_immutable_file_that_has_other_content_is_told_once() {
     });
     let counts = ["app.1.js", "app.2.js", "app.3.js", "index"].map(told);
     assert_eq!(counts, [1, 0, 0, 0], "{}", server.log());
+}
+
+// Clocks.
+
+/// Runs etagd under a clock of its own, which is off by what `clock` says (`+1d`, `-1d`).
+fn beside_the_clock(clock: &Path) -> Option<Command> {
+    if !has("faketime") {
+        return None;
+    }
+    let mut shell = command("faketime");
+    shell
+        .args(["-f", "+0d", "sh", "-c"])
+        .arg("unset FAKETIME; exec \"$0\" \"$@\"")
+        .arg(env!("CARGO_BIN_EXE_etagd"))
+        .env("FAKETIME_TIMESTAMP_FILE", clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        // A step is one of the clock that people set.
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .env("NO_FAKE_STAT", "1");
+    Some(shell)
+}
+
+#[test]
+fn a_clock_that_steps_delays_nothing_and_loses_nothing() {
+    let site = TestSite::with(&[("a.txt", b"0"), ("old.txt", b"old")]);
+    let clock = site.outside("clock");
+    fs::write(&clock, "+0d").unwrap();
+    let Some(program) = beside_the_clock(&clock) else {
+        return;
+    };
+    let server = Server::run(program, &site.root(), EVENTS);
+    for (step, offset) in ["+1d", "-1d", "+10y", "-10y", "+0d"]
+        .into_iter()
+        .enumerate()
+    {
+        let old = server.client().get("/old.txt");
+        rename_over(&clock, offset);
+        let content = format!("step {step}");
+        fs::write(site.path("a.txt"), &content).unwrap();
+        let took = within(Duration::from_secs(10), "it is answered", || {
+            server.body("/a.txt").as_deref() == Some(content.as_bytes())
+        });
+        assert!(took < Duration::from_secs(5), "{offset}: {took:?}");
+        let now = server.client().get("/old.txt");
+        assert_eq!(now.field("etag"), old.field("etag"), "{offset}");
+        assert_eq!(
+            now.field("last-modified"),
+            old.field("last-modified"),
+            "{offset}"
+        );
+        // What is being written is not shown, whatever the clock says of its age.
+        let mut half = File::create(site.path("half.txt")).unwrap();
+        half.write_all(b"one half").unwrap();
+        stays(
+            Duration::from_millis(400),
+            "half a file is not served",
+            || server.body("/half.txt").is_none(),
+        );
+        half.write_all(b", the other").unwrap();
+        drop(half);
+        server.wait_for_body("/half.txt", "one half, the other");
+        fs::remove_file(site.path("half.txt")).unwrap();
+        server.wait_for_absence("/half.txt");
+    }
 }
 
 // Memory.

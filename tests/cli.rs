@@ -164,6 +164,7 @@ fn help_names_the_flags_and_fits() {
         "--last-modified",
         "--html-handling",
         "--not-found",
+        "--listing",
         "--immutable",
         "--immutable-query",
         "--grace",
@@ -187,7 +188,7 @@ fn help_names_the_flags_and_fits() {
     }
     let (_, short, _) = said(&etagd(["serve", "-h"]));
     let (_, overview, _) = said(&etagd(["--help"]));
-    for command in ["serve", "manifest"] {
+    for command in ["serve", "dev", "manifest"] {
         assert!(overview.contains(command), "{overview}");
     }
     for text in [&serve, &short, &overview] {

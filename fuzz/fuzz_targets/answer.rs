@@ -79,6 +79,7 @@ fn site((html_handling, not_found): (HtmlHandling, NotFound)) -> Manifest {
         html_handling,
         not_found,
         immutable_query: true,
+        listing: not_found == NotFound::None,
         ..Settings::default()
     };
     Manifest::empty(settings).with(Changes {
@@ -306,6 +307,9 @@ fn check(site: &Manifest, given: &Answer<'_>, parts: &Parts) {
 }
 
 fn is_of(site: &Manifest, selected: &Selected<'_>, parts: &Parts) {
+    if selected.terms == Terms::Listed {
+        return is_listing(site, selected);
+    }
     let here = site
         .locate(&selected.resource.path)
         .expect("a resource of the site");
@@ -318,7 +322,7 @@ fn is_of(site: &Manifest, selected: &Selected<'_>, parts: &Parts) {
     assert_eq!(tag.hash(), same.hash());
     assert_eq!(tag.fields(), selected.resource.fields.suffix());
     match selected.terms {
-        Terms::Named => {}
+        Terms::Named | Terms::Listed => {}
         Terms::Rewritten => assert!(!site.rules().is_empty()),
         Terms::Pinned => assert!(parts.uri.query().is_some_and(|query| query.contains("v="))),
         Terms::Fallback { of_page } => {
@@ -333,6 +337,21 @@ fn is_of(site: &Manifest, selected: &Selected<'_>, parts: &Parts) {
             assert!(!of_page || last.is_some_and(|last| !last.contains('.')));
         }
     }
+}
+
+/// A listing is of a directory without an index, and its tag is that of its own bytes.
+fn is_listing(site: &Manifest, selected: &Selected<'_>) {
+    assert!(site.settings().listing);
+    let path = &selected.resource.path;
+    assert!(path.is_empty() || path.ends_with(b"/"));
+    let index = [&path[..], b"index.html"].concat();
+    assert!(site.locate(&index).is_none() || !site.rules().is_empty());
+    let identity = &selected.resource.identity;
+    let Data::Memory(body) = &identity.data else {
+        panic!("a listing is in memory");
+    };
+    assert_eq!(identity.etag.hash(), blake3::hash(body).as_bytes());
+    assert_eq!(identity.length, body.len() as u64);
 }
 
 /// A reference stays on its host, or leads to one that a rule names.

@@ -1,7 +1,9 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
+mod certificate;
 mod check;
 mod compress;
+mod dev;
 mod lint;
 mod manifest;
 mod push;
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Command;
+use crate::dev::TAIL;
 use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
 use crate::release::ReleaseError;
@@ -26,6 +29,7 @@ use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 use crate::write::TokenError;
+use certificate::CertificateError;
 
 /// Why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,9 @@ pub enum Error {
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// No certificate can be made or kept.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The file of tokens can't be used.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -111,6 +118,7 @@ impl Error {
 pub fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Serve(flags) => serve::serve((*flags).into()),
+        Command::Dev(flags) => serve::serve(flags.config(TAIL)),
         Command::Manifest(flags) => manifest::manifest(&flags),
         Command::Check(flags) => check::check(*flags),
         Command::Push(flags) => push::push(*flags),

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::dev::{self, Developer};
 use super::scan::{Scanned, files, scan};
 use super::signals::{Asked, Signals};
 use super::supervisor::Supervisor;
@@ -44,6 +45,10 @@ use crate::site::Site;
 use crate::watch::{self, Hint, Watch};
 use crate::write::Writer;
 
+/// How long a change may wait for quiet: replicas are to publish a deploy as a whole.
+const LONGEST_BATCH: Duration = Duration::from_secs(2);
+/// The same where somebody waits to see it.
+const SHORTER_BATCH: Duration = Duration::from_millis(200);
 /// How long the command of `--on-publish` is waited for at the end.
 const HOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last lines of the access log may take.
@@ -63,6 +68,7 @@ pub(super) fn serve(config: Config) -> Result<(), Error> {
 }
 
 async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
+    let started = Instant::now();
     // From here on a signal is an answer, not the end.
     let mut signals = Signals::new().map_err(Error::Start)?;
     lease::absorb_signals().map_err(Error::Start)?;
@@ -72,7 +78,11 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         .state
         .map(|file| StateFile::new(&file, &root, Arc::clone(&config.settings)))
         .transpose()?;
-    let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
+    let tls = match &config.dev {
+        Some(developing) => dev::certificate(developing)?,
+        None => config.tls,
+    };
+    let tls = tls.map(Tls::load).transpose()?.map(Arc::new);
     let operator = config.operator;
     let process = Process::new(operator.expectation()).map_err(Error::Start)?;
     let drain = operator.drain(!inherited.admin.is_empty());
@@ -90,11 +100,13 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     ));
     let listen = listener::bind(&operator.admin, false).map_err(AdminError::Listen)?;
     let _answering = AdminServer::start(with(inherited.admin, listen), Arc::clone(&admin))?;
-    let listen = match config.listen.is_empty() && inherited.public.is_empty() {
-        true => vec![Listen::default()],
-        false => config.listen,
+    let listen = match &config.dev {
+        Some(developing) => dev::bind(developing)?,
+        None if config.listen.is_empty() && inherited.public.is_empty() => {
+            listener::bind(&[Listen::default()], operator.reuse_port)?
+        }
+        None => listener::bind(&config.listen, operator.reuse_port)?,
     };
-    let listen = listener::bind(&listen, operator.reuse_port)?;
     let bound = with(inherited.public, listen);
     if let Some(writing) = &config.writing {
         let has_proxies = !config.clients.trusted_proxy.is_empty();
@@ -112,7 +124,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let scanned = process.scan(scanner, Arc::clone(&root), state.clone(), armed);
     // What was saved is read meanwhile; the tree is looked at when the watch is armed, so that
     // nothing falls between the two.
-    let options = watch_options(directory.clone(), config.watching);
+    let options = watch_options(directory.clone(), config.watching, config.dev.is_some());
     let watch = Watch::arm(options, root, Arc::clone(&process.metrics));
     drop(arming);
     let hints = watch.hints();
@@ -165,9 +177,20 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         Arc::clone(&process.readiness),
         operator.disclosure,
     );
-    let log = access_log(&config.clients, &process.metrics).map_err(Error::Start)?;
+    let developer = config.dev.map(|flags| Developer::new(flags, &site));
+    let log = match &developer {
+        Some(developer) => developer.screen.log(&process.metrics).map(Some),
+        None => access_log(&config.clients, &process.metrics),
+    };
+    let log = log.map_err(Error::Start)?;
+    let dev = developer
+        .as_ref()
+        .map(|developer| Arc::clone(&developer.dev));
     let server = Server::start(
-        service.logging_to(log.clone()).writing(writer.clone()),
+        service
+            .logging_to(log.clone())
+            .writing(writer.clone())
+            .developing(dev),
         config.workers,
         config.limits,
         tls.clone(),
@@ -175,6 +198,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     );
     let server = server.map_err(Error::Start)?;
 
+    let port = bound.iter().find_map(Bound::port);
     let listeners = bound
         .into_iter()
         .map(Bound::listen)
@@ -184,12 +208,19 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     for listener in &listeners {
         tracing::info!("listening on {}", listener.url(tls.is_some()));
     }
+    if let (Some(developer), Some(port)) = (&developer, port) {
+        developer.greet(port, &site.current(), started.elapsed());
+    }
     let look = Notify::new();
     tokio::select! {
+        never = Developer::follow(developer.as_ref()) => match never {},
         never = server.accept(&listeners) => match never {},
         never = process.follow(&site) => match never {},
         never = process.look_again(&look, tls, writer, &hints) => match never {},
         () = process.until_told(&mut signals, &look, drain) => {}
+    }
+    if let Some(developer) = &developer {
+        developer.dev.end();
     }
     tracing::info!("finishing requests in flight");
     tokio::select! {
@@ -380,7 +411,7 @@ impl Process {
     }
 }
 
-fn watch_options(directory: PathBuf, watching: Watching) -> watch::Options {
+fn watch_options(directory: PathBuf, watching: Watching, is_dev: bool) -> watch::Options {
     let Watching {
         settle,
         sweep,
@@ -390,9 +421,11 @@ fn watch_options(directory: PathBuf, watching: Watching) -> watch::Options {
     watch::Options {
         directory,
         settle,
+        longest: if is_dev { SHORTER_BATCH } else { LONGEST_BATCH },
         sweep,
         scrub,
         keep_old,
+        keep_pages: is_dev,
     }
 }
 

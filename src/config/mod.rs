@@ -5,6 +5,7 @@
 
 mod check;
 mod clients;
+mod dev;
 mod globs;
 mod offline;
 mod operator;
@@ -18,14 +19,15 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use check::{Check, ReplicaUrl};
 pub use clients::{AccessLogForm, Clients};
+pub use dev::{AllowedHost, Certificate, Dev, Developing, Network, Upstream};
 pub use globs::PathGlob;
 pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
 pub use push::Push;
 pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
 pub use site::{
-    Handling, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings,
-    SiteFlags, Symlinks,
+    Additions, Handling, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest,
+    Settings, SiteFlags, Symlinks,
 };
 pub use values::Listen;
 pub use write::Writing;
@@ -56,6 +58,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a directory
     Serve(Box<Serve>),
+    /// Serve a directory to its developer: pages reload when something changes
+    Dev(Box<Dev>),
     /// Print the manifest: path, tag, size and type of everything that would be served
     Manifest(Manifest),
     /// Compare replicas: do they serve the same site?

@@ -1,5 +1,6 @@
 //! `etagd serve`: its flags, and what they mean.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::clients::Clients;
+use super::dev::Developing;
 use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
@@ -151,6 +153,9 @@ pub struct Limits {
         value_parser = header_size
     )]
     pub max_header_size: ByteSize,
+    /// Bytes that may leave each second, over all connections; a developer's alone.
+    #[arg(skip)]
+    pub throttle: Option<NonZeroU64>,
 }
 
 /// `etagd serve`'s flags as meant.
@@ -188,6 +193,8 @@ pub struct Config {
     pub operator: Operator,
     /// What clients may use up.
     pub limits: Limits,
+    /// What a developer is shown beside.
+    pub dev: Option<Developing>,
 }
 
 impl From<Serve> for Config {
@@ -217,6 +224,7 @@ impl From<Serve> for Config {
             clients: flags.clients,
             operator: flags.operator,
             limits: flags.limits,
+            dev: None,
         }
     }
 }

@@ -97,6 +97,9 @@ pub struct Handling {
         hide_env = true
     )]
     pub redirects: RedirectsDialect,
+    /// List directories that have no index
+    #[arg(long, env = "ETAGD_LISTING", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub listing: bool,
 }
 
 impl Handling {
@@ -110,6 +113,8 @@ impl Handling {
             immutable: self.immutable.clone(),
             immutable_query: self.immutable_query,
             redirects: self.redirects,
+            listing: self.listing,
+            additions: Additions::default(),
         }
     }
 }
@@ -131,9 +136,27 @@ pub struct Settings {
     pub immutable_query: bool,
     /// Whose reading of `_redirects` counts.
     pub redirects: RedirectsDialect,
+    /// Whether a directory without an index lists what it has.
+    pub listing: bool,
+    /// What is no part of the digest.
+    pub additions: Additions,
+}
+
+/// What a developer is shown beside the site: no part of it, nor of its digest.
+#[derive(Clone, Debug, Default)]
+pub struct Additions {
+    /// Whether directories are listed although the site's settings do not say so.
+    pub listing: bool,
+    /// What is added at the end of every document.
+    pub tail: Option<&'static str>,
 }
 
 impl Settings {
+    /// Whether directories are listed.
+    pub fn lists(&self) -> bool {
+        self.listing || self.additions.listing
+    }
+
     /// Whether the operator says that the file at `path` never has other content: raw bytes below
     /// the root, without the leading slash.
     pub fn is_immutable(&self, path: &[u8]) -> bool {
@@ -152,6 +175,8 @@ impl Settings {
             immutable,
             immutable_query,
             redirects,
+            listing,
+            additions: _,
         } = self;
         let last_modified = match last_modified {
             true => LastModified::Mtime,
@@ -160,7 +185,7 @@ impl Settings {
         // As in the digest, their order and how often each is there does not count.
         let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
         let immutable: Vec<_> = immutable.into_iter().collect();
-        vec![
+        let mut named = vec![
             ("last-modified", word(&last_modified)),
             ("repr-digest", word(repr_digest)),
             ("html-handling", word(html_handling)),
@@ -168,7 +193,12 @@ impl Settings {
             ("immutable", immutable.join(" ")),
             ("immutable-query", immutable_query.to_string()),
             ("redirects", word(redirects)),
-        ]
+        ];
+        // As in the digest: without it, all is as it was before there were listings.
+        if *listing {
+            named.push(("listing", listing.to_string()));
+        }
+        named
     }
 }
 
@@ -187,6 +217,8 @@ impl Default for Settings {
             immutable: Vec::new(),
             immutable_query: false,
             redirects: RedirectsDialect::Netlify,
+            listing: false,
+            additions: Additions::default(),
         }
     }
 }

@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 
 use crate::manifest::Manifest;
-use crate::representation::Resource;
+use crate::page::Text;
+use crate::representation::{Data, Fields, REVALIDATE, Representation, Resource};
+use crate::semantics::coding::Coding;
+use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 
 /// Digits of a tag that are shown.
@@ -33,6 +36,15 @@ struct Directory<'m> {
     name: &'m [u8],
     /// Files in it and below.
     files: usize,
+}
+
+/// In which form a listing is sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Form<'a> {
+    /// A page, in the order that this query asks for, with this tail.
+    Html(Option<&'a str>, &'a str),
+    /// For programs.
+    Json,
 }
 
 impl<'m> Listing<'m> {
@@ -73,10 +85,24 @@ impl<'m> Listing<'m> {
         is_there.then_some(listing)
     }
 
+    /// As something that can be sent, with a tag of its own.
+    pub fn resource(&self, form: Form<'_>) -> Resource {
+        let (content_type, body) = match form {
+            Form::Html(query, tail) => ("text/html; charset=utf-8", self.html(query) + tail),
+            Form::Json => ("application/json", self.json()),
+        };
+        let fields = Fields::new(HeaderValue::from_static(content_type), REVALIDATE);
+        let etag = ETag::new(*blake3::hash(body.as_bytes()).as_bytes());
+        let length = body.len() as u64;
+        let data = Data::Memory(body.into());
+        let identity = Representation::new(Coding::Identity, etag, length, data);
+        Resource::new(self.directory.into(), Arc::new(fields), identity)
+    }
+
     /// As a page. `query` may choose an order: `sort=name|size|time`, `order=asc|desc`.
     pub fn html(&self, query: Option<&str>) -> String {
         let sorting = Sorting::parse(query);
-        let title = format!("/{}", Shown(self.directory));
+        let title = format!("/{}", Text(self.directory));
         let mut page =
             String::with_capacity(4096 + 256 * (self.directories.len() + self.files.len()));
         let number = self.directories.len() + self.files.len();
@@ -106,7 +132,7 @@ impl<'m> Listing<'m> {
             );
         }
         for directory in sorting.directories(&self.directories) {
-            let (link, shown) = (link(directory.name), Shown(directory.name));
+            let (link, shown) = (link(directory.name), Text(directory.name));
             let files = directory.files;
             let unit = if files == 1 { "file" } else { "files" };
             let _ = writeln!(
@@ -116,7 +142,7 @@ impl<'m> Listing<'m> {
             );
         }
         for file in sorting.files(&self.files) {
-            let (link, shown) = (link(self.name(file)), Shown(self.name(file)));
+            let (link, shown) = (link(self.name(file)), Text(self.name(file)));
             let size = ByteSize::b(file.identity.length).display().iec();
             let tag = digits(file);
             let _ = write!(
@@ -178,7 +204,7 @@ impl<'m> Listing<'m> {
         let mut crumbs = format!("<a href=\"./{}\">/</a>", "../".repeat(steps.len()));
         for (index, step) in steps.iter().enumerate() {
             let up = "../".repeat(steps.len() - 1 - index);
-            let _ = write!(crumbs, "<a href=\"./{up}\"><bdi>{}</bdi>/</a>", Shown(step));
+            let _ = write!(crumbs, "<a href=\"./{up}\"><bdi>{}</bdi>/</a>", Text(step));
         }
         crumbs
     }
@@ -338,31 +364,6 @@ fn time(file: &Resource) -> Option<String> {
     Some(humantime::format_rfc3339_seconds(time).to_string())
 }
 
-/// A name for people, in HTML: whatever it holds, it is text, and all of it is seen.
-struct Shown<'a>(&'a [u8]);
-
-impl std::fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for char in String::from_utf8_lossy(self.0).chars() {
-            match char {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                // Also those that would turn the direction of the text around them.
-                char if char.is_control()
-                    || matches!(char, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-                {
-                    f.write_char(char::REPLACEMENT_CHARACTER)?;
-                }
-                char => f.write_char(char)?,
-            }
-        }
-        Ok(())
-    }
-}
-
 const STYLE: &str = include_str!("style.css");
 /// Arrow keys walk through the names, `/` looks for one; without it all is still there.
 const SCRIPT: &str = include_str!("script.js");
@@ -378,7 +379,7 @@ mod tests {
     use crate::semantics::etag::ETag;
 
     fn manifest(paths: &[&str]) -> Manifest {
-        let content_type = http::HeaderValue::from_static("text/plain");
+        let content_type = HeaderValue::from_static("text/plain");
         let fields = Arc::new(Fields::new(content_type, REVALIDATE));
         let resource = |path: &&str| {
             let body = bytes::Bytes::from((*path).to_owned());

@@ -46,8 +46,10 @@ impl Folder {
         let clean = clean.filter(|clean| *clean != fields);
         // Its codings may have come new, and without a suffix.
         let suffix = fields.suffix();
+        let of_files = resource.of_files().1.iter();
         let are_tagged = resource
             .representations()
+            .chain(of_files)
             .all(|each| each.etag.fields() == suffix);
         let has_clean = resource.clean.is_some() || clean.is_some();
         if fields == resource.fields && are_tagged && !has_clean {

@@ -26,11 +26,12 @@ pub struct Page<'a> {
 impl Display for Page<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let code = self.status.as_u16();
-        let title = Text(self.status.canonical_reason().unwrap_or("Error"));
+        let title = self.status.canonical_reason().unwrap_or("Error");
+        let title = Text(title.as_bytes());
         let mut rest = self.sentence.chars();
         let first = rest.next().map(|first| first.to_ascii_uppercase());
         let first = first.map(String::from).unwrap_or_default();
-        let (first, rest) = (Text(&first), Text(rest.as_str()));
+        let (first, rest) = (Text(first.as_bytes()), Text(rest.as_str().as_bytes()));
         write!(
             f,
             "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
@@ -43,23 +44,32 @@ impl Display for Page<'_> {
     }
 }
 
-/// Text as HTML has it.
-struct Text<'a>(&'a str);
+/// Text as HTML has it, in an element or between quotes: whatever the bytes are, they end neither,
+/// and what can't be seen is shown as U+FFFD.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a>(pub &'a [u8]);
 
 impl Display for Text<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for char in self.0.chars() {
+        for char in String::from_utf8_lossy(self.0).chars() {
             match char {
                 '&' => f.write_str("&amp;")?,
                 '<' => f.write_str("&lt;")?,
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
+                char if is_unseen(char) => f.write_char(char::REPLACEMENT_CHARACTER)?,
                 other => f.write_char(other)?,
             }
         }
         Ok(())
     }
+}
+
+/// Whether a character is a command: to a terminal, or to turn the direction of the text around it.
+fn is_unseen(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -96,6 +106,8 @@ mod tests {
         let page = page("<script>\"&'</script>");
         assert!(page.contains("<p>&lt;script&gt;&quot;&amp;&#39;&lt;/script&gt;.</p>"));
         assert_eq!(page.matches("<script").count(), 0);
+        let unseen = Text("a\n\u{202e}é".as_bytes()).to_string() + &Text(b"\xff").to_string();
+        assert_eq!(unseen, "a\u{fffd}\u{fffd}é\u{fffd}");
     }
 
     #[test]

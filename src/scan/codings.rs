@@ -14,7 +14,7 @@ use super::sidecar::{Unproven, prove};
 use super::{Scope, Work, lock, walk};
 use crate::disk::Root;
 use crate::manifest::{Changes, Manifest};
-use crate::representation::{Data, Representation, Resource};
+use crate::representation::{Data, Plain, Representation, Resource};
 use crate::semantics::coding::Coding;
 
 pub(super) const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
@@ -110,14 +110,21 @@ fn negotiable(
         .filter_map(|path| {
             let resource = after.locate(path)?;
             let encoded = encoded(&after, resource);
+            let (_, known) = resource.of_files();
             let is_same = |(new, old): (&Representation, &Representation)| {
                 new.etag.hash() == old.etag.hash() && new.data.is_at_same_place(&old.data)
             };
-            let is_news = encoded.len() != resource.encoded.len()
-                || !encoded.iter().zip(&resource.encoded).all(is_same);
-            is_news.then(|| Resource {
-                encoded,
-                ..Resource::clone(resource)
+            let is_news = encoded.len() != known.len() || !encoded.iter().zip(known).all(is_same);
+            is_news.then(|| match resource.plain.clone() {
+                None => Resource {
+                    encoded,
+                    ..Resource::clone(resource)
+                },
+                // They decode to the file, not to what is sent: they count, and are not sent.
+                Some(plain) => Resource {
+                    plain: Some(Box::new(Plain { encoded, ..*plain })),
+                    ..Resource::clone(resource)
+                },
             })
         })
         .collect();
@@ -128,19 +135,20 @@ fn negotiable(
 /// The proven codings of a resource, shortest first.
 fn encoded(after: &After<'_>, resource: &Resource) -> Box<[Representation]> {
     let known = after.base.locate(&resource.path);
-    let hash = resource.identity.etag.hash();
-    let known = known.filter(|known| known.identity.etag.hash() == hash);
+    let (identity, _) = resource.of_files();
+    let known = known.map(|known| known.of_files());
+    let known = known.filter(|(known, _)| known.etag.hash() == identity.etag.hash());
     let mut encoded: Vec<_> = CODINGS
         .iter()
         .filter_map(|&coding| {
             let sidecar = &after.sidecar(&resource.path, coding)?.identity;
-            let is_known = known.is_some_and(|known| {
+            let is_known = known.is_some_and(|(_, known)| {
                 let same = |old: &Representation| {
                     old.coding == coding && old.etag.hash() == sidecar.etag.hash()
                 };
-                known.encoded.iter().any(same)
+                known.iter().any(same)
             });
-            if !is_known && let Err(reason) = check(coding, sidecar, &resource.identity) {
+            if !is_known && let Err(reason) = check(coding, sidecar, identity) {
                 let path = sidecar_path(&resource.path, coding)?;
                 let shown = walk::join(after.root.path(), &path);
                 tracing::warn!("{} is not used: {reason}", shown.display());

@@ -13,6 +13,7 @@ use blake3::hazmat::{Mode, left_subtree_len, merge_subtrees_non_root, merge_subt
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::document::is_document;
 use crate::disk::read_exact_at;
 use crate::representation::{GROUP, GroupHash, SMALL, WHOLE, group_hash};
 
@@ -38,6 +39,9 @@ pub(super) enum Form {
     Whole,
     /// Longer: a chaining value for each group.
     Groups(Arc<[GroupHash]>),
+    /// Of a document: the buffer that was hashed, which ends with the tail, and the hash of what
+    /// comes before it.
+    Tailed { body: Vec<u8>, plain: [u8; 32] },
 }
 
 thread_local! {
@@ -111,6 +115,33 @@ pub(crate) fn content(file: &File, length: u64, wanted: Wanted) -> io::Result<Co
         sha256: sha256.map(|sha256| sha256.finalize().into()),
         utf8,
         form: Form::Groups(groups),
+    })
+}
+
+/// Reads the first `length` bytes of `file` and hashes them with `tail` behind them, if they are a
+/// document; otherwise as [`content`].
+///
+/// # Errors
+/// As [`content`].
+pub(super) fn content_with_tail(
+    file: &File,
+    length: u64,
+    tail: &str,
+    wanted: Wanted,
+) -> io::Result<Content> {
+    let mut body = vec![0; length as usize];
+    read_exact_at(file, &mut body, 0)?;
+    if !is_document(&body) {
+        return content(file, length, wanted);
+    }
+    let plain = *blake3::hash(&body).as_bytes();
+    let utf8 = std::str::from_utf8(&body).is_ok();
+    body.extend_from_slice(tail.as_bytes());
+    Ok(Content {
+        hash: *blake3::hash(&body).as_bytes(),
+        sha256: wanted.sha256.then(|| Sha256::digest(&body).into()),
+        utf8,
+        form: Form::Tailed { body, plain },
     })
 }
 
@@ -230,6 +261,7 @@ mod tests {
                 Form::Small(body) => assert!(body == bytes && length <= SMALL),
                 Form::Whole => assert!(length > SMALL && length <= WHOLE),
                 Form::Groups(groups) => assert_eq!(groups.len() as u64, length.div_ceil(GROUP)),
+                Form::Tailed { .. } => unreachable!("no tail was wanted"),
             }
         }
     }

@@ -5,6 +5,7 @@
 //! Files are hashed on all cores while the walk goes on. Nothing is published here.
 
 mod codings;
+mod document;
 pub(crate) mod hash;
 mod known;
 pub(crate) mod media;
@@ -28,7 +29,7 @@ use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Changes, Manifest, ancestors};
 use crate::memory::Memory;
-use crate::representation::{Data, Fields, Representation, Resource, Source};
+use crate::representation::{Data, Fields, Plain, Representation, Resource, Source};
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
@@ -195,6 +196,8 @@ struct Looked {
     /// As the resource that it was known by has it.
     confirmed: OnceLock<bool>,
     data: Data,
+    /// BLAKE3 of the file, where `hash` and `data` are of it and a tail.
+    plain: Option<[u8; 32]>,
 }
 
 /// What has become of a step of the walk.
@@ -353,7 +356,9 @@ impl Scanner {
         }
         let result = work.root.open_file(&found.location).and_then(|opened| {
             let inode = (opened.stamp.device, opened.stamp.inode);
-            let is_shared = found.linked || opened.shared;
+            // By another name the same bytes may be no document.
+            let has_tail = self.tail(&found.path, opened.stamp.size).is_some();
+            let is_shared = (found.linked || opened.shared) && !has_tail;
             if is_shared && let Some(looked) = work.recall(&opened, rereads) {
                 let data = relocated(&looked.data, work.root, &found);
                 return Ok(Some(Looked { data, ..looked }));
@@ -397,7 +402,10 @@ impl Scanner {
             body: self.keeps(stamp.size),
             sha256: self.digests(),
         };
-        let content = hash::content(&file, stamp.size, wanted);
+        let content = match self.tail(&found.path, stamp.size) {
+            Some(tail) => hash::content_with_tail(&file, stamp.size, tail, wanted),
+            None => hash::content(&file, stamp.size, wanted),
+        };
         work.progress.files.fetch_add(1, Ordering::Relaxed);
         work.progress.bytes.fetch_add(stamp.size, Ordering::Relaxed);
         let settled = !has_writers && disk::stamp(&file)? == stamp;
@@ -406,6 +414,10 @@ impl Scanner {
             Err(error) if settled => return Err(error),
             Err(_) if publish => return Err(io::Error::other("it does not stop changing")),
             _ => return Ok(None),
+        };
+        let plain = match &content.form {
+            Form::Tailed { plain, .. } => Some(*plain),
+            Form::Small(_) | Form::Whole | Form::Groups(_) => None,
         };
         let data = self.data(work.root, found, content.form);
         let hash::Content {
@@ -424,7 +436,14 @@ impl Scanner {
             settled,
             confirmed,
             data,
+            plain,
         }))
+    }
+
+    /// What is added to a file at this path and of this length, if it is a document.
+    fn tail(&self, path: &[u8], length: u64) -> Option<&'static str> {
+        let tail = self.settings.additions.tail?;
+        document::may_be(path, length).then_some(tail)
     }
 
     fn keeps(&self, length: u64) -> bool {
@@ -443,6 +462,8 @@ impl Scanner {
                 Some(bytes) => return Data::Memory(bytes),
                 None => Arc::default(),
             },
+            // No file has these bytes, so that they are kept whatever the budget says.
+            Form::Tailed { body, .. } => return Data::Memory(body.into()),
             Form::Whole => Arc::default(),
             Form::Groups(groups) => groups,
         };
@@ -509,8 +530,22 @@ impl Scanner {
             settled,
             confirmed,
             data,
+            plain,
         } = looked;
         let etag = ETag::new(hash);
+        let (length, plain) = match (&data, plain) {
+            (Data::Memory(body), Some(plain)) => {
+                let own = Data::Memory(body.slice(..stamp.size as usize));
+                let tag = ETag::new(plain);
+                let identity = Representation::new(Coding::Identity, tag, stamp.size, own);
+                let encoded = Box::default();
+                (
+                    body.len() as u64,
+                    Some(Box::new(Plain { identity, encoded })),
+                )
+            }
+            _ => (stamp.size, None),
+        };
         let newest = old.and_then(|old| old.newest_date);
         let last_modified = match old {
             // Touched, or moved and moved back: the content is as old as it was.
@@ -531,9 +566,9 @@ impl Scanner {
             settled,
             confirmed,
             utf8,
-            identity: Representation::new(Coding::Identity, etag, stamp.size, data)
-                .with_sha256(sha256),
+            identity: Representation::new(Coding::Identity, etag, length, data).with_sha256(sha256),
             encoded: Box::default(),
+            plain,
             rendered_date: OnceLock::new(),
         }
     }
@@ -605,10 +640,8 @@ impl<'a> Work<'a> {
             return None;
         }
         let by_inode = || {
-            self.base
-                .iter()
-                .map(|known| (known.stamp.inode, known))
-                .collect()
+            let all = self.base.iter().filter(|known| known.plain.is_none());
+            all.map(|known| (known.stamp.inode, known)).collect()
         };
         let known = self.known.get_or_init(by_inode).get(&opened.stamp.inode)?;
         (self.is_still(&known.stamp, &opened.stamp) && known.settled).then(|| Looked {
@@ -619,6 +652,7 @@ impl<'a> Work<'a> {
             settled: true,
             confirmed: known.confirmed.clone(),
             data: known.identity.data.clone(),
+            plain: None,
         })
     }
 }

@@ -50,6 +50,11 @@ fn hint(address: &str, error: &io::Error) -> &'static str {
 }
 
 impl ListenError {
+    /// Whether somebody else has the address.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+
     pub(super) fn new(address: impl fmt::Display, source: io::Error) -> Self {
         let address = address.to_string();
         Self { address, source }
@@ -168,6 +173,14 @@ fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
 }
 
 impl Bound {
+    /// Its port, if it has one.
+    pub fn port(&self) -> Option<u16> {
+        match &self.address {
+            Address::Tcp(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        }
+    }
+
     /// The address, if other machines may reach it.
     pub fn public(&self) -> Option<SocketAddr> {
         match self.address {

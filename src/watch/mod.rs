@@ -29,7 +29,7 @@ use crate::representation::Resource;
 use crate::scan::{self, Link, Outcome, Progress, Scanner, Scope, Unsettled};
 use crate::site::Site;
 use commit::Waiting;
-use pending::{LONGEST, Pending};
+use pending::Pending;
 
 pub use source::{ChangeSource, Hint, Of};
 
@@ -59,12 +59,16 @@ pub struct Options {
     pub directory: PathBuf,
     /// How long nothing may change before a batch is published.
     pub settle: Duration,
+    /// How long a batch may wait at most while something changes all the time.
+    pub longest: Duration,
     /// How often everything is compared with the disk.
     pub sweep: Duration,
     /// How often every file is read again, if at all.
     pub scrub: Option<Duration>,
     /// How long a path that is gone is still answered, if at all.
     pub keep_old: Option<Duration>,
+    /// Whether pages are, too.
+    pub keep_pages: bool,
 }
 
 /// A watch that is armed, so that no change after this is missed, but not yet acted upon.
@@ -163,7 +167,7 @@ impl Watch {
             blind: BTreeSet::new(),
             mounts: BTreeSet::new(),
             next_blind_sweep: now,
-            pending: Pending::default(),
+            pending: Pending::new(self.options.longest),
             busy: HashMap::new(),
             links: Vec::new(),
             waiting: VecDeque::new(),
@@ -271,7 +275,7 @@ impl Driver {
             if catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
                 tracing::error!("looking for changes broke off; sweeping: please report this");
                 self.watch.metrics.overflows.increment();
-                self.pending = Pending::default();
+                self.pending = Pending::new(self.watch.options.longest);
                 self.pending.everything(Instant::now(), ROOT_CHECK);
             }
         }
@@ -323,7 +327,7 @@ impl Driver {
             self.next_blind_sweep = now + self.watch.options.sweep;
         }
         if self.watch.options.keep_old.is_some() && now >= self.next_expiry {
-            self.next_expiry = now + Duration::from_secs(1);
+            self.next_expiry = now + ROOT_CHECK;
             let over = self
                 .site
                 .forget(|old, until| (until > now).then(|| Arc::clone(old)));
@@ -389,7 +393,7 @@ impl Driver {
     /// change does: published alone it might be half of a deploy.
     fn note_suspect(&mut self, path: PathBuf, now: Instant) {
         self.answer_by
-            .get_or_insert(now + LONGEST + SUSPECT_PATIENCE);
+            .get_or_insert(now + self.watch.options.longest + SUSPECT_PATIENCE);
         if !self.suspects.insert(path.clone()) {
             return;
         }
@@ -556,8 +560,9 @@ impl Driver {
         // A file that is tried again does not make a batch due that still waits for quiet.
         let is_batch_due = self.pending.due().is_some_and(|due| Instant::now() >= due);
         let batch = is_batch_due.then(|| self.pending.take());
-        let batch = batch.unwrap_or_default();
-        let was_overdue = batch.is_older(now, LONGEST);
+        let longest = self.watch.options.longest;
+        let batch = batch.unwrap_or_else(|| Pending::new(longest));
+        let was_overdue = batch.is_older(now, longest);
         self.suspects.clear();
         let root = Arc::clone(&self.watch.root);
         let scope = self.scope(&batch, now);
@@ -584,7 +589,7 @@ impl Driver {
         let is_other_site = self.is_root_missing || !Arc::ptr_eq(&root, &self.watch.root);
         let moving = self.moving(&outcome.links);
         let may_be_half = !self.pending.is_empty() || !moving.is_empty();
-        let is_early = may_be_half && !batch.is_older(finished, LONGEST);
+        let is_early = may_be_half && !batch.is_older(finished, longest);
         // What was lost while a look took long can't be told from what it saw.
         let is_unknown = self.pending.everything && !was_overdue;
         if self.waits_for_busy(&batch, &outcome, finished) {
@@ -785,6 +790,7 @@ impl Driver {
 
     fn publish_changes(&mut self, mut changes: Changes, now: Instant) {
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
+        changes.keep_pages = self.watch.options.keep_pages;
         let over = self.outdated(&changes);
         let broken = immutable::broken(&self.site.current(), &changes);
         let before = Arc::clone(self.site.current().rules());
@@ -811,7 +817,10 @@ impl Driver {
         });
         let removed = changes.removed.iter();
         let removed = removed.filter_map(|path| current.locate(path));
-        let removed = removed.filter(|old| changes.keep_until.is_none() || current.is_page(old));
+        let is_kept = |old: &Resource| {
+            changes.keep_until.is_some() && (changes.keep_pages || !current.is_page(old))
+        };
+        let removed = removed.filter(|old| !is_kept(old));
         replaced.chain(removed).cloned().collect()
     }
 

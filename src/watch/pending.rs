@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// A batch waits for quiet, but not longer than this from its first change on.
-pub(super) const LONGEST: Duration = Duration::from_secs(2);
-
 /// The changes since the last publication.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pending {
+    /// A batch waits for quiet, but not longer than this from its first change on.
+    longest: Duration,
     /// Real paths that somebody should look at.
     pub(super) paths: BTreeSet<PathBuf>,
     /// Real paths among them that lead elsewhere now, or nowhere: half of what is below is a
@@ -22,6 +21,17 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    pub(super) fn new(longest: Duration) -> Self {
+        Self {
+            longest,
+            paths: BTreeSet::new(),
+            moved: BTreeSet::new(),
+            everything: false,
+            first: None,
+            due: None,
+        }
+    }
+
     /// Notes a path. The batch is due when nothing is noted for `quiet`.
     pub(super) fn path(&mut self, path: PathBuf, now: Instant, quiet: Duration) {
         self.paths.insert(path);
@@ -61,7 +71,7 @@ impl Pending {
 
     fn note(&mut self, now: Instant, quiet: Duration) {
         let first = *self.first.get_or_insert(now);
-        self.due = Some((now + quiet).min(first + LONGEST).max(now));
+        self.due = Some((now + quiet).min(first + self.longest).max(now));
     }
 
     /// When to look, if there is anything to look at.
@@ -82,7 +92,8 @@ impl Pending {
 
     /// Takes the batch out.
     pub(super) fn take(&mut self) -> Self {
-        std::mem::take(self)
+        let empty = Self::new(self.longest);
+        std::mem::replace(self, empty)
     }
 
     /// Whether its first change was noted so long ago; of what is tried again nothing is known.
@@ -107,11 +118,12 @@ mod tests {
     use super::*;
 
     const QUIET: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(2);
 
     #[test]
     fn a_batch_is_due_when_it_has_been_quiet() {
         let start = Instant::now();
-        let mut pending = Pending::default();
+        let mut pending = Pending::new(LONGEST);
         assert_eq!(pending.due(), None);
         pending.path("a".into(), start, QUIET);
         assert_eq!(pending.due(), Some(start + QUIET));
@@ -125,7 +137,7 @@ mod tests {
     #[test]
     fn a_batch_that_never_rests_is_due_after_its_longest() {
         let start = Instant::now();
-        let mut pending = Pending::default();
+        let mut pending = Pending::new(LONGEST);
         for step in 0..100 {
             pending.path(format!("{step}").into(), start + step * QUIET / 2, QUIET);
         }
@@ -137,7 +149,7 @@ mod tests {
     #[test]
     fn what_only_joins_moves_no_batch() {
         let start = Instant::now();
-        let mut pending = Pending::default();
+        let mut pending = Pending::new(LONGEST);
         pending.path("a".into(), start, QUIET);
         pending.join_everything(start + QUIET / 2);
         pending.join_path("b".into(), start + QUIET / 2, QUIET);
@@ -150,7 +162,7 @@ mod tests {
     #[test]
     fn what_is_put_back_keeps_its_age() {
         let start = Instant::now();
-        let mut pending = Pending::default();
+        let mut pending = Pending::new(LONGEST);
         pending.path("a".into(), start, QUIET);
         let batch = pending.take();
         pending.path("b".into(), start + LONGEST / 2, QUIET);

@@ -42,10 +42,11 @@ fn is_as_known(path: &Path, known: &Resource) -> bool {
         return true;
     };
     let mut hasher = blake3::Hasher::new();
+    let (known, _) = known.of_files();
     // More than there should be is another file already.
-    let content = file.take(known.identity.length.saturating_add(1));
+    let content = file.take(known.length.saturating_add(1));
     match hasher.update_reader(content) {
-        Ok(hasher) => hasher.finalize() == *known.identity.etag.hash(),
+        Ok(hasher) => hasher.finalize() == *known.etag.hash(),
         Err(_) => true,
     }
 }

@@ -268,6 +268,7 @@ fn p9_the_operator_is_answered_during_the_scan() {
         (status == 200).then_some(line)
     });
     // Ready is who answers.
+    server.wait_until_listening();
     assert_eq!(server.client().get("/last.txt").body, b"last");
     assert_eq!(ready, format!("ready {} 2 entries", digest(&site)));
 }

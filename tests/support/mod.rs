@@ -7,8 +7,10 @@
 // Each test crate uses its own part of this module.
 #![allow(dead_code, unused_imports)]
 
+pub(crate) mod browser;
 pub(crate) mod case;
 pub(crate) mod check;
+pub(crate) mod developer;
 pub(crate) mod fixture;
 pub(crate) mod fleet;
 pub(crate) mod front;

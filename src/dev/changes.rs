@@ -1,0 +1,197 @@
+//! What is different between two states of a site, in the words of a browser: pure, the clock
+//! comes in as an argument.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::config::NotFound;
+use crate::inventory::Difference;
+use crate::manifest::Manifest;
+use crate::representation::Resource;
+use crate::semantics::target::encode_path;
+
+/// What is gone is told of when it is still gone after this: a build may only be about to write it
+/// again.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How soon to look again whether what is gone is still answered.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Beyond so many files, every page is concerned.
+const MOST: usize = 10_000;
+/// Says that every page is concerned, whatever it has asked for.
+const EVERY_PAGE: &str = "*";
+
+/// What has changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changed {
+    /// Files of the site.
+    pub files: Vec<Box<[u8]>>,
+    /// Paths of URLs that are answered differently, or `*` for all.
+    pub names: Vec<String>,
+}
+
+/// What is gone, and not told of yet.
+#[derive(Debug, Default)]
+pub(super) struct Gone(HashMap<Box<[u8]>, (Instant, Tag)>);
+
+type Tag = ([u8; 32], Option<[u8; 4]>);
+
+fn tag(resource: &Resource) -> Tag {
+    let tag = &resource.identity.etag;
+    (*tag.hash(), tag.fields())
+}
+
+impl Gone {
+    /// When to look again, if anything is gone.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.0.values().map(|(due, _)| *due).min()
+    }
+
+    /// What is answered differently in the new state than in the old one.
+    pub(super) fn changes(&mut self, old: &Manifest, new: &Manifest, now: Instant) -> Changed {
+        let mut changed = BTreeSet::new();
+        for Difference { path, .. } in old.diff(new) {
+            match (old.locate(&path), new.locate(&path)) {
+                (Some(was), None) => {
+                    self.0.insert(path, (now + PATIENCE, tag(was)));
+                }
+                // Sent in other codings, or to be kept for longer: a page shows the same.
+                (Some(was), Some(is)) if tag(was) == tag(is) => {}
+                (_, Some(is)) => match self.0.remove(&*path) {
+                    Some((_, was)) if was == tag(is) => {}
+                    _ => {
+                        changed.insert(path);
+                    }
+                },
+                (None, None) => {}
+            }
+        }
+        let is_due = |path: &[u8], due: &mut Instant| {
+            if *due > now {
+                return false;
+            }
+            *due = now + AGAIN;
+            new.locate_retired(path).is_none()
+        };
+        let due: Vec<_> = self
+            .0
+            .extract_if(|path, (due, _)| is_due(path, due))
+            .collect();
+        changed.extend(due.into_iter().map(|(path, _)| path));
+        let mut all = BTreeSet::new();
+        if old.rules().hash() != new.rules().hash() || changed.len() > MOST {
+            all.insert(EVERY_PAGE.to_owned());
+        } else {
+            changed.iter().for_each(|path| names(new, path, &mut all));
+        }
+        Changed {
+            files: changed.into_iter().collect(),
+            names: all.into_iter().collect(),
+        }
+    }
+}
+
+/// All URLs under which a file is answered, and those of listings that name it.
+fn names(site: &Manifest, path: &[u8], names: &mut BTreeSet<String>) {
+    let mut add = |path: &[u8], slash| names.insert(format!("/{}{slash}", encode_path(path)));
+    add(path, "");
+    let directory = path.strip_suffix(b"index.html");
+    if let Some(directory) = directory.filter(|it| it.is_empty() || it.ends_with(b"/")) {
+        add(directory, "");
+        add(directory.strip_suffix(b"/").unwrap_or(directory), "");
+    } else if let Some(stem) = path.strip_suffix(b".html") {
+        add(stem, "");
+        add(stem, "/");
+    }
+    if site.settings().lists() {
+        let slashes = (0..path.len()).filter(|&at| path[at] == b'/');
+        for directory in slashes.map(|slash| &path[..=slash]).chain([&path[..0]]) {
+            if site.locate(&[directory, b"index.html"].concat()).is_none() {
+                add(directory, "");
+            }
+        }
+    }
+    // What stands at URLs that say nothing of it.
+    let settings = site.settings();
+    let is_application = settings.not_found == NotFound::SinglePageApplication;
+    let is_rewritten = path.ends_with(b".html") && !site.rules().redirects.is_empty();
+    if is_rewritten || (is_application && path == b"index.html") {
+        names.insert(EVERY_PAGE.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::manifest::Changes;
+    use crate::representation::{Data, Fields, REVALIDATE, Representation};
+    use crate::semantics::coding::Coding;
+    use crate::semantics::etag::ETag;
+
+    fn site(files: &[(&str, &str)]) -> Manifest {
+        let fields = Fields::new(HeaderValue::from_static("text/html"), REVALIDATE);
+        let fields = Arc::new(fields);
+        let resource = |(path, body): &(&str, &str)| {
+            let etag = ETag::new(*blake3::hash(body.as_bytes()).as_bytes());
+            let data = Data::Memory((*body).to_owned().into());
+            let length = body.len() as u64;
+            let identity = Representation::new(Coding::Identity, etag, length, data);
+            let path = path.as_bytes().into();
+            Arc::new(Resource::new(path, Arc::clone(&fields), identity))
+        };
+        Manifest::empty(Settings::default()).with(Changes {
+            changed: files.iter().map(resource).collect(),
+            ..Changes::default()
+        })
+    }
+
+    #[test]
+    fn what_changed_is_told_under_all_its_names() {
+        let old = site(&[("a", "1"), ("b", "1"), ("x/index.html", "1")]);
+        let new = site(&[
+            ("a", "1"),
+            ("b", "2"),
+            ("x/index.html", "2"),
+            ("c d.html", ""),
+        ]);
+        let told = Gone::default().changes(&old, &new, Instant::now()).names;
+        let names = [
+            "/b",
+            "/c%20d",
+            "/c%20d.html",
+            "/c%20d/",
+            "/x",
+            "/x/",
+            "/x/index.html",
+        ];
+        assert_eq!(told, names);
+        let first = site(&[("index.html", "")]);
+        let root = Gone::default().changes(&site(&[]), &first, Instant::now());
+        let root = root.names;
+        assert_eq!(root, ["/", "/index.html"]);
+    }
+
+    #[test]
+    fn what_is_gone_is_told_when_it_stays_away() {
+        let (full, empty) = (site(&[("a", "1"), ("b", "1")]), site(&[]));
+        let start = Instant::now();
+        let mut gone = Gone::default();
+        let told = |gone: &mut Gone, old: &Manifest, new: &Manifest, now| {
+            gone.changes(old, new, now).names
+        };
+        assert_eq!(told(&mut gone, &full, &empty, start), [""; 0]);
+        assert_eq!(gone.due(), Some(start + PATIENCE));
+        // One is back as it was, the other is not.
+        let again = site(&[("a", "1")]);
+        let soon = start + PATIENCE / 2;
+        assert_eq!(told(&mut gone, &empty, &again, soon), [""; 0]);
+        assert_eq!(told(&mut gone, &again, &again, soon), [""; 0]);
+        assert_eq!(told(&mut gone, &again, &again, start + PATIENCE), ["/b"]);
+        assert_eq!(gone.due(), None);
+        assert_eq!(told(&mut gone, &again, &full, start + 2 * PATIENCE), ["/b"]);
+    }
+}

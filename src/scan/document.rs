@@ -1,0 +1,71 @@
+//! Which files are documents, so that a tail can be added to them.
+
+use super::media;
+
+/// Longer ones get no tail: they would have to be kept in memory.
+const LONGEST: u64 = 8 << 20;
+
+/// Whether a file at this path and of this length may be a document.
+pub(super) fn may_be(path: &[u8], length: u64) -> bool {
+    length <= LONGEST && media::of(path, true).starts_with("text/html")
+}
+
+/// Whether HTML is a whole document and not a fragment: its first thing that is no white space and
+/// no comment is a doctype or `<html`.
+pub(super) fn is_document(html: &[u8]) -> bool {
+    let mut rest = html.strip_prefix(b"\xef\xbb\xbf").unwrap_or(html);
+    loop {
+        rest = rest.trim_ascii_start();
+        let Some(comment) = rest.strip_prefix(b"<!--") else {
+            break;
+        };
+        let Some(end) = memchr::memmem::find(comment, b"-->") else {
+            return false;
+        };
+        rest = comment.get(end + 3..).unwrap_or_default();
+    }
+    let begins = |with: &[u8]| {
+        let first = rest.get(..with.len());
+        first.is_some_and(|first| first.eq_ignore_ascii_case(with))
+    };
+    let after = rest.get(5).copied().unwrap_or(b'>');
+    let is_name = after.is_ascii_alphanumeric() || after == b'-';
+    begins(b"<!doctype") || (begins(b"<html") && !is_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_told_from_fragments() {
+        for document in [
+            "<!doctype html><p>x",
+            "\u{feff}\n <!-- a -- b --> <!-- > --><!DOCTYPE html>",
+            "<html>",
+            "<HTML lang=en>",
+            "<html\n>",
+            "<html",
+        ] {
+            assert!(is_document(document.as_bytes()), "{document:?}");
+        }
+        for fragment in [
+            "",
+            "<p>x",
+            "x <!doctype html>",
+            "<!-- <!doctype html>",
+            "<htmlx>",
+            "<html-tabs>",
+            "<!doc",
+        ] {
+            assert!(!is_document(fragment.as_bytes()), "{fragment:?}");
+        }
+    }
+
+    #[test]
+    fn only_html_of_some_length_is_looked_at() {
+        assert!(may_be(b"a/index.html", LONGEST) && may_be(b"x.HTM", 0));
+        assert!(!may_be(b"index.html", LONGEST + 1));
+        assert!(!may_be(b"index.xhtml", 1) && !may_be(b"a.html.gz", 1) && !may_be(b"html", 1));
+    }
+}
