@@ -188,7 +188,7 @@ impl Watch {
                 .spawn(move || scrub::scrub(&site, &directory, every, &hints))?;
         }
         driver.next_sweep = now + driver.sweep_interval(Duration::ZERO);
-        driver.adopt(links, &Scope::Everything { reread: false });
+        driver.adopt(links, &Scope::Everything);
         driver.find_mounts();
         thread::Builder::new()
             .name("watcher".to_owned())
@@ -506,8 +506,11 @@ impl Driver {
 
     /// Finds out whether another release is to be served. It is proven by what is on disk then.
     fn check_release(&mut self, always: bool, now: Instant) {
-        let is_other = |release: &mut Release| release.look(always);
-        if self.watch.release.as_mut().is_some_and(is_other) {
+        let Some(release) = &mut self.watch.release else {
+            return;
+        };
+        release.catch_up();
+        if release.look(always) {
             self.pending.join_everything(now);
         }
     }
@@ -567,7 +570,7 @@ impl Driver {
         let finished = Instant::now();
         let metrics = &self.watch.metrics;
         match scope {
-            Scope::Everything { .. } => {
+            Scope::Everything => {
                 metrics.site_scans.observe(finished - now);
                 metrics.sweeps.increment();
                 self.next_sweep = finished + self.sweep_interval(finished - now);
@@ -702,7 +705,7 @@ impl Driver {
     /// The paths of the site that a batch is about.
     fn scope(&self, batch: &Pending, now: Instant) -> Scope {
         match batch.everything {
-            true => Scope::Everything { reread: false },
+            true => Scope::Everything,
             false => {
                 let mut paths: BTreeSet<Box<[u8]>> = batch
                     .paths
