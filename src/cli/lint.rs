@@ -31,10 +31,16 @@ pub(super) fn lint(flags: &Lint) -> Result<(), Error> {
         let of_kind = findings.iter().filter(|each| each.severity == severity);
         of_kind.count()
     };
-    let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
+    let errors = number(Severity::Error);
+    let count = |number, of| match number {
+        1 => format!("1 {of}"),
+        number => format!("{number} {of}s"),
+    };
     let summary = format!(
-        "{errors} errors, {warnings} warnings, {} notes",
-        number(Severity::Note)
+        "{}, {}, {}",
+        count(errors, "error"),
+        count(number(Severity::Warning), "warning"),
+        count(number(Severity::Note), "note")
     );
     if errors > 0 {
         return Err(Error::Lint(summary));
