@@ -351,7 +351,7 @@ fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> 
         false => Form::Html(target.query(), tail),
     };
     let resource = Arc::new(listing.resource(form));
-    let resource = under(manifest, &resource, target, request).into_owned();
+    let resource = manifest.dress(resource, target.path(), host(request));
     Some(select(Cow::Owned(resource), Terms::Listed, request))
 }
 

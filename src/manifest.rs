@@ -308,6 +308,12 @@ impl Manifest {
         self.folder.under(resource, path, host)
     }
 
+    /// What is made for a request to `path`, and no part of this state, with the fields that the
+    /// rules give it there.
+    pub fn dress(&self, resource: Arc<Resource>, path: &[u8], host: Option<&str>) -> Arc<Resource> {
+        self.folder.dress(resource, path, host)
+    }
+
     /// Whether anything of earlier states is kept.
     pub fn has_retired(&self) -> bool {
         !self.retired.is_empty()

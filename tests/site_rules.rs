@@ -148,6 +148,34 @@ fn rules_match_the_path_that_is_asked_for() {
 }
 
 #[test]
+fn listings_have_the_fields_of_their_path() {
+    let site = site(
+        "/app/*\n  X-Path: [:splat]\n  X-Frame-Options: DENY\n/app/\n  Vary: Origin\n\
+         https://h.example/app/\n  X-Host: h\n",
+        "/app/old/ /about 302\n/app/sub/ /about 302\n",
+    )
+    .file("app/sub/a.txt", "a");
+    fs::remove_file(site.path("app/index.html")).unwrap();
+    let server = Server::with(&site, &["--listing"]);
+    let mut client = server.client();
+    let listing = get(&mut client, "/app/", &[]);
+    assert_eq!((listing.status, listing.field("X-Path")), (200, Some("[]")));
+    assert_eq!(listing.field("Vary"), Some("accept, Origin"));
+    assert_eq!(listing.field("X-Host"), None);
+    let etag = suffixed(&listing.body, "x-frame-options: DENY\n");
+    assert_eq!(listing.field("ETag"), Some(etag.as_str()));
+    let same = get(&mut client, "/app/", &[("If-None-Match", &etag)]);
+    assert_eq!((same.status, same.field("X-Path")), (304, Some("[]")));
+    // A rule wins over a list of files, as it does over nothing.
+    assert_eq!(get(&mut client, "/app/sub/", &[]).status, 302);
+    client
+        .send("GET /app/ HTTP/1.1\r\nHost: h.example\r\n\r\n")
+        .unwrap();
+    let hosted = client.receive("GET").unwrap().unwrap();
+    assert_eq!(hosted.field("X-Host"), Some("h"));
+}
+
+#[test]
 fn hosts_are_told_apart_where_a_rule_names_one() {
     let site = site(
         "https://preview.example/*\n  X-Robots-Tag: noindex\n/\n  X-All: yes\n",

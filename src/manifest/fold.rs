@@ -86,12 +86,36 @@ impl Folder {
         if matching == own && headers.are_fixed(&matching) {
             return Cow::Borrowed(resource);
         }
-        let overlay = headers.overlay(&matching, &asked);
-        let fields = make(resource.fields.built_in(), overlay);
-        if fields == resource.fields {
-            return Cow::Borrowed(resource);
+        match self.dressed(resource, &matching, &asked) {
+            Some(dressed) => Cow::Owned(dressed),
+            None => Cow::Borrowed(resource),
         }
-        Cow::Owned(Arc::new(resource.with_fields(fields)))
+    }
+
+    /// What is made for a request, and no part of the state, with the fields that it has under the
+    /// path and the host that are asked for.
+    pub(super) fn dress(
+        &self,
+        resource: Arc<Resource>,
+        path: &[u8],
+        host: Option<&str>,
+    ) -> Arc<Resource> {
+        let asked = with_slash(path);
+        let matching = self.rules.headers.matching(&asked, host);
+        let dressed = self.dressed(&resource, &matching, &asked);
+        dressed.unwrap_or(resource)
+    }
+
+    /// The resource with what these rules make of its fields, where those are others.
+    fn dressed(
+        &self,
+        resource: &Resource,
+        matching: &Matching,
+        asked: &[u8],
+    ) -> Option<Arc<Resource>> {
+        let overlay = self.rules.headers.overlay(matching, asked);
+        let fields = make(resource.fields.built_in(), overlay);
+        (fields != resource.fields).then(|| Arc::new(resource.with_fields(fields)))
     }
 
     /// What the rules make of built-in fields for a path, shared with all paths for which they make
