@@ -183,6 +183,9 @@ impl Service {
         };
         let (mut head, content) = draft.into_parts();
         self.finish(&mut head, &content, &request);
+        if let (Some(dev), Content::Memory(page)) = (&self.dev, &content) {
+            dev.look_at(&request, &head, page);
+        }
         match content {
             Content::Memory(bytes) => Pending::Now(ready(attendant.reply(head, bytes))),
             Content::Stream(stream) => {
@@ -581,8 +584,11 @@ fn follow_rules_for_errors(fields: &mut HeaderMap, manifest: &Manifest, request:
     if overlay.removed.contains(&header::X_CONTENT_TYPE_OPTIONS) {
         fields.remove(header::X_CONTENT_TYPE_OPTIONS);
     }
+    // A page of etagd's own has the policy that it needs.
+    let has_policy = fields.contains_key(header::CONTENT_SECURITY_POLICY);
     for (name, value) in &overlay.lines {
-        if !describes_content(name) && !says_how_long(name) {
+        let is_other_policy = has_policy && *name == header::CONTENT_SECURITY_POLICY;
+        if !describes_content(name) && !says_how_long(name) && !is_other_policy {
             give(fields, name, value);
         }
     }

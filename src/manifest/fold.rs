@@ -94,6 +94,25 @@ impl Folder {
         Cow::Owned(Arc::new(resource.with_fields(fields)))
     }
 
+    /// A page of etagd's own under a path and a host, with this policy and with what the rules say
+    /// there: nothing about its content, of which they can't know, and no policy but its own.
+    pub(super) fn own(
+        &self,
+        page: &Resource,
+        policy: Option<HeaderValue>,
+        path: &[u8],
+        host: Option<&str>,
+    ) -> Resource {
+        let headers = &self.rules.headers;
+        let path = with_slash(path);
+        let mut overlay = headers.overlay(&headers.matching(&path, host), &path);
+        let is_about_content = |name: &HeaderName| name.as_str().starts_with("content-");
+        overlay.lines.retain(|(name, _)| !is_about_content(name));
+        let policy = policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy));
+        overlay.lines.extend(policy);
+        page.with_fields(make(page.fields.built_in(), overlay))
+    }
+
     /// What the rules make of built-in fields for a path, shared with all paths for which they make
     /// the same of them.
     fn fields(&self, built_in: &Arc<Fields>, path: &[u8]) -> Arc<Fields> {
