@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::sync::mpsc::Receiver;
 
 use crate::disk;
@@ -39,6 +40,14 @@ pub enum BodyError {
         /// What failed.
         source: std::io::Error,
     },
+    /// Another server, whose answer a developer sees in place of the site, broke off.
+    #[error("the server behind {} broke off: {source}", .path.display())]
+    Upstream {
+        /// The path that was asked for.
+        path: PathBuf,
+        /// What failed.
+        source: hyper::Error,
+    },
     /// Slow clients hold all the memory there is for content.
     #[error("no memory for {}: --memory is used up by slow clients", .path.display())]
     NoMemory {
@@ -50,13 +59,16 @@ pub enum BodyError {
 impl BodyError {
     /// Whether it is the file's fault: then it should be looked at again.
     pub fn is_suspicious(&self) -> bool {
-        !matches!(self, Self::NoMemory { .. })
+        !matches!(self, Self::NoMemory { .. } | Self::Upstream { .. })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Changed { path, .. } | Self::Read { path, .. } | Self::NoMemory { path } => path,
+            Self::Changed { path, .. }
+            | Self::Read { path, .. }
+            | Self::Upstream { path, .. }
+            | Self::NoMemory { path } => path,
         }
     }
 }
@@ -84,6 +96,8 @@ enum Content {
     Segments(Segments),
     /// What comes as it happens, until its sender is gone; of no known length.
     Stream(Receiver<Bytes>),
+    /// What another server sends in answer to this path.
+    Upstream(Incoming, PathBuf),
 }
 
 impl<G> Body<G> {
@@ -102,6 +116,19 @@ impl<G> Body<G> {
             content: Content::Stream(stream),
             // Until the end is known.
             remaining: u64::MAX,
+            attendant,
+        }
+    }
+
+    /// What another server sends in answer to `path`: nothing of the site, and not proven.
+    pub fn upstream(content: Incoming, path: PathBuf, attendant: G) -> Self {
+        Self {
+            remaining: match content.is_end_stream() {
+                true => 0,
+                // Until the end is known.
+                false => u64::MAX,
+            },
+            content: Content::Upstream(content, path),
             attendant,
         }
     }
@@ -130,22 +157,30 @@ impl<G: Attend> http_body::Body for Body<G> {
             return Poll::Ready(None);
         }
         let next = match &mut this.content {
-            Content::Memory(bytes) => Some(Ok(std::mem::take(bytes))),
-            Content::Segments(segments) => ready!(segments.poll_next(cx)),
-            Content::Stream(stream) => match ready!(stream.poll_recv(cx)) {
-                Some(bytes) => Some(Ok(bytes)),
-                None => {
-                    this.remaining = 0;
-                    None
-                }
-            },
+            Content::Memory(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Content::Segments(segments) => {
+                ready!(segments.poll_next(cx)).map(|bytes| bytes.map(Frame::data))
+            }
+            Content::Stream(stream) => {
+                ready!(stream.poll_recv(cx)).map(|bytes| Ok(Frame::data(bytes)))
+            }
+            Content::Upstream(content, path) => {
+                let failed = |source| BodyError::Upstream {
+                    path: path.clone(),
+                    source,
+                };
+                ready!(Pin::new(content).poll_frame(cx)).map(|frame| frame.map_err(failed))
+            }
         };
-        Poll::Ready(next.map(|bytes| {
-            let bytes = bytes.inspect_err(|error| this.attendant.cut(error))?;
-            let length = bytes.len() as u64;
+        if next.is_none() {
+            this.remaining = 0;
+        }
+        Poll::Ready(next.map(|frame| {
+            let frame = frame.inspect_err(|error| this.attendant.cut(error))?;
+            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
             this.remaining = this.remaining.saturating_sub(length);
             this.attendant.sent(length);
-            Ok(Frame::data(bytes))
+            Ok(frame)
         }))
     }
 
@@ -156,6 +191,7 @@ impl<G: Attend> http_body::Body for Body<G> {
     fn size_hint(&self) -> SizeHint {
         match self.content {
             Content::Stream(_) if self.remaining > 0 => SizeHint::default(),
+            Content::Upstream(ref content, _) => content.size_hint(),
             _ => SizeHint::with_exact(self.remaining),
         }
     }

@@ -5,6 +5,7 @@
 //! response that has its body.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::access::AccessLog;
 use crate::answer::{self, Answer, Selected, Terms, answer};
 use crate::body::{Attend, Body, BodyError, Segments};
 use crate::client::Peer;
-use crate::config::{Disclosure, ReprDigest, Settings};
+use crate::config::{Disclosure, ReprDigest, Settings, Upstream};
 use crate::dev::{self, Aside, Dev};
 use crate::exchange::Exchange;
 use crate::manifest::Manifest;
@@ -43,6 +44,7 @@ use crate::write::{self, Refusal, Writer, Written, is_write};
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const ALLOW_HEALTH: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const ALLOW_WRITING: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS, PUT, DELETE");
+const ANY: HeaderValue = HeaderValue::from_static("*");
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"etagd\"");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -108,6 +110,12 @@ enum Content {
     Stream(Receiver<Bytes>),
 }
 
+impl Content {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Memory(bytes) if bytes.is_empty())
+    }
+}
+
 impl Service {
     /// A service whose bodies are held within `memory`.
     pub fn new(
@@ -161,6 +169,23 @@ impl Service {
     where
         G: Connection,
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let reply = self.reply(request, content, connection);
+        match self.dev.as_ref().map_or(Duration::ZERO, |dev| dev.delay()) {
+            Duration::ZERO => reply,
+            delay => Pending::Later(Box::pin(async move {
+                sleep(delay).await;
+                reply.get().await
+            })),
+        }
+    }
+
+    fn reply<G, B>(self: &Arc<Self>, request: Parts, content: B, connection: G) -> Pending<G>
+    where
+        G: Connection,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let log = self.access.as_deref();
         let mut attendant = Attendant {
@@ -169,9 +194,9 @@ impl Service {
             connection,
             admitted: None,
         };
-        let dev = self.dev.as_ref().and_then(|dev| dev.reply(&request));
-        let draft = match (dev, &self.disclosure.health, &self.writer) {
-            (Some(reply), ..) => aside(reply, &request),
+        let aside = self.dev.as_ref().and_then(|dev| dev.reply(&request));
+        let draft = match (aside, &self.disclosure.health, &self.writer) {
+            (Some(aside), ..) => beside_the_site(aside, &request),
             (_, Some(path), _) if path.as_str() == request.uri.path() => {
                 self.health(&request.method)
             }
@@ -179,10 +204,16 @@ impl Service {
                 let write = attendant.write(Arc::clone(writer), request, content);
                 return Pending::Later(Box::pin(write));
             }
-            _ => self.draft(&self.site.current(), &request, &mut attendant.exchange),
+            _ => match self.upstream(request.uri.path()) {
+                None => self.draft(&self.site.current(), &request, &mut attendant.exchange),
+                Some((dev, upstream)) => {
+                    let forward = attendant.forward(dev, upstream, request, content);
+                    return Pending::Later(Box::pin(forward));
+                }
+            },
         };
         let (mut head, content) = draft.into_parts();
-        self.finish(&mut head, &content, &request);
+        self.finish(&mut head, content.is_empty(), &request);
         if let (Some(dev), Content::Memory(page)) = (&self.dev, &content) {
             dev.look_at(&request, &head, page);
         }
@@ -247,7 +278,7 @@ impl Service {
             let exchange = &mut attendant.exchange;
             let again = service.draft(&service.site.current(), &request, exchange);
             let (mut head, content) = again.into_parts();
-            service.finish(&mut head, &content, &request);
+            service.finish(&mut head, content.is_empty(), &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
                 Content::Memory(bytes) => return attendant.reply(head, bytes),
@@ -255,6 +286,12 @@ impl Service {
                 Content::Stream(_) => return attendant.reply(head, Bytes::new()),
             };
         }
+    }
+
+    /// The server that a path belongs to in place of the site, if any.
+    fn upstream(&self, path: &str) -> Option<(Arc<Dev>, Upstream)> {
+        let dev = self.dev.as_ref()?;
+        Some((Arc::clone(dev), dev.upstream(path)?.clone()))
     }
 
     /// Has a file looked at that is not what the manifest says.
@@ -468,8 +505,11 @@ impl Service {
     }
 
     /// What every response to this request says, whatever the answer.
-    fn finish(&self, head: &mut http::response::Parts, content: &Content, request: &Parts) {
+    fn finish(&self, head: &mut http::response::Parts, is_empty: bool, request: &Parts) {
         let is_http1 = request.version <= Version::HTTP_11;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
         if is_http1 && self.readiness.phase() == Phase::Draining
             || request.headers.contains_key(header::TRANSFER_ENCODING)
         {
@@ -482,11 +522,13 @@ impl Service {
             head.status,
             StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
         );
-        let is_empty = matches!(content, Content::Memory(bytes) if bytes.is_empty());
         if is_empty && !is_bodiless {
             // Of what is empty hyper tells a length over HTTP/1.1 alone, and not to HEAD, which says
             // what GET would.
             head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+        }
+        if let Some(dev) = &self.dev {
+            dev.dress(&mut head.headers);
         }
     }
 }
@@ -775,12 +817,41 @@ impl<G: Connection> Attendant<G> {
         if !is_over && request.version < Version::HTTP_2 {
             head.headers.insert(header::CONNECTION, CLOSE);
         }
-        self.service.finish(&mut head, &content, &request);
+        self.service.finish(&mut head, content.is_empty(), &request);
         let bytes = match content {
             Content::Memory(bytes) => bytes,
             Content::Segments(_) | Content::Stream(_) => Bytes::new(),
         };
         self.reply(head, bytes)
+    }
+
+    /// Passes a request on to another server, and its answer back.
+    async fn forward<B>(
+        mut self,
+        dev: Arc<Dev>,
+        upstream: Upstream,
+        request: Parts,
+        content: B,
+    ) -> Reply<G>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (path, peer) = (request.uri.path().into(), self.connection.peer());
+        let forwarded = dev.forward(&upstream, request.clone(), content, peer).await;
+        let (mut head, content) = match forwarded {
+            Ok(response) => response.into_parts(),
+            Err(sentence) => {
+                let is_head = request.method == Method::HEAD;
+                let page = error(StatusCode::BAD_GATEWAY, &sentence, is_head);
+                let (mut head, page) = page.into_parts();
+                self.service.finish(&mut head, page.is_empty(), &request);
+                return self.reply(head, page);
+            }
+        };
+        self.service.finish(&mut head, false, &request);
+        self.exchange.respond(&head, 0);
+        Response::from_parts(head, Body::upstream(content, path, self))
     }
 
     fn reply(mut self, head: http::response::Parts, bytes: Bytes) -> Reply<G> {
@@ -809,11 +880,18 @@ impl<G> Drop for Attendant<G> {
 }
 
 /// What is answered in place of the site.
-fn aside(reply: Aside, request: &Parts) -> Draft {
-    let (content_type, content) = match reply {
+fn beside_the_site(aside: Aside, request: &Parts) -> Draft {
+    let (content_type, content) = match aside {
         Aside::Refused(status, sentence) => {
             let is_head = request.method == Method::HEAD;
             return error(status, &sentence, is_head).map(Content::Memory);
+        }
+        Aside::Preflight => {
+            let mut draft = empty(StatusCode::NO_CONTENT, 4);
+            let fields = draft.headers_mut();
+            fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ANY);
+            fields.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ANY);
+            return draft;
         }
         Aside::Script(text) => (SCRIPT, Content::Memory(Bytes::from_static(text.as_bytes()))),
         Aside::Events(stream) => (EVENTS, Content::Stream(stream)),
@@ -873,6 +951,15 @@ pub enum Pending<G> {
     Now(Ready<Reply<G>>),
     /// Waiting.
     Later(Pin<Box<dyn Future<Output = Reply<G>> + Send>>),
+}
+
+impl<G> Pending<G> {
+    async fn get(self) -> Reply<G> {
+        match self {
+            Self::Now(ready) => ready.await,
+            Self::Later(later) => later.await,
+        }
+    }
 }
 
 /// A response with its body.

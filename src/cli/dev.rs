@@ -13,9 +13,10 @@ use indicatif::HumanBytes;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
+use super::certificate::{self, CertificateError};
 use super::scan::files;
 use crate::access::{AccessLog, Form};
-use crate::config::{Developing, Listen};
+use crate::config::{AllowedHost, Certificate, Developing, Listen, TlsFiles};
 use crate::dev::{Changed, Dev, Feed, line};
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
@@ -75,7 +76,7 @@ impl Developer {
     pub(super) fn new(flags: Developing, site: &Arc<Site>) -> Self {
         let feed = flags.reloads.then(|| Arc::new(Feed::new(Arc::clone(site))));
         Self {
-            dev: Arc::new(Dev::new(feed.clone(), flags.allowed.clone())),
+            dev: Arc::new(Dev::new(feed.clone(), &flags)),
             screen: Screen::new(flags.quiet),
             feed,
             flags,
@@ -85,7 +86,7 @@ impl Developer {
     /// Says where the site is, and opens it.
     pub(super) fn greet(&self, port: u16, site: &Manifest, took: Duration) {
         self.screen.greet(&self.flags, port, site, took);
-        let url = url(port);
+        let url = url(&self.flags, port);
         if self.flags.opens
             && let Err(error) = open::that_detached(&url)
         {
@@ -138,13 +139,14 @@ impl Screen {
 
     /// Where the site is found, and which one it is.
     fn greet(self, developing: &Developing, port: u16, site: &Manifest, took: Duration) {
-        let mut text = format!("\n  {}  {}\n", self.bold("Local  "), url(port));
+        let mut text = format!("\n  {}  {}\n", self.bold("Local  "), url(developing, port));
         let networks = match developing.all_addresses {
             true => addresses(),
             false => Vec::new(),
         };
         for address in &networks {
-            text += &format!("  {}  http://{address}:{port}/\n", self.bold("Network"));
+            let url = format!("{}://{address}:{port}/", scheme(developing));
+            text += &format!("  {}  {url}\n", self.bold("Network"));
         }
         let (files, size) = (files(site), HumanBytes(site.bytes()));
         let milliseconds = took.as_millis();
@@ -155,7 +157,7 @@ impl Screen {
             site.digest()
         );
         if let Some(address) = networks.first().filter(|_| self.is_terminal)
-            && let Ok(code) = QrCode::new(format!("http://{address}:{port}/"))
+            && let Ok(code) = QrCode::new(format!("{}://{address}:{port}/", scheme(developing)))
         {
             // Light on dark, as most terminals are; readers take it either way.
             let code = code
@@ -203,8 +205,31 @@ impl Screen {
     }
 }
 
-fn url(port: u16) -> String {
-    format!("http://localhost:{port}/")
+fn scheme(developing: &Developing) -> &'static str {
+    match developing.tls {
+        None => "http",
+        Some(Certificate::OwnMade) => "https",
+    }
+}
+
+fn url(developing: &Developing, port: u16) -> String {
+    format!("{}://localhost:{port}/", scheme(developing))
+}
+
+/// The certificate and its key, where TLS is to be spoken.
+pub(super) fn certificate(developing: &Developing) -> Result<Option<TlsFiles>, CertificateError> {
+    let Some(Certificate::OwnMade) = developing.tls else {
+        return Ok(None);
+    };
+    let mut names = vec!["localhost", "*.localhost", "127.0.0.1", "::1"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    names.extend(developing.allowed.iter().map(AllowedHost::to_string));
+    if developing.all_addresses {
+        names.extend(addresses().iter().map(Ipv4Addr::to_string));
+    }
+    certificate::own(names).map(Some)
 }
 
 /// This machine's addresses in its networks.

@@ -1,5 +1,6 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
+mod certificate;
 mod check;
 mod compress;
 mod dev;
@@ -28,6 +29,7 @@ use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 use crate::write::TokenError;
+use certificate::CertificateError;
 
 /// Why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,9 @@ pub enum Error {
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// No certificate can be made or kept.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The file of tokens can't be used.
     #[error(transparent)]
     Token(#[from] TokenError),

@@ -80,7 +80,11 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         .state
         .map(|file| StateFile::new(&file, &root, Arc::clone(&config.settings)))
         .transpose()?;
-    let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
+    let tls = match &config.dev {
+        Some(developing) => dev::certificate(developing)?,
+        None => config.tls,
+    };
+    let tls = tls.map(Tls::load).transpose()?.map(Arc::new);
     let operator = config.operator;
     let process = Process::new(operator.expectation());
     let drain = operator.drain(!inherited.admin.is_empty());

@@ -1,17 +1,22 @@
 //! `etagd dev`: its flags, and what they mean.
 
+use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::Args;
 use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+use http::Uri;
+use http::uri::{Authority, PathAndQuery, Scheme};
 
 use super::clients::{AccessLogForm, Clients};
 use super::operator::{Disclosure, Operator};
 use super::serve::{Config, Limits, Watching, budget, cores};
 use super::site::{Additions, Settings, SiteFlags};
+use super::values::duration;
 
 /// The first port that is tried.
 const PORT: u16 = 8080;
@@ -54,6 +59,31 @@ pub struct Dev {
     /// Serve the plain files: pages don't reload by themselves
     #[arg(long, env = "ETAGD_NO_RELOAD", hide_env = true, value_parser = BoolishValueParser::new())]
     pub no_reload: bool,
+    /// Let pages of all origins read everything
+    #[arg(long, env = "ETAGD_CORS", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub cors: bool,
+    /// Isolate pages from other origins, for threads in wasm (COOP and COEP)
+    #[arg(long, env = "ETAGD_CROSS_ORIGIN_ISOLATION", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub cross_origin_isolation: bool,
+    /// Answer this much later, as over a long way
+    #[arg(long, value_name = "TIME", env = "ETAGD_DELAY", hide_env = true, value_parser = duration)]
+    pub delay: Option<Duration>,
+    /// Send no more than this: 3g (with its delay of 300ms), or a SIZE/s such as 100KB/s
+    #[arg(long, value_name = "RATE", env = "ETAGD_THROTTLE", hide_env = true)]
+    pub throttle: Option<Network>,
+    /// Ask another server for what is below a path: PREFIX=URL, such as
+    /// /api=http://localhost:3000; repeatable
+    #[arg(
+        long,
+        value_name = "PREFIX=URL",
+        env = "ETAGD_PROXY",
+        hide_env = true,
+        value_delimiter = ','
+    )]
+    pub proxy: Vec<Upstream>,
+    /// Speak TLS, with a certificate that etagd has made: self
+    #[arg(long, value_name = "WHOSE", env = "ETAGD_TLS", hide_env = true)]
+    pub tls: Option<Certificate>,
     /// Budget for content [default: a quarter of RAM]
     #[arg(
         long,
@@ -85,6 +115,16 @@ pub struct Developing {
     pub reloads: bool,
     /// Whether to show only what goes wrong.
     pub quiet: bool,
+    /// Whether pages of all origins may read everything.
+    pub cors: bool,
+    /// Whether pages are isolated from other origins.
+    pub is_isolated: bool,
+    /// How much later each request is answered.
+    pub delay: Duration,
+    /// Other servers, and what they are asked for.
+    pub upstreams: Vec<Upstream>,
+    /// Whose certificate is shown, if TLS is spoken.
+    pub tls: Option<Certificate>,
 }
 
 impl Dev {
@@ -138,6 +178,7 @@ impl Dev {
                 write_timeout: Duration::from_secs(60),
                 // Cookies of all that ever ran on localhost.
                 max_header_size: ByteSize::kib(64),
+                throttle: self.throttle.map(|network| network.rate),
             },
             dev: Some(Developing {
                 port: self.port.or(self.usual_port).unwrap_or(PORT),
@@ -147,8 +188,97 @@ impl Dev {
                 opens: self.open,
                 reloads: !self.no_reload,
                 quiet: self.quiet,
+                cors: self.cors,
+                is_isolated: self.cross_origin_isolation,
+                delay: self
+                    .delay
+                    .or(self.throttle.map(|network| network.delay))
+                    .unwrap_or_default(),
+                upstreams: self.proxy,
+                tls: self.tls,
             }),
         }
+    }
+}
+
+/// Whose certificate a developer's server shows.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub enum Certificate {
+    /// One that etagd has made for this machine, and that nobody vouches for.
+    #[value(name = "self")]
+    OwnMade,
+}
+
+/// A network that is slower than this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// Bytes a second, for all connections together.
+    pub rate: NonZeroU64,
+    /// How much later an answer comes.
+    pub delay: Duration,
+}
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (size, delay) = match text.eq_ignore_ascii_case("3g") {
+            true => (Some("200KB"), Duration::from_millis(300)),
+            false => (text.strip_suffix("/s"), Duration::ZERO),
+        };
+        let rate = size.and_then(|size| size.parse::<ByteSize>().ok());
+        let rate = rate.and_then(|rate| NonZeroU64::new(rate.as_u64()));
+        Ok(Self {
+            rate: rate.ok_or("3g is expected, or bytes a second such as 100KB/s or 1MiB/s")?,
+            delay,
+        })
+    }
+}
+
+/// Another server, and what it is asked for in place of the site.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Upstream {
+    /// The path, without a slash at its end, that it and all below it are asked for.
+    pub prefix: String,
+    /// Host and port of the server, which speaks HTTP without TLS.
+    pub authority: Authority,
+}
+
+impl Upstream {
+    /// Whether it is asked for `path`, which begins with a slash.
+    pub fn answers(&self, path: &str) -> bool {
+        let below = path.strip_prefix(&self.prefix);
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "PREFIX=URL is expected, such as /api=http://localhost:3000";
+        let (prefix, url) = text.split_once('=').ok_or(EXPECTED)?;
+        if !prefix.starts_with('/') || prefix.contains(['?', '#']) {
+            return Err("the prefix is a path, such as /api");
+        }
+        let url: Uri = url.parse().map_err(|_| EXPECTED)?;
+        if url.scheme() != Some(&Scheme::HTTP) {
+            return Err("the URL begins with http://: other servers are asked without TLS");
+        }
+        if !matches!(
+            url.path_and_query().map(PathAndQuery::as_str),
+            None | Some("/")
+        ) {
+            return Err("the URL has no path of its own: paths are passed on as they are");
+        }
+        let authority = url.authority().ok_or(EXPECTED)?;
+        if authority.as_str().contains('@') {
+            return Err("the URL names no user");
+        }
+        Ok(Self {
+            prefix: prefix.trim_end_matches('/').to_owned(),
+            authority: authority.clone(),
+        })
     }
 }
 
@@ -170,6 +300,14 @@ impl AllowedHost {
     }
 }
 
+/// As it was typed, in lower case.
+impl fmt::Display for AllowedHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let above = if self.is_above { "*." } else { "" };
+        write!(f, "{above}{}", self.name)
+    }
+}
+
 impl FromStr for AllowedHost {
     type Err = &'static str;
 
@@ -186,5 +324,57 @@ impl FromStr for AllowedHost {
             name: name.to_ascii_lowercase(),
             is_above,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks() {
+        for (text, rate, delay) in [
+            ("3g", 200_000, 300),
+            ("3G", 200_000, 300),
+            ("100KB/s", 100_000, 0),
+            ("1MiB/s", 1 << 20, 0),
+        ] {
+            let network: Network = text.parse().unwrap();
+            let seen = (network.rate.get(), network.delay.as_millis());
+            assert_eq!(seen, (rate, delay), "{text}");
+        }
+        for text in ["", "0/s", "1MiB", "fast", "4g", "-1KB/s"] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn upstreams() {
+        let upstream: Upstream = "/api/=http://localhost:3000/".parse().unwrap();
+        assert_eq!(upstream.authority.as_str(), "localhost:3000");
+        for (path, is_answered) in [
+            ("/api", true),
+            ("/api/", true),
+            ("/api/users", true),
+            ("/apis", false),
+            ("/", false),
+        ] {
+            assert_eq!(upstream.answers(path), is_answered, "{path}");
+        }
+        let all: Upstream = "/=http://[::1]:1".parse().unwrap();
+        assert!(all.answers("/") && all.answers("/anything"));
+        for text in [
+            "",
+            "/api",
+            "api=http://localhost",
+            "/api=https://localhost",
+            "/api=localhost:3000",
+            "/api=http://",
+            "/api=http://localhost/v1",
+            "/api=http://localhost/?q",
+            "/api=http://user:pass@localhost",
+        ] {
+            assert!(text.parse::<Upstream>().is_err(), "{text}");
+        }
     }
 }

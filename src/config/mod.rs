@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use check::{Check, ReplicaUrl};
 pub use clients::{AccessLogForm, Clients};
-pub use dev::{AllowedHost, Dev, Developing};
+pub use dev::{AllowedHost, Certificate, Dev, Developing, Network, Upstream};
 pub use globs::PathGlob;
 pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};

@@ -10,18 +10,24 @@ mod feed;
 mod hosts;
 mod line;
 mod policy;
+mod proxy;
 
 use std::collections::HashSet;
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Method, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
+use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use crate::answer::host;
-use crate::config::AllowedHost;
+use crate::client::Peer;
+use crate::config::{AllowedHost, Developing, Upstream};
+use proxy::Proxy;
 
 pub use changes::Changed;
 pub use feed::Feed;
@@ -34,6 +40,9 @@ pub const POLICY: &str = "; script-src 'self'; worker-src 'self'; connect-src 's
 
 /// Below this nothing of the site is found.
 const PREFIX: &str = "/_etagd/";
+const ANY: HeaderValue = HeaderValue::from_static("*");
+const EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The developer's side of a server.
@@ -41,6 +50,12 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub struct Dev {
     feed: Option<Arc<Feed>>,
     allowed: Vec<AllowedHost>,
+    /// Whether pages of all origins may ask.
+    cors: bool,
+    /// What every response has, unless it says otherwise itself.
+    fields: HeaderMap,
+    delay: Duration,
+    proxy: Proxy,
     /// Policies that keep pages from reloading, once they are told.
     told: Mutex<HashSet<String>>,
 }
@@ -52,16 +67,31 @@ pub enum Aside {
     Script(&'static str),
     /// Server-sent events, as long as the connection lasts.
     Events(mpsc::Receiver<Bytes>),
+    /// Leave for a page of another origin (Fetch, section 4.8).
+    Preflight,
     /// An error, and one sentence about it.
     Refused(StatusCode, String),
 }
 
 impl Dev {
-    /// Without a `feed` pages don't reload. Names of this machine are `allowed` anyway.
-    pub fn new(feed: Option<Arc<Feed>>, allowed: Vec<AllowedHost>) -> Self {
+    /// Without a `feed` pages don't reload.
+    pub fn new(feed: Option<Arc<Feed>>, flags: &Developing) -> Self {
+        let mut fields = HeaderMap::new();
+        if flags.cors {
+            fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+            fields.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, ANY);
+        }
+        if flags.is_isolated {
+            fields.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
+            fields.insert(EMBEDDER_POLICY, HeaderValue::from_static("require-corp"));
+        }
         Self {
             feed,
-            allowed,
+            allowed: flags.allowed.clone(),
+            cors: flags.cors,
+            fields,
+            delay: flags.delay,
+            proxy: Proxy::new(flags.upstreams.clone(), flags.tls.is_some()),
             told: Mutex::default(),
         }
     }
@@ -103,6 +133,14 @@ impl Dev {
             );
             return Some(Aside::Refused(StatusCode::FORBIDDEN, sentence));
         }
+        let is_preflight = request.method == Method::OPTIONS
+            && request.headers.contains_key(header::ORIGIN)
+            && request
+                .headers
+                .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        if self.cors && is_preflight {
+            return Some(Aside::Preflight);
+        }
         let feed = self.feed.as_ref()?;
         let name = request.uri.path().strip_prefix(PREFIX)?;
         if request.method != Method::GET {
@@ -126,6 +164,42 @@ impl Dev {
                 Aside::Refused(StatusCode::NOT_FOUND, sentence)
             }
         })
+    }
+
+    /// The server that a path belongs to in place of the site, if any.
+    pub fn upstream(&self, path: &str) -> Option<&Upstream> {
+        self.proxy.upstream(path)
+    }
+
+    /// Passes a request on to another server. Must be called within a tokio runtime, in which the
+    /// connections to that server live.
+    ///
+    /// # Errors
+    /// One sentence, when no answer can be had.
+    pub async fn forward<B>(
+        &self,
+        upstream: &Upstream,
+        request: Parts,
+        content: B,
+        peer: Peer,
+    ) -> Result<Response<Incoming>, String>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.proxy.forward(upstream, request, content, peer).await
+    }
+
+    /// How much later than it could be a request is answered.
+    pub fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// Adds what every response has, unless it says otherwise itself.
+    pub fn dress(&self, fields: &mut HeaderMap) {
+        for (name, value) in &self.fields {
+            fields.entry(name).or_insert_with(|| value.clone());
+        }
     }
 
     /// Ends the streams: the server stops.

@@ -24,8 +24,8 @@ macro_rules! policy {
     ($script:literal, $more:literal) => {
         concat!(
             "default-src 'none'; img-src 'self'; base-uri 'none'; form-action 'none'; \
-             frame-ancestors 'self'; style-src 'sha256-STYLEHASH'; \
-             script-src 'sha256-SCRIPTHASH'",
+             frame-ancestors 'self'; style-src 'sha256-ClVwDwEUgrlfJVKVBApXh7W9+piKnwd+R8GK+czE8iI='; \
+             script-src 'sha256-LHKoNvX9oz85/c3lfRq1zgsEG1v0NLRBixQoktuyiDs='",
             $script,
             $more
         )
@@ -159,7 +159,7 @@ impl<'m> Listing<'m> {
         for (key, label) in [
             (Key::Name, "Name"),
             (Key::Size, "Size"),
-            (Key::Time, "Modified"),
+            (Key::Time, "Modified (UTC)"),
         ] {
             let _ = write!(page, "{}", sorting.heading(key, label));
         }

@@ -10,7 +10,10 @@ const MOST: u64 = 8 << 20;
 
 /// Some pages, and what each was made of; the one that was asked for last comes last.
 #[derive(Debug, Default)]
-pub(super) struct Made(Mutex<VecDeque<(Box<[u8]>, Arc<Resource>)>>);
+pub(super) struct Made(Mutex<VecDeque<Page>>);
+
+/// What a page was made of, and the page.
+type Page = (Box<[u8]>, Arc<Resource>);
 
 impl Made {
     /// The page that `key` stands for, which `make` makes where it is not kept.
@@ -35,7 +38,7 @@ impl Made {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(other, _)| *other != key);
         kept.push_back((key, Arc::clone(&page)));
-        let length = |kept: &VecDeque<(_, Arc<Resource>)>| -> u64 {
+        let length = |kept: &VecDeque<Page>| -> u64 {
             kept.iter().map(|(_, page)| page.identity.length).sum()
         };
         while length(&kept) > MOST {

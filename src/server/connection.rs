@@ -98,7 +98,7 @@ pub(super) async fn serve<S, H>(
         handler,
         activity: Arc::clone(&activity),
     };
-    let mut connection = pin!(builder.serve_connection(io, attended));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, attended));
     let mut draining = pin!(draining.wait_for(|draining| *draining));
     let mut is_draining = false;
     // When it was told to close, and has had time enough to do so.

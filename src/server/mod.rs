@@ -16,6 +16,7 @@ pub mod inherited;
 pub mod listener;
 mod proxy;
 mod surplus;
+mod throttle;
 pub mod tls;
 mod watched;
 
@@ -40,6 +41,7 @@ use activity::Activity;
 use listener::{Accepted, Listener, Stream};
 use proxy::HeaderError;
 use surplus::Surplus;
+use throttle::Line;
 use tls::Tls;
 use watched::Socket;
 
@@ -88,6 +90,7 @@ impl Server {
             builder: connection::builder(&limits),
             limits: limits.clone(),
             introducers,
+            line: limits.throttle.map(Line::new).map(Arc::new),
             draining: draining.subscribe(),
         });
         let workers = (0..workers)
@@ -175,6 +178,7 @@ struct Shared {
     builder: Builder<TokioExecutor>,
     limits: Limits,
     introducers: Option<TrustedProxies>,
+    line: Option<Arc<Line>>,
     draining: watch::Receiver<bool>,
 }
 
@@ -275,7 +279,7 @@ impl Shared {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
-        self.serve_stream(Socket::new(stream, &activity), activity)
+        self.serve_stream(Socket::new(stream, &activity, self.line.as_ref()), activity)
             .await;
     }
 
@@ -288,7 +292,7 @@ impl Shared {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
-        let socket = Socket::new(stream, &activity);
+        let socket = Socket::new(stream, &activity, self.line.as_ref());
         let handshake = tls.acceptor().accept(socket);
         match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(stream)) => self.serve_stream(stream, activity).await,

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use super::throttle::{Line, Throttle};
 
 /// How long to wait for the rest of what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
@@ -25,14 +26,30 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) struct Socket<S> {
     stream: S,
     activity: Arc<Activity>,
+    throttle: Option<Throttle>,
 }
 
 impl<S> Socket<S> {
-    pub(super) fn new(stream: S, activity: &Arc<Activity>) -> Self {
+    pub(super) fn new(stream: S, activity: &Arc<Activity>, line: Option<&Arc<Line>>) -> Self {
         Self {
             stream,
             activity: Arc::clone(activity),
+            throttle: line.map(Throttle::new),
         }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Socket<S> {
+    /// As much as the line takes now.
+    fn poll_throttled(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(throttle) = &mut self.throttle else {
+            return Pin::new(&mut self.stream).poll_write(cx, bytes);
+        };
+        let most = ready!(throttle.poll_ready(cx));
+        let some = bytes.get(..most).unwrap_or(bytes);
+        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, some))?;
+        throttle.sent(sent);
+        Poll::Ready(Ok(sent))
     }
 }
 
@@ -53,7 +70,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let result = this.poll_throttled(cx, bytes);
         this.activity.wrote(result.is_ready());
         result
     }
@@ -64,9 +81,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut full = slices.iter().filter(|slice| !slice.is_empty());
-        if let (Some(only), None) = (full.next(), full.next()) {
+        let (first, second) = (full.next(), full.next());
+        if let Some(first) = first.filter(|_| second.is_none() || self.throttle.is_some()) {
             // A header section alone, mostly: the plain call is the cheaper one.
-            return self.poll_write(cx, only);
+            return self.poll_write(cx, first);
         }
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);

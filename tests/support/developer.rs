@@ -32,7 +32,7 @@ impl Developer {
 
     pub(crate) fn on_port(directory: &Path, port: u16, flags: &[&str]) -> Self {
         let port = port.to_string();
-        let flags = [&["--port", &port], flags].concat();
+        let flags = [&["--port", &*port], flags].concat();
         Self::prepared(directory, &flags, |_| {})
     }
 
@@ -56,11 +56,11 @@ impl Developer {
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
-        let slave = File::options().read(true).write(true);
-        let slave = slave.open(name.to_str().unwrap()).unwrap();
+        let mut slave = File::options();
+        let slave = slave.read(true).write(true).open(name.to_str().unwrap());
         let flags = [&["--port", "0"], flags].concat();
         let mut program = Self::command(directory, &flags);
-        program.env_remove("NO_COLOR").stdout(slave);
+        program.env_remove("NO_COLOR").stdout(slave.unwrap());
         let child = program.spawn().unwrap();
         // Its own end of the terminal has to go, or reading would never end.
         drop(program);
@@ -70,6 +70,8 @@ impl Developer {
     fn command(directory: &Path, flags: &[&str]) -> Command {
         let mut program = command(env!("CARGO_BIN_EXE_etagd"));
         program.env_remove("PORT").arg("dev").arg(directory);
+        // What it keeps goes with the site.
+        program.env("XDG_STATE_HOME", directory.with_file_name("state"));
         program.args(flags);
         program.stdin(Stdio::null()).stderr(Stdio::piped());
         program
