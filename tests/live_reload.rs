@@ -302,6 +302,23 @@ fn a_listing_holds_whatever_the_policy_of_the_site() {
         open.value("getComputedStyle(document.querySelector('main')).maxWidth"),
         "none"
     );
+    // Its keys.
+    let focused = |key: &str| {
+        open.value(&format!(
+            "document.dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}' }})); \
+             document.activeElement.placeholder ?? document.activeElement.textContent"
+        ))
+    };
+    for (key, expected) in [
+        ("ArrowDown", "a.txt"),
+        ("ArrowDown", "b.txt"),
+        ("ArrowUp", "a.txt"),
+        ("/", "Filter by name ( / )"),
+    ] {
+        assert_eq!(focused(key), expected, "{key}");
+    }
+    open.value("const f = document.querySelector('input'); f.value = 'B.'; f.dispatchEvent(new Event('input'))");
+    assert_eq!(focused("ArrowDown"), "b.txt");
     fs::write(site.path("c.txt"), "c").unwrap();
     open.wait_for("document.body.textContent.includes('c.txt')");
     assert_eq!(open.errors(), [""; 0]);

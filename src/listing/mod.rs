@@ -24,8 +24,8 @@ macro_rules! policy {
     ($script:literal, $more:literal) => {
         concat!(
             "default-src 'none'; img-src 'self'; base-uri 'none'; form-action 'none'; \
-             frame-ancestors 'self'; style-src 'sha256-ClVwDwEUgrlfJVKVBApXh7W9+piKnwd+R8GK+czE8iI='; \
-             script-src 'sha256-LHKoNvX9oz85/c3lfRq1zgsEG1v0NLRBixQoktuyiDs='",
+             frame-ancestors 'self'; style-src 'sha256-Xkb8DM/EhIF0h5VPazB/8ZrkHSmdSJVf7SjqGeR7cgg='; \
+             script-src 'sha256-y4FdjwAOV1SmT6UxfmxKtDn3oUB6S8m3nSPG4rurFqY='",
             $script,
             $more
         )
