@@ -81,7 +81,7 @@ impl Admin {
                 }
                 Err(reason) => unavailable(&reason),
             },
-            ("/digest" | "/manifest", None) => unavailable(&NotReady::Scanning),
+            ("/digest" | "/manifest", None) => unavailable(&self.readiness.obstacle()),
             ("/digest", Some(manifest)) => text(StatusCode::OK, format!("{}\n", manifest.digest())),
             ("/manifest", Some(manifest)) => {
                 response(StatusCode::OK, JSON, Content::Manifest(manifest))
@@ -158,6 +158,11 @@ mod tests {
                 assert!(reason.starts_with("scanning"), "{path}: {reason}");
             }
             assert_eq!(ask(&admin, method, "/metrics").0, 200);
+        }
+        readiness.explain(Some("/a is missing".to_owned()));
+        for path in ["/readyz", "/digest", "/manifest"] {
+            let missing = (503, "/a is missing\n".to_owned());
+            assert_eq!(ask(&admin, "GET", path), missing, "{path}");
         }
         let site = Arc::new(Site::new(Manifest::empty(Settings::default())));
         let digest = site.current().digest();

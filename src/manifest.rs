@@ -122,6 +122,8 @@ pub struct Manifest {
 #[derive(Clone, Debug)]
 struct Bucket {
     table: HashTable<Arc<Resource>>,
+    /// How many resources lie below each of the directories whose place is here.
+    below: BTreeMap<Box<[u8]>, usize>,
     hash: [u8; 32],
 }
 
@@ -143,12 +145,20 @@ impl Place {
     }
 }
 
+/// The directories above `path`, nearest first, the root last.
+pub fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = (0..path.len()).rev().filter(|&at| path[at] == b'/');
+    let root = (!path.is_empty()).then_some(b"".as_slice());
+    slashes.map(|at| &path[..at]).chain(root)
+}
+
 impl Manifest {
     /// A site without resources.
     pub fn empty(settings: impl Into<Arc<Settings>>) -> Self {
         let settings = settings.into();
         let mut bucket = Bucket {
             table: HashTable::new(),
+            below: BTreeMap::new(),
             hash: [0; 32],
         };
         bucket.seal();
@@ -188,6 +198,8 @@ impl Manifest {
         let mut touched = vec![false; BUCKETS];
         let (mut resources, mut bytes) = (self.resources, self.bytes);
         let mut unsettled = self.unsettled;
+        // By the directory that they are in: how many more there are than there were.
+        let mut grown: HashMap<Box<[u8]>, isize> = HashMap::new();
         let mut replace = |path: &[u8], new: Option<Arc<Resource>>| {
             let place = Place::of(path);
             let bucket = Arc::make_mut(&mut buckets[place.bucket]);
@@ -195,6 +207,14 @@ impl Manifest {
             let is_old = |old: &Arc<Resource>| *old.path == *path;
             let old = bucket.table.find_entry(place.hash, is_old).ok();
             let old = old.map(|entry| entry.remove().0);
+            let growth = isize::from(new.is_some()) - isize::from(old.is_some());
+            if growth != 0 {
+                let directory = ancestors(path).next().unwrap_or_default();
+                match grown.get_mut(directory) {
+                    Some(all) => *all += growth,
+                    None => drop(grown.insert(directory.into(), growth)),
+                }
+            }
             if let Some(old) = &old {
                 resources -= 1;
                 unsettled -= usize::from(!old.settled);
@@ -224,6 +244,13 @@ impl Manifest {
             let resource = folder.fold(resource);
             let path = Arc::clone(&resource);
             replace(&path.path, Some(resource));
+        }
+        for (directory, growth) in grown {
+            let above = ancestors(&directory);
+            for directory in std::iter::once(&*directory).chain(above) {
+                let bucket = &mut buckets[Place::of(directory).bucket];
+                Arc::make_mut(bucket).grow(directory, growth);
+            }
         }
         if is_refolded {
             for old in retired.values_mut() {
@@ -263,6 +290,12 @@ impl Manifest {
         self.buckets[place.bucket]
             .table
             .find(place.hash, |resource| *resource.path == *path)
+    }
+
+    /// Whether anything lies below this directory.
+    pub fn has_below(&self, directory: &[u8]) -> bool {
+        let place = Place::of(directory);
+        self.buckets[place.bucket].below.contains_key(directory)
     }
 
     /// The rules of the site.
@@ -437,6 +470,15 @@ impl Bucket {
         is_changed
     }
 
+    /// Counts so many more, or fewer, below a directory.
+    fn grow(&mut self, directory: &[u8], growth: isize) {
+        let before = self.below.remove(directory).unwrap_or(0);
+        let now = before.saturating_add_signed(growth);
+        if now > 0 {
+            self.below.insert(directory.into(), now);
+        }
+    }
+
     /// Brings the hash in line with the entries.
     fn seal(&mut self) {
         let mut entries: Vec<&Arc<Resource>> = self.table.iter().collect();
@@ -534,7 +576,11 @@ fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::representation::{Data, REVALIDATE, Representation};
+    use crate::semantics::etag::ETag;
 
     fn of(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings::default();
@@ -545,6 +591,46 @@ mod tests {
     fn globs(patterns: &[&str]) -> Vec<PathGlob> {
         let globs = patterns.iter().map(|pattern| pattern.parse());
         globs.collect::<Result<_, _>>().expect("patterns")
+    }
+
+    #[test]
+    fn a_directory_is_there_as_long_as_anything_is_below_it() {
+        let with = |base: &Manifest, added: &[&str], removed: &[&str]| {
+            let data = || Data::Memory(Bytes::new());
+            let fields = Arc::new(Fields::new(
+                HeaderValue::from_static("text/plain"),
+                REVALIDATE,
+            ));
+            let resource = |path: &&str| {
+                let identity = Representation::new(Coding::Identity, ETag::new([0; 32]), 0, data());
+                let path = path.as_bytes().into();
+                Arc::new(Resource::new(path, Arc::clone(&fields), identity))
+            };
+            base.with(Changes {
+                changed: added.iter().map(resource).collect(),
+                removed: removed.iter().map(|path| path.as_bytes().into()).collect(),
+                ..Changes::default()
+            })
+        };
+        let there = |manifest: &Manifest| {
+            let all = ["", "a", "a/b", "a/b/c", "a/b/c/2", "d", "ab"];
+            let all = all.into_iter();
+            all.filter(|path| manifest.has_below(path.as_bytes()))
+                .collect::<Vec<_>>()
+        };
+        let empty = Manifest::empty(Settings::default());
+        assert_eq!(there(&empty), [""; 0]);
+        let first = with(&empty, &["a/b/c/1", "a/b/c/2", "a/3", "ab"], &[]);
+        assert_eq!(there(&first), ["", "a", "a/b", "a/b/c"]);
+        // What is replaced is there once; what was not there can't go.
+        let second = with(&first, &["a/b/c/1"], &["a/b/c/2", "d/4"]);
+        assert_eq!(there(&second), ["", "a", "a/b", "a/b/c"]);
+        let third = with(&second, &["d/4"], &["a/b/c/1"]);
+        assert_eq!(there(&third), ["", "a", "d"]);
+        let fourth = with(&third, &[], &["a/3", "ab", "d/4"]);
+        assert_eq!(there(&fourth), [""; 0]);
+        assert_eq!(there(&first), ["", "a", "a/b", "a/b/c"]);
+        assert_eq!(fourth.digest(), empty.digest());
     }
 
     #[test]

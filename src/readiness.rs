@@ -88,9 +88,10 @@ impl Readiness {
     }
 
     /// What stands in the way of the first publication.
-    fn reason(&self) -> Option<String> {
+    pub fn obstacle(&self) -> NotReady {
         let reason = self.reason.lock();
-        reason.unwrap_or_else(PoisonError::into_inner).clone()
+        let reason = reason.unwrap_or_else(PoisonError::into_inner).clone();
+        reason.map_or(NotReady::Scanning, NotReady::Unproven)
     }
 
     /// Holds a newly published site against what is expected.
@@ -123,9 +124,7 @@ impl Readiness {
     pub fn check<'m>(&self, published: Option<&'m Manifest>) -> Result<&'m Manifest, NotReady> {
         let manifest = match (self.phase(), published) {
             (Phase::Draining, _) => return Err(NotReady::Draining),
-            (Phase::Scanning, _) | (_, None) => {
-                return Err(self.reason().map_or(NotReady::Scanning, NotReady::Unproven));
-            }
+            (Phase::Scanning, _) | (_, None) => return Err(self.obstacle()),
             (Phase::Serving, Some(manifest)) => manifest,
         };
         let current = manifest.digest();

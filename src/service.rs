@@ -812,9 +812,14 @@ impl<G: Connection> Attendant<G> {
         if response.status() == StatusCode::PRECONDITION_FAILED {
             self.exchange.fail();
         }
-        let is_over = write::discard(&request, &mut content).await;
+        let mut is_over = true;
+        if request.version < Version::HTTP_2 {
+            is_over = write::discard(&request, &mut content).await;
+        } else {
+            tokio::spawn(write::linger(content));
+        }
         let (mut head, content) = response.map(Content::Memory).into_parts();
-        if !is_over && request.version < Version::HTTP_2 {
+        if !is_over {
             head.headers.insert(header::CONNECTION, CLOSE);
         }
         self.service.finish(&mut head, content.is_empty(), &request);

@@ -167,6 +167,31 @@ fn what_ends_early_is_counted_by_its_reason() {
 }
 
 #[test]
+fn what_is_no_request_is_counted_apart() {
+    let site = TestSite::with(&[("a", b"a")]);
+    let server = Server::with(&site, ADMIN);
+    for (bytes, status) in [
+        ("\x16\x03\x01 TLS\r\n\r\n".to_owned(), 400),
+        ("GET /a<b HTTP/1.1\r\n\r\n".to_owned(), 400),
+        (
+            format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(1 << 20)),
+            431,
+        ),
+    ] {
+        let mut client = Client::connect(server.address());
+        // The end of a long one may be refused already.
+        let _ = client.send(bytes);
+        let found = client.receive_head().unwrap().unwrap().status;
+        assert_eq!(found, status);
+    }
+    // Who only looks whether anybody is there has asked for nothing.
+    drop(Client::connect(server.address()));
+    assert_eq!(server.client().get("/a").status, 200);
+    let all = r#"etagd_requests_total{method="GET",status="200"}"#;
+    wait_for(&server, &[("etagd_malformed_requests_total", 3), (all, 1)]);
+}
+
+#[test]
 fn a_publication_is_seen() {
     let site = TestSite::with(&[("small", b"small")]);
     let server = Server::with(&site, ADMIN);

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
+#[path = "support/transports.rs"]
+mod transports;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,8 +17,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use support::server::command;
-use support::tree::{digest_of, eventually, write_tree};
+use support::tree::{digest_of, eventually, manifest_of, write_tree};
 use support::{Server, TestSite, noise, tag};
+use transports::{Authority, secure_address};
 
 const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
 
@@ -78,6 +81,13 @@ fn writes(server: &Server) -> Vec<String> {
     lines.map(|(write, _)| write.to_owned()).collect()
 }
 
+/// A file with the manifest of a site as it is now.
+fn base_of(site: &TestSite) -> String {
+    let base = site.outside("base.json");
+    fs::write(&base, manifest_of(&site.root(), &[])).unwrap();
+    base.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn what_differs_is_brought_and_no_more() {
     let (local, remote) = (TestSite::new(), TestSite::new());
@@ -103,7 +113,7 @@ fn what_differs_is_brought_and_no_more() {
     fs::remove_file(local.path("empty.txt")).unwrap();
     assert_done(
         &push(&local, &server, &[]),
-        "1 created, 1 replaced, 0 deleted, 204 unchanged",
+        "1 created, 1 replaced, 0 deleted, 203 unchanged",
     );
     assert!(remote.path("empty.txt").exists());
     let delete = push(
@@ -168,14 +178,7 @@ fn what_others_have_changed_is_told_and_left() {
     let remote = TestSite::with(&[]);
     let server = writable(&remote, &[]);
     assert_eq!(push(&local, &server, &[]).code, 0);
-    let base = local.outside("base.json");
-    let manifest = support::etagd([
-        "manifest".as_ref(),
-        "--format=json".as_ref(),
-        local.root().as_os_str(),
-    ]);
-    fs::write(&base, manifest.stdout).unwrap();
-    let base = base.to_str().unwrap();
+    let base = &base_of(&local);
 
     // On both sides; here alone; there alone.
     fs::write(local.path("a.txt"), "ours").unwrap();
@@ -187,14 +190,10 @@ fn what_others_have_changed_is_told_and_left() {
     assert_eq!(said.code, 1, "{said:?}");
     assert_eq!(said.out, format!("conflict\t/a.txt\t{}\n", tag(b"theirs")));
     assert!(
-        said.err
-            .contains("1 files were changed by others and not overwritten"),
+        said.err.contains("1 changed by others and not overwritten"),
         "{said:?}"
     );
-    assert!(
-        said.err.contains("1 that come after them were left"),
-        "{said:?}"
-    );
+    assert!(said.err.contains("1 left for the next run"), "{said:?}");
     assert_eq!(server.body("/a.txt").unwrap(), b"theirs");
     assert_eq!(server.body("/b.txt").unwrap(), b"ours");
     assert_eq!(server.body("/").unwrap(), b"<p>old");
@@ -216,24 +215,14 @@ fn what_others_have_changed_is_not_deleted_either() {
     let remote = TestSite::with(&[]);
     let server = writable(&remote, &[]);
     assert_eq!(push(&local, &server, &[]).code, 0);
-    let base = local.outside("base.json");
-    let manifest = support::etagd([
-        "manifest".as_ref(),
-        "--format=json".as_ref(),
-        local.root().as_os_str(),
-    ]);
-    fs::write(&base, manifest.stdout).unwrap();
+    let base = &base_of(&local);
     for name in ["a.txt", "b.txt"] {
         fs::remove_file(local.path(name)).unwrap();
     }
     fs::write(remote.path("b.txt"), "theirs").unwrap();
     fs::write(remote.path("d.txt"), "theirs").unwrap();
     server.wait_for_body("/d.txt", "theirs");
-    let said = push(
-        &local,
-        &server,
-        &["--base", base.to_str().unwrap(), "--delete"],
-    );
+    let said = push(&local, &server, &["--base", base, "--delete"]);
     assert_eq!(
         (said.code, said.out),
         (1, format!("conflict\t/b.txt\t{}\n", tag(b"theirs")))
@@ -269,10 +258,38 @@ fn clean_urls_do_not_confuse_it() {
 }
 
 #[test]
+fn what_answers_for_all_paths_is_not_taken_for_them() {
+    let rewrite = ("_redirects", &b"/* /index.html 200\n"[..]);
+    let remote = TestSite::with(&[rewrite, ("index.html", b"<p>app"), ("old.js", b"1")]);
+    let server = writable(&remote, &[]);
+    assert_eq!(server.body("/new.js").unwrap(), b"<p>app");
+    let base = &base_of(&remote);
+    let local = TestSite::with(&[("index.html", b"<p>app"), ("new.js", b"2")]);
+    assert_done(
+        &push(&local, &server, &[]),
+        "1 created, 0 replaced, 0 deleted, 1 unchanged",
+    );
+    fs::write(local.path("more.js"), "3").unwrap();
+    assert_done(
+        &push(&local, &server, &["--base", base, "--delete"]),
+        "1 created, 0 replaced, 1 deleted, 2 unchanged",
+    );
+    assert_eq!(
+        digest_of(&remote.root()),
+        digest_of(&local.file("_redirects", rewrite.1).root())
+    );
+}
+
+#[test]
 fn rules_are_brought_where_both_sides_say_so() {
     let local = TestSite::with(&[("a.txt", b"a"), ("_headers", b"/*\n  X-A: 1\n")]);
     let remote = TestSite::with(&[("_headers", b"/*\n  X-A: 0\n")]);
     let server = writable(&remote, &["--write-rules"]);
+    let dry = push(&local, &server, &["--rules", "--dry-run"]);
+    assert_eq!(
+        (dry.code, &*dry.out),
+        (0, "create\t/a.txt\nreplace\t/_headers\n")
+    );
     assert_done(&push(&local, &server, &[]), "1 created, 0 replaced");
     assert_eq!(server.client().get("/a.txt").field("X-A"), Some("0"));
     assert_done(
@@ -284,7 +301,8 @@ fn rules_are_brought_where_both_sides_say_so() {
         &push(&local, &server, &["--rules"]),
         "0 created, 0 replaced, 0 deleted, 2 unchanged",
     );
-    let closed = writable(&TestSite::with(&[]), &[]);
+    let other = TestSite::new();
+    let closed = writable(&other, &[]);
     let said = push(&local, &closed, &["--rules"]);
     assert_eq!(said.code, 1);
     assert!(
@@ -316,6 +334,29 @@ fn tokens_come_from_a_file_or_the_environment() {
     by_environment.env("ETAGD_WRITE_TOKEN", TOKEN);
     assert_done(&finish(by_environment), "1 replaced");
     assert!(server.log().contains("PUT /a.txt by ci "));
+}
+
+#[test]
+fn it_speaks_tls_to_whom_it_trusts() {
+    let (local, remote) = (TestSite::with(&[("a.txt", b"a")]), TestSite::new());
+    let authority = Authority::new();
+    authority.issue();
+    let server = authority.serve(&remote, &["--writable"]);
+    let url = format!("https://localhost:{}", secure_address(&server).port());
+    let root = authority.root();
+    let trusting = ["--ca", root.to_str().unwrap()];
+    assert_done(&finish(push_command(&local, &url, &trusting)), "1 created");
+    let stranger = Authority::new();
+    let root = stranger.root();
+    let said = finish(push_command(
+        &local,
+        &url,
+        &["--ca", root.to_str().unwrap()],
+    ));
+    assert!(
+        said.code == 1 && said.err.contains("certificate"),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -377,25 +418,29 @@ fn response(status: &str, fields: &str) -> String {
 
 #[test]
 fn what_changes_between_look_and_write_is_a_conflict() {
-    let local = TestSite::with(&[("a.txt", b"ours")]);
+    // The page is asked for under another path than it is written to.
+    let local = TestSite::with(&[("a.html", b"ours")]);
     let (seen, now) = (tag(b"seen"), tag(b"now"));
     let theirs = now.clone();
     let (url, heads) = fake(move |_, head| match head.split(' ').next() {
-        Some("HEAD") => response("200 OK", &format!("ETag: {seen}\r\n")),
-        _ => response("412 Precondition Failed", &format!("ETag: {theirs}\r\n")),
+        Some("HEAD") if head.contains(".html") => response("308 .", "Location: /a\r\n"),
+        Some("HEAD") => response("200 OK", &format!("ETag: {}\r\n", tag(b"seen"))),
+        Some("DELETE") => response("412 .", &format!("ETag: {seen}\r\n")),
+        _ => response("412 .", &format!("ETag: {theirs}\r\n")),
     });
     let said = finish(push_command(&local, &url, &[]));
     assert_eq!(
         (said.code, said.out),
-        (1, format!("conflict\t/a.txt\t{now}\n"))
+        (1, format!("conflict\t/a.html\t{now}\n"))
     );
     let heads = heads.lock().unwrap();
-    assert_eq!(heads.len(), 2, "{heads:?}");
-    assert!(
-        heads[1]
-            .to_lowercase()
-            .contains(&format!("if-match: {}", tag(b"seen")))
-    );
+    let puts: Vec<_> = heads
+        .iter()
+        .filter(|head| head.starts_with("PUT"))
+        .collect();
+    assert_eq!(puts.len(), 1, "{heads:?}");
+    let condition = format!("if-match: {}", tag(b"seen"));
+    assert!(puts[0].to_lowercase().contains(&condition), "{heads:?}");
 }
 
 #[test]

@@ -254,6 +254,34 @@ fn what_is_not_listed_later_is_not_published() {
 }
 
 #[test]
+fn what_is_wrong_later_is_named_and_counted_to_the_last_file() {
+    let build = Build::new(FILES);
+    let copy = TestSite::with(FILES);
+    let server = build.spawn(&copy.root(), &["--admin", "127.0.0.1:0"]);
+    ready(&server);
+    let faults = || {
+        let page = Client::connect(server.admin()).get("/metrics").body;
+        let page = String::from_utf8(page).unwrap();
+        let line = |line: &str| {
+            line.strip_prefix("etagd_release_faults ")
+                .map(str::to_owned)
+        };
+        page.lines().find_map(line).unwrap()
+    };
+    assert_eq!(faults(), "0");
+    overwrite_in_place(&copy.path("a.txt"), b"?");
+    says(&server, "not as listed: /a.txt is ");
+    // Too soon to be told at once, and nothing else happens.
+    fs::remove_file(copy.path("d/b.txt")).unwrap();
+    eventually("it is counted", || faults() == "2");
+    says(&server, "not as listed: /d/b.txt is missing");
+    says(&server, "still 2 entries of");
+    fs::write(copy.path("d/b.txt"), "b").unwrap();
+    overwrite_in_place(&copy.path("a.txt"), b"a");
+    eventually("it is proven again", || faults() == "0");
+}
+
+#[test]
 fn the_next_release_is_published_when_both_are_there() {
     for is_site_first in [true, false] {
         let build = Build::new(FILES);

@@ -542,6 +542,8 @@ fn what_a_public_url_serves_otherwise_is_named() {
             ["/d/b.txt", "missing", &url],
         ]
     );
+    // An address that was mistyped looks like this too.
+    assert!(message.contains("each path was asked for instead"));
 }
 
 #[test]

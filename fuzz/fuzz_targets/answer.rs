@@ -345,7 +345,8 @@ fn is_listing(site: &Manifest, selected: &Selected<'_>) {
     let path = &selected.resource.path;
     assert!(path.is_empty() || path.ends_with(b"/"));
     let index = [&path[..], b"index.html"].concat();
-    assert!(site.locate(&index).is_none() || !site.rules().is_empty());
+    let shows_index = site.settings().html_handling != HtmlHandling::None;
+    assert!(!shows_index || site.locate(&index).is_none() || !site.rules().is_empty());
     let identity = &selected.resource.identity;
     let Data::Memory(body) = &identity.data else {
         panic!("a listing is in memory");

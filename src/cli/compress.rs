@@ -1,15 +1,14 @@
 //! `etagd compress`: progress, summary, exit code.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 
-use super::{Error, open};
+use super::bar::with_bytes;
+use super::{Error, open, print};
 use crate::compress::{CODINGS, Problem, Progress, Report, Trouble, run};
 use crate::config::{Compress, SidecarWork};
 use crate::semantics::target::encode_path;
@@ -18,15 +17,10 @@ pub(super) fn compress(flags: &Compress) -> Result<(), Error> {
     let started = Instant::now();
     let (root, work) = (open(&flags.directory)?, flags.work());
     let progress = Progress::default();
-    let report = thread::scope(|scope| {
-        // Dropping the sender at the end of the work ends the bar.
-        let (_working, worked) = channel::<()>();
-        let progress = &progress;
-        scope.spawn(move || show(progress, &worked));
-        run(&root, work, progress)
-    });
+    let done = || (progress.done(), progress.total());
+    let report = with_bytes("sidecars", done, || run(&root, work, &progress));
     if work == SidecarWork::Check {
-        print(&report.problems).map_err(Error::Output)?;
+        print(|out| write(out, &report.problems))?;
     } else {
         warn(root.path(), &report.problems);
     }
@@ -35,20 +29,11 @@ pub(super) fn compress(flags: &Compress) -> Result<(), Error> {
 }
 
 /// The data of `--check`: path as in a manifest, tab, reason.
-fn print(problems: &[Problem]) -> io::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut print = || {
-        for Problem { path, trouble } in problems {
-            let path = encode_path(path.as_os_str().as_bytes());
-            writeln!(out, "/{path}\t{trouble}")?;
-        }
-        out.flush()
-    };
-    match print() {
-        // The reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
-    }
+fn write(out: &mut dyn Write, problems: &[Problem]) -> io::Result<()> {
+    problems.iter().try_for_each(|Problem { path, trouble }| {
+        let path = encode_path(path.as_os_str().as_bytes());
+        writeln!(out, "/{path}\t{trouble}")
+    })
 }
 
 /// Each problem, up to a number that a person reads.
@@ -109,24 +94,4 @@ fn conclude(work: SidecarWork, report: &Report, directory: &Path) -> Result<(), 
             "{count} problems in {directory}, see above: run again once they are solved"
         ))),
     }
-}
-
-fn show(progress: &Progress, worked: &Receiver<()>) {
-    const FIRST: Duration = Duration::from_millis(500);
-    const EACH: Duration = Duration::from_millis(100);
-    if worked.recv_timeout(FIRST) != Err(RecvTimeoutError::Timeout) {
-        return;
-    }
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template(
-        "{spinner} sidecars: {bar:30} {bytes} of {total_bytes} in {elapsed}",
-    ) {
-        bar.set_style(style);
-    }
-    while worked.recv_timeout(EACH) == Err(RecvTimeoutError::Timeout) {
-        bar.set_length(progress.total());
-        bar.set_position(progress.done());
-        bar.tick();
-    }
-    bar.finish_and_clear();
 }

@@ -1,5 +1,6 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
+mod bar;
 mod certificate;
 mod check;
 mod compress;

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 
+use super::bar::{with_bar, with_bytes};
 use super::scan::scan;
 use super::{Error, inventory, open, print, trust};
 use crate::config::{self, Settings};
@@ -65,7 +64,8 @@ pub(super) fn push(flags: config::Push) -> Result<(), Error> {
         force: flags.force,
         connections: flags.connections,
     };
-    let plan = push.look(&client, &root, &manifest).map_err(Error::Push)?;
+    let look = || push.look(&client, &root, &manifest);
+    let plan = with_bar("{spinner} comparing in {elapsed}", |_| {}, look).map_err(Error::Push)?;
     if flags.dry_run {
         print(|out| plan.write(out))?;
         return match plan.has_conflicts() {
@@ -74,14 +74,9 @@ pub(super) fn push(flags: config::Push) -> Result<(), Error> {
         };
     }
     let progress = Progress::default();
-    let report = thread::scope(|scope| {
-        // Dropping the sender at the end of the work ends the bar.
-        let (_working, worked) = channel::<()>();
-        let progress = &progress;
-        scope.spawn(move || show(progress, &worked));
-        push.run(&client, &root, plan, progress)
-    });
-    let report = report.map_err(Error::Push)?;
+    let done = || (progress.done(), progress.total());
+    let run = || push.run(&client, &root, plan, &progress);
+    let report = with_bytes("sent", done, run).map_err(Error::Push)?;
     print(|out| report.problems.iter().try_for_each(|each| each.write(out)))?;
     tracing::info!("{}", summary(&report, started.elapsed()));
     conclude(&report)
@@ -146,37 +141,17 @@ fn conclude(report: &Report) -> Result<(), Error> {
     let mut said = Vec::new();
     if conflicts > 0 {
         said.push(format!(
-            "{conflicts} files were changed by others and not overwritten (see --force)"
+            "{conflicts} changed by others and not overwritten (see --force)"
         ));
     }
     if failures > 0 {
-        said.push(format!("{failures} files could not be brought there"));
+        said.push(format!("{failures} not brought there"));
     }
     if report.left > 0 {
         let left = report.left;
         said.push(format!(
-            "{left} that come after them were left for the next run"
+            "{left} left for the next run, because they come after that"
         ));
     }
     Err(Error::Push(said.join("; ")))
-}
-
-fn show(progress: &Progress, worked: &Receiver<()>) {
-    const FIRST: Duration = Duration::from_millis(500);
-    const EACH: Duration = Duration::from_millis(100);
-    if worked.recv_timeout(FIRST) != Err(RecvTimeoutError::Timeout) {
-        return;
-    }
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template(
-        "{spinner} sent: {bar:30} {bytes} of {total_bytes} in {elapsed}",
-    ) {
-        bar.set_style(style);
-    }
-    while worked.recv_timeout(EACH) == Err(RecvTimeoutError::Timeout) {
-        bar.set_length(progress.total());
-        bar.set_position(progress.done().min(progress.total()));
-        bar.tick();
-    }
-    bar.finish_and_clear();
 }

@@ -2,13 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 
 use super::Error;
+use super::bar::with_bar;
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
@@ -60,15 +59,15 @@ pub(super) fn scan(
     let base = saved.and_then(|saved| load(saved, scanner, root));
     ready();
     let were_saved = base.as_ref().map(Manifest::len);
-    let (manifest, links) = thread::scope(|scope| {
-        // Dropping the sender at the end of the scan ends the bar.
-        let (_scanning, scanned) = channel::<()>();
-        scope.spawn(move || show(progress, &scanned));
-        match base {
-            Some(base) => scanner.scan_from(base, root, progress),
-            None => scanner.scan(root, progress),
-        }
-    });
+    let update = |bar: &ProgressBar| {
+        let (files, bytes) = (HumanCount(progress.files()), HumanBytes(progress.bytes()));
+        bar.set_message(format!("{files} files, {bytes}"));
+    };
+    let scan = || match base {
+        Some(base) => scanner.scan_from(base, root, progress),
+        None => scanner.scan(root, progress),
+    };
+    let (manifest, links) = with_bar("{spinner} hashing: {msg} in {elapsed}", update, scan);
     let (files, bytes) = (files(&manifest), HumanBytes(manifest.bytes()));
     let (seconds, digest) = (started.elapsed().as_secs_f64(), manifest.digest());
     if let Some(reason) = manifest.unreadable().get(&b""[..]) {
@@ -123,22 +122,4 @@ pub(super) fn files(manifest: &Manifest) -> String {
         1 => "1 file".to_owned(),
         number => format!("{} files", HumanCount(number as u64)),
     }
-}
-
-fn show(progress: &Progress, scanned: &Receiver<()>) {
-    const FIRST: Duration = Duration::from_millis(500);
-    const EACH: Duration = Duration::from_millis(100);
-    if scanned.recv_timeout(FIRST) != Err(RecvTimeoutError::Timeout) {
-        return;
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} hashing: {msg} in {elapsed}") {
-        bar.set_style(style);
-    }
-    while scanned.recv_timeout(EACH) == Err(RecvTimeoutError::Timeout) {
-        let (files, bytes) = (HumanCount(progress.files()), HumanBytes(progress.bytes()));
-        bar.set_message(format!("{files} files, {bytes}"));
-        bar.tick();
-    }
-    bar.finish_and_clear();
 }

@@ -86,7 +86,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     };
     let tls = tls.map(Tls::load).transpose()?.map(Arc::new);
     let operator = config.operator;
-    let process = Process::new(operator.expectation());
+    let process = Process::new(operator.expectation()).map_err(Error::Start)?;
     let drain = operator.drain(!inherited.admin.is_empty());
 
     let release = config.manifest.map(|file| {
@@ -279,15 +279,18 @@ struct Process {
 
 impl Process {
     /// Must be called within a tokio runtime.
-    fn new(expectation: Option<Expectation>) -> Self {
-        let supervisor = Arc::new(Supervisor::from_env());
+    ///
+    /// # Errors
+    /// When the system has no more threads.
+    fn new(expectation: Option<Expectation>) -> io::Result<Self> {
+        let supervisor = Arc::new(Supervisor::from_env()?);
         let alive = Arc::clone(&supervisor);
         tokio::spawn(async move { alive.show_life().await });
-        Self {
+        Ok(Self {
             supervisor,
             readiness: Arc::new(Readiness::new(expectation)),
             metrics: Arc::default(),
-        }
+        })
     }
 
     /// Scans on a thread of its own, which begins at once with what was `saved`, and looks at the

@@ -47,6 +47,9 @@ impl Collector for Exposition {
         }
         let mut build = page.family(("build", "etagd itself."), None, MetricType::Info)?;
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        let faults = self.metrics.release_faults.load(Ordering::Relaxed);
+        let help = "Entries of --manifest that are not what is on disk.";
+        page.gauge("release_faults", help, None, faults)?;
         let connections = self.metrics.connections.load(Ordering::Relaxed) as u64;
         page.gauge(
             "connections",
@@ -162,6 +165,11 @@ impl Page<'_> {
                 "accept_errors",
                 "Times that no connection could be accepted.",
                 &metrics.accept_errors,
+            ),
+            (
+                "malformed_requests",
+                "What is no HTTP/1.1 request: answered 400 or 431, and not logged.",
+                &metrics.malformed,
             ),
             (
                 "proxy_header_failures",

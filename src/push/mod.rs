@@ -5,15 +5,16 @@
 //! need, deletions last, and neither if something before them has failed. Run again, it goes on
 //! where it stopped, for what is there already is not sent.
 
+mod report;
 mod server;
 mod step;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::config::ReplicaUrl;
@@ -27,6 +28,8 @@ use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use server::{Outcome, Server};
 use step::{Base, Hash, Step};
+
+pub use report::{Problem, Progress, Report};
 
 /// What to bring where.
 #[derive(Debug)]
@@ -67,8 +70,6 @@ struct Task {
     local: Option<Local>,
     base: Base,
     step: Step,
-    /// Whether what the server has under this very path is known.
-    is_sure: bool,
 }
 
 /// A file of the directory.
@@ -80,83 +81,14 @@ struct Local {
     location: Box<std::path::Path>,
 }
 
+/// What each path is to be; `None` where there is to be nothing.
+type Wanted = BTreeMap<Box<[u8]>, (Stage, Option<Local>)>;
+
 /// What differs.
 #[derive(Debug)]
 pub struct Plan {
     tasks: Vec<Task>,
     unchanged: u64,
-}
-
-/// How far the work has come; readable from other threads.
-#[derive(Debug, Default)]
-pub struct Progress {
-    total: AtomicU64,
-    done: AtomicU64,
-}
-
-impl Progress {
-    /// Bytes to send; 0 as long as that is not known.
-    pub fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
-    }
-
-    /// Bytes sent.
-    pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-}
-
-/// What was done, and what not.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Files that the server did not have.
-    pub created: u64,
-    /// Files that it had in another version.
-    pub replaced: u64,
-    /// Files that it has no more.
-    pub deleted: u64,
-    /// Files that it had already.
-    pub unchanged: u64,
-    /// Bytes of what was created and replaced.
-    pub bytes: u64,
-    /// What was left for later, because something before it has failed.
-    pub left: u64,
-    /// What was not done, ordered by path.
-    pub problems: Vec<Problem>,
-}
-
-/// A path that is not as it should be.
-#[derive(Debug)]
-pub struct Problem {
-    path: Box<[u8]>,
-    trouble: Trouble,
-}
-
-#[derive(Debug)]
-enum Trouble {
-    /// Somebody else has made this of it.
-    Conflict(Option<ETag>),
-    Failed(String),
-}
-
-impl Problem {
-    /// Whether somebody else has changed it.
-    pub fn is_conflict(&self) -> bool {
-        matches!(self.trouble, Trouble::Conflict(_))
-    }
-
-    /// Writes it as a line: kind, path, and the server's tag or a reason, separated by tabs.
-    ///
-    /// # Errors
-    /// As `out`.
-    pub fn write(&self, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
-        let path = url(&self.path);
-        match &self.trouble {
-            Trouble::Conflict(Some(tag)) => writeln!(out, "conflict\t{path}\t{tag}"),
-            Trouble::Conflict(None) => writeln!(out, "conflict\t{path}\tnone"),
-            Trouble::Failed(reason) => writeln!(out, "failed\t{path}\t{reason}"),
-        }
-    }
 }
 
 impl Plan {
@@ -166,14 +98,12 @@ impl Plan {
     /// As `out`.
     pub fn write(&self, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         for task in &self.tasks {
-            let what = match (task.stage, task.step) {
-                // Nobody can look at rules.
-                (Stage::Rules, _) => "bring",
-                (_, Step::Create) => "create",
-                (_, Step::Replace(_)) => "replace",
-                (_, Step::Delete(_)) => "delete",
-                (_, Step::Conflict(_)) => "conflict",
-                (_, Step::Nothing) => continue,
+            let what = match task.step {
+                Step::Create => "create",
+                Step::Replace(_) => "replace",
+                Step::Delete(_) => "delete",
+                Step::Conflict(_) => "conflict",
+                Step::Nothing => continue,
             };
             writeln!(out, "{what}\t{}", url(&task.path))?;
         }
@@ -194,82 +124,66 @@ impl Push {
     /// When the server can't be asked.
     pub fn look(&self, client: &Client, root: &Root, manifest: &Manifest) -> Result<Plan, String> {
         let server = self.server(client);
-        let mut locals: BTreeMap<Box<[u8]>, (Stage, Local)> = manifest
-            .iter()
-            .filter_map(|resource| {
-                let stage = match manifest.is_page(resource) {
-                    true => Stage::Pages,
-                    false => Stage::Assets,
-                };
-                Some((resource.path.clone(), (stage, local(resource)?)))
-            })
-            .collect();
-        if self.rules {
-            for file in RuleFile::ALL {
-                if let Some(local) = local_rules(root, file)? {
-                    let path = file.name().as_bytes().into();
-                    locals.insert(path, (Stage::Rules, local));
-                }
-            }
-        }
-        let mut paths: BTreeSet<Box<[u8]>> = locals.keys().cloned().collect();
-        if self.delete {
-            let known = [&self.known, &self.base].into_iter().flatten();
-            let entries = known.flat_map(|inventory| &inventory.entries);
-            paths.extend(entries.map(|entry| entry.path.clone()));
-        }
-        let paths: Vec<_> = paths.into_iter().collect();
+        let wanted = self.wanted(root, manifest)?;
         let (known, base) = (tags(self.known.as_ref()), tags(self.base.as_ref()));
-        let failed = OnceLock::new();
-        let look = |path: &[u8]| {
-            if failed.get().is_some() {
-                return None;
-            }
-            let (stage, local) = match locals.get(path) {
-                Some((stage, local)) => (*stage, Some(local.clone())),
-                None => (Stage::Deletions, None),
+        let task = |(path, (stage, local)): (Box<[u8]>, (Stage, Option<Local>))| {
+            let remote = match &known {
+                Some(known) if stage != Stage::Rules => known.get(&path).copied(),
+                // No manifest has rules.
+                _ => server.look(&path, local.as_ref().map(|local| local.hash))?,
             };
-            let looked = match (&known, stage) {
-                // Told when it is tried.
-                (_, Stage::Rules) => Ok((None, false)),
-                (Some(known), _) => Ok((known.get(path).copied(), true)),
-                (None, _) => server.look(path),
-            };
-            let (remote, is_sure) = match looked {
-                Ok(looked) => looked,
-                Err(reason) => {
-                    let _ = failed.set(reason);
-                    return None;
-                }
-            };
-            let base = match (&base, stage) {
-                (Some(base), Stage::Assets | Stage::Pages | Stage::Deletions) => {
-                    Base::Was(base.get(path).map(|tag| *tag.hash()))
+            let base = match &base {
+                Some(base) if stage != Stage::Rules => {
+                    Base::Was(base.get(&path).map(|tag| *tag.hash()))
                 }
                 _ => Base::Seen,
             };
-            let step = self.step(local.as_ref(), remote, base);
-            Some(Task {
+            Ok(Task {
                 stage,
-                path: path.into(),
+                step: self.step(local.as_ref(), remote, base),
+                path,
                 local,
                 base,
-                step,
-                is_sure,
             })
         };
-        let looked = self
-            .pool()?
-            .install(|| paths.par_iter().filter_map(|path| look(path)).collect());
-        if let Some(reason) = failed.into_inner() {
-            return Err(reason);
-        }
-        let mut tasks: Vec<Task> = looked;
+        let look = || wanted.into_par_iter().map(task).collect();
+        let looked: Result<Vec<_>, String> = self.pool()?.install(look);
+        let mut tasks = looked?;
         let all = tasks.len();
         tasks.retain(|task| task.step != Step::Nothing);
         let unchanged = (all - tasks.len()) as u64;
         tasks.sort_by(|a, b| (a.stage, &a.path).cmp(&(b.stage, &b.path)));
         Ok(Plan { tasks, unchanged })
+    }
+
+    /// What each path is to be, and when its turn comes.
+    fn wanted(&self, root: &Root, manifest: &Manifest) -> Result<Wanted, String> {
+        let mut wanted = Wanted::new();
+        for resource in manifest.iter() {
+            let stage = match manifest.is_page(resource) {
+                true => Stage::Pages,
+                false => Stage::Assets,
+            };
+            if let Some(local) = local(resource) {
+                wanted.insert(resource.path.clone(), (stage, Some(local)));
+            }
+        }
+        if self.rules {
+            for file in RuleFile::ALL {
+                if let Some(local) = local_rules(root, file)? {
+                    let path = file.name().as_bytes().into();
+                    wanted.insert(path, (Stage::Rules, Some(local)));
+                }
+            }
+        }
+        if self.delete {
+            let known = [&self.known, &self.base].into_iter().flatten();
+            for entry in known.flat_map(|inventory| &inventory.entries) {
+                let path = wanted.entry(entry.path.clone());
+                path.or_insert((Stage::Deletions, None));
+            }
+        }
+        Ok(wanted)
     }
 
     /// Brings there what differs.
@@ -320,19 +234,15 @@ impl Push {
                 return Err(reason);
             }
         }
-        report.problems.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(report)
     }
 
-    /// Does one task; what turns out to be other than it was seen is decided upon once more.
+    /// Does one task. With `force`, what turns out to be other than it was seen is tried again.
     fn act(&self, server: &Server<'_>, root: &Root, task: &Task, progress: &Progress) -> Outcome {
         /// Somebody may be at work there all the time.
         const TRIES: usize = 5;
-        let mut step = match (task.step, &task.local) {
-            (Step::Conflict(_), Some(_)) if !task.is_sure => Step::Create,
-            (step, _) => step,
-        };
-        for attempt in 0..TRIES {
+        let mut step = task.step;
+        for _ in 0..TRIES {
             let outcome = match (step, &task.local) {
                 (Step::Create, Some(local)) => server.put(root, task, local, None, progress),
                 (Step::Replace(tag), Some(local)) => {
@@ -345,13 +255,10 @@ impl Push {
             let Outcome::Overtaken(now) = outcome else {
                 return outcome;
             };
-            // Now it is told of this very path.
-            let is_first_look = attempt == 0 && !task.is_sure;
-            let next = self.step(task.local.as_ref(), now, task.base);
-            if next != Step::Nothing && !is_first_look && !self.force {
-                return Outcome::Overtaken(now);
+            step = self.step(task.local.as_ref(), now, task.base);
+            if step != Step::Nothing && !self.force {
+                return outcome;
             }
-            step = next;
         }
         Outcome::Failed("somebody changes it all the time".to_owned())
     }
@@ -372,36 +279,6 @@ impl Push {
         let pool = ThreadPoolBuilder::new().num_threads(self.connections);
         pool.build()
             .map_err(|error| format!("cannot start threads: {error}"))
-    }
-}
-
-impl Report {
-    fn add(&mut self, task: &Task, outcome: Outcome) {
-        let length = task.local.as_ref().map_or(0, |local| local.length);
-        let trouble = match outcome {
-            Outcome::Created => {
-                self.created += 1;
-                self.bytes += length;
-                return;
-            }
-            Outcome::Replaced => {
-                self.replaced += 1;
-                self.bytes += length;
-                return;
-            }
-            Outcome::Deleted => {
-                self.deleted += 1;
-                return;
-            }
-            Outcome::Unchanged => {
-                self.unchanged += 1;
-                return;
-            }
-            Outcome::Overtaken(tag) => Trouble::Conflict(tag),
-            Outcome::Failed(reason) | Outcome::Refused(reason) => Trouble::Failed(reason),
-        };
-        let path = task.path.clone();
-        self.problems.push(Problem { path, trouble });
     }
 }
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 use http::{Method, Response, StatusCode, header};
 use ureq::Body;
 
+use super::step::Hash;
 use super::{Local, Progress, Task};
 use crate::config::ReplicaUrl;
 use crate::disk::Root;
 use crate::inventory::url;
 use crate::remote::{Client, within_the_site};
+use crate::rules::RuleFile;
 use crate::semantics::etag::ETag;
 
 /// How often something is tried that fails for the moment.
@@ -58,9 +60,27 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// The tag of what a path is answered with, and whether that must be what it names: `/about`
-    /// may be answered by `about.html`, and redirects lead elsewhere.
-    pub(super) fn look(&self, path: &[u8]) -> Result<(Option<ETag>, bool), String> {
+    /// The tag of what a path names, if it names anything; known for sure unless it is as `wanted`.
+    pub(super) fn look(&self, path: &[u8], wanted: Option<Hash>) -> Result<Option<ETag>, String> {
+        let read = self.read(path)?;
+        match read {
+            Some(tag) if Some(*tag.hash()) == wanted => return Ok(read),
+            None if RuleFile::named(path).is_none() => return Ok(None),
+            // `about.html` may have answered for `/about`, or a rewrite for what is not there; and
+            // nobody can read rules. Whoever asks to delete under a tag that nothing has is told.
+            _ => {}
+        }
+        match self.delete(path, ETag::new([0; 32])) {
+            Outcome::Overtaken(now) => Ok(now),
+            Outcome::Unchanged => Ok(None),
+            Outcome::Refused(reason) => Err(reason),
+            // The write will tell why.
+            _ => Ok(read),
+        }
+    }
+
+    /// The tag of what a path is answered with.
+    fn read(&self, path: &[u8]) -> Result<Option<ETag>, String> {
         let fields = self.fields((header::ACCEPT_ENCODING, "identity"));
         let mut place = url(path);
         let mut redirects = 0;
@@ -76,14 +96,13 @@ impl<'a> Server<'a> {
                 }
                 _ => {}
             }
-            let is_sure = redirects == 0 && has_extension(path);
             return match response.status() {
                 StatusCode::OK => match tag(&response) {
-                    Some(tag) => Ok((Some(tag), is_sure)),
+                    Some(tag) => Ok(Some(tag)),
                     None => Err(format!("{address} has no tag of etagd's: what serves it?")),
                 },
-                StatusCode::NOT_FOUND | StatusCode::GONE => Ok((None, is_sure)),
-                status if status.is_redirection() => Ok((None, false)),
+                StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
+                status if status.is_redirection() => Ok(None),
                 status => Err(format!("{address} answers {status}")),
             };
         }
@@ -193,11 +212,6 @@ fn persist(
         thread::sleep(wait.unwrap_or(pause).min(longest));
         pause = (pause * 2).min(longest);
     }
-}
-
-fn has_extension(path: &[u8]) -> bool {
-    let name = path.rsplit(|byte| *byte == b'/').next();
-    name.is_some_and(|name| name.contains(&b'.'))
 }
 
 fn is_passing(status: StatusCode) -> bool {

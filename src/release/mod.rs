@@ -10,6 +10,7 @@ mod proof;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
@@ -54,6 +55,8 @@ pub struct Release {
     /// Whether the tree has not been held against the inventory since one of them changed.
     is_news: bool,
     told: Told,
+    /// What is wrong has changed since it was told, and was told just before that.
+    is_untold: bool,
     is_published: bool,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
@@ -86,6 +89,7 @@ impl Release {
             tree: Manifest::empty(settings),
             is_news: true,
             told: Told::Nothing,
+            is_untold: false,
             is_published: false,
             metrics,
             readiness,
@@ -129,6 +133,16 @@ impl Release {
             self.told = Told::Nothing;
         }
         is_other
+    }
+
+    /// Tells what was not told when it was found, once it may be told.
+    pub fn catch_up(&mut self) {
+        if self.is_untold
+            && self.may_tell()
+            && let Err(faults) = prove(&self.inventory, &self.tree, SHOWN)
+        {
+            self.reject(&faults);
+        }
     }
 
     /// Makes `changes` to the tree. What is to be done to `published`, if the tree is what is
@@ -188,6 +202,8 @@ impl Release {
             }
         }
         self.told = Told::Proven;
+        self.is_untold = false;
+        self.metrics.release_faults.store(0, Ordering::Relaxed);
         self.is_published = true;
         self.readiness.explain(None);
     }
@@ -203,23 +219,36 @@ impl Release {
             let first = first.unwrap_or_default();
             self.readiness.explain(Some(format!("{summary}: {first}")));
         }
-        let now = Instant::now();
-        match self.told {
-            Told::Unproven(at) if now.duration_since(at) < PROGRESS => return,
-            Told::Unproven(_) => tracing::warn!("still {summary}"),
-            Told::Nothing | Told::Proven => {
-                self.metrics.release_mismatches.increment();
-                for fault in &faults.shown {
-                    tracing::warn!("not as listed: {fault}");
-                }
-                let stays = match self.is_published {
-                    true => "the last good state stays",
-                    false => "not ready until that is so",
-                };
-                tracing::warn!("{summary}: {stays}");
+        self.metrics
+            .release_faults
+            .store(count as u64, Ordering::Relaxed);
+        self.is_untold = !self.may_tell();
+        if self.is_untold {
+            return;
+        }
+        let is_known = matches!(self.told, Told::Unproven(_));
+        // While a site is copied there are many, for a long time.
+        if !is_known || count <= SHOWN {
+            for fault in &faults.shown {
+                tracing::warn!("not as listed: {fault}");
             }
         }
-        self.told = Told::Unproven(now);
+        if is_known {
+            tracing::warn!("still {summary}");
+        } else {
+            self.metrics.release_mismatches.increment();
+            let stays = match self.is_published {
+                true => "the last good state stays",
+                false => "not ready until that is so",
+            };
+            tracing::warn!("{summary}: {stays}");
+        }
+        self.told = Told::Unproven(Instant::now());
+    }
+
+    /// Whether the operator has not been told just before what is wrong.
+    fn may_tell(&self) -> bool {
+        !matches!(self.told, Told::Unproven(at) if at.elapsed() < PROGRESS)
     }
 }
 

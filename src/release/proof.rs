@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::inventory::{Entry, Inventory, url};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, ancestors};
 use crate::representation::Resource;
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
@@ -130,9 +130,8 @@ fn unreadable<'a>(path: &[u8], unreadable: &'a BTreeMap<Box<[u8]>, String>) -> O
     if unreadable.is_empty() {
         return None;
     }
-    let slashes = (0..path.len()).rev().filter(|&at| path[at] == b'/');
-    let mut above = std::iter::once(path).chain(slashes.map(|at| &path[..at]));
-    above.find_map(|path| unreadable.get(path))
+    let mut all = std::iter::once(path).chain(ancestors(path));
+    all.find_map(|path| unreadable.get(path))
 }
 
 /// A resource without the codings that are not listed.

@@ -91,8 +91,9 @@ impl Check {
                     let found = compare(reference.inventory, inventory).fold(found, Found::with);
                     State::of(inventory, found)
                 }
-                (Answer::Foreign(_), Some(reference)) => {
-                    walk::walk(&self.walk, client, url, reference.inventory, found)
+                (Answer::Foreign(reason), Some(reference)) => {
+                    let replica = (url, reason.as_str());
+                    walk::walk(&self.walk, client, replica, reference.inventory, found)
                 }
             };
             Seen {

@@ -38,6 +38,8 @@ pub enum State {
         kind: Kind,
         /// Its site digest, if it tells.
         digest: Option<String>,
+        /// Why it was asked path by path although it might have a manifest.
+        instead: Option<String>,
         /// How many representations it lists, or was asked for.
         entries: usize,
         /// How it deviates.
@@ -60,6 +62,7 @@ impl State {
         Self::Compared {
             kind: Kind::Admin,
             digest: Some(inventory.head.digest.clone()),
+            instead: None,
             entries: inventory.entries.len(),
             found,
         }
@@ -104,15 +107,17 @@ impl Report {
 
     /// What can't be told path by path, and what was left out: each a line.
     pub fn remarks(&self) -> impl Iterator<Item = String> {
-        self.replicas
-            .iter()
-            .filter_map(|Seen { url, state }| match state {
-                State::Unreachable(reason) => Some(reason.clone()),
-                State::Compared { found, .. } => match found.count - found.shown.len() {
-                    0 => None,
-                    more => Some(format!("{more} more at {url} (--all shows them)")),
-                },
-            })
+        let remarks = |Seen { url, state }: &Seen| match state {
+            State::Unreachable(reason) => [Some(reason.clone()), None],
+            State::Compared { found, instead, .. } => {
+                let more = found.count - found.shown.len();
+                let more = (more > 0).then(|| format!("{more} more at {url} (--all shows them)"));
+                let instead = instead.as_ref().filter(|_| found.count > 0);
+                let instead = instead.map(|why| format!("{why}: each path was asked for instead"));
+                [more, instead]
+            }
+        };
+        self.replicas.iter().flat_map(remarks).flatten()
     }
 
     /// The whole in one line.
@@ -183,6 +188,7 @@ impl Serialize for Seen {
                 digest,
                 entries,
                 found,
+                ..
             } => {
                 object.serialize_field("kind", kind)?;
                 object.serialize_field("digest", digest)?;

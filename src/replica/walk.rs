@@ -23,11 +23,11 @@ const BATCH: usize = 1000;
 /// A page may have moved within the site: `/about.html` to `/about`.
 const REDIRECTS: usize = 3;
 
-/// Asks `replica` for what is listed.
+/// Asks `replica`, which shows no manifest for this reason, for what is listed.
 pub(super) fn walk(
     walk: &Walk,
     client: &Client,
-    replica: &ReplicaUrl,
+    (replica, reason): (&ReplicaUrl, &str),
     inventory: &Inventory,
     mut found: Found,
 ) -> State {
@@ -63,6 +63,7 @@ pub(super) fn walk(
     State::Compared {
         kind: Kind::Public,
         digest: None,
+        instead: (!walk.is_public).then(|| reason.to_owned()),
         entries: entries.len(),
         found,
     }

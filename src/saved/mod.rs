@@ -171,7 +171,9 @@ impl StateFile {
     /// An empty file to write to, locked, so that no two processes write to the same one.
     fn create(&self) -> io::Result<File> {
         loop {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            // A pipe of that name must not be waited for.
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK;
+            let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let file = File::from(open(self.new_file(), flags, Mode::RUSR | Mode::WUSR)?);
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             let (locked, named) = (file.metadata()?, self.new_file().symlink_metadata());
@@ -225,6 +227,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
+    use rustix::fs::{CWD, mkfifoat};
     use tempfile::TempDir;
 
     /// A root `site` in a directory of its own.
@@ -300,6 +303,15 @@ mod tests {
         fs::remove_dir_all(directory.path()).expect("removed");
         let gone = save(&state, &root).expect_err("nowhere");
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_pipe_in_the_way_is_not_waited_for() {
+        let (directory, root) = place();
+        let state = state(&directory.path().join("state"), &root).expect("a place");
+        let mode = Mode::RUSR | Mode::WUSR;
+        mkfifoat(CWD, state.new_file(), mode).expect("made");
+        save(&state, &root).expect_err("nobody reads it");
     }
 
     #[test]

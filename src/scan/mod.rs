@@ -27,7 +27,7 @@ use crate::config::Symlinks;
 use crate::config::{ReprDigest, Settings};
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
-use crate::manifest::{Changes, Manifest};
+use crate::manifest::{Changes, Manifest, ancestors};
 use crate::memory::Memory;
 use crate::representation::{Data, Fields, Plain, Representation, Resource, Source};
 use crate::rules::RuleFile;
@@ -116,13 +116,6 @@ impl Scope {
             }
         }
     }
-}
-
-/// The directories above `path`, nearest first, the root last.
-fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let slashes = (0..path.len()).rev().filter(|&at| path[at] == b'/');
-    let root = (!path.is_empty()).then_some(b"".as_slice());
-    slashes.map(|at| &path[..at]).chain(root)
 }
 
 /// What to do with a file that is open for writing or changes while it is read.
@@ -708,9 +701,8 @@ fn removed(
     };
     let is_kept = |path: &[u8]| present.contains(path) || (!work.is_start && is_unreadable(path));
     let starts = work.scope.starts();
-    // A start that was a file has nothing below it in the base: one look-up will do.
-    let was_file = |start: &&[u8]| work.base.locate(start).is_some();
-    if starts.iter().all(was_file) {
+    // Where nothing was below the starts, one look-up for each will do.
+    if !starts.iter().any(|start| work.base.has_below(start)) {
         let is_gone = |start: &&[u8]| work.base.locate(start).is_some() && !is_kept(start);
         return starts.into_iter().filter(is_gone).map(Box::from).collect();
     }

@@ -194,6 +194,8 @@ impl Handler for Operator {
         };
         ready(Ok(Response::from_parts(head, page)))
     }
+
+    fn refused(&self) {}
 }
 
 /// Content on its way.

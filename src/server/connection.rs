@@ -65,6 +65,9 @@ pub(super) trait Handler: Send + Sync + 'static {
         content: Incoming,
         responding: Responding,
     ) -> Self::Answer;
+
+    /// Notes that what has come was refused before it was a request.
+    fn refused(&self);
 }
 
 impl Handler for Service {
@@ -78,6 +81,10 @@ impl Handler for Service {
         responding: Responding,
     ) -> Self::Answer {
         self.call(request, content, responding)
+    }
+
+    fn refused(&self) {
+        self.metrics().malformed.increment();
     }
 }
 
@@ -95,7 +102,7 @@ pub(super) async fn serve<S, H>(
 {
     let io = TokioIo::new(Watched::new(stream, &activity));
     let attended = Attended {
-        handler,
+        handler: Arc::clone(&handler),
         activity: Arc::clone(&activity),
     };
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, attended));
@@ -145,6 +152,9 @@ pub(super) async fn serve<S, H>(
     })
     .await;
     if let Err(error) = result {
+        if error.downcast_ref().is_some_and(hyper::Error::is_parse) {
+            handler.refused();
+        }
         tracing::debug!("connection ended: {error}");
     }
 }

@@ -525,8 +525,11 @@ impl Driver {
 
     /// Finds out whether another release is to be served. It is proven by what is on disk then.
     fn check_release(&mut self, always: bool, now: Instant) {
-        let is_other = |release: &mut Release| release.look(always);
-        if self.watch.release.as_mut().is_some_and(is_other) {
+        let Some(release) = &mut self.watch.release else {
+            return;
+        };
+        release.catch_up();
+        if release.look(always) {
             self.pending.join_everything(now);
         }
     }

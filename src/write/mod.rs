@@ -7,12 +7,13 @@
 //!
 //! No response is built here: [`Writer::call`] says what has become of a request.
 
+mod audit;
+mod refusal;
 mod request;
 mod token;
 mod tries;
 mod upload;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,13 +25,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
 use http_body::Body;
-use rustix::io::Errno;
 use tokio::sync::{Semaphore, oneshot};
 use walkdir::WalkDir;
 
 use crate::client::{Peer, TrustedProxies};
-use crate::commit::{Act, Commit, Committed, NotCommitted};
+use crate::commit::{Act, Commit, Committed};
 use crate::disk::Root;
+use crate::locate::resolve;
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
 use crate::place::{Directory, is_draft};
@@ -39,13 +40,15 @@ use crate::scan::is_hidden;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 use crate::site::Site;
+use audit::{Audit, Author};
 use request::{Ask, Change};
 use tries::Tries;
 use upload::Upload;
 
+pub use refusal::Refusal;
 pub use request::is_write;
 pub use token::{TokenError, Tokens};
-pub use upload::discard;
+pub use upload::{discard, linger};
 
 /// What may be written, and how much.
 #[derive(Clone, Debug)]
@@ -85,44 +88,6 @@ pub enum Written {
     Replaced(Option<ETag>),
     /// It names nothing any more.
     Deleted,
-}
-
-/// Why a request has changed nothing.
-#[derive(Debug)]
-pub struct Refusal {
-    /// The status to answer with.
-    pub status: StatusCode,
-    /// What is wrong, in our own words.
-    pub reason: Cow<'static, str>,
-    /// The tag of what is there, where a precondition failed that named another.
-    pub etag: Option<ETag>,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status,
-            reason: reason.into(),
-            etag: None,
-        }
-    }
-
-    fn failed(etag: Option<ETag>) -> Self {
-        let reason = match etag {
-            Some(_) => "what is there has this ETag: read it, and try again with that",
-            None => "there is nothing: to create it, say If-None-Match: *",
-        };
-        Self {
-            etag,
-            ..Self::new(StatusCode::PRECONDITION_FAILED, reason)
-        }
-    }
-}
-
-/// Who asks.
-struct Author {
-    name: String,
-    client: Peer,
 }
 
 impl Writer {
@@ -214,9 +179,10 @@ impl Writer {
         let (act, bytes) = match &ask.change {
             Change::Delete => (Act::Delete, 0),
             Change::Put { length, digests } => {
-                let _one = self.uploads.try_acquire().map_err(|_| {
-                    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many uploads at once")
-                })?;
+                let _one = self
+                    .uploads
+                    .try_acquire()
+                    .map_err(|_| Refusal::not_now("too many uploads at once"))?;
                 let directory = self.options.directory.clone();
                 let limits = (self.options.max_upload, self.options.patience);
                 let uploaded = async {
@@ -227,7 +193,7 @@ impl Writer {
                     received.finish().await
                 };
                 let (draft, hash, bytes) = uploaded.await.map_err(|error| match error {
-                    upload::Error::There(error) => refused(&ask.path, error),
+                    upload::Error::There(error) => Refusal::of(&ask.path, error),
                     upload::Error::Content(refusal) => refusal,
                 })?;
                 (Act::Put { draft, hash }, bytes)
@@ -286,7 +252,7 @@ impl Writer {
             before,
             now,
             directory,
-        } = committed.map_err(|error| refused(&ask.path, error))?;
+        } = committed.map_err(|error| Refusal::of(&ask.path, error))?;
         let message = Audit {
             verb: if is_put { "PUT" } else { "DELETE" },
             path: &ask.path,
@@ -300,13 +266,17 @@ impl Writer {
         let synced = tokio::task::spawn_blocking(move || directory.sync()).await;
         synced
             .unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
-            .map_err(|error| refused(&ask.path, error.into()))?;
+            .map_err(|error| Refusal::of(&ask.path, error.into()))?;
         Ok(match (is_put, before) {
             (true, None) => Written::Created(now),
             (true, Some(_)) => Written::Replaced(now),
             (false, _) => Written::Deleted,
         })
     }
+}
+
+fn broken_off() -> Refusal {
+    Refusal::not_now("the write broke off: look whether it was made")
 }
 
 /// Evaluates the precondition ahead of the content: what does not hold for what is published will
@@ -317,94 +287,20 @@ fn check(ask: &Ask, current: &Manifest) -> Result<(), Refusal> {
         return Ok(());
     }
     let now = current.locate(&ask.path);
-    if now.is_none() && matches!(ask.change, Change::Delete) {
-        return Err(nothing());
-    }
-    match ask.condition.holds(now.map(|now| &**now)) {
-        true => Ok(()),
-        false => Err(Refusal::failed(now.map(|now| now.identity.etag))),
-    }
-}
-
-fn broken_off() -> Refusal {
-    Refusal::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "the write broke off: look whether it was made",
-    )
-}
-
-fn nothing() -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, "there is nothing to delete")
-}
-
-/// What a client is told; of what the system says the operator hears all.
-fn refused(path: &[u8], error: NotCommitted) -> Refusal {
-    let error = match error {
-        NotCommitted::Failed(etag) => return Refusal::failed(etag),
-        NotCommitted::Nothing => return nothing(),
-        NotCommitted::InTheWay(what) => return Refusal::new(StatusCode::CONFLICT, what),
-        NotCommitted::NotNow(why) => return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why),
-        NotCommitted::Io(error) => error,
+    let refusal = match now {
+        None if matches!(ask.change, Change::Delete) => Refusal::nothing(),
+        _ if ask.condition.holds(now.map(|now| &**now)) => return Ok(()),
+        _ => Refusal::failed(now.map(|now| now.identity.etag)),
     };
-    let (status, reason) = match Errno::from_io_error(&error) {
-        Some(Errno::NOSPC | Errno::DQUOT) => {
-            (StatusCode::INSUFFICIENT_STORAGE, "there is no room for it")
+    // Whoever has read `/about` may have read `about.html`.
+    let find = |path: &[u8]| current.locate(path);
+    match resolve(current.settings().html_handling, &ask.path, find) {
+        Some(other) if now.is_none() => {
+            let name = encode_path(&other.path);
+            let reason = format!("what answers here is a file of another name: /{name}").into();
+            Err(Refusal { reason, ..refusal })
         }
-        Some(Errno::FBIG) => (
-            StatusCode::INSUFFICIENT_STORAGE,
-            "no file can be that large here",
-        ),
-        Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
-            (StatusCode::FORBIDDEN, "etagd itself may not write there")
-        }
-        Some(Errno::NAMETOOLONG) => (StatusCode::BAD_REQUEST, "the name is too long"),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "there is too much to do at the moment",
-        ),
-        Some(Errno::NOENT | Errno::XDEV | Errno::STALE) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the site's directory is being replaced",
-        ),
-        _ => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "it could not be written: the server's messages tell why",
-        ),
-    };
-    if status != StatusCode::BAD_REQUEST {
-        tracing::warn!("cannot write /{}: {error}", encode_path(path));
-    }
-    Refusal::new(status, reason)
-}
-
-/// One line for each change, for whoever wants to know later.
-struct Audit<'a> {
-    verb: &'static str,
-    path: &'a [u8],
-    author: &'a Author,
-    before: Option<ETag>,
-    now: Option<ETag>,
-    bytes: Option<u64>,
-}
-
-impl fmt::Display for Audit<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (verb, path) = (self.verb, encode_path(self.path));
-        let Author { name, client } = self.author;
-        write!(f, "{verb} /{path} by {name} ({client}): ")?;
-        match &self.before {
-            Some(etag) => write!(f, "{etag} -> ")?,
-            None => f.write_str("nothing -> ")?,
-        }
-        match (&self.now, self.bytes) {
-            (Some(etag), _) => write!(f, "{etag}")?,
-            (None, Some(_)) => f.write_str("changed again already")?,
-            (None, None) => f.write_str("nothing")?,
-        }
-        match self.bytes {
-            Some(bytes) => write!(f, " ({bytes} B)"),
-            None => Ok(()),
-        }
+        _ => Err(refusal),
     }
 }
 

@@ -14,6 +14,9 @@ use crate::semantics::digest::Digests;
 use crate::semantics::etag::{ETag, EntityTag, EntityTags};
 use crate::semantics::target::Target;
 
+/// Bytes of a name that any file system here takes. What is longer is refused before directories
+/// are made for it.
+const LONGEST_NAME: usize = 255;
 /// What proxies say of those whom they speak for.
 const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 
@@ -72,6 +75,10 @@ fn path(request: &Parts, options: &Options) -> Result<Box<[u8]>, Refusal> {
         .map_err(|refusal| Refusal::new(refusal.status(), refusal.to_string()))?;
     let path = target.path();
     let forbidden = |reason: &'static str| Err(Refusal::new(StatusCode::FORBIDDEN, reason));
+    let mut names = path.split(|byte| *byte == b'/');
+    if names.any(|name| name.len() > LONGEST_NAME) {
+        return Err(Refusal::too_long());
+    }
     if target.query().is_some() {
         let reason = "a file has no query";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
@@ -87,10 +94,16 @@ fn path(request: &Parts, options: &Options) -> Result<Box<[u8]>, Refusal> {
     if !is_admitted(path) {
         return forbidden("what has such a name is not served, nor written");
     }
-    if RuleFile::named(path).is_some() && !options.rules {
+    if is_of_rules(path) && !options.rules {
         return forbidden("the rules of this site can't be changed by its clients");
     }
     Ok(path.into())
+}
+
+/// Whether a path names rules, on a file system that may not tell `_HEADERS` from `_headers`.
+fn is_of_rules(path: &[u8]) -> bool {
+    let mut files = RuleFile::ALL.into_iter();
+    files.any(|file| path.eq_ignore_ascii_case(file.name().as_bytes()))
 }
 
 fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, Refusal> {
@@ -114,7 +127,7 @@ fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, 
         return Err(Refusal::new(StatusCode::LENGTH_REQUIRED, reason));
     }
     if length.is_some_and(|length| length > options.max_upload) {
-        return Err(too_large());
+        return Err(Refusal::too_large());
     }
     let digests = Digests::parse(fields).map_err(|reason| {
         let status = StatusCode::BAD_REQUEST;
@@ -123,20 +136,13 @@ fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, 
     Ok(Change::Put { length, digests })
 }
 
-pub(super) fn too_large() -> Refusal {
-    Refusal::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "it is larger than --max-upload allows",
-    )
-}
-
 /// A precondition that protects what others have written.
 ///
 /// A tag's hash is what counts: its suffix tells of fields, which no write concerns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Condition {
-    /// What is there must be one of these (If-Match).
-    one_of: Vec<[u8; 32]>,
+    /// What is there must be one of these (If-Match); `None` where that is not said.
+    one_of: Option<Vec<[u8; 32]>>,
     /// There must be nothing (If-None-Match: *).
     is_new: bool,
     /// What is there must be none of these (If-None-Match).
@@ -146,18 +152,16 @@ pub(super) struct Condition {
 impl Condition {
     fn parse(request: &Parts) -> Result<Self, Refusal> {
         let fields = &request.headers;
-        let (mut has_tag, mut one_of) = (false, Vec::new());
-        for tag in tags(EntityTags::parse(fields, &header::IF_MATCH)) {
-            // RFC 9110 section 8.8.3.2: a weak tag names no bytes.
-            has_tag |= !tag.weak;
-            one_of.extend(hash(tag).filter(|_| !tag.weak));
-        }
+        let mut known = tags(EntityTags::parse(fields, &header::IF_MATCH));
+        // RFC 9110 section 8.8.3.2: a weak tag names no bytes.
+        known.retain(|tag| !tag.weak);
+        let one_of = (!known.is_empty()).then(|| known.into_iter().filter_map(hash).collect());
         let other = EntityTags::parse(fields, &header::IF_NONE_MATCH);
         let is_new = matches!(other, Some(EntityTags::Any));
         let none_of = tags(other).into_iter().filter_map(hash).collect();
         let is_delete = request.method == Method::DELETE;
         let is_creation = is_new && !is_delete && !fields.contains_key(header::IF_MATCH);
-        if !has_tag && !is_creation {
+        if one_of.is_none() && !is_creation {
             let reason = match is_delete {
                 true => "say which version you know: If-Match: \"tag\"",
                 false => {
@@ -177,13 +181,14 @@ impl Condition {
     /// Whether it holds. Who knows one coding of the current content knows all.
     pub(super) fn holds(&self, now: Option<&Resource>) -> bool {
         let Some(now) = now else {
-            return self.one_of.is_empty() && self.is_new;
+            return self.one_of.is_none() && self.is_new;
         };
         let is_in = |hashes: &[[u8; 32]]| {
             let mut representations = now.representations();
             representations.any(|each| hashes.contains(each.etag.hash()))
         };
-        !self.is_new && is_in(&self.one_of) && !is_in(&self.none_of)
+        let is_known = self.one_of.as_ref().is_some_and(|hashes| is_in(hashes));
+        !self.is_new && is_known && !is_in(&self.none_of)
     }
 }
 

@@ -18,14 +18,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Refusal;
-use super::request::too_large;
 use crate::commit::NotCommitted;
 use crate::disk::Root;
 use crate::place::{Directory, Draft};
 use crate::semantics::digest::Digests;
 
 /// So much is gathered before it is written.
-const PIECE: u64 = 256 << 10;
+const PIECE: usize = 256 << 10;
 
 /// How long content may take that nobody wants.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -54,8 +53,9 @@ impl From<io::Error> for Error {
 /// A file that is being written. What does not come to its end is gone.
 pub(super) struct Upload {
     draft: Discarded,
-    /// What has been received, and not yet been written.
-    pieces: Vec<Bytes>,
+    /// What has been received, and not yet been written. Copied: whoever sends it in crumbs must
+    /// not pin a buffer with each.
+    piece: Vec<u8>,
     length: u64,
     hasher: blake3::Hasher,
     sha256: Option<([u8; 32], Sha256)>,
@@ -72,7 +72,7 @@ impl Upload {
     ) -> Result<Self, Error> {
         let path = PathBuf::from(OsStr::from_bytes(path));
         let begin = move || {
-            let root = Root::open(&directory)?;
+            let root = open(&directory)?;
             let draft = Draft::readable(beside(&root, &path)?)?;
             if let Some(length) = length {
                 draft.reserve(length)?;
@@ -82,7 +82,7 @@ impl Upload {
         let draft = spawn_blocking(begin).await.map_err(io::Error::other)??;
         Ok(Self {
             draft,
-            pieces: Vec::new(),
+            piece: Vec::new(),
             length: 0,
             hasher: blake3::Hasher::new(),
             sha256: digests.sha256.map(|digest| (digest, Sha256::new())),
@@ -101,7 +101,6 @@ impl Upload {
         B: Body<Data = Bytes> + Unpin,
     {
         let refused = |status, reason| Err(Error::Content(Refusal::new(status, reason)));
-        let mut gathered = 0;
         loop {
             let frame = match timeout(patience, next(content)).await {
                 Ok(Some(Ok(frame))) => frame,
@@ -116,16 +115,13 @@ impl Upload {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            let length = data.len() as u64;
-            self.length += length;
-            gathered += length;
+            self.length += data.len() as u64;
             if self.length > most {
-                return Err(Error::Content(too_large()));
+                return Err(Error::Content(Refusal::too_large()));
             }
-            self.pieces.push(data);
-            if gathered >= PIECE {
+            self.piece.extend_from_slice(&data);
+            if self.piece.len() >= PIECE {
                 self = self.blocking(Self::write).await?;
-                gathered = 0;
             }
         }
     }
@@ -146,16 +142,16 @@ impl Upload {
     }
 
     fn write(&mut self) -> Result<(), Error> {
-        for piece in self.pieces.drain(..) {
-            self.draft.file()?.write_all(&piece)?;
-            self.hasher.update(&piece);
-            if let Some((_, hasher)) = &mut self.sha256 {
-                hasher.update(&piece);
-            }
-            if let Some((_, hasher)) = &mut self.sha512 {
-                hasher.update(&piece);
-            }
+        let piece = &self.piece;
+        self.draft.file()?.write_all(piece)?;
+        self.hasher.update(piece);
+        if let Some((_, hasher)) = &mut self.sha256 {
+            hasher.update(piece);
         }
+        if let Some((_, hasher)) = &mut self.sha512 {
+            hasher.update(piece);
+        }
+        self.piece.clear();
         Ok(())
     }
 
@@ -186,12 +182,30 @@ pub async fn discard<B: Body + Unpin>(request: &Parts, content: &mut B) -> bool 
         return true;
     }
     let most = content.size_hint().upper();
-    let is_short = most.is_some_and(|most| most <= PIECE);
+    let is_short = most.is_some_and(|most| most <= PIECE as u64);
     if !is_short || request.headers.contains_key(header::EXPECT) {
         return false;
     }
+    drain(content).await && content.is_end_stream()
+}
+
+/// Takes in what is left for a little while, beside the answer: over HTTP/2 what is left alone is
+/// reset, and some clients take a reset for the answer.
+pub async fn linger<B: Body + Unpin>(mut content: B) {
+    drain(&mut content).await;
+}
+
+async fn drain<B: Body + Unpin>(content: &mut B) -> bool {
     let rest = async { while let Some(Ok(_)) = next(content).await {} };
-    timeout(FAREWELL, rest).await.is_ok() && content.is_end_stream()
+    timeout(FAREWELL, rest).await.is_ok()
+}
+
+/// The root as it is now. One that is not there may be back in a moment.
+fn open(directory: &Path) -> Result<Root, NotCommitted> {
+    Root::open(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => NotCommitted::NotNow("the site's directory is not there"),
+        _ => error.into(),
+    })
 }
 
 /// The directory of `path`, or the nearest above it: those between are made when there is

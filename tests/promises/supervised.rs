@@ -154,3 +154,24 @@ fn p9_a_supervisor_that_is_gone_is_told_of_once_and_changes_nothing() {
     server.assert_alive();
     assert_eq!(server.log().matches("NOTIFY_SOCKET").count(), 1);
 }
+
+#[test]
+fn p8_a_supervisor_that_does_not_listen_holds_up_nothing() {
+    let site = TestSite::with(&[("file.txt", b"content")]);
+    let (supervisor, mut server) = start(&site, &[("WATCHDOG_USEC", "2000")], &[]);
+    server.wait_until_listening();
+    // Its queue is full when it takes no more from others either.
+    let path = site.outside("notify.sock");
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    other.connect(&path).unwrap();
+    while other.send(b"STATUS=of another").is_ok() {}
+    for name in ["more.txt", "and-more.txt"] {
+        std::fs::write(site.path(name), name).unwrap();
+        server.wait_until_it_serves(&site.root());
+        assert_eq!(server.client().get("/file.txt").status, 200);
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    drop(supervisor);
+}

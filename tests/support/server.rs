@@ -61,12 +61,14 @@ pub(crate) fn unprivileged() -> Option<Command> {
 
 /// A command that runs etagd with so many file descriptors at most.
 pub(crate) fn with_descriptors(most: u32) -> Command {
+    limited(&format!("-n {most}"))
+}
+
+/// A command that runs etagd with this limit of the shell's `ulimit`.
+pub(crate) fn limited(limit: &str) -> Command {
     let mut shell = command("sh");
-    shell.args([
-        "-c",
-        &format!("ulimit -n {most} && exec \"$0\" \"$@\""),
-        BINARY,
-    ]);
+    let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+    shell.args(["-c", &script, BINARY]);
     shell
 }
 

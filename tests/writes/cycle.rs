@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use rustix::process::Signal;
 
 use super::pen::{Pen, files, writable};
-use super::support::tree::{eventually, rename_over};
+use super::support::tree::{digest_of, eventually, rename_over};
 use super::support::{Server, TestSite, tag};
 
 #[test]
@@ -103,9 +103,10 @@ fn a_write_is_written_down_also_if_its_client_does_not_wait() {
     eventually("what was begun is over", || {
         let all = files(&site.root());
         let is_named = |path: &std::path::PathBuf| !path.to_string_lossy().contains("/.etagd-");
-        all.iter().all(is_named) && server.log().matches("PUT /").count() == all.len()
+        all.iter().all(is_named)
+            && server.log().matches("PUT /").count() == all.len()
+            && server.digest() == digest_of(&site.root())
     });
-    server.wait_until_it_serves(&site.root());
 }
 
 #[test]

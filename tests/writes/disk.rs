@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::pen::{Pen, files};
-use super::support::server::{command, unprivileged};
+use super::support::server::{command, limited, unprivileged};
 use super::support::{Server, TestSite, noise, tag};
 
 /// A command that runs etagd where `prepare`, with the site as `$site`, was run in a mount
@@ -75,6 +75,22 @@ fn a_full_disk_takes_no_upload_and_answers_reads() {
 }
 
 #[test]
+fn a_limit_of_files_is_no_end() {
+    let site = TestSite::with(&[("a.txt", b"one")]);
+    // In blocks of 512 bytes.
+    let server = Server::run(limited("-f 200"), &site.root(), &["--writable"]);
+    let large = noise(200 << 10, 1);
+    assert_eq!(Pen::new(&server).create("/large.bin", &large).status, 507);
+    let head = "PUT /large.bin HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\n\
+                Transfer-Encoding: chunked\r\n\r\n32000\r\n";
+    let chunked = [head.as_bytes(), &large, b"\r\n0\r\n\r\n"].concat();
+    assert_eq!(Pen::new(&server).exchange("PUT", &chunked).status, 507);
+    let mut pen = Pen::new(&server);
+    assert_eq!(pen.replace("/a.txt", &tag(b"one"), "two").status, 204);
+    assert_eq!(files(&site.root()), [site.path("a.txt")]);
+}
+
+#[test]
 fn a_read_only_root_is_served_and_not_written() {
     let site = TestSite::with(&[("a.txt", b"one")]);
     let prepare = "mount --bind \"$site\" \"$site\"; mount -o remount,bind,ro \"$site\"";
@@ -128,8 +144,15 @@ fn a_root_that_is_away_takes_nothing() {
     let mut pen = Pen::new(&server);
     let away = site.outside("away");
     fs::rename(site.root(), &away).unwrap();
-    let refused = pen.replace("/a.txt", &tag(b"one"), "two");
-    assert_eq!(refused.status, 503);
+    for refused in [
+        pen.replace("/a.txt", &tag(b"one"), "two"),
+        pen.create("/new/b.txt", "two"),
+        pen.delete("/a.txt", &tag(b"one")),
+    ] {
+        assert_eq!(refused.status, 503);
+        let reason = "the site's directory is not there\n";
+        assert_eq!(String::from_utf8_lossy(&refused.body), reason);
+    }
     assert_eq!(pen.get("/a.txt").body, b"one");
     fs::rename(&away, site.root()).unwrap();
     super::support::tree::eventually("it is written again", || {

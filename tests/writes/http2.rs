@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
 use super::pen::files;
+use super::support::server::command;
+use super::support::tree::has;
 use super::support::wire::PATIENCE;
 use super::support::{Server, TestSite, tag};
 
@@ -108,6 +110,58 @@ fn a_reset_leaves_nothing() {
         until("it has begun", is_begun).await;
         stream.send_reset(h2::Reason::CANCEL);
         until("nothing is left", || !is_begun()).await;
+    });
+}
+
+/// A reset that comes with the answer is the answer to some clients.
+#[test]
+fn a_refusal_is_read_by_who_is_still_sending() {
+    if !has("curl") {
+        return;
+    }
+    let site = TestSite::with(&[]);
+    let server = Server::with(&site, &["--writable", "--max-upload", "1MiB"]);
+    let large = site.outside("large.bin");
+    std::fs::write(&large, vec![0; 8 << 20]).unwrap();
+    let url = format!("http://{}/a", server.address());
+    let curl = |flags: &[&str]| {
+        let mut curl = command("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}"]);
+        curl.args(["--http2-prior-knowledge", "-T"]).arg(&large);
+        let output = curl.args(flags).arg(&url).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for _ in 0..10 {
+        assert_eq!(curl(&["-H", "If-None-Match: *"]), "413");
+        assert_eq!(curl(&[]), "428");
+        let chunked = ["-H", "If-None-Match: *", "-H", "Content-Length:"];
+        assert_eq!(curl(&chunked), "413");
+    }
+    assert!(files(&site.root()).is_empty());
+}
+
+/// Nor does it keep one of the places that uploads have.
+#[test]
+fn many_resets_leave_nothing() {
+    let site = TestSite::with(&[]);
+    let server = Server::with(&site, &["--writable", "--max-uploads", "2"]);
+    run(&server, |sender| async move {
+        for number in 0..100 {
+            let target = format!("http://localhost/{number}");
+            let request = Request::put(target).header("if-none-match", "*");
+            let mut sender = sender.clone().ready().await.unwrap();
+            let request = request.body(()).unwrap();
+            let (_, mut stream) = sender.send_request(request, false).unwrap();
+            let _ = stream.send_data(Bytes::from_static(b"one"), false);
+            // At different moments; all at once would end the connection.
+            tokio::time::sleep(Duration::from_micros(1000 + number * 50)).await;
+            stream.send_reset(h2::Reason::CANCEL);
+        }
+        until("nothing is left", || files(&site.root()).is_empty()).await;
+        let create = ("if-none-match", "*");
+        let made = put(&sender, "/a", create, Some(b"new"), Duration::ZERO).await;
+        assert_eq!(made, (201, Some(tag(b"new"))));
+        assert_eq!(files(&site.root()), [site.path("a")]);
     });
 }
 

@@ -14,8 +14,6 @@ use super::pen::{Pen, files, writable};
 use super::support::tree::eventually;
 use super::support::{Server, TestSite, noise, tag};
 
-/// How often the server is killed; `ETAGD_KILLS` asks for more.
-const KILLS: u64 = 24;
 const FILES: usize = 4;
 
 /// Content that says of itself whether it is whole.
@@ -64,7 +62,17 @@ fn write(server: &Server, target: &str, mut known: Option<String>, seed: u64, ki
 
 #[test]
 fn no_kill_leaves_half_a_file() {
-    let kills = std::env::var("ETAGD_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    survive(24);
+}
+
+#[test]
+#[ignore = "takes half a minute: cargo test --test writes -- --ignored"]
+fn nor_do_two_hundred() {
+    survive(200);
+}
+
+/// Kills a server so often while it takes uploads, and looks at what is left each time.
+fn survive(kills: u64) {
     let site = TestSite::with(&[("index.html", b"<!doctype html>")]);
     let targets: Vec<_> = (0..FILES)
         .map(|file| format!("/dir{file}/file.bin"))

@@ -4,6 +4,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/transports.rs"]
+mod transports;
 
 mod cycle;
 mod disk;

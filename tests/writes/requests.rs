@@ -91,6 +91,18 @@ fn a_precondition_is_demanded() {
         assert_eq!(is_as_before, *want != 204, "{what}: {method}");
         server.wait_until_it_serves(&site.root());
     }
+    // Nothing is none of these, whatever else is said of it.
+    for known in ["\"x\"", &current] {
+        for other in [CREATE, ("If-None-Match", "\"y\"")] {
+            let refused = pen.send("PUT", "/new.txt", &[("If-Match", known), other], b"new");
+            assert_eq!(
+                (refused.status, refused.field("ETag")),
+                (412, None),
+                "{known}"
+            );
+        }
+    }
+    assert!(!site.path("new.txt").exists());
 }
 
 /// The tag of `new`.
@@ -104,7 +116,10 @@ fn targets_follow_the_rules_of_reading() {
         .fifo("pipe");
     let server = writable(&site);
     let mut pen = Pen::new(&server);
-    let long = format!("/{}", "n".repeat(256));
+    let long = "n".repeat(256);
+    let (long, below_long) = (format!("/new/{long}"), format!("/new/{long}/name"));
+    let longest = format!("/{}", "n".repeat(255));
+    let deep = "/new".repeat(1100);
     let cases = [
         ("/.env", 403),
         ("/dir/.htaccess", 403),
@@ -113,6 +128,7 @@ fn targets_follow_the_rules_of_reading() {
         ("/%2eenv", 403),
         ("/_headers", 403),
         ("/_redirects", 403),
+        ("/%5fHeaders", 403),
         ("/", 409),
         ("/dir/", 409),
         ("/new/", 409),
@@ -131,6 +147,9 @@ fn targets_follow_the_rules_of_reading() {
         ("/a%zz", 400),
         ("/new?part=1", 400),
         (&long, 400),
+        (&below_long, 400),
+        (&deep, 400),
+        (&longest, 201),
         ("*", 400),
         ("/.well-known/new", 201),
         ("/dir/_headers", 201),
@@ -151,6 +170,29 @@ fn targets_follow_the_rules_of_reading() {
     }
     let after = files(site.root().parent().unwrap());
     assert_eq!(after.len(), before.len() + created);
+    // Nor is anything made on the way to what can't be.
+    assert!(!site.path("new").exists());
+}
+
+#[test]
+fn a_page_is_written_under_its_own_name() {
+    let site = TestSite::with(&[("about.html", b"<p>one"), ("docs/index.html", b"<p>two")]);
+    let server = writable(&site);
+    let mut pen = Pen::new(&server);
+    let says = |refused: Response, status: u16, name: &str| {
+        let reason = format!("what answers here is a file of another name: {name}\n");
+        assert_eq!(refused.status, status);
+        assert_eq!(refused.field("ETag"), None);
+        assert_eq!(String::from_utf8_lossy(&refused.body), reason);
+    };
+    let known = tag(b"<p>one");
+    says(pen.replace("/about", &known, "<p>"), 412, "/about.html");
+    says(pen.delete("/about", &known), 404, "/about.html");
+    assert_eq!(pen.replace("/about.html", &known, "<p>new").status, 204);
+    assert_eq!(pen.get("/about").body, b"<p>new");
+    let known = tag(b"<p>two");
+    says(pen.replace("/docs", &known, "<p>"), 412, "/docs/index.html");
+    assert_eq!(pen.create("/about", "beside").status, 201);
 }
 
 #[test]

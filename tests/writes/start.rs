@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::pen::Pen;
-use super::support::{Client, Server, TestSite};
+use super::support::{Client, Server, TestSite, etagd};
+use super::transports::Authority;
 
 const TOKEN: &str = "0123456789abcdef-0123456789abcdef";
 
@@ -34,7 +35,7 @@ fn nobody_is_let_in_by_accident() {
     Server::assert_fails(
         &root,
         &proxied,
-        1,
+        2,
         &["--trusted-proxy", "--write-token-file"],
     );
     fs::copy(&tokens, site.path("tokens")).unwrap();
@@ -43,6 +44,10 @@ fn nobody_is_let_in_by_accident() {
     Server::assert_fails(&root, &served_tokens, 2, &[&served, "it would be served"]);
     let insecure = [&public[..], &with_tokens, &["--write-insecure"]].concat();
     Server::with(&site, &insecure);
+    let secure = [&public[..], &with_tokens].concat();
+    let authority = Authority::new();
+    authority.issue();
+    authority.serve(&site, &secure);
     let socket = site.outside("socket");
     let unix = format!("unix:{}", socket.display());
     let server = Server::with(&site, &["--listen", &unix, "--writable"]);
@@ -67,6 +72,14 @@ fn flags_that_say_nothing_without_another_are_refused() {
     ] {
         Server::assert_fails(&site.root(), flags, 2, &[]);
     }
+}
+
+#[test]
+fn a_developer_s_server_is_never_written_to() {
+    let site = TestSite::with(&[]);
+    let root = site.root();
+    let output = etagd(["dev", root.to_str().unwrap(), "--writable"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

@@ -134,6 +134,8 @@ pub struct Metrics {
     pub accept_errors: Counter,
     /// Connections beyond `--max-connections`.
     pub surplus: Counter,
+    /// Connections that ended with something that is no HTTP/1 request.
+    pub malformed: Counter,
     /// Connections of trusted proxies that were closed for want of a PROXY header.
     pub headless: Counter,
     /// Hints of changes from the file system.
@@ -158,6 +160,8 @@ pub struct Metrics {
     pub upload_bytes: Counter,
     /// Times that the disk was found to be other than `--manifest` lists.
     pub release_mismatches: Counter,
+    /// Entries of `--manifest` that are not what is on disk, as of the last look.
+    pub release_faults: AtomicU64,
     /// Runs of the command of `--on-publish`.
     pub hook_runs: Counter,
     /// Those of them that failed.

@@ -1,0 +1,127 @@
+//! Why a request has changed nothing: what its client is told.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use rustix::io::Errno;
+
+use crate::commit::NotCommitted;
+use crate::semantics::etag::ETag;
+use crate::semantics::target::encode_path;
+
+/// Why a request has changed nothing.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The status to answer with.
+    pub status: StatusCode,
+    /// What is wrong, in our own words.
+    pub reason: Cow<'static, str>,
+    /// The tag of what is there, where a precondition failed that named another.
+    pub etag: Option<ETag>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            reason: reason.into(),
+            etag: None,
+        }
+    }
+
+    /// The precondition does not hold: this is there, or nothing.
+    pub(super) fn failed(etag: Option<ETag>) -> Self {
+        let reason = match etag {
+            Some(_) => "what is there has this ETag: read it, and try again with that",
+            None => "there is nothing: to create it, say If-None-Match: *",
+        };
+        Self {
+            etag,
+            ..Self::new(StatusCode::PRECONDITION_FAILED, reason)
+        }
+    }
+
+    pub(super) fn nothing() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "there is nothing to delete")
+    }
+
+    pub(super) fn not_now(why: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
+    }
+
+    pub(super) fn too_long() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "the name is too long")
+    }
+
+    pub(super) fn too_large() -> Self {
+        let reason = "it is larger than --max-upload allows";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, reason)
+    }
+
+    /// Of what the system says the operator hears all, and the client what is its business.
+    pub(super) fn of(path: &[u8], error: NotCommitted) -> Self {
+        let error = match error {
+            NotCommitted::Failed(etag) => return Self::failed(etag),
+            NotCommitted::Nothing => return Self::nothing(),
+            NotCommitted::InTheWay(what) => return Self::new(StatusCode::CONFLICT, what),
+            NotCommitted::NotNow(why) => return Self::not_now(why),
+            NotCommitted::Io(error) => error,
+        };
+        let (status, reason) = match Errno::from_io_error(&error) {
+            Some(Errno::NAMETOOLONG) => return Self::too_long(),
+            Some(Errno::NOSPC | Errno::DQUOT) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "there is no room for it")
+            }
+            Some(Errno::FBIG) => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "no file can be that large here",
+            ),
+            Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
+                (StatusCode::FORBIDDEN, "etagd itself may not write there")
+            }
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "there is too much to do at the moment",
+            ),
+            Some(Errno::NOENT | Errno::XDEV | Errno::STALE) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "its directory was replaced meanwhile",
+            ),
+            _ => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "it could not be written: the server's messages tell why",
+            ),
+        };
+        tracing::warn!("cannot write /{}: {error}", encode_path(path));
+        Self::new(status, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_has_a_status() {
+        let cases = [
+            (Errno::NOSPC, 507),
+            (Errno::DQUOT, 507),
+            (Errno::FBIG, 507),
+            (Errno::ROFS, 403),
+            (Errno::ACCESS, 403),
+            (Errno::NAMETOOLONG, 400),
+            (Errno::NOTDIR, 409),
+            (Errno::LOOP, 409),
+            (Errno::ISDIR, 409),
+            (Errno::MFILE, 503),
+            (Errno::NOENT, 503),
+            (Errno::IO, 500),
+        ];
+        for (errno, status) in cases {
+            let error = std::io::Error::from(errno);
+            let refusal = Refusal::of(b"a", error.into());
+            assert_eq!(refusal.status.as_u16(), status, "{errno}");
+            assert_eq!(refusal.etag, None);
+        }
+    }
+}
