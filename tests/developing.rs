@@ -449,3 +449,30 @@ fn a_phone_finds_it_where_that_is_wanted() {
         seen.wait_for_line("\u{2580}");
     }
 }
+
+#[test]
+fn what_an_editor_does_to_save_is_one_change() {
+    let site = site();
+    let developer = Developer::start(&site.root(), &[]);
+    let (page, backup) = (site.path("index.html"), site.path("index.html~"));
+    fs::write(site.path(".index.html.swp"), "typed").unwrap();
+    fs::write(site.path("4913"), "").unwrap();
+    fs::remove_file(site.path("4913")).unwrap();
+    fs::rename(&page, &backup).unwrap();
+    fs::write(&page, [DOCUMENT, "2"].concat()).unwrap();
+    fs::remove_file(&backup).unwrap();
+    fs::remove_file(site.path(".index.html.swp")).unwrap();
+    developer.wait_for_line("changed  /index.html");
+    // Another way: a new file takes the place of the old one.
+    fs::write(site.path("style.css.tmp"), "b{}").unwrap();
+    fs::rename(site.path("style.css.tmp"), site.path("style.css")).unwrap();
+    developer.wait_for_line("/style.css");
+    // Nothing can be waited for but that nothing happens: what is gone is told after a second.
+    std::thread::sleep(Duration::from_millis(1300));
+    let said = developer.said();
+    let changed = said.iter().filter(|line| line.starts_with("changed"));
+    let changed: Vec<_> = changed.collect();
+    // The one has another name as well.
+    let expected = ["changed  /index.html, /same.txt", "changed  /style.css"];
+    assert_eq!(changed, expected);
+}
