@@ -35,7 +35,7 @@ fn tree(bencher: Bencher<'_, '_>) {
     let bytes = BytesCount::new(FILES * FILE_SIZE);
     let bencher = bencher.counter(bytes).counter(ItemsCount::new(FILES));
     bencher.bench_local(|| {
-        let changes = scan(&directory, &base, true);
+        let changes = scan(&directory, &base);
         assert_eq!(changes.changed.len(), FILES);
         changes
     });
@@ -46,9 +46,9 @@ fn tree(bencher: Bencher<'_, '_>) {
 fn sweep(bencher: Bencher<'_, '_>) {
     let directory = directory(fill);
     let base = Manifest::empty(Settings::default());
-    let base = base.with(scan(&directory, &base, true));
+    let base = base.with(scan(&directory, &base));
     bencher.counter(ItemsCount::new(FILES)).bench_local(|| {
-        let changes = scan(&directory, &base, false);
+        let changes = scan(&directory, &base);
         assert!(changes.changed.is_empty() && changes.removed.is_empty());
     });
 }
@@ -60,7 +60,7 @@ fn file(bencher: Bencher<'_, '_>, size: usize) {
     let base = Manifest::empty(Settings::default());
     let bencher = bencher.counter(BytesCount::new(size));
     bencher.bench_local(|| {
-        let changes = scan(&directory, &base, true);
+        let changes = scan(&directory, &base);
         assert_eq!(changes.changed.len(), 1);
         changes
     });
@@ -89,11 +89,11 @@ fn content(size: usize, seed: usize) -> Vec<u8> {
     line.bytes().cycle().take(size).collect()
 }
 
-fn scan(directory: &TempDir, base: &Manifest, reread: bool) -> Changes {
+fn scan(directory: &TempDir, base: &Manifest) -> Changes {
     let root = Root::open(directory.path()).unwrap_or_else(|error| panic!("{error}"));
     let memory = Memory::new(1 << 30, 1);
     let scanner = Scanner::new(Symlinks::Inside, Settings::default(), Some(memory));
-    let scope = Scope::Everything { reread };
+    let scope = Scope::Everything;
     let (root, progress) = (Arc::new(root), Progress::default());
     scanner
         .reconcile(&root, base, &scope, Unsettled::Publish, &progress)

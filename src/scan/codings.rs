@@ -101,7 +101,7 @@ fn negotiable(
     let before = base.unreadable().keys().map(AsRef::as_ref);
     concerned.extend(before.filter(|path| scope.covers(path)).filter_map(stem));
     // At first the sidecars are all new themselves; later they may be as they were.
-    let is_first = base.is_empty() && matches!(scope, Scope::Everything { .. });
+    let is_first = base.is_empty() && matches!(scope, Scope::Everything);
     if !is_first {
         concerned.extend(after.changed.keys());
     }

@@ -278,7 +278,7 @@ mod tests {
         let stamp = |manifest: &Manifest| manifest.locate(b"file").expect("there").stamp;
         assert_eq!(progress.files(), 1, "hashed once");
         assert_eq!(stamp(&second), stamp(&first));
-        let (scope, settled) = (Scope::Everything { reread: false }, Unsettled::Publish);
+        let (scope, settled) = (Scope::Everything, Unsettled::Publish);
         scanner.reconcile(&root, &renumbered(&second), &scope, settled, &progress);
         assert_eq!(progress.files(), 2, "another file by the same name");
     }

@@ -10,13 +10,15 @@ pub(crate) mod hash;
 mod known;
 pub(crate) mod media;
 mod rules;
+mod scope;
 pub mod sidecar;
 pub(crate) mod walk;
+mod work;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use std::{io, iter};
@@ -27,7 +29,7 @@ use crate::config::Symlinks;
 use crate::config::{ReprDigest, Settings};
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
-use crate::manifest::{Changes, Manifest, ancestors};
+use crate::manifest::{Manifest, ancestors};
 use crate::memory::Memory;
 use crate::representation::{Data, Fields, Plain, Representation, Resource, Source};
 use crate::rules::RuleFile;
@@ -37,10 +39,12 @@ use crate::semantics::etag::ETag;
 use hash::{Form, Wanted};
 use media::{Keeping, MediaTypes};
 use walk::{Found, Step};
+use work::{Looked, Work, is_at, lock, relocated, removed, report};
 
 pub use codings::stem;
 pub use known::Known;
 pub use rules::report as report_rules;
+pub use scope::{Outcome, Scope, Unsettled};
 pub use walk::{Link, is_admitted, is_hidden};
 
 /// How long a file may go on changing before it is published as it was read.
@@ -72,90 +76,6 @@ impl Progress {
     }
 }
 
-/// What to bring in line with the disk.
-#[derive(Clone, Debug)]
-pub enum Scope {
-    /// The whole site. A file whose stamp the manifest knows is trusted, unless `reread`.
-    Everything {
-        /// Whether to read every file.
-        reread: bool,
-    },
-    /// These paths of the site, which are read whatever their stamp, and what is below them.
-    Paths(BTreeSet<Box<[u8]>>),
-}
-
-impl Scope {
-    fn rereads(&self, path: &[u8]) -> bool {
-        match self {
-            Self::Everything { reread } => *reread,
-            Self::Paths(paths) => paths.contains(path),
-        }
-    }
-
-    /// Where to begin walking: no start lies below another.
-    fn starts(&self) -> Vec<&[u8]> {
-        match self {
-            Self::Everything { .. } => vec![b"".as_slice()],
-            Self::Paths(paths) => {
-                let is_covered = |path: &[u8]| ancestors(path).any(|above| paths.contains(above));
-                paths
-                    .iter()
-                    .map(AsRef::as_ref)
-                    .filter(|path| !is_covered(path))
-                    .collect()
-            }
-        }
-    }
-
-    /// Whether `path` is in it.
-    pub fn covers(&self, path: &[u8]) -> bool {
-        match self {
-            Self::Everything { .. } => true,
-            Self::Paths(paths) => {
-                paths.contains(path) || ancestors(path).any(|above| paths.contains(above))
-            }
-        }
-    }
-}
-
-/// What to do with a file that is open for writing or changes while it is read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unsettled {
-    /// Leave its path as the manifest has it, and say so.
-    Report,
-    /// Publish what was read, marked as unsettled.
-    Publish,
-}
-
-/// What a reconciliation has found.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// The difference to the manifest.
-    pub changes: Changes,
-    /// The links within the scope.
-    pub links: Vec<Link>,
-    /// Files that are still being written.
-    pub busy: Vec<Box<[u8]>>,
-}
-
-impl Outcome {
-    /// Forgets what was found at these paths and below them.
-    pub fn leave_out(&mut self, paths: &BTreeSet<Box<[u8]>>) {
-        let is_in = |path: &[u8]| {
-            paths.contains(path) || ancestors(path).any(|above| paths.contains(above))
-        };
-        self.changes.changed.retain(|new| !is_in(&new.path));
-        self.changes.removed.retain(|path| !is_in(path));
-        if RuleFile::ALL
-            .iter()
-            .any(|file| is_in(file.name().as_bytes()))
-        {
-            self.changes.rules = None;
-        }
-        self.busy.retain(|path| !is_in(path));
-    }
-}
-
 /// Everything a scan needs to know beside the tree itself.
 #[derive(Debug)]
 pub struct Scanner {
@@ -163,41 +83,6 @@ pub struct Scanner {
     settings: Arc<Settings>,
     memory: Option<Arc<Memory>>,
     media: MediaTypes,
-}
-
-/// What a reconciliation works with.
-struct Work<'a> {
-    root: &'a Arc<Root>,
-    base: &'a Manifest,
-    scope: &'a Scope,
-    unsettled: Unsettled,
-    progress: &'a Progress,
-    /// Whether nothing is served yet, and the base is what an earlier process knew. What can't be
-    /// read is left out then, whatever the base has of it: nothing of it is held that could be sent.
-    is_start: bool,
-    now: SystemTime,
-    /// Files that have several paths, as this run has seen them.
-    shared: Mutex<HashMap<Inode, Looked>>,
-    /// The same as the manifest has them, by inode; made when it is first needed.
-    known: OnceLock<HashMap<u64, &'a Arc<Resource>>>,
-}
-
-/// What names a file on this machine: its device and its inode.
-type Inode = (u64, u64);
-
-/// What a file is.
-#[derive(Clone)]
-struct Looked {
-    stamp: Stamp,
-    hash: [u8; 32],
-    sha256: Option<[u8; 32]>,
-    utf8: bool,
-    settled: bool,
-    /// As the resource that it was known by has it.
-    confirmed: OnceLock<bool>,
-    data: Data,
-    /// BLAKE3 of the file, where `hash` and `data` are of it and a tail.
-    plain: Option<[u8; 32]>,
 }
 
 /// What has become of a step of the walk.
@@ -265,7 +150,7 @@ impl Scanner {
             };
             self.compare(&work)
         };
-        let scope = Scope::Everything { reread: false };
+        let scope = Scope::Everything;
         let Outcome {
             changes,
             links,
@@ -594,149 +479,4 @@ impl Scanner {
             .then(|| HttpDate::from_unix(modified))
             .flatten()
     }
-}
-
-impl<'a> Work<'a> {
-    fn new(
-        root: &'a Arc<Root>,
-        base: &'a Manifest,
-        scope: &'a Scope,
-        unsettled: Unsettled,
-        progress: &'a Progress,
-    ) -> Self {
-        Self {
-            root,
-            base,
-            scope,
-            unsettled,
-            progress,
-            is_start: false,
-            now: SystemTime::now(),
-            shared: Mutex::default(),
-            known: OnceLock::new(),
-        }
-    }
-
-    /// Whether a file that was in one state is in it `now`. Devices may have been numbered anew
-    /// since an earlier process saw them: NFS, overlays and btrfs do that.
-    fn is_still(&self, known: &Stamp, now: &Stamp) -> bool {
-        let device = if self.is_start {
-            now.device
-        } else {
-            known.device
-        };
-        *now == Stamp { device, ..*known }
-    }
-
-    /// A file that was read under another path: in this run, or, where its stamp can be trusted,
-    /// before.
-    fn recall(&self, opened: &Opened, rereads: bool) -> Option<Looked> {
-        let inode = (opened.stamp.device, opened.stamp.inode);
-        let seen = lock(&self.shared).get(&inode).cloned();
-        if let Some(seen) = seen.filter(|seen| seen.stamp == opened.stamp) {
-            return Some(seen);
-        }
-        if rereads {
-            return None;
-        }
-        let by_inode = || {
-            let all = self.base.iter().filter(|known| known.plain.is_none());
-            all.map(|known| (known.stamp.inode, known)).collect()
-        };
-        let known = self.known.get_or_init(by_inode).get(&opened.stamp.inode)?;
-        (self.is_still(&known.stamp, &opened.stamp) && known.settled).then(|| Looked {
-            stamp: opened.stamp,
-            hash: *known.identity.etag.hash(),
-            sha256: known.identity.sha256.as_deref().copied(),
-            utf8: known.utf8,
-            settled: true,
-            confirmed: known.confirmed.clone(),
-            data: known.identity.data.clone(),
-            plain: None,
-        })
-    }
-}
-
-/// Whether content is where a walk has found it, so that it can be read again from there.
-fn is_at(data: &Data, root: &Arc<Root>, found: &Found) -> bool {
-    match data {
-        Data::Memory(_) => true,
-        Data::File(source) => Arc::ptr_eq(&source.root, root) && *source.path == *found.location,
-    }
-}
-
-/// The same content, to be read from where a walk has found it.
-fn relocated(data: &Data, root: &Arc<Root>, found: &Found) -> Data {
-    match data {
-        Data::File(source) if !is_at(data, root, found) => Data::File(Arc::new(Source {
-            root: Arc::clone(root),
-            path: found.location.clone().into_boxed_path(),
-            groups: Arc::clone(&source.groups),
-        })),
-        _ => data.clone(),
-    }
-}
-
-/// What the base has within the scope and the disk has no more. What can't be looked at is not
-/// gone.
-fn removed(
-    work: &Work<'_>,
-    unchanged: &[Box<[u8]>],
-    outcome: &Outcome,
-    unreadable: &BTreeMap<Box<[u8]>, String>,
-) -> Vec<Box<[u8]>> {
-    if work.base.is_empty() {
-        return Vec::new();
-    }
-    let changed = outcome.changes.changed.iter().map(|new| &*new.path);
-    let others = changed.chain(outcome.busy.iter().map(AsRef::as_ref));
-    let was_there = |path: &&[u8]| work.base.locate(path).is_some();
-    // A walk meets each path once: where it has met as many as there were, none is gone.
-    if unchanged.len() + others.clone().filter(was_there).count() == work.base.len() {
-        return Vec::new();
-    }
-    let present: HashSet<&[u8]> = others.chain(unchanged.iter().map(AsRef::as_ref)).collect();
-    let is_unreadable = |path: &[u8]| {
-        unreadable.contains_key(path) || ancestors(path).any(|above| unreadable.contains_key(above))
-    };
-    let is_kept = |path: &[u8]| present.contains(path) || (!work.is_start && is_unreadable(path));
-    let starts = work.scope.starts();
-    // Where nothing was below the starts, one look-up for each will do.
-    if !starts.iter().any(|start| work.base.has_below(start)) {
-        let is_gone = |start: &&[u8]| work.base.locate(start).is_some() && !is_kept(start);
-        return starts.into_iter().filter(is_gone).map(Box::from).collect();
-    }
-    let paths = work.base.iter().map(|resource| &resource.path);
-    paths
-        .filter(|path| work.scope.covers(path) && !is_kept(path))
-        .cloned()
-        .collect()
-}
-
-/// Each path that can't be read and could before, with the reason, up to a number that a person
-/// reads.
-fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
-    const SHOWN: usize = 20;
-    let known = work.base.unreadable();
-    let all = unreadable.iter();
-    let new: Vec<_> = all
-        .filter(|(path, reason)| known.get(*path) != Some(*reason))
-        .collect();
-    for (path, reason) in new.iter().take(SHOWN) {
-        let shown = walk::join(work.root.path(), path);
-        let is_known = work.base.locate(path).is_some() || RuleFile::named(path).is_some();
-        let stays = if !work.is_start && is_known {
-            "its last state stays"
-        } else {
-            "left out"
-        };
-        tracing::warn!("cannot read {}: {reason}: {stays}", shown.display());
-    }
-    if let Some(more) = new.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        tracing::warn!("{more} more paths cannot be read");
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

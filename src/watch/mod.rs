@@ -196,7 +196,7 @@ impl Watch {
                 .spawn(move || scrub::scrub(&site, &directory, every, &hints))?;
         }
         driver.next_sweep = now + driver.sweep_interval(Duration::ZERO);
-        driver.adopt(links, &Scope::Everything { reread: false });
+        driver.adopt(links, &Scope::Everything);
         driver.find_mounts();
         thread::Builder::new()
             .name("watcher".to_owned())
@@ -588,7 +588,7 @@ impl Driver {
         let finished = Instant::now();
         let metrics = &self.watch.metrics;
         match scope {
-            Scope::Everything { .. } => {
+            Scope::Everything => {
                 metrics.site_scans.observe(finished - now);
                 metrics.sweeps.increment();
                 self.next_sweep = finished + self.sweep_interval(finished - now);
@@ -737,7 +737,7 @@ impl Driver {
     /// The paths of the site that a batch is about.
     fn scope(&self, batch: &Pending, now: Instant) -> Scope {
         match batch.everything {
-            true => Scope::Everything { reread: false },
+            true => Scope::Everything,
             false => {
                 let mut paths: BTreeSet<Box<[u8]>> = batch
                     .paths
