@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{Method, StatusCode, Uri, Version, header};
 
 use crate::config::NotFound;
-use crate::listing::{self, Form, Listing};
+use crate::listing::{self, Form, Listing, Sorting};
 use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
@@ -340,19 +340,21 @@ fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> 
         true => path.to_vec(),
         false => [&path, b"/".as_slice()].concat(),
     };
-    let listing = Listing::of(manifest, &directory)?;
     if !is_directory || target.collapsed().is_some() {
+        Listing::of(manifest, &directory)?;
         let reference = reference(&directory, target.query());
         return Some(Answer::Redirect(StatusCode::PERMANENT_REDIRECT, reference));
     }
     let tail = settings.additions.tail.unwrap_or_default();
     let form = match listing::prefers_json(&request.headers) {
         true => Form::Json,
-        false => Form::Html(target.query(), tail),
+        false => Form::Html(Sorting::parse(target.query()), tail),
     };
-    let resource = Arc::new(listing.resource(form));
-    let resource = manifest.dress(resource, target.path(), host(request));
-    Some(select(Cow::Owned(resource), Terms::Listed, request))
+    let page = manifest.made(&[form.word().as_bytes(), b"/", &directory].concat(), || {
+        Some(Listing::of(manifest, &directory)?.resource(form))
+    })?;
+    let page = manifest.own(&page, form.policy(), target.path(), host(request));
+    Some(select(Cow::Owned(Arc::new(page)), Terms::Listed, request))
 }
 
 /// Whether the first `v` of a query begins the BLAKE3 of the content, whatever its coding. A page

@@ -8,6 +8,7 @@
 
 mod diff;
 mod fold;
+mod made;
 mod told;
 
 use std::borrow::Cow;
@@ -27,6 +28,7 @@ use crate::representation::{Fields, Resource, visible};
 use crate::rules::Rules;
 use crate::semantics::coding::Coding;
 use fold::Folder;
+use made::Made;
 
 /// Version of what the site digest covers and how.
 const FORMAT: u32 = 1;
@@ -113,6 +115,8 @@ pub struct Manifest {
     bytes: u64,
     /// All resources by path, once somebody asked.
     ordered: OnceLock<Arc<[Arc<Resource>]>>,
+    /// Pages that somebody asked for.
+    made: Arc<Made>,
 }
 
 #[derive(Clone, Debug)]
@@ -175,6 +179,7 @@ impl Manifest {
             unsettled: 0,
             bytes: 0,
             ordered: OnceLock::new(),
+            made: Arc::default(),
         }
     }
 
@@ -274,6 +279,7 @@ impl Manifest {
             unsettled,
             bytes,
             ordered: OnceLock::new(),
+            made: Arc::default(),
         }
     }
 
@@ -308,10 +314,27 @@ impl Manifest {
         self.folder.under(resource, path, host)
     }
 
-    /// What is made for a request to `path`, and no part of this state, with the fields that the
-    /// rules give it there.
-    pub fn dress(&self, resource: Arc<Resource>, path: &[u8], host: Option<&str>) -> Arc<Resource> {
-        self.folder.dress(resource, path, host)
+    /// A page about this state, which `make` makes unless it is kept; `key` says what it is made of
+    /// beside.
+    pub fn made(
+        &self,
+        key: &[u8],
+        make: impl FnOnce() -> Option<Resource>,
+    ) -> Option<Arc<Resource>> {
+        self.made.get(key, make)
+    }
+
+    /// A page of etagd's own under `path` and the host that a request names, with this
+    /// `Content-Security-Policy` and what else the rules say there of any content.
+    #[must_use]
+    pub fn own(
+        &self,
+        page: &Resource,
+        policy: Option<HeaderValue>,
+        path: &[u8],
+        host: Option<&str>,
+    ) -> Resource {
+        self.folder.own(page, policy, path, host)
     }
 
     /// Whether anything of earlier states is kept.

@@ -39,11 +39,13 @@ impl Desk {
         let options = Options {
             directory: site.root(),
             settle: Duration::from_millis(50),
+            settle_alone: Duration::from_millis(50),
             longest: Duration::from_secs(2),
             sweep: Duration::from_secs(3600),
             scrub: None,
             keep_old: None,
             keep_pages: false,
+            hold_empty: None,
         };
         let watch = Watch::arm(options, Arc::clone(&root), Arc::new(Metrics::default()));
         let scanner = Scanner::new(Symlinks::Inside, Arc::new(Settings::default()), None);

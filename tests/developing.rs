@@ -6,12 +6,13 @@ mod support;
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use support::developer::Developer;
 use support::{Server, TestSite, etagd, tag};
 
-const TAIL: &str = "\n<script src=\"/_etagd/reload.js\"></script>\n";
+const TAIL: &str = "\n<script async src=\"/_etagd/reload.js\"></script>\n";
 const DOCUMENT: &str = "<!-- a comment --><!doctype html><h1>x</h1>";
 
 fn digest(site: &TestSite) -> String {
@@ -246,4 +247,232 @@ fn a_directory_without_an_index_is_listed_where_that_is_wanted() {
             .body
             .ends_with(TAIL.as_bytes())
     );
+}
+
+#[test]
+fn a_listing_and_an_error_have_the_fields_of_the_site_and_policies_of_their_own() {
+    let site = TestSite::new().file("docs/a.txt", "x").file(
+        "_headers",
+        "/*\n  Content-Security-Policy: default-src 'self'\n  X-Frame-Options: DENY\n  \
+         Content-Type: text/plain\n",
+    );
+    let server = Server::with(&site, &["--listing"]);
+    let mut client = server.client();
+    let page = client.get("/docs/");
+    assert_eq!(
+        page.field("Content-Type"),
+        Some("text/html; charset=utf-8"),
+        "the rule knows nothing of the page"
+    );
+    let unchanged = [("If-None-Match", page.field("ETag").unwrap())];
+    let unchanged = client.request("GET", "/docs/", &unchanged);
+    assert_eq!(unchanged.status, 304);
+    let error = client.get("/nowhere");
+    assert_eq!(error.status, 404);
+    for answer in [&page, &unchanged, &error] {
+        let policy = answer.field("Content-Security-Policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+        assert!(policy.contains("style-src 'sha256-"), "{policy}");
+        assert_eq!(answer.field("X-Frame-Options"), Some("DENY"));
+    }
+    let json = client.request("GET", "/docs/", &[("Accept", "application/json")]);
+    assert_eq!(json.field("Content-Type"), Some("application/json"));
+    assert_eq!(json.field("X-Frame-Options"), Some("DENY"));
+}
+
+#[test]
+fn a_build_that_empties_its_folder_leaves_nothing_half() {
+    let site = TestSite::new()
+        .file("index.html", DOCUMENT)
+        .file("docs/a.txt", "a")
+        .file("404.html", "<p>not here")
+        .file("_headers", "/*\n  X-Of: rules\n")
+        .file("_redirects", "/old /docs/ 301\n");
+    let developer = Developer::start(&site.root(), &[]);
+    let mut client = developer.client();
+    let listing = client.get("/docs/").body;
+    let mut look = |during: Duration| {
+        let until = Instant::now() + during;
+        while Instant::now() < until {
+            assert_eq!(client.get("/").field("X-Of"), Some("rules"));
+            assert_eq!(client.get("/docs/").body, listing);
+            assert_eq!(client.get("/old").status, 301);
+            let missing = client.get("/nowhere").body;
+            assert!(missing.starts_with(b"<p>not here"));
+        }
+    };
+    fs::remove_dir_all(site.root()).unwrap();
+    look(Duration::from_millis(300));
+    fs::create_dir_all(site.path("docs")).unwrap();
+    look(Duration::from_millis(300));
+    // One after the other, as a build writes, and the rules last.
+    for (name, content) in [
+        ("index.html", &*[DOCUMENT, "2"].concat()),
+        ("docs/a.txt", "a"),
+        ("404.html", "<p>not here"),
+        ("_redirects", "/old /docs/ 301\n"),
+        ("_headers", "/*\n  X-Of: rules\n"),
+    ] {
+        fs::write(site.path(name), content).unwrap();
+        look(Duration::from_millis(20));
+    }
+    developer.wait_for_line("changed  /index.html");
+    let said = developer.said();
+    assert!(
+        !said.iter().any(|line| line.contains("the rules")),
+        "{said:#?}"
+    );
+    // What stays empty is.
+    fs::remove_dir_all(site.root()).unwrap();
+    fs::create_dir(site.root()).unwrap();
+    developer.wait_for_line("changed  /404.html, ");
+    assert_eq!(developer.client().get("/index.html").status, 404);
+}
+
+#[test]
+fn a_policy_that_keeps_pages_from_reloading_is_told_once() {
+    let meta =
+        "<!doctype html><meta http-equiv=Content-Security-Policy content=\"script-src 'none'\">";
+    let site = TestSite::new()
+        .file("index.html", DOCUMENT)
+        .file("strict.html", DOCUMENT)
+        .file("own.html", meta)
+        .file(
+            "_headers",
+            "/strict\n  Content-Security-Policy: default-src 'none'\n",
+        );
+    let developer = Developer::start(&site.root(), &[]);
+    let mut client = developer.client();
+    for _ in 0..3 {
+        for page in ["/", "/strict", "/own", "/strict?again"] {
+            assert_eq!(client.get(page).status, 200);
+        }
+    }
+    developer.wait_for_line("/own does not reload by itself");
+    let said = developer.said();
+    let warnings = said.iter().filter(|line| line.contains("by itself"));
+    let warnings: Vec<_> = warnings.collect();
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+    assert!(warnings[0].contains("/strict "), "{warnings:#?}");
+    assert!(warnings[0].ends_with("default-src 'none'"), "{warnings:#?}");
+}
+
+#[test]
+fn the_usual_variable_gives_the_port() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let site = site();
+    let failed = etagd_dev(&site)
+        .env("PORT", &port)
+        .arg("--strict-port")
+        .output()
+        .unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    let said = String::from_utf8(failed.stderr).unwrap();
+    assert!(said.contains(&port), "{said}");
+    // What is typed is stronger.
+    let developer = Developer::prepared(&site.root(), &["--port", "0"], |command| {
+        command.env("PORT", &port).env("ETAGD_STRICT_PORT", "true");
+    });
+    assert_ne!(developer.port.to_string(), port);
+}
+
+fn etagd_dev(site: &TestSite) -> std::process::Command {
+    let mut command = support::server::command(env!("CARGO_BIN_EXE_etagd"));
+    command.arg("dev").arg(site.root());
+    command
+}
+
+#[test]
+fn the_site_is_opened_in_the_browser_of_the_desktop() {
+    let tools = tempfile::tempdir().unwrap();
+    let opened = tools.path().join("opened");
+    let opener = tools.path().join("xdg-open");
+    let script = format!(
+        "#!/bin/sh\necho \"$1\" > '{0}.new' && mv '{0}.new' '{0}'\n",
+        opened.display()
+    );
+    fs::write(&opener, script).unwrap();
+    fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", tools.path().display());
+    let developer = Developer::prepared(&site().root(), &["--port", "0", "--open"], |command| {
+        command.env("PATH", path);
+    });
+    let until = Instant::now() + Duration::from_secs(20);
+    while !opened.exists() {
+        assert!(Instant::now() < until, "{:#?}", developer.said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let url = fs::read_to_string(opened).unwrap();
+    assert_eq!(url.trim(), developer.url("/"));
+    // Where there is none, the site is served all the same.
+    let developer = Developer::prepared(&site().root(), &["--port", "0", "--open"], |command| {
+        command.env("PATH", "/nowhere");
+    });
+    developer.wait_for_line("cannot open http://localhost:");
+    assert_eq!(developer.client().get("/").status, 200);
+}
+
+#[test]
+fn a_phone_finds_it_where_that_is_wanted() {
+    let site = site();
+    let addresses: Vec<_> = if_addrs::get_if_addrs()
+        .unwrap()
+        .into_iter()
+        .filter(|each| !each.is_loopback() && each.ip().is_ipv4())
+        .map(|each| each.ip())
+        .collect();
+    let has_code = |said: &[String]| said.iter().any(|line| line.contains("\u{2580}"));
+    let is_network = |line: &&String| line.contains("Network");
+    let inward = Developer::on_terminal(&site.root(), &[]);
+    let said = inward.said();
+    assert!(
+        !has_code(&said) && !said.iter().any(|line| is_network(&line)),
+        "{said:#?}"
+    );
+    assert!(
+        said.iter().any(|line| line.contains("\x1b[1m")),
+        "{said:#?}"
+    );
+    let outward = Developer::start(&site.root(), &["--host"]);
+    for address in &addresses {
+        let url = format!("http://{address}:{}/", outward.port);
+        let line = outward.wait_for_line(&url);
+        assert!(line.contains("Network"), "{line}");
+        let mut client = support::Client::connect((*address, outward.port).into());
+        assert_eq!(client.get("/").status, 200);
+    }
+    // A code is for eyes.
+    assert!(!has_code(&outward.said()));
+    let seen = Developer::on_terminal(&site.root(), &["--host"]);
+    if !addresses.is_empty() {
+        seen.wait_for_line("\u{2580}");
+    }
+}
+
+#[test]
+fn what_an_editor_does_to_save_is_one_change() {
+    let site = site();
+    let developer = Developer::start(&site.root(), &[]);
+    let (page, backup) = (site.path("index.html"), site.path("index.html~"));
+    fs::write(site.path(".index.html.swp"), "typed").unwrap();
+    fs::write(site.path("4913"), "").unwrap();
+    fs::remove_file(site.path("4913")).unwrap();
+    fs::rename(&page, &backup).unwrap();
+    fs::write(&page, [DOCUMENT, "2"].concat()).unwrap();
+    fs::remove_file(&backup).unwrap();
+    fs::remove_file(site.path(".index.html.swp")).unwrap();
+    developer.wait_for_line("changed  /index.html");
+    // Another way: a new file takes the place of the old one.
+    fs::write(site.path("style.css.tmp"), "b{}").unwrap();
+    fs::rename(site.path("style.css.tmp"), site.path("style.css")).unwrap();
+    developer.wait_for_line("/style.css");
+    // Nothing can be waited for but that nothing happens: what is gone is told after a second.
+    std::thread::sleep(Duration::from_millis(1300));
+    let said = developer.said();
+    let changed = said.iter().filter(|line| line.starts_with("changed"));
+    let changed: Vec<_> = changed.collect();
+    // The one has another name as well.
+    let expected = ["changed  /index.html, /same.txt", "changed  /style.css"];
+    assert_eq!(changed, expected);
 }

@@ -54,11 +54,13 @@ impl Watched {
         let options = Options {
             directory: site.root(),
             settle: Duration::from_millis(50),
+            settle_alone: Duration::from_millis(50),
             longest: Duration::from_secs(2),
             sweep: Duration::from_secs(3600),
             scrub: None,
             keep_old: None,
             keep_pages: false,
+            hold_empty: None,
         };
         let metrics = Arc::new(Metrics::default());
         let (hints, received) = channel();

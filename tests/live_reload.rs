@@ -35,6 +35,13 @@ fn site() -> TestSite {
         .file("style.css", "h1 { color: rgb(1, 1, 1) }")
 }
 
+/// Pages that the browser has asked for, in this tab.
+const VISITS: &str = "sessionStorage.visits";
+
+fn counting(text: &str) -> String {
+    page(text) + "<script>sessionStorage.visits = 1 + Number(sessionStorage.visits ?? 0)</script>"
+}
+
 fn shows(text: &str) -> String {
     format!("document.querySelector('h1')?.textContent === '{text}'")
 }
@@ -229,4 +236,118 @@ fn an_error_page_and_a_listing_follow_as_well() {
     listing.wait_for(&shows("docs"));
     fs::remove_file(site.path("later.html")).unwrap();
     error.wait_for(&shows("Not Found"));
+}
+
+#[test]
+fn an_edit_is_one_reload() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let site = site().file("index.html", counting("one"));
+    let developer = Developer::start(&site.root(), &[]);
+    let open = browser.open(&developer.url("/"));
+    let texts = ["two", "three", "four", "five", "six", "seven"];
+    for text in texts {
+        fs::write(site.path("index.html"), counting(text)).unwrap();
+        open.wait_for(&shows(text));
+        open.wait_for("document.readyState === 'complete'");
+        // Nothing can be waited for but that nothing happens.
+        sleep(Duration::from_millis(400));
+    }
+    assert_eq!(open.value(VISITS), (texts.len() + 1).to_string());
+}
+
+#[test]
+fn an_edited_image_is_shown_in_its_place() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let image = |width: u32| {
+        format!("<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='9'/>")
+    };
+    let site = TestSite::new()
+        .file("small.svg", image(1))
+        .file("large.svg", image(2))
+        .file(
+            "index.html",
+            "<!doctype html><link rel=icon href=data:,><picture><source srcset=/large.svg>\
+             <img src=/small.svg></picture>",
+        );
+    let developer = Developer::start(&site.root(), &[]);
+    let open = browser.open(&developer.url("/"));
+    mark(&open);
+    fs::write(site.path("large.svg"), image(33)).unwrap();
+    open.wait_for("document.images[0].naturalWidth === 33");
+    assert_eq!(open.value(IS_SAME), true);
+    assert_eq!(open.errors(), [""; 0]);
+}
+
+#[test]
+fn a_listing_holds_whatever_the_policy_of_the_site() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let site = TestSite::new()
+        .file("a.txt", "a")
+        .file("b.txt", "b")
+        .file("favicon.ico", "")
+        .file(
+            "_headers",
+            "/*\n  Content-Security-Policy: default-src 'self'\n",
+        );
+    let developer = Developer::start(&site.root(), &[]);
+    let open = browser.open(&developer.url("/"));
+    open.wait_for("document.querySelector('input') !== null");
+    assert_ne!(
+        open.value("getComputedStyle(document.querySelector('main')).maxWidth"),
+        "none"
+    );
+    // Its keys.
+    let focused = |key: &str| {
+        open.value(&format!(
+            "document.dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}' }})); \
+             document.activeElement.placeholder ?? document.activeElement.textContent"
+        ))
+    };
+    for (key, expected) in [
+        ("ArrowDown", "a.txt"),
+        ("ArrowDown", "b.txt"),
+        ("ArrowUp", "a.txt"),
+        ("/", "Filter by name ( / )"),
+    ] {
+        assert_eq!(focused(key), expected, "{key}");
+    }
+    open.value("const f = document.querySelector('input'); f.value = 'B.'; f.dispatchEvent(new Event('input'))");
+    assert_eq!(focused("ArrowDown"), "b.txt");
+    fs::write(site.path("c.txt"), "c").unwrap();
+    open.wait_for("document.body.textContent.includes('c.txt')");
+    assert_eq!(open.errors(), [""; 0]);
+}
+
+#[test]
+fn where_no_worker_may_run_a_page_listens_itself() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let plain = |text: &str| format!("<!doctype html><link rel=icon href=data:,><h1>{text}</h1>");
+    let site = TestSite::new()
+        .file("index.html", plain("one"))
+        .file("deaf.html", plain("one"))
+        .file(
+            "_headers",
+            "/\n  Content-Security-Policy: worker-src 'none'\n\
+             /deaf\n  Content-Security-Policy: worker-src 'none'; connect-src 'none'\n",
+        );
+    let developer = Developer::start(&site.root(), &[]);
+    let open = browser.open(&developer.url("/"));
+    for text in ["two", "three"] {
+        fs::write(site.path("index.html"), plain(text)).unwrap();
+        open.wait_for(&shows(text));
+    }
+    // Who may not even listen says so, and tries no more.
+    let deaf = browser.open(&developer.url("/deaf"));
+    developer.wait_for_line("/deaf does not reload by itself");
+    sleep(Duration::from_secs(2));
+    let errors = deaf.errors();
+    assert!(errors.len() <= 3, "{errors:#?}");
 }

@@ -49,6 +49,8 @@ use crate::write::Writer;
 const LONGEST_BATCH: Duration = Duration::from_secs(2);
 /// The same where somebody waits to see it.
 const SHORTER_BATCH: Duration = Duration::from_millis(200);
+/// Quiet after one file was saved where it stands, and nothing else: a developer waits to see it.
+const SETTLE_ALONE: Duration = Duration::from_millis(5);
 /// How long the command of `--on-publish` is waited for at the end.
 const HOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last lines of the access log may take.
@@ -421,11 +423,13 @@ fn watch_options(directory: PathBuf, watching: Watching, is_dev: bool) -> watch:
     watch::Options {
         directory,
         settle,
+        settle_alone: if is_dev { SETTLE_ALONE } else { settle },
         longest: if is_dev { SHORTER_BATCH } else { LONGEST_BATCH },
         sweep,
         scrub,
         keep_old,
         keep_pages: is_dev,
+        hold_empty: keep_old.filter(|_| is_dev),
     }
 }
 

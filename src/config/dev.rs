@@ -14,10 +14,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 
 use super::clients::{AccessLogForm, Clients};
 use super::operator::{Disclosure, Operator};
-use super::serve::{Config, Limits, Watching, cores};
+use super::serve::{Config, Limits, Watching, budget, cores};
 use super::site::{Additions, Settings, SiteFlags};
 use super::values::duration;
-use crate::disk;
 
 /// The first port that is tried.
 const PORT: u16 = 8080;
@@ -85,6 +84,15 @@ pub struct Dev {
     /// Speak TLS, with a certificate that etagd has made: self
     #[arg(long, value_name = "WHOSE", env = "ETAGD_TLS", hide_env = true)]
     pub tls: Option<Certificate>,
+    /// Budget for content [default: a quarter of RAM]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        hide_short_help = true,
+        env = "ETAGD_MEMORY",
+        hide_env = true
+    )]
+    pub memory: Option<ByteSize>,
     /// Show only what goes wrong
     #[arg(short, long, env = "ETAGD_QUIET", hide_env = true, value_parser = BoolishValueParser::new())]
     pub quiet: bool,
@@ -135,7 +143,7 @@ impl Dev {
             settings: Arc::new(settings),
             listen: Vec::new(),
             open_files: None,
-            memory: disk::memory_size() / 4,
+            memory: budget(self.memory),
             workers: cores().min(4),
             watching: Watching {
                 settle: Duration::from_millis(20),

@@ -203,16 +203,13 @@ impl From<Serve> for Config {
             directory,
             handling,
         } = flags.site;
-        let memory = flags
-            .memory
-            .map_or_else(|| disk::memory_size() / 4, |size| size.as_u64());
         Self {
             directory,
             symlinks: handling.symlinks,
             settings: Arc::new(handling.settings()),
             listen: flags.listen,
             open_files: flags.open_files,
-            memory,
+            memory: budget(flags.memory),
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,
             manifest: flags.manifest,
@@ -227,6 +224,11 @@ impl From<Serve> for Config {
             dev: None,
         }
     }
+}
+
+/// The budget for content in bytes: a quarter of the memory that there is, unless another was typed.
+pub(super) fn budget(typed: Option<ByteSize>) -> u64 {
+    typed.map_or_else(|| disk::memory_size() / 4, |size| size.as_u64())
 }
 
 /// The cores this process may run on; 1 where the system does not say.

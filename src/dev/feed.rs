@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::future::pending;
+use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -31,6 +32,8 @@ const RETRY: u32 = 300;
 pub struct Feed {
     site: Arc<Site>,
     first: Arc<Manifest>,
+    /// Tells this feed from one before it.
+    run: String,
     told: Mutex<Told>,
     /// The number of the newest event.
     news: watch::Sender<u64>,
@@ -57,6 +60,9 @@ struct Event {
 #[derive(Serialize)]
 struct Change<'a> {
     digest: &'a str,
+    /// This server, and its events one by one: by this a page knows what it was reloaded for.
+    run: &'a str,
+    number: u64,
     /// Paths of URLs, or `*` for all.
     changed: &'a [String],
     /// Since the publication, in milliseconds.
@@ -75,6 +81,7 @@ impl Feed {
         Self {
             first,
             site,
+            run: run(),
             told: Mutex::new(told),
             news: watch::Sender::new(0),
             is_over: watch::Sender::new(false),
@@ -178,6 +185,8 @@ impl Feed {
             let digest = event.digest.to_string();
             let change = Change {
                 digest: &digest,
+                run: &self.run,
+                number: event.number,
                 changed: &event.changed,
                 age: event.at.elapsed().as_millis(),
             };
@@ -208,6 +217,16 @@ impl Told {
             .map(|event| event.number)
             .or_else(|| is_before().then(|| self.last - self.recent.len() as u64))
     }
+}
+
+/// What no other server has been called: when it began, and its number among processes.
+fn run() -> String {
+    let began = SystemTime::now().duration_since(UNIX_EPOCH);
+    format!(
+        "{}-{}",
+        began.unwrap_or_default().as_millis(),
+        process::id()
+    )
 }
 
 /// Waits for the end.

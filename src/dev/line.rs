@@ -22,6 +22,7 @@ pub fn line<const COLOURS: bool, const QUIET: bool>(
     // Its own machinery is no news, and browsers ask for an icon and for tools unasked.
     let is_wanted = |name: &str| entry.target == name;
     let is_noise = is_wanted("/favicon.ico") || entry.target.starts_with("/.well-known/");
+    let is_missing = matches!(entry.status, Some(StatusCode::NOT_FOUND | StatusCode::GONE));
     let is_bad = entry.status.is_none_or(|status| status.as_u16() >= 400);
     if entry.target.starts_with("/_etagd/") || (QUIET && (!is_bad || is_noise)) {
         return Ok(());
@@ -61,7 +62,7 @@ pub fn line<const COLOURS: bool, const QUIET: bool>(
     let page = entry
         .referer
         .and_then(|page| page.to_str().ok()?.parse().ok());
-    if let Some(page) = page.filter(|_| is_bad && !is_noise) {
+    if let Some(page) = page.filter(|_| is_missing && !is_noise) {
         let page: Uri = page;
         write!(line, " {colour}missing in{end} ")?;
         escape(page.path().as_bytes(), line)?;
@@ -125,6 +126,8 @@ mod tests {
         );
         assert!(plain("/a.css", 304).contains(" unchanged "));
         assert!(plain("/a.png", 404).ends_with(" missing in /a/page.html\n"));
+        assert!(!plain("/a.png", 403).contains("missing"));
+        assert!(!plain("/favicon.ico", 404).contains("missing"));
         assert!(plain("/\x1b[31m", 404).contains("\\x1b[31m"));
         assert_eq!(plain("/_etagd/events", 200), "");
     }

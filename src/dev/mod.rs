@@ -9,15 +9,18 @@ mod changes;
 mod feed;
 mod hosts;
 mod line;
+mod policy;
 mod proxy;
 
+use std::collections::HashSet;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
@@ -31,7 +34,7 @@ pub use feed::Feed;
 pub use line::line;
 
 /// What stands at the end of every document.
-pub const TAIL: &str = "\n<script src=\"/_etagd/reload.js\"></script>\n";
+pub const TAIL: &str = "\n<script async src=\"/_etagd/reload.js\"></script>\n";
 /// What a policy has to allow for it, where a page has one of etagd's own.
 pub const POLICY: &str = "; script-src 'self'; worker-src 'self'; connect-src 'self'";
 
@@ -53,6 +56,8 @@ pub struct Dev {
     fields: HeaderMap,
     delay: Duration,
     proxy: Proxy,
+    /// Policies that keep pages from reloading, once they are told.
+    told: Mutex<HashSet<String>>,
 }
 
 /// What is answered in place of the site.
@@ -87,6 +92,32 @@ impl Dev {
             fields,
             delay: flags.delay,
             proxy: Proxy::new(flags.upstreams.clone(), flags.tls.is_some()),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Warns once of each policy that keeps a page from reloading by itself. `page` is the content
+    /// of a response, as far as it is in memory.
+    pub fn look_at(&self, request: &Parts, response: &response::Parts, page: &[u8]) {
+        const MOST: usize = 20;
+        let content_type = response.headers.get(header::CONTENT_TYPE);
+        let is_html = content_type.is_some_and(|it| it.as_bytes().starts_with(b"text/html"));
+        if self.feed.is_none() || response.status != StatusCode::OK || !is_html {
+            return;
+        }
+        let authority = request.uri.authority().map(Authority::as_str);
+        let field = || request.headers.get(header::HOST)?.to_str().ok();
+        let host = authority.or_else(field).unwrap_or_default();
+        let Some(policy) = policy::forbidding(&response.headers, page, host) else {
+            return;
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < MOST && told.insert(policy.clone()) {
+            let page = request.uri.path();
+            tracing::warn!(
+                "{page} does not reload by itself: its Content-Security-Policy allows no script \
+                 from 'self', or not to connect to it: {policy}"
+            );
         }
     }
 

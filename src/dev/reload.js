@@ -34,7 +34,8 @@
     return parsed.href;
   };
 
-  const styles = () => [...document.querySelectorAll('link[rel~="stylesheet"][href]')];
+  const links = (rel) => [...document.querySelectorAll(`link[rel~="${rel}"][href]`)];
+  const styles = () => links('stylesheet');
 
   // The old sheet goes when the new one is there: nothing flashes.
   const swap = (link) => {
@@ -46,43 +47,77 @@
     link.after(next);
   };
 
+  // Whatever chooses between several images chooses again.
+  const renew = (image) => {
+    const sources = image.parentElement?.matches('picture')
+      ? image.parentElement.querySelectorAll('source')
+      : [];
+    const name = fresh(image.currentSrc || image.src);
+    for (const element of [image, ...sources]) element.removeAttribute('srcset');
+    image.src = name;
+  };
+
   const isStyle = (name) => /\.css$/i.test(name);
   const isImage = (name) => /\.(avif|bmp|gif|ico|jpe?g|png|svg|webp)$/i.test(name);
 
   // The site has a page for errors, and this is one.
   const isError = () => performance.getEntriesByType('navigation')[0]?.responseStatus >= 400;
 
-  const apply = async (told) => {
-    const changed = told.map(plain);
+  // What was published before the page was asked for is told again while it loads.
+  const known = (() => {
+    try {
+      return JSON.parse(sessionStorage.getItem('etagd')) ?? {};
+    } catch {
+      return {};
+    }
+  })();
+  const isKnown = ({ run, number, age }) =>
+    (run === known.run && number <= known.number) || age >= performance.now();
+
+  const reload = ({ run, number }) => {
+    try {
+      sessionStorage.setItem('etagd', JSON.stringify({ run, number }));
+    } catch {
+      // A page without storage may be reloaded twice.
+    }
+    location.reload();
+  };
+
+  const apply = async (change) => {
+    const changed = change.changed.map(plain);
     const concernsAll = (name) => name === '*' || (/(^|\/)404\.html$/.test(name) && isError());
     if (changed.includes(plain(location.pathname)) || changed.some(concernsAll)) {
-      return location.reload();
+      return reload(change);
     }
     const all = used();
     const ours = changed.filter((name) => all.has(name));
-    if (!ours.every((name) => isStyle(name) || isImage(name))) return location.reload();
-    let viaStyles = false;
+    if (!ours.every((name) => isStyle(name) || isImage(name))) return reload(change);
+    let isElsewhere = false;
     for (const name of ours) {
-      const links = styles().filter((link) => path(link.href) === name);
-      const images = [...document.images].filter((image) => path(image.src) === name);
-      links.forEach(swap);
-      for (const image of images) {
-        image.removeAttribute('srcset');
-        image.src = fresh(image.src);
-      }
-      if (links.length + images.length === 0) {
-        // Asked for by a style sheet: an import, or a background.
+      const sheets = styles().filter((link) => path(link.href) === name);
+      const icons = links('icon').filter((link) => path(link.href) === name);
+      const images = [...document.images].filter(
+        (image) => path(image.currentSrc || image.src) === name,
+      );
+      sheets.forEach(swap);
+      images.forEach(renew);
+      for (const icon of icons) icon.href = fresh(icon.href);
+      if (sheets.length + icons.length + images.length === 0) {
+        isElsewhere = true;
         await fetch(encodeURI(name), { cache: 'reload' }).catch(() => {});
-        viaStyles = true;
       }
     }
-    if (viaStyles) styles().forEach(swap);
+    if (!isElsewhere) return;
+    // Asked for by a style: an import, or a background.
+    const isInline = (style) => /url\(|@import/.test(style.getAttribute('style') ?? style.textContent);
+    if ([...document.querySelectorAll('style, [style]')].some(isInline)) return reload(change);
+    styles().forEach(swap);
   };
 
-  // `age`: for how long the change has been published, in ms. Older than this page: it has it.
-  const heard = ({ changed, age, restarted }) => {
-    if (restarted) return location.reload();
-    if (changed && age < performance.now()) apply(changed);
+  // `age`: for how long the change has been published, in ms.
+  const heard = (change) => {
+    if (change.restarted) return location.reload();
+    if (change.changed && !isKnown(change)) apply(change);
   };
 
   // A page that comes back from the cache may have missed something.
@@ -114,9 +149,24 @@
     listen();
   };
 
-  if (typeof SharedWorker !== 'function') return alone();
-  const worker = new SharedWorker('/_etagd/worker.js');
-  worker.onerror = alone;
-  worker.port.onmessage = (event) => heard(event.data);
-  addEventListener('pagehide', () => worker.port.postMessage('bye'));
+  const connect = () => {
+    try {
+      const worker = new SharedWorker('/_etagd/worker.js');
+      worker.onerror = alone;
+      worker.port.onmessage = (event) => heard(event.data);
+      addEventListener('pagehide', () => worker.port.postMessage('bye'));
+    } catch {
+      // There are none, or the policy of the page has none.
+      alone();
+    }
+  };
+  // The page is shown first. What changes meanwhile is told then.
+  let isBegun = false;
+  const begin = () => {
+    if (!isBegun) connect();
+    isBegun = true;
+  };
+  requestAnimationFrame(() => setTimeout(begin));
+  // Where nobody looks, there are no frames.
+  setTimeout(begin, 200);
 })();

@@ -19,7 +19,7 @@ const listen = () => {
     digest = change.digest;
     const at = performance.now() - change.age;
     recent = recent.filter((old) => performance.now() - old.at < 10000);
-    recent.push({ changed: change.changed, at });
+    recent.push({ change, at });
     tell(change);
   });
   source.addEventListener('error', () => {
@@ -32,8 +32,8 @@ onconnect = (event) => {
   const [port] = event.ports;
   ports.add(port);
   port.onmessage = () => ports.delete(port);
-  for (const { changed, at } of recent) {
-    port.postMessage({ changed, age: performance.now() - at });
+  for (const { change, at } of recent) {
+    port.postMessage({ ...change, age: performance.now() - at });
   }
 };
 listen();

@@ -19,6 +19,19 @@ use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 
+/// What the page may load; `$script` and `$more` are what a tail needs.
+macro_rules! policy {
+    ($script:literal, $more:literal) => {
+        concat!(
+            "default-src 'none'; img-src 'self'; base-uri 'none'; form-action 'none'; \
+             frame-ancestors 'self'; style-src 'sha256-Xkb8DM/EhIF0h5VPazB/8ZrkHSmdSJVf7SjqGeR7cgg='; \
+             script-src 'sha256-y4FdjwAOV1SmT6UxfmxKtDn3oUB6S8m3nSPG4rurFqY='",
+            $script,
+            $more
+        )
+    };
+}
+
 /// Digits of a tag that are shown.
 const DIGITS: usize = 8;
 
@@ -41,10 +54,37 @@ struct Directory<'m> {
 /// In which form a listing is sent.
 #[derive(Clone, Copy, Debug)]
 pub enum Form<'a> {
-    /// A page, in the order that this query asks for, with this tail.
-    Html(Option<&'a str>, &'a str),
+    /// A page in this order, with this tail.
+    Html(Sorting, &'a str),
     /// For programs.
     Json,
+}
+
+impl Form<'_> {
+    /// Tells it from all others.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Html(Sorting { key, descending }, _) => match (key, descending) {
+                (Key::Name, false) => "name",
+                (Key::Name, true) => "name-desc",
+                (Key::Size, false) => "size",
+                (Key::Size, true) => "size-desc",
+                (Key::Time, false) => "time",
+                (Key::Time, true) => "time-desc",
+            },
+        }
+    }
+
+    /// The `Content-Security-Policy` that it goes out with: its own style and script, the site's
+    /// icon, the tail's script and what that needs, and no more.
+    pub fn policy(self) -> Option<HeaderValue> {
+        match self {
+            Self::Html(_, "") => Some(HeaderValue::from_static(POLICY)),
+            Self::Html(..) => Some(HeaderValue::from_static(POLICY_WITH_TAIL)),
+            Self::Json => None,
+        }
+    }
 }
 
 impl<'m> Listing<'m> {
@@ -88,7 +128,7 @@ impl<'m> Listing<'m> {
     /// As something that can be sent, with a tag of its own.
     pub fn resource(&self, form: Form<'_>) -> Resource {
         let (content_type, body) = match form {
-            Form::Html(query, tail) => ("text/html; charset=utf-8", self.html(query) + tail),
+            Form::Html(sorting, tail) => ("text/html; charset=utf-8", self.html(sorting) + tail),
             Form::Json => ("application/json", self.json()),
         };
         let fields = Fields::new(HeaderValue::from_static(content_type), REVALIDATE);
@@ -99,9 +139,8 @@ impl<'m> Listing<'m> {
         Resource::new(self.directory.into(), Arc::new(fields), identity)
     }
 
-    /// As a page. `query` may choose an order: `sort=name|size|time`, `order=asc|desc`.
-    pub fn html(&self, query: Option<&str>) -> String {
-        let sorting = Sorting::parse(query);
+    /// As a page.
+    pub fn html(&self, sorting: Sorting) -> String {
         let title = format!("/{}", Text(self.directory));
         let mut page =
             String::with_capacity(4096 + 256 * (self.directories.len() + self.files.len()));
@@ -120,7 +159,7 @@ impl<'m> Listing<'m> {
         for (key, label) in [
             (Key::Name, "Name"),
             (Key::Size, "Size"),
-            (Key::Time, "Modified"),
+            (Key::Time, "Modified (UTC)"),
         ] {
             let _ = write!(page, "{}", sorting.heading(key, label));
         }
@@ -248,7 +287,7 @@ struct Entry {
     etag: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Key {
     Name,
     Size,
@@ -265,15 +304,17 @@ impl Key {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Sorting {
+/// An order of entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Sorting {
     key: Key,
     descending: bool,
 }
 
 impl Sorting {
-    /// Whatever else a query holds means nothing here.
-    fn parse(query: Option<&str>) -> Self {
+    /// What a query asks for: `sort=name|size|time`, `order=asc|desc`. Whatever else it holds means
+    /// nothing here.
+    pub fn parse(query: Option<&str>) -> Self {
         let mut sorting = Self {
             key: Key::Name,
             descending: false,
@@ -343,8 +384,8 @@ impl Sorting {
 
 /// As people look for names: without regard to case, and by bytes where that says nothing.
 fn by_name(a: &[u8], b: &[u8]) -> Ordering {
-    let lower = |name: &[u8]| name.to_ascii_lowercase();
-    lower(a).cmp(&lower(b)).then_with(|| a.cmp(b))
+    let [lower_a, lower_b] = [a, b].map(|name| name.iter().map(u8::to_ascii_lowercase));
+    lower_a.cmp(lower_b).then_with(|| a.cmp(b))
 }
 
 /// A relative reference to a name in the same directory. `./` keeps `a:b` from being a scheme.
@@ -364,6 +405,10 @@ fn time(file: &Resource) -> Option<String> {
     Some(humantime::format_rfc3339_seconds(time).to_string())
 }
 
+/// Its own policy: whatever the site's is, the page holds.
+const POLICY: &str = policy!("", "");
+/// The same with a script of the site's, which may hear of changes.
+const POLICY_WITH_TAIL: &str = policy!(" 'self'", "; worker-src 'self'; connect-src 'self'");
 const STYLE: &str = include_str!("style.css");
 /// Arrow keys walk through the names, `/` looks for one; without it all is still there.
 const SCRIPT: &str = include_str!("script.js");
@@ -428,6 +473,29 @@ mod tests {
     }
 
     #[test]
+    fn its_policy_allows_its_style_and_its_script_and_nothing_else() {
+        use base64::Engine;
+        use base64::engine::general_purpose::STANDARD;
+        use sha2::{Digest, Sha256};
+        let page = Listing::of(&manifest(&["a"]), b"")
+            .expect("the root")
+            .html(Sorting::parse(None));
+        for (element, directive) in [("style", "style-src"), ("script", "script-src")] {
+            let (_, rest) = page.split_once(&format!("<{element}>")).expect("one");
+            let (text, rest) = rest.split_once(&format!("</{element}>")).expect("its end");
+            assert!(!rest.contains(&format!("<{element}")), "one {element}");
+            let hash = STANDARD.encode(Sha256::digest(text));
+            for policy in [POLICY, POLICY_WITH_TAIL] {
+                let allowed = format!("{directive} 'sha256-{hash}'");
+                assert!(policy.contains(&allowed), "{allowed}");
+            }
+        }
+        for outside in ["src=", "url(", "style=", "@import", "onclick"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
     fn no_name_is_markup_or_another_place() {
         let site = manifest(&[
             "<b>&\"'.txt",
@@ -435,7 +503,9 @@ mod tests {
             "d/\u{202e}gpj.exe",
             "a\nb",
         ]);
-        let page = Listing::of(&site, b"").expect("the root").html(None);
+        let page = Listing::of(&site, b"")
+            .expect("the root")
+            .html(Sorting::parse(None));
         let body = page.split("<tbody>").nth(1).expect("a body");
         assert!(body.contains("href=\"./%3Cb%3E&"), "{body}");
         assert!(body.contains("&lt;b&gt;&amp;&quot;&#39;.txt"), "{body}");
@@ -445,7 +515,9 @@ mod tests {
             body.contains("a\u{fffd}b") && body.contains("href=\"./a%0Ab\""),
             "{body}"
         );
-        let page = Listing::of(&site, b"d/").expect("a directory").html(None);
+        let page = Listing::of(&site, b"d/")
+            .expect("a directory")
+            .html(Sorting::parse(None));
         assert!(!page.contains('\u{202e}'), "{page}");
     }
 
@@ -453,7 +525,9 @@ mod tests {
     fn the_order_is_what_the_query_asks_for() {
         let site = manifest(&["bb", "A", "ccc", "sub/x"]);
         let order = |query| {
-            let page = Listing::of(&site, b"").expect("the root").html(query);
+            let page = Listing::of(&site, b"")
+                .expect("the root")
+                .html(Sorting::parse(query));
             let rows = page.split("<tbody>").nth(1).expect("a body").to_owned();
             let names = rows.split("<bdi>").skip(1);
             let name = |row: &str| row.split('<').next().unwrap_or_default().to_owned();

@@ -18,6 +18,8 @@
     const isTyping = document.activeElement === field;
     if (event.key === '/' && !isTyping) {
       field.focus();
+    } else if (event.key === 'Enter' && isTyping) {
+      links()[0]?.click();
     } else if (event.key === 'Escape' && isTyping) {
       field.value = '';
       field.dispatchEvent(new Event('input'));

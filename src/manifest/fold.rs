@@ -86,36 +86,31 @@ impl Folder {
         if matching == own && headers.are_fixed(&matching) {
             return Cow::Borrowed(resource);
         }
-        match self.dressed(resource, &matching, &asked) {
-            Some(dressed) => Cow::Owned(dressed),
-            None => Cow::Borrowed(resource),
+        let overlay = headers.overlay(&matching, &asked);
+        let fields = make(resource.fields.built_in(), overlay);
+        if fields == resource.fields {
+            return Cow::Borrowed(resource);
         }
+        Cow::Owned(Arc::new(resource.with_fields(fields)))
     }
 
-    /// What is made for a request, and no part of the state, with the fields that it has under the
-    /// path and the host that are asked for.
-    pub(super) fn dress(
+    /// A page of etagd's own under a path and a host, with this policy and with what the rules say
+    /// there: nothing about its content, of which they can't know, and no policy but its own.
+    pub(super) fn own(
         &self,
-        resource: Arc<Resource>,
+        page: &Resource,
+        policy: Option<HeaderValue>,
         path: &[u8],
         host: Option<&str>,
-    ) -> Arc<Resource> {
-        let asked = with_slash(path);
-        let matching = self.rules.headers.matching(&asked, host);
-        let dressed = self.dressed(&resource, &matching, &asked);
-        dressed.unwrap_or(resource)
-    }
-
-    /// The resource with what these rules make of its fields, where those are others.
-    fn dressed(
-        &self,
-        resource: &Resource,
-        matching: &Matching,
-        asked: &[u8],
-    ) -> Option<Arc<Resource>> {
-        let overlay = self.rules.headers.overlay(matching, asked);
-        let fields = make(resource.fields.built_in(), overlay);
-        (fields != resource.fields).then(|| Arc::new(resource.with_fields(fields)))
+    ) -> Resource {
+        let headers = &self.rules.headers;
+        let path = with_slash(path);
+        let mut overlay = headers.overlay(&headers.matching(&path, host), &path);
+        let is_about_content = |name: &HeaderName| name.as_str().starts_with("content-");
+        overlay.lines.retain(|(name, _)| !is_about_content(name));
+        let policy = policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy));
+        overlay.lines.extend(policy);
+        page.with_fields(make(page.fields.built_in(), overlay))
     }
 
     /// What the rules make of built-in fields for a path, shared with all paths for which they make

@@ -1,8 +1,7 @@
 //! The page that an error has where the site has none.
 //!
 //! One document without outside resources: it is styled by one `<style>` that
-//! [`CONTENT_SECURITY_POLICY`] allows by its hash and by nothing else. Where somebody replaces that
-//! policy by a stricter one, what is left is plain text that is light or dark as the reader wants.
+//! [`CONTENT_SECURITY_POLICY`] allows by its hash and by nothing else.
 
 use std::fmt::{self, Display, Formatter, Write as _};
 

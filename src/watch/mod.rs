@@ -45,6 +45,9 @@ const UNHURRIED: u64 = 64 << 20;
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// While a file of this name is in the root, nothing is published.
 const HOLD: &str = ".etagd-hold";
+/// What is written into an emptied folder is published when it has been quiet for so long: it is
+/// all of a site.
+const REBUILD_QUIET: Duration = Duration::from_millis(100);
 /// A suspect is looked at almost at once; the pause lets the events of the same change arrive.
 const SUSPECT_QUIET: Duration = Duration::from_millis(20);
 
@@ -59,6 +62,8 @@ pub struct Options {
     pub directory: PathBuf,
     /// How long nothing may change before a batch is published.
     pub settle: Duration,
+    /// The same after a file of the site is edited where it stands, and nothing else is.
+    pub settle_alone: Duration,
     /// How long a batch may wait at most while something changes all the time.
     pub longest: Duration,
     /// How often everything is compared with the disk.
@@ -69,6 +74,9 @@ pub struct Options {
     pub keep_old: Option<Duration>,
     /// Whether pages are, too.
     pub keep_pages: bool,
+    /// How long a site of which nothing is left stays as it was, if at all: a build may be about
+    /// to write all of it anew.
+    pub hold_empty: Option<Duration>,
 }
 
 /// A watch that is armed, so that no change after this is missed, but not yet acted upon.
@@ -446,9 +454,20 @@ impl Driver {
         let is_file = || path.symlink_metadata().is_ok_and(|now| now.is_file());
         if of == Of::Unknown && !is_file() {
             self.pending.moved(path, now, settle);
+        } else if of == Of::Closed && self.is_alone(&path) {
+            let settle = self.watch.options.settle_alone;
+            self.pending.path(path, now, settle);
         } else {
             self.pending.path(path, now, settle);
         }
+    }
+
+    /// Whether a file of the site is all that has changed.
+    fn is_alone(&self, path: &Path) -> bool {
+        let own = path.strip_prefix(self.watch.root.path()).ok();
+        let own = own.map(|own| own.as_os_str().as_bytes());
+        own.is_some_and(|own| self.site.current().locate(own).is_some())
+            && self.pending.is_at_most(path)
     }
 
     /// Takes notice of what is mounted within the site, or where its links lead: what reports
@@ -560,9 +579,8 @@ impl Driver {
         // A file that is tried again does not make a batch due that still waits for quiet.
         let is_batch_due = self.pending.due().is_some_and(|due| Instant::now() >= due);
         let batch = is_batch_due.then(|| self.pending.take());
-        let longest = self.watch.options.longest;
-        let batch = batch.unwrap_or_else(|| Pending::new(longest));
-        let was_overdue = batch.is_older(now, longest);
+        let batch = batch.unwrap_or_else(|| Pending::new(self.watch.options.longest));
+        let was_overdue = batch.is_overdue(now);
         self.suspects.clear();
         let root = Arc::clone(&self.watch.root);
         let scope = self.scope(&batch, now);
@@ -589,13 +607,21 @@ impl Driver {
         let is_other_site = self.is_root_missing || !Arc::ptr_eq(&root, &self.watch.root);
         let moving = self.moving(&outcome.links);
         let may_be_half = !self.pending.is_empty() || !moving.is_empty();
-        let is_early = may_be_half && !batch.is_older(finished, longest);
+        let is_early = may_be_half && !batch.is_overdue(finished);
         // What was lost while a look took long can't be told from what it saw.
         let is_unknown = self.pending.everything && !was_overdue;
         if self.waits_for_busy(&batch, &outcome, finished) {
             self.remember_busy(outcome.busy, &scope, finished);
             let pause = BUSY_PAUSE.0.max((finished - now) * 4);
             self.pending.put_back(batch, finished, pause);
+            return;
+        }
+        if let Some(hold) = self.watch.options.hold_empty
+            && !batch.is_older(finished, hold)
+            && self.is_emptied(&outcome)
+        {
+            self.remember_busy(outcome.busy, &scope, finished);
+            self.pending.hold(batch, finished, hold, REBUILD_QUIET);
             return;
         }
         if is_other_site || is_early || is_unknown || self.is_held() {
@@ -635,6 +661,12 @@ impl Driver {
         let moved = batch.moved.iter();
         let moved = Scope::Paths(moved.flat_map(|path| self.site_paths(path)).collect());
         outcome.busy.iter().any(|path| moved.covers(path)) && !batch.is_older(now, scan::PATIENCE)
+    }
+
+    /// Whether nothing would be left of a site.
+    fn is_emptied(&self, outcome: &Outcome) -> bool {
+        let (changes, files) = (&outcome.changes, self.site.current().len());
+        files > 0 && changes.changed.is_empty() && changes.removed.len() >= files
     }
 
     fn postpone_busy(&mut self, until: Instant) {

@@ -1,7 +1,7 @@
 //! What is to be looked at, and when: pure, the clock comes in as an argument.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The changes since the last publication.
@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 pub(super) struct Pending {
     /// A batch waits for quiet, but not longer than this from its first change on.
     longest: Duration,
+    /// How that is for the next one.
+    usual: Duration,
+    /// It waits for so much quiet at least.
+    least: Duration,
     /// Real paths that somebody should look at.
     pub(super) paths: BTreeSet<PathBuf>,
     /// Real paths among them that lead elsewhere now, or nowhere: half of what is below is a
@@ -24,6 +28,8 @@ impl Pending {
     pub(super) fn new(longest: Duration) -> Self {
         Self {
             longest,
+            usual: longest,
+            least: Duration::ZERO,
             paths: BTreeSet::new(),
             moved: BTreeSet::new(),
             everything: false,
@@ -71,7 +77,13 @@ impl Pending {
 
     fn note(&mut self, now: Instant, quiet: Duration) {
         let first = *self.first.get_or_insert(now);
+        let quiet = quiet.max(self.least);
         self.due = Some((now + quiet).min(first + self.longest).max(now));
+    }
+
+    /// Whether nothing but this path is noted.
+    pub(super) fn is_at_most(&self, path: &Path) -> bool {
+        !self.everything && self.paths.iter().all(|noted| noted == path)
     }
 
     /// When to look, if there is anything to look at.
@@ -92,8 +104,13 @@ impl Pending {
 
     /// Takes the batch out.
     pub(super) fn take(&mut self) -> Self {
-        let empty = Self::new(self.longest);
+        let empty = Self::new(self.usual);
         std::mem::replace(self, empty)
+    }
+
+    /// Whether it has waited as long as it may.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.is_older(now, self.longest)
     }
 
     /// Whether its first change was noted so long ago; of what is tried again nothing is known.
@@ -107,9 +124,22 @@ impl Pending {
         self.everything |= batch.everything;
         self.moved.extend(batch.moved);
         self.first = batch.first.or(self.first);
+        self.longest = batch.longest;
+        self.least = batch.least;
         if self.due.is_none() {
             self.note(now, quiet);
         }
+    }
+
+    /// Puts a batch back until `longest` after its first change, or until more has come and it has
+    /// been quiet for `least`.
+    pub(super) fn hold(&mut self, batch: Self, now: Instant, longest: Duration, least: Duration) {
+        let batch = Self {
+            longest,
+            least,
+            ..batch
+        };
+        self.put_back(batch, now, longest);
     }
 }
 
@@ -169,5 +199,24 @@ mod tests {
         pending.put_back(batch, start + LONGEST / 2, QUIET);
         assert_eq!(pending.paths.len(), 2);
         assert!(pending.is_older(start + LONGEST, LONGEST));
+    }
+
+    #[test]
+    fn what_is_held_waits_for_more_and_for_longer_quiet() {
+        let start = Instant::now();
+        let mut pending = Pending::new(LONGEST);
+        pending.path("a".into(), start, QUIET);
+        let batch = pending.take();
+        let now = start + QUIET;
+        pending.hold(batch, now, 2 * LONGEST, 3 * QUIET);
+        assert_eq!(pending.due(), Some(start + 2 * LONGEST));
+        pending.path("b".into(), now, QUIET);
+        assert_eq!(pending.due(), Some(now + 3 * QUIET));
+        let batch = pending.take();
+        assert!(!batch.is_overdue(start + LONGEST) && batch.is_overdue(start + 2 * LONGEST));
+        // The next one is like any other.
+        pending.path("c".into(), now, QUIET);
+        assert_eq!(pending.due(), Some(now + QUIET));
+        assert!(pending.take().is_overdue(now + LONGEST));
     }
 }

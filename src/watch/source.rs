@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
-use notify::event::{CreateKind, EventKind, ModifyKind, RemoveKind};
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RemoveKind};
 use notify::{Config, ErrorKind, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::commit::Commit;
@@ -36,6 +36,8 @@ pub enum Hint {
 pub enum Of {
     /// A file, or nothing that other paths lead through.
     File,
+    /// A file that whoever wrote to it has closed.
+    Closed,
     /// A directory.
     Directory,
     /// A rename does not say.
@@ -98,6 +100,7 @@ fn hints_of(event: notify::Result<Event>) -> Vec<Hint> {
                     Of::File
                 }
                 EventKind::Modify(ModifyKind::Name(_)) | EventKind::Create(_) => Of::Unknown,
+                EventKind::Access(AccessKind::Close(AccessMode::Write)) => Of::Closed,
                 _ => Of::File,
             };
             let hint = |path| Hint::Path { path, of };

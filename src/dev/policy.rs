@@ -1,0 +1,173 @@
+//! Whether a page's Content-Security-Policy (CSP level 3) lets it reload by itself: pure.
+
+use http::{HeaderMap, header};
+use memchr::memmem;
+
+/// The first policy of a response that keeps its page from reloading by itself. `host` is the
+/// authority that the request names.
+pub(super) fn forbidding(fields: &HeaderMap, page: &[u8], host: &str) -> Option<String> {
+    let lines = fields.get_all(header::CONTENT_SECURITY_POLICY).iter();
+    let lines = lines.filter_map(|line| Some(line.to_str().ok()?.to_owned()));
+    let mut policies = lines.chain(metas(page)).flat_map(|line| {
+        let policies = line.split(',').map(str::trim);
+        policies.map(str::to_owned).collect::<Vec<_>>()
+    });
+    policies.find(|policy| !allows(policy, host))
+}
+
+/// Whether a policy allows a script of the site, and to hear of changes through it: by a worker,
+/// or without.
+fn allows(policy: &str, host: &str) -> bool {
+    let directive = |name: &str| {
+        let mut directives = policy.split(';').map(str::split_ascii_whitespace);
+        directives.find_map(|mut words| {
+            let is_it = words.next()?.eq_ignore_ascii_case(name);
+            is_it.then(|| words.map(str::to_ascii_lowercase).collect::<Vec<_>>())
+        })
+    };
+    // What is not named is as the next that is.
+    let is_allowed = |names: &[&str]| {
+        let sources = names.iter().find_map(|name| directive(name));
+        sources.is_none_or(|sources| have(&sources, host))
+    };
+    let sandbox = directive("sandbox");
+    let has_origin = sandbox.is_none_or(|allowed| {
+        let is_there = |word| allowed.iter().any(|it| it == word);
+        is_there("allow-scripts") && is_there("allow-same-origin")
+    });
+    has_origin
+        && is_allowed(&["script-src-elem", "script-src", "default-src"])
+        && (is_allowed(&["worker-src", "child-src", "script-src", "default-src"])
+            || is_allowed(&["connect-src", "default-src"]))
+}
+
+/// Whether this site is among the sources of a directive.
+fn have(sources: &[String], host: &str) -> bool {
+    let is_own = |source: &String| {
+        let authority = source.split_once("://").map_or(&**source, |(_, rest)| rest);
+        matches!(&**source, "'self'" | "*" | "http:" | "https:")
+            || authority.trim_end_matches('/').eq_ignore_ascii_case(host)
+    };
+    // With this word only what has a nonce or a hash counts.
+    !sources.iter().any(|source| source == "'strict-dynamic'") && sources.iter().any(is_own)
+}
+
+/// The policies that a page gives itself: `<meta http-equiv="Content-Security-Policy" content=..>`.
+fn metas(page: &[u8]) -> impl Iterator<Item = String> + '_ {
+    memmem::find_iter(page, b"<").filter_map(|start| {
+        let name = page.get(start + 1..start + 5)?;
+        if !name.eq_ignore_ascii_case(b"meta") {
+            return None;
+        }
+        let tag = page.get(start + 5..)?;
+        let http_equiv = attribute(tag, "http-equiv")?;
+        let is_policy = http_equiv.eq_ignore_ascii_case("content-security-policy");
+        attribute(tag, "content").filter(|_| is_policy)
+    })
+}
+
+/// The value of an attribute of the tag whose name ends where `rest` begins.
+fn attribute(mut rest: &[u8], wanted: &str) -> Option<String> {
+    loop {
+        let is_between = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'/';
+        rest = rest.get(rest.iter().position(|byte| !is_between(byte))?..)?;
+        let is_after_name = |byte: &u8| is_between(byte) || matches!(byte, b'=' | b'>');
+        let end = rest.iter().position(is_after_name)?;
+        if rest.first() == Some(&b'>') {
+            return None;
+        }
+        let (name, after) = rest.split_at(end.max(1));
+        let after = after.trim_ascii_start();
+        let (value, after) = match after.strip_prefix(b"=") {
+            None => (&b""[..], after),
+            Some(after) => value(after.trim_ascii_start())?,
+        };
+        if name.eq_ignore_ascii_case(wanted.as_bytes()) {
+            let value = String::from_utf8_lossy(value);
+            return Some(value.replace("&#39;", "'").replace("&apos;", "'"));
+        }
+        rest = after;
+    }
+}
+
+/// An attribute's value, and what follows.
+fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    if let Some((quote @ (b'"' | b'\''), quoted)) = text.split_first() {
+        let end = memchr::memchr(*quote, quoted)?;
+        return Some((quoted.get(..end)?, quoted.get(end + 1..)?));
+    }
+    let end = text
+        .iter()
+        .position(|byte| byte.is_ascii_whitespace() || *byte == b'>')?;
+    Some(text.split_at(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_allows_the_script_or_forbids_it() {
+        for policy in [
+            "",
+            "default-src 'self'",
+            "Default-Src 'SELF'; img-src *",
+            "default-src 'none'; script-src 'self'; connect-src 'self'",
+            "script-src 'self'; worker-src 'none'",
+            "default-src http://localhost:8080",
+            "script-src localhost:8080 'nonce-x'; object-src 'none'",
+            "default-src *",
+            "img-src 'none'",
+            "sandbox allow-scripts allow-same-origin",
+        ] {
+            assert!(allows(policy, "localhost:8080"), "{policy}");
+        }
+        for policy in [
+            "default-src 'none'",
+            "default-src",
+            "script-src 'nonce-x'",
+            "script-src 'self' 'strict-dynamic' 'nonce-x'",
+            "script-src 'self'; script-src-elem 'none'",
+            "default-src 'none'; script-src 'self'; worker-src 'none'",
+            "script-src https://cdn.example",
+            "sandbox allow-scripts",
+        ] {
+            assert!(!allows(policy, "localhost:8080"), "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_page_may_have_policies_of_its_own() {
+        let found = |page: &str| metas(page.as_bytes()).collect::<Vec<_>>();
+        assert_eq!(
+            found(
+                "<!doctype html><META content=\"default-src 'self'; img-src *\" \
+                 http-equiv=Content-Security-Policy><meta charset=utf-8>\
+                 <meta http-equiv='content-security-policy' content='script-src &#39;none&#39;' />"
+            ),
+            ["default-src 'self'; img-src *", "script-src 'none'"]
+        );
+        for none in [
+            "",
+            "<meta",
+            "<meta http-equiv=refresh content=1>",
+            "<meta name=x><p content=y http-equiv=content-security-policy>",
+            "<meta http-equiv=\"content-security-policy",
+            "<meta =>",
+            "<meta http-equiv=content-security-policy content",
+        ] {
+            assert_eq!(found(none), [""; 0], "{none}");
+        }
+    }
+
+    #[test]
+    fn the_first_that_forbids_is_told() {
+        let mut fields = HeaderMap::new();
+        let value = "default-src 'self', script-src 'none'";
+        let value = value.parse().expect("a value");
+        fields.insert(header::CONTENT_SECURITY_POLICY, value);
+        let told = forbidding(&fields, b"", "localhost");
+        assert_eq!(told.as_deref(), Some("script-src 'none'"));
+        assert_eq!(forbidding(&HeaderMap::new(), b"<html>", "localhost"), None);
+    }
+}
