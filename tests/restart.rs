@@ -98,6 +98,21 @@ impl Opened {
 }
 
 #[test]
+fn an_immutable_file_that_has_other_content_after_a_restart_is_told() {
+    let site = TestSite::with(&[("app.js", b"one"), ("same.js", b"1"), ("other.txt", b"one")]);
+    let flags = ["--immutable", "/*.js"];
+    let first = served_with(&site, &flags);
+    wait_for_state(&state(&site), b"");
+    stop(first);
+    fs::write(site.path("app.js"), "another").unwrap();
+    fs::write(site.path("other.txt"), "another").unwrap();
+    let second = served_with(&site, &flags);
+    let log = second.log();
+    assert!(log.contains("/app.js was served as immutable"), "{log}");
+    assert_eq!(log.matches("served as immutable").count(), 1, "{log}");
+}
+
+#[test]
 fn a_restart_opens_no_file_and_a_first_request_opens_one() {
     let large = noise(3 << 20, 1);
     let site = TestSite::with(&[

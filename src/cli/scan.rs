@@ -14,6 +14,7 @@ use crate::representation::Resource;
 use crate::saved::StateFile;
 use crate::scan::{Link, Progress, Scanner};
 use crate::semantics::target::encode_path;
+use crate::watch::immutable;
 
 /// Pages link to each next version of everything else; of themselves nobody would see one.
 fn warn_of_pinned_pages(manifest: &Manifest) {
@@ -41,6 +42,8 @@ pub(super) struct Scanned {
     pub(super) links: Vec<Link>,
     /// Whether that is what was saved.
     pub(super) is_saved: bool,
+    /// Immutable paths that have other content than what was saved.
+    pub(super) broken: Vec<String>,
 }
 
 /// Scans with a progress bar, on terminals, and sums up in one line. What was `saved` is not
@@ -59,6 +62,7 @@ pub(super) fn scan(
     let base = saved.and_then(|saved| load(saved, scanner, root));
     ready();
     let were_saved = base.as_ref().map(Manifest::len);
+    let before = base.clone();
     let update = |bar: &ProgressBar| {
         let (files, bytes) = (HumanCount(progress.files()), HumanBytes(progress.bytes()));
         bar.set_message(format!("{files} files, {bytes}"));
@@ -94,7 +98,10 @@ pub(super) fn scan(
         Some(_) => format!(", {} hashed anew", HumanCount(progress.files())),
     };
     tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s{hashed}");
+    let before = before.filter(|_| progress.files() > 0);
+    let broken = before.map(|before| immutable::broken(&before, manifest.iter()));
     Ok(Scanned {
+        broken: broken.unwrap_or_default(),
         is_saved: were_saved == Some(manifest.len()) && progress.files() == 0,
         manifest,
         links,

@@ -42,7 +42,7 @@ use crate::server::listener::{self, Bound};
 use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::site::Site;
-use crate::watch::{self, Hint, Watch};
+use crate::watch::{self, Hint, Watch, immutable};
 use crate::write::Writer;
 
 /// How long a change may wait for quiet: replicas are to publish a deploy as a whole.
@@ -142,6 +142,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         () = signals.stop() => return Ok(()),
     };
 
+    immutable::warn(&scanned.broken, &process.metrics);
     let proven = match &mut release {
         Some(release) => release.begin(scanned.manifest),
         None => Some(scanned.manifest),

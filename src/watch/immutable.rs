@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::manifest::{Changes, Manifest};
+use crate::manifest::Manifest;
 use crate::metrics::Metrics;
 use crate::representation::Resource;
 use crate::semantics::target::encode_path;
@@ -10,23 +10,28 @@ use crate::semantics::target::encode_path;
 /// So many paths are named; a wrong pattern breaks its promise in all of them at once.
 const SHOWN: usize = 5;
 
-/// Paths of files that are immutable in `current`, or were and are still answered, and that
-/// `changes` give other content. Each is a fingerprint that lies.
-pub(super) fn broken(current: &Manifest, changes: &Changes) -> Vec<String> {
+/// Paths of files that are immutable in `before`, or were and are still answered, and that have
+/// other content among `changed`. Each is a fingerprint that lies.
+pub fn broken<'r>(
+    before: &Manifest,
+    changed: impl IntoIterator<Item = &'r Arc<Resource>>,
+) -> Vec<String> {
     let is_broken = |new: &&Arc<Resource>| {
-        let old = current.locate(&new.path);
-        let old = old.or_else(|| current.locate_retired(&new.path));
+        let old = before.locate(&new.path);
+        let old = old.or_else(|| before.locate_retired(&new.path));
         let is_other = |old: &Resource| old.identity.etag.hash() != new.identity.etag.hash();
         old.is_some_and(|old| old.is_immutable() && is_other(old))
     };
-    let broken = changes.changed.iter().filter(is_broken);
-    broken
+    let broken = changed.into_iter().filter(is_broken);
+    let mut broken: Vec<_> = broken
         .map(|new| format!("/{}", encode_path(&new.path)))
-        .collect()
+        .collect();
+    broken.sort_unstable();
+    broken
 }
 
 /// Tells the operator.
-pub(super) fn warn(broken: &[String], metrics: &Metrics) {
+pub fn warn(broken: &[String], metrics: &Metrics) {
     metrics.broken_immutables.add(broken.len() as u64);
     for path in broken.iter().take(SHOWN) {
         tracing::warn!(
@@ -47,6 +52,7 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
+    use crate::manifest::Changes;
     use crate::representation::{Data, Fields, IMMUTABLE, REVALIDATE, Representation};
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
@@ -84,7 +90,7 @@ mod tests {
             keep_until: Some(Instant::now() + Duration::from_secs(60)),
             ..Changes::default()
         };
-        assert_eq!(broken(&before, &removal), [""; 0]);
+        assert_eq!(broken(&before, &removal.changed), [""; 0]);
         let before = before.with(removal);
         let changes = changes(vec![
             resource("a b.js", "2", IMMUTABLE),
@@ -93,7 +99,7 @@ mod tests {
             resource("new.js", "2", IMMUTABLE),
             resource("gone.js", "2", REVALIDATE),
         ]);
-        let broken = broken(&before, &changes);
+        let broken = broken(&before, &changes.changed);
         assert_eq!(broken, ["/a%20b.js", "/gone.js"]);
         let metrics = Metrics::default();
         warn(&broken, &metrics);

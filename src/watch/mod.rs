@@ -5,7 +5,7 @@
 //! open for writing, a directory being replaced) is not published: the last good state stays.
 
 mod commit;
-mod immutable;
+pub mod immutable;
 mod pending;
 mod scrub;
 mod source;
@@ -824,7 +824,7 @@ impl Driver {
         changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
         changes.keep_pages = self.watch.options.keep_pages;
         let over = self.outdated(&changes);
-        let broken = immutable::broken(&self.site.current(), &changes);
+        let broken = immutable::broken(&self.site.current(), &changes.changed);
         let before = Arc::clone(self.site.current().rules());
         let started = Instant::now();
         let publication = self.site.update(|_| Some(changes));
