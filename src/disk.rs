@@ -392,24 +392,32 @@ pub fn memory_size() -> u64 {
                 .ok()?
                 .checked_mul(1024)
         });
-    let group = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ]
-    .iter()
-    .filter_map(|file| {
-        std::fs::read_to_string(file)
-            .ok()?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    })
-    .min();
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = memory_limits(&groups)
+        .filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
+        .min();
     match (machine, group) {
         (Some(machine), Some(group)) => machine.min(group),
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => 1 << 30,
     }
+}
+
+/// The files that may hold a limit on the memory of a process in these control groups: that of
+/// its own group and of each above it.
+fn memory_limits(groups: &str) -> impl Iterator<Item = PathBuf> {
+    groups.lines().flat_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (hierarchy, file) = match parts.next() {
+            Some("") => ("/sys/fs/cgroup", "memory.max"),
+            Some("memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            Some(_) | None => return Vec::new(),
+        };
+        let own = Path::new(parts.next().unwrap_or_default().trim_start_matches('/'));
+        let above = own.ancestors();
+        let files = above.map(|group| Path::new(hierarchy).join(group).join(file));
+        files.collect()
+    })
 }
 
 /// Milliseconds of a clock that never goes back, some milliseconds coarse, at a quarter of the
@@ -428,4 +436,31 @@ pub fn coarse_milliseconds() -> u64 {
 pub fn coarse_milliseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     (now.tv_sec as u64) * 1000 + (now.tv_nsec as u64) / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_limited_by_each_group_above() {
+        let limits = |groups| -> Vec<_> {
+            let files = memory_limits(groups).map(|file| file.to_string_lossy().into_owned());
+            files.collect()
+        };
+        let unified = [
+            "/sys/fs/cgroup/system.slice/etagd.service/memory.max",
+            "/sys/fs/cgroup/system.slice/memory.max",
+            "/sys/fs/cgroup/memory.max",
+        ];
+        assert_eq!(limits("0::/system.slice/etagd.service\n"), unified);
+        assert_eq!(limits("0::/\n"), unified[2..]);
+        let old = "4:memory:/a\n3:cpu,cpuacct:/a\n1:name=systemd:/a\n";
+        let expected = [
+            "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        ];
+        assert_eq!(limits(old), expected);
+        assert!(limits("").is_empty() && limits("nonsense").is_empty());
+    }
 }
