@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use divan::Bencher;
 use etagd::answer::{Answer, answer};
 use etagd::manifest::{Changes, Manifest};
-use etagd::rules::{Asked, Dialect, Headers, Redirects, RuleFile, Rules};
+use etagd::rules::{Dialect, Headers, Query, Redirects, RuleFile, Rules};
 use http::request::Parts;
 use support::{manifest, path, resources};
 
@@ -135,7 +135,7 @@ fn hostile(bencher: Bencher<'_, '_>) {
     }
     let (redirects, _) = Redirects::parse(text.as_bytes(), Dialect::Netlify);
     let path = [b"/a/b/", "c/".repeat(4_000).as_bytes(), b"x"].concat();
-    let asked = Asked {
+    let asked = Query {
         path: &path,
         query: None,
         host: None,

@@ -15,7 +15,7 @@ use crate::listing::{self, Form, Listing, Sorting};
 use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
-use crate::rules::{Asked, Outcome, Redirects, without_port};
+use crate::rules::{Outcome, Query, Redirects, without_port};
 use crate::semantics::coding;
 use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
@@ -179,7 +179,7 @@ fn ask(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<(b
         Some(path) => Cow::Owned(path),
         None => Cow::Borrowed(target.path()),
     };
-    redirects.find(Asked {
+    redirects.find(Query {
         path: &[b"/", &*path].concat(),
         query: target.query(),
         host: host(request),
@@ -211,7 +211,7 @@ fn comes_back(
     let Located::At(path) = locate(handling, &next, |path| manifest.locate(path)) else {
         return false;
     };
-    let asked = Asked {
+    let asked = Query {
         path: &[b"/", &*path].concat(),
         query: next.query(),
         host: own,

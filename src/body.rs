@@ -74,7 +74,7 @@ impl BodyError {
 }
 
 /// Who wants to know how a response goes on. It is dropped when the response is over.
-pub trait Attend: Send + Unpin + 'static {
+pub trait BodyObserver: Send + Unpin + 'static {
     /// So many bytes of the body are handed to the connection.
     fn sent(&mut self, bytes: u64);
 
@@ -87,7 +87,7 @@ pub trait Attend: Send + Unpin + 'static {
 pub struct Body<G> {
     content: Content,
     remaining: u64,
-    attendant: G,
+    guard: G,
 }
 
 #[derive(Debug)]
@@ -102,26 +102,26 @@ enum Content {
 
 impl<G> Body<G> {
     /// Bytes that are in memory, none included.
-    pub fn memory(bytes: Bytes, attendant: G) -> Self {
+    pub fn memory(bytes: Bytes, guard: G) -> Self {
         Self {
             remaining: bytes.len() as u64,
             content: Content::Memory(bytes),
-            attendant,
+            guard,
         }
     }
 
     /// What is sent as it comes, until nobody can send any more.
-    pub fn stream(stream: Receiver<Bytes>, attendant: G) -> Self {
+    pub fn stream(stream: Receiver<Bytes>, guard: G) -> Self {
         Self {
             content: Content::Stream(stream),
             // Until the end is known.
             remaining: u64::MAX,
-            attendant,
+            guard,
         }
     }
 
     /// What another server sends in answer to `path`: nothing of the site, and not proven.
-    pub fn upstream(content: Incoming, path: PathBuf, attendant: G) -> Self {
+    pub fn upstream(content: Incoming, path: PathBuf, guard: G) -> Self {
         Self {
             remaining: match content.is_end_stream() {
                 true => 0,
@@ -129,22 +129,22 @@ impl<G> Body<G> {
                 false => u64::MAX,
             },
             content: Content::Upstream(content, path),
-            attendant,
+            guard,
         }
     }
 
     /// Content in several segments, part of which may be in files.
-    pub fn segments(segments: Segments, attendant: G) -> Self {
+    pub fn segments(segments: Segments, guard: G) -> Self {
         let remaining = segments.length();
         Self {
             content: Content::Segments(segments),
             remaining,
-            attendant,
+            guard,
         }
     }
 }
 
-impl<G: Attend> http_body::Body for Body<G> {
+impl<G: BodyObserver> http_body::Body for Body<G> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -176,10 +176,10 @@ impl<G: Attend> http_body::Body for Body<G> {
             this.remaining = 0;
         }
         Poll::Ready(next.map(|frame| {
-            let frame = frame.inspect_err(|error| this.attendant.cut(error))?;
+            let frame = frame.inspect_err(|error| this.guard.cut(error))?;
             let length = frame.data_ref().map_or(0, Bytes::len) as u64;
             this.remaining = this.remaining.saturating_sub(length);
-            this.attendant.sent(length);
+            this.guard.sent(length);
             Ok(frame)
         }))
     }

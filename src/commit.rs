@@ -12,32 +12,32 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
-use crate::place::{Directory, Draft};
 use crate::representation::Resource;
 use crate::semantics::etag::ETag;
+use crate::staging::{Directory, TempFile};
 
 /// Whether a precondition holds for what a path names, or for nothing.
 pub type Condition = Box<dyn Fn(Option<&Resource>) -> bool + Send>;
 
 /// A change of one path that a client asks for.
-pub struct Commit {
+pub struct WriteJob {
     /// The path in the site: raw bytes, without a leading slash; one that a request can name.
     pub path: Box<[u8]>,
     /// What to do.
-    pub act: Act,
+    pub act: Operation,
     /// What must hold for what is on the disk at that moment.
     pub condition: Condition,
     /// Who waits for it. Nobody: it is left undone.
-    pub reply: oneshot::Sender<Result<Committed, NotCommitted>>,
+    pub reply: oneshot::Sender<Result<Committed, CommitError>>,
 }
 
 /// What is to become of a path.
 #[derive(Debug)]
-pub enum Act {
+pub enum Operation {
     /// It names this content from now on.
     Put {
         /// All of it, on the disk.
-        draft: Draft,
+        draft: TempFile,
         /// Its BLAKE3.
         hash: [u8; 32],
     },
@@ -59,20 +59,20 @@ pub struct Committed {
 
 /// Why nothing was changed.
 #[derive(Debug)]
-pub enum NotCommitted {
+pub enum CommitError {
     /// The condition does not hold; the tag of what is there, if anything is.
     Failed(Option<ETag>),
     /// There is nothing to delete.
     Nothing,
     /// Something that is no file has the name, or a name on the way to it.
-    InTheWay(&'static str),
+    Blocked(&'static str),
     /// It may succeed a little later.
-    NotNow(&'static str),
+    Busy(&'static str),
     /// The system refuses.
     Io(io::Error),
 }
 
-impl NotCommitted {
+impl CommitError {
     /// Whether a file has this name in `directory`.
     ///
     /// # Errors
@@ -81,27 +81,27 @@ impl NotCommitted {
         match directory.kind(name)? {
             None => Ok(false),
             Some(FileType::RegularFile) => Ok(true),
-            Some(FileType::Directory) => Err(Self::InTheWay("a directory has the name")),
-            Some(FileType::Symlink) => Err(Self::InTheWay("a symbolic link has the name")),
-            Some(_) => Err(Self::InTheWay("something that is no file has the name")),
+            Some(FileType::Directory) => Err(Self::Blocked("a directory has the name")),
+            Some(FileType::Symlink) => Err(Self::Blocked("a symbolic link has the name")),
+            Some(_) => Err(Self::Blocked("something that is no file has the name")),
         }
     }
 }
 
-impl From<io::Error> for NotCommitted {
+impl From<io::Error> for CommitError {
     fn from(error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
-            Some(Errno::NOTDIR) => Self::InTheWay("a name on the way to it is no directory"),
-            Some(Errno::LOOP) => Self::InTheWay("a symbolic link leads to it"),
-            Some(Errno::ISDIR) => Self::InTheWay("a directory has the name"),
+            Some(Errno::NOTDIR) => Self::Blocked("a name on the way to it is no directory"),
+            Some(Errno::LOOP) => Self::Blocked("a symbolic link leads to it"),
+            Some(Errno::ISDIR) => Self::Blocked("a directory has the name"),
             _ => Self::Io(error),
         }
     }
 }
 
-impl fmt::Debug for Commit {
+impl fmt::Debug for WriteJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Commit")
+        f.debug_struct("WriteJob")
             .field("path", &self.path.escape_ascii().to_string())
             .field("act", &self.act)
             .finish_non_exhaustive()

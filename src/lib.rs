@@ -25,7 +25,7 @@
 //! | 5 | [`hook`] | a command that runs after each publication |
 //! | 5 | [`write`] | PUT and DELETE: who may write what, and its way to the disk |
 //! | 3 | [`commit`] | a write that waits for its turn, and what becomes of it |
-//! | 5 | [`saved`] | the manifest on disk: what a restart need not hash again |
+//! | 5 | [`state`] | the manifest on disk: what a restart need not hash again |
 //! | 5 | [`lint`] | what will not be served as its author hopes |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
 //! | 5 | [`dev`] | what a developer's server adds: pages that reload by themselves |
@@ -38,7 +38,7 @@
 //! | 1 | [`config`] | flags as typed -> configuration as meant |
 //! | 1 | [`inventory`] | a manifest as JSON, written and read back; what lies between two |
 //! | 1 | [`metrics`] | counters of what happens, and their text |
-//! | 1 | [`place`] | a directory to write into, nothing of it half-written |
+//! | 1 | [`staging`] | a directory to write into, nothing of it half-written |
 //! | 3 | [`readiness`] | whether a balancer may send requests |
 //! | 3 | [`access`] | the access log |
 //! | 0 | [`client`] | which client a request comes from, where proxies stand between |
@@ -52,7 +52,7 @@
 //!
 //! **Start.** Flags -> [`config::Config`] -> answer the operator ([`admin`]: alive, not ready) ->
 //! bind the listeners (fail before slow work) -> scan the root against nothing, or against what was
-//! [`saved`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is
+//! [`state`] -> publish the manifest in a [`site::Site`] -> listen and accept -> ready. The watch is
 //! armed before the scan, so that nothing falls between the two.
 //!
 //! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
@@ -62,7 +62,7 @@
 //! BLAKE3 was computed from that same memory; one that can't is cut short, never completed.
 //!
 //! **Write.** [`write::Writer`]: who (401) -> what, under which condition (428, 412) -> a hidden file
-//! beside the target, hashed while it is received -> fsync -> a [`commit::Commit`] on the
+//! beside the target, hashed while it is received -> fsync -> a [`commit::WriteJob`] on the
 //! watcher's thread, which races with no look: condition against the disk -> rename -> published
 //! -> fsync of the directory -> 201 or 204.
 //!
@@ -84,9 +84,9 @@ pub mod listing;
 pub mod manifest;
 pub mod representation;
 pub mod rules;
-pub mod saved;
 pub mod scan;
 pub mod site;
+pub mod state;
 pub mod watch;
 
 pub mod commit;
@@ -113,8 +113,8 @@ pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod page;
-pub mod place;
 pub mod readiness;
 pub mod semantics;
+pub mod staging;
 
 pub mod cli;

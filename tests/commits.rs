@@ -13,11 +13,11 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use etagd::commit::{Act, Commit, Committed, Condition, NotCommitted};
+use etagd::commit::{CommitError, Committed, Condition, Operation, WriteJob};
 use etagd::config::{Settings, Symlinks};
 use etagd::disk::Root;
 use etagd::metrics::Metrics;
-use etagd::place::{Directory, Draft};
+use etagd::staging::{Directory, TempFile};
 use etagd::representation::Resource;
 use etagd::scan::{Progress, Scanner};
 use etagd::site::Site;
@@ -60,20 +60,20 @@ impl Desk {
         path: &str,
         content: &[u8],
         condition: Condition,
-    ) -> Result<Committed, NotCommitted> {
+    ) -> Result<Committed, CommitError> {
         let directory = Directory::open(&self.root, Path::new("")).unwrap();
-        let draft = Draft::readable(directory).unwrap();
+        let draft = TempFile::readable(directory).unwrap();
         let mut file = draft.file();
         file.write_all(content).unwrap();
         let hash = *blake3::hash(content).as_bytes();
         let (reply, replied) = oneshot::channel();
-        let commit = Commit {
+        let commit = WriteJob {
             path: path.as_bytes().into(),
-            act: Act::Put { draft, hash },
+            act: Operation::Put { draft, hash },
             condition,
             reply,
         };
-        self.hints.send(Hint::Commit(commit)).unwrap();
+        self.hints.send(Hint::WriteJob(commit)).unwrap();
         replied.blocking_recv().unwrap()
     }
 }
@@ -100,7 +100,7 @@ fn count(demand: impl Fn([u8; 32]) -> Condition + Sync) -> usize {
                         let condition = demand(*blake3::hash(known.as_bytes()).as_bytes());
                         match desk.put("counter", next.to_string().as_bytes(), condition) {
                             Ok(_) => break,
-                            Err(NotCommitted::Failed(_) | NotCommitted::NotNow(_)) => {}
+                            Err(CommitError::Failed(_) | CommitError::Busy(_)) => {}
                             Err(other) => panic!("{other:?}"),
                         }
                     }
@@ -146,25 +146,22 @@ fn whoever_does_not_wait_has_nothing_changed() {
     let site = TestSite::with(&[("a", b"one"), (".etagd-hold", b"")]);
     let desk = Desk::new(&site);
     let refused = desk.put("a", b"two", Box::new(|_| true));
-    assert!(
-        matches!(refused, Err(NotCommitted::NotNow(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(CommitError::Busy(_))), "{refused:?}");
     fs::remove_file(site.path(".etagd-hold")).unwrap();
     let directory = Directory::open(&desk.root, Path::new("")).unwrap();
     let (reply, replied) = oneshot::channel();
     drop(replied);
-    let act = Act::Put {
-        draft: Draft::readable(directory).unwrap(),
+    let act = Operation::Put {
+        draft: TempFile::readable(directory).unwrap(),
         hash: *blake3::hash(b"").as_bytes(),
     };
-    let commit = Commit {
+    let commit = WriteJob {
         path: b"a".as_slice().into(),
         act,
         condition: Box::new(|_| true),
         reply,
     };
-    desk.hints.send(Hint::Commit(commit)).unwrap();
+    desk.hints.send(Hint::WriteJob(commit)).unwrap();
     let made = desk.put("b", b"new", Box::new(|_| true)).unwrap();
     assert_eq!(
         made.now.map(|now| *now.hash()),

@@ -118,7 +118,7 @@ fn lost_hints_are_made_good_by_a_sweep() {
 fn where_nothing_can_be_watched_sweeps_come_often() {
     let site = TestSite::in_memory().file("file", "1");
     let watched = Watched::start(&site, Some("there are no watches"));
-    assert_eq!(watched.metrics.blind.get(), 1);
+    assert_eq!(watched.metrics.watch_failures.get(), 1);
     for round in 1..3 {
         write_tree(&site.path("tree"), 300, &format!("round {round}"));
         let after = digest_of(&watched.root);
@@ -148,7 +148,7 @@ fn what_goes_blind_later_is_swept_from_then_on() {
             watched.is_true(&after)
         });
     }
-    assert_eq!(watched.metrics.blind.get(), 1);
+    assert_eq!(watched.metrics.watch_failures.get(), 1);
 }
 
 #[test]

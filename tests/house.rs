@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const UNSAFE: &[&str] = &["src/lease.rs", MAPPED];
 
 /// The one file that maps another: what etagd alone writes, and no client is sent.
-const MAPPED: &str = "src/saved/map.rs";
+const MAPPED: &str = "src/state/map.rs";
 
 /// What would let bytes leave that were never hashed, or end the process when a file shrinks:
 /// every body goes through private memory (promise P2).

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use etagd::rules::{Asked, Dialect, Outcome, Redirects};
+use etagd::rules::{Query, Dialect, Outcome, Redirects};
 use etagd_fuzz::asked;
 use http::HeaderValue;
 use libfuzzer_sys::fuzz_target;
@@ -29,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
             );
         }
 
-        let asked = Asked {
+        let asked = Query {
             path: &path,
             query: query.as_deref(),
             host: host.as_deref(),

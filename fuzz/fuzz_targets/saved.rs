@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use etagd::representation::{GROUP, WHOLE};
-use etagd::saved::{Origin, Unusable, read, write};
+use etagd::state::{Origin, Unusable, read, write};
 use libfuzzer_sys::fuzz_target;
 
 /// Where the file system stands: after the magic, the version and the choices.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount};
 
-use super::bar::with_bytes;
+use super::progress::with_bytes;
 use super::{Error, open, print};
 use crate::compress::{CODINGS, Problem, Progress, Report, Trouble, run};
 use crate::config::{Compress, SidecarWork};

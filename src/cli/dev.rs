@@ -16,7 +16,7 @@ use qrcode::render::unicode::Dense1x2;
 use super::certificate::{self, CertificateError};
 use super::scan::files;
 use crate::access::{AccessLog, Form};
-use crate::config::{AllowedHost, Certificate, Developing, Listen, TlsFiles};
+use crate::config::{AllowedHost, Certificate, DevOptions, Listen, TlsFiles};
 use crate::dev::{Changed, Dev, Feed, line};
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
@@ -30,7 +30,7 @@ const PORTS: u16 = 100;
 const SHOWN: usize = 3;
 
 /// Binds the port that is asked for, or the next one that is free.
-pub(super) fn bind(developing: &Developing) -> Result<Vec<Bound>, ListenError> {
+pub(super) fn bind(developing: &DevOptions) -> Result<Vec<Bound>, ListenError> {
     let last = match developing.is_strict {
         true => developing.port,
         false => developing.port.saturating_add(PORTS),
@@ -66,14 +66,14 @@ fn bind_port(port: u16, all_addresses: bool) -> Result<Vec<Bound>, ListenError> 
 
 /// What there is beside a server, for a developer.
 pub(super) struct Developer {
-    flags: Developing,
+    flags: DevOptions,
     feed: Option<Arc<Feed>>,
     pub(super) dev: Arc<Dev>,
     pub(super) screen: Screen,
 }
 
 impl Developer {
-    pub(super) fn new(flags: Developing, site: &Arc<Site>) -> Self {
+    pub(super) fn new(flags: DevOptions, site: &Arc<Site>) -> Self {
         let feed = flags.reloads.then(|| Arc::new(Feed::new(Arc::clone(site))));
         Self {
             dev: Arc::new(Dev::new(feed.clone(), &flags)),
@@ -138,7 +138,7 @@ impl Screen {
     }
 
     /// Where the site is found, and which one it is.
-    fn greet(self, developing: &Developing, port: u16, site: &Manifest, took: Duration) {
+    fn greet(self, developing: &DevOptions, port: u16, site: &Manifest, took: Duration) {
         let mut text = format!("\n  {}  {}\n", self.bold("Local  "), url(developing, port));
         let networks = match developing.all_addresses {
             true => addresses(),
@@ -205,19 +205,19 @@ impl Screen {
     }
 }
 
-fn scheme(developing: &Developing) -> &'static str {
+fn scheme(developing: &DevOptions) -> &'static str {
     match developing.tls {
         None => "http",
         Some(Certificate::OwnMade) => "https",
     }
 }
 
-fn url(developing: &Developing, port: u16) -> String {
+fn url(developing: &DevOptions, port: u16) -> String {
     format!("{}://localhost:{port}/", scheme(developing))
 }
 
 /// The certificate and its key, where TLS is to be spoken.
-pub(super) fn certificate(developing: &Developing) -> Result<Option<TlsFiles>, CertificateError> {
+pub(super) fn certificate(developing: &DevOptions) -> Result<Option<TlsFiles>, CertificateError> {
     let Some(Certificate::OwnMade) = developing.tls else {
         return Ok(None);
     };

@@ -1,18 +1,18 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
-mod bar;
 mod certificate;
 mod check;
 mod compress;
 mod dev;
 mod lint;
 mod manifest;
+mod progress;
 mod push;
 mod scan;
 mod serve;
 mod signals;
 mod supervisor;
-mod write;
+mod writable;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -25,10 +25,10 @@ use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
 use crate::release::ReleaseError;
 use crate::remote::{ClientError, Trust};
-use crate::saved::Refused;
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
+use crate::state::Refused;
 use crate::write::TokenError;
 use certificate::CertificateError;
 
@@ -60,7 +60,7 @@ pub enum Error {
     Token(#[from] TokenError),
     /// Strangers could write.
     #[error(transparent)]
-    Unsafe(#[from] write::Unsafe),
+    InsecureWrites(#[from] writable::InsecureWrites),
     /// The manifest can't be saved there.
     #[error(transparent)]
     State(#[from] Refused),
@@ -106,7 +106,7 @@ impl Error {
     /// The exit code that tells of it: 2 for bad usage, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Unsafe(_) => 2,
+            Self::Usage(_) | Self::InsecureWrites(_) => 2,
             _ => 1,
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount};
 
-use super::bar::{with_bar, with_bytes};
+use super::progress::{with_bar, with_bytes};
 use super::scan::scan;
 use super::{Error, inventory, open, print, trust};
 use crate::config::{self, Settings};

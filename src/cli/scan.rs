@@ -7,13 +7,13 @@ use std::time::Instant;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 
 use super::Error;
-use super::bar::with_bar;
+use super::progress::with_bar;
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
-use crate::saved::StateFile;
 use crate::scan::{Link, Progress, Scanner};
 use crate::semantics::target::encode_path;
+use crate::state::StateFile;
 use crate::watch::immutable;
 
 /// Pages link to each next version of everything else; of themselves nobody would see one.

@@ -18,13 +18,13 @@ use tokio::time::sleep;
 
 use super::dev::{self, Developer};
 use super::scan::{Scanned, files, scan};
-use super::signals::{Asked, Signals};
+use super::signals::{SignalAction, Signals};
 use super::supervisor::Supervisor;
-use super::{Error, open, write};
+use super::{Error, open, writable};
 use crate::access::{self, AccessLog, Form};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
-use crate::config::{AccessLogForm, Clients, Config, Expectation, Listen, Watching};
+use crate::config::{AccessLogForm, Config, Expectation, Listen, ProxyOptions, WatchOptions};
 use crate::disk::{self, Root};
 use crate::hook::Hook;
 use crate::lease;
@@ -33,7 +33,6 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::release::Release;
-use crate::saved::{Keeper, StateFile};
 use crate::scan::{Progress, Scanner};
 use crate::server::Server;
 use crate::server::admin::{AdminError, AdminServer};
@@ -42,6 +41,7 @@ use crate::server::listener::{self, Bound};
 use crate::server::tls::Tls;
 use crate::service::Service;
 use crate::site::Site;
+use crate::state::{Saver, StateFile};
 use crate::watch::{self, Hint, Watch, immutable};
 use crate::write::Writer;
 
@@ -112,7 +112,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let bound = with(inherited.public, listen);
     if let Some(writing) = &config.writing {
         let has_proxies = !config.clients.trusted_proxy.is_empty();
-        write::check(writing, &root, &bound, has_proxies, tls.is_some())?;
+        writable::check(writing, &root, &bound, has_proxies, tls.is_some())?;
     }
 
     let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
@@ -133,8 +133,8 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let writer = config.writing.map(|writing| {
         let proxies = config.clients.trusted_proxy.clone().into();
         let patience = config.limits.write_timeout;
-        let options = write::options(writing, directory.clone(), proxies, patience);
-        write::writer(options, &process.metrics, &hints)
+        let options = writable::options(writing, directory.clone(), proxies, patience);
+        writable::writer(options, &process.metrics, &hints)
     });
     let writer = writer.transpose()?;
     let (scanner, scanned) = tokio::select! {
@@ -169,8 +169,8 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         return Ok(());
     }
     admin.show(Arc::clone(&site), Arc::clone(&memory));
-    let keeper = state
-        .map(|file| Keeper::start(file, directory, Arc::clone(&site), saved))
+    let saver = state
+        .map(|file| Saver::start(file, directory, Arc::clone(&site), saved))
         .transpose()
         .map_err(Error::Start)?;
     let service = Service::new(
@@ -243,9 +243,9 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     if let Some(log) = log {
         log.finish(LAST_LINES);
     }
-    if let Some(keeper) = keeper {
+    if let Some(saver) = saver {
         tokio::select! {
-            _ = spawn_blocking(|| keeper.finish()) => {}
+            _ = spawn_blocking(|| saver.finish()) => {}
             () = signals.force() => {}
         }
     }
@@ -253,7 +253,10 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
 }
 
 /// The access log on standard output, where there is to be one.
-fn access_log(clients: &Clients, metrics: &Arc<Metrics>) -> io::Result<Option<Arc<AccessLog>>> {
+fn access_log(
+    clients: &ProxyOptions,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Option<Arc<AccessLog>>> {
     let form: Form = match clients.access_log {
         AccessLogForm::Off => return Ok(None),
         AccessLogForm::Combined => access::combined,
@@ -266,7 +269,7 @@ fn access_log(clients: &Clients, metrics: &Arc<Metrics>) -> io::Result<Option<Ar
 }
 
 /// The proxies that begin with a PROXY header.
-fn introducers(clients: &Clients) -> Option<TrustedProxies> {
+fn introducers(clients: &ProxyOptions) -> Option<TrustedProxies> {
     let proxies = clients.proxy_protocol.then_some(&clients.trusted_proxy)?;
     Some(proxies.clone().into())
 }
@@ -338,7 +341,7 @@ impl Process {
             while site.current().is_empty() && publications.changed().await.is_ok() {}
         };
         let stop = async {
-            while signals.next().await == Asked::Look {
+            while signals.next().await == SignalAction::Reload {
                 let _ = hints.send(Hint::Sweep);
             }
         };
@@ -394,9 +397,9 @@ impl Process {
     async fn until_told(&self, signals: &mut Signals, look: &Notify, drain: Duration) {
         let wait = loop {
             match signals.next().await {
-                Asked::Look => look.notify_one(),
-                Asked::Drain => break drain,
-                Asked::Stop => break Duration::ZERO,
+                SignalAction::Reload => look.notify_one(),
+                SignalAction::Drain => break drain,
+                SignalAction::Stop => break Duration::ZERO,
             }
         };
         self.readiness.enter(Phase::Draining);
@@ -414,8 +417,8 @@ impl Process {
     }
 }
 
-fn watch_options(directory: PathBuf, watching: Watching, is_dev: bool) -> watch::Options {
-    let Watching {
+fn watch_options(directory: PathBuf, watching: WatchOptions, is_dev: bool) -> watch::Options {
+    let WatchOptions {
         settle,
         sweep,
         scrub,

@@ -7,13 +7,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum SignalAction {
     /// Finish what is in flight, and end.
     Stop,
     /// The same, after a while in which others take over.
     Drain,
     /// Compare everything with the disk.
-    Look,
+    Reload,
 }
 
 /// The signals that are answers.
@@ -34,16 +34,16 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Drain,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Look,
+            _ = self.terminate.recv() => SignalAction::Drain,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.hangup.recv() => SignalAction::Reload,
         }
     }
 
     pub(super) async fn stop(&mut self) {
-        while self.next().await == Asked::Look {}
+        while self.next().await == SignalAction::Reload {}
     }
 
     /// An interrupt: somebody at a terminal is tired of waiting. Supervisors repeat themselves

@@ -24,9 +24,9 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::config::SidecarWork;
 use crate::disk::{self, Opened, Root};
-use crate::place::Directory;
 use crate::scan::sidecar::{Unproven, prove};
 use crate::semantics::coding::Coding;
+use crate::staging::Directory;
 use survey::{Sidecar, Source, State};
 
 /// The codings of sidecars, in the order of a [`Report`].

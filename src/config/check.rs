@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::offline::ManifestFormat;
-use super::site::Handling;
+use super::site::SiteOptions;
 use super::values::{at_least_one, positive_duration, workers};
 
 /// `etagd check`.
@@ -82,7 +82,7 @@ pub struct Check {
     pub format: ManifestFormat,
     /// How --dir is served.
     #[command(flatten, next_help_heading = "How --dir is served")]
-    pub handling: Handling,
+    pub handling: SiteOptions,
 }
 
 /// Where a replica answers: scheme, authority and perhaps a prefix, without a slash at its end.

@@ -7,7 +7,7 @@ use crate::client::TrustedProxy;
 
 /// Who asks, and what is written down about it.
 #[derive(Clone, Debug, Args)]
-pub struct Clients {
+pub struct ProxyOptions {
     /// A line for each request: off, combined or json
     #[arg(
         long,

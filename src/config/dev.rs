@@ -12,9 +12,9 @@ use clap::{Args, ValueEnum};
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
-use super::clients::{AccessLogForm, Clients};
-use super::operator::{Disclosure, Operator};
-use super::serve::{Config, Limits, Watching, budget, cores};
+use super::clients::{AccessLogForm, ProxyOptions};
+use super::operator::{Operator, StatusOptions};
+use super::serve::{Config, Limits, WatchOptions, budget, cores};
 use super::site::{Additions, Settings, SiteFlags};
 use super::values::duration;
 
@@ -100,7 +100,7 @@ pub struct Dev {
 
 /// What `etagd dev` does beside serving.
 #[derive(Clone, Debug)]
-pub struct Developing {
+pub struct DevOptions {
     /// The port, or the first that is tried.
     pub port: u16,
     /// Whether others may be tried.
@@ -145,7 +145,7 @@ impl Dev {
             open_files: None,
             memory: budget(self.memory),
             workers: cores().min(4),
-            watching: Watching {
+            watching: WatchOptions {
                 settle: Duration::from_millis(20),
                 sweep: Duration::from_secs(60),
                 scrub: None,
@@ -161,11 +161,11 @@ impl Dev {
                 admin: Vec::new(),
                 expect: None,
                 expect_always: false,
-                disclosure: Disclosure::default(),
+                disclosure: StatusOptions::default(),
                 drain: None,
                 reuse_port: false,
             },
-            clients: Clients {
+            clients: ProxyOptions {
                 access_log: AccessLogForm::Off,
                 trusted_proxy: Vec::new(),
                 proxy_protocol: false,
@@ -180,7 +180,7 @@ impl Dev {
                 max_header_size: ByteSize::kib(64),
                 throttle: self.throttle.map(|network| network.rate),
             },
-            dev: Some(Developing {
+            dev: Some(DevOptions {
                 port: self.port.or(self.usual_port).unwrap_or(PORT),
                 is_strict: self.strict_port,
                 all_addresses: self.host,

@@ -18,19 +18,19 @@ mod write;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use check::{Check, ReplicaUrl};
-pub use clients::{AccessLogForm, Clients};
-pub use dev::{AllowedHost, Certificate, Dev, Developing, Network, Upstream};
+pub use clients::{AccessLogForm, ProxyOptions};
+pub use dev::{AllowedHost, Certificate, Dev, DevOptions, Network, Upstream};
 pub use globs::PathGlob;
 pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
-pub use operator::{Digest, Disclosure, Expectation, HealthPath, Operator};
+pub use operator::{Digest, Expectation, HealthPath, Operator, StatusOptions};
 pub use push::Push;
-pub use serve::{Config, Limits, Serve, TlsFiles, Watching, cores};
+pub use serve::{Config, Limits, Serve, TlsFiles, WatchOptions, cores};
 pub use site::{
-    Additions, Handling, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest,
-    Settings, SiteFlags, Symlinks,
+    Additions, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings,
+    SiteFlags, SiteOptions, Symlinks,
 };
 pub use values::Listen;
-pub use write::Writing;
+pub use write::WriteOptions;
 
 /// A static file server with precomputed, content-based strong ETags
 #[derive(Debug, Parser)]

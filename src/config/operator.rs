@@ -28,7 +28,7 @@ pub struct Operator {
     pub expect_always: bool,
     /// What the public port says beside the site.
     #[command(flatten)]
-    pub disclosure: Disclosure,
+    pub disclosure: StatusOptions,
     /// Time to go on serving after SIGTERM [default: 5s if visible]
     #[arg(long, value_name = "TIME", env = "ETAGD_DRAIN", hide_env = true, value_parser = duration)]
     pub drain: Option<Duration>,
@@ -66,7 +66,7 @@ pub struct Expectation {
 
 /// What the public port says beside the site.
 #[derive(Clone, Debug, Default, Args)]
-pub struct Disclosure {
+pub struct StatusOptions {
     /// Send the site digest in a field Etagd-Digest
     #[arg(long, hide_short_help = true, env = "ETAGD_DIGEST_HEADER", hide_env = true, value_parser = BoolishValueParser::new())]
     pub digest_header: bool,

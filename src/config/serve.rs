@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::clients::Clients;
-use super::dev::Developing;
+use super::clients::ProxyOptions;
+use super::dev::DevOptions;
 use super::operator::Operator;
 use super::site::{Settings, SiteFlags, Symlinks};
 use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
-use super::write::Writing;
+use super::write::WriteOptions;
 use crate::disk;
 
 /// `etagd serve`.
@@ -45,7 +45,7 @@ pub struct Serve {
     pub workers: Option<usize>,
     /// How changes are noticed.
     #[command(flatten)]
-    pub watching: Watching,
+    pub watching: WatchOptions,
     /// Serve what this manifest lists, once the files prove it
     #[arg(long, value_name = "FILE", env = "ETAGD_MANIFEST", hide_env = true)]
     pub manifest: Option<PathBuf>,
@@ -80,10 +80,10 @@ pub struct Serve {
     pub tls_key: Option<PathBuf>,
     /// What clients may change.
     #[command(flatten)]
-    pub writing: Writing,
+    pub writing: WriteOptions,
     /// Who asks.
     #[command(flatten)]
-    pub clients: Clients,
+    pub clients: ProxyOptions,
     /// The operator's side.
     #[command(flatten)]
     pub operator: Operator,
@@ -94,7 +94,7 @@ pub struct Serve {
 
 /// How changes of the site are noticed and published.
 #[derive(Clone, Debug, Args)]
-pub struct Watching {
+pub struct WatchOptions {
     /// Quiet time before a change is published
     #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
     pub settle: Duration,
@@ -176,7 +176,7 @@ pub struct Config {
     /// Number of threads that answer requests.
     pub workers: usize,
     /// How changes are noticed.
-    pub watching: Watching,
+    pub watching: WatchOptions,
     /// The manifest that the site must prove, if any.
     pub manifest: Option<PathBuf>,
     /// What to run after each publication, if anything.
@@ -186,15 +186,15 @@ pub struct Config {
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
     /// What clients may change, if anything.
-    pub writing: Option<Writing>,
+    pub writing: Option<WriteOptions>,
     /// Who asks, and what is written down about it.
-    pub clients: Clients,
+    pub clients: ProxyOptions,
     /// The operator's side.
     pub operator: Operator,
     /// What clients may use up.
     pub limits: Limits,
     /// What a developer is shown beside.
-    pub dev: Option<Developing>,
+    pub dev: Option<DevOptions>,
 }
 
 impl From<Serve> for Config {

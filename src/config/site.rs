@@ -16,12 +16,12 @@ pub struct SiteFlags {
     pub directory: PathBuf,
     /// The flags.
     #[command(flatten)]
-    pub handling: Handling,
+    pub handling: SiteOptions,
 }
 
 /// How a site's files are looked at, and what its answers say.
 #[derive(Debug, Args)]
-pub struct Handling {
+pub struct SiteOptions {
     /// Symbolic links to follow: inside, all or none
     #[arg(
         long,
@@ -102,7 +102,7 @@ pub struct Handling {
     pub listing: bool,
 }
 
-impl Handling {
+impl SiteOptions {
     /// What of this changes answers.
     pub fn settings(&self) -> Settings {
         Settings {

@@ -10,7 +10,7 @@ use super::values::at_least_one;
 
 /// What clients may change.
 #[derive(Clone, Debug, Args)]
-pub struct Writing {
+pub struct WriteOptions {
     /// Let clients change files by PUT and DELETE, under If-Match or If-None-Match
     #[arg(long, conflicts_with = "manifest", env = "ETAGD_WRITABLE", hide_env = true, value_parser = BoolishValueParser::new())]
     pub writable: bool,

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::answer::host;
 use crate::client::Peer;
-use crate::config::{AllowedHost, Developing, Upstream};
+use crate::config::{AllowedHost, DevOptions, Upstream};
 use proxy::Proxy;
 
 pub use changes::Changed;
@@ -62,7 +62,7 @@ pub struct Dev {
 
 /// What is answered in place of the site.
 #[derive(Debug)]
-pub enum Aside {
+pub enum DevResponse {
     /// A script.
     Script(&'static str),
     /// Server-sent events, as long as the connection lasts.
@@ -75,7 +75,7 @@ pub enum Aside {
 
 impl Dev {
     /// Without a `feed` pages don't reload.
-    pub fn new(feed: Option<Arc<Feed>>, flags: &Developing) -> Self {
+    pub fn new(feed: Option<Arc<Feed>>, flags: &DevOptions) -> Self {
         let mut fields = HeaderMap::new();
         if flags.cors {
             fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
@@ -123,7 +123,7 @@ impl Dev {
 
     /// What is to be answered in place of the site, if anything. Must be called within a tokio
     /// runtime.
-    pub fn reply(&self, request: &Parts) -> Option<Aside> {
+    pub fn reply(&self, request: &Parts) -> Option<DevResponse> {
         if let Some(host) = host(request)
             && !hosts::is_allowed(host, &self.allowed)
         {
@@ -131,7 +131,7 @@ impl Dev {
                 "the host {host} is not one of this machine's: if it is meant to be, start etagd \
                  dev with --allow-host {host}"
             );
-            return Some(Aside::Refused(StatusCode::FORBIDDEN, sentence));
+            return Some(DevResponse::Refused(StatusCode::FORBIDDEN, sentence));
         }
         let is_preflight = request.method == Method::OPTIONS
             && request.headers.contains_key(header::ORIGIN)
@@ -139,29 +139,32 @@ impl Dev {
                 .headers
                 .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         if self.cors && is_preflight {
-            return Some(Aside::Preflight);
+            return Some(DevResponse::Preflight);
         }
         let feed = self.feed.as_ref()?;
         let name = request.uri.path().strip_prefix(PREFIX)?;
         if request.method != Method::GET {
             let sentence = "only GET is answered here".to_owned();
-            return Some(Aside::Refused(StatusCode::METHOD_NOT_ALLOWED, sentence));
+            return Some(DevResponse::Refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                sentence,
+            ));
         }
         Some(match name {
-            "reload.js" => Aside::Script(include_str!("reload.js")),
-            "worker.js" => Aside::Script(include_str!("worker.js")),
+            "reload.js" => DevResponse::Script(include_str!("reload.js")),
+            "worker.js" => DevResponse::Script(include_str!("worker.js")),
             "events" if is_same_origin(&request.headers) => {
                 let last = request.headers.get("last-event-id");
                 let last = last.and_then(|id| id.to_str().ok());
-                Aside::Events(feed.stream(last))
+                DevResponse::Events(feed.stream(last))
             }
             "events" => {
                 let sentence = "only pages of this site hear of its changes".to_owned();
-                Aside::Refused(StatusCode::FORBIDDEN, sentence)
+                DevResponse::Refused(StatusCode::FORBIDDEN, sentence)
             }
             _ => {
                 let sentence = "there is nothing here".to_owned();
-                Aside::Refused(StatusCode::NOT_FOUND, sentence)
+                DevResponse::Refused(StatusCode::NOT_FOUND, sentence)
             }
         })
     }

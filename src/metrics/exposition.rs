@@ -159,7 +159,7 @@ impl Page<'_> {
             (
                 "surplus_connections",
                 "Connections beyond --max-connections.",
-                &metrics.surplus,
+                &metrics.surplus_connections,
             ),
             (
                 "accept_errors",
@@ -174,7 +174,7 @@ impl Page<'_> {
             (
                 "proxy_header_failures",
                 "Connections of trusted proxies closed for want of a valid PROXY header.",
-                &metrics.headless,
+                &metrics.proxy_header_failures,
             ),
             (
                 "publications",
@@ -219,7 +219,7 @@ impl Page<'_> {
             (
                 "watch_failures",
                 "Paths that could not be watched.",
-                &metrics.blind,
+                &metrics.watch_failures,
             ),
             ("sweeps", "Sweeps of the whole site.", &metrics.sweeps),
             (

@@ -133,17 +133,17 @@ pub struct Metrics {
     /// Times that no connection could be accepted, mostly for want of descriptors.
     pub accept_errors: Counter,
     /// Connections beyond `--max-connections`.
-    pub surplus: Counter,
+    pub surplus_connections: Counter,
     /// Connections that ended with something that is no HTTP/1 request.
     pub malformed: Counter,
     /// Connections of trusted proxies that were closed for want of a PROXY header.
-    pub headless: Counter,
+    pub proxy_header_failures: Counter,
     /// Hints of changes from the file system.
     pub hints: Counter,
     /// Times that hints were lost and a sweep made it good.
     pub overflows: Counter,
     /// Paths that could not be watched.
-    pub blind: Counter,
+    pub watch_failures: Counter,
     /// Sweeps of the whole site.
     pub sweeps: Counter,
     /// Published states.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub use complaint::{Complaint, RuleFile, Severity};
 pub use headers::{Headers, Matching, Overlay};
 pub use host::without_port;
-pub use redirects::{Asked, Dialect, Fixed, Outcome, Redirects};
+pub use redirects::{Dialect, Fixed, Outcome, Query, Redirects};
 
 /// The rules of a site.
 #[derive(Clone, Debug, Default)]

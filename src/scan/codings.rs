@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::sidecar::{Unproven, prove};
-use super::{Scope, Work, lock, walk};
+use super::{Pass, Scope, lock, walk};
 use crate::disk::Root;
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{Data, Plain, Representation, Resource};
@@ -60,7 +60,7 @@ pub fn stem(path: &[u8]) -> Option<&[u8]> {
 }
 
 /// Gives every resource that `changes` concern the codings that are proven.
-pub(super) fn attach(work: &Work<'_>, changes: &mut Changes) {
+pub(super) fn attach(work: &Pass<'_>, changes: &mut Changes) {
     let (negotiable, unreadable) = negotiable(work.root, work.base, work.scope, changes);
     changes.unreadable.extend(unreadable);
     if negotiable.is_empty() {

@@ -7,13 +7,13 @@
 mod codings;
 mod document;
 pub(crate) mod hash;
-mod known;
 pub(crate) mod media;
+mod pass;
+mod restore;
 mod rules;
 mod scope;
 pub mod sidecar;
 pub(crate) mod walk;
-mod work;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,11 +38,11 @@ use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
 use hash::{Form, Wanted};
 use media::{Keeping, MediaTypes};
+use pass::{FileState, Pass, is_at, lock, relocated, removed, report};
 use walk::{Found, Step};
-use work::{Looked, Work, is_at, lock, relocated, removed, report};
 
 pub use codings::stem;
-pub use known::Known;
+pub use restore::SavedFile;
 pub use rules::report as report_rules;
 pub use scope::{Outcome, Scope, Unsettled};
 pub use walk::{Link, is_admitted, is_beside_rules, is_hidden};
@@ -144,9 +144,9 @@ impl Scanner {
         progress: &Progress,
     ) -> (Manifest, Vec<Link>) {
         let compare = |base: &Manifest, scope: &Scope, unsettled| {
-            let work = Work {
+            let work = Pass {
                 is_start: true,
-                ..Work::new(root, base, scope, unsettled, progress)
+                ..Pass::new(root, base, scope, unsettled, progress)
             };
             self.compare(&work)
         };
@@ -196,10 +196,10 @@ impl Scanner {
         unsettled: Unsettled,
         progress: &Progress,
     ) -> Outcome {
-        self.compare(&Work::new(root, base, scope, unsettled, progress))
+        self.compare(&Pass::new(root, base, scope, unsettled, progress))
     }
 
-    fn compare(&self, work: &Work<'_>) -> Outcome {
+    fn compare(&self, work: &Pass<'_>) -> Outcome {
         let mut steps = work
             .scope
             .starts()
@@ -225,7 +225,7 @@ impl Scanner {
     }
 
     /// Looks at one file, and reads it if it may have changed.
-    fn look(&self, work: &Work<'_>, found: Found) -> Seen {
+    fn look(&self, work: &Pass<'_>, found: Found) -> Seen {
         let old = work.base.locate(&found.path);
         let rereads = work.scope.rereads(&found.path);
         if let Some(old) = old.filter(|old| !rereads && old.settled)
@@ -246,7 +246,7 @@ impl Scanner {
             let is_shared = (found.linked || opened.shared) && !has_tail;
             if is_shared && let Some(looked) = work.recall(&opened, rereads) {
                 let data = relocated(&looked.data, work.root, &found);
-                return Ok(Some(Looked { data, ..looked }));
+                return Ok(Some(FileState { data, ..looked }));
             }
             let looked = self.read(work, &found, opened, rereads)?;
             if is_shared && let Some(looked) = &looked {
@@ -271,11 +271,11 @@ impl Scanner {
     /// Hashes an open file between two stamps; `None` where it is not at rest.
     fn read(
         &self,
-        work: &Work<'_>,
+        work: &Pass<'_>,
         found: &Found,
         opened: Opened,
         rereads: bool,
-    ) -> io::Result<Option<Looked>> {
+    ) -> io::Result<Option<FileState>> {
         let Opened { file, stamp, .. } = opened;
         let publish = work.unsettled == Unsettled::Publish;
         let may_have_writers = rereads || stamp.is_younger(work.now, YOUNG);
@@ -313,7 +313,7 @@ impl Scanner {
             // The next change may leave the same stamp.
             let _ = confirmed.set(false);
         }
-        Ok(Some(Looked {
+        Ok(Some(FileState {
             stamp,
             hash,
             sha256,
@@ -361,7 +361,7 @@ impl Scanner {
     }
 
     /// Puts together what has been seen.
-    fn conclude(&self, work: &Work<'_>, seen: Vec<Seen>) -> Outcome {
+    fn conclude(&self, work: &Pass<'_>, seen: Vec<Seen>) -> Outcome {
         let mut outcome = Outcome::default();
         let (mut unreadable, mut unchanged) = (BTreeMap::new(), Vec::new());
         let mut rules = Vec::new();
@@ -403,11 +403,11 @@ impl Scanner {
     fn resource(
         &self,
         path: Box<[u8]>,
-        looked: Looked,
+        looked: FileState,
         old: Option<&Arc<Resource>>,
         now: SystemTime,
     ) -> Resource {
-        let Looked {
+        let FileState {
             stamp,
             hash,
             sha256,

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::walk::Found;
-use super::{Seen, Unsettled, Work, YOUNG, ancestors};
+use super::{Pass, Seen, Unsettled, YOUNG, ancestors};
 use crate::config::{RedirectsDialect, Settings};
 use crate::disk;
 use crate::lease::{self, Writers};
@@ -15,7 +15,7 @@ use crate::rules::{Complaint, Dialect, RuleFile, Rules, Severity};
 const LONGEST: u64 = 16 << 20;
 
 /// Reads a file of rules, between two stamps and without a writer, as the others are read.
-pub(super) fn look(work: &Work<'_>, file: RuleFile, found: Found) -> Seen {
+pub(super) fn look(work: &Pass<'_>, file: RuleFile, found: Found) -> Seen {
     match read(work, &found) {
         Ok(Some(text)) => Seen::Rules(file, text),
         Ok(None) => Seen::Busy(found.path),
@@ -26,7 +26,7 @@ pub(super) fn look(work: &Work<'_>, file: RuleFile, found: Found) -> Seen {
     }
 }
 
-fn read(work: &Work<'_>, found: &Found) -> io::Result<Option<Vec<u8>>> {
+fn read(work: &Pass<'_>, found: &Found) -> io::Result<Option<Vec<u8>>> {
     let opened = work.root.open_file(&found.location)?;
     let publish = work.unsettled == Unsettled::Publish;
     let may_have_writers =
@@ -51,7 +51,7 @@ fn read(work: &Work<'_>, found: &Found) -> io::Result<Option<Vec<u8>>> {
 /// The rules with what has been read within the scope, where that is new. A file that is not there
 /// any more gives none; of one that can't be read the last state stays.
 pub(super) fn changed(
-    work: &Work<'_>,
+    work: &Pass<'_>,
     read: &[(RuleFile, Vec<u8>)],
     busy: &[Box<[u8]>],
     unreadable: &BTreeMap<Box<[u8]>, String>,

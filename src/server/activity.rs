@@ -161,9 +161,9 @@ impl Activity {
 }
 
 /// Held by a response until it is over.
-pub(super) struct Responding(Arc<Activity>);
+pub(super) struct InFlight(Arc<Activity>);
 
-impl Responding {
+impl InFlight {
     /// Notes a request, and whether it announces content.
     pub(super) fn new(activity: &Arc<Activity>, has_content: bool) -> Self {
         let is_first = activity.responses.fetch_add(1, Ordering::Relaxed) == 0;
@@ -177,7 +177,7 @@ impl Responding {
     }
 }
 
-impl Connection for Responding {
+impl Connection for InFlight {
     fn admission(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.admission)
     }
@@ -193,7 +193,7 @@ impl Connection for Responding {
     }
 }
 
-impl Drop for Responding {
+impl Drop for InFlight {
     fn drop(&mut self) {
         if self.0.responses.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.withheld.store(0, Ordering::Relaxed);

@@ -24,11 +24,11 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::activity::{Activity, Responding};
+use super::activity::{Activity, InFlight};
 use super::connection::{self, Handler};
 use super::listener::{self, Accepted, Bound, ListenError, Listener, Stream};
-use super::surplus::Surplus;
-use super::watched::Socket;
+use super::metered_io::MeteredSocket;
+use super::overload::Overload;
 use crate::admin::{Admin, Content};
 use crate::config::Limits;
 use crate::manifest::Manifest;
@@ -121,10 +121,10 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
         writers: Arc::new(Semaphore::new(WRITERS)),
     });
     let room = Arc::new(Semaphore::new(LIMITS.max_connections));
-    let surplus = Surplus::default();
+    let overload = Overload::default();
     let deal = |accepted: Accepted| {
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-            surplus.turn_away(accepted);
+            overload.reject(accepted);
             return;
         };
         let operator = Arc::clone(&operator);
@@ -159,7 +159,7 @@ impl Operator {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let socket = Socket::new(stream, &activity, None);
+        let socket = MeteredSocket::new(stream, &activity, None);
         let (handler, draining) = (Arc::clone(&self), self.draining.subscribe());
         connection::serve(socket, activity, handler, &self.builder, &LIMITS, draining).await;
     }
@@ -169,12 +169,7 @@ impl Handler for Operator {
     type Body = Page;
     type Answer = Ready<Result<Response<Page>, Infallible>>;
 
-    fn respond(
-        self: &Arc<Self>,
-        request: Parts,
-        _: Incoming,
-        responding: Responding,
-    ) -> Self::Answer {
+    fn respond(self: &Arc<Self>, request: Parts, _: Incoming, in_flight: InFlight) -> Self::Answer {
         let (mut head, content) = self.admin.respond(&request).into_parts();
         let content = match content {
             Content::Text(text) if request.method == Method::HEAD => {
@@ -190,7 +185,7 @@ impl Handler for Operator {
         };
         let page = Page {
             content,
-            _responding: responding,
+            _responding: in_flight,
         };
         ready(Ok(Response::from_parts(head, page)))
     }
@@ -201,7 +196,7 @@ impl Handler for Operator {
 /// Content on its way.
 struct Page {
     content: PageContent,
-    _responding: Responding,
+    _responding: InFlight,
 }
 
 enum PageContent {

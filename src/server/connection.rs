@@ -18,11 +18,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::activity::{Activity, Overdue, Responding};
-use super::watched::Watched;
+use super::activity::{Activity, InFlight, Overdue};
+use super::metered_io::Observed;
 use crate::body::Body;
 use crate::config::Limits;
-use crate::service::{Attendant, Pending, Service};
+use crate::service::{ResponseFuture, ResponseGuard, Service};
 
 /// How long a connection that was told to close may take to do so.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -58,12 +58,12 @@ pub(super) trait Handler: Send + Sync + 'static {
     type Body: http_body::Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static;
     type Answer: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
 
-    /// Answers one request. `responding` is held until the response is over.
+    /// Answers one request. `in_flight` is held until the response is over.
     fn respond(
         self: &Arc<Self>,
         request: Parts,
         content: Incoming,
-        responding: Responding,
+        in_flight: InFlight,
     ) -> Self::Answer;
 
     /// Notes that what has come was refused before it was a request.
@@ -71,16 +71,16 @@ pub(super) trait Handler: Send + Sync + 'static {
 }
 
 impl Handler for Service {
-    type Body = Body<Attendant<Responding>>;
-    type Answer = Pending<Responding>;
+    type Body = Body<ResponseGuard<InFlight>>;
+    type Answer = ResponseFuture<InFlight>;
 
     fn respond(
         self: &Arc<Self>,
         request: Parts,
         content: Incoming,
-        responding: Responding,
+        in_flight: InFlight,
     ) -> Self::Answer {
-        self.call(request, content, responding)
+        self.call(request, content, in_flight)
     }
 
     fn refused(&self) {
@@ -100,12 +100,12 @@ pub(super) async fn serve<S, H>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let io = TokioIo::new(Watched::new(stream, &activity));
-    let attended = Attended {
+    let io = TokioIo::new(Observed::new(stream, &activity));
+    let service = ConnectionService {
         handler: Arc::clone(&handler),
         activity: Arc::clone(&activity),
     };
-    let mut connection = pin!(builder.serve_connection_with_upgrades(io, attended));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
     let mut draining = pin!(draining.wait_for(|draining| *draining));
     let mut is_draining = false;
     // When it was told to close, and has had time enough to do so.
@@ -160,19 +160,19 @@ pub(super) async fn serve<S, H>(
 }
 
 /// A handler that knows which connection asks.
-struct Attended<H> {
+struct ConnectionService<H> {
     handler: Arc<H>,
     activity: Arc<Activity>,
 }
 
-impl<H: Handler> hyper::service::Service<Request<Incoming>> for Attended<H> {
+impl<H: Handler> hyper::service::Service<Request<Incoming>> for ConnectionService<H> {
     type Response = Response<H::Body>;
     type Error = Infallible;
     type Future = H::Answer;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, content) = request.into_parts();
-        let responding = Responding::new(&self.activity, !content.is_end_stream());
-        self.handler.respond(parts, content, responding)
+        let in_flight = InFlight::new(&self.activity, !content.is_end_stream());
+        self.handler.respond(parts, content, in_flight)
     }
 }

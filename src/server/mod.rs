@@ -14,11 +14,11 @@ pub mod admin;
 mod connection;
 pub mod inherited;
 pub mod listener;
+mod metered_io;
+mod overload;
 mod proxy;
-mod surplus;
 mod throttle;
 pub mod tls;
-mod watched;
 
 use std::convert::Infallible;
 use std::io;
@@ -39,11 +39,11 @@ use crate::metrics::Metrics;
 use crate::service::Service;
 use activity::Activity;
 use listener::{Accepted, Listener, Stream};
+use metered_io::MeteredSocket;
+use overload::Overload;
 use proxy::HeaderError;
-use surplus::Surplus;
 use throttle::Line;
 use tls::Tls;
-use watched::Socket;
 
 /// Threads of each worker that may block on the disk.
 const BLOCKING_THREADS: usize = 32;
@@ -53,7 +53,7 @@ const BLOCKING_THREADS: usize = 32;
 pub struct Server {
     workers: Vec<Worker>,
     connections: Arc<AtomicUsize>,
-    surplus: Surplus,
+    overload: Overload,
     metrics: Arc<Metrics>,
     /// Whether TCP connections speak TLS: one that is turned away would not understand a 503.
     is_secure: bool,
@@ -99,7 +99,7 @@ impl Server {
         Ok(Self {
             workers,
             connections: Arc::clone(&metrics.connections),
-            surplus: Surplus::default(),
+            overload: Overload::default(),
             metrics,
             is_secure,
             limits,
@@ -115,9 +115,9 @@ impl Server {
 
     fn deal(&self, accepted: Accepted) {
         if self.connections.load(Ordering::Relaxed) >= self.limits.max_connections {
-            self.metrics.surplus.increment();
+            self.metrics.surplus_connections.increment();
             if !(self.is_secure && matches!(accepted, Accepted::Tcp(..))) {
-                self.surplus.turn_away(accepted);
+                self.overload.reject(accepted);
             }
             return;
         }
@@ -257,13 +257,13 @@ impl Shared {
             // As balancers do to see whether anybody listens.
             return None;
         }
-        if self.metrics().headless.get() == 0 {
+        if self.metrics().proxy_header_failures.get() == 0 {
             tracing::warn!(
                 "closed a connection of the trusted proxy {peer}: no PROXY header, {error}; \
                  more of this is only counted"
             );
         }
-        self.metrics().headless.increment();
+        self.metrics().proxy_header_failures.increment();
         None
     }
 
@@ -279,8 +279,11 @@ impl Shared {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
-        self.serve_stream(Socket::new(stream, &activity, self.line.as_ref()), activity)
-            .await;
+        self.serve_stream(
+            MeteredSocket::new(stream, &activity, self.line.as_ref()),
+            activity,
+        )
+        .await;
     }
 
     /// The handshake has as long as a header section.
@@ -292,7 +295,7 @@ impl Shared {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
-        let socket = Socket::new(stream, &activity, self.line.as_ref());
+        let socket = MeteredSocket::new(stream, &activity, self.line.as_ref());
         let handshake = tls.acceptor().accept(socket);
         match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(stream)) => self.serve_stream(stream, activity).await,

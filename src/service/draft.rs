@@ -14,7 +14,7 @@ use super::fields::{
 use super::pages::{PLAIN, error, error_with_tail, negotiated_error, nothing_here};
 use crate::answer::{Answer, Selected, answer};
 use crate::body::Segments;
-use crate::dev::Aside;
+use crate::dev::DevResponse;
 use crate::exchange::Exchange;
 use crate::manifest::Manifest;
 use crate::readiness::Phase;
@@ -275,21 +275,21 @@ pub(super) fn empty(status: StatusCode, fields: usize) -> Draft {
 }
 
 /// What is answered in place of the site.
-pub(super) fn beside_the_site(aside: Aside, request: &Parts) -> Draft {
+pub(super) fn dev_response(aside: DevResponse, request: &Parts) -> Draft {
     let (content_type, content) = match aside {
-        Aside::Refused(status, sentence) => {
+        DevResponse::Refused(status, sentence) => {
             let is_head = request.method == Method::HEAD;
             return error(status, &sentence, is_head).map(Content::Memory);
         }
-        Aside::Preflight => {
+        DevResponse::Preflight => {
             let mut draft = empty(StatusCode::NO_CONTENT, 4);
             let fields = draft.headers_mut();
             fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ANY);
             fields.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ANY);
             return draft;
         }
-        Aside::Script(text) => (SCRIPT, Content::Memory(Bytes::from_static(text.as_bytes()))),
-        Aside::Events(stream) => (EVENTS, Content::Stream(stream)),
+        DevResponse::Script(text) => (SCRIPT, Content::Memory(Bytes::from_static(text.as_bytes()))),
+        DevResponse::Events(stream) => (EVENTS, Content::Stream(stream)),
     };
     let mut draft = empty(StatusCode::OK, 3);
     let fields = draft.headers_mut();

@@ -24,9 +24,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::access::AccessLog;
-use crate::body::{Attend, Body, BodyError, Segments};
+use crate::body::{Body, BodyError, BodyObserver, Segments};
 use crate::client::Peer;
-use crate::config::{Disclosure, Upstream};
+use crate::config::{StatusOptions, Upstream};
 use crate::dev::Dev;
 use crate::exchange::Exchange;
 use crate::memory::Memory;
@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::site::Site;
 use crate::write::{self, Writer, is_write};
-use draft::{Content, ETAGD_DIGEST, beside_the_site};
+use draft::{Content, ETAGD_DIGEST, dev_response};
 use pages::{error, made, refused, unavailable};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -52,7 +52,7 @@ pub struct Service {
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
-    disclosure: Disclosure,
+    disclosure: StatusOptions,
     writer: Option<Arc<Writer>>,
     access: Option<Arc<AccessLog>>,
     dev: Option<Arc<Dev>>,
@@ -77,7 +77,7 @@ impl Service {
         memory: Arc<Memory>,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
-        disclosure: Disclosure,
+        disclosure: StatusOptions,
     ) -> Self {
         Self {
             site,
@@ -119,7 +119,12 @@ impl Service {
 
     /// Answers one request, whose content only a write wants. `connection` is held until the
     /// response is over.
-    pub fn call<G, B>(self: &Arc<Self>, request: Parts, content: B, connection: G) -> Pending<G>
+    pub fn call<G, B>(
+        self: &Arc<Self>,
+        request: Parts,
+        content: B,
+        connection: G,
+    ) -> ResponseFuture<G>
     where
         G: Connection,
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -128,21 +133,21 @@ impl Service {
         let reply = self.reply(request, content, connection);
         match self.dev.as_ref().map_or(Duration::ZERO, |dev| dev.delay()) {
             Duration::ZERO => reply,
-            delay => Pending::Later(Box::pin(async move {
+            delay => ResponseFuture::Later(Box::pin(async move {
                 sleep(delay).await;
                 reply.get().await
             })),
         }
     }
 
-    fn reply<G, B>(self: &Arc<Self>, request: Parts, content: B, connection: G) -> Pending<G>
+    fn reply<G, B>(self: &Arc<Self>, request: Parts, content: B, connection: G) -> ResponseFuture<G>
     where
         G: Connection,
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let log = self.access.as_deref();
-        let mut attendant = Attendant {
+        let mut guard = ResponseGuard {
             service: Arc::clone(self),
             exchange: Exchange::new(&request, connection.peer(), log),
             connection,
@@ -150,19 +155,19 @@ impl Service {
         };
         let aside = self.dev.as_ref().and_then(|dev| dev.reply(&request));
         let draft = match (aside, &self.disclosure.health, &self.writer) {
-            (Some(aside), ..) => beside_the_site(aside, &request),
+            (Some(aside), ..) => dev_response(aside, &request),
             (_, Some(path), _) if path.as_str() == request.uri.path() => {
                 self.health(&request.method)
             }
             (_, _, Some(writer)) if is_write(&request.method) => {
-                let write = attendant.write(Arc::clone(writer), request, content);
-                return Pending::Later(Box::pin(write));
+                let write = guard.write(Arc::clone(writer), request, content);
+                return ResponseFuture::Later(Box::pin(write));
             }
             _ => match self.upstream(request.uri.path()) {
-                None => self.draft(&self.site.current(), &request, &mut attendant.exchange),
+                None => self.draft(&self.site.current(), &request, &mut guard.exchange),
                 Some((dev, upstream)) => {
-                    let forward = attendant.forward(dev, upstream, request, content);
-                    return Pending::Later(Box::pin(forward));
+                    let forward = guard.forward(dev, upstream, request, content);
+                    return ResponseFuture::Later(Box::pin(forward));
                 }
             },
         };
@@ -172,15 +177,15 @@ impl Service {
             dev.look_at(&request, &head, page);
         }
         match content {
-            Content::Memory(bytes) => Pending::Now(ready(attendant.reply(head, bytes))),
+            Content::Memory(bytes) => ResponseFuture::Now(ready(guard.reply(head, bytes))),
             Content::Stream(stream) => {
-                attendant.exchange.respond(&head, 0);
-                let body = Body::stream(stream, attendant);
-                Pending::Now(ready(Response::from_parts(head, body)))
+                guard.exchange.respond(&head, 0);
+                let body = Body::stream(stream, guard);
+                ResponseFuture::Now(ready(Response::from_parts(head, body)))
             }
             Content::Segments(segments) => {
                 let draft = Response::from_parts(head, segments);
-                Pending::Later(Box::pin(Self::prove(draft, request, attendant)))
+                ResponseFuture::Later(Box::pin(Self::prove(draft, request, guard)))
             }
         }
     }
@@ -190,22 +195,22 @@ impl Service {
     async fn prove<G>(
         mut draft: Response<Segments>,
         mut request: Parts,
-        mut attendant: Attendant<G>,
+        mut guard: ResponseGuard<G>,
     ) -> Reply<G>
     where
         G: Connection,
     {
-        let service = Arc::clone(&attendant.service);
+        let service = Arc::clone(&guard.service);
         // One client over one connection must not take all the memory there is.
-        attendant.admitted = attendant.connection.admission().acquire_owned().await.ok();
+        guard.admitted = guard.connection.admission().acquire_owned().await.ok();
         let deadline = Instant::now() + RECOVERY;
         let mut looks_left = LOOKS;
         loop {
             let looks = service.site.subscribe_looks();
             let Err(error) = draft.body_mut().prove().await else {
                 let (head, segments) = draft.into_parts();
-                attendant.exchange.respond(&head, segments.length());
-                return Response::from_parts(head, Body::segments(segments, attendant));
+                guard.exchange.respond(&head, segments.length());
+                return Response::from_parts(head, Body::segments(segments, guard));
             };
             service.suspect(&error);
             let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING);
@@ -225,19 +230,19 @@ impl Service {
                         page.headers_mut().insert(name, value);
                     }
                 }
-                attendant.exchange.give_up();
+                guard.exchange.give_up();
                 let (head, page) = page.into_parts();
-                return attendant.reply(head, page);
+                return guard.reply(head, page);
             }
-            let exchange = &mut attendant.exchange;
+            let exchange = &mut guard.exchange;
             let again = service.draft(&service.site.current(), &request, exchange);
             let (mut head, content) = again.into_parts();
             service.finish(&mut head, content.is_empty(), &request);
             draft = match content {
                 Content::Segments(segments) => Response::from_parts(head, segments),
-                Content::Memory(bytes) => return attendant.reply(head, bytes),
+                Content::Memory(bytes) => return guard.reply(head, bytes),
                 // A site has none.
-                Content::Stream(_) => return attendant.reply(head, Bytes::new()),
+                Content::Stream(_) => return guard.reply(head, Bytes::new()),
             };
         }
     }
@@ -293,14 +298,14 @@ async fn looked(mut looks: watch::Receiver<u64>, deadline: Instant) -> bool {
 }
 
 /// Keeps what must live as long as a response, and hears how it ends.
-pub struct Attendant<G> {
+pub struct ResponseGuard<G> {
     service: Arc<Service>,
     exchange: Exchange,
     connection: G,
     admitted: Option<OwnedSemaphorePermit>,
 }
 
-impl<G: Connection> Attendant<G> {
+impl<G: Connection> ResponseGuard<G> {
     /// Has a change made, and says what has become of it.
     async fn write<B>(mut self, writer: Arc<Writer>, request: Parts, mut content: B) -> Reply<G>
     where
@@ -369,7 +374,7 @@ impl<G: Connection> Attendant<G> {
     }
 }
 
-impl<G: Connection> Attend for Attendant<G> {
+impl<G: Connection> BodyObserver for ResponseGuard<G> {
     fn sent(&mut self, bytes: u64) {
         self.exchange.sent(bytes);
     }
@@ -381,7 +386,7 @@ impl<G: Connection> Attend for Attendant<G> {
     }
 }
 
-impl<G> Drop for Attendant<G> {
+impl<G> Drop for ResponseGuard<G> {
     fn drop(&mut self) {
         let log = self.service.access.as_deref();
         self.exchange.finish(&self.service.metrics, log);
@@ -393,14 +398,14 @@ impl<G> Drop for Attendant<G> {
     clippy::large_enum_variant,
     reason = "a box for each response that is there costs more than room in those that wait"
 )]
-pub enum Pending<G> {
+pub enum ResponseFuture<G> {
     /// There.
     Now(Ready<Reply<G>>),
     /// Waiting.
     Later(Pin<Box<dyn Future<Output = Reply<G>> + Send>>),
 }
 
-impl<G> Pending<G> {
+impl<G> ResponseFuture<G> {
     async fn get(self) -> Reply<G> {
         match self {
             Self::Now(ready) => ready.await,
@@ -410,9 +415,9 @@ impl<G> Pending<G> {
 }
 
 /// A response with its body.
-pub type Reply<G> = Response<Body<Attendant<G>>>;
+pub type Reply<G> = Response<Body<ResponseGuard<G>>>;
 
-impl<G: Unpin> Future for Pending<G> {
+impl<G: Unpin> Future for ResponseFuture<G> {
     type Output = Result<Reply<G>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::pending::Pending;
+use super::pending::DirtyPaths;
 use super::{BLIND_SWEEP, Busy, Driver, Hint, ROOT_CHECK, immutable};
 use crate::disk;
 use crate::manifest::{Changes, Manifest};
@@ -45,7 +45,7 @@ impl Driver {
         // A file that is tried again does not make a batch due that still waits for quiet.
         let is_batch_due = self.pending.due().is_some_and(|due| Instant::now() >= due);
         let batch = is_batch_due.then(|| self.pending.take());
-        let batch = batch.unwrap_or_else(|| Pending::new(self.watch.options.longest));
+        let batch = batch.unwrap_or_else(|| DirtyPaths::new(self.watch.options.longest));
         let was_overdue = batch.is_overdue(now);
         self.suspects.clear();
         let root = Arc::clone(&self.watch.root);
@@ -123,7 +123,7 @@ impl Driver {
 
     /// Whether something is still being written in a tree that has come as a whole, and is to be
     /// published as one.
-    fn waits_for_busy(&self, batch: &Pending, outcome: &Outcome, now: Instant) -> bool {
+    fn waits_for_busy(&self, batch: &DirtyPaths, outcome: &Outcome, now: Instant) -> bool {
         let moved = batch.moved.iter();
         let moved = Scope::Paths(moved.flat_map(|path| self.site_paths(path)).collect());
         outcome.busy.iter().any(|path| moved.covers(path)) && !batch.is_older(now, scan::PATIENCE)
@@ -206,7 +206,7 @@ impl Driver {
     }
 
     /// The paths of the site that a batch is about.
-    fn scope(&self, batch: &Pending, now: Instant) -> Scope {
+    fn scope(&self, batch: &DirtyPaths, now: Instant) -> Scope {
         match batch.everything {
             true => Scope::Everything,
             false => {

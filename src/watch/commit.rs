@@ -15,13 +15,13 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::Driver;
-use crate::commit::{Act, Commit, Committed, NotCommitted};
-use crate::place::{Directory, Expected, Placed};
+use crate::commit::{CommitError, Committed, Operation, WriteJob};
 use crate::representation::{Data, Fields, NO_STORE, Representation, Resource};
 use crate::rules::RuleFile;
 use crate::scan::{Outcome, Scope, Unsettled};
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
+use crate::staging::{Directory, Expected, Placement};
 
 /// How long a commit waits for something bigger that is under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,17 +30,17 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How often others may come in between before a commit gives way.
 const TRIES: usize = 5;
 
-const IN_MOTION: NotCommitted = NotCommitted::NotNow("the site is being replaced");
-const BUSY: NotCommitted = NotCommitted::NotNow("somebody is writing to it");
+const IN_MOTION: CommitError = CommitError::Busy("the site is being replaced");
+const BUSY: CommitError = CommitError::Busy("somebody is writing to it");
 
 /// A commit that has not had its turn.
 pub(super) struct Waiting {
-    commit: Commit,
+    commit: WriteJob,
     until: Instant,
 }
 
 impl Waiting {
-    pub(super) fn new(commit: Commit, now: Instant) -> Self {
+    pub(super) fn new(commit: WriteJob, now: Instant) -> Self {
         let until = now + PATIENCE;
         Self { commit, until }
     }
@@ -69,7 +69,7 @@ impl Driver {
             None
         };
         for Waiting { commit, until } in std::mem::take(&mut self.waiting) {
-            let Commit {
+            let WriteJob {
                 path,
                 act,
                 condition,
@@ -79,9 +79,9 @@ impl Driver {
                 continue;
             }
             let result = match refusal {
-                Some(reason) => Err(NotCommitted::NotNow(reason)),
+                Some(reason) => Err(CommitError::Busy(reason)),
                 None if self.is_in_motion(&path) && Instant::now() < until => {
-                    let commit = Commit {
+                    let commit = WriteJob {
                         path,
                         act,
                         condition,
@@ -110,41 +110,41 @@ impl Driver {
     fn make(
         &mut self,
         path: &[u8],
-        mut act: Act,
+        mut act: Operation,
         condition: &dyn Fn(Option<&Resource>) -> bool,
-    ) -> Result<Committed, NotCommitted> {
+    ) -> Result<Committed, CommitError> {
         let real = Path::new(OsStr::from_bytes(path));
         let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
-            return Err(NotCommitted::InTheWay("a directory has the name"));
+            return Err(CommitError::Blocked("a directory has the name"));
         };
         for _ in 0..TRIES {
             let now = self.on_disk(parent, name, path)?;
             let now = now.as_deref();
-            if now.is_none() && matches!(act, Act::Delete) {
-                return Err(NotCommitted::Nothing);
+            if now.is_none() && matches!(act, Operation::Delete) {
+                return Err(CommitError::Nothing);
             }
             if !condition(now) {
-                return Err(NotCommitted::Failed(now.map(|now| now.identity.etag)));
+                return Err(CommitError::Failed(now.map(|now| now.identity.etag)));
             }
             let expected = now.map(|now| Expected {
                 stamp: now.stamp,
                 hash: *now.identity.etag.hash(),
             });
             let (directory, placed) = match (&mut act, &expected) {
-                (Act::Put { draft, .. }, expected) => {
+                (Operation::Put { draft, .. }, expected) => {
                     let directory = Directory::make(&self.watch.root, parent)?;
                     let placed = draft.place(&directory, name, expected.as_ref())?;
                     (directory, placed)
                 }
-                (Act::Delete, Some(expected)) => {
+                (Operation::Delete, Some(expected)) => {
                     let directory = Directory::open(&self.watch.root, parent)?;
                     let placed = directory.take(name, expected)?;
                     (directory, placed)
                 }
-                (Act::Delete, None) => return Err(NotCommitted::Nothing),
+                (Operation::Delete, None) => return Err(CommitError::Nothing),
             };
             match placed {
-                Placed::Done => {
+                Placement::Done => {
                     let before = now.map(|now| now.identity.etag);
                     let now = self.publish_change(path, act);
                     return Ok(Committed {
@@ -153,8 +153,8 @@ impl Driver {
                         directory,
                     });
                 }
-                Placed::Overtaken => {}
-                Placed::Busy => return Err(BUSY),
+                Placement::Overtaken => {}
+                Placement::Busy => return Err(BUSY),
             }
         }
         Err(BUSY)
@@ -166,13 +166,13 @@ impl Driver {
         parent: &Path,
         name: &OsStr,
         path: &[u8],
-    ) -> Result<Option<Arc<Resource>>, NotCommitted> {
+    ) -> Result<Option<Arc<Resource>>, CommitError> {
         let directory = match Directory::open(&self.watch.root, parent) {
             Ok(directory) => directory,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if !NotCommitted::look(&directory, name)? {
+        if !CommitError::look(&directory, name)? {
             return Ok(None);
         }
         if RuleFile::named(path).is_some() {
@@ -188,7 +188,7 @@ impl Driver {
         }
         if let Some(reason) = changes.unreadable.remove(path) {
             let error = io::Error::other(format!("it cannot be read: {reason}"));
-            return Err(NotCommitted::Io(error));
+            return Err(CommitError::Io(error));
         }
         let now = changes.changed.iter().find(|now| *now.path == *path);
         // Its tag, as whoever reads it is told.
@@ -200,7 +200,7 @@ impl Driver {
         &self,
         directory: &Directory,
         name: &OsStr,
-    ) -> Result<Option<Arc<Resource>>, NotCommitted> {
+    ) -> Result<Option<Arc<Resource>>, CommitError> {
         let Some((stamp, hash)) = directory.hash(name)? else {
             return Err(BUSY);
         };
@@ -216,10 +216,10 @@ impl Driver {
 
     /// Publishes what a path names now, under all its names, and returns the tag of what was put
     /// there, if that is still so.
-    fn publish_change(&mut self, path: &[u8], act: Act) -> Option<ETag> {
+    fn publish_change(&mut self, path: &[u8], act: Operation) -> Option<ETag> {
         let hash = match &act {
-            Act::Put { hash, .. } => Some(*hash),
-            Act::Delete => None,
+            Operation::Put { hash, .. } => Some(*hash),
+            Operation::Delete => None,
         };
         // A file that is open for writing is not published.
         drop(act);

@@ -26,7 +26,7 @@ use crate::release::Release;
 use crate::scan::{Link, Scanner, Scope};
 use crate::site::Site;
 use commit::Waiting;
-use pending::Pending;
+use pending::DirtyPaths;
 
 pub use source::{ChangeSource, Hint, Of};
 
@@ -80,7 +80,7 @@ impl Watch {
             Ok(notify) => Box::new(notify),
             Err(error) => {
                 tracing::warn!("cannot watch files: {error}; sweeping instead");
-                metrics.blind.increment();
+                metrics.watch_failures.increment();
                 Box::new(Nothing)
             }
         };
@@ -98,7 +98,7 @@ impl Watch {
         let mut is_blind = root.is_silent();
         if let Err(reason) = source.watch(root.path(), true) {
             warn_blind(root.path(), &reason);
-            metrics.blind.increment();
+            metrics.watch_failures.increment();
             is_blind = true;
         }
         let mut watch = Self {
@@ -155,7 +155,7 @@ impl Watch {
             blind: BTreeSet::new(),
             mounts: BTreeSet::new(),
             next_blind_sweep: now,
-            pending: Pending::new(self.options.longest),
+            pending: DirtyPaths::new(self.options.longest),
             busy: HashMap::new(),
             links: Vec::new(),
             waiting: VecDeque::new(),
@@ -234,7 +234,7 @@ struct Driver {
     watch: Watch,
     site: Arc<Site>,
     scanner: Scanner,
-    pending: Pending,
+    pending: DirtyPaths,
     busy: HashMap<Box<[u8]>, Busy>,
     links: Vec<Link>,
     next_sweep: Instant,
@@ -263,7 +263,7 @@ impl Driver {
             if catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
                 tracing::error!("looking for changes broke off; sweeping: please report this");
                 self.watch.metrics.overflows.increment();
-                self.pending = Pending::new(self.watch.options.longest);
+                self.pending = DirtyPaths::new(self.watch.options.longest);
                 self.pending.everything(Instant::now(), ROOT_CHECK);
             }
         }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::commit::Waiting;
 use super::{BLIND_SWEEP, Driver, Hint, Of, warn_blind};
 use crate::disk::{self, Root};
-use crate::place;
 use crate::scan::{self, Link};
+use crate::staging;
 
 /// A suspect is looked at almost at once; the pause lets the events of the same change arrive.
 const SUSPECT_QUIET: Duration = Duration::from_millis(20);
@@ -36,7 +36,7 @@ impl Driver {
                 self.pending.everything(now, settle);
             }
             Hint::Blind(path, reason) => {
-                self.watch.metrics.blind.increment();
+                self.watch.metrics.watch_failures.increment();
                 if !self.watch.is_blind {
                     warn_blind(&path, &reason);
                 }
@@ -49,7 +49,7 @@ impl Driver {
                 self.check_release(true, now);
                 self.pending.join_everything(now);
             }
-            Hint::Commit(commit) => self.waiting.push_back(Waiting::new(commit, now)),
+            Hint::WriteJob(commit) => self.waiting.push_back(Waiting::new(commit, now)),
         }
     }
 
@@ -79,7 +79,7 @@ impl Driver {
             let target = link.target.as_ref();
             target.is_some_and(|target| path.starts_with(target) || target.starts_with(path))
         };
-        if path.file_name().is_some_and(place::is_draft) {
+        if path.file_name().is_some_and(staging::is_temp_file) {
             return false;
         }
         match path.strip_prefix(self.watch.root.path()) {
@@ -150,7 +150,7 @@ impl Driver {
             .cloned()
             .collect();
         for path in silent.difference(&self.blind) {
-            self.watch.metrics.blind.increment();
+            self.watch.metrics.watch_failures.increment();
             warn_blind(path, "its file system does not report what others change");
         }
         let new: Vec<_> = mounts.difference(&self.mounts).cloned().collect();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// The changes since the last publication.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct DirtyPaths {
     /// A batch waits for quiet, but not longer than this from its first change on.
     longest: Duration,
     /// How that is for the next one.
@@ -24,7 +24,7 @@ pub(super) struct Pending {
     due: Option<Instant>,
 }
 
-impl Pending {
+impl DirtyPaths {
     pub(super) fn new(longest: Duration) -> Self {
         Self {
             longest,
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_batch_is_due_when_it_has_been_quiet() {
         let start = Instant::now();
-        let mut pending = Pending::new(LONGEST);
+        let mut pending = DirtyPaths::new(LONGEST);
         assert_eq!(pending.due(), None);
         pending.path("a".into(), start, QUIET);
         assert_eq!(pending.due(), Some(start + QUIET));
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_batch_that_never_rests_is_due_after_its_longest() {
         let start = Instant::now();
-        let mut pending = Pending::new(LONGEST);
+        let mut pending = DirtyPaths::new(LONGEST);
         for step in 0..100 {
             pending.path(format!("{step}").into(), start + step * QUIET / 2, QUIET);
         }
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_only_joins_moves_no_batch() {
         let start = Instant::now();
-        let mut pending = Pending::new(LONGEST);
+        let mut pending = DirtyPaths::new(LONGEST);
         pending.path("a".into(), start, QUIET);
         pending.join_everything(start + QUIET / 2);
         pending.join_path("b".into(), start + QUIET / 2, QUIET);
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_put_back_keeps_its_age() {
         let start = Instant::now();
-        let mut pending = Pending::new(LONGEST);
+        let mut pending = DirtyPaths::new(LONGEST);
         pending.path("a".into(), start, QUIET);
         let batch = pending.take();
         pending.path("b".into(), start + LONGEST / 2, QUIET);
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn what_is_held_waits_for_more_and_for_longer_quiet() {
         let start = Instant::now();
-        let mut pending = Pending::new(LONGEST);
+        let mut pending = DirtyPaths::new(LONGEST);
         pending.path("a".into(), start, QUIET);
         let batch = pending.take();
         let now = start + QUIET;

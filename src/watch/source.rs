@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RemoveKind};
 use notify::{Config, ErrorKind, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 
-use crate::commit::Commit;
+use crate::commit::WriteJob;
 
 /// That something may have changed. Never a fact: whoever gets it looks at the disk.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub enum Hint {
     /// The operator asks for a sweep.
     Sweep,
     /// A client asks for a change.
-    Commit(Commit),
+    WriteJob(WriteJob),
 }
 
 /// What a reported path names.

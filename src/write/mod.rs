@@ -8,10 +8,10 @@
 //! No response is built here: [`Writer::call`] says what has become of a request.
 
 mod audit;
+mod rate_limit;
 mod refusal;
 mod request;
 mod token;
-mod tries;
 mod upload;
 
 use std::fmt;
@@ -29,20 +29,20 @@ use tokio::sync::{Semaphore, oneshot};
 use walkdir::WalkDir;
 
 use crate::client::{Peer, TrustedProxies};
-use crate::commit::{Act, Commit, Committed};
+use crate::commit::{Committed, Operation, WriteJob};
 use crate::disk::Root;
 use crate::locate::resolve;
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
-use crate::place::{Directory, is_draft};
 use crate::rules::RuleFile;
 use crate::scan::is_hidden;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 use crate::site::Site;
+use crate::staging::{Directory, is_temp_file};
 use audit::{Audit, Author};
+use rate_limit::FailedLogins;
 use request::{Ask, Change};
-use tries::Tries;
 use upload::Upload;
 
 pub use refusal::Refusal;
@@ -74,9 +74,9 @@ pub struct Writer {
     options: Options,
     metrics: Arc<Metrics>,
     tokens: Option<ArcSwap<Tokens>>,
-    tries: Tries,
+    tries: FailedLogins,
     uploads: Semaphore,
-    commit: Box<dyn Fn(Commit) + Send + Sync>,
+    commit: Box<dyn Fn(WriteJob) + Send + Sync>,
 }
 
 /// What a request has changed.
@@ -98,12 +98,12 @@ impl Writer {
     pub fn new(
         options: Options,
         metrics: Arc<Metrics>,
-        commit: impl Fn(Commit) + Send + Sync + 'static,
+        commit: impl Fn(WriteJob) + Send + Sync + 'static,
     ) -> Result<Self, TokenError> {
         let tokens = options.tokens.as_deref().map(Tokens::load).transpose()?;
         Ok(Self {
             tokens: tokens.map(ArcSwap::from_pointee),
-            tries: Tries::default(),
+            tries: FailedLogins::default(),
             uploads: Semaphore::new(options.max_uploads),
             commit: Box::new(commit),
             options,
@@ -144,7 +144,7 @@ impl Writer {
                 || !is_hidden(entry.file_name().as_encoded_bytes())
         };
         for entry in walk.filter_entry(is_ours).flatten() {
-            if !is_draft(entry.file_name()) {
+            if !is_temp_file(entry.file_name()) {
                 continue;
             }
             let path = entry.path();
@@ -177,7 +177,7 @@ impl Writer {
         let ask = request::parse(request, &self.options, content.is_end_stream())?;
         check(&ask, &site.current())?;
         let (act, bytes) = match &ask.change {
-            Change::Delete => (Act::Delete, 0),
+            Change::Delete => (Operation::Delete, 0),
             Change::Put { length, digests } => {
                 let _one = self
                     .uploads
@@ -196,7 +196,7 @@ impl Writer {
                     upload::Error::There(error) => Refusal::of(&ask.path, error),
                     upload::Error::Content(refusal) => refusal,
                 })?;
-                (Act::Put { draft, hash }, bytes)
+                (Operation::Put { draft, hash }, bytes)
             }
         };
         // From here on it is made, whether or not somebody waits for it; and written down.
@@ -214,7 +214,7 @@ impl Writer {
             return Ok(Author { name, client });
         };
         let now = Instant::now();
-        if !self.tries.may_try(client, now) {
+        if !self.tries.is_allowed(client, now) {
             return Err(Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many wrong tokens came from this address",
@@ -234,14 +234,14 @@ impl Writer {
     async fn make(
         &self,
         ask: &Ask,
-        act: Act,
+        act: Operation,
         bytes: u64,
         author: &Author,
     ) -> Result<Written, Refusal> {
-        let is_put = matches!(act, Act::Put { .. });
+        let is_put = matches!(act, Operation::Put { .. });
         let (reply, replied) = oneshot::channel();
         let condition = ask.condition.clone();
-        (self.commit)(Commit {
+        (self.commit)(WriteJob {
             path: ask.path.clone(),
             act,
             condition: Box::new(move |now| condition.holds(now)),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::StatusCode;
 use rustix::io::Errno;
 
-use crate::commit::NotCommitted;
+use crate::commit::CommitError;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 
@@ -59,13 +59,13 @@ impl Refusal {
     }
 
     /// Of what the system says the operator hears all, and the client what is its business.
-    pub(super) fn of(path: &[u8], error: NotCommitted) -> Self {
+    pub(super) fn of(path: &[u8], error: CommitError) -> Self {
         let error = match error {
-            NotCommitted::Failed(etag) => return Self::failed(etag),
-            NotCommitted::Nothing => return Self::nothing(),
-            NotCommitted::InTheWay(what) => return Self::new(StatusCode::CONFLICT, what),
-            NotCommitted::NotNow(why) => return Self::not_now(why),
-            NotCommitted::Io(error) => error,
+            CommitError::Failed(etag) => return Self::failed(etag),
+            CommitError::Nothing => return Self::nothing(),
+            CommitError::Blocked(what) => return Self::new(StatusCode::CONFLICT, what),
+            CommitError::Busy(why) => return Self::not_now(why),
+            CommitError::Io(error) => error,
         };
         let (status, reason) = match Errno::from_io_error(&error) {
             Some(Errno::NAMETOOLONG) => return Self::too_long(),

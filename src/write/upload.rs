@@ -18,10 +18,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Refusal;
-use crate::commit::NotCommitted;
+use crate::commit::CommitError;
 use crate::disk::Root;
-use crate::place::{Directory, Draft};
 use crate::semantics::digest::Digests;
+use crate::staging::{Directory, TempFile};
 
 /// So much is gathered before it is written.
 const PIECE: usize = 256 << 10;
@@ -33,13 +33,13 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Error {
     /// It can't be written there.
-    There(NotCommitted),
+    There(CommitError),
     /// The content is not what it should be.
     Content(Refusal),
 }
 
-impl From<NotCommitted> for Error {
-    fn from(error: NotCommitted) -> Self {
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
         Self::There(error)
     }
 }
@@ -73,11 +73,11 @@ impl Upload {
         let path = PathBuf::from(OsStr::from_bytes(path));
         let begin = move || {
             let root = open(&directory)?;
-            let draft = Draft::readable(beside(&root, &path)?)?;
+            let draft = TempFile::readable(beside(&root, &path)?)?;
             if let Some(length) = length {
                 draft.reserve(length)?;
             }
-            Ok::<_, NotCommitted>(Discarded(Some(draft)))
+            Ok::<_, CommitError>(Discarded(Some(draft)))
         };
         let draft = spawn_blocking(begin).await.map_err(io::Error::other)??;
         Ok(Self {
@@ -127,7 +127,7 @@ impl Upload {
     }
 
     /// Puts it on the disk. Returns the file, its BLAKE3 and its length.
-    pub(super) async fn finish(self) -> Result<(Draft, [u8; 32], u64), Error> {
+    pub(super) async fn finish(self) -> Result<(TempFile, [u8; 32], u64), Error> {
         let mut all = self.blocking(Self::write_all).await?;
         let hash = *all.hasher.finalize().as_bytes();
         Ok((all.draft.keep()?, hash, all.length))
@@ -201,16 +201,16 @@ async fn drain<B: Body + Unpin>(content: &mut B) -> bool {
 }
 
 /// The root as it is now. One that is not there may be back in a moment.
-fn open(directory: &Path) -> Result<Root, NotCommitted> {
+fn open(directory: &Path) -> Result<Root, CommitError> {
     Root::open(directory).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => NotCommitted::NotNow("the site's directory is not there"),
+        io::ErrorKind::NotFound => CommitError::Busy("the site's directory is not there"),
         _ => error.into(),
     })
 }
 
 /// The directory of `path`, or the nearest above it: those between are made when there is
 /// something to put into them.
-fn beside(root: &Root, path: &Path) -> Result<Directory, NotCommitted> {
+fn beside(root: &Root, path: &Path) -> Result<Directory, CommitError> {
     let parent = path.parent().unwrap_or(Path::new(""));
     let directory = match Directory::open(root, parent) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -219,20 +219,20 @@ fn beside(root: &Root, path: &Path) -> Result<Directory, NotCommitted> {
         opened => opened?,
     };
     let name = path.file_name().unwrap_or_default();
-    NotCommitted::look(&directory, name)?;
+    CommitError::look(&directory, name)?;
     Ok(directory)
 }
 
 /// A draft whose removal, which may take its time, keeps no request waiting.
-struct Discarded(Option<Draft>);
+struct Discarded(Option<TempFile>);
 
 impl Discarded {
     fn file(&self) -> io::Result<&std::fs::File> {
-        let draft = self.0.as_ref().map(Draft::file);
+        let draft = self.0.as_ref().map(TempFile::file);
         draft.ok_or_else(|| io::Error::other("the upload is over"))
     }
 
-    fn keep(&mut self) -> io::Result<Draft> {
+    fn keep(&mut self) -> io::Result<TempFile> {
         let draft = self.0.take();
         draft.ok_or_else(|| io::Error::other("the upload is over"))
     }

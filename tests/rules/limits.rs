@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use etagd::rules::{Asked, Dialect, Headers, Redirects};
+use etagd::rules::{Dialect, Headers, Query, Redirects};
 
 /// Ample for a busy machine and an unoptimised build; what grows with the square of a megabyte
 /// takes hours.
@@ -70,7 +70,7 @@ fn a_long_file_of_redirects() {
         assert!(complaints.len() <= 1001, "{name}");
         for path in paths() {
             let query = "k=v&".repeat(1000);
-            let asked = Asked {
+            let asked = Query {
                 path: &path,
                 query: Some(&query),
                 host: Some("h"),
@@ -136,7 +136,7 @@ fn long_lines() {
     let (redirects, complaints) = Redirects::parse(redirects.as_bytes(), Dialect::Netlify);
     assert_eq!(complaints.len(), 2, "{complaints:?}");
     let find = |path: &[u8]| {
-        redirects.find(Asked {
+        redirects.find(Query {
             path,
             query: None,
             host: None,
@@ -148,7 +148,7 @@ fn long_lines() {
     let (redirects, complaints) = Redirects::parse(redirects.as_bytes(), Dialect::Netlify);
     assert!(complaints.is_empty(), "{complaints:?}");
     let path = [b"/a/", "x".repeat(8000).as_bytes()].concat();
-    let asked = |path| Asked {
+    let asked = |path| Query {
         path,
         query: None,
         host: None,

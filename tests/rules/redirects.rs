@@ -1,6 +1,6 @@
 //! `_redirects`.
 
-use etagd::rules::{Asked, Dialect, Outcome, Redirects, Severity};
+use etagd::rules::{Dialect, Outcome, Query, Redirects, Severity};
 
 use super::assert_complaints;
 
@@ -18,7 +18,7 @@ fn answer(redirects: &Redirects, target: &str) -> String {
         Some((path, query)) => (path, Some(query)),
         None => (rest, None),
     };
-    let asked = Asked {
+    let asked = Query {
         path: path.as_bytes(),
         query,
         host,
@@ -203,7 +203,7 @@ fn requests() {
         assert_eq!(
             redirects.is_empty(),
             redirects
-                .find(Asked {
+                .find(Query {
                     path: b"/",
                     query: None,
                     host: None
@@ -276,7 +276,7 @@ fn no_open_redirect() {
                     (format!("/go/x/{evil}"), None),
                     ("/go".to_owned(), Some(&*query)),
                 ] {
-                    let asked = Asked {
+                    let asked = Query {
                         path: path.as_bytes(),
                         query,
                         host: None,

@@ -28,7 +28,7 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let child = Command::new("chromium")
             .args([
-                "--headless=new",
+                "--proxy_header_failures=new",
                 // Root, as which CI runs, has none.
                 "--no-sandbox",
                 "--disable-gpu",

@@ -3,7 +3,7 @@
 
 use percent_encoding::percent_decode;
 
-use super::{Action, Asked, Outcome, Parameters, Redirects, Rule};
+use super::{Action, Outcome, Parameters, Query, Redirects, Rule};
 use crate::rules::complaint::Complaints;
 use crate::rules::template::in_query;
 
@@ -182,7 +182,7 @@ impl Chains {
     fn first(
         &mut self,
         redirects: &Redirects,
-        asked: Asked<'_>,
+        asked: Query<'_>,
         parameters: &Parameters<'_>,
     ) -> Option<usize> {
         for number in redirects.candidates(asked, parameters) {
@@ -209,8 +209,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn asked(&self) -> Asked<'_> {
-        Asked {
+    pub(super) fn asked(&self) -> Query<'_> {
+        Query {
             path: &self.path,
             query: self.query.as_deref(),
             host: self.host.as_deref(),

@@ -119,7 +119,7 @@ struct Origin {
 
 /// What a request asks for, as rules see it.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct Query<'a> {
     /// Decoded, with its leading slash, without empty segments.
     pub path: &'a [u8],
     /// As sent, without `?`.
@@ -205,12 +205,12 @@ impl Redirects {
     /// What the first rule that matches does, and whether it wins over a file. A redirect to where
     /// the request already is does not match.
     #[must_use]
-    pub fn find(&self, asked: Asked<'_>) -> Option<(bool, Outcome)> {
+    pub fn find(&self, asked: Query<'_>) -> Option<(bool, Outcome)> {
         let (rule, outcome) = self.first(asked)?;
         Some((rule.is_forced, outcome))
     }
 
-    fn first(&self, asked: Asked<'_>) -> Option<(&Rule, Outcome)> {
+    fn first(&self, asked: Query<'_>) -> Option<(&Rule, Outcome)> {
         let parameters = Parameters::new(asked.query);
         let mut candidates = self.candidates(asked, &parameters);
         candidates.find_map(|number| {
@@ -220,7 +220,7 @@ impl Redirects {
     }
 
     /// The numbers of the rules that may match, lowest first.
-    fn candidates(&self, asked: Asked<'_>, parameters: &Parameters<'_>) -> Candidates<'_> {
+    fn candidates(&self, asked: Query<'_>, parameters: &Parameters<'_>) -> Candidates<'_> {
         let with_query = || {
             let path = self.table.key(asked.path);
             self.by_query.get(&by_query(path, parameters.pairs()))
@@ -238,7 +238,7 @@ impl Redirects {
 
 impl Rule {
     /// What it does with a request; `None` where it does not match.
-    fn outcome(&self, asked: Asked<'_>, parameters: &Parameters<'_>) -> Option<Outcome> {
+    fn outcome(&self, asked: Query<'_>, parameters: &Parameters<'_>) -> Option<Outcome> {
         if let Some(host) = &self.host
             && !asked.host.is_some_and(|asked| host.matches(asked))
         {
@@ -316,7 +316,7 @@ impl Location {
     /// The reference; `None` where it would lead to where the request already is.
     fn fill<'p>(
         &self,
-        asked: Asked<'_>,
+        asked: Query<'_>,
         captured: impl Fn(usize) -> &'p [u8],
         query: Option<&str>,
     ) -> Option<String> {

@@ -24,7 +24,7 @@ use crate::semantics::etag::ETag;
 
 /// A file as an earlier process knew it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Known<'a> {
+pub struct SavedFile<'a> {
     /// Its path in the site.
     pub path: &'a [u8],
     /// Where it was, as [`Source::path`] has it, if that is known and another place than `path`.
@@ -50,7 +50,7 @@ pub struct Known<'a> {
     pub codings: Vec<Coding>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> SavedFile<'a> {
     /// What `manifest` knows of one of its resources.
     pub fn of(resource: &'a Resource, manifest: &Manifest) -> Self {
         let (location, groups) = match &resource.identity.data {
@@ -126,9 +126,9 @@ impl Scanner {
     pub fn restore<'a>(
         &self,
         root: &Arc<Root>,
-        known: impl Iterator<Item = Known<'a>> + Clone + Send,
+        known: impl Iterator<Item = SavedFile<'a>> + Clone + Send,
     ) -> Manifest {
-        let known = known.filter(Known::is_sound);
+        let known = known.filter(SavedFile::is_sound);
         let sidecars: Sidecars<'_> = known
             .clone()
             .filter(|known| stem(known.path).is_some())
@@ -157,7 +157,12 @@ impl Scanner {
         })
     }
 
-    fn remembered(&self, root: &Arc<Root>, known: &Known<'_>, sidecars: &Sidecars<'_>) -> Resource {
+    fn remembered(
+        &self,
+        root: &Arc<Root>,
+        known: &SavedFile<'_>,
+        sidecars: &Sidecars<'_>,
+    ) -> Resource {
         let identity = sidecars.get(known.path).cloned();
         let identity = identity.unwrap_or_else(|| known.identity(root));
         let encoded = known.codings.iter().filter_map(|&coding| {
@@ -211,7 +216,7 @@ mod tests {
             .map(|(index, group)| group_hash(group, index as u64 * GROUP))
             .collect();
         let size = body.len() as u64;
-        let known = Known {
+        let known = SavedFile {
             path: b"large",
             location: None,
             stamp: Stamp {
@@ -228,33 +233,33 @@ mod tests {
             codings: vec![],
         };
         let restored =
-            |known: &Known<'_>| scanner().restore(&root, [known.clone()].into_iter()).len();
+            |known: &SavedFile<'_>| scanner().restore(&root, [known.clone()].into_iter()).len();
         assert_eq!(restored(&known), 1);
         let mut others = groups.clone();
         others[3][7] ^= 1;
         assert_eq!(
-            restored(&Known {
+            restored(&SavedFile {
                 groups: &others,
                 ..known.clone()
             }),
             0
         );
         assert_eq!(
-            restored(&Known {
+            restored(&SavedFile {
                 groups: &groups[1..],
                 ..known.clone()
             }),
             0
         );
         assert_eq!(
-            restored(&Known {
+            restored(&SavedFile {
                 groups: &[],
                 ..known.clone()
             }),
             0
         );
         let hash = [0; 32];
-        assert_eq!(restored(&Known { hash, ..known }), 0);
+        assert_eq!(restored(&SavedFile { hash, ..known }), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::TrustedProxies;
-use crate::config::Writing;
+use crate::config::WriteOptions;
 use crate::disk::Root;
 use crate::metrics::Metrics;
 use crate::scan::is_hidden;
@@ -19,7 +19,7 @@ use crate::write::{Options, TokenError, Writer};
 
 /// Strangers could write, or learn how to.
 #[derive(Debug, thiserror::Error)]
-pub enum Unsafe {
+pub enum InsecureWrites {
     /// There are no tokens.
     #[error(
         "--writable lets anybody write who can reach {0}: give --write-token-file FILE, or listen \
@@ -53,12 +53,12 @@ pub enum Unsafe {
 
 /// Whether it is safe to let clients write who can reach these listeners.
 pub(super) fn check(
-    writing: &Writing,
+    writing: &WriteOptions,
     root: &Root,
     bound: &[Bound],
     has_proxies: bool,
     is_secure: bool,
-) -> Result<(), Unsafe> {
+) -> Result<(), InsecureWrites> {
     let real = writing.write_token_file.as_ref();
     let real = real.map(|file| (file, file.canonicalize().unwrap_or_else(|_| file.clone())));
     if let Some((file, real)) = &real
@@ -66,26 +66,26 @@ pub(super) fn check(
         && !is_hidden(path.as_os_str().as_bytes())
     {
         let (file, root) = (file.to_path_buf(), root.path().to_path_buf());
-        return Err(Unsafe::Served { file, root });
+        return Err(InsecureWrites::Served { file, root });
     }
     if real.is_none() && has_proxies {
-        return Err(Unsafe::Proxied);
+        return Err(InsecureWrites::Proxied);
     }
     let Some(public) = bound.iter().find_map(Bound::public) else {
         return Ok(());
     };
     if real.is_none() {
-        return Err(Unsafe::NoTokens(public));
+        return Err(InsecureWrites::NoTokens(public));
     }
     if !is_secure && !writing.write_insecure {
-        return Err(Unsafe::NoTls(public));
+        return Err(InsecureWrites::NoTls(public));
     }
     Ok(())
 }
 
 /// What a [`Writer`] needs to know.
 pub(super) fn options(
-    writing: Writing,
+    writing: WriteOptions,
     directory: PathBuf,
     proxies: TrustedProxies,
     patience: Duration,
@@ -110,7 +110,7 @@ pub(super) fn writer(
     let hints = hints.clone();
     let commit = move |commit| {
         // Without a watcher nobody answers, which is an answer as well.
-        let _ = hints.send(Hint::Commit(commit));
+        let _ = hints.send(Hint::WriteJob(commit));
     };
     let writer = Arc::new(Writer::new(options, Arc::clone(metrics), commit)?);
     let clearing = Arc::clone(&writer);

@@ -27,11 +27,11 @@ const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
 
 /// Sees surplus connections off.
 #[derive(Debug, Default)]
-pub(super) struct Surplus(Arc<AtomicUsize>);
+pub(super) struct Overload(Arc<AtomicUsize>);
 
-impl Surplus {
+impl Overload {
     /// Answers and closes. Must be called within a tokio runtime.
-    pub(super) fn turn_away(&self, accepted: Accepted) {
+    pub(super) fn reject(&self, accepted: Accepted) {
         if self.0.fetch_add(1, Ordering::Relaxed) >= MOST {
             self.0.fetch_sub(1, Ordering::Relaxed);
             return;

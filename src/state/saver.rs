@@ -26,12 +26,12 @@ const SHARE: u32 = 20;
 
 /// The thread that saves what a site publishes.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct Saver {
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
 
-impl Keeper {
+impl Saver {
     /// Saves each state of `site`, which is in `directory` as the operator named it, in `file`,
     /// but the one that was `saved` already.
     ///
@@ -46,7 +46,7 @@ impl Keeper {
         let (stop, stopped) = channel();
         let mut round = Round::new(file, directory, site, saved, Instant::now());
         let thread = thread::Builder::new()
-            .name("keeper".to_owned())
+            .name("saver".to_owned())
             .spawn(move || round.run(&stopped))?;
         Ok(Self { stop, thread })
     }

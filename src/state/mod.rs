@@ -9,8 +9,8 @@
 //! disk that is full or read-only is worth a warning, and no reason not to serve.
 
 mod format;
-mod keeper;
 mod map;
+mod saver;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -25,11 +25,11 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use crate::config::Settings;
 use crate::disk::Root;
 use crate::manifest::Manifest;
-use crate::scan::{Known, Scanner, is_hidden};
+use crate::scan::{SavedFile, Scanner, is_hidden};
 
 use format::MAGIC;
 pub use format::{Files, Origin, Unusable, read, write};
-pub use keeper::Keeper;
+pub use saver::Saver;
 
 /// Why a manifest can't be saved in a file of this name.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +123,7 @@ impl StateFile {
         let new = self.create()?;
         let known = manifest
             .iter()
-            .map(|resource| Known::of(resource, manifest));
+            .map(|resource| SavedFile::of(resource, manifest));
         let written = write(&new, self.origin(root), known)
             .and_then(|()| new.sync_all())
             .and_then(|()| fs::rename(self.new_file(), &self.file));

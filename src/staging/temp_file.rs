@@ -10,7 +10,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Directory, Expected, Place, Placed, rename_new};
+use super::{Directory, Expected, Place, Placement, rename_new};
 
 /// What the name of a file begins with that has none of its own yet.
 const HIDDEN: &str = ".etagd-";
@@ -19,14 +19,14 @@ const TRIES: usize = 8;
 
 /// A new file that has no name yet that anybody could ask for; gone unless it gets one.
 #[derive(Debug)]
-pub struct Draft {
+pub struct TempFile {
     pub(super) directory: Directory,
     pub(super) name: OsString,
     pub(super) file: File,
     pub(super) is_named: bool,
 }
 
-impl Draft {
+impl TempFile {
     /// An empty file in `directory`, with these permissions as far as the process grants them.
     ///
     /// # Errors
@@ -98,17 +98,19 @@ impl Draft {
         directory: &Directory,
         name: &OsStr,
         expected: Option<&Expected>,
-    ) -> io::Result<Placed> {
+    ) -> io::Result<Placement> {
         if self.inode()? != fstat(&self.file)?.st_ino {
             return Err(io::Error::other("somebody has taken the new file away"));
         }
         let Some(expected) = expected else {
             return match rename_new((&self.directory, &self.name), (directory, name)) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Placed::Overtaken),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    Ok(Placement::Overtaken)
+                }
                 Err(error) => Err(error),
                 Ok(()) => {
                     self.is_named = true;
-                    Ok(Placed::Done)
+                    Ok(Placement::Done)
                 }
             };
         };
@@ -119,29 +121,29 @@ impl Draft {
         dress(&self.file, &original)?;
         match self.exchange((directory, name)) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Placed::Overtaken),
+            Err(Errno::NOENT) => return Ok(Placement::Overtaken),
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 // This file system can't: what happens between the look and this is lost.
                 renameat(&self.directory.0, &self.name, &directory.0, name)?;
                 self.is_named = true;
-                return Ok(Placed::Done);
+                return Ok(Placement::Done);
             }
             Err(error) => return Err(error.into()),
         }
         // What it displaced has the hidden name now, and goes with it.
         let placed = self.judge(&original, expected);
-        if !matches!(placed, Ok(Placed::Done)) {
+        if !matches!(placed, Ok(Placement::Done)) {
             self.undo((directory, name))?;
         }
         placed
     }
 
     /// Whether the file that has the hidden name now is the one that was to be displaced.
-    pub(super) fn judge(&self, original: &File, expected: &Expected) -> io::Result<Placed> {
+    pub(super) fn judge(&self, original: &File, expected: &Expected) -> io::Result<Placement> {
         if self.inode()? == fstat(original)?.st_ino {
             expected.is(original)
         } else {
-            Ok(Placed::Overtaken)
+            Ok(Placement::Overtaken)
         }
     }
 
@@ -178,7 +180,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.is_named {
             let _ = self.directory.remove(&self.name);
@@ -200,7 +202,7 @@ pub(super) fn dress(file: &File, original: &File) -> io::Result<()> {
 }
 
 /// Whether a file has the name of one that has none of its own yet.
-pub fn is_draft(name: &OsStr) -> bool {
+pub fn is_temp_file(name: &OsStr) -> bool {
     let numbers = name.to_str().and_then(|name| name.strip_prefix(HIDDEN));
     let numbers = numbers.and_then(|numbers| numbers.split_once('-'));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

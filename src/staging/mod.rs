@@ -7,7 +7,7 @@
 //! made of it meanwhile is put back, not lost. A program that works on a file under `flock(2)`, or
 //! has it open for writing, is not overtaken.
 
-mod draft;
+mod temp_file;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -25,9 +25,9 @@ use rustix::io::Errno;
 
 use crate::disk::{self, Root, Stamp};
 use crate::lease::{self, Writers};
-use draft::dress;
+use temp_file::dress;
 
-pub use draft::{Draft, is_draft};
+pub use temp_file::{TempFile, is_temp_file};
 
 /// A file whose times are younger may have been changed without a trace in them.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -148,7 +148,7 @@ impl Directory {
                 ));
             }
         }
-        let mut draft = Draft::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
+        let mut draft = TempFile::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
         draft.file.write_all(content)?;
         dress(&draft.file, original)?;
         draft.file.sync_all()?;
@@ -182,7 +182,7 @@ impl Directory {
     /// # Errors
     /// When the file can't be removed.
     pub fn clear_file(&self, name: &OsStr) -> io::Result<()> {
-        if !is_draft(name) {
+        if !is_temp_file(name) {
             return Ok(());
         }
         // Not gone already, nor a trap of somebody else's.
@@ -208,20 +208,20 @@ impl Directory {
     ///
     /// # Errors
     /// When it can't be removed; then everything is as it was.
-    pub fn take(&self, name: &OsStr, expected: &Expected) -> io::Result<Placed> {
+    pub fn take(&self, name: &OsStr, expected: &Expected) -> io::Result<Placement> {
         let original = match self.displaceable(name, expected)? {
             Ok(original) => original,
             Err(overtaken) => return Ok(overtaken),
         };
         // Its hidden name is the one to move to: nobody else's is lost by that.
-        let mut aside = Draft::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
+        let mut aside = TempFile::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
         match renameat(&self.0, name, &self.0, &aside.name) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Placed::Overtaken),
+            Err(Errno::NOENT) => return Ok(Placement::Overtaken),
             Err(error) => return Err(error.into()),
         }
         let placed = aside.judge(&original, expected);
-        if !matches!(placed, Ok(Placed::Done)) {
+        if !matches!(placed, Ok(Placement::Done)) {
             // Unless it is written anew already.
             aside.is_named = rename_new((self, &aside.name), (self, name)).is_ok();
         }
@@ -229,20 +229,24 @@ impl Directory {
     }
 
     /// Opens the file of this name, locked, if it is as `expected` and nobody else locks it.
-    fn displaceable(&self, name: &OsStr, expected: &Expected) -> io::Result<Result<File, Placed>> {
+    fn displaceable(
+        &self,
+        name: &OsStr,
+        expected: &Expected,
+    ) -> io::Result<Result<File, Placement>> {
         let original = match self.open_file(name) {
             Ok(original) => original,
-            Err(Errno::NOENT | Errno::LOOP) => return Ok(Err(Placed::Overtaken)),
+            Err(Errno::NOENT | Errno::LOOP) => return Ok(Err(Placement::Overtaken)),
             Err(error) => return Err(error.into()),
         };
         let locked = flock(&original, FlockOperation::NonBlockingLockExclusive);
         if locked == Err(Errno::WOULDBLOCK) || lease::writers(&original) == Writers::Some {
-            return Ok(Err(Placed::Busy));
+            return Ok(Err(Placement::Busy));
         }
         if expected.has_stamp(&disk::stamp(&original)?) {
             Ok(Ok(original))
         } else {
-            Ok(Err(Placed::Overtaken))
+            Ok(Err(Placement::Overtaken))
         }
     }
 
@@ -285,12 +289,12 @@ impl Expected {
     }
 
     /// Whether `file`, which has no name any more that others know, is as expected and stays so.
-    fn is(&self, file: &File) -> io::Result<Placed> {
+    fn is(&self, file: &File) -> io::Result<Placement> {
         if lease::writers(file) == Writers::Some {
-            return Ok(Placed::Busy);
+            return Ok(Placement::Busy);
         }
         if !self.has_stamp(&disk::stamp(file)?) {
-            return Ok(Placed::Overtaken);
+            return Ok(Placement::Overtaken);
         }
         // A clock can be too coarse to tell two writes apart.
         let is_proven = !self.stamp.is_younger(SystemTime::now(), YOUNG) || {
@@ -298,16 +302,16 @@ impl Expected {
             hasher.update_reader(file)?.finalize() == self.hash
         };
         Ok(if is_proven {
-            Placed::Done
+            Placement::Done
         } else {
-            Placed::Overtaken
+            Placement::Overtaken
         })
     }
 }
 
 /// What has become of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Placed {
+pub enum Placement {
     /// It is made.
     Done,
     /// Somebody else has changed the file; it stays as they left it.
@@ -369,8 +373,8 @@ mod tests {
             }
         }
 
-        fn draft(&self, content: &str) -> Draft {
-            let draft = Draft::readable(self.top()).expect("a draft");
+        fn draft(&self, content: &str) -> TempFile {
+            let draft = TempFile::readable(self.top()).expect("a draft");
             (&draft.file)
                 .write_all(content.as_bytes())
                 .expect("written");
@@ -399,7 +403,7 @@ mod tests {
         fs::set_permissions(ground.path("name"), fs::Permissions::from_mode(0o640)).expect("set");
         let (mut draft, expected) = (ground.draft("new"), ground.expected());
         let placed = draft.place(&ground.top(), name(), Some(&expected));
-        assert_eq!(placed.expect("placed"), Placed::Done);
+        assert_eq!(placed.expect("placed"), Placement::Done);
         drop(draft);
         assert_eq!(ground.read("name").as_deref(), Some("new"));
         let mode = fs::metadata(ground.path("name"))
@@ -424,10 +428,10 @@ mod tests {
         let ground = Ground::new();
         let mut draft = ground.draft("new");
         let placed = draft.place(&ground.top(), name(), None).expect("tried");
-        assert_eq!(placed, Placed::Overtaken);
+        assert_eq!(placed, Placement::Overtaken);
         let other = OsStr::new("other");
         let placed = draft.place(&ground.top(), other, None).expect("tried");
-        assert_eq!(placed, Placed::Done);
+        assert_eq!(placed, Placement::Done);
         drop(draft);
         assert_eq!(ground.read("name").as_deref(), Some("old"));
         assert_eq!(ground.read("other").as_deref(), Some("new"));
@@ -454,9 +458,9 @@ mod tests {
             change(&ground);
             let after = ground.read("name");
             let placed = draft.place(&ground.top(), name(), Some(&expected));
-            assert_eq!(placed.expect("tried"), Placed::Overtaken, "{what}");
+            assert_eq!(placed.expect("tried"), Placement::Overtaken, "{what}");
             let taken = ground.top().take(name(), &expected).expect("tried");
-            assert_eq!(taken, Placed::Overtaken, "{what}");
+            assert_eq!(taken, Placement::Overtaken, "{what}");
             drop(draft);
             assert_eq!(ground.read("name"), after, "{what}");
         }
@@ -470,9 +474,9 @@ mod tests {
         // As if the clock had not moved.
         expected.stamp = ground.expected().stamp;
         let placed = draft.place(&ground.top(), name(), Some(&expected));
-        assert_eq!(placed.expect("tried"), Placed::Overtaken);
+        assert_eq!(placed.expect("tried"), Placement::Overtaken);
         let taken = ground.top().take(name(), &expected).expect("tried");
-        assert_eq!(taken, Placed::Overtaken);
+        assert_eq!(taken, Placement::Overtaken);
         drop(draft);
         assert_eq!(ground.read("name").as_deref(), Some("odd"));
         assert_eq!(ground.names(), ["name"]);
@@ -489,20 +493,20 @@ mod tests {
         let reader = File::open(ground.path("name")).expect("opened");
         if lease::writers(&reader) == Writers::Some {
             let placed = draft.place(&ground.top(), name(), Some(&expected));
-            assert_eq!(placed.expect("tried"), Placed::Busy);
+            assert_eq!(placed.expect("tried"), Placement::Busy);
             let taken = ground.top().take(name(), &expected).expect("tried");
-            assert_eq!(taken, Placed::Busy);
+            assert_eq!(taken, Placement::Busy);
         }
         drop(writer);
         flock(&reader, FlockOperation::LockExclusive).expect("locked");
         let placed = draft.place(&ground.top(), name(), Some(&expected));
-        assert_eq!(placed.expect("tried"), Placed::Busy);
+        assert_eq!(placed.expect("tried"), Placement::Busy);
         let taken = ground.top().take(name(), &expected).expect("tried");
-        assert_eq!(taken, Placed::Busy);
+        assert_eq!(taken, Placement::Busy);
         assert_eq!(ground.read("name").as_deref(), Some("old"));
         drop(reader);
         let placed = draft.place(&ground.top(), name(), Some(&expected));
-        assert_eq!(placed.expect("tried"), Placed::Done);
+        assert_eq!(placed.expect("tried"), Placement::Done);
         drop(draft);
         assert_eq!(ground.read("name").as_deref(), Some("new"));
     }
@@ -528,7 +532,7 @@ mod tests {
     fn what_was_expected_is_taken_away() {
         let ground = Ground::new();
         let taken = ground.top().take(name(), &ground.expected());
-        assert_eq!(taken.expect("tried"), Placed::Done);
+        assert_eq!(taken.expect("tried"), Placement::Done);
         assert!(ground.names().is_empty());
     }
 
@@ -538,7 +542,7 @@ mod tests {
         let deep = Directory::make(&ground.root, Path::new("a/b/c")).expect("made");
         let mut draft = ground.draft("new");
         let placed = draft.place(&deep, name(), None).expect("tried");
-        assert_eq!(placed, Placed::Done);
+        assert_eq!(placed, Placement::Done);
         assert_eq!(ground.read("a/b/c/name").as_deref(), Some("new"));
         std::os::unix::fs::symlink("a", ground.path("link")).expect("linked");
         for path in ["link/b", "link/new", "name/below"] {

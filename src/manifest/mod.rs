@@ -7,9 +7,9 @@
 //! [`Manifest::digest`].
 
 mod diff;
-mod fold;
-mod made;
-mod told;
+mod export;
+mod header_rules;
+mod page_cache;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,8 +27,8 @@ use crate::config::{
 use crate::representation::{Fields, Resource, visible};
 use crate::rules::Rules;
 use crate::semantics::coding::Coding;
-use fold::Folder;
-use made::Made;
+use header_rules::HeaderRules;
+use page_cache::PageCache;
 
 /// Version of what the site digest covers and how.
 const FORMAT: u32 = 1;
@@ -104,7 +104,7 @@ struct Retired {
 pub struct Manifest {
     settings: Arc<Settings>,
     /// The rules, which every resource here has been folded with.
-    folder: Arc<Folder>,
+    header_rules: Arc<HeaderRules>,
     buckets: Box<[Arc<Bucket>]>,
     unreadable: BTreeMap<Box<[u8]>, String>,
     retired: HashMap<Box<[u8]>, Retired>,
@@ -116,7 +116,7 @@ pub struct Manifest {
     /// All resources by path, once somebody asked.
     ordered: OnceLock<Arc<[Arc<Resource>]>>,
     /// Pages that somebody asked for.
-    made: Arc<Made>,
+    page_cache: Arc<PageCache>,
 }
 
 #[derive(Clone, Debug)]
@@ -165,11 +165,11 @@ impl Manifest {
         let bucket = Arc::new(bucket);
         let buckets: Box<[_]> = std::iter::repeat_n(bucket, BUCKETS).collect();
         let unreadable = BTreeMap::new();
-        let folder = Arc::new(Folder::default());
-        let digest = digest(&settings, folder.rules(), &buckets, true);
+        let header_rules = Arc::new(HeaderRules::default());
+        let digest = digest(&settings, header_rules.rules(), &buckets, true);
         Self {
             settings,
-            folder,
+            header_rules,
             buckets,
             unreadable,
             retired: HashMap::new(),
@@ -179,7 +179,7 @@ impl Manifest {
             unsettled: 0,
             bytes: 0,
             ordered: OnceLock::new(),
-            made: Arc::default(),
+            page_cache: Arc::default(),
         }
     }
 
@@ -187,12 +187,12 @@ impl Manifest {
     /// for fields have changed.
     #[must_use]
     pub fn with(&self, changes: Changes) -> Self {
-        let (folder, is_refolded) = match changes.rules {
+        let (header_rules, is_refolded) = match changes.rules {
             Some(rules) => {
                 let is_other = rules.headers.hash() != self.rules().headers.hash();
-                (Arc::new(Folder::new(rules)), is_other)
+                (Arc::new(HeaderRules::new(rules)), is_other)
             }
-            None => (Arc::clone(&self.folder), false),
+            None => (Arc::clone(&self.header_rules), false),
         };
         let mut buckets = self.buckets.clone();
         let mut touched = vec![false; BUCKETS];
@@ -241,7 +241,7 @@ impl Manifest {
         }
         for resource in changes.changed {
             retired.remove(&resource.path);
-            let resource = folder.fold(resource);
+            let resource = header_rules.fold(resource);
             let path = Arc::clone(&resource);
             replace(&path.path, Some(resource));
         }
@@ -254,10 +254,10 @@ impl Manifest {
         }
         if is_refolded {
             for old in retired.values_mut() {
-                old.resource = folder.fold(Arc::clone(&old.resource));
+                old.resource = header_rules.fold(Arc::clone(&old.resource));
             }
             let all = buckets.par_iter_mut().zip(&mut touched);
-            all.for_each(|(bucket, touched)| *touched |= Bucket::refold(bucket, &folder));
+            all.for_each(|(bucket, touched)| *touched |= Bucket::refold(bucket, &header_rules));
         }
         let touched = buckets
             .par_iter_mut()
@@ -266,10 +266,10 @@ impl Manifest {
         touched.for_each(|(bucket, _)| Arc::make_mut(bucket).seal());
         let unreadable = changes.unreadable;
         let is_complete = unreadable.is_empty() && unsettled == 0;
-        let digest = digest(&self.settings, folder.rules(), &buckets, is_complete);
+        let digest = digest(&self.settings, header_rules.rules(), &buckets, is_complete);
         Self {
             settings: Arc::clone(&self.settings),
-            folder,
+            header_rules,
             buckets,
             unreadable,
             retired,
@@ -279,7 +279,7 @@ impl Manifest {
             unsettled,
             bytes,
             ordered: OnceLock::new(),
-            made: Arc::default(),
+            page_cache: Arc::default(),
         }
     }
 
@@ -300,7 +300,7 @@ impl Manifest {
 
     /// The rules of the site.
     pub fn rules(&self) -> &Arc<Rules> {
-        self.folder.rules()
+        self.header_rules.rules()
     }
 
     /// A resource of this state with the fields that the rules give it under `path`, which need
@@ -311,7 +311,7 @@ impl Manifest {
         path: &[u8],
         host: Option<&str>,
     ) -> Cow<'r, Arc<Resource>> {
-        self.folder.under(resource, path, host)
+        self.header_rules.under(resource, path, host)
     }
 
     /// A page about this state, which `make` makes unless it is kept; `key` says what it is made of
@@ -321,7 +321,7 @@ impl Manifest {
         key: &[u8],
         make: impl FnOnce() -> Option<Resource>,
     ) -> Option<Arc<Resource>> {
-        self.made.get(key, make)
+        self.page_cache.get(key, make)
     }
 
     /// A page of etagd's own under `path` and the host that a request names, with this
@@ -334,7 +334,7 @@ impl Manifest {
         path: &[u8],
         host: Option<&str>,
     ) -> Resource {
-        self.folder.own(page, policy, path, host)
+        self.header_rules.own(page, policy, path, host)
     }
 
     /// Whether anything of earlier states is kept.
@@ -454,13 +454,13 @@ impl Manifest {
 
 impl Bucket {
     /// Folds every entry anew; whether that has changed any.
-    fn refold(bucket: &mut Arc<Self>, folder: &Folder) -> bool {
+    fn refold(bucket: &mut Arc<Self>, header_rules: &HeaderRules) -> bool {
         fn clean(resource: &Resource) -> Option<&Arc<Fields>> {
             resource.clean.as_ref().map(|clean| &clean.fields)
         }
         let mut is_changed = false;
         for entry in Arc::make_mut(bucket).table.iter_mut() {
-            let folded = folder.fold(Arc::clone(entry));
+            let folded = header_rules.fold(Arc::clone(entry));
             if entry.fields != folded.fields || clean(entry) != clean(&folded) {
                 // Its path, and so its place, is what it was.
                 *entry = folded;

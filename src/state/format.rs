@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Stamp;
 use crate::representation::{GROUP, WHOLE};
-use crate::scan::Known;
+use crate::scan::SavedFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 
@@ -90,7 +90,7 @@ pub enum Unusable {
 pub fn write<'a>(
     out: impl Write,
     origin: Origin<'_>,
-    known: impl Iterator<Item = Known<'a>>,
+    known: impl Iterator<Item = SavedFile<'a>>,
 ) -> io::Result<()> {
     let sealing = Sealing {
         out,
@@ -109,7 +109,7 @@ pub fn write<'a>(
     out.write_all(hasher.finalize().as_bytes())
 }
 
-fn write_known(out: &mut impl Write, known: &Known<'_>) -> io::Result<()> {
+fn write_known(out: &mut impl Write, known: &SavedFile<'_>) -> io::Result<()> {
     let flags = [
         (known.is_trusted, TRUSTED),
         (known.utf8, UTF8),
@@ -224,11 +224,11 @@ pub struct Files<'a> {
 }
 
 impl<'a> Iterator for Files<'a> {
-    type Item = Known<'a>;
+    type Item = SavedFile<'a>;
 
-    fn next(&mut self) -> Option<Known<'a>> {
+    fn next(&mut self) -> Option<SavedFile<'a>> {
         let known = self.rest.file()?;
-        Some(Known {
+        Some(SavedFile {
             is_trusted: known.is_trusted && (self.is_same_system || !known.stamp.is_coarse()),
             ..known
         })
@@ -248,7 +248,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn file(&mut self) -> Option<Known<'a>> {
+    fn file(&mut self) -> Option<SavedFile<'a>> {
         let [flags, codings] = self.array()?;
         if flags > TRUSTED | UTF8 | SHA256 | LAST_MODIFIED | NEWEST_DATE | LOCATION || codings > 7 {
             return None;
@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
             mtime_ns: self.i64()?,
             ctime_ns: self.i64()?,
         };
-        Some(Known {
+        Some(SavedFile {
             path,
             is_trusted: has(TRUSTED),
             utf8: has(UTF8),
@@ -358,7 +358,7 @@ mod tests {
     }
 
     /// Files with each optional part and without.
-    fn files() -> Vec<Known<'static>> {
+    fn files() -> Vec<SavedFile<'static>> {
         const GROUPS: &[[u8; 32]] = &[[1; 32], [2; 32], [3; 32], [4; 32], [5; 32]];
         let stamp = |size| Stamp {
             device: 0,
@@ -367,7 +367,7 @@ mod tests {
             mtime_ns: -1,
             ctime_ns: 1_700_000_000_123_456_789,
         };
-        let plain = Known {
+        let plain = SavedFile {
             path: b"index.html",
             location: None,
             stamp: stamp(12),
@@ -380,7 +380,7 @@ mod tests {
             newest_date: None,
             codings: vec![],
         };
-        let full = Known {
+        let full = SavedFile {
             path: b"caf\xe9/film.mp4",
             location: Some(Path::new("/elsewhere/film.mp4")),
             stamp: stamp(4 * GROUP + 1),
@@ -391,7 +391,7 @@ mod tests {
             codings: vec![Coding::Brotli, Coding::Gzip],
             ..plain.clone()
         };
-        let open = Known {
+        let open = SavedFile {
             path: b"",
             is_trusted: false,
             utf8: false,

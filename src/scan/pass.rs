@@ -12,7 +12,7 @@ use crate::representation::{Data, Resource, Source};
 use crate::rules::RuleFile;
 
 /// What a reconciliation works with.
-pub(super) struct Work<'a> {
+pub(super) struct Pass<'a> {
     pub(super) root: &'a Arc<Root>,
     pub(super) base: &'a Manifest,
     pub(super) scope: &'a Scope,
@@ -23,7 +23,7 @@ pub(super) struct Work<'a> {
     pub(super) is_start: bool,
     pub(super) now: SystemTime,
     /// Files that have several paths, as this run has seen them.
-    pub(super) shared: Mutex<HashMap<Inode, Looked>>,
+    pub(super) shared: Mutex<HashMap<Inode, FileState>>,
     /// The same as the manifest has them, by inode; made when it is first needed.
     pub(super) known: OnceLock<HashMap<u64, &'a Arc<Resource>>>,
 }
@@ -33,7 +33,7 @@ pub(super) type Inode = (u64, u64);
 
 /// What a file is.
 #[derive(Clone)]
-pub(super) struct Looked {
+pub(super) struct FileState {
     pub(super) stamp: Stamp,
     pub(super) hash: [u8; 32],
     pub(super) sha256: Option<[u8; 32]>,
@@ -46,7 +46,7 @@ pub(super) struct Looked {
     pub(super) plain: Option<[u8; 32]>,
 }
 
-impl<'a> Work<'a> {
+impl<'a> Pass<'a> {
     pub(super) fn new(
         root: &'a Arc<Root>,
         base: &'a Manifest,
@@ -80,7 +80,7 @@ impl<'a> Work<'a> {
 
     /// A file that was read under another path: in this run, or, where its stamp can be trusted,
     /// before.
-    pub(super) fn recall(&self, opened: &Opened, rereads: bool) -> Option<Looked> {
+    pub(super) fn recall(&self, opened: &Opened, rereads: bool) -> Option<FileState> {
         let inode = (opened.stamp.device, opened.stamp.inode);
         let seen = lock(&self.shared).get(&inode).cloned();
         if let Some(seen) = seen.filter(|seen| seen.stamp == opened.stamp) {
@@ -94,7 +94,7 @@ impl<'a> Work<'a> {
             all.map(|known| (known.stamp.inode, known)).collect()
         };
         let known = self.known.get_or_init(by_inode).get(&opened.stamp.inode)?;
-        (self.is_still(&known.stamp, &opened.stamp) && known.settled).then(|| Looked {
+        (self.is_still(&known.stamp, &opened.stamp) && known.settled).then(|| FileState {
             stamp: opened.stamp,
             hash: *known.identity.etag.hash(),
             sha256: known.identity.sha256.as_deref().copied(),
@@ -130,7 +130,7 @@ pub(super) fn relocated(data: &Data, root: &Arc<Root>, found: &Found) -> Data {
 /// What the base has within the scope and the disk has no more. What can't be looked at is not
 /// gone.
 pub(super) fn removed(
-    work: &Work<'_>,
+    work: &Pass<'_>,
     unchanged: &[Box<[u8]>],
     outcome: &Outcome,
     unreadable: &BTreeMap<Box<[u8]>, String>,
@@ -165,7 +165,7 @@ pub(super) fn removed(
 
 /// Each path that can't be read and could before, with the reason, up to a number that a person
 /// reads.
-pub(super) fn report(work: &Work<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
+pub(super) fn report(work: &Pass<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
     const SHOWN: usize = 20;
     let known = work.base.unreadable();
     let all = unreadable.iter();

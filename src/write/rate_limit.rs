@@ -32,17 +32,17 @@ fn network(client: Peer) -> Option<IpAddr> {
 }
 
 /// When each address will have paid for its wrong tokens.
-pub(super) struct Tries(Mutex<LruCache<Option<IpAddr>, Instant>>);
+pub(super) struct FailedLogins(Mutex<LruCache<Option<IpAddr>, Instant>>);
 
-impl Default for Tries {
+impl Default for FailedLogins {
     fn default() -> Self {
         Self(Mutex::new(LruCache::new(MOST)))
     }
 }
 
-impl Tries {
+impl FailedLogins {
     /// Whether a token of this client is worth a look.
-    pub(super) fn may_try(&self, client: Peer, now: Instant) -> bool {
+    pub(super) fn is_allowed(&self, client: Peer, now: Instant) -> bool {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let debt = debts.get(&network(client));
         debt.is_none_or(|paid| *paid + COST <= now + CREDIT)
@@ -66,15 +66,15 @@ mod tests {
 
     #[test]
     fn ten_at_once_and_then_one_a_second() {
-        let (tries, start) = (Tries::default(), Instant::now());
+        let (tries, start) = (FailedLogins::default(), Instant::now());
         let count = |peer, from: Instant, seconds: u32| {
             let steps = (0..seconds * 100).map(|step| from + step * Duration::from_millis(10));
             let tried = steps.filter(|&now| {
-                let may_try = tries.may_try(peer, now);
-                if may_try {
+                let is_allowed = tries.is_allowed(peer, now);
+                if is_allowed {
                     tries.note(peer, now);
                 }
-                may_try
+                is_allowed
             });
             tried.count()
         };
@@ -88,17 +88,17 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one() {
-        let (tries, now) = (Tries::default(), Instant::now());
+        let (tries, now) = (FailedLogins::default(), Instant::now());
         for host in 0..10 {
             tries.note(peer(&format!("2001:db8::{host:x}")), now);
         }
-        assert!(!tries.may_try(peer("2001:db8::ffff"), now));
-        assert!(tries.may_try(peer("2001:db8:0:1::1"), now));
+        assert!(!tries.is_allowed(peer("2001:db8::ffff"), now));
+        assert!(tries.is_allowed(peer("2001:db8:0:1::1"), now));
     }
 
     #[test]
     fn only_so_many_are_remembered() {
-        let (tries, now) = (Tries::default(), Instant::now());
+        let (tries, now) = (FailedLogins::default(), Instant::now());
         for address in 0..10_000_u32 {
             tries.note(Peer::Address(IpAddr::V4(address.into())), now);
         }

@@ -10,12 +10,12 @@ const MOST: u64 = 8 << 20;
 
 /// Some pages, and what each was made of; the one that was asked for last comes last.
 #[derive(Debug, Default)]
-pub(super) struct Made(Mutex<VecDeque<Page>>);
+pub(super) struct PageCache(Mutex<VecDeque<Page>>);
 
 /// What a page was made of, and the page.
 type Page = (Box<[u8]>, Arc<Resource>);
 
-impl Made {
+impl PageCache {
     /// The page that `key` stands for, which `make` makes where it is not kept.
     pub(super) fn get(
         &self,
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_page_is_made_once_while_there_is_room() {
-        let made = Made::default();
+        let made = PageCache::default();
         let is_kept = |key: &[u8]| made.get(key, || None).is_some();
         assert!(!is_kept(b"a"));
         for key in [b"a", b"b", b"c"] {

@@ -12,7 +12,7 @@ use crate::rules::{Matching, Overlay, Rules};
 
 /// Rules, and the fields that they have made so far.
 #[derive(Debug, Default)]
-pub(super) struct Folder {
+pub(super) struct HeaderRules {
     rules: Arc<Rules>,
     /// By the address of the built-in fields, which the made ones keep, and the rules that match.
     made: RwLock<HashMap<(usize, Matching), Arc<Fields>>>,
@@ -21,7 +21,7 @@ pub(super) struct Folder {
 /// So many sets of fields are kept; what is beyond is made each time.
 const MOST_MADE: usize = 1 << 16;
 
-impl Folder {
+impl HeaderRules {
     pub(super) fn new(rules: Arc<Rules>) -> Self {
         Self {
             rules,

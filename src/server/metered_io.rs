@@ -1,6 +1,6 @@
 //! Streams that note what moves through them.
 //!
-//! [`Socket`] lies below TLS and sees whether bytes leave; [`Watched`] lies above and sees what
+//! [`MeteredSocket`] lies below TLS and sees whether bytes leave; [`Observed`] lies above and sees what
 //! they mean.
 
 use std::io;
@@ -23,13 +23,13 @@ const LINGER_BYTES: usize = 64 << 20;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A socket that notes whether it takes what is to be sent.
-pub(super) struct Socket<S> {
+pub(super) struct MeteredSocket<S> {
     stream: S,
     activity: Arc<Activity>,
     throttle: Option<Throttle>,
 }
 
-impl<S> Socket<S> {
+impl<S> MeteredSocket<S> {
     pub(super) fn new(stream: S, activity: &Arc<Activity>, line: Option<&Arc<Line>>) -> Self {
         Self {
             stream,
@@ -39,7 +39,7 @@ impl<S> Socket<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Socket<S> {
+impl<S: AsyncWrite + Unpin> MeteredSocket<S> {
     /// As much as the line takes now.
     fn poll_throttled(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Some(throttle) = &mut self.throttle else {
@@ -53,7 +53,7 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MeteredSocket<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -63,7 +63,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredSocket<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -106,7 +106,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 }
 
 /// A stream of plain bytes that notes what they mean.
-pub(super) struct Watched<S> {
+pub(super) struct Observed<S> {
     stream: S,
     activity: Arc<Activity>,
     protocol: Protocol,
@@ -120,7 +120,7 @@ enum Protocol {
     Http2(Frames),
 }
 
-impl<S> Watched<S> {
+impl<S> Observed<S> {
     pub(super) fn new(stream: S, activity: &Arc<Activity>) -> Self {
         Self {
             stream,
@@ -162,7 +162,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -178,7 +178,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
