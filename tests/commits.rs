@@ -17,10 +17,10 @@ use etagd::commit::{CommitError, Committed, Condition, Operation, WriteJob};
 use etagd::config::{Settings, Symlinks};
 use etagd::disk::Root;
 use etagd::metrics::Metrics;
-use etagd::staging::{Directory, TempFile};
 use etagd::representation::Resource;
 use etagd::scan::{Progress, Scanner};
 use etagd::site::Site;
+use etagd::staging::{Directory, TempFile};
 use etagd::watch::{Hint, Options, Watch};
 use tokio::sync::oneshot;
 

@@ -1,7 +1,6 @@
 //! `etagd dev`: its flags, and what they mean.
 
 use std::fmt;
-use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,6 @@ use super::clients::{AccessLogForm, ProxyOptions};
 use super::operator::{Operator, StatusOptions};
 use super::serve::{Config, Limits, WatchOptions, budget, cores};
 use super::site::{Additions, Settings, SiteFlags};
-use super::values::duration;
 
 /// The first port that is tried.
 const PORT: u16 = 8080;
@@ -65,12 +63,6 @@ pub struct Dev {
     /// Isolate pages from other origins, for threads in wasm (COOP and COEP)
     #[arg(long, env = "ETAGD_CROSS_ORIGIN_ISOLATION", hide_env = true, value_parser = BoolishValueParser::new())]
     pub cross_origin_isolation: bool,
-    /// Answer this much later, as over a long way
-    #[arg(long, value_name = "TIME", env = "ETAGD_DELAY", hide_env = true, value_parser = duration)]
-    pub delay: Option<Duration>,
-    /// Send no more than this: 3g (with its delay of 300ms), or a SIZE/s such as 100KB/s
-    #[arg(long, value_name = "RATE", env = "ETAGD_THROTTLE", hide_env = true)]
-    pub throttle: Option<Network>,
     /// Ask another server for what is below a path: PREFIX=URL, such as
     /// /api=http://localhost:3000; repeatable
     #[arg(
@@ -119,8 +111,6 @@ pub struct DevOptions {
     pub cors: bool,
     /// Whether pages are isolated from other origins.
     pub is_isolated: bool,
-    /// How much later each request is answered.
-    pub delay: Duration,
     /// Other servers, and what they are asked for.
     pub upstreams: Vec<Upstream>,
     /// Whose certificate is shown, if TLS is spoken.
@@ -178,7 +168,6 @@ impl Dev {
                 write_timeout: Duration::from_secs(60),
                 // Cookies of all that ever ran on localhost.
                 max_header_size: ByteSize::kib(64),
-                throttle: self.throttle.map(|network| network.rate),
             },
             dev: Some(DevOptions {
                 port: self.port.or(self.usual_port).unwrap_or(PORT),
@@ -190,10 +179,6 @@ impl Dev {
                 quiet: self.quiet,
                 cors: self.cors,
                 is_isolated: self.cross_origin_isolation,
-                delay: self
-                    .delay
-                    .or(self.throttle.map(|network| network.delay))
-                    .unwrap_or_default(),
                 upstreams: self.proxy,
                 tls: self.tls,
             }),
@@ -207,32 +192,6 @@ pub enum Certificate {
     /// One that etagd has made for this machine, and that nobody vouches for.
     #[value(name = "self")]
     OwnMade,
-}
-
-/// A network that is slower than this machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Network {
-    /// Bytes a second, for all connections together.
-    pub rate: NonZeroU64,
-    /// How much later an answer comes.
-    pub delay: Duration,
-}
-
-impl FromStr for Network {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (size, delay) = match text.eq_ignore_ascii_case("3g") {
-            true => (Some("200KB"), Duration::from_millis(300)),
-            false => (text.strip_suffix("/s"), Duration::ZERO),
-        };
-        let rate = size.and_then(|size| size.parse::<ByteSize>().ok());
-        let rate = rate.and_then(|rate| NonZeroU64::new(rate.as_u64()));
-        Ok(Self {
-            rate: rate.ok_or("3g is expected, or bytes a second such as 100KB/s or 1MiB/s")?,
-            delay,
-        })
-    }
 }
 
 /// Another server, and what it is asked for in place of the site.
@@ -330,23 +289,6 @@ impl FromStr for AllowedHost {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn networks() {
-        for (text, rate, delay) in [
-            ("3g", 200_000, 300),
-            ("3G", 200_000, 300),
-            ("100KB/s", 100_000, 0),
-            ("1MiB/s", 1 << 20, 0),
-        ] {
-            let network: Network = text.parse().unwrap();
-            let seen = (network.rate.get(), network.delay.as_millis());
-            assert_eq!(seen, (rate, delay), "{text}");
-        }
-        for text in ["", "0/s", "1MiB", "fast", "4g", "-1KB/s"] {
-            assert!(text.parse::<Network>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn upstreams() {

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use check::{Check, ReplicaUrl};
 pub use clients::{AccessLogForm, ProxyOptions};
-pub use dev::{AllowedHost, Certificate, Dev, DevOptions, Network, Upstream};
+pub use dev::{AllowedHost, Certificate, Dev, DevOptions, Upstream};
 pub use globs::PathGlob;
 pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
 pub use operator::{Digest, Expectation, HealthPath, Operator, StatusOptions};

@@ -1,6 +1,5 @@
 //! `etagd serve`: its flags, and what they mean.
 
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,9 +152,6 @@ pub struct Limits {
         value_parser = header_size
     )]
     pub max_header_size: ByteSize,
-    /// Bytes that may leave each second, over all connections; a developer's alone.
-    #[arg(skip)]
-    pub throttle: Option<NonZeroU64>,
 }
 
 /// `etagd serve`'s flags as meant.

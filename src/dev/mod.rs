@@ -15,7 +15,6 @@ mod proxy;
 use std::collections::HashSet;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -54,7 +53,6 @@ pub struct Dev {
     cors: bool,
     /// What every response has, unless it says otherwise itself.
     fields: HeaderMap,
-    delay: Duration,
     proxy: Proxy,
     /// Policies that keep pages from reloading, once they are told.
     told: Mutex<HashSet<String>>,
@@ -90,7 +88,6 @@ impl Dev {
             allowed: flags.allowed.clone(),
             cors: flags.cors,
             fields,
-            delay: flags.delay,
             proxy: Proxy::new(flags.upstreams.clone(), flags.tls.is_some()),
             told: Mutex::default(),
         }
@@ -191,11 +188,6 @@ impl Dev {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         self.proxy.forward(upstream, request, content, peer).await
-    }
-
-    /// How much later than it could be a request is answered.
-    pub fn delay(&self) -> Duration {
-        self.delay
     }
 
     /// Adds what every response has, unless it says otherwise itself.

@@ -46,7 +46,6 @@ const LIMITS: Limits = Limits {
     idle_timeout: Duration::from_secs(75),
     write_timeout: Duration::from_secs(10),
     max_header_size: ByteSize::kib(16),
-    throttle: None,
 };
 
 /// Why the operator can't be answered.
@@ -159,7 +158,7 @@ impl Operator {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let socket = MeteredSocket::new(stream, &activity, None);
+        let socket = MeteredSocket::new(stream, &activity);
         let (handler, draining) = (Arc::clone(&self), self.draining.subscribe());
         connection::serve(socket, activity, handler, &self.builder, &LIMITS, draining).await;
     }

@@ -13,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
-use super::throttle::{Line, Throttle};
 
 /// How long to wait for the rest of what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
@@ -26,30 +25,14 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) struct MeteredSocket<S> {
     stream: S,
     activity: Arc<Activity>,
-    throttle: Option<Throttle>,
 }
 
 impl<S> MeteredSocket<S> {
-    pub(super) fn new(stream: S, activity: &Arc<Activity>, line: Option<&Arc<Line>>) -> Self {
+    pub(super) fn new(stream: S, activity: &Arc<Activity>) -> Self {
         Self {
             stream,
             activity: Arc::clone(activity),
-            throttle: line.map(Throttle::new),
         }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> MeteredSocket<S> {
-    /// As much as the line takes now.
-    fn poll_throttled(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Some(throttle) = &mut self.throttle else {
-            return Pin::new(&mut self.stream).poll_write(cx, bytes);
-        };
-        let most = ready!(throttle.poll_ready(cx));
-        let some = bytes.get(..most).unwrap_or(bytes);
-        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, some))?;
-        throttle.sent(sent);
-        Poll::Ready(Ok(sent))
     }
 }
 
@@ -70,7 +53,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredSocket<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = this.poll_throttled(cx, bytes);
+        let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.activity.wrote(result.is_ready());
         result
     }
@@ -82,7 +65,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredSocket<S> {
     ) -> Poll<io::Result<usize>> {
         let mut full = slices.iter().filter(|slice| !slice.is_empty());
         let (first, second) = (full.next(), full.next());
-        if let Some(first) = first.filter(|_| second.is_none() || self.throttle.is_some()) {
+        if let Some(first) = first.filter(|_| second.is_none()) {
             // A header section alone, mostly: the plain call is the cheaper one.
             return self.poll_write(cx, first);
         }

@@ -17,7 +17,6 @@ pub mod listener;
 mod metered_io;
 mod overload;
 mod proxy;
-mod throttle;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -42,7 +41,6 @@ use listener::{Accepted, Listener, Stream};
 use metered_io::MeteredSocket;
 use overload::Overload;
 use proxy::HeaderError;
-use throttle::Line;
 use tls::Tls;
 
 /// Threads of each worker that may block on the disk.
@@ -90,7 +88,6 @@ impl Server {
             builder: connection::builder(&limits),
             limits: limits.clone(),
             introducers,
-            line: limits.throttle.map(Line::new).map(Arc::new),
             draining: draining.subscribe(),
         });
         let workers = (0..workers)
@@ -178,7 +175,6 @@ struct Shared {
     builder: Builder<TokioExecutor>,
     limits: Limits,
     introducers: Option<TrustedProxies>,
-    line: Option<Arc<Line>>,
     draining: watch::Receiver<bool>,
 }
 
@@ -279,11 +275,8 @@ impl Shared {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
-        self.serve_stream(
-            MeteredSocket::new(stream, &activity, self.line.as_ref()),
-            activity,
-        )
-        .await;
+        let socket = MeteredSocket::new(stream, &activity);
+        self.serve_stream(socket, activity).await;
     }
 
     /// The handshake has as long as a header section.
@@ -295,7 +288,7 @@ impl Shared {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
-        let socket = MeteredSocket::new(stream, &activity, self.line.as_ref());
+        let socket = MeteredSocket::new(stream, &activity);
         let handshake = tls.acceptor().accept(socket);
         match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(stream)) => self.serve_stream(stream, activity).await,

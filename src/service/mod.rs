@@ -21,7 +21,7 @@ use http::header;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::access::AccessLog;
 use crate::body::{Body, BodyError, BodyObserver, Segments};
@@ -125,22 +125,6 @@ impl Service {
         content: B,
         connection: G,
     ) -> ResponseFuture<G>
-    where
-        G: Connection,
-        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let reply = self.reply(request, content, connection);
-        match self.dev.as_ref().map_or(Duration::ZERO, |dev| dev.delay()) {
-            Duration::ZERO => reply,
-            delay => ResponseFuture::Later(Box::pin(async move {
-                sleep(delay).await;
-                reply.get().await
-            })),
-        }
-    }
-
-    fn reply<G, B>(self: &Arc<Self>, request: Parts, content: B, connection: G) -> ResponseFuture<G>
     where
         G: Connection,
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -403,15 +387,6 @@ pub enum ResponseFuture<G> {
     Now(Ready<Reply<G>>),
     /// Waiting.
     Later(Pin<Box<dyn Future<Output = Reply<G>> + Send>>),
-}
-
-impl<G> ResponseFuture<G> {
-    async fn get(self) -> Reply<G> {
-        match self {
-            Self::Now(ready) => ready.await,
-            Self::Later(later) => later.await,
-        }
-    }
 }
 
 /// A response with its body.
