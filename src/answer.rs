@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{Method, StatusCode, Uri, Version, header};
 
 use crate::config::NotFound;
-use crate::listing::{self, Form, Listing, Sorting};
+use crate::listing::{self, Listing, ListingFormat, Sorting};
 use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
@@ -261,7 +261,7 @@ fn under<'r>(
         return Cow::Borrowed(resource);
     }
     let host = headers.name_hosts().then(|| host(request)).flatten();
-    manifest.under(resource, target.path(), host)
+    manifest.resource_at_path(resource, target.path(), host)
 }
 
 /// The host that a request names, without its port. Only rules look at it.
@@ -347,13 +347,14 @@ fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> 
     }
     let tail = settings.additions.tail.unwrap_or_default();
     let form = match listing::prefers_json(&request.headers) {
-        true => Form::Json,
-        false => Form::Html(Sorting::parse(target.query()), tail),
+        true => ListingFormat::Json,
+        false => ListingFormat::Html(Sorting::parse(target.query()), tail),
     };
-    let page = manifest.made(&[form.word().as_bytes(), b"/", &directory].concat(), || {
-        Some(Listing::of(manifest, &directory)?.resource(form))
-    })?;
-    let page = manifest.own(&page, form.policy(), target.path(), host(request));
+    let page = manifest
+        .cached_page(&[form.word().as_bytes(), b"/", &directory].concat(), || {
+            Some(Listing::of(manifest, &directory)?.resource(form))
+        })?;
+    let page = manifest.page_at_path(&page, form.policy(), target.path(), host(request));
     Some(select(Cow::Owned(Arc::new(page)), Terms::Listed, request))
 }
 

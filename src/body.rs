@@ -19,7 +19,7 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::disk;
 use crate::memory::{Buffer, Memory};
-use crate::representation::{Data, GROUP, Representation, Source, WHOLE, group_hash};
+use crate::representation::{Data, FileSource, GROUP_SIZE, MAX_WHOLE, Representation, group_hash};
 
 /// Why content can't be sent.
 #[derive(Debug, thiserror::Error)]
@@ -253,7 +253,7 @@ impl Segments {
     }
 
     /// Proves the first piece of each file among the segments, so that a file which changed is
-    /// found before the header section goes out. Up to [`WHOLE`], that is all of it.
+    /// found before the header section goes out. Up to [`MAX_WHOLE`], that is all of it.
     ///
     /// # Errors
     /// When a piece cannot be read or is not what was scanned.
@@ -262,7 +262,7 @@ impl Segments {
         let mut is_first = true;
         while let Some(segment) = self.queue.pop_front() {
             match segment {
-                Segment::File(mut pieces) if is_first || pieces.whole <= WHOLE => {
+                Segment::File(mut pieces) if is_first || pieces.whole <= MAX_WHOLE => {
                     is_first = false;
                     proven.push_back(Segment::Memory(pieces.next().await?));
                     if pieces.position < pieces.end {
@@ -314,7 +314,7 @@ impl std::fmt::Debug for Reading {
 /// A stretch of a file, read piece by piece: a group, or the whole where that is short.
 #[derive(Debug)]
 struct Pieces {
-    source: Arc<Source>,
+    source: Arc<FileSource>,
     /// Opened when the first piece has to be read, and kept: a file that is renamed over or
     /// deleted meanwhile still finishes.
     file: Option<Arc<File>>,
@@ -354,20 +354,20 @@ impl Pieces {
     }
 
     fn piece(&self) -> Piece {
-        if self.whole <= WHOLE {
+        if self.whole <= MAX_WHOLE {
             return Piece {
                 index: 0,
                 offset: 0,
                 length: self.whole as usize,
             };
         }
-        let index = self.position / GROUP;
-        let offset = index * GROUP;
+        let index = self.position / GROUP_SIZE;
+        let offset = index * GROUP_SIZE;
         // A scan that found more than 2^32 groups (1 PiB) would have run out of memory.
         Piece {
             index: index as u32,
             offset,
-            length: GROUP.min(self.whole - offset) as usize,
+            length: GROUP_SIZE.min(self.whole - offset) as usize,
         }
     }
 
@@ -477,12 +477,12 @@ mod tests {
         *changed.last_mut().expect("a byte") ^= 1;
         std::fs::write(directory.path().join("file"), changed).expect("written");
         let length = content.len() as u64;
-        let groups = content.chunks(GROUP as usize).enumerate();
-        let groups = groups.map(|(index, group)| group_hash(group, index as u64 * GROUP));
-        let source = Source {
+        let groups = content.chunks(GROUP_SIZE as usize).enumerate();
+        let groups = groups.map(|(index, group)| group_hash(group, index as u64 * GROUP_SIZE));
+        let source = FileSource {
             root: Arc::new(Root::open(directory.path()).expect("a root")),
             path: Path::new("file").into(),
-            groups: if length > WHOLE {
+            groups: if length > MAX_WHOLE {
                 groups.collect()
             } else {
                 Arc::default()
@@ -511,7 +511,7 @@ mod tests {
     }
 
     /// One length for each way of proving.
-    const LENGTHS: [u64; 3] = [4096, WHOLE, 3 * WHOLE + 77];
+    const LENGTHS: [u64; 3] = [4096, MAX_WHOLE, 3 * MAX_WHOLE + 77];
 
     #[test]
     fn a_changed_file_never_completes() {

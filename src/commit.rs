@@ -37,7 +37,7 @@ pub enum Operation {
     /// It names this content from now on.
     Put {
         /// All of it, on the disk.
-        draft: TempFile,
+        temp_file: TempFile,
         /// Its BLAKE3.
         hash: [u8; 32],
     },

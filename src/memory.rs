@@ -15,22 +15,22 @@ use lru::LruCache;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::representation::GROUP;
+use crate::representation::GROUP_SIZE;
 
 /// Bytes of bookkeeping beside a body or a piece: allocations, the counter that shares it, and its
 /// place in the cache.
 const OVERHEAD: u64 = 160;
 /// The buffers that are used again are of this length; others are made to measure.
-const POOLED: usize = GROUP as usize;
+const POOLED_LENGTH: usize = GROUP_SIZE as usize;
 /// How long a stream waits for others to give memory back.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_BUFFER_WAIT: Duration = Duration::from_secs(5);
 /// Buffers kept for the next stream, so that a hot download does not ask the allocator.
-const SPARE_BUFFERS: usize = 16;
+const MAX_SPARE_BUFFERS: usize = 16;
 /// The smallest budget that can stream: some groups for each of a few clients.
-pub const SMALLEST: u64 = 16 << 20;
+pub const MIN_MEMORY: u64 = 16 << 20;
 
 /// Which proven piece: the BLAKE3 of the whole representation, and the piece's index.
-pub type Key = ([u8; 32], u32);
+pub type PieceKey = ([u8; 32], u32);
 
 /// The budget of content and of open files, and what is cached within it.
 #[derive(Debug)]
@@ -39,22 +39,22 @@ pub struct Memory {
     used: AtomicU64,
     /// What of `used` small bodies hold.
     kept: AtomicU64,
-    proven: Mutex<LruCache<Key, Bytes>>,
+    proven: Mutex<LruCache<PieceKey, Bytes>>,
     files: Mutex<LruCache<[u8; 32], Arc<File>>>,
-    most_files: usize,
+    max_files: usize,
     spare: Mutex<Vec<Vec<u8>>>,
     freed: Notify,
 }
 
 impl Memory {
-    /// A budget of `limit` bytes, [`SMALLEST`] at least, and of `most_files` open files.
-    pub fn new(limit: u64, most_files: usize) -> Arc<Self> {
+    /// A budget of `limit` bytes, [`MIN_MEMORY`] at least, and of `max_files` open files.
+    pub fn new(limit: u64, max_files: usize) -> Arc<Self> {
         Arc::new(Self {
             // Unbounded, for a bounded one takes all its memory at once.
             files: Mutex::new(LruCache::unbounded()),
-            most_files,
+            max_files,
             kept: AtomicU64::new(0),
-            limit: limit.max(SMALLEST),
+            limit: limit.max(MIN_MEMORY),
             used: AtomicU64::new(0),
             proven: Mutex::new(LruCache::unbounded()),
             spare: Mutex::default(),
@@ -79,7 +79,7 @@ impl Memory {
         }
         let held = self.hold(body.len() as u64 + OVERHEAD)?;
         self.kept.fetch_add(held.bytes, Ordering::Relaxed);
-        Some(Bytes::from_owner(Kept {
+        Some(Bytes::from_owner(KeptBody {
             body: body.into_boxed_slice(),
             held,
         }))
@@ -93,15 +93,15 @@ impl Memory {
 
     /// What small bodies leave free.
     fn for_streams(&self) -> u64 {
-        (self.limit / 8).clamp(SMALLEST / 2, 64 << 20)
+        (self.limit / 8).clamp(MIN_MEMORY / 2, 64 << 20)
     }
 
     /// A private buffer of `length` bytes for content that is still to be proven. Waits until
     /// the budget has room; `None` where nobody gives memory back.
     pub async fn buffer(self: &Arc<Self>, length: usize) -> Option<Buffer> {
-        let is_pooled = length <= POOLED && length > POOLED / 2;
-        let capacity = if is_pooled { POOLED } else { length };
-        let deadline = Instant::now() + PATIENCE;
+        let is_pooled = length <= POOLED_LENGTH && length > POOLED_LENGTH / 2;
+        let capacity = if is_pooled { POOLED_LENGTH } else { length };
+        let deadline = Instant::now() + MAX_BUFFER_WAIT;
         loop {
             let freed = self.freed.notified();
             if let Some(held) = self.hold(capacity as u64 + OVERHEAD) {
@@ -119,12 +119,12 @@ impl Memory {
     }
 
     /// A piece that was proven before.
-    pub fn recall(&self, key: &Key) -> Option<Bytes> {
+    pub fn recall(&self, key: &PieceKey) -> Option<Bytes> {
         lock(&self.proven).get(key).cloned()
     }
 
     /// Remembers a proven piece until its memory is needed.
-    pub fn remember(&self, key: Key, piece: Bytes) {
+    pub fn remember(&self, key: PieceKey, piece: Bytes) {
         lock(&self.proven).put(key, piece);
     }
 
@@ -138,7 +138,7 @@ impl Memory {
     pub fn keep_open(&self, hash: [u8; 32], file: &Arc<File>) {
         let mut files = lock(&self.files);
         files.put(hash, Arc::clone(file));
-        if files.len() > self.most_files {
+        if files.len() > self.max_files {
             files.pop_lru();
         }
     }
@@ -150,7 +150,7 @@ impl Memory {
 
     /// Takes `bytes` from the budget, forgetting proven pieces, the longest unused first, to make
     /// room.
-    fn hold(self: &Arc<Self>, bytes: u64) -> Option<Held> {
+    fn hold(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
         loop {
             let taken = self
                 .used
@@ -158,38 +158,38 @@ impl Memory {
                     used.checked_add(bytes).filter(|&sum| sum <= self.limit)
                 });
             if taken.is_ok() {
-                return Some(Held {
+                return Some(Reservation {
                     memory: Arc::clone(self),
                     bytes,
                 });
             }
             // The guard must be gone before the piece drops: its drop may lock `spare`.
-            let forgotten = lock(&self.proven).pop_lru();
-            forgotten?;
+            let evicted = lock(&self.proven).pop_lru();
+            evicted?;
         }
     }
 }
 
 /// A share of the budget; given back on drop.
 #[derive(Debug)]
-struct Held {
+struct Reservation {
     memory: Arc<Memory>,
     bytes: u64,
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.memory.used.fetch_sub(self.bytes, Ordering::AcqRel);
         self.memory.freed.notify_waiters();
     }
 }
 
-struct Kept {
+struct KeptBody {
     body: Box<[u8]>,
-    held: Held,
+    held: Reservation,
 }
 
-impl Drop for Kept {
+impl Drop for KeptBody {
     fn drop(&mut self) {
         self.held
             .memory
@@ -198,7 +198,7 @@ impl Drop for Kept {
     }
 }
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for KeptBody {
     fn as_ref(&self) -> &[u8] {
         &self.body
     }
@@ -208,7 +208,7 @@ impl AsRef<[u8]> for Kept {
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Vec<u8>,
-    held: Held,
+    held: Reservation,
 }
 
 impl Buffer {
@@ -232,7 +232,7 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut spare = lock(&self.held.memory.spare);
-        if self.bytes.capacity() == POOLED && spare.len() < SPARE_BUFFERS {
+        if self.bytes.capacity() == POOLED_LENGTH && spare.len() < MAX_SPARE_BUFFERS {
             spare.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_body_gives_its_share_back_when_the_last_clone_is_gone() {
-        let memory = Memory::new(SMALLEST, 1);
+        let memory = Memory::new(MIN_MEMORY, 1);
         let body = memory.keep(vec![7; 1000]).expect("fits");
         let clone = body.slice(10..20);
         drop(body);
@@ -272,7 +272,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn small_bodies_leave_room_for_streams() {
-        let memory = Memory::new(SMALLEST, 1);
+        let memory = Memory::new(MIN_MEMORY, 1);
         let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; PIECE])).collect();
         assert_eq!(
             bodies.len(),
@@ -284,7 +284,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_cannot_be_kept_costs_no_cached_piece() {
-        let memory = Memory::new(SMALLEST, 1);
+        let memory = Memory::new(MIN_MEMORY, 1);
         let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; PIECE])).collect();
         let key = ([0; 32], 0);
         memory.remember(key, fill(&memory, PIECE).await.expect("fits"));
@@ -295,7 +295,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_budget_forgets_proven_pieces_and_then_makes_streams_wait() {
-        let memory = Memory::new(SMALLEST, 1);
+        let memory = Memory::new(MIN_MEMORY, 1);
         let key = |index| ([0; 32], index);
         for index in 0..16 {
             memory.remember(key(index), fill(&memory, PIECE).await.expect("fits"));
@@ -321,22 +321,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_buffer_takes_is_what_it_is_counted_for() {
-        let memory = Memory::new(SMALLEST, 1);
+        let memory = Memory::new(MIN_MEMORY, 1);
         let whole = memory.buffer(MIB).await.expect("fits");
         drop(whole);
         let tail = memory.buffer(1).await.expect("fits");
         assert!(
-            tail.bytes.capacity() < POOLED,
+            tail.bytes.capacity() < POOLED_LENGTH,
             "no large buffer for a small piece"
         );
-        let group = memory.buffer(POOLED - 1).await.expect("fits");
-        assert_eq!(group.bytes.capacity(), POOLED);
-        assert_eq!(memory.used(), 1 + POOLED as u64 + 2 * OVERHEAD);
+        let group = memory.buffer(POOLED_LENGTH - 1).await.expect("fits");
+        assert_eq!(group.bytes.capacity(), POOLED_LENGTH);
+        assert_eq!(memory.used(), 1 + POOLED_LENGTH as u64 + 2 * OVERHEAD);
     }
 
     #[test]
     fn files_beyond_the_most_are_closed() {
-        let memory = Memory::new(SMALLEST, 2);
+        let memory = Memory::new(MIN_MEMORY, 2);
         let file = Arc::new(tempfile::tempfile().expect("a file"));
         for index in 0..3 {
             memory.keep_open([index; 32], &file);

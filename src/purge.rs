@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::HtmlHandling;
-use crate::inventory::{Difference, Reason, url};
+use crate::inventory::{ChangeKind, Difference, url};
 
 /// The URLs whose answers `differences` change, path-absolute and percent-encoded, each once.
 ///
@@ -13,14 +13,14 @@ use crate::inventory::{Difference, Reason, url};
 pub fn urls<'a>(
     differences: impl IntoIterator<Item = &'a Difference>,
     handling: HtmlHandling,
-) -> BTreeMap<String, Reason> {
+) -> BTreeMap<String, ChangeKind> {
     let mut urls = BTreeMap::new();
     for Difference { path, reason } in differences {
         let mut add = |path: &[u8]| {
             let known = urls.entry(url(path)).or_insert(*reason);
             // By one name it comes, by another it goes.
             if known != reason {
-                *known = Reason::Changed;
+                *known = ChangeKind::Changed;
             }
         };
         add(path);
@@ -34,7 +34,7 @@ pub fn urls<'a>(
             HtmlHandling::Suffix if is_index => {
                 add(&with_slash);
                 // It begins or ends to redirect.
-                if *reason != Reason::Changed {
+                if *reason != ChangeKind::Changed {
                     add(stem);
                 }
             }
@@ -63,13 +63,13 @@ fn page(path: &[u8]) -> Option<(&[u8], bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::Reason::{Added, Changed, Removed};
+    use super::ChangeKind::{Added, Changed, Removed};
     use super::*;
     use crate::locate::{Located, locate};
     use crate::semantics::target::Target;
 
-    type Reasons<'a> = &'a [(&'a str, Reason)];
-    type Case<'a> = (&'a str, HtmlHandling, Reasons<'a>, Reasons<'a>);
+    type Urls<'a> = &'a [(&'a str, ChangeKind)];
+    type PurgeCase<'a> = (&'a str, HtmlHandling, Urls<'a>, Urls<'a>);
 
     const ALL: [HtmlHandling; 5] = [
         HtmlHandling::Suffix,
@@ -79,8 +79,8 @@ mod tests {
         HtmlHandling::None,
     ];
 
-    fn differences(reasons: Reasons<'_>) -> Vec<Difference> {
-        let difference = |(path, reason): &(&str, Reason)| Difference {
+    fn differences(reasons: Urls<'_>) -> Vec<Difference> {
+        let difference = |(path, reason): &(&str, ChangeKind)| Difference {
             path: path.as_bytes().into(),
             reason: *reason,
         };
@@ -91,7 +91,7 @@ mod tests {
     fn urls_that_a_cache_should_forget() {
         use HtmlHandling::{AutoTrailingSlash as Auto, None as Plain, Suffix};
         #[rustfmt::skip]
-        let cases: &[Case<'_>] = &[
+        let cases: &[PurgeCase<'_>] = &[
             ("a file", Suffix, &[("a.css", Changed)], &[("/a.css", Changed)]),
             ("the first page", Suffix, &[("index.html", Changed)], &[("/", Changed), ("/index.html", Changed)]),
             ("the first page is new", Suffix, &[("index.html", Added)], &[("/", Added), ("/index.html", Added)]),

@@ -102,7 +102,7 @@ impl Readiness {
         let Some(Expectation { digest, always }) = self.expectation else {
             return Ok(());
         };
-        if current.is(digest) {
+        if current.matches(digest) {
             self.has_held.store(true, Ordering::SeqCst);
             return Ok(());
         }
@@ -130,7 +130,8 @@ impl Readiness {
         let current = manifest.digest();
         match self.expectation {
             Some(Expectation { digest, always })
-                if !current.is(digest) && (always || !self.has_held.load(Ordering::SeqCst)) =>
+                if !current.matches(digest)
+                    && (always || !self.has_held.load(Ordering::SeqCst)) =>
             {
                 Err(NotReady::Unexpected {
                     expected: digest,

@@ -19,11 +19,11 @@ use crate::semantics::etag::ETag;
 use crate::semantics::precondition::Validators;
 
 /// Length of a group: the unit in which a large file is read, proven and sent.
-pub const GROUP: u64 = 256 << 10;
+pub const GROUP_SIZE: u64 = 256 << 10;
 /// Up to this length a body is read and proven whole before the header section goes out.
-pub const WHOLE: u64 = 1 << 20;
+pub const MAX_WHOLE: u64 = 1 << 20;
 /// Up to this length a body is kept in memory, as long as the budget has room.
-pub const SMALL: u64 = 128 << 10;
+pub const MAX_IN_MEMORY: u64 = 128 << 10;
 
 /// `Cache-Control` of what may be kept and must be asked about each time.
 pub const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
@@ -35,7 +35,7 @@ pub const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, m
 /// A chaining value: what proves one group.
 pub type GroupHash = blake3::hazmat::ChainingValue;
 
-/// The chaining value of a group that begins at `offset`, a multiple of [`GROUP`].
+/// The chaining value of a group that begins at `offset`, a multiple of [`GROUP_SIZE`].
 pub fn group_hash(bytes: &[u8], offset: u64) -> GroupHash {
     blake3::Hasher::new()
         .set_input_offset(offset)
@@ -126,7 +126,7 @@ impl Resource {
 
     /// What is left of it where the bytes in this file are not what they were: nothing, if they
     /// are its content itself.
-    pub fn without(self: &Arc<Self>, file: &Path) -> Option<Arc<Self>> {
+    pub fn without_file(self: &Arc<Self>, file: &Path) -> Option<Arc<Self>> {
         if self.identity.is_in(file) {
             return None;
         }
@@ -136,7 +136,10 @@ impl Resource {
         let encoded = self.encoded.iter().filter(|each| !each.is_in(file));
         Some(Arc::new(Self {
             encoded: encoded.cloned().collect(),
-            clean: self.clean.as_ref().and_then(|clean| clean.without(file)),
+            clean: self
+                .clean
+                .as_ref()
+                .and_then(|clean| clean.without_file(file)),
             ..Self::clone(self)
         }))
     }
@@ -243,7 +246,7 @@ impl Fields {
     }
 
     /// Whether a rule gives `Cache-Control`.
-    pub fn have_own_cache_control(&self) -> bool {
+    pub fn has_ruled_cache_control(&self) -> bool {
         let ruled = self.ruled.as_ref();
         ruled.is_some_and(|ruled| ruled.built_in.cache_control != self.cache_control)
     }
@@ -331,12 +334,12 @@ pub enum Data {
     /// In memory: the very buffer that was hashed.
     Memory(Bytes),
     /// In a file, to be read and proven each time.
-    File(Arc<Source>),
+    File(Arc<FileSource>),
 }
 
 impl Data {
     /// Whether what is equal is also read from the same place.
-    pub fn is_at_same_place(&self, other: &Self) -> bool {
+    pub fn has_same_location(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Memory(_), Self::Memory(_)) => true,
             (Self::File(one), Self::File(two)) => {
@@ -349,16 +352,16 @@ impl Data {
 
 /// A file whose content is known, but not held.
 #[derive(Debug)]
-pub struct Source {
+pub struct FileSource {
     /// The root it was found under.
     pub root: Arc<Root>,
     /// Its path, free of links, relative to the root (absolute where a link left the root).
     pub path: Box<Path>,
-    /// The chaining value of each group; empty up to [`WHOLE`], where the root hash proves all.
+    /// The chaining value of each group; empty up to [`MAX_WHOLE`], where the root hash proves all.
     pub groups: Arc<[GroupHash]>,
 }
 
-impl Source {
+impl FileSource {
     /// For messages: where the file is.
     pub fn location(&self) -> std::path::PathBuf {
         self.root.path().join(&self.path)
@@ -376,7 +379,7 @@ mod tests {
         let root = Arc::new(Root::open(&directory).expect("a directory"));
         let path = |name: &str| root.path().join(name);
         let stored = |coding, name: &str| {
-            let source = Source {
+            let source = FileSource {
                 root: Arc::clone(&root),
                 path: Path::new(name).into(),
                 groups: Arc::default(),
@@ -394,12 +397,12 @@ mod tests {
             .collect();
         let resource = Arc::new(resource);
         let all = resource
-            .without(&path("b"))
+            .without_file(&path("b"))
             .expect("nothing of it is there");
         assert!(Arc::ptr_eq(&all, &resource));
-        let rest = resource.without(&path("a.br")).expect("the rest");
+        let rest = resource.without_file(&path("a.br")).expect("the rest");
         let codings: Vec<_> = rest.representations().map(|each| each.coding).collect();
         assert_eq!(codings, [Coding::Identity, Coding::Gzip]);
-        assert!(resource.without(&path("a")).is_none());
+        assert!(resource.without_file(&path("a")).is_none());
     }
 }

@@ -62,14 +62,14 @@ impl Desk {
         condition: Condition,
     ) -> Result<Committed, CommitError> {
         let directory = Directory::open(&self.root, Path::new("")).unwrap();
-        let draft = TempFile::readable(directory).unwrap();
-        let mut file = draft.file();
+        let temp_file = TempFile::readable(directory).unwrap();
+        let mut file = temp_file.file();
         file.write_all(content).unwrap();
         let hash = *blake3::hash(content).as_bytes();
         let (reply, replied) = oneshot::channel();
         let commit = WriteJob {
             path: path.as_bytes().into(),
-            act: Operation::Put { draft, hash },
+            act: Operation::Put { temp_file, hash },
             condition,
             reply,
         };
@@ -152,7 +152,7 @@ fn whoever_does_not_wait_has_nothing_changed() {
     let (reply, replied) = oneshot::channel();
     drop(replied);
     let act = Operation::Put {
-        draft: TempFile::readable(directory).unwrap(),
+        temp_file: TempFile::readable(directory).unwrap(),
         hash: *blake3::hash(b"").as_bytes(),
     };
     let commit = WriteJob {

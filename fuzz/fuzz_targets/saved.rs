@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use etagd::representation::{GROUP, WHOLE};
+use etagd::representation::{GROUP_SIZE, MAX_WHOLE};
 use etagd::state::{Origin, Unusable, read, write};
 use libfuzzer_sys::fuzz_target;
 
@@ -30,8 +30,8 @@ fuzz_target!(|input: &[u8]| {
     };
     for known in files.clone() {
         let (size, groups) = (known.stamp.size, known.groups.len() as u64);
-        let wanted = if size > WHOLE {
-            size.div_ceil(GROUP)
+        let wanted = if size > MAX_WHOLE {
+            size.div_ceil(GROUP_SIZE)
         } else {
             0
         };

@@ -3,7 +3,7 @@
 use super::scan::scan;
 use super::{Error, inventory, open, print};
 use crate::config::{self, ManifestFormat};
-use crate::inventory::{Head, Inventory, Reason, between};
+use crate::inventory::{ChangeKind, Head, Inventory, between};
 use crate::manifest::Manifest;
 use crate::purge::urls;
 use crate::scan::{Progress, Scanner};
@@ -38,7 +38,7 @@ struct Changed<'a> {
 #[derive(serde::Serialize)]
 struct ChangedUrl<'a> {
     url: &'a str,
-    reason: Reason,
+    reason: ChangeKind,
 }
 
 /// Prints the URLs that a cache should forget.

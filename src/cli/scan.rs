@@ -85,7 +85,7 @@ pub(super) fn scan(
         0 => String::new(),
         number => format!(" ({number} unreadable)"),
     };
-    let is_nowhere = |link: &&Link| scanner.leaves_out(root, link);
+    let is_nowhere = |link: &&Link| scanner.excludes(root, link);
     match links.iter().filter(is_nowhere).count() {
         0 => {}
         number => tracing::info!(

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::scan::is_hidden;
 use crate::server::listener::Bound;
 use crate::watch::Hint;
-use crate::write::{Options, TokenError, Writer};
+use crate::write::{TokenError, Writer, WriterConfig};
 
 /// Strangers could write, or learn how to.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +89,8 @@ pub(super) fn options(
     directory: PathBuf,
     proxies: TrustedProxies,
     patience: Duration,
-) -> Options {
-    Options {
+) -> WriterConfig {
+    WriterConfig {
         directory,
         proxies,
         tokens: writing.write_token_file,
@@ -103,7 +103,7 @@ pub(super) fn options(
 
 /// A writer whose changes the watcher makes. What killed processes have left is removed meanwhile.
 pub(super) fn writer(
-    options: Options,
+    options: WriterConfig,
     metrics: &Arc<Metrics>,
     hints: &Sender<Hint>,
 ) -> Result<Arc<Writer>, TokenError> {

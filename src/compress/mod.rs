@@ -256,7 +256,7 @@ fn write(root: &Root, source: &Source, coding: Coding, stale: bool) -> Result<St
     }
     // To know it before the work.
     let directory = Directory::open(root, &source.directory).map_err(Trouble::Directory)?;
-    directory.takes_files().map_err(Trouble::Directory)?;
+    directory.check_writable().map_err(Trouble::Directory)?;
     let (opened, bytes) = read(root, source)?;
     let Some(encoded) = encode_if_worth_it(source, coding, &bytes)? else {
         return if stale {

@@ -16,9 +16,9 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use super::{CODINGS, Problem, SMALLEST, Trouble, encode};
 use crate::config::{SidecarWork, Symlinks};
 use crate::disk::{self, Root};
-use crate::scan::hash::{self, Wanted};
+use crate::scan::hash::{self, HashOptions};
 use crate::scan::sidecar::{Unproven, prove};
-use crate::scan::walk::{self, Found, Step};
+use crate::scan::walk::{self, FoundFile, WalkStep};
 use crate::semantics::coding::Coding;
 
 /// A file that can have sidecars.
@@ -92,11 +92,11 @@ pub(super) fn survey(root: &Root, work: SidecarWork, problems: &mut Vec<Problem>
     let mut site = HashMap::new();
     for found in walk::walk(root.path(), b"", Symlinks::Inside) {
         match found {
-            Step::File(found) => {
+            WalkStep::File(found) => {
                 site.insert(found.path.clone(), found);
             }
-            Step::Rules(..) | Step::Link(_) => {}
-            Step::Unreadable(path, reason) => problems.push(Problem {
+            WalkStep::Rules(..) | WalkStep::Link(_) => {}
+            WalkStep::Unreadable(path, reason) => problems.push(Problem {
                 path: OsStr::from_bytes(&path).into(),
                 trouble: io::Error::other(reason).into(),
             }),
@@ -122,13 +122,13 @@ pub(super) fn survey(root: &Root, work: SidecarWork, problems: &mut Vec<Problem>
     sidecars
 }
 
-type Site = HashMap<Box<[u8]>, Found>;
+type Site = HashMap<Box<[u8]>, FoundFile>;
 
 /// The sidecars of one file; `None` where it is gone, or `work` is not about it.
 fn examine(
     root: &Root,
     work: SidecarWork,
-    found: &Found,
+    found: &FoundFile,
     site: &Site,
 ) -> Result<Option<[Sidecar; CODINGS.len()]>, Problem> {
     let present = CODINGS.map(|coding| site.get(beside(&found.path, coding).as_slice()));
@@ -155,7 +155,7 @@ fn examine(
         let is_text = encode::is_compressible(&found.path, false);
         let mut hash = [0; 32];
         if has_some || !is_text {
-            let content = hash::content(&opened.file, source.length, Wanted::default())?;
+            let content = hash::content(&opened.file, source.length, HashOptions::default())?;
             if disk::stamp(&opened.file)? != opened.stamp {
                 return Err(Trouble::Changed);
             }
@@ -164,7 +164,7 @@ fn examine(
             }
             hash = content.hash;
         }
-        let sidecar = |coding, present: Option<&Found>| Sidecar {
+        let sidecar = |coding, present: Option<&FoundFile>| Sidecar {
             source: Arc::clone(&source),
             coding,
             state: present.map_or(State::Missing, |sidecar| {
@@ -185,7 +185,7 @@ fn examine(
     }
 }
 
-fn state(root: &Root, coding: Coding, sidecar: &Found, hash: &[u8; 32], length: u64) -> State {
+fn state(root: &Root, coding: Coding, sidecar: &FoundFile, hash: &[u8; 32], length: u64) -> State {
     match root.open_file(&sidecar.location) {
         Ok(opened) => match prove(coding, opened.file, hash, length) {
             Ok(()) => State::Proven(opened.stamp.size),
@@ -197,7 +197,7 @@ fn state(root: &Root, coding: Coding, sidecar: &Found, hash: &[u8; 32], length: 
 }
 
 /// Whether a gzip file begins as this program's do.
-fn is_ours(root: &Root, found: Option<&Found>) -> bool {
+fn is_ours(root: &Root, found: Option<&FoundFile>) -> bool {
     let mut header = [0; encode::GZIP_HEADER.len()];
     let opened = found.and_then(|found| root.open_file(&found.location).ok());
     opened.is_some_and(|opened| {
@@ -206,7 +206,7 @@ fn is_ours(root: &Root, found: Option<&Found>) -> bool {
 }
 
 /// The real directory in which `found` has its name.
-fn directory(root: &Root, found: &Found) -> io::Result<PathBuf> {
+fn directory(root: &Root, found: &FoundFile) -> io::Result<PathBuf> {
     let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
     if !found.linked {
         return Ok(parent(&found.location));

@@ -10,13 +10,13 @@ pub struct Difference {
     /// The path below the root: raw bytes, without the leading slash.
     pub path: Box<[u8]>,
     /// What has become of it.
-    pub reason: Reason,
+    pub reason: ChangeKind,
 }
 
 /// What has become of a path.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Reason {
+pub enum ChangeKind {
     /// It names other content, in one coding at least, or its fields are others.
     Changed,
     /// It named nothing.
@@ -45,9 +45,9 @@ pub fn between(old: &Inventory, new: &Inventory) -> Vec<Difference> {
             continue;
         }
         let reason = match (before, after) {
-            (Some(_), Some(_)) => Reason::Changed,
-            (None, _) => Reason::Added,
-            (_, None) => Reason::Removed,
+            (Some(_), Some(_)) => ChangeKind::Changed,
+            (None, _) => ChangeKind::Added,
+            (_, None) => ChangeKind::Removed,
         };
         let path = before.or(after).and_then(of_path).unwrap_or_default();
         differences.push(Difference { path, reason });
@@ -58,14 +58,14 @@ pub fn between(old: &Inventory, new: &Inventory) -> Vec<Difference> {
 mod tests {
     use std::sync::Arc;
 
-    use super::Reason::{Added, Changed, Removed};
+    use super::ChangeKind::{Added, Changed, Removed};
     use super::*;
     use crate::inventory::{Description, Head};
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
 
-    type Reasons<'a> = &'a [(&'a str, Reason)];
-    type OfInventories<'a> = (&'a str, &'a [&'a str], &'a [&'a str], Reasons<'a>);
+    type Expectations<'a> = &'a [(&'a str, ChangeKind)];
+    type DifferenceCase<'a> = (&'a str, &'a [&'a str], &'a [&'a str], Expectations<'a>);
 
     /// Entries from lines such as `path content coding cache-control`.
     fn inventory(lines: &[&str]) -> Inventory {
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn what_lies_between_two_inventorys() {
         #[rustfmt::skip]
-        let cases: &[OfInventories<'_>] = &[
+        let cases: &[DifferenceCase<'_>] = &[
             ("nothing and nothing", &[], &[], &[]),
             ("the same", &["a x", "b y"], &["a x", "b y"], &[]),
             ("all is new", &[], &["a x", "b y"], &[("a", Added), ("b", Added)]),

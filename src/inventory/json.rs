@@ -65,10 +65,10 @@ impl Inventory {
             source,
         };
         let mut parser = serde_json::Deserializer::from_reader(BufReader::new(from));
-        let document = Document::deserialize(&mut parser)
+        let document = JsonInventory::deserialize(&mut parser)
             .and_then(|document| parser.end().map(|()| document))
-            .map_err(|error| failed(Problem::of(error)))?;
-        let Document {
+            .map_err(|error| failed(InventoryProblem::of(error)))?;
+        let JsonInventory {
             digest,
             complete,
             settings,
@@ -80,7 +80,10 @@ impl Inventory {
         let is_same =
             |pair: &&[Entry]| pair[0].path == pair[1].path && pair[0].coding == pair[1].coding;
         if let Some(pair) = entries.windows(2).find(is_same) {
-            return Err(failed(Problem::Twice(pair[0].url(), pair[0].coding)));
+            return Err(failed(InventoryProblem::Twice(
+                pair[0].url(),
+                pair[0].coding,
+            )));
         }
         let head = Head {
             digest,
@@ -97,26 +100,26 @@ impl Inventory {
 #[error("cannot use the manifest {name}: {source}")]
 pub struct InventoryError {
     name: String,
-    source: Problem,
+    source: InventoryProblem,
 }
 
 impl InventoryError {
     /// Whether something was read, and is no manifest.
     pub fn is_foreign(&self) -> bool {
-        !matches!(self.source, Problem::Read(_))
+        !matches!(self.source, InventoryProblem::Read(_))
     }
 
     /// There is nothing to read.
     pub fn unreadable(name: impl fmt::Display, source: io::Error) -> Self {
         Self {
             name: name.to_string(),
-            source: Problem::Read(source),
+            source: InventoryProblem::Read(source),
         }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Problem {
+enum InventoryProblem {
     #[error("{0}")]
     Read(io::Error),
     #[error("{0}; the output of `etagd manifest --format json` is expected")]
@@ -125,7 +128,7 @@ enum Problem {
     Twice(String, Coding),
 }
 
-impl Problem {
+impl InventoryProblem {
     fn of(error: serde_json::Error) -> Self {
         if error.is_io() {
             Self::Read(error.into())
@@ -137,7 +140,7 @@ impl Problem {
 
 /// The object as it is read.
 #[derive(Deserialize)]
-struct Document {
+struct JsonInventory {
     /// The first of all, so that an unknown form is refused as such.
     #[serde(rename = "format", deserialize_with = "known_format")]
     _format: (),
@@ -172,7 +175,7 @@ fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Entry>, A::Error> {
             let (mut entries, mut descriptions) = (Vec::new(), Descriptions::default());
-            while let Some(row) = list.next_element::<Row>()? {
+            while let Some(row) = list.next_element::<JsonEntry>()? {
                 entries.push(row.entry(&mut descriptions)?);
             }
             Ok(entries)
@@ -184,7 +187,7 @@ fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::
 
 /// One entry as it is written.
 #[derive(Serialize, Deserialize)]
-struct Row {
+struct JsonEntry {
     path: String,
     etag: String,
     size: u64,
@@ -195,7 +198,7 @@ struct Row {
     fields: BTreeMap<String, Option<String>>,
 }
 
-impl Row {
+impl JsonEntry {
     fn entry<E: de::Error>(self, descriptions: &mut Descriptions) -> Result<Entry, E> {
         let path = raw(&self.path).ok_or_else(|| {
             let expected = "a path as etagd writes it, percent-encoded, that begins with a slash";
@@ -240,7 +243,7 @@ impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Description { media_type, fields } = &*self.description;
         let coding = self.coding.extension().map(|_| self.coding.token());
-        Row {
+        JsonEntry {
             path: self.url(),
             etag: self.etag.to_string(),
             size: self.size,

@@ -14,7 +14,7 @@ use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 
-pub use difference::{Difference, Reason, between};
+pub use difference::{ChangeKind, Difference, between};
 pub use json::{InventoryError, write};
 
 /// What a manifest says of a whole site.

@@ -210,7 +210,7 @@ fn unreadable(manifest: &Manifest) -> impl Iterator<Item = Finding> {
 
 fn lost_links(site: Site<'_>) -> impl Iterator<Item = Finding> {
     let all = site.links.iter();
-    let lost = all.filter(move |link| site.scanner.leaves_out(site.root, link));
+    let lost = all.filter(move |link| site.scanner.excludes(site.root, link));
     lost.map(|link| {
         let reason = match &link.target {
             Some(target) => format!(

@@ -33,19 +33,19 @@ macro_rules! policy {
 }
 
 /// Digits of a tag that are shown.
-const DIGITS: usize = 8;
+const TAG_DIGITS: usize = 8;
 
 /// The entries of one directory.
 #[derive(Debug)]
 pub struct Listing<'m> {
     /// The directory's path below the root, with the slash at its end; empty for the root.
     directory: &'m [u8],
-    directories: Vec<Directory<'m>>,
+    directories: Vec<Subdirectory<'m>>,
     files: Vec<&'m Resource>,
 }
 
 #[derive(Debug)]
-struct Directory<'m> {
+struct Subdirectory<'m> {
     name: &'m [u8],
     /// Files in it and below.
     files: usize,
@@ -53,25 +53,25 @@ struct Directory<'m> {
 
 /// In which form a listing is sent.
 #[derive(Clone, Copy, Debug)]
-pub enum Form<'a> {
+pub enum ListingFormat<'a> {
     /// A page in this order, with this tail.
     Html(Sorting, &'a str),
     /// For programs.
     Json,
 }
 
-impl Form<'_> {
+impl ListingFormat<'_> {
     /// Tells it from all others.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Json => "json",
             Self::Html(Sorting { key, descending }, _) => match (key, descending) {
-                (Key::Name, false) => "name",
-                (Key::Name, true) => "name-desc",
-                (Key::Size, false) => "size",
-                (Key::Size, true) => "size-desc",
-                (Key::Time, false) => "time",
-                (Key::Time, true) => "time-desc",
+                (SortKey::Name, false) => "name",
+                (SortKey::Name, true) => "name-desc",
+                (SortKey::Size, false) => "size",
+                (SortKey::Size, true) => "size-desc",
+                (SortKey::Time, false) => "time",
+                (SortKey::Time, true) => "time-desc",
             },
         }
     }
@@ -115,7 +115,7 @@ impl<'m> Listing<'m> {
                     let prefix = &first.path[..=directory.len() + slash];
                     let files = rest.partition_point(|each| each.path.starts_with(prefix));
                     let name = &name[..slash];
-                    listing.directories.push(Directory { name, files });
+                    listing.directories.push(Subdirectory { name, files });
                     files
                 }
             };
@@ -126,10 +126,12 @@ impl<'m> Listing<'m> {
     }
 
     /// As something that can be sent, with a tag of its own.
-    pub fn resource(&self, form: Form<'_>) -> Resource {
+    pub fn resource(&self, form: ListingFormat<'_>) -> Resource {
         let (content_type, body) = match form {
-            Form::Html(sorting, tail) => ("text/html; charset=utf-8", self.html(sorting) + tail),
-            Form::Json => ("application/json", self.json()),
+            ListingFormat::Html(sorting, tail) => {
+                ("text/html; charset=utf-8", self.html(sorting) + tail)
+            }
+            ListingFormat::Json => ("application/json", self.json()),
         };
         let fields = Fields::new(HeaderValue::from_static(content_type), REVALIDATE);
         let etag = ETag::new(*blake3::hash(body.as_bytes()).as_bytes());
@@ -157,9 +159,9 @@ impl<'m> Listing<'m> {
             if number == 1 { "entry" } else { "entries" },
         );
         for (key, label) in [
-            (Key::Name, "Name"),
-            (Key::Size, "Size"),
-            (Key::Time, "Modified (UTC)"),
+            (SortKey::Name, "Name"),
+            (SortKey::Size, "Size"),
+            (SortKey::Time, "Modified (UTC)"),
         ] {
             let _ = write!(page, "{}", sorting.heading(key, label));
         }
@@ -205,23 +207,23 @@ impl<'m> Listing<'m> {
     /// As JSON: `path` and `entries`, each with `name` and `type` (`directory` or `file`); a
     /// directory with `files`, a file with `size` in bytes, `modified` and `etag`.
     pub fn json(&self) -> String {
-        let directories = self.directories.iter().map(|each| Entry {
+        let directories = self.directories.iter().map(|each| ListingEntry {
             name: String::from_utf8_lossy(each.name).into_owned(),
             href: link(each.name) + "/",
             r#type: "directory",
             files: Some(each.files),
-            ..Entry::default()
+            ..ListingEntry::default()
         });
-        let files = self.files.iter().map(|each| Entry {
+        let files = self.files.iter().map(|each| ListingEntry {
             name: String::from_utf8_lossy(self.name(each)).into_owned(),
             href: link(self.name(each)),
             r#type: "file",
             size: Some(each.identity.length),
             modified: time(each),
             etag: Some(each.identity.etag.to_string()),
-            ..Entry::default()
+            ..ListingEntry::default()
         });
-        let whole = Whole {
+        let whole = ListingJson {
             path: format!("/{}", encode_path(self.directory)),
             entries: directories.chain(files).collect(),
         };
@@ -267,13 +269,13 @@ pub fn prefers_json(fields: &HeaderMap) -> bool {
 }
 
 #[derive(Serialize)]
-struct Whole {
+struct ListingJson {
     path: String,
-    entries: Vec<Entry>,
+    entries: Vec<ListingEntry>,
 }
 
 #[derive(Serialize, Default)]
-struct Entry {
+struct ListingEntry {
     name: String,
     href: String,
     r#type: &'static str,
@@ -288,13 +290,13 @@ struct Entry {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Key {
+enum SortKey {
     Name,
     Size,
     Time,
 }
 
-impl Key {
+impl SortKey {
     const fn word(self) -> &'static str {
         match self {
             Self::Name => "name",
@@ -307,7 +309,7 @@ impl Key {
 /// An order of entries.
 #[derive(Clone, Copy, Debug)]
 pub struct Sorting {
-    key: Key,
+    key: SortKey,
     descending: bool,
 }
 
@@ -316,13 +318,13 @@ impl Sorting {
     /// nothing here.
     pub fn parse(query: Option<&str>) -> Self {
         let mut sorting = Self {
-            key: Key::Name,
+            key: SortKey::Name,
             descending: false,
         };
         for pair in query.unwrap_or_default().split('&') {
             match pair {
-                "sort=size" => sorting.key = Key::Size,
-                "sort=time" => sorting.key = Key::Time,
+                "sort=size" => sorting.key = SortKey::Size,
+                "sort=time" => sorting.key = SortKey::Time,
                 "order=desc" => sorting.descending = true,
                 _ => {}
             }
@@ -330,7 +332,7 @@ impl Sorting {
         sorting
     }
 
-    fn heading(self, key: Key, label: &str) -> String {
+    fn heading(self, key: SortKey, label: &str) -> String {
         let is_own = self.key == key;
         let order = if is_own && !self.descending {
             "desc"
@@ -348,13 +350,13 @@ impl Sorting {
         )
     }
 
-    fn directories<'d, 'm>(self, all: &'d [Directory<'m>]) -> Vec<&'d Directory<'m>> {
+    fn directories<'d, 'm>(self, all: &'d [Subdirectory<'m>]) -> Vec<&'d Subdirectory<'m>> {
         let mut sorted: Vec<_> = all.iter().collect();
         sorted.sort_by(|a, b| {
             let names = || by_name(a.name, b.name);
             self.turn(match self.key {
-                Key::Size => a.files.cmp(&b.files).then_with(names),
-                Key::Name | Key::Time => names(),
+                SortKey::Size => a.files.cmp(&b.files).then_with(names),
+                SortKey::Name | SortKey::Time => names(),
             })
         });
         sorted
@@ -365,9 +367,9 @@ impl Sorting {
         sorted.sort_by(|a, b| {
             let names = || by_name(&a.path, &b.path);
             self.turn(match self.key {
-                Key::Name => names(),
-                Key::Size => a.identity.length.cmp(&b.identity.length).then_with(names),
-                Key::Time => a.last_modified.cmp(&b.last_modified).then_with(names),
+                SortKey::Name => names(),
+                SortKey::Size => a.identity.length.cmp(&b.identity.length).then_with(names),
+                SortKey::Time => a.last_modified.cmp(&b.last_modified).then_with(names),
             })
         });
         sorted
@@ -395,7 +397,7 @@ fn link(name: &[u8]) -> String {
 
 fn digits(file: &Resource) -> String {
     let hash = blake3::Hash::from(*file.identity.etag.hash());
-    hash.to_hex().chars().take(DIGITS).collect()
+    hash.to_hex().chars().take(TAG_DIGITS).collect()
 }
 
 /// In the form of RFC 3339, in UTC.

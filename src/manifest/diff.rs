@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Manifest;
-use crate::inventory::{Difference, Reason};
+use crate::inventory::{ChangeKind, Difference};
 use crate::representation::Resource;
 
 impl Manifest {
@@ -23,16 +23,16 @@ impl Manifest {
             };
             for resource in &new.table {
                 match self.locate(&resource.path) {
-                    None => add(&resource.path, Reason::Added),
+                    None => add(&resource.path, ChangeKind::Added),
                     Some(before) if !says_the_same(before, resource) => {
-                        add(&resource.path, Reason::Changed);
+                        add(&resource.path, ChangeKind::Changed);
                     }
                     Some(_) => {}
                 }
             }
             let is_gone = |resource: &&Arc<Resource>| newer.locate(&resource.path).is_none();
             let gone = old.table.iter().filter(is_gone);
-            gone.for_each(|resource| add(&resource.path, Reason::Removed));
+            gone.for_each(|resource| add(&resource.path, ChangeKind::Removed));
         }
         differences.sort_unstable();
         differences
@@ -68,12 +68,17 @@ mod tests {
     use crate::semantics::etag::ETag;
 
     /// What a test says of a resource: path, content, whether it has a coding, whether it rests.
-    type Said = (&'static str, u8, bool, bool);
+    type ResourceFixture = (&'static str, u8, bool, bool);
 
     /// Its name, what changes, what goes, and what should be found.
-    type Case<'a> = (&'a str, &'a [Said], &'a [&'a str], &'a [(&'a str, Reason)]);
+    type DiffCase<'a> = (
+        &'a str,
+        &'a [ResourceFixture],
+        &'a [&'a str],
+        &'a [(&'a str, ChangeKind)],
+    );
 
-    fn resource((path, content, is_coded, settled): Said) -> Arc<Resource> {
+    fn resource((path, content, is_coded, settled): ResourceFixture) -> Arc<Resource> {
         let tag = |salt: u8| ETag::new(*blake3::hash(&[content, salt]).as_bytes());
         let data = Data::Memory(bytes::Bytes::new());
         let representation =
@@ -90,7 +95,7 @@ mod tests {
         Arc::new(resource)
     }
 
-    fn changes(changed: &[Said], removed: &[&str]) -> Changes {
+    fn changes(changed: &[ResourceFixture], removed: &[&str]) -> Changes {
         Changes {
             changed: changed.iter().copied().map(resource).collect(),
             removed: removed.iter().map(|path| path.as_bytes().into()).collect(),
@@ -98,7 +103,7 @@ mod tests {
         }
     }
 
-    fn found(old: &Manifest, new: &Manifest) -> Vec<(String, Reason)> {
+    fn found(old: &Manifest, new: &Manifest) -> Vec<(String, ChangeKind)> {
         let differences = old.diff(new);
         assert_eq!(differences, between(&old.inventory(), &new.inventory()));
         let path = |each: &Difference| String::from_utf8_lossy(&each.path).into_owned();
@@ -117,17 +122,17 @@ mod tests {
         ];
         let base = Manifest::empty(Settings::default()).with(changes(&base, &[]));
         #[rustfmt::skip]
-        let cases: &[Case<'_>] = &[
+        let cases: &[DiffCase<'_>] = &[
             ("nothing", &[], &[], &[]),
             ("the same again", &[("a", 1, false, true), ("b", 2, true, true)], &[], &[]),
-            ("other content", &[("a", 9, false, true)], &[], &[("a", Reason::Changed)]),
-            ("a coding more", &[("a", 1, true, true)], &[], &[("a", Reason::Changed)]),
-            ("a coding less", &[("b", 2, false, true)], &[], &[("b", Reason::Changed)]),
-            ("a path more", &[("d", 1, false, true)], &[], &[("d", Reason::Added)]),
-            ("a path less", &[], &["c"], &[("c", Reason::Removed)]),
+            ("other content", &[("a", 9, false, true)], &[], &[("a", ChangeKind::Changed)]),
+            ("a coding more", &[("a", 1, true, true)], &[], &[("a", ChangeKind::Changed)]),
+            ("a coding less", &[("b", 2, false, true)], &[], &[("b", ChangeKind::Changed)]),
+            ("a path more", &[("d", 1, false, true)], &[], &[("d", ChangeKind::Added)]),
+            ("a path less", &[], &["c"], &[("c", ChangeKind::Removed)]),
             ("a path that was not there", &[], &["x"], &[]),
             ("all of it", &[("d", 1, false, true), ("b", 7, true, true)], &["a", "c"],
-                &[("a", Reason::Removed), ("b", Reason::Changed), ("c", Reason::Removed), ("d", Reason::Added)]),
+                &[("a", ChangeKind::Removed), ("b", ChangeKind::Changed), ("c", ChangeKind::Removed), ("d", ChangeKind::Added)]),
         ];
         for (name, changed, removed, want) in cases {
             let new = base.with(changes(changed, removed));
@@ -139,9 +144,9 @@ mod tests {
             let back: Vec<_> = want
                 .into_iter()
                 .map(|(path, reason)| match reason {
-                    Reason::Changed => (path, Reason::Changed),
-                    Reason::Added => (path, Reason::Removed),
-                    Reason::Removed => (path, Reason::Added),
+                    ChangeKind::Changed => (path, ChangeKind::Changed),
+                    ChangeKind::Added => (path, ChangeKind::Removed),
+                    ChangeKind::Removed => (path, ChangeKind::Added),
                 })
                 .collect();
             assert_eq!(found(&new, &base), back, "{name}, backwards");
@@ -167,9 +172,9 @@ mod tests {
         });
         let new = base.with(changes(&[("d7/new", 1, false, true)], &["d3/f3", "d5/f5"]));
         let want = [
-            ("d3/f3".to_owned(), Reason::Removed),
-            ("d5/f5".to_owned(), Reason::Removed),
-            ("d7/new".to_owned(), Reason::Added),
+            ("d3/f3".to_owned(), ChangeKind::Removed),
+            ("d5/f5".to_owned(), ChangeKind::Removed),
+            ("d7/new".to_owned(), ChangeKind::Added),
         ];
         assert_eq!(found(&base, &new), want);
     }

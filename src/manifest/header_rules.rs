@@ -10,22 +10,23 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::representation::{Fields, NO_STORE, REVALIDATE, Resource, Ruled};
 use crate::rules::{Matching, Overlay, Rules};
 
-/// Rules, and the fields that they have made so far.
+/// Rules, and the fields they have produced so far.
 #[derive(Debug, Default)]
 pub(super) struct HeaderRules {
     rules: Arc<Rules>,
-    /// By the address of the built-in fields, which the made ones keep, and the rules that match.
-    made: RwLock<HashMap<(usize, Matching), Arc<Fields>>>,
+    /// Keyed by the address of the built-in fields, which the produced ones keep alive, and the
+    /// matching rules.
+    shared: RwLock<HashMap<(usize, Matching), Arc<Fields>>>,
 }
 
-/// So many sets of fields are kept; what is beyond is made each time.
-const MOST_MADE: usize = 1 << 16;
+/// Distinct sets of fields to keep; beyond this number they are produced for each resource.
+const MAX_SHARED_FIELDS: usize = 1 << 16;
 
 impl HeaderRules {
     pub(super) fn new(rules: Arc<Rules>) -> Self {
         Self {
             rules,
-            made: RwLock::default(),
+            shared: RwLock::default(),
         }
     }
 
@@ -35,7 +36,7 @@ impl HeaderRules {
 
     /// The resource with the fields that it has under these rules; itself where those are what it
     /// has.
-    pub(super) fn fold(&self, resource: Arc<Resource>) -> Arc<Resource> {
+    pub(super) fn apply_to(&self, resource: Arc<Resource>) -> Arc<Resource> {
         let is_plain = resource.fields.ruled.is_none() && resource.clean.is_none();
         if self.rules.headers.is_empty() && is_plain {
             return resource;
@@ -55,13 +56,13 @@ impl HeaderRules {
         if fields == resource.fields && are_tagged && !has_clean {
             return resource;
         }
-        let mut folded = resource.with_fields(fields);
-        folded.clean = clean.map(|fields| Arc::new(resource.with_fields(fields)));
-        Arc::new(folded)
+        let mut ruled = resource.with_fields(fields);
+        ruled.clean = clean.map(|fields| Arc::new(resource.with_fields(fields)));
+        Arc::new(ruled)
     }
 
     /// The resource with the fields that it has under another path, and under a host.
-    pub(super) fn under<'m>(
+    pub(super) fn resource_at_path<'m>(
         &self,
         resource: &'m Arc<Resource>,
         path: &[u8],
@@ -96,7 +97,7 @@ impl HeaderRules {
 
     /// A page of etagd's own under a path and a host, with this policy and with what the rules say
     /// there: nothing about its content, of which they can't know, and no policy but its own.
-    pub(super) fn own(
+    pub(super) fn page_at_path(
         &self,
         page: &Resource,
         policy: Option<HeaderValue>,
@@ -125,17 +126,17 @@ impl HeaderRules {
             return make(built_in, headers.overlay(&matching, path));
         }
         let key = (Arc::as_ptr(built_in) as usize, matching);
-        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fields) = made.get(&key) {
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fields) = shared.get(&key) {
             return Arc::clone(fields);
         }
-        drop(made);
+        drop(shared);
         let fields = make(built_in, headers.overlay(&key.1, path));
-        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
-        if made.len() >= MOST_MADE {
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        if shared.len() >= MAX_SHARED_FIELDS {
             return fields;
         }
-        Arc::clone(made.entry(key).or_insert(fields))
+        Arc::clone(shared.entry(key).or_insert(fields))
     }
 }
 

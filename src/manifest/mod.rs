@@ -53,7 +53,7 @@ impl SiteDigest {
     }
 
     /// Whether this is the expected state of the site, with every file in it.
-    pub fn is(&self, expected: Digest) -> bool {
+    pub fn matches(&self, expected: Digest) -> bool {
         self.complete && self.hash == *expected.hash()
     }
 }
@@ -103,7 +103,7 @@ struct Retired {
 #[derive(Clone, Debug)]
 pub struct Manifest {
     settings: Arc<Settings>,
-    /// The rules, which every resource here has been folded with.
+    /// The rules, which every resource here has been ruled with.
     header_rules: Arc<HeaderRules>,
     buckets: Box<[Arc<Bucket>]>,
     unreadable: BTreeMap<Box<[u8]>, String>,
@@ -128,12 +128,12 @@ struct Bucket {
 }
 
 /// A path's place: which bucket, and the hash within its table.
-struct Place {
+struct BucketSlot {
     bucket: usize,
     hash: u64,
 }
 
-impl Place {
+impl BucketSlot {
     fn of(path: &[u8]) -> Self {
         let hash = blake3::hash(path);
         let [a, b, rest @ ..] = hash.as_bytes();
@@ -187,7 +187,7 @@ impl Manifest {
     /// for fields have changed.
     #[must_use]
     pub fn with(&self, changes: Changes) -> Self {
-        let (header_rules, is_refolded) = match changes.rules {
+        let (header_rules, must_reapply_rules) = match changes.rules {
             Some(rules) => {
                 let is_other = rules.headers.hash() != self.rules().headers.hash();
                 (Arc::new(HeaderRules::new(rules)), is_other)
@@ -201,7 +201,7 @@ impl Manifest {
         // By the directory that they are in: how many more there are than there were.
         let mut grown: HashMap<Box<[u8]>, isize> = HashMap::new();
         let mut replace = |path: &[u8], new: Option<Arc<Resource>>| {
-            let place = Place::of(path);
+            let place = BucketSlot::of(path);
             let bucket = Arc::make_mut(&mut buckets[place.bucket]);
             touched[place.bucket] = true;
             let is_old = |old: &Arc<Resource>| *old.path == *path;
@@ -226,7 +226,7 @@ impl Manifest {
                 bytes += new.of_files().0.length;
                 bucket
                     .table
-                    .insert_unique(place.hash, new, |entry| Place::of(&entry.path).hash);
+                    .insert_unique(place.hash, new, |entry| BucketSlot::of(&entry.path).hash);
             }
             old
         };
@@ -241,23 +241,25 @@ impl Manifest {
         }
         for resource in changes.changed {
             retired.remove(&resource.path);
-            let resource = header_rules.fold(resource);
+            let resource = header_rules.apply_to(resource);
             let path = Arc::clone(&resource);
             replace(&path.path, Some(resource));
         }
         for (directory, growth) in grown {
             let above = ancestors(&directory);
             for directory in std::iter::once(&*directory).chain(above) {
-                let bucket = &mut buckets[Place::of(directory).bucket];
+                let bucket = &mut buckets[BucketSlot::of(directory).bucket];
                 Arc::make_mut(bucket).grow(directory, growth);
             }
         }
-        if is_refolded {
+        if must_reapply_rules {
             for old in retired.values_mut() {
-                old.resource = header_rules.fold(Arc::clone(&old.resource));
+                old.resource = header_rules.apply_to(Arc::clone(&old.resource));
             }
             let all = buckets.par_iter_mut().zip(&mut touched);
-            all.for_each(|(bucket, touched)| *touched |= Bucket::refold(bucket, &header_rules));
+            all.for_each(|(bucket, touched)| {
+                *touched |= Bucket::reapply_rules(bucket, &header_rules)
+            });
         }
         let touched = buckets
             .par_iter_mut()
@@ -286,7 +288,7 @@ impl Manifest {
     /// What `path` names: raw bytes below the root, without the leading slash. This is the only
     /// way in: what no scan admitted has no spelling.
     pub fn locate(&self, path: &[u8]) -> Option<&Arc<Resource>> {
-        let place = Place::of(path);
+        let place = BucketSlot::of(path);
         self.buckets[place.bucket]
             .table
             .find(place.hash, |resource| *resource.path == *path)
@@ -294,7 +296,7 @@ impl Manifest {
 
     /// Whether anything lies below this directory.
     pub fn has_below(&self, directory: &[u8]) -> bool {
-        let place = Place::of(directory);
+        let place = BucketSlot::of(directory);
         self.buckets[place.bucket].below.contains_key(directory)
     }
 
@@ -305,18 +307,18 @@ impl Manifest {
 
     /// A resource of this state with the fields that the rules give it under `path`, which need
     /// not be its own, and under the host that a request names.
-    pub fn under<'r>(
+    pub fn resource_at_path<'r>(
         &self,
         resource: &'r Arc<Resource>,
         path: &[u8],
         host: Option<&str>,
     ) -> Cow<'r, Arc<Resource>> {
-        self.header_rules.under(resource, path, host)
+        self.header_rules.resource_at_path(resource, path, host)
     }
 
     /// A page about this state, which `make` makes unless it is kept; `key` says what it is made of
     /// beside.
-    pub fn made(
+    pub fn cached_page(
         &self,
         key: &[u8],
         make: impl FnOnce() -> Option<Resource>,
@@ -327,14 +329,14 @@ impl Manifest {
     /// A page of etagd's own under `path` and the host that a request names, with this
     /// `Content-Security-Policy` and what else the rules say there of any content.
     #[must_use]
-    pub fn own(
+    pub fn page_at_path(
         &self,
         page: &Resource,
         policy: Option<HeaderValue>,
         path: &[u8],
         host: Option<&str>,
     ) -> Resource {
-        self.header_rules.own(page, policy, path, host)
+        self.header_rules.page_at_path(page, policy, path, host)
     }
 
     /// Whether anything of earlier states is kept.
@@ -454,16 +456,16 @@ impl Manifest {
 
 impl Bucket {
     /// Folds every entry anew; whether that has changed any.
-    fn refold(bucket: &mut Arc<Self>, header_rules: &HeaderRules) -> bool {
+    fn reapply_rules(bucket: &mut Arc<Self>, header_rules: &HeaderRules) -> bool {
         fn clean(resource: &Resource) -> Option<&Arc<Fields>> {
             resource.clean.as_ref().map(|clean| &clean.fields)
         }
         let mut is_changed = false;
         for entry in Arc::make_mut(bucket).table.iter_mut() {
-            let folded = header_rules.fold(Arc::clone(entry));
-            if entry.fields != folded.fields || clean(entry) != clean(&folded) {
+            let ruled = header_rules.apply_to(Arc::clone(entry));
+            if entry.fields != ruled.fields || clean(entry) != clean(&ruled) {
                 // Its path, and so its place, is what it was.
-                *entry = folded;
+                *entry = ruled;
                 is_changed = true;
             }
         }

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::representation::Resource;
 
 /// Bytes that are kept, beside those of the site.
-const MOST: u64 = 8 << 20;
+const MAX_CACHED_BYTES: u64 = 8 << 20;
 
 /// Some pages, and what each was made of; the one that was asked for last comes last.
 #[derive(Debug, Default)]
-pub(super) struct PageCache(Mutex<VecDeque<Page>>);
+pub(super) struct PageCache(Mutex<VecDeque<CachedPage>>);
 
 /// What a page was made of, and the page.
-type Page = (Box<[u8]>, Arc<Resource>);
+type CachedPage = (Box<[u8]>, Arc<Resource>);
 
 impl PageCache {
     /// The page that `key` stands for, which `make` makes where it is not kept.
@@ -32,16 +32,16 @@ impl PageCache {
             // Others need not wait for it.
             None => (key.into(), Arc::new(make()?)),
         };
-        if page.identity.length > MOST {
+        if page.identity.length > MAX_CACHED_BYTES {
             return Some(page);
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(other, _)| *other != key);
         kept.push_back((key, Arc::clone(&page)));
-        let length = |kept: &VecDeque<Page>| -> u64 {
+        let length = |kept: &VecDeque<CachedPage>| -> u64 {
             kept.iter().map(|(_, page)| page.identity.length).sum()
         };
-        while length(&kept) > MOST {
+        while length(&kept) > MAX_CACHED_BYTES {
             kept.pop_front();
         }
         Some(page)
@@ -70,15 +70,21 @@ mod tests {
         let is_kept = |key: &[u8]| made.get(key, || None).is_some();
         assert!(!is_kept(b"a"));
         for key in [b"a", b"b", b"c"] {
-            assert!(made.get(key, || Some(page(MOST / 3))).is_some());
+            assert!(made.get(key, || Some(page(MAX_CACHED_BYTES / 3))).is_some());
         }
         assert!(is_kept(b"a") && is_kept(b"b") && is_kept(b"c"));
         // What was asked for least lately goes.
         assert!(is_kept(b"a"));
-        assert!(made.get(b"d", || Some(page(MOST / 3))).is_some());
+        assert!(
+            made.get(b"d", || Some(page(MAX_CACHED_BYTES / 3)))
+                .is_some()
+        );
         assert!(is_kept(b"a") && !is_kept(b"b"));
         // What there is no room for is made each time.
-        assert!(made.get(b"e", || Some(page(MOST + 1))).is_some());
+        assert!(
+            made.get(b"e", || Some(page(MAX_CACHED_BYTES + 1)))
+                .is_some()
+        );
         assert!(!is_kept(b"e") && is_kept(b"a"));
     }
 }

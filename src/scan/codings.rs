@@ -60,8 +60,8 @@ pub fn stem(path: &[u8]) -> Option<&[u8]> {
 }
 
 /// Gives every resource that `changes` concern the codings that are proven.
-pub(super) fn attach(work: &Pass<'_>, changes: &mut Changes) {
-    let (negotiable, unreadable) = negotiable(work.root, work.base, work.scope, changes);
+pub(super) fn attach(pass: &Pass<'_>, changes: &mut Changes) {
+    let (negotiable, unreadable) = negotiable(pass.root, pass.base, pass.scope, changes);
     changes.unreadable.extend(unreadable);
     if negotiable.is_empty() {
         return;
@@ -112,7 +112,7 @@ fn negotiable(
             let encoded = encoded(&after, resource);
             let (_, known) = resource.of_files();
             let is_same = |(new, old): (&Representation, &Representation)| {
-                new.etag.hash() == old.etag.hash() && new.data.is_at_same_place(&old.data)
+                new.etag.hash() == old.etag.hash() && new.data.has_same_location(&old.data)
             };
             let is_news = encoded.len() != known.len() || !encoded.iter().zip(known).all(is_same);
             is_news.then(|| match resource.plain.clone() {
@@ -179,7 +179,7 @@ fn check(
                 .root
                 .open_file(&source.path)
                 .map_err(Unproven::Unreadable)?;
-            let mut reader = Hashing {
+            let mut reader = HashingReader {
                 inner: opened.file,
                 hasher: blake3::Hasher::new(),
             };
@@ -194,12 +194,12 @@ fn check(
 }
 
 /// A reader that hashes what it reads.
-struct Hashing<R> {
+struct HashingReader<R> {
     inner: R,
     hasher: blake3::Hasher,
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.hasher.update(buffer.get(..read).unwrap_or_default());

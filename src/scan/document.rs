@@ -3,11 +3,11 @@
 use super::media;
 
 /// Longer ones get no tail: they would have to be kept in memory.
-const LONGEST: u64 = 8 << 20;
+const MAX_DOCUMENT: u64 = 8 << 20;
 
 /// Whether a file at this path and of this length may be a document.
 pub(super) fn may_be(path: &[u8], length: u64) -> bool {
-    length <= LONGEST && media::of(path, true).starts_with("text/html")
+    length <= MAX_DOCUMENT && media::of(path, true).starts_with("text/html")
 }
 
 /// Whether HTML is a whole document and not a fragment: its first thing that is no white space and
@@ -64,8 +64,8 @@ mod tests {
 
     #[test]
     fn only_html_of_some_length_is_looked_at() {
-        assert!(may_be(b"a/index.html", LONGEST) && may_be(b"x.HTM", 0));
-        assert!(!may_be(b"index.html", LONGEST + 1));
+        assert!(may_be(b"a/index.html", MAX_DOCUMENT) && may_be(b"x.HTM", 0));
+        assert!(!may_be(b"index.html", MAX_DOCUMENT + 1));
         assert!(!may_be(b"index.xhtml", 1) && !may_be(b"a.html.gz", 1) && !may_be(b"html", 1));
     }
 }

@@ -15,11 +15,11 @@ use sha2::{Digest, Sha256};
 
 use super::document::is_document;
 use crate::disk::read_exact_at;
-use crate::representation::{GROUP, GroupHash, SMALL, WHOLE, group_hash};
+use crate::representation::{GROUP_SIZE, GroupHash, MAX_IN_MEMORY, MAX_WHOLE, group_hash};
 
 /// What reading a file once has told.
 #[derive(Debug)]
-pub(crate) struct Content {
+pub(crate) struct HashedFile {
     /// BLAKE3 of the bytes.
     pub(crate) hash: [u8; 32],
     /// Their SHA-256, where it is wanted.
@@ -27,15 +27,15 @@ pub(crate) struct Content {
     /// Whether they are UTF-8.
     pub(crate) utf8: bool,
     /// What is kept of them.
-    pub(super) form: Form,
+    pub(super) form: Retained,
 }
 
 /// What is kept of the bytes, by length.
 #[derive(Debug)]
-pub(super) enum Form {
-    /// Up to [`SMALL`], where it is wanted: the very buffer that was hashed.
+pub(super) enum Retained {
+    /// Up to [`MAX_IN_MEMORY`], where it is wanted: the very buffer that was hashed.
     Small(Vec<u8>),
-    /// Up to [`WHOLE`]: nothing, the hash proves them in one piece.
+    /// Up to [`MAX_WHOLE`]: nothing, the hash proves them in one piece.
     Whole,
     /// Longer: a chaining value for each group.
     Groups(Arc<[GroupHash]>),
@@ -51,7 +51,7 @@ thread_local! {
 
 /// What to find out about a file beside its hash.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct HashOptions {
     /// A small body itself.
     pub(super) body: bool,
     /// The SHA-256, which no group can be proven with: a long file is read by one thread then.
@@ -62,44 +62,44 @@ pub(crate) struct Wanted {
 ///
 /// # Errors
 /// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
-pub(crate) fn content(file: &File, length: u64, wanted: Wanted) -> io::Result<Content> {
+pub(crate) fn content(file: &File, length: u64, wanted: HashOptions) -> io::Result<HashedFile> {
     let of = |bytes: &[u8]| {
         let hash = *blake3::hash(bytes).as_bytes();
         let sha256 = wanted.sha256.then(|| Sha256::digest(bytes).into());
         let utf8 = std::str::from_utf8(bytes).is_ok();
-        move |form| Content {
+        move |form| HashedFile {
             hash,
             sha256,
             utf8,
             form,
         }
     };
-    if length <= SMALL && wanted.body {
+    if length <= MAX_IN_MEMORY && wanted.body {
         let mut body = vec![0; length as usize];
         read_exact_at(file, &mut body, 0)?;
         let content = of(&body);
-        return Ok(content(Form::Small(body)));
+        return Ok(content(Retained::Small(body)));
     }
-    if length <= WHOLE {
+    if length <= MAX_WHOLE {
         return with_buffer(length as usize, |buffer| {
             read_exact_at(file, buffer, 0)?;
-            Ok(of(buffer)(Form::Whole))
+            Ok(of(buffer)(Retained::Whole))
         });
     }
     let group = |index: u64, sha256: Option<&mut Sha256>| {
-        let offset = index * GROUP;
-        with_buffer(GROUP.min(length - offset) as usize, |buffer| {
+        let offset = index * GROUP_SIZE;
+        with_buffer(GROUP_SIZE.min(length - offset) as usize, |buffer| {
             read_exact_at(file, buffer, offset)?;
             if let Some(sha256) = sha256 {
                 sha256.update(&buffer);
             }
             Ok(Group {
                 hash: group_hash(buffer, offset),
-                text: Text::of(buffer),
+                text: Utf8Edges::of(buffer),
             })
         })
     };
-    let indices = 0..length.div_ceil(GROUP);
+    let indices = 0..length.div_ceil(GROUP_SIZE);
     let mut sha256 = wanted.sha256.then(Sha256::new);
     let groups: Vec<Group> = match &mut sha256 {
         None => indices
@@ -108,13 +108,13 @@ pub(crate) fn content(file: &File, length: u64, wanted: Wanted) -> io::Result<Co
             .collect::<io::Result<_>>(),
         Some(sha256) => indices.map(|index| group(index, Some(sha256))).collect(),
     }?;
-    let utf8 = Text::is_utf8(groups.iter().map(|group| &group.text));
+    let utf8 = Utf8Edges::is_utf8(groups.iter().map(|group| &group.text));
     let groups: Arc<[_]> = groups.into_iter().map(|group| group.hash).collect();
-    Ok(Content {
+    Ok(HashedFile {
         hash: root_hash(&groups, length),
         sha256: sha256.map(|sha256| sha256.finalize().into()),
         utf8,
-        form: Form::Groups(groups),
+        form: Retained::Groups(groups),
     })
 }
 
@@ -127,8 +127,8 @@ pub(super) fn content_with_tail(
     file: &File,
     length: u64,
     tail: &str,
-    wanted: Wanted,
-) -> io::Result<Content> {
+    wanted: HashOptions,
+) -> io::Result<HashedFile> {
     let mut body = vec![0; length as usize];
     read_exact_at(file, &mut body, 0)?;
     if !is_document(&body) {
@@ -137,17 +137,17 @@ pub(super) fn content_with_tail(
     let plain = *blake3::hash(&body).as_bytes();
     let utf8 = std::str::from_utf8(&body).is_ok();
     body.extend_from_slice(tail.as_bytes());
-    Ok(Content {
+    Ok(HashedFile {
         hash: *blake3::hash(&body).as_bytes(),
         sha256: wanted.sha256.then(|| Sha256::digest(&body).into()),
         utf8,
-        form: Form::Tailed { body, plain },
+        form: Retained::Tailed { body, plain },
     })
 }
 
 struct Group {
     hash: GroupHash,
-    text: Text,
+    text: Utf8Edges,
 }
 
 fn with_buffer<T>(length: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
@@ -178,19 +178,19 @@ fn subtree(groups: &[GroupHash], length: u64) -> GroupHash {
 fn halves(groups: &[GroupHash], length: u64) -> (GroupHash, GroupHash) {
     let left = left_subtree_len(length);
     // More than one group means that the left subtree is a whole number of them.
-    let (first, second) = groups.split_at((left / GROUP) as usize);
+    let (first, second) = groups.split_at((left / GROUP_SIZE) as usize);
     (subtree(first, left), subtree(second, length - left))
 }
 
 /// What a group of a longer text says of the whole: whether its inside is UTF-8, and the bytes
 /// at its ends that only make sense beside its neighbours'.
-struct Text {
+struct Utf8Edges {
     valid: bool,
     head: Vec<u8>,
     tail: Vec<u8>,
 }
 
-impl Text {
+impl Utf8Edges {
     fn of(bytes: &[u8]) -> Self {
         let is_continuation = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
         let head = bytes.iter().take(3).take_while(is_continuation).count();
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    const BODY: Wanted = Wanted {
+    const BODY: HashOptions = HashOptions {
         body: true,
         sha256: false,
     };
@@ -238,17 +238,26 @@ mod tests {
 
     #[test]
     fn the_hash_is_blake3_of_the_bytes_at_every_length() {
-        let bytes: Vec<u8> = (0..5 * GROUP as usize + 77)
+        let bytes: Vec<u8> = (0..5 * GROUP_SIZE as usize + 77)
             .map(|i| (i % 251) as u8)
             .collect();
-        let lengths = [0, 1, 1024, SMALL, SMALL + 1, GROUP, WHOLE - 1, WHOLE]
-            .into_iter()
-            .chain([
-                WHOLE + 1,
-                WHOLE + GROUP,
-                WHOLE + GROUP + 1,
-                bytes.len() as u64,
-            ]);
+        let lengths = [
+            0,
+            1,
+            1024,
+            MAX_IN_MEMORY,
+            MAX_IN_MEMORY + 1,
+            GROUP_SIZE,
+            MAX_WHOLE - 1,
+            MAX_WHOLE,
+        ]
+        .into_iter()
+        .chain([
+            MAX_WHOLE + 1,
+            MAX_WHOLE + GROUP_SIZE,
+            MAX_WHOLE + GROUP_SIZE + 1,
+            bytes.len() as u64,
+        ]);
         for length in lengths {
             let bytes = &bytes[..length as usize];
             let content = content(&file(bytes), length, BODY).expect("read");
@@ -258,20 +267,24 @@ mod tests {
                 "{length} bytes"
             );
             match content.form {
-                Form::Small(body) => assert!(body == bytes && length <= SMALL),
-                Form::Whole => assert!(length > SMALL && length <= WHOLE),
-                Form::Groups(groups) => assert_eq!(groups.len() as u64, length.div_ceil(GROUP)),
-                Form::Tailed { .. } => unreachable!("no tail was wanted"),
+                Retained::Small(body) => assert!(body == bytes && length <= MAX_IN_MEMORY),
+                Retained::Whole => assert!(length > MAX_IN_MEMORY && length <= MAX_WHOLE),
+                Retained::Groups(groups) => {
+                    assert_eq!(groups.len() as u64, length.div_ceil(GROUP_SIZE))
+                }
+                Retained::Tailed { .. } => unreachable!("no tail was wanted"),
             }
         }
     }
 
     #[test]
     fn the_sha256_is_of_the_same_bytes() {
-        let bytes: Vec<u8> = (0..WHOLE as usize + 77).map(|i| (i % 251) as u8).collect();
-        for length in [0, 1, SMALL + 1, WHOLE + 77] {
+        let bytes: Vec<u8> = (0..MAX_WHOLE as usize + 77)
+            .map(|i| (i % 251) as u8)
+            .collect();
+        for length in [0, 1, MAX_IN_MEMORY + 1, MAX_WHOLE + 77] {
             let bytes = &bytes[..length as usize];
-            let wanted = Wanted {
+            let wanted = HashOptions {
                 body: true,
                 sha256: true,
             };
@@ -291,7 +304,7 @@ mod tests {
 
     #[test]
     fn text_is_found_across_the_ends_of_groups() {
-        let euro = "€".repeat(WHOLE as usize);
+        let euro = "€".repeat(MAX_WHOLE as usize);
         for shift in 0..4 {
             let text = format!("{}{euro}", &"abc"[..shift.min(3)]);
             let length = text.len() as u64;
@@ -307,8 +320,8 @@ mod tests {
                 "cut, shift {shift}"
             );
             let mut torn = text.into_bytes();
-            torn[2 * GROUP as usize] = b'x';
-            torn[2 * GROUP as usize - 1] = b'\xe2';
+            torn[2 * GROUP_SIZE as usize] = b'x';
+            torn[2 * GROUP_SIZE as usize - 1] = b'\xe2';
             assert!(
                 !content(&file(&torn), length, BODY).expect("read").utf8,
                 "torn, shift {shift}"

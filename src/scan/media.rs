@@ -11,11 +11,11 @@ use crate::representation::{Fields, IMMUTABLE, NO_STORE, REVALIDATE, visible};
 /// Hands out one set of field values for each media type.
 #[derive(Debug, Default)]
 pub(super) struct MediaTypes {
-    known: RwLock<HashMap<Key, Arc<Fields>>>,
+    known: RwLock<HashMap<MediaKey, Arc<Fields>>>,
 }
 
 /// The extension, and whether the content is UTF-8.
-type Key = (Option<Box<str>>, bool, Keeping);
+type MediaKey = (Option<Box<str>>, bool, Keeping);
 
 /// For how long clients may keep a resource.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -31,31 +31,31 @@ use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Manifest, ancestors};
 use crate::memory::Memory;
-use crate::representation::{Data, Fields, Plain, Representation, Resource, Source};
+use crate::representation::{Data, Fields, FileSource, Plain, Representation, Resource};
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
-use hash::{Form, Wanted};
+use hash::{HashOptions, Retained};
 use media::{Keeping, MediaTypes};
 use pass::{FileState, Pass, is_at, lock, relocated, removed, report};
-use walk::{Found, Step};
+use walk::{FoundFile, WalkStep};
 
 pub use codings::stem;
 pub use restore::SavedFile;
 pub use rules::report as report_rules;
-pub use scope::{Outcome, Scope, Unsettled};
+pub use scope::{ScanOutcome, Scope, Unsettled};
 pub use walk::{Link, is_admitted, is_beside_rules, is_hidden};
 
 /// How long a file may go on changing before it is published as it was read.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
 /// A file whose times are younger may still have a writer that no stamp shows.
-const YOUNG: Duration = Duration::from_secs(2);
+const RECENT: Duration = Duration::from_secs(2);
 /// The coarsest clock of a file system (FAT's), and something for clocks that disagree.
-const COARSEST: Duration = Duration::from_millis(2_500);
+const MAX_CLOCK_STEP: Duration = Duration::from_millis(2_500);
 
 /// So many files at a time go from the walk to a thread that hashes.
-const HANDFUL: usize = 32;
+const BATCH_SIZE: usize = 32;
 
 /// How far a scan has come; readable from other threads.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ pub struct Scanner {
 }
 
 /// What has become of a step of the walk.
-enum Seen {
+enum Visit {
     Unchanged(Box<[u8]>),
     File(Arc<Resource>),
     Rules(RuleFile, Vec<u8>),
@@ -125,13 +125,13 @@ impl Scanner {
     }
 
     /// Whether what a link leads to is no part of the site.
-    pub fn leaves_out(&self, root: &Root, link: &Link) -> bool {
+    pub fn excludes(&self, root: &Root, link: &Link) -> bool {
         let allowed = |target: &PathBuf| self.symlinks.allow(root.path(), target);
         !link.target.as_ref().is_some_and(allowed)
     }
 
     /// The whole site for the first time; waits for files that are being written, for
-    /// [`PATIENCE`] at most.
+    /// [`MAX_SETTLE_TIME`] at most.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
         self.scan_from(Manifest::empty(Arc::clone(&self.settings)), root, progress)
     }
@@ -144,14 +144,14 @@ impl Scanner {
         progress: &Progress,
     ) -> (Manifest, Vec<Link>) {
         let compare = |base: &Manifest, scope: &Scope, unsettled| {
-            let work = Pass {
+            let pass = Pass {
                 is_start: true,
                 ..Pass::new(root, base, scope, unsettled, progress)
             };
-            self.compare(&work)
+            self.compare(&pass)
         };
         let scope = Scope::Everything;
-        let Outcome {
+        let ScanOutcome {
             changes,
             links,
             mut busy,
@@ -171,7 +171,7 @@ impl Scanner {
         while !busy.is_empty() {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_secs(1));
-            let is_over = started.elapsed() >= PATIENCE;
+            let is_over = started.elapsed() >= MAX_SETTLE_TIME;
             let unsettled = if is_over {
                 Unsettled::Publish
             } else {
@@ -195,95 +195,95 @@ impl Scanner {
         scope: &Scope,
         unsettled: Unsettled,
         progress: &Progress,
-    ) -> Outcome {
+    ) -> ScanOutcome {
         self.compare(&Pass::new(root, base, scope, unsettled, progress))
     }
 
-    fn compare(&self, work: &Pass<'_>) -> Outcome {
-        let mut steps = work
+    fn compare(&self, pass: &Pass<'_>) -> ScanOutcome {
+        let mut steps = pass
             .scope
             .starts()
             .into_iter()
-            .flat_map(|start| walk::walk(work.root.path(), start, self.symlinks));
+            .flat_map(|start| walk::walk(pass.root.path(), start, self.symlinks));
         // The walk is one; its results go out by the handful, or the threads would wait for it in
         // turns.
         let handfuls = iter::from_fn(move || {
-            let handful: Vec<Step> = steps.by_ref().take(HANDFUL).collect();
+            let handful: Vec<WalkStep> = steps.by_ref().take(BATCH_SIZE).collect();
             (!handful.is_empty()).then_some(handful)
         });
         let look = |step| match step {
-            Step::File(found) => self.look(work, found),
-            Step::Rules(file, found) => rules::look(work, file, found),
-            Step::Link(link) => Seen::Link(link),
-            Step::Unreadable(path, reason) => Seen::Unreadable(path, reason),
+            WalkStep::File(found) => self.look(pass, found),
+            WalkStep::Rules(file, found) => rules::look(pass, file, found),
+            WalkStep::Link(link) => Visit::Link(link),
+            WalkStep::Unreadable(path, reason) => Visit::Unreadable(path, reason),
         };
-        let seen: Vec<Seen> = handfuls
+        let seen: Vec<Visit> = handfuls
             .par_bridge()
             .flat_map_iter(|handful| handful.into_iter().map(look))
             .collect();
-        self.conclude(work, seen)
+        self.conclude(pass, seen)
     }
 
     /// Looks at one file, and reads it if it may have changed.
-    fn look(&self, work: &Pass<'_>, found: Found) -> Seen {
-        let old = work.base.locate(&found.path);
-        let rereads = work.scope.rereads(&found.path);
+    fn look(&self, pass: &Pass<'_>, found: FoundFile) -> Visit {
+        let old = pass.base.locate(&found.path);
+        let rereads = pass.scope.rereads(&found.path);
         if let Some(old) = old.filter(|old| !rereads && old.settled)
-            && is_at(&old.identity.data, work.root, &found)
-            && let Ok(stamp) = work.root.stamp(&found.location)
-            && work.is_still(&old.stamp, &stamp)
+            && is_at(&old.identity.data, pass.root, &found)
+            && let Ok(stamp) = pass.root.stamp(&found.location)
+            && pass.is_still(&old.stamp, &stamp)
         {
             if stamp == old.stamp {
-                return Seen::Unchanged(found.path);
+                return Visit::Unchanged(found.path);
             }
             let old = Resource::clone(old);
-            return Seen::File(Arc::new(Resource { stamp, ..old }));
+            return Visit::File(Arc::new(Resource { stamp, ..old }));
         }
-        let result = work.root.open_file(&found.location).and_then(|opened| {
+        let result = pass.root.open_file(&found.location).and_then(|opened| {
             let inode = (opened.stamp.device, opened.stamp.inode);
             // By another name the same bytes may be no document.
             let has_tail = self.tail(&found.path, opened.stamp.size).is_some();
             let is_shared = (found.linked || opened.shared) && !has_tail;
-            if is_shared && let Some(looked) = work.recall(&opened, rereads) {
-                let data = relocated(&looked.data, work.root, &found);
-                return Ok(Some(FileState { data, ..looked }));
+            if is_shared && let Some(file) = pass.recall(&opened, rereads) {
+                let data = relocated(&file.data, pass.root, &found);
+                return Ok(Some(FileState { data, ..file }));
             }
-            let looked = self.read(work, &found, opened, rereads)?;
-            if is_shared && let Some(looked) = &looked {
-                lock(&work.shared).insert(inode, looked.clone());
+            let file = self.read(pass, &found, opened, rereads)?;
+            if is_shared && let Some(file) = &file {
+                lock(&pass.shared).insert(inode, file.clone());
             }
-            Ok(looked)
+            Ok(file)
         });
         match result {
-            Ok(Some(looked)) => {
-                let old = work.base.locate(&found.path);
-                Seen::File(Arc::new(self.resource(found.path, looked, old, work.now)))
+            Ok(Some(file)) => {
+                let old = pass.base.locate(&found.path);
+                Visit::File(Arc::new(self.resource(found.path, file, old, pass.now)))
             }
-            Ok(None) => Seen::Busy(found.path),
+            Ok(None) => Visit::Busy(found.path),
             // Deleted, or replaced by something that is no file, since it was listed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Seen::Gone,
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Seen::Gone,
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Seen::Gone,
-            Err(error) => Seen::Unreadable(found.path, error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Visit::Gone,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Visit::Gone,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Visit::Gone,
+            Err(error) => Visit::Unreadable(found.path, error.to_string()),
         }
     }
 
     /// Hashes an open file between two stamps; `None` where it is not at rest.
     fn read(
         &self,
-        work: &Pass<'_>,
-        found: &Found,
+        pass: &Pass<'_>,
+        found: &FoundFile,
         opened: Opened,
         rereads: bool,
     ) -> io::Result<Option<FileState>> {
         let Opened { file, stamp, .. } = opened;
-        let publish = work.unsettled == Unsettled::Publish;
-        let may_have_writers = rereads || stamp.is_younger(work.now, YOUNG);
+        let publish = pass.unsettled == Unsettled::Publish;
+        let may_have_writers = rereads || stamp.is_younger(pass.now, RECENT);
         let has_writers = may_have_writers && lease::writers(&file) == Writers::Some;
         if has_writers && !publish {
             return Ok(None);
         }
-        let wanted = Wanted {
+        let wanted = HashOptions {
             body: self.keeps(stamp.size),
             sha256: self.digests(),
         };
@@ -291,8 +291,8 @@ impl Scanner {
             Some(tail) => hash::content_with_tail(&file, stamp.size, tail, wanted),
             None => hash::content(&file, stamp.size, wanted),
         };
-        work.progress.files.fetch_add(1, Ordering::Relaxed);
-        work.progress.bytes.fetch_add(stamp.size, Ordering::Relaxed);
+        pass.progress.files.fetch_add(1, Ordering::Relaxed);
+        pass.progress.bytes.fetch_add(stamp.size, Ordering::Relaxed);
         let settled = !has_writers && disk::stamp(&file)? == stamp;
         let content = match content {
             Ok(content) if settled || publish => content,
@@ -301,15 +301,15 @@ impl Scanner {
             _ => return Ok(None),
         };
         let plain = match &content.form {
-            Form::Tailed { plain, .. } => Some(*plain),
-            Form::Small(_) | Form::Whole | Form::Groups(_) => None,
+            Retained::Tailed { plain, .. } => Some(*plain),
+            Retained::Small(_) | Retained::Whole | Retained::Groups(_) => None,
         };
-        let data = self.data(work.root, found, content.form);
-        let hash::Content {
+        let data = self.data(pass.root, found, content.form);
+        let hash::HashedFile {
             hash, sha256, utf8, ..
         } = content;
         let confirmed = OnceLock::new();
-        if stamp.is_coarse() && stamp.is_younger(work.now, COARSEST) {
+        if stamp.is_coarse() && stamp.is_younger(pass.now, MAX_CLOCK_STEP) {
             // The next change may leave the same stamp.
             let _ = confirmed.set(false);
         }
@@ -341,19 +341,21 @@ impl Scanner {
         self.settings.repr_digest != ReprDigest::Off
     }
 
-    fn data(&self, root: &Arc<Root>, found: &Found, form: Form) -> Data {
+    fn data(&self, root: &Arc<Root>, found: &FoundFile, form: Retained) -> Data {
         let groups = match form {
-            Form::Small(body) => match self.memory.as_ref().and_then(|memory| memory.keep(body)) {
-                Some(bytes) => return Data::Memory(bytes),
-                None => Arc::default(),
-            },
+            Retained::Small(body) => {
+                match self.memory.as_ref().and_then(|memory| memory.keep(body)) {
+                    Some(bytes) => return Data::Memory(bytes),
+                    None => Arc::default(),
+                }
+            }
             // No file has these bytes, so that they are kept whatever the budget says.
-            Form::Tailed { body, .. } => return Data::Memory(body.into()),
-            Form::Whole => Arc::default(),
-            Form::Groups(groups) => groups,
+            Retained::Tailed { body, .. } => return Data::Memory(body.into()),
+            Retained::Whole => Arc::default(),
+            Retained::Groups(groups) => groups,
         };
         let path = found.location.clone().into_boxed_path();
-        Data::File(Arc::new(Source {
+        Data::File(Arc::new(FileSource {
             root: Arc::clone(root),
             path,
             groups,
@@ -361,49 +363,49 @@ impl Scanner {
     }
 
     /// Puts together what has been seen.
-    fn conclude(&self, work: &Pass<'_>, seen: Vec<Seen>) -> Outcome {
-        let mut outcome = Outcome::default();
+    fn conclude(&self, pass: &Pass<'_>, seen: Vec<Visit>) -> ScanOutcome {
+        let mut outcome = ScanOutcome::default();
         let (mut unreadable, mut unchanged) = (BTreeMap::new(), Vec::new());
         let mut rules = Vec::new();
         for seen in seen {
             match seen {
-                Seen::File(resource) => outcome.changes.changed.push(resource),
-                Seen::Unchanged(path) => unchanged.push(path),
-                Seen::Rules(file, text) => rules.push((file, text)),
-                Seen::Busy(path) => outcome.busy.push(path),
-                Seen::Unreadable(path, reason) => {
+                Visit::File(resource) => outcome.changes.changed.push(resource),
+                Visit::Unchanged(path) => unchanged.push(path),
+                Visit::Rules(file, text) => rules.push((file, text)),
+                Visit::Busy(path) => outcome.busy.push(path),
+                Visit::Unreadable(path, reason) => {
                     unreadable.insert(path, reason);
                 }
-                Seen::Link(link) => outcome.links.push(link),
-                Seen::Gone => {}
+                Visit::Link(link) => outcome.links.push(link),
+                Visit::Gone => {}
             }
         }
-        report(work, &unreadable);
+        report(pass, &unreadable);
         // What has never been published is missing from the digest.
         for path in &outcome.busy {
-            if work.base.locate(path).is_none() {
+            if pass.base.locate(path).is_none() {
                 unreadable.insert(path.clone(), "somebody is writing to it".to_owned());
             }
         }
-        outcome.changes.removed = removed(work, &unchanged, &outcome, &unreadable);
+        outcome.changes.removed = removed(pass, &unchanged, &outcome, &unreadable);
         let dialect = rules::dialect(&self.settings);
-        outcome.changes.rules = rules::changed(work, &rules, &outcome.busy, &unreadable, dialect);
-        let outside = |path: &[u8]| !work.scope.covers(path);
-        let other = work
+        outcome.changes.rules = rules::changed(pass, &rules, &outcome.busy, &unreadable, dialect);
+        let outside = |path: &[u8]| !pass.scope.covers(path);
+        let other = pass
             .base
             .unreadable()
             .iter()
             .filter(|(path, _)| outside(path));
         unreadable.extend(other.map(|(path, reason)| (path.clone(), reason.clone())));
         outcome.changes.unreadable = unreadable;
-        codings::attach(work, &mut outcome.changes);
+        codings::attach(pass, &mut outcome.changes);
         outcome
     }
 
     fn resource(
         &self,
         path: Box<[u8]>,
-        looked: FileState,
+        file: FileState,
         old: Option<&Arc<Resource>>,
         now: SystemTime,
     ) -> Resource {
@@ -416,7 +418,7 @@ impl Scanner {
             confirmed,
             data,
             plain,
-        } = looked;
+        } = file;
         let etag = ETag::new(hash);
         let (length, plain) = match (&data, plain) {
             (Data::Memory(body), Some(plain)) => {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use super::walk::{self, Found};
-use super::{Outcome, Progress, Scope, Unsettled};
+use super::walk::{self, FoundFile};
+use super::{Progress, ScanOutcome, Scope, Unsettled};
 use crate::disk::{Opened, Root, Stamp};
 use crate::manifest::{Manifest, ancestors};
-use crate::representation::{Data, Resource, Source};
+use crate::representation::{Data, FileSource, Resource};
 use crate::rules::RuleFile;
 
 /// What a reconciliation works with.
@@ -108,7 +108,7 @@ impl<'a> Pass<'a> {
 }
 
 /// Whether content is where a walk has found it, so that it can be read again from there.
-pub(super) fn is_at(data: &Data, root: &Arc<Root>, found: &Found) -> bool {
+pub(super) fn is_at(data: &Data, root: &Arc<Root>, found: &FoundFile) -> bool {
     match data {
         Data::Memory(_) => true,
         Data::File(source) => Arc::ptr_eq(&source.root, root) && *source.path == *found.location,
@@ -116,9 +116,9 @@ pub(super) fn is_at(data: &Data, root: &Arc<Root>, found: &Found) -> bool {
 }
 
 /// The same content, to be read from where a walk has found it.
-pub(super) fn relocated(data: &Data, root: &Arc<Root>, found: &Found) -> Data {
+pub(super) fn relocated(data: &Data, root: &Arc<Root>, found: &FoundFile) -> Data {
     match data {
-        Data::File(source) if !is_at(data, root, found) => Data::File(Arc::new(Source {
+        Data::File(source) if !is_at(data, root, found) => Data::File(Arc::new(FileSource {
             root: Arc::clone(root),
             path: found.location.clone().into_boxed_path(),
             groups: Arc::clone(&source.groups),
@@ -130,59 +130,59 @@ pub(super) fn relocated(data: &Data, root: &Arc<Root>, found: &Found) -> Data {
 /// What the base has within the scope and the disk has no more. What can't be looked at is not
 /// gone.
 pub(super) fn removed(
-    work: &Pass<'_>,
+    pass: &Pass<'_>,
     unchanged: &[Box<[u8]>],
-    outcome: &Outcome,
+    outcome: &ScanOutcome,
     unreadable: &BTreeMap<Box<[u8]>, String>,
 ) -> Vec<Box<[u8]>> {
-    if work.base.is_empty() {
+    if pass.base.is_empty() {
         return Vec::new();
     }
     let changed = outcome.changes.changed.iter().map(|new| &*new.path);
     let others = changed.chain(outcome.busy.iter().map(AsRef::as_ref));
-    let was_there = |path: &&[u8]| work.base.locate(path).is_some();
+    let was_there = |path: &&[u8]| pass.base.locate(path).is_some();
     // A walk meets each path once: where it has met as many as there were, none is gone.
-    if unchanged.len() + others.clone().filter(was_there).count() == work.base.len() {
+    if unchanged.len() + others.clone().filter(was_there).count() == pass.base.len() {
         return Vec::new();
     }
     let present: HashSet<&[u8]> = others.chain(unchanged.iter().map(AsRef::as_ref)).collect();
     let is_unreadable = |path: &[u8]| {
         unreadable.contains_key(path) || ancestors(path).any(|above| unreadable.contains_key(above))
     };
-    let is_kept = |path: &[u8]| present.contains(path) || (!work.is_start && is_unreadable(path));
-    let starts = work.scope.starts();
+    let is_kept = |path: &[u8]| present.contains(path) || (!pass.is_start && is_unreadable(path));
+    let starts = pass.scope.starts();
     // Where nothing was below the starts, one look-up for each will do.
-    if !starts.iter().any(|start| work.base.has_below(start)) {
-        let is_gone = |start: &&[u8]| work.base.locate(start).is_some() && !is_kept(start);
+    if !starts.iter().any(|start| pass.base.has_below(start)) {
+        let is_gone = |start: &&[u8]| pass.base.locate(start).is_some() && !is_kept(start);
         return starts.into_iter().filter(is_gone).map(Box::from).collect();
     }
-    let paths = work.base.iter().map(|resource| &resource.path);
+    let paths = pass.base.iter().map(|resource| &resource.path);
     paths
-        .filter(|path| work.scope.covers(path) && !is_kept(path))
+        .filter(|path| pass.scope.covers(path) && !is_kept(path))
         .cloned()
         .collect()
 }
 
 /// Each path that can't be read and could before, with the reason, up to a number that a person
 /// reads.
-pub(super) fn report(work: &Pass<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
-    const SHOWN: usize = 20;
-    let known = work.base.unreadable();
+pub(super) fn report(pass: &Pass<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
+    const MAX_SHOWN: usize = 20;
+    let known = pass.base.unreadable();
     let all = unreadable.iter();
     let new: Vec<_> = all
         .filter(|(path, reason)| known.get(*path) != Some(*reason))
         .collect();
-    for (path, reason) in new.iter().take(SHOWN) {
-        let shown = walk::join(work.root.path(), path);
-        let is_known = work.base.locate(path).is_some() || RuleFile::named(path).is_some();
-        let stays = if !work.is_start && is_known {
+    for (path, reason) in new.iter().take(MAX_SHOWN) {
+        let shown = walk::join(pass.root.path(), path);
+        let is_known = pass.base.locate(path).is_some() || RuleFile::named(path).is_some();
+        let stays = if !pass.is_start && is_known {
             "its last state stays"
         } else {
             "left out"
         };
         tracing::warn!("cannot read {}: {reason}: {stays}", shown.display());
     }
-    if let Some(more) = new.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+    if let Some(more) = new.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
         tracing::warn!("{more} more paths cannot be read");
     }
 }

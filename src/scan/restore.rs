@@ -14,10 +14,12 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::codings::{CODINGS, sidecar_path, stem};
 use super::hash::root_hash;
-use super::{HANDFUL, Scanner};
+use super::{BATCH_SIZE, Scanner};
 use crate::disk::{Root, Stamp};
 use crate::manifest::{Changes, Manifest};
-use crate::representation::{Data, GROUP, GroupHash, Representation, Resource, Source, WHOLE};
+use crate::representation::{
+    Data, FileSource, GROUP_SIZE, GroupHash, MAX_WHOLE, Representation, Resource,
+};
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
@@ -27,7 +29,7 @@ use crate::semantics::etag::ETag;
 pub struct SavedFile<'a> {
     /// Its path in the site.
     pub path: &'a [u8],
-    /// Where it was, as [`Source::path`] has it, if that is known and another place than `path`.
+    /// Where it was, as [`FileSource::path`] has it, if that is known and another place than `path`.
     pub location: Option<&'a Path>,
     /// Its state when it was hashed; `size` is the length of what was hashed. Its device is not
     /// known: numbers of devices are good for one process.
@@ -40,7 +42,7 @@ pub struct SavedFile<'a> {
     pub hash: [u8; 32],
     /// SHA-256 of its content, where that was wanted.
     pub sha256: Option<[u8; 32]>,
-    /// The chaining values of its groups; none up to [`WHOLE`].
+    /// The chaining values of its groups; none up to [`MAX_WHOLE`].
     pub groups: &'a [GroupHash],
     /// When its content was last modified, if that could be told.
     pub last_modified: Option<HttpDate>,
@@ -89,10 +91,10 @@ impl<'a> SavedFile<'a> {
     /// its group proves it against the tag.
     fn is_sound(&self) -> bool {
         let size = self.stamp.size;
-        if size <= WHOLE {
+        if size <= MAX_WHOLE {
             return self.groups.is_empty();
         }
-        self.groups.len() as u64 == size.div_ceil(GROUP)
+        self.groups.len() as u64 == size.div_ceil(GROUP_SIZE)
             && root_hash(self.groups, size) == self.hash
     }
 
@@ -102,7 +104,7 @@ impl<'a> SavedFile<'a> {
     }
 
     fn identity(&self, root: &Arc<Root>) -> Representation {
-        let data = Data::File(Arc::new(Source {
+        let data = Data::File(Arc::new(FileSource {
             root: Arc::clone(root),
             path: self.place().into(),
             groups: if self.groups.is_empty() {
@@ -139,7 +141,7 @@ impl Scanner {
         let device = stamps.find_map(Result::ok).map_or(0, |stamp| stamp.device);
         let mut known = known;
         let handfuls = iter::from_fn(move || {
-            let handful: Vec<_> = known.by_ref().take(HANDFUL).collect();
+            let handful: Vec<_> = known.by_ref().take(BATCH_SIZE).collect();
             (!handful.is_empty()).then_some(handful)
         });
         let resource = |known| {
@@ -210,10 +212,10 @@ mod tests {
     fn groups_that_do_not_make_up_the_hash_prove_nothing() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = Arc::new(Root::open(directory.path()).expect("a root"));
-        let body = vec![b'x'; (WHOLE + GROUP) as usize];
-        let groups = body.chunks(GROUP as usize).enumerate();
+        let body = vec![b'x'; (MAX_WHOLE + GROUP_SIZE) as usize];
+        let groups = body.chunks(GROUP_SIZE as usize).enumerate();
         let groups: Vec<_> = groups
-            .map(|(index, group)| group_hash(group, index as u64 * GROUP))
+            .map(|(index, group)| group_hash(group, index as u64 * GROUP_SIZE))
             .collect();
         let size = body.len() as u64;
         let known = SavedFile {

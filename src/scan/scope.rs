@@ -60,7 +60,7 @@ pub enum Unsettled {
 
 /// What a reconciliation has found.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct ScanOutcome {
     /// The difference to the manifest.
     pub changes: Changes,
     /// The links within the scope.
@@ -69,9 +69,9 @@ pub struct Outcome {
     pub busy: Vec<Box<[u8]>>,
 }
 
-impl Outcome {
+impl ScanOutcome {
     /// Forgets what was found at these paths and below them.
-    pub fn leave_out(&mut self, paths: &BTreeSet<Box<[u8]>>) {
+    pub fn exclude(&mut self, paths: &BTreeSet<Box<[u8]>>) {
         let is_in = |path: &[u8]| {
             paths.contains(path) || ancestors(path).any(|above| paths.contains(above))
         };

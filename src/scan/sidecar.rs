@@ -70,7 +70,7 @@ pub fn prove(
     let failure = Cell::new(None);
     let source = BufReader::with_capacity(
         BUFFER,
-        Watched {
+        ErrorCapture {
             inner: encoded,
             failure: &failure,
         },
@@ -78,12 +78,16 @@ pub fn prove(
     let proven = decode(coding, source, (identity_hash, identity_length));
     proven.map_err(|refused| match (failure.take(), refused) {
         (Some(error), _) => Unproven::Unreadable(error),
-        (None, Refused::Because(reason)) => reason,
-        (None, Refused::ByDecoder(error)) => explain(coding, &error),
+        (None, ProofFailure::Because(reason)) => reason,
+        (None, ProofFailure::ByDecoder(error)) => explain(coding, &error),
     })
 }
 
-fn decode(coding: Coding, source: impl BufRead, identity: Identity<'_>) -> Result<(), Refused> {
+fn decode(
+    coding: Coding,
+    source: impl BufRead,
+    identity: Identity<'_>,
+) -> Result<(), ProofFailure> {
     let is_equal = match coding {
         Coding::Identity => compare(&mut { source }, identity)?,
         Coding::Brotli => {
@@ -109,7 +113,7 @@ fn decode(coding: Coding, source: impl BufRead, identity: Identity<'_>) -> Resul
     if is_equal {
         Ok(())
     } else {
-        Err(Refused::Because(Unproven::Stale))
+        Err(ProofFailure::Because(Unproven::Stale))
     }
 }
 
@@ -117,12 +121,12 @@ fn decode(coding: Coding, source: impl BufRead, identity: Identity<'_>) -> Resul
 type Identity<'a> = (&'a [u8; 32], u64);
 
 /// What stopped a proof: our reason, or what a decoder says.
-enum Refused {
+enum ProofFailure {
     Because(Unproven),
     ByDecoder(io::Error),
 }
 
-impl From<io::Error> for Refused {
+impl From<io::Error> for ProofFailure {
     fn from(error: io::Error) -> Self {
         Self::ByDecoder(error)
     }
@@ -130,7 +134,7 @@ impl From<io::Error> for Refused {
 
 /// Reads all that `decoded` has, as long as it may still be the identity, and says whether it
 /// was.
-fn compare(decoded: &mut impl Read, (hash, length): Identity<'_>) -> Result<bool, Refused> {
+fn compare(decoded: &mut impl Read, (hash, length): Identity<'_>) -> Result<bool, ProofFailure> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -142,18 +146,18 @@ fn compare(decoded: &mut impl Read, (hash, length): Identity<'_>) -> Result<bool
         };
         hasher.update(&buffer[..read]);
         if hasher.count() > length {
-            return Err(Refused::Because(Unproven::TooLong));
+            return Err(ProofFailure::Because(Unproven::TooLong));
         }
     }
 }
 
 /// The stream has ended; so must the file.
-fn end(mut source: impl BufRead) -> Result<(), Refused> {
+fn end(mut source: impl BufRead) -> Result<(), ProofFailure> {
     const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
     match source.fill_buf()? {
         [] => Ok(()),
-        rest if rest.starts_with(GZIP_MAGIC) => Err(Refused::Because(Unproven::Members)),
-        _ => Err(Refused::Because(Unproven::Trailing)),
+        rest if rest.starts_with(GZIP_MAGIC) => Err(ProofFailure::Because(Unproven::Members)),
+        _ => Err(ProofFailure::Because(Unproven::Trailing)),
     }
 }
 
@@ -216,12 +220,12 @@ impl<R: BufRead> Read for Brotli<R> {
 }
 
 /// Notes an error of the file, so that no decoder's word for it is taken as a broken stream.
-struct Watched<'a, R> {
+struct ErrorCapture<'a, R> {
     inner: R,
     failure: &'a Cell<Option<io::Error>>,
 }
 
-impl<R: Read> Read for Watched<'_, R> {
+impl<R: Read> Read for ErrorCapture<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buffer).map_err(|error| {
             let kind = error.kind();
@@ -447,9 +451,9 @@ mod tests {
     }
 
     /// Counts what is read of it.
-    struct Counted<'a>(&'a [u8], &'a Cell<usize>);
+    struct CountingReader<'a>(&'a [u8], &'a Cell<usize>);
 
-    impl Read for Counted<'_> {
+    impl Read for CountingReader<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let read = self.0.read(buffer)?;
             self.1.set(self.1.get() + read);
@@ -465,7 +469,12 @@ mod tests {
             let bomb = bomb(coding);
             assert!(bomb.len() > 3 * BUFFER, "{coding:?}: {} bytes", bomb.len());
             let read = Cell::new(0);
-            let reason = prove(coding, Counted(&bomb, &read), &hash, identity.len() as u64);
+            let reason = prove(
+                coding,
+                CountingReader(&bomb, &read),
+                &hash,
+                identity.len() as u64,
+            );
             let reason = reason.expect_err("refused");
             assert!(matches!(reason, Unproven::TooLong), "{coding:?} {reason:?}");
             assert!(read.get() <= BUFFER, "{coding:?}: {} bytes", read.get());

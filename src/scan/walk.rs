@@ -17,19 +17,19 @@ use crate::semantics::coding::Coding;
 
 /// What the walk has come upon.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum WalkStep {
     /// A file that is part of the site.
-    File(Found),
+    File(FoundFile),
     /// A file of rules, which is not.
-    Rules(RuleFile, Found),
+    Rules(RuleFile, FoundFile),
     /// A link, whether or not it leads to a part of the site.
     Link(Link),
     /// A path that should be part of the site but can't be looked at.
     Unreadable(Box<[u8]>, String),
 }
 
-impl Step {
-    fn of(found: Found) -> Self {
+impl WalkStep {
+    fn of(found: FoundFile) -> Self {
         match RuleFile::named(&found.path) {
             Some(file) => Self::Rules(file, found),
             None => Self::File(found),
@@ -39,7 +39,7 @@ impl Step {
 
 /// A file that is found.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundFile {
     /// Its path in the site: raw bytes, without a leading slash.
     pub(crate) path: Box<[u8]>,
     /// Where it is, free of links: relative to the root, or absolute where a link left the root.
@@ -59,7 +59,11 @@ pub struct Link {
 
 /// Walks what `start` names in the site: all of it where that is empty, else a file or a
 /// directory with all that is in it. `root` is a real path.
-pub(crate) fn walk(root: &Path, start: &[u8], symlinks: Symlinks) -> impl Iterator<Item = Step> {
+pub(crate) fn walk(
+    root: &Path,
+    start: &[u8],
+    symlinks: Symlinks,
+) -> impl Iterator<Item = WalkStep> {
     let walker = is_admitted(start)
         .then(|| WalkDir::new(join(root, start)))
         .map(|walk| {
@@ -68,7 +72,7 @@ pub(crate) fn walk(root: &Path, start: &[u8], symlinks: Symlinks) -> impl Iterat
         })
         .map(WalkDir::into_iter);
     let links = Vec::new();
-    let mut walk = Walk {
+    let mut walk = SiteWalk {
         root: root.to_path_buf(),
         symlinks,
         walker,
@@ -112,16 +116,16 @@ pub(super) fn join(root: &Path, path: &[u8]) -> PathBuf {
 
 /// Linked directories on one path: directories that link to each other have as many paths as there
 /// are orders to visit them in.
-const MOST_NESTED: usize = 4;
+const MAX_LINK_DEPTH: usize = 4;
 
-struct Walk {
+struct SiteWalk {
     root: PathBuf,
     symlinks: Symlinks,
     walker: Option<walkdir::IntoIter>,
     /// The linked directories that lead to the present entry.
     links: Vec<Entered>,
     /// What the last entry was beside a link.
-    next: Option<Step>,
+    next: Option<WalkStep>,
 }
 
 /// A directory that was entered through a link.
@@ -131,10 +135,10 @@ struct Entered {
     real: PathBuf,
 }
 
-impl Iterator for Walk {
-    type Item = Step;
+impl Iterator for SiteWalk {
+    type Item = WalkStep;
 
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self) -> Option<WalkStep> {
         if let Some(step) = self.next.take() {
             return Some(step);
         }
@@ -153,7 +157,7 @@ impl Iterator for Walk {
     }
 }
 
-impl Walk {
+impl SiteWalk {
     /// Prepares for a start that itself lies behind links.
     fn enter(&mut self, start: &[u8]) {
         let Some(parent) = start
@@ -182,7 +186,7 @@ impl Walk {
         self.symlinks.allow(&self.root, real)
     }
 
-    fn look_at(&mut self, entry: &DirEntry) -> Option<Step> {
+    fn look_at(&mut self, entry: &DirEntry) -> Option<WalkStep> {
         // The start's own links, at depth 0, stay.
         while self
             .links
@@ -198,21 +202,21 @@ impl Walk {
         }
         let is_link = entry.path_is_symlink() && !path.is_empty();
         if is_link {
-            return Some(Step::Link(self.follow(entry, path)));
+            return Some(WalkStep::Link(self.follow(entry, path)));
         }
         if !entry.file_type().is_file() {
             return None;
         }
         let Some(Entered { as_found, real, .. }) = self.links.last() else {
             let location = PathBuf::from(OsStr::from_bytes(&path));
-            return Some(Step::of(Found {
+            return Some(WalkStep::of(FoundFile {
                 path,
                 location,
                 linked: false,
             }));
         };
         let below = entry.path().strip_prefix(as_found).unwrap_or(entry.path());
-        Some(Step::of(self.found(path, real.join(below))))
+        Some(WalkStep::of(self.found(path, real.join(below))))
     }
 
     fn follow(&mut self, entry: &DirEntry, path: Box<[u8]>) -> Link {
@@ -222,9 +226,9 @@ impl Walk {
             self.skip(entry);
             return link;
         };
-        if entry.file_type().is_dir() && self.links.len() >= MOST_NESTED {
+        if entry.file_type().is_dir() && self.links.len() >= MAX_LINK_DEPTH {
             tracing::warn!(
-                "{} lies behind {MOST_NESTED} linked directories already: not followed",
+                "{} lies behind {MAX_LINK_DEPTH} linked directories already: not followed",
                 entry.path().display()
             );
             self.skip(entry);
@@ -236,17 +240,17 @@ impl Walk {
                 real,
             });
         } else if entry.file_type().is_file() {
-            self.next = Some(Step::of(self.found(link.path.clone(), real)));
+            self.next = Some(WalkStep::of(self.found(link.path.clone(), real)));
         }
         link
     }
 
-    fn found(&self, path: Box<[u8]>, real: PathBuf) -> Found {
+    fn found(&self, path: Box<[u8]>, real: PathBuf) -> FoundFile {
         let location = match real.strip_prefix(&self.root) {
             Ok(relative) => relative.to_path_buf(),
             Err(_) => real,
         };
-        Found {
+        FoundFile {
             path,
             location,
             linked: true,
@@ -271,7 +275,7 @@ impl Walk {
     }
 
     /// A walk error as a step; `None` where nothing is missing from the site.
-    fn explain(&self, error: &walkdir::Error) -> Option<Step> {
+    fn explain(&self, error: &walkdir::Error) -> Option<WalkStep> {
         let as_found = error.path().unwrap_or(&self.root);
         let path = self.site_path(as_found);
         if !is_admitted(&path) {
@@ -280,12 +284,12 @@ impl Walk {
         if as_found.is_symlink() {
             // It leads to nothing, or back to where it is: remembered, for it may be mended.
             let target = as_found.canonicalize().ok();
-            return Some(Step::Link(Link { path, target }));
+            return Some(WalkStep::Link(Link { path, target }));
         }
         let error = error.io_error()?;
         // Deleted between the listing and the look: not part of the site any more.
         use std::io::ErrorKind::{NotADirectory, NotFound};
         let is_gone = matches!(error.kind(), NotFound | NotADirectory);
-        (!is_gone).then(|| Step::Unreadable(path, error.to_string()))
+        (!is_gone).then(|| WalkStep::Unreadable(path, error.to_string()))
     }
 }

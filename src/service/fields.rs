@@ -45,11 +45,11 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
         Terms::Fallback { of_page: false } => Some(NO_STORE),
         _ if is_removed() => None,
         // What a rule says of a path is meant for it under any query.
-        Terms::Pinned if !own.have_own_cache_control() => Some(IMMUTABLE),
+        Terms::Pinned if !own.has_ruled_cache_control() => Some(IMMUTABLE),
         Terms::Pinned | Terms::Named | Terms::Listed => Some(own.cache_control.clone()),
         // A file may come to be there: what stands in for it must be asked about.
         Terms::Rewritten | Terms::Fallback { of_page: true } => {
-            Some(if !resource.settled || own.have_own_cache_control() {
+            Some(if !resource.settled || own.has_ruled_cache_control() {
                 own.cache_control.clone()
             } else {
                 REVALIDATE

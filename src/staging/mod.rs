@@ -25,12 +25,12 @@ use rustix::io::Errno;
 
 use crate::disk::{self, Root, Stamp};
 use crate::lease::{self, Writers};
-use temp_file::dress;
+use temp_file::copy_permissions;
 
 pub use temp_file::{TempFile, is_temp_file};
 
 /// A file whose times are younger may have been changed without a trace in them.
-const YOUNG: Duration = Duration::from_secs(2);
+const RECENT: Duration = Duration::from_secs(2);
 
 /// A directory below the root.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Directory {
     ///
     /// # Errors
     /// As `access(2)`.
-    pub fn takes_files(&self) -> io::Result<()> {
+    pub fn check_writable(&self) -> io::Result<()> {
         let access = Access::WRITE_OK | Access::EXEC_OK;
         Ok(accessat(&self.0, ".", access, AtFlags::EACCESS)?)
     }
@@ -148,12 +148,12 @@ impl Directory {
                 ));
             }
         }
-        let mut draft = TempFile::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
-        draft.file.write_all(content)?;
-        dress(&draft.file, original)?;
-        draft.file.sync_all()?;
-        renameat(&self.0, &draft.name, &self.0, name)?;
-        draft.is_named = true;
+        let mut temp_file = TempFile::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
+        temp_file.file.write_all(content)?;
+        copy_permissions(&temp_file.file, original)?;
+        temp_file.file.sync_all()?;
+        renameat(&self.0, &temp_file.name, &self.0, name)?;
+        temp_file.is_named = true;
         Ok(())
     }
 
@@ -208,45 +208,45 @@ impl Directory {
     ///
     /// # Errors
     /// When it can't be removed; then everything is as it was.
-    pub fn take(&self, name: &OsStr, expected: &Expected) -> io::Result<Placement> {
-        let original = match self.displaceable(name, expected)? {
+    pub fn take(&self, name: &OsStr, expected: &ExpectedFile) -> io::Result<StagingOutcome> {
+        let original = match self.open_expected(name, expected)? {
             Ok(original) => original,
             Err(overtaken) => return Ok(overtaken),
         };
         // Its hidden name is the one to move to: nobody else's is lost by that.
-        let mut aside = TempFile::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
-        match renameat(&self.0, name, &self.0, &aside.name) {
+        let mut temp_file = TempFile::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
+        match renameat(&self.0, name, &self.0, &temp_file.name) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Placement::Overtaken),
+            Err(Errno::NOENT) => return Ok(StagingOutcome::Overtaken),
             Err(error) => return Err(error.into()),
         }
-        let placed = aside.judge(&original, expected);
-        if !matches!(placed, Ok(Placement::Done)) {
+        let outcome = temp_file.check_displaced(&original, expected);
+        if !matches!(outcome, Ok(StagingOutcome::Done)) {
             // Unless it is written anew already.
-            aside.is_named = rename_new((self, &aside.name), (self, name)).is_ok();
+            temp_file.is_named = rename_new((self, &temp_file.name), (self, name)).is_ok();
         }
-        placed
+        outcome
     }
 
     /// Opens the file of this name, locked, if it is as `expected` and nobody else locks it.
-    fn displaceable(
+    fn open_expected(
         &self,
         name: &OsStr,
-        expected: &Expected,
-    ) -> io::Result<Result<File, Placement>> {
+        expected: &ExpectedFile,
+    ) -> io::Result<Result<File, StagingOutcome>> {
         let original = match self.open_file(name) {
             Ok(original) => original,
-            Err(Errno::NOENT | Errno::LOOP) => return Ok(Err(Placement::Overtaken)),
+            Err(Errno::NOENT | Errno::LOOP) => return Ok(Err(StagingOutcome::Overtaken)),
             Err(error) => return Err(error.into()),
         };
         let locked = flock(&original, FlockOperation::NonBlockingLockExclusive);
         if locked == Err(Errno::WOULDBLOCK) || lease::writers(&original) == Writers::Some {
-            return Ok(Err(Placement::Busy));
+            return Ok(Err(StagingOutcome::Busy));
         }
         if expected.has_stamp(&disk::stamp(&original)?) {
             Ok(Ok(original))
         } else {
-            Ok(Err(Placement::Overtaken))
+            Ok(Err(StagingOutcome::Overtaken))
         }
     }
 
@@ -257,10 +257,10 @@ impl Directory {
 }
 
 /// A name in a directory.
-type Place<'a> = (&'a Directory, &'a OsStr);
+type DirectoryEntry<'a> = (&'a Directory, &'a OsStr);
 
 /// Renames where the new name is free.
-fn rename_new(from: (&Directory, &OsString), to: Place<'_>) -> io::Result<()> {
+fn rename_new(from: (&Directory, &OsString), to: DirectoryEntry<'_>) -> io::Result<()> {
     let (from_in, to_in) = (&from.0.0, &to.0.0);
     match renameat_with(from_in, from.1, to_in, to.1, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
@@ -274,14 +274,14 @@ fn rename_new(from: (&Directory, &OsString), to: Place<'_>) -> io::Result<()> {
 
 /// The state of a file that is to be displaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Expected {
+pub struct ExpectedFile {
     /// Its stamp when it was hashed.
     pub stamp: Stamp,
     /// The BLAKE3 of its bytes.
     pub hash: [u8; 32],
 }
 
-impl Expected {
+impl ExpectedFile {
     /// A rename changes the ctime of a file, and nothing else.
     fn has_stamp(&self, now: &Stamp) -> bool {
         let essence = |stamp: &Stamp| (stamp.device, stamp.inode, stamp.size, stamp.mtime_ns);
@@ -289,29 +289,29 @@ impl Expected {
     }
 
     /// Whether `file`, which has no name any more that others know, is as expected and stays so.
-    fn is(&self, file: &File) -> io::Result<Placement> {
+    fn is(&self, file: &File) -> io::Result<StagingOutcome> {
         if lease::writers(file) == Writers::Some {
-            return Ok(Placement::Busy);
+            return Ok(StagingOutcome::Busy);
         }
         if !self.has_stamp(&disk::stamp(file)?) {
-            return Ok(Placement::Overtaken);
+            return Ok(StagingOutcome::Overtaken);
         }
         // A clock can be too coarse to tell two writes apart.
-        let is_proven = !self.stamp.is_younger(SystemTime::now(), YOUNG) || {
+        let is_proven = !self.stamp.is_younger(SystemTime::now(), RECENT) || {
             let mut hasher = blake3::Hasher::new();
             hasher.update_reader(file)?.finalize() == self.hash
         };
         Ok(if is_proven {
-            Placement::Done
+            StagingOutcome::Done
         } else {
-            Placement::Overtaken
+            StagingOutcome::Overtaken
         })
     }
 }
 
 /// What has become of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Placement {
+pub enum StagingOutcome {
     /// It is made.
     Done,
     /// Somebody else has changed the file; it stays as they left it.
@@ -331,12 +331,12 @@ mod tests {
     use super::*;
 
     /// A directory with one file, `name`, that holds `old`.
-    struct Ground {
+    struct Fixture {
         directory: TempDir,
         root: Root,
     }
 
-    impl Ground {
+    impl Fixture {
         fn new() -> Self {
             let directory = tempfile::tempdir().expect("a directory");
             fs::write(directory.path().join("name"), "old").expect("written");
@@ -365,23 +365,23 @@ mod tests {
             fs::rename(self.path("beside"), self.path("name")).expect("renamed");
         }
 
-        fn expected(&self) -> Expected {
+        fn expected(&self) -> ExpectedFile {
             let file = File::open(self.path("name")).expect("opened");
-            Expected {
+            ExpectedFile {
                 stamp: disk::stamp(&file).expect("a stamp"),
                 hash: *blake3::hash(&fs::read(self.path("name")).expect("read")).as_bytes(),
             }
         }
 
-        fn draft(&self, content: &str) -> TempFile {
-            let draft = TempFile::readable(self.top()).expect("a draft");
-            (&draft.file)
+        fn temp_file(&self, content: &str) -> TempFile {
+            let temp_file = TempFile::readable(self.top()).expect("a temp_file");
+            (&temp_file.file)
                 .write_all(content.as_bytes())
                 .expect("written");
-            draft
+            temp_file
         }
 
-        /// The names in the directory, which no draft is among once it is gone.
+        /// The names in the directory, which no temp_file is among once it is gone.
         fn names(&self) -> Vec<String> {
             let entries = fs::read_dir(self.directory.path()).expect("read");
             let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
@@ -398,161 +398,163 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_replaces_what_was_expected_and_takes_over_its_permissions() {
-        let ground = Ground::new();
-        fs::set_permissions(ground.path("name"), fs::Permissions::from_mode(0o640)).expect("set");
-        let (mut draft, expected) = (ground.draft("new"), ground.expected());
-        let placed = draft.place(&ground.top(), name(), Some(&expected));
-        assert_eq!(placed.expect("placed"), Placement::Done);
-        drop(draft);
-        assert_eq!(ground.read("name").as_deref(), Some("new"));
-        let mode = fs::metadata(ground.path("name"))
+    fn a_temp_file_replaces_what_was_expected_and_takes_over_its_permissions() {
+        let fixture = Fixture::new();
+        fs::set_permissions(fixture.path("name"), fs::Permissions::from_mode(0o640)).expect("set");
+        let (mut temp_file, expected) = (fixture.temp_file("new"), fixture.expected());
+        let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
+        assert_eq!(outcome.expect("outcome"), StagingOutcome::Done);
+        drop(temp_file);
+        assert_eq!(fixture.read("name").as_deref(), Some("new"));
+        let mode = fs::metadata(fixture.path("name"))
             .expect("there")
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o640);
-        assert_eq!(ground.names(), ["name"]);
+        assert_eq!(fixture.names(), ["name"]);
     }
 
     #[test]
-    fn a_draft_without_a_name_is_gone() {
-        let ground = Ground::new();
-        let draft = ground.draft("new");
-        assert_eq!(ground.names().len(), 2);
-        drop(draft);
-        assert_eq!(ground.names(), ["name"]);
+    fn a_temp_file_without_a_name_is_gone() {
+        let fixture = Fixture::new();
+        let temp_file = fixture.temp_file("new");
+        assert_eq!(fixture.names().len(), 2);
+        drop(temp_file);
+        assert_eq!(fixture.names(), ["name"]);
     }
 
     #[test]
     fn a_name_that_is_taken_is_not_given() {
-        let ground = Ground::new();
-        let mut draft = ground.draft("new");
-        let placed = draft.place(&ground.top(), name(), None).expect("tried");
-        assert_eq!(placed, Placement::Overtaken);
+        let fixture = Fixture::new();
+        let mut temp_file = fixture.temp_file("new");
+        let outcome = temp_file
+            .place(&fixture.top(), name(), None)
+            .expect("tried");
+        assert_eq!(outcome, StagingOutcome::Overtaken);
         let other = OsStr::new("other");
-        let placed = draft.place(&ground.top(), other, None).expect("tried");
-        assert_eq!(placed, Placement::Done);
-        drop(draft);
-        assert_eq!(ground.read("name").as_deref(), Some("old"));
-        assert_eq!(ground.read("other").as_deref(), Some("new"));
-        assert_eq!(ground.names(), ["name", "other"]);
+        let outcome = temp_file.place(&fixture.top(), other, None).expect("tried");
+        assert_eq!(outcome, StagingOutcome::Done);
+        drop(temp_file);
+        assert_eq!(fixture.read("name").as_deref(), Some("old"));
+        assert_eq!(fixture.read("other").as_deref(), Some("new"));
+        assert_eq!(fixture.names(), ["name", "other"]);
     }
 
     #[test]
     fn what_has_changed_is_neither_replaced_nor_taken_away() {
-        type Change = fn(&Ground);
+        type Change = fn(&Fixture);
         let changes: [(&str, Change); 4] = [
-            ("written", |ground| ground.write("name", "other")),
-            ("renamed over", |ground| ground.rename_over("old")),
-            ("removed", |ground| {
-                fs::remove_file(ground.path("name")).expect("removed");
+            ("written", |fixture| fixture.write("name", "other")),
+            ("renamed over", |fixture| fixture.rename_over("old")),
+            ("removed", |fixture| {
+                fs::remove_file(fixture.path("name")).expect("removed");
             }),
-            ("a link", |ground| {
-                fs::remove_file(ground.path("name")).expect("removed");
-                std::os::unix::fs::symlink("beside", ground.path("name")).expect("linked");
+            ("a link", |fixture| {
+                fs::remove_file(fixture.path("name")).expect("removed");
+                std::os::unix::fs::symlink("beside", fixture.path("name")).expect("linked");
             }),
         ];
         for (what, change) in changes {
-            let ground = Ground::new();
-            let (mut draft, expected) = (ground.draft("new"), ground.expected());
-            change(&ground);
-            let after = ground.read("name");
-            let placed = draft.place(&ground.top(), name(), Some(&expected));
-            assert_eq!(placed.expect("tried"), Placement::Overtaken, "{what}");
-            let taken = ground.top().take(name(), &expected).expect("tried");
-            assert_eq!(taken, Placement::Overtaken, "{what}");
-            drop(draft);
-            assert_eq!(ground.read("name"), after, "{what}");
+            let fixture = Fixture::new();
+            let (mut temp_file, expected) = (fixture.temp_file("new"), fixture.expected());
+            change(&fixture);
+            let after = fixture.read("name");
+            let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
+            assert_eq!(outcome.expect("tried"), StagingOutcome::Overtaken, "{what}");
+            let taken = fixture.top().take(name(), &expected).expect("tried");
+            assert_eq!(taken, StagingOutcome::Overtaken, "{what}");
+            drop(temp_file);
+            assert_eq!(fixture.read("name"), after, "{what}");
         }
     }
 
     #[test]
     fn a_change_that_no_stamp_shows_is_found() {
-        let ground = Ground::new();
-        let (mut draft, mut expected) = (ground.draft("new"), ground.expected());
-        ground.write("name", "odd");
+        let fixture = Fixture::new();
+        let (mut temp_file, mut expected) = (fixture.temp_file("new"), fixture.expected());
+        fixture.write("name", "odd");
         // As if the clock had not moved.
-        expected.stamp = ground.expected().stamp;
-        let placed = draft.place(&ground.top(), name(), Some(&expected));
-        assert_eq!(placed.expect("tried"), Placement::Overtaken);
-        let taken = ground.top().take(name(), &expected).expect("tried");
-        assert_eq!(taken, Placement::Overtaken);
-        drop(draft);
-        assert_eq!(ground.read("name").as_deref(), Some("odd"));
-        assert_eq!(ground.names(), ["name"]);
+        expected.stamp = fixture.expected().stamp;
+        let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
+        assert_eq!(outcome.expect("tried"), StagingOutcome::Overtaken);
+        let taken = fixture.top().take(name(), &expected).expect("tried");
+        assert_eq!(taken, StagingOutcome::Overtaken);
+        drop(temp_file);
+        assert_eq!(fixture.read("name").as_deref(), Some("odd"));
+        assert_eq!(fixture.names(), ["name"]);
     }
 
     #[test]
     fn what_somebody_writes_to_or_locks_is_left_to_them() {
-        let ground = Ground::new();
-        let (mut draft, expected) = (ground.draft("new"), ground.expected());
+        let fixture = Fixture::new();
+        let (mut temp_file, expected) = (fixture.temp_file("new"), fixture.expected());
         let writer = File::options()
             .append(true)
-            .open(ground.path("name"))
+            .open(fixture.path("name"))
             .expect("opened");
-        let reader = File::open(ground.path("name")).expect("opened");
+        let reader = File::open(fixture.path("name")).expect("opened");
         if lease::writers(&reader) == Writers::Some {
-            let placed = draft.place(&ground.top(), name(), Some(&expected));
-            assert_eq!(placed.expect("tried"), Placement::Busy);
-            let taken = ground.top().take(name(), &expected).expect("tried");
-            assert_eq!(taken, Placement::Busy);
+            let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
+            assert_eq!(outcome.expect("tried"), StagingOutcome::Busy);
+            let taken = fixture.top().take(name(), &expected).expect("tried");
+            assert_eq!(taken, StagingOutcome::Busy);
         }
         drop(writer);
         flock(&reader, FlockOperation::LockExclusive).expect("locked");
-        let placed = draft.place(&ground.top(), name(), Some(&expected));
-        assert_eq!(placed.expect("tried"), Placement::Busy);
-        let taken = ground.top().take(name(), &expected).expect("tried");
-        assert_eq!(taken, Placement::Busy);
-        assert_eq!(ground.read("name").as_deref(), Some("old"));
+        let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
+        assert_eq!(outcome.expect("tried"), StagingOutcome::Busy);
+        let taken = fixture.top().take(name(), &expected).expect("tried");
+        assert_eq!(taken, StagingOutcome::Busy);
+        assert_eq!(fixture.read("name").as_deref(), Some("old"));
         drop(reader);
-        let placed = draft.place(&ground.top(), name(), Some(&expected));
-        assert_eq!(placed.expect("tried"), Placement::Done);
-        drop(draft);
-        assert_eq!(ground.read("name").as_deref(), Some("new"));
+        let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
+        assert_eq!(outcome.expect("tried"), StagingOutcome::Done);
+        drop(temp_file);
+        assert_eq!(fixture.read("name").as_deref(), Some("new"));
     }
 
     #[test]
     fn what_is_put_back_makes_room_for_what_came_after() {
-        let ground = Ground::new();
-        let (top, mut draft) = (ground.top(), ground.draft("new"));
-        let expected = ground.expected();
-        ground.rename_over("second");
-        draft.exchange((&top, name())).expect("exchanged");
-        assert_eq!(ground.read("name").as_deref(), Some("new"));
-        ground.rename_over("third");
-        draft.undo((&top, name())).expect("undone");
-        assert_eq!(ground.read("name").as_deref(), Some("third"));
-        assert!(draft.place(&top, name(), Some(&expected)).is_err());
-        drop(draft);
-        assert_eq!(ground.read("name").as_deref(), Some("third"));
-        assert_eq!(ground.names(), ["name"]);
+        let fixture = Fixture::new();
+        let (top, mut temp_file) = (fixture.top(), fixture.temp_file("new"));
+        let expected = fixture.expected();
+        fixture.rename_over("second");
+        temp_file.exchange((&top, name())).expect("exchanged");
+        assert_eq!(fixture.read("name").as_deref(), Some("new"));
+        fixture.rename_over("third");
+        temp_file.restore_displaced((&top, name())).expect("undone");
+        assert_eq!(fixture.read("name").as_deref(), Some("third"));
+        assert!(temp_file.place(&top, name(), Some(&expected)).is_err());
+        drop(temp_file);
+        assert_eq!(fixture.read("name").as_deref(), Some("third"));
+        assert_eq!(fixture.names(), ["name"]);
     }
 
     #[test]
     fn what_was_expected_is_taken_away() {
-        let ground = Ground::new();
-        let taken = ground.top().take(name(), &ground.expected());
-        assert_eq!(taken.expect("tried"), Placement::Done);
-        assert!(ground.names().is_empty());
+        let fixture = Fixture::new();
+        let taken = fixture.top().take(name(), &fixture.expected());
+        assert_eq!(taken.expect("tried"), StagingOutcome::Done);
+        assert!(fixture.names().is_empty());
     }
 
     #[test]
     fn directories_are_made_and_links_not_followed() {
-        let ground = Ground::new();
-        let deep = Directory::make(&ground.root, Path::new("a/b/c")).expect("made");
-        let mut draft = ground.draft("new");
-        let placed = draft.place(&deep, name(), None).expect("tried");
-        assert_eq!(placed, Placement::Done);
-        assert_eq!(ground.read("a/b/c/name").as_deref(), Some("new"));
-        std::os::unix::fs::symlink("a", ground.path("link")).expect("linked");
+        let fixture = Fixture::new();
+        let deep = Directory::make(&fixture.root, Path::new("a/b/c")).expect("made");
+        let mut temp_file = fixture.temp_file("new");
+        let outcome = temp_file.place(&deep, name(), None).expect("tried");
+        assert_eq!(outcome, StagingOutcome::Done);
+        assert_eq!(fixture.read("a/b/c/name").as_deref(), Some("new"));
+        std::os::unix::fs::symlink("a", fixture.path("link")).expect("linked");
         for path in ["link/b", "link/new", "name/below"] {
             assert!(
-                Directory::make(&ground.root, Path::new(path)).is_err(),
+                Directory::make(&fixture.root, Path::new(path)).is_err(),
                 "{path}"
             );
         }
-        assert!(!ground.path("a/new").exists());
-        let nearest = Directory::nearest(&ground.root, Path::new("a/x/y")).expect("opened");
+        assert!(!fixture.path("a/new").exists());
+        let nearest = Directory::nearest(&fixture.root, Path::new("a/x/y")).expect("opened");
         assert_eq!(
             nearest.kind(OsStr::new("b")).expect("a look"),
             Some(FileType::Directory)
@@ -561,13 +563,13 @@ mod tests {
 
     #[test]
     fn what_nobody_works_on_any_more_is_cleared() {
-        let ground = Ground::new();
-        let draft = ground.draft("at work");
+        let fixture = Fixture::new();
+        let temp_file = fixture.temp_file("at work");
         for name in [".etagd-1-0", ".etagd-1-x", ".etagd-hold", ".etagd-", ".env"] {
-            ground.write(name, "left behind");
+            fixture.write(name, "left behind");
         }
-        ground.top().clear().expect("cleared");
-        let at_work = draft.name.to_string_lossy().into_owned();
+        fixture.top().clear().expect("cleared");
+        let at_work = temp_file.name.to_string_lossy().into_owned();
         let mut left = [
             ".env",
             ".etagd-",
@@ -577,6 +579,6 @@ mod tests {
             &at_work,
         ];
         left.sort_unstable();
-        assert_eq!(ground.names(), left);
+        assert_eq!(fixture.names(), left);
     }
 }

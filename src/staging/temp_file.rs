@@ -10,12 +10,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Directory, Expected, Place, Placement, rename_new};
+use super::{Directory, DirectoryEntry, ExpectedFile, StagingOutcome, rename_new};
 
 /// What the name of a file begins with that has none of its own yet.
-const HIDDEN: &str = ".etagd-";
+const NAME_PREFIX: &str = ".etagd-";
 /// How often to undo what others do at the same time.
-const TRIES: usize = 8;
+const MAX_ATTEMPTS: usize = 8;
 
 /// A new file that has no name yet that anybody could ask for; gone unless it gets one.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl TempFile {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut number = 0_u32;
         loop {
-            let name = OsString::from(format!("{HIDDEN}{}-{number}", std::process::id()));
+            let name = OsString::from(format!("{NAME_PREFIX}{}-{number}", std::process::id()));
             number = number.wrapping_add(1);
             let file = match openat(&directory.0, &name, flags, mode) {
                 Ok(file) => File::from(file),
@@ -97,61 +97,65 @@ impl TempFile {
         &mut self,
         directory: &Directory,
         name: &OsStr,
-        expected: Option<&Expected>,
-    ) -> io::Result<Placement> {
+        expected: Option<&ExpectedFile>,
+    ) -> io::Result<StagingOutcome> {
         if self.inode()? != fstat(&self.file)?.st_ino {
             return Err(io::Error::other("somebody has taken the new file away"));
         }
         let Some(expected) = expected else {
             return match rename_new((&self.directory, &self.name), (directory, name)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    Ok(Placement::Overtaken)
+                    Ok(StagingOutcome::Overtaken)
                 }
                 Err(error) => Err(error),
                 Ok(()) => {
                     self.is_named = true;
-                    Ok(Placement::Done)
+                    Ok(StagingOutcome::Done)
                 }
             };
         };
-        let original = match directory.displaceable(name, expected)? {
+        let original = match directory.open_expected(name, expected)? {
             Ok(original) => original,
             Err(overtaken) => return Ok(overtaken),
         };
-        dress(&self.file, &original)?;
+        copy_permissions(&self.file, &original)?;
         match self.exchange((directory, name)) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Placement::Overtaken),
+            Err(Errno::NOENT) => return Ok(StagingOutcome::Overtaken),
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 // This file system can't: what happens between the look and this is lost.
                 renameat(&self.directory.0, &self.name, &directory.0, name)?;
                 self.is_named = true;
-                return Ok(Placement::Done);
+                return Ok(StagingOutcome::Done);
             }
             Err(error) => return Err(error.into()),
         }
         // What it displaced has the hidden name now, and goes with it.
-        let placed = self.judge(&original, expected);
-        if !matches!(placed, Ok(Placement::Done)) {
-            self.undo((directory, name))?;
+        let outcome = self.check_displaced(&original, expected);
+        if !matches!(outcome, Ok(StagingOutcome::Done)) {
+            self.restore_displaced((directory, name))?;
         }
-        placed
+        outcome
     }
 
     /// Whether the file that has the hidden name now is the one that was to be displaced.
-    pub(super) fn judge(&self, original: &File, expected: &Expected) -> io::Result<Placement> {
+    pub(super) fn check_displaced(
+        &self,
+        original: &File,
+        expected: &ExpectedFile,
+    ) -> io::Result<StagingOutcome> {
         if self.inode()? == fstat(original)?.st_ino {
             expected.is(original)
         } else {
-            Ok(Placement::Overtaken)
+            Ok(StagingOutcome::Overtaken)
         }
     }
 
     /// Gives what was displaced its name back; where somebody has written anew meanwhile, that
     /// stays.
-    pub(super) fn undo(&self, place: Place<'_>) -> io::Result<()> {
+    pub(super) fn restore_displaced(&self, place: DirectoryEntry<'_>) -> io::Result<()> {
         let mut in_place = fstat(&self.file)?.st_ino;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let displaced = self.inode()?;
             match self.exchange(place) {
                 Ok(()) => {}
@@ -168,7 +172,7 @@ impl TempFile {
     }
 
     /// Exchanges the hidden name and another: neither is gone for a moment.
-    pub(super) fn exchange(&self, (directory, name): Place<'_>) -> rustix::io::Result<()> {
+    pub(super) fn exchange(&self, (directory, name): DirectoryEntry<'_>) -> rustix::io::Result<()> {
         let flags = RenameFlags::EXCHANGE;
         renameat_with(&self.directory.0, &self.name, &directory.0, name, flags)
     }
@@ -189,7 +193,7 @@ impl Drop for TempFile {
 }
 
 /// Whoever may read the original may read `file`.
-pub(super) fn dress(file: &File, original: &File) -> io::Result<()> {
+pub(super) fn copy_permissions(file: &File, original: &File) -> io::Result<()> {
     let stat = fstat(original)?;
     let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     // Only root may give a file away; for anybody else it is theirs already, or has to stay so.
@@ -203,7 +207,9 @@ pub(super) fn dress(file: &File, original: &File) -> io::Result<()> {
 
 /// Whether a file has the name of one that has none of its own yet.
 pub fn is_temp_file(name: &OsStr) -> bool {
-    let numbers = name.to_str().and_then(|name| name.strip_prefix(HIDDEN));
+    let numbers = name
+        .to_str()
+        .and_then(|name| name.strip_prefix(NAME_PREFIX));
     let numbers = numbers.and_then(|numbers| numbers.split_once('-'));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     numbers.is_some_and(|(process, number)| is_number(process) && is_number(number))

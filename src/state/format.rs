@@ -22,7 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::Stamp;
-use crate::representation::{GROUP, WHOLE};
+use crate::representation::{GROUP_SIZE, MAX_WHOLE};
 use crate::scan::SavedFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
@@ -282,8 +282,8 @@ impl<'a> Reader<'a> {
     }
 
     fn groups(&mut self, size: u64) -> Option<&'a [[u8; 32]]> {
-        let number = if size > WHOLE {
-            size.div_ceil(GROUP)
+        let number = if size > MAX_WHOLE {
+            size.div_ceil(GROUP_SIZE)
         } else {
             0
         };
@@ -383,7 +383,7 @@ mod tests {
         let full = SavedFile {
             path: b"caf\xe9/film.mp4",
             location: Some(Path::new("/elsewhere/film.mp4")),
-            stamp: stamp(4 * GROUP + 1),
+            stamp: stamp(4 * GROUP_SIZE + 1),
             sha256: Some([8; 32]),
             groups: GROUPS,
             last_modified: HttpDate::from_unix(5),
@@ -476,7 +476,7 @@ mod tests {
             ("groups without end", with(size, &[0xff; 8])),
             (
                 "more groups than there are",
-                with(size, &(9 * GROUP).to_le_bytes()),
+                with(size, &(9 * GROUP_SIZE).to_le_bytes()),
             ),
             ("a date that there is not", with(flags, &[LAST_MODIFIED])),
             ("half a file", sealed(content[..content.len() - 1].to_vec())),

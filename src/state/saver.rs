@@ -193,7 +193,7 @@ mod tests {
 
     use crate::config::{Settings, Symlinks};
     use crate::memory::Memory;
-    use crate::representation::{GROUP, WHOLE};
+    use crate::representation::{GROUP_SIZE, MAX_WHOLE};
     use crate::scan::{Progress, Scanner, Scope, Unsettled};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn what_has_not_changed_is_not_hashed_again() {
-        let large = vec![b'x'; (WHOLE + GROUP) as usize + 1];
+        let large = vec![b'x'; (MAX_WHOLE + GROUP_SIZE) as usize + 1];
         let place = Place::new(&[
             ("index.html", b"<h1>here</h1>"),
             ("empty", b""),

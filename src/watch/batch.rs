@@ -13,7 +13,7 @@ use crate::disk;
 use crate::manifest::{Changes, Manifest};
 use crate::release::Release;
 use crate::representation::Resource;
-use crate::scan::{self, Link, Outcome, Progress, Scope, Unsettled};
+use crate::scan::{self, Link, Progress, ScanOutcome, Scope, Unsettled};
 
 /// A sweep may take this share of one core, whatever the interval.
 const SWEEP_SHARE: u32 = 20;
@@ -100,10 +100,10 @@ impl Driver {
             // It has come of age by a long look alone: what began meanwhile is another batch.
             let begun = self.pending.paths.iter();
             let begun = begun.flat_map(|path| self.site_paths(path)).collect();
-            outcome.leave_out(&begun);
+            outcome.exclude(&begun);
         }
         // What does not come to rest is left as it is, and holds up nothing else.
-        outcome.leave_out(&moving);
+        outcome.exclude(&moving);
         self.publish(&scope, outcome, now);
         for path in moving {
             let path = self.watch.root.path().join(OsStr::from_bytes(&path));
@@ -123,14 +123,15 @@ impl Driver {
 
     /// Whether something is still being written in a tree that has come as a whole, and is to be
     /// published as one.
-    fn waits_for_busy(&self, batch: &DirtyPaths, outcome: &Outcome, now: Instant) -> bool {
+    fn waits_for_busy(&self, batch: &DirtyPaths, outcome: &ScanOutcome, now: Instant) -> bool {
         let moved = batch.moved.iter();
         let moved = Scope::Paths(moved.flat_map(|path| self.site_paths(path)).collect());
-        outcome.busy.iter().any(|path| moved.covers(path)) && !batch.is_older(now, scan::PATIENCE)
+        outcome.busy.iter().any(|path| moved.covers(path))
+            && !batch.is_older(now, scan::MAX_SETTLE_TIME)
     }
 
     /// Whether nothing would be left of a site.
-    fn is_emptied(&self, outcome: &Outcome) -> bool {
+    fn is_emptied(&self, outcome: &ScanOutcome) -> bool {
         let (changes, files) = (&outcome.changes, self.site.current().len());
         files > 0 && changes.changed.is_empty() && changes.removed.len() >= files
     }
@@ -162,7 +163,7 @@ impl Driver {
         self.watch.release.as_ref().map_or(current, Release::tree)
     }
 
-    pub(super) fn look(&self, scope: &Scope, now: Instant) -> Outcome {
+    pub(super) fn look(&self, scope: &Scope, now: Instant) -> ScanOutcome {
         let current = self.site.current();
         let known = self.known(&current);
         let mut outcome = self.reconcile(known, scope, Unsettled::Report);
@@ -191,7 +192,7 @@ impl Driver {
         base: &Manifest,
         scope: &Scope,
         unsettled: Unsettled,
-    ) -> Outcome {
+    ) -> ScanOutcome {
         let progress = Progress::default();
         self.scanner
             .reconcile(&self.watch.root, base, scope, unsettled, &progress)
@@ -202,7 +203,7 @@ impl Driver {
     fn patience(&self, path: &[u8]) -> Duration {
         let file = self.watch.root.path().join(OsStr::from_bytes(path));
         let length = file.metadata().map_or(0, |file| file.len());
-        scan::PATIENCE + Duration::from_secs(length / UNHURRIED)
+        scan::MAX_SETTLE_TIME + Duration::from_secs(length / UNHURRIED)
     }
 
     /// The paths of the site that a batch is about.
@@ -273,8 +274,8 @@ impl Driver {
         }
     }
 
-    pub(super) fn publish(&mut self, scope: &Scope, outcome: Outcome, now: Instant) {
-        let Outcome {
+    pub(super) fn publish(&mut self, scope: &Scope, outcome: ScanOutcome, now: Instant) {
+        let ScanOutcome {
             changes,
             links,
             busy,

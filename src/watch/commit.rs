@@ -18,13 +18,13 @@ use super::Driver;
 use crate::commit::{CommitError, Committed, Operation, WriteJob};
 use crate::representation::{Data, Fields, NO_STORE, Representation, Resource};
 use crate::rules::RuleFile;
-use crate::scan::{Outcome, Scope, Unsettled};
+use crate::scan::{ScanOutcome, Scope, Unsettled};
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
-use crate::staging::{Directory, Expected, Placement};
+use crate::staging::{Directory, ExpectedFile, StagingOutcome};
 
 /// How long a commit waits for something bigger that is under way.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
 /// How often it is tried meanwhile.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often others may come in between before a commit gives way.
@@ -41,7 +41,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn new(commit: WriteJob, now: Instant) -> Self {
-        let until = now + PATIENCE;
+        let until = now + MAX_SETTLE_TIME;
         Self { commit, until }
     }
 }
@@ -126,25 +126,25 @@ impl Driver {
             if !condition(now) {
                 return Err(CommitError::Failed(now.map(|now| now.identity.etag)));
             }
-            let expected = now.map(|now| Expected {
+            let expected = now.map(|now| ExpectedFile {
                 stamp: now.stamp,
                 hash: *now.identity.etag.hash(),
             });
-            let (directory, placed) = match (&mut act, &expected) {
-                (Operation::Put { draft, .. }, expected) => {
+            let (directory, outcome) = match (&mut act, &expected) {
+                (Operation::Put { temp_file, .. }, expected) => {
                     let directory = Directory::make(&self.watch.root, parent)?;
-                    let placed = draft.place(&directory, name, expected.as_ref())?;
-                    (directory, placed)
+                    let outcome = temp_file.place(&directory, name, expected.as_ref())?;
+                    (directory, outcome)
                 }
                 (Operation::Delete, Some(expected)) => {
                     let directory = Directory::open(&self.watch.root, parent)?;
-                    let placed = directory.take(name, expected)?;
-                    (directory, placed)
+                    let outcome = directory.take(name, expected)?;
+                    (directory, outcome)
                 }
                 (Operation::Delete, None) => return Err(CommitError::Nothing),
             };
-            match placed {
-                Placement::Done => {
+            match outcome {
+                StagingOutcome::Done => {
                     let before = now.map(|now| now.identity.etag);
                     let now = self.publish_change(path, act);
                     return Ok(Committed {
@@ -153,8 +153,8 @@ impl Driver {
                         directory,
                     });
                 }
-                Placement::Overtaken => {}
-                Placement::Busy => return Err(BUSY),
+                StagingOutcome::Overtaken => {}
+                StagingOutcome::Busy => return Err(BUSY),
             }
         }
         Err(BUSY)
@@ -180,7 +180,7 @@ impl Driver {
         }
         let scope = Scope::Paths(BTreeSet::from([path.into()]));
         let current = self.site.current();
-        let Outcome {
+        let ScanOutcome {
             mut changes, busy, ..
         } = self.reconcile(&current, &scope, Unsettled::Report);
         if !busy.is_empty() {
@@ -192,7 +192,7 @@ impl Driver {
         }
         let now = changes.changed.iter().find(|now| *now.path == *path);
         // Its tag, as whoever reads it is told.
-        Ok(now.map(|now| current.under(now, path, None).into_owned()))
+        Ok(now.map(|now| current.resource_at_path(now, path, None).into_owned()))
     }
 
     /// A file of rules as if it were one of the others.

@@ -62,7 +62,7 @@ impl Driver {
             return;
         }
         // Of an earlier state only what can be proven is kept.
-        let over = self.site.forget(|old, _| old.without(&path));
+        let over = self.site.forget(|old, _| old.without_file(&path));
         self.scanner.close(&over);
         // What is busy is tried again as it is.
         let mut names = self.site_paths(&path).into_iter();

@@ -42,8 +42,8 @@ use crate::site::Site;
 use crate::staging::{Directory, is_temp_file};
 use audit::{Audit, Author};
 use rate_limit::FailedLogins;
-use request::{Ask, Change};
-use upload::Upload;
+use request::{WriteAction, WriteRequest};
+use upload::{Upload, UploadError};
 
 pub use refusal::Refusal;
 pub use request::is_write;
@@ -52,7 +52,7 @@ pub use upload::{discard, linger};
 
 /// What may be written, and how much.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct WriterConfig {
     /// The site's directory as it was given: it may be a link, and lead elsewhere later.
     pub directory: PathBuf,
     /// The file of tokens; without one, whoever can connect may write.
@@ -71,10 +71,10 @@ pub struct Options {
 
 /// Makes the changes that clients ask for.
 pub struct Writer {
-    options: Options,
+    options: WriterConfig,
     metrics: Arc<Metrics>,
     tokens: Option<ArcSwap<Tokens>>,
-    tries: FailedLogins,
+    failed_logins: FailedLogins,
     uploads: Semaphore,
     commit: Box<dyn Fn(WriteJob) + Send + Sync>,
 }
@@ -96,14 +96,14 @@ impl Writer {
     /// # Errors
     /// When the tokens can't be used.
     pub fn new(
-        options: Options,
+        options: WriterConfig,
         metrics: Arc<Metrics>,
         commit: impl Fn(WriteJob) + Send + Sync + 'static,
     ) -> Result<Self, TokenError> {
         let tokens = options.tokens.as_deref().map(Tokens::load).transpose()?;
         Ok(Self {
             tokens: tokens.map(ArcSwap::from_pointee),
-            tries: FailedLogins::default(),
+            failed_logins: FailedLogins::default(),
             uploads: Semaphore::new(options.max_uploads),
             commit: Box::new(commit),
             options,
@@ -177,8 +177,8 @@ impl Writer {
         let ask = request::parse(request, &self.options, content.is_end_stream())?;
         check(&ask, &site.current())?;
         let (act, bytes) = match &ask.change {
-            Change::Delete => (Operation::Delete, 0),
-            Change::Put { length, digests } => {
+            WriteAction::Delete => (Operation::Delete, 0),
+            WriteAction::Put { length, digests } => {
                 let _one = self
                     .uploads
                     .try_acquire()
@@ -189,14 +189,14 @@ impl Writer {
                     let upload = Upload::begin(directory, &ask.path, *length, digests).await?;
                     let received = upload.receive(content, limits, progress).await?;
                     // Somebody may have been quicker: to wait for the disk would be for nothing.
-                    check(&ask, &site.current()).map_err(upload::Error::Content)?;
+                    check(&ask, &site.current()).map_err(UploadError::Content)?;
                     received.finish().await
                 };
-                let (draft, hash, bytes) = uploaded.await.map_err(|error| match error {
-                    upload::Error::There(error) => Refusal::of(&ask.path, error),
-                    upload::Error::Content(refusal) => refusal,
+                let (temp_file, hash, bytes) = uploaded.await.map_err(|error| match error {
+                    UploadError::There(error) => Refusal::of(&ask.path, error),
+                    UploadError::Content(refusal) => refusal,
                 })?;
-                (Operation::Put { draft, hash }, bytes)
+                (Operation::Put { temp_file, hash }, bytes)
             }
         };
         // From here on it is made, whether or not somebody waits for it; and written down.
@@ -214,7 +214,7 @@ impl Writer {
             return Ok(Author { name, client });
         };
         let now = Instant::now();
-        if !self.tries.is_allowed(client, now) {
+        if !self.failed_logins.is_allowed(client, now) {
             return Err(Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many wrong tokens came from this address",
@@ -224,7 +224,7 @@ impl Writer {
         let token = request::bearer(&request.headers)
             .ok_or_else(|| unauthorised("writing takes a token: Authorization: Bearer TOKEN"))?;
         let Some(name) = tokens.load().name_of(token) else {
-            self.tries.note(client, now);
+            self.failed_logins.record(client, now);
             return Err(unauthorised("this token may not write here"));
         };
         Ok(Author { name, client })
@@ -233,7 +233,7 @@ impl Writer {
     /// Has one change made, on the disk and in what is published.
     async fn make(
         &self,
-        ask: &Ask,
+        ask: &WriteRequest,
         act: Operation,
         bytes: u64,
         author: &Author,
@@ -281,14 +281,14 @@ fn broken_off() -> Refusal {
 
 /// Evaluates the precondition ahead of the content: what does not hold for what is published will
 /// not hold later.
-fn check(ask: &Ask, current: &Manifest) -> Result<(), Refusal> {
+fn check(ask: &WriteRequest, current: &Manifest) -> Result<(), Refusal> {
     if RuleFile::named(&ask.path).is_some() {
         // No manifest has them.
         return Ok(());
     }
     let now = current.locate(&ask.path);
     let refusal = match now {
-        None if matches!(ask.change, Change::Delete) => Refusal::nothing(),
+        None if matches!(ask.change, WriteAction::Delete) => Refusal::nothing(),
         _ if ask.condition.holds(now.map(|now| &**now)) => return Ok(()),
         _ => Refusal::failed(now.map(|now| now.identity.etag)),
     };

@@ -1,4 +1,4 @@
-//! Who tries tokens: so many wrong ones at once, then one a second.
+//! Who failed_logins tokens: so many wrong ones at once, then one a second.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
@@ -10,11 +10,11 @@ use lru::LruCache;
 use crate::client::Peer;
 
 /// Time that a wrong token costs.
-const COST: Duration = Duration::from_secs(1);
+const PENALTY: Duration = Duration::from_secs(1);
 /// Time that may be owed.
-const CREDIT: Duration = Duration::from_secs(10);
+const MAX_DEBT: Duration = Duration::from_secs(10);
 /// Addresses that are remembered.
-const MOST: NonZeroUsize = match NonZeroUsize::new(4096) {
+const MAX_ADDRESSES: NonZeroUsize = match NonZeroUsize::new(4096) {
     Some(most) => most,
     None => NonZeroUsize::MIN,
 };
@@ -36,7 +36,7 @@ pub(super) struct FailedLogins(Mutex<LruCache<Option<IpAddr>, Instant>>);
 
 impl Default for FailedLogins {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MOST)))
+        Self(Mutex::new(LruCache::new(MAX_ADDRESSES)))
     }
 }
 
@@ -45,14 +45,14 @@ impl FailedLogins {
     pub(super) fn is_allowed(&self, client: Peer, now: Instant) -> bool {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let debt = debts.get(&network(client));
-        debt.is_none_or(|paid| *paid + COST <= now + CREDIT)
+        debt.is_none_or(|paid| *paid + PENALTY <= now + MAX_DEBT)
     }
 
     /// Notes a wrong token.
-    pub(super) fn note(&self, client: Peer, now: Instant) {
+    pub(super) fn record(&self, client: Peer, now: Instant) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let paid = debts.get_or_insert_mut(network(client), || now);
-        *paid = (*paid).max(now) + COST;
+        *paid = (*paid).max(now) + PENALTY;
     }
 }
 
@@ -66,13 +66,13 @@ mod tests {
 
     #[test]
     fn ten_at_once_and_then_one_a_second() {
-        let (tries, start) = (FailedLogins::default(), Instant::now());
+        let (failed_logins, start) = (FailedLogins::default(), Instant::now());
         let count = |peer, from: Instant, seconds: u32| {
             let steps = (0..seconds * 100).map(|step| from + step * Duration::from_millis(10));
             let tried = steps.filter(|&now| {
-                let is_allowed = tries.is_allowed(peer, now);
+                let is_allowed = failed_logins.is_allowed(peer, now);
                 if is_allowed {
-                    tries.note(peer, now);
+                    failed_logins.record(peer, now);
                 }
                 is_allowed
             });
@@ -88,20 +88,23 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one() {
-        let (tries, now) = (FailedLogins::default(), Instant::now());
+        let (failed_logins, now) = (FailedLogins::default(), Instant::now());
         for host in 0..10 {
-            tries.note(peer(&format!("2001:db8::{host:x}")), now);
+            failed_logins.record(peer(&format!("2001:db8::{host:x}")), now);
         }
-        assert!(!tries.is_allowed(peer("2001:db8::ffff"), now));
-        assert!(tries.is_allowed(peer("2001:db8:0:1::1"), now));
+        assert!(!failed_logins.is_allowed(peer("2001:db8::ffff"), now));
+        assert!(failed_logins.is_allowed(peer("2001:db8:0:1::1"), now));
     }
 
     #[test]
     fn only_so_many_are_remembered() {
-        let (tries, now) = (FailedLogins::default(), Instant::now());
+        let (failed_logins, now) = (FailedLogins::default(), Instant::now());
         for address in 0..10_000_u32 {
-            tries.note(Peer::Address(IpAddr::V4(address.into())), now);
+            failed_logins.record(Peer::Address(IpAddr::V4(address.into())), now);
         }
-        assert_eq!(tries.0.lock().expect("no panic").len(), MOST.get());
+        assert_eq!(
+            failed_logins.0.lock().expect("no panic").len(),
+            MAX_ADDRESSES.get()
+        );
     }
 }

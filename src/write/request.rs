@@ -4,7 +4,7 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use super::{Options, Refusal};
+use super::{Refusal, WriterConfig};
 use crate::answer::check_host;
 use crate::client::Peer;
 use crate::representation::Resource;
@@ -16,21 +16,21 @@ use crate::semantics::target::Target;
 
 /// Bytes of a name that any file system here takes. What is longer is refused before directories
 /// are made for it.
-const LONGEST_NAME: usize = 255;
+const MAX_NAME_LENGTH: usize = 255;
 /// What proxies say of those whom they speak for.
-const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+const PROXY_FIELDS: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 
 /// A change that a client asks for.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct WriteRequest {
     /// The path in the site.
     pub(super) path: Box<[u8]>,
-    pub(super) change: Change,
-    pub(super) condition: Condition,
+    pub(super) change: WriteAction,
+    pub(super) condition: WriteCondition,
 }
 
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum WriteAction {
     Put {
         /// Of the content, where it is known.
         length: Option<u64>,
@@ -46,7 +46,11 @@ pub fn is_write(method: &Method) -> bool {
 }
 
 /// Reads the head of a request; `is_empty` tells that no content follows it.
-pub(super) fn parse(request: &Parts, options: &Options, is_empty: bool) -> Result<Ask, Refusal> {
+pub(super) fn parse(
+    request: &Parts,
+    options: &WriterConfig,
+    is_empty: bool,
+) -> Result<WriteRequest, Refusal> {
     let bad = |reason: &'static str| Refusal::new(StatusCode::BAD_REQUEST, reason);
     check_host(request).map_err(bad)?;
     if request.method == Method::PATCH {
@@ -56,13 +60,13 @@ pub(super) fn parse(request: &Parts, options: &Options, is_empty: bool) -> Resul
         ));
     }
     let path = path(request, options)?;
-    let condition = Condition::parse(request)?;
+    let condition = WriteCondition::parse(request)?;
     let change = if request.method == Method::DELETE {
-        Change::Delete
+        WriteAction::Delete
     } else {
         put(&request.headers, options, is_empty)?
     };
-    Ok(Ask {
+    Ok(WriteRequest {
         path,
         change,
         condition,
@@ -70,13 +74,13 @@ pub(super) fn parse(request: &Parts, options: &Options, is_empty: bool) -> Resul
 }
 
 /// The rules of reading, and some more.
-fn path(request: &Parts, options: &Options) -> Result<Box<[u8]>, Refusal> {
+fn path(request: &Parts, options: &WriterConfig) -> Result<Box<[u8]>, Refusal> {
     let target = Target::parse(&request.uri)
         .map_err(|refusal| Refusal::new(refusal.status(), refusal.to_string()))?;
     let path = target.path();
     let forbidden = |reason: &'static str| Err(Refusal::new(StatusCode::FORBIDDEN, reason));
     let mut names = path.split(|byte| *byte == b'/');
-    if names.any(|name| name.len() > LONGEST_NAME) {
+    if names.any(|name| name.len() > MAX_NAME_LENGTH) {
         return Err(Refusal::too_long());
     }
     if target.query().is_some() {
@@ -106,7 +110,7 @@ fn is_of_rules(path: &[u8]) -> bool {
     files.any(|file| path.eq_ignore_ascii_case(file.name().as_bytes()))
 }
 
-fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, Refusal> {
+fn put(fields: &HeaderMap, options: &WriterConfig, is_empty: bool) -> Result<WriteAction, Refusal> {
     if fields.contains_key(header::CONTENT_RANGE) {
         // RFC 9110 section 14.5.
         let reason = "a part of a file can't be written: leave Content-Range out";
@@ -133,14 +137,14 @@ fn put(fields: &HeaderMap, options: &Options, is_empty: bool) -> Result<Change, 
         let status = StatusCode::BAD_REQUEST;
         Refusal::new(status, reason.to_string())
     })?;
-    Ok(Change::Put { length, digests })
+    Ok(WriteAction::Put { length, digests })
 }
 
 /// A precondition that protects what others have written.
 ///
 /// A tag's hash is what counts: its suffix tells of fields, which no write concerns.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Condition {
+pub(super) struct WriteCondition {
     /// What is there must be one of these (If-Match); `None` where that is not said.
     one_of: Option<Vec<[u8; 32]>>,
     /// There must be nothing (If-None-Match: *).
@@ -149,7 +153,7 @@ pub(super) struct Condition {
     none_of: Vec<[u8; 32]>,
 }
 
-impl Condition {
+impl WriteCondition {
     fn parse(request: &Parts) -> Result<Self, Refusal> {
         let fields = &request.headers;
         let mut known = tags(EntityTags::parse(fields, &header::IF_MATCH));
@@ -232,7 +236,7 @@ pub(super) fn check_origin(request: &Parts, peer: Peer) -> Result<(), Refusal> {
     if peer != Peer::Unix && !is_loopback(host) {
         return forbidden("without tokens, writing goes to localhost by that name only");
     }
-    if PASSED_ON
+    if PROXY_FIELDS
         .iter()
         .any(|name| request.headers.contains_key(*name))
     {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A token that is shorter can be guessed.
-const SHORTEST: usize = 16;
+const MIN_TOKEN_LENGTH: usize = 16;
 
 /// The tokens that may write.
 pub struct Tokens(Vec<Token>);
@@ -22,11 +22,11 @@ struct Token {
 #[error("cannot use --write-token-file {}: {problem}", .path.display())]
 pub struct TokenError {
     path: PathBuf,
-    problem: Problem,
+    problem: TokenProblem,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Problem {
+enum TokenProblem {
     #[error("{0}")]
     Read(io::Error),
     #[error("it holds no token; a line is NAME TOKEN")]
@@ -34,7 +34,7 @@ enum Problem {
     #[error("line {0}: a line is NAME TOKEN, and # begins a comment")]
     Line(usize),
     #[error(
-        "line {0}: a token has {SHORTEST} characters or more of A-Z a-z 0-9 - . _ ~ + / =; \
+        "line {0}: a token has {MIN_TOKEN_LENGTH} characters or more of A-Z a-z 0-9 - . _ ~ + / =; \
          `openssl rand -hex 32` makes a good one"
     )]
     Token(usize),
@@ -51,7 +51,7 @@ impl Tokens {
             let text = fs::read_to_string(path)?;
             Ok((text, fs::metadata(path)?.permissions().mode()))
         };
-        let (text, mode) = read().map_err(|error| failed(Problem::Read(error)))?;
+        let (text, mode) = read().map_err(|error| failed(TokenProblem::Read(error)))?;
         if mode & 0o004 != 0 {
             let path = path.display();
             tracing::warn!("everybody on this machine can read {path}: chmod 600 {path}");
@@ -59,7 +59,7 @@ impl Tokens {
         Self::parse(&text).map_err(failed)
     }
 
-    fn parse(text: &str) -> Result<Self, Problem> {
+    fn parse(text: &str) -> Result<Self, TokenProblem> {
         let mut tokens = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let mut words = line.split_whitespace();
@@ -68,11 +68,11 @@ impl Tokens {
             };
             let number = index + 1;
             let (Some(token), None) = (words.next(), words.next()) else {
-                return Err(Problem::Line(number));
+                return Err(TokenProblem::Line(number));
             };
             let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-            if token.len() < SHORTEST || !token.bytes().all(is_allowed) {
-                return Err(Problem::Token(number));
+            if token.len() < MIN_TOKEN_LENGTH || !token.bytes().all(is_allowed) {
+                return Err(TokenProblem::Token(number));
             }
             tokens.push(Token {
                 name: name.escape_default().to_string(),
@@ -80,7 +80,7 @@ impl Tokens {
             });
         }
         match tokens.is_empty() {
-            true => Err(Problem::Empty),
+            true => Err(TokenProblem::Empty),
             false => Ok(Self(tokens)),
         }
     }

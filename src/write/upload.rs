@@ -24,27 +24,27 @@ use crate::semantics::digest::Digests;
 use crate::staging::{Directory, TempFile};
 
 /// So much is gathered before it is written.
-const PIECE: usize = 256 << 10;
+const BUFFER_LENGTH: usize = 256 << 10;
 
 /// How long content may take that nobody wants.
-const FAREWELL: Duration = Duration::from_secs(1);
+const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Why an upload came to nothing.
 #[derive(Debug)]
-pub(super) enum Error {
+pub(super) enum UploadError {
     /// It can't be written there.
     There(CommitError),
     /// The content is not what it should be.
     Content(Refusal),
 }
 
-impl From<CommitError> for Error {
+impl From<CommitError> for UploadError {
     fn from(error: CommitError) -> Self {
         Self::There(error)
     }
 }
 
-impl From<io::Error> for Error {
+impl From<io::Error> for UploadError {
     fn from(error: io::Error) -> Self {
         Self::There(error.into())
     }
@@ -52,10 +52,10 @@ impl From<io::Error> for Error {
 
 /// A file that is being written. What does not come to its end is gone.
 pub(super) struct Upload {
-    draft: Discarded,
+    file: BackgroundDrop,
     /// What has been received, and not yet been written. Copied: whoever sends it in crumbs must
     /// not pin a buffer with each.
-    piece: Vec<u8>,
+    buffer: Vec<u8>,
     length: u64,
     hasher: blake3::Hasher,
     sha256: Option<([u8; 32], Sha256)>,
@@ -69,20 +69,20 @@ impl Upload {
         path: &[u8],
         length: Option<u64>,
         digests: &Digests,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, UploadError> {
         let path = PathBuf::from(OsStr::from_bytes(path));
         let begin = move || {
             let root = open(&directory)?;
-            let draft = TempFile::readable(beside(&root, &path)?)?;
+            let file = TempFile::readable(beside(&root, &path)?)?;
             if let Some(length) = length {
-                draft.reserve(length)?;
+                file.reserve(length)?;
             }
-            Ok::<_, CommitError>(Discarded(Some(draft)))
+            Ok::<_, CommitError>(BackgroundDrop(Some(file)))
         };
-        let draft = spawn_blocking(begin).await.map_err(io::Error::other)??;
+        let file = spawn_blocking(begin).await.map_err(io::Error::other)??;
         Ok(Self {
-            draft,
-            piece: Vec::new(),
+            file,
+            buffer: Vec::new(),
             length: 0,
             hasher: blake3::Hasher::new(),
             sha256: digests.sha256.map(|digest| (digest, Sha256::new())),
@@ -96,11 +96,11 @@ impl Upload {
         content: &mut B,
         (most, patience): (u64, Duration),
         progress: impl Fn(),
-    ) -> Result<Self, Error>
+    ) -> Result<Self, UploadError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let refused = |status, reason| Err(Error::Content(Refusal::new(status, reason)));
+        let refused = |status, reason| Err(UploadError::Content(Refusal::new(status, reason)));
         loop {
             let frame = match timeout(patience, next(content)).await {
                 Ok(Some(Ok(frame))) => frame,
@@ -117,57 +117,57 @@ impl Upload {
             };
             self.length += data.len() as u64;
             if self.length > most {
-                return Err(Error::Content(Refusal::too_large()));
+                return Err(UploadError::Content(Refusal::too_large()));
             }
-            self.piece.extend_from_slice(&data);
-            if self.piece.len() >= PIECE {
+            self.buffer.extend_from_slice(&data);
+            if self.buffer.len() >= BUFFER_LENGTH {
                 self = self.blocking(Self::write).await?;
             }
         }
     }
 
     /// Puts it on the disk. Returns the file, its BLAKE3 and its length.
-    pub(super) async fn finish(self) -> Result<(TempFile, [u8; 32], u64), Error> {
+    pub(super) async fn finish(self) -> Result<(TempFile, [u8; 32], u64), UploadError> {
         let mut all = self.blocking(Self::write_all).await?;
         let hash = *all.hasher.finalize().as_bytes();
-        Ok((all.draft.keep()?, hash, all.length))
+        Ok((all.file.keep()?, hash, all.length))
     }
 
     async fn blocking(
         mut self,
-        work: impl FnOnce(&mut Self) -> Result<(), Error> + Send + 'static,
-    ) -> Result<Self, Error> {
+        work: impl FnOnce(&mut Self) -> Result<(), UploadError> + Send + 'static,
+    ) -> Result<Self, UploadError> {
         let work = move || work(&mut self).map(|()| self);
         spawn_blocking(work).await.map_err(io::Error::other)?
     }
 
-    fn write(&mut self) -> Result<(), Error> {
-        let piece = &self.piece;
-        self.draft.file()?.write_all(piece)?;
-        self.hasher.update(piece);
+    fn write(&mut self) -> Result<(), UploadError> {
+        let buffer = &self.buffer;
+        self.file.file()?.write_all(buffer)?;
+        self.hasher.update(buffer);
         if let Some((_, hasher)) = &mut self.sha256 {
-            hasher.update(piece);
+            hasher.update(buffer);
         }
         if let Some((_, hasher)) = &mut self.sha512 {
-            hasher.update(piece);
+            hasher.update(buffer);
         }
-        self.piece.clear();
+        self.buffer.clear();
         Ok(())
     }
 
-    fn write_all(&mut self) -> Result<(), Error> {
+    fn write_all(&mut self) -> Result<(), UploadError> {
         self.write()?;
         let (sha256, sha512) = (self.sha256.take(), self.sha512.take());
         if sha256.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
             || sha512.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
         {
             let reason = "the content is not what its digest says";
-            return Err(Error::Content(Refusal::new(
+            return Err(UploadError::Content(Refusal::new(
                 StatusCode::BAD_REQUEST,
                 reason,
             )));
         }
-        Ok(self.draft.file()?.sync_all()?)
+        Ok(self.file.file()?.sync_all()?)
     }
 }
 
@@ -182,7 +182,7 @@ pub async fn discard<B: Body + Unpin>(request: &Parts, content: &mut B) -> bool 
         return true;
     }
     let most = content.size_hint().upper();
-    let is_short = most.is_some_and(|most| most <= PIECE as u64);
+    let is_short = most.is_some_and(|most| most <= BUFFER_LENGTH as u64);
     if !is_short || request.headers.contains_key(header::EXPECT) {
         return false;
     }
@@ -197,7 +197,7 @@ pub async fn linger<B: Body + Unpin>(mut content: B) {
 
 async fn drain<B: Body + Unpin>(content: &mut B) -> bool {
     let rest = async { while let Some(Ok(_)) = next(content).await {} };
-    timeout(FAREWELL, rest).await.is_ok()
+    timeout(MAX_DRAIN_TIME, rest).await.is_ok()
 }
 
 /// The root as it is now. One that is not there may be back in a moment.
@@ -223,25 +223,25 @@ fn beside(root: &Root, path: &Path) -> Result<Directory, CommitError> {
     Ok(directory)
 }
 
-/// A draft whose removal, which may take its time, keeps no request waiting.
-struct Discarded(Option<TempFile>);
+/// A file whose removal, which may take its time, keeps no request waiting.
+struct BackgroundDrop(Option<TempFile>);
 
-impl Discarded {
+impl BackgroundDrop {
     fn file(&self) -> io::Result<&std::fs::File> {
-        let draft = self.0.as_ref().map(TempFile::file);
-        draft.ok_or_else(|| io::Error::other("the upload is over"))
+        let file = self.0.as_ref().map(TempFile::file);
+        file.ok_or_else(|| io::Error::other("the upload is over"))
     }
 
     fn keep(&mut self) -> io::Result<TempFile> {
-        let draft = self.0.take();
-        draft.ok_or_else(|| io::Error::other("the upload is over"))
+        let file = self.0.take();
+        file.ok_or_else(|| io::Error::other("the upload is over"))
     }
 }
 
-impl Drop for Discarded {
+impl Drop for BackgroundDrop {
     fn drop(&mut self) {
-        if let (Some(draft), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn_blocking(move || drop(draft));
+        if let (Some(file), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(file));
         }
     }
 }
