@@ -3,9 +3,20 @@
 
 #![allow(clippy::expect_used, reason = "all of it is a test")]
 
+mod circles;
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use source::{Source, functions, sources, top, types_declared_twice, words};
+
+/// More lines than this are not read as one thought.
+const MAX_FUNCTION_LINES: usize = 90;
+
+/// Longer functions that are known.
+const TOO_LONG: &[&str] = &["run", "counters", "with"];
 
 /// The files that may be `unsafe`, each with its argument written above it.
 const UNSAFE: &[&str] = &["src/lease.rs", MAPPED];
@@ -28,19 +39,66 @@ const UNPROVEN: &[&str] = &[
     "vmsplice",
 ];
 
+/// Folders with files that use each other.
+const CIRCLES: &[&str] = &["src/config/", "src/push/", "src/service/"];
+
+/// Names that more than one type has.
+const SHARED_NAMES: &[&str] = &[
+    "Answer",
+    "Change",
+    "Changed",
+    "Check",
+    "Condition",
+    "Content",
+    "Counted",
+    "Dev",
+    "Directory",
+    "Entry",
+    "Error",
+    "Expected",
+    "Form",
+    "Found",
+    "Key",
+    "Kind",
+    "Line",
+    "Listener",
+    "Manifest",
+    "Message",
+    "Operator",
+    "Options",
+    "Origin",
+    "Outcome",
+    "Page",
+    "Place",
+    "Problem",
+    "Progress",
+    "Push",
+    "Reader",
+    "Reading",
+    "Reason",
+    "Refused",
+    "Report",
+    "Seen",
+    "Segment",
+    "Server",
+    "Shared",
+    "Site",
+    "Source",
+    "State",
+    "Step",
+    "Target",
+    "Text",
+    "Told",
+    "Trouble",
+    "Walk",
+    "Wanted",
+    "Writer",
+];
+
 /// Names that say nothing of what is inside.
 const NAMELESS: &[&str] = &[
     "common", "helper", "helpers", "misc", "shared", "util", "utils",
 ];
-
-struct Source {
-    /// The module of `lib.rs` that it belongs to: `scan` for `src/scan/walk.rs`.
-    module: String,
-    path: PathBuf,
-    /// Modules between it and the crate's root: 1 for `src/scan/mod.rs`, 2 for `src/scan/walk.rs`.
-    depth: usize,
-    code: String,
-}
 
 #[test]
 fn every_module_stands_in_the_table_of_floors() {
@@ -58,13 +116,13 @@ fn a_module_imports_only_from_floors_below_its_own() {
     let floors = floors();
     let mut violations = BTreeSet::new();
     for source in sources() {
-        let Some(floor) = floors.get(&source.module) else {
+        let Some(floor) = floors.get(&source.module[0]) else {
             // `main.rs` stands above them all.
             continue;
         };
-        for import in imports(&source.code) {
+        for import in imports(&source.text) {
             match floors.get(&import) {
-                _ if import == source.module => {}
+                _ if import == source.module[0] => {}
                 Some(below) if below < floor => {}
                 Some(above) => {
                     let path = source.path.display();
@@ -80,17 +138,55 @@ fn a_module_imports_only_from_floors_below_its_own() {
         // `super::` must not be another word for `crate::`. Only at the top level of a file: in
         // the test module inside it, one more leads no further.
         for line in source
-            .code
+            .text
             .lines()
             .filter(|line| line.contains("use super::"))
         {
             let up = line.matches("super::").count();
-            if !line.starts_with(' ') && up >= source.depth {
+            if !line.starts_with(' ') && up >= source.module.len() {
                 violations.insert(format!("{}: {line}", source.path.display()));
             }
         }
     }
     assert!(violations.is_empty(), "{violations:#?}");
+}
+
+#[test]
+fn no_file_is_used_by_what_it_uses() {
+    let circles = circles::circles(sources());
+    let found: Vec<_> = circles
+        .iter()
+        .filter(|circle| {
+            let is_known = |known: &&str| circle.iter().all(|line| line.contains(*known));
+            !CIRCLES.iter().any(is_known)
+        })
+        .collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn no_function_is_long() {
+    let long: Vec<_> = sources()
+        .iter()
+        .flat_map(|source| {
+            functions(&source.code)
+                .into_iter()
+                .filter(|function| function.lines > MAX_FUNCTION_LINES)
+                .filter(|function| !TOO_LONG.contains(&function.name))
+                .map(|function| (&source.path, function))
+        })
+        .collect();
+    assert!(
+        long.is_empty(),
+        "more than {MAX_FUNCTION_LINES} lines: {long:#?}"
+    );
+}
+
+#[test]
+fn a_type_has_a_name_of_its_own() {
+    let mut twice = types_declared_twice(sources());
+    twice.retain(|name, _| !SHARED_NAMES.contains(name));
+    assert!(twice.is_empty(), "{twice:#?}");
 }
 
 #[test]
@@ -122,10 +218,6 @@ fn every_module_has_a_name() {
     assert!(violations.is_empty(), "{violations:#?}");
 }
 
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn lib() -> String {
     fs::read_to_string(top().join("src/lib.rs")).expect("src/lib.rs")
 }
@@ -142,49 +234,6 @@ fn floors() -> BTreeMap<String, u32> {
     let floors: BTreeMap<_, _> = rows.collect();
     assert!(!floors.is_empty(), "lib.rs has no table of floors");
     floors
-}
-
-/// All of `src`, without `lib.rs`, which names everything.
-fn sources() -> Vec<Source> {
-    let mut sources = Vec::new();
-    let mut folders = vec![PathBuf::from("src")];
-    while let Some(folder) = folders.pop() {
-        let entries = fs::read_dir(top().join(&folder)).expect("a folder of src");
-        for entry in entries {
-            let entry = entry.expect("an entry of src");
-            let path = folder.join(entry.file_name());
-            if entry.file_type().expect("its type").is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs")
-                && path != Path::new("src/lib.rs")
-            {
-                sources.push(source(path));
-            }
-        }
-    }
-    sources
-}
-
-fn source(path: PathBuf) -> Source {
-    let inside = path.strip_prefix("src").expect("in src").with_extension("");
-    let mut names: Vec<_> = inside.iter().map(|name| name.to_string_lossy()).collect();
-    if names.last().is_some_and(|name| name == "mod") {
-        names.pop();
-    }
-    let text = fs::read_to_string(top().join(&path)).expect("a source");
-    Source {
-        module: names[0].to_string(),
-        depth: names.len(),
-        code: without_comments(&text),
-        path,
-    }
-}
-
-/// Comments and documentation may name any floor. A `//` in a string ends its line here too,
-/// which hides nothing but the rest of that string.
-fn without_comments(text: &str) -> String {
-    let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned() + "\n";
-    text.lines().map(code).collect()
 }
 
 /// The names after `crate::`, those in braces included.
@@ -214,16 +263,11 @@ fn imports(code: &str) -> BTreeSet<String> {
     imports
 }
 
-fn words(code: &str) -> impl Iterator<Item = &str> {
-    code.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty())
-}
-
 /// Lines of these sources that have one of `forbidden` as a word.
 fn mentions(forbidden: &[&str], wanted: impl Fn(&Source) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources().iter().filter(|source| wanted(source)) {
-        for (number, line) in source.code.lines().enumerate() {
+        for (number, line) in source.text.lines().enumerate() {
             if words(line).any(|word| forbidden.contains(&word)) {
                 let (path, number) = (source.path.display(), number + 1);
                 found.push(format!("{path}:{number}: {}", line.trim()));
