@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, reason = "all of it is a test")]
 
 mod circles;
+mod papers;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

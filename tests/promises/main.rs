@@ -1,4 +1,4 @@
-//! The promises of the README, each kept by a module named after it.
+//! The promises of `docs/ARCHITECTURE.md`, each tested by a module named after it.
 //!
 //! - P1 identity, P2 integrity and torture, P4 snapshot, P5 freshness, P6 closed world, P7
 //!   agreement with P11 deterministic, P8 alive, P9 readiness, handover and
