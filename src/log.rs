@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
@@ -49,7 +50,7 @@ where
 {
     fn format_event(
         &self,
-        context: &FmtContext<'_, S, N>,
+        _: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
@@ -63,9 +64,22 @@ where
         } else {
             writer.write_str(label)?;
         }
-        let mut message = String::new();
-        context.format_fields(Writer::new(&mut message), event)?;
-        writeln!(writer, "{}", Printable(&message))
+        let mut message = MessageText::default();
+        event.record(&mut message);
+        writeln!(writer, "{}", Printable(&message.0))
+    }
+}
+
+/// The text of a message without its fields: they say the same once more, for machines.
+#[derive(Default)]
+struct MessageText(String);
+
+impl Visit for MessageText {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Writing to a string does not fail.
+            let _ = write!(self.0, "{value:?}");
+        }
     }
 }
 
