@@ -31,6 +31,7 @@
 //! | 5 | [`dev`] | what a developer's server adds: pages that reload by themselves |
 //! | 5 | [`admin`] | what the operator asks: alive, ready, which site |
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
+//! | 0 | [`progress`] | how many bytes of some work are done |
 //! | 0 | [`page`] | the page that an error has where the site has none |
 //! | 2 | [`memory`] | the one budget for content |
 //! | 0 | [`disk`] | a root that can't be left, stamps, reads |
@@ -113,6 +114,7 @@ pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod page;
+pub mod progress;
 pub mod readiness;
 pub mod semantics;
 pub mod staging;

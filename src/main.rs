@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         if is_dev { Level::WARN } else { Level::INFO },
     );
     match cli::run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::from(error.exit_code())

@@ -1,6 +1,6 @@
-//! The client's side of HTTP: bounded in time, bounded in size, from the servers themselves.
+//! The HTTP client of `etagd check` and `etagd push`, bounded in time and in size.
 //!
-//! No proxy is asked and no redirect followed, for the answer must be the server's own.
+//! It uses no proxy and follows no redirect: the response has to be that of the server itself.
 
 use std::fs;
 use std::io::{self, Read};
@@ -8,40 +8,42 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, SendBody};
 
 use crate::config::ReplicaUrl;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, InventoryError};
 
-/// A body may take so many times as long as its beginning.
-const WHOLE_BODY: u32 = 20;
-/// Near the end of a wait an answer still has this long.
-const LEAST: Duration = Duration::from_secs(5);
-/// A digest is shorter.
-const LONGEST_DIGEST: u64 = 1024;
-/// Content that is longer is not sent before the server wants it.
-const MUCH: u64 = 256 << 10;
-/// What every manifest begins with.
-const BEGINNING: &[u8] = b"{\"format\":";
+/// A whole exchange may take this many times the timeout of one read.
+const WHOLE_EXCHANGE_FACTOR: u32 = 20;
+/// A request that starts just before the deadline still gets this long.
+const MIN_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes read of a `/digest`: a site digest is far shorter.
+const MAX_DIGEST_LENGTH: u64 = 1024;
+/// Longer content waits for `100 Continue`, so that a server can refuse it unsent.
+const MIN_EXPECT_LENGTH: u64 = 256 << 10;
+/// Idle connections kept to all servers together, in multiples of those to one.
+const MAX_IDLE_FACTOR: usize = 64;
+/// The first bytes of every manifest in JSON.
+const MANIFEST_PREFIX: &[u8] = b"{\"format\":";
 
-/// Whose certificates are believed.
+/// The certificate authorities to trust.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// Nobody's: no URL asks for TLS.
+    /// None: no URL uses TLS.
     Nobody,
-    /// Those of the authorities that this system trusts.
+    /// Those of the system.
     System,
-    /// Those of the authorities in this PEM file.
+    /// Those in this PEM file.
     File(PathBuf),
 }
 
-/// Why there is nobody to trust.
+/// Why the certificate authorities cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The file can't be read.
+    /// The PEM file can't be read.
     #[error("cannot read --ca {}: {source}", .path.display())]
     Read {
         /// The file.
@@ -49,45 +51,94 @@ pub enum ClientError {
         /// What failed.
         source: io::Error,
     },
-    /// The file holds something else.
+    /// The file has no certificate in it.
     #[error("--ca {} holds no certificate in PEM form", .0.display())]
     NoCertificate(PathBuf),
-    /// The system trusts nobody.
+    /// The system has no certificate authorities.
     #[error("this system has no certificate authorities ({0}): name a file of them with --ca")]
     NoSystemRoots(String),
 }
 
-/// Asks servers.
+/// Why a request has no complete response.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// No response began.
+    #[error("cannot reach {url}: {source}")]
+    Unreachable {
+        /// The URL of the request.
+        url: String,
+        /// What failed.
+        source: ureq::Error,
+    },
+    /// The body of the response broke off.
+    #[error("cannot read {url}: {source}")]
+    Body {
+        /// The URL of the request.
+        url: String,
+        /// What failed.
+        source: io::Error,
+    },
+}
+
+/// Why a replica's manifest cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// There is no response.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A 5xx: the replica exists, and may have a manifest later.
+    #[error("{url} answers {status}: it may not be ready yet")]
+    NotReady {
+        /// The URL of the request.
+        url: String,
+        /// The status of the response.
+        status: StatusCode,
+    },
+    /// Another status that is no success.
+    #[error("{url} answers {status}")]
+    Refused {
+        /// The URL of the request.
+        url: String,
+        /// The status of the response.
+        status: StatusCode,
+    },
+    /// A success with other content.
+    #[error("{0} is not a manifest")]
+    NotAManifest(String),
+    /// It begins like a manifest and is none, or is cut short.
+    #[error(transparent)]
+    Malformed(#[from] InventoryError),
+}
+
+impl ManifestError {
+    /// Whether the server works and does not publish a manifest, as a public site does.
+    #[must_use]
+    pub fn is_without_manifest(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::NotAManifest(_))
+    }
+}
+
+/// An HTTP client for replicas and servers.
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
     timeout: Duration,
-    /// Most bytes of a manifest.
-    limit: u64,
-    until: Option<Instant>,
-}
-
-/// What a replica says when it is asked for its manifest.
-#[derive(Debug)]
-pub enum Answer {
-    /// This.
-    Inventory(Inventory),
-    /// It is there and shows none.
-    Foreign(String),
-    /// It can't be asked.
-    Failed(String),
+    /// Maximum size of a manifest in bytes.
+    max_size: u64,
+    deadline: Option<Instant>,
 }
 
 impl Client {
-    /// A client that waits `timeout` for an answer to begin, and as long for more of it, takes
-    /// manifests of up to `limit` bytes, and keeps so many `connections` to a replica.
+    /// A client that waits `timeout` for a response to begin and again for each further part of
+    /// it, accepts manifests of up to `max_size` bytes, and keeps up to `connections` idle
+    /// connections to each server.
     ///
     /// # Errors
-    /// When there is nobody to trust.
+    /// When the certificate authorities cannot be had.
     pub fn new(
         trust: &Trust,
         timeout: Duration,
-        limit: u64,
+        max_size: u64,
         connections: usize,
     ) -> Result<Self, ClientError> {
         let tls = TlsConfig::builder()
@@ -106,83 +157,88 @@ impl Client {
             .timeout_per_read(Some(timeout))
             .timeout_per_write(Some(timeout))
             .timeout_recv_response(Some(timeout))
-            .max_idle_connections(connections.saturating_mul(64))
+            .max_idle_connections(connections.saturating_mul(MAX_IDLE_FACTOR))
             .max_idle_connections_per_host(connections)
             .build();
         Ok(Self {
             agent: config.new_agent(),
             timeout,
-            limit,
-            until: None,
+            max_size,
+            deadline: None,
         })
     }
 
-    /// The same, for which an answer that comes much later than `until` is none.
+    /// A copy of this client that gives up on responses that take much longer than `deadline`.
     #[must_use]
-    pub fn until(&self, until: Instant) -> Self {
+    pub fn with_deadline(&self, deadline: Instant) -> Self {
         Self {
-            until: Some(until),
+            deadline: Some(deadline),
             ..self.clone()
         }
     }
 
-    /// The manifest as the admin listener shows it.
-    pub fn manifest(&self, replica: &ReplicaUrl) -> Answer {
+    /// Fetches the manifest that an admin listener publishes.
+    ///
+    /// # Errors
+    /// When there is none, it can't be fetched, or it is larger than the limit of this client.
+    pub fn manifest(&self, replica: &ReplicaUrl) -> Result<Inventory, ManifestError> {
         let url = format!("{replica}/manifest");
         let fields = [(header::ACCEPT, "application/json")];
-        let mut response = match self.ask(&Method::GET, &url, &fields) {
-            Ok(response) => response,
-            Err(reason) => return Answer::Failed(reason),
-        };
+        let mut response = self.request(&Method::GET, &url, &fields)?;
         let status = response.status();
         if status.is_server_error() {
-            return Answer::Failed(format!("{url} answers {status}: it may not be ready yet"));
+            return Err(ManifestError::NotReady { url, status });
         }
         if !status.is_success() {
-            return Answer::Foreign(format!("{url} answers {status}"));
+            return Err(ManifestError::Refused { url, status });
         }
-        let mut body = Bounded {
+        let mut body = LimitedReader {
             body: response.body_mut().as_reader(),
-            left: self.limit,
+            left: self.max_size,
         };
-        let mut beginning = Vec::new();
-        let most = BEGINNING.len() as u64;
-        if let Err(error) = body.by_ref().take(most).read_to_end(&mut beginning) {
-            return Answer::Failed(format!("cannot read {url}: {error}"));
+        // A public site may have a page at /manifest. Its first bytes tell the two apart before
+        // a parser complains about HTML.
+        let mut prefix = Vec::new();
+        if let Err(source) = body
+            .by_ref()
+            .take(MANIFEST_PREFIX.len() as u64)
+            .read_to_end(&mut prefix)
+        {
+            return Err(RequestError::Body { url, source }.into());
         }
-        if beginning != BEGINNING {
-            return Answer::Foreign(format!("{url} is something else"));
+        if prefix != MANIFEST_PREFIX {
+            return Err(ManifestError::NotAManifest(url));
         }
-        match Inventory::read(&url, beginning.chain(body)) {
-            Ok(inventory) => Answer::Inventory(inventory),
-            Err(error) => Answer::Failed(error.to_string()),
-        }
+        Ok(Inventory::read(&url, prefix.chain(body))?)
     }
 
-    /// The digest as the admin listener tells it, if it does.
+    /// Fetches the site digest that an admin listener publishes; `None` where that fails.
     pub fn digest(&self, replica: &ReplicaUrl) -> Option<String> {
         let url = format!("{replica}/digest");
-        let mut response = self.ask(&Method::GET, &url, &[]).ok()?;
-        if response.status() != http::StatusCode::OK {
+        let mut response = self.request(&Method::GET, &url, &[]).ok()?;
+        if response.status() != StatusCode::OK {
             return None;
         }
         let mut digest = String::new();
         let body = response.body_mut().as_reader();
-        body.take(LONGEST_DIGEST).read_to_string(&mut digest).ok()?;
+        body.take(MAX_DIGEST_LENGTH)
+            .read_to_string(&mut digest)
+            .ok()?;
         Some(digest.trim().to_owned())
     }
 
-    /// Asks once, and once more where a connection that was kept turns out to be closed.
+    /// Sends a request without content; once more after an I/O error, because a server may close
+    /// an idle connection at the moment it is used again (RFC 9112 section 9.3.1).
     ///
     /// # Errors
-    /// When there is no answer.
-    pub fn ask(
+    /// When no response begins.
+    pub fn request(
         &self,
         method: &Method,
         url: &str,
         fields: &[(header::HeaderName, &str)],
-    ) -> Result<Response<Body>, String> {
-        let ask = || {
+    ) -> Result<Response<Body>, RequestError> {
+        let attempt = || {
             let mut request = Request::builder().method(method).uri(url);
             for (name, value) in fields {
                 request = request.header(name, *value);
@@ -192,72 +248,82 @@ impl Client {
             let request = request.timeout_global(Some(self.patience())).build();
             self.agent.run(request)
         };
-        let again = |error| match error {
-            ureq::Error::Io(_) => ask(),
-            other => Err(other),
-        };
-        ask()
-            .or_else(again)
-            .map_err(|error| format!("cannot reach {url}: {error}"))
+        attempt()
+            .or_else(|error| match error {
+                ureq::Error::Io(_) => attempt(),
+                other => Err(other),
+            })
+            .map_err(|source| RequestError::Unreachable {
+                url: url.to_owned(),
+                source,
+            })
     }
 
-    /// Asks once, with so many bytes of content. Where that is much the server may refuse it first.
+    /// Sends a request with `length` bytes of content, once. The server may refuse content of
+    /// more than 256 KiB before it is sent (`Expect: 100-continue`, RFC 9110 section 10.1.1).
     ///
     /// # Errors
-    /// When there is no answer: then it is not known what the server has done.
+    /// When no response begins. It is not known then whether the server has acted.
     pub fn send(
         &self,
         method: &Method,
         url: &str,
         fields: &[(header::HeaderName, &str)],
         (content, length): (&mut dyn Read, u64),
-    ) -> Result<Response<Body>, String> {
+    ) -> Result<Response<Body>, RequestError> {
         let mut send = || {
             let mut request = Request::builder().method(method).uri(url);
             for (name, value) in fields {
                 request = request.header(name, *value);
             }
             request = request.header(header::CONTENT_LENGTH, length);
-            if length > MUCH {
+            if length > MIN_EXPECT_LENGTH {
                 request = request.header(header::EXPECT, "100-continue");
             }
             self.agent
                 .run(request.body(SendBody::from_reader(content))?)
         };
-        send().map_err(|error| format!("cannot reach {url}: {error}"))
+        send().map_err(|source| RequestError::Unreachable {
+            url: url.to_owned(),
+            source,
+        })
     }
 
-    /// For an answer from its request to its end.
+    /// Time for one exchange, from the request to the end of the response.
     fn patience(&self) -> Duration {
-        let whole = self.timeout.saturating_mul(WHOLE_BODY);
-        match self.until {
+        let whole = self.timeout.saturating_mul(WHOLE_EXCHANGE_FACTOR);
+        match self.deadline {
             None => whole,
-            Some(until) => {
-                let left = until.saturating_duration_since(Instant::now());
-                whole.min(left.max(LEAST.min(self.timeout)))
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                whole.min(left.max(MIN_PATIENCE.min(self.timeout)))
             }
         }
     }
 }
 
-/// Where a redirect leads that stays on the server.
-pub fn within_the_site(response: &Response<Body>) -> Option<String> {
-    let place = response.headers().get(header::LOCATION)?.to_str().ok()?;
-    let is_within = place.starts_with('/') && !place.starts_with("//");
-    (response.status().is_redirection() && is_within).then(|| place.to_owned())
+/// The path that a redirect within the same server leads to.
+///
+/// `//host/` names another host (RFC 3986 section 4.2), so it is not one.
+pub fn local_redirect(response: &Response<Body>) -> Option<&str> {
+    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    let is_local = location.starts_with('/') && !location.starts_with("//");
+    (response.status().is_redirection() && is_local).then_some(location)
 }
 
-/// A body of which no more than so many bytes are taken.
-struct Bounded<R> {
+/// A reader that fails after `left` bytes.
+///
+/// [`Read::take`] would end instead, and a manifest cut there would be called malformed.
+struct LimitedReader<R> {
     body: R,
     left: u64,
 }
 
-impl<R: Read> Read for Bounded<R> {
+impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.body.read(buffer)?;
         self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
-            io::Error::other("it is longer than --max-size allows: is it a manifest?")
+            io::Error::other("it is larger than --max-size allows: is it a manifest?")
         })?;
         Ok(read)
     }
@@ -269,15 +335,17 @@ fn roots(trust: &Trust) -> Result<Vec<Certificate<'static>>, ClientError> {
         Trust::System => {
             let found = rustls_native_certs::load_native_certs();
             if found.certs.is_empty() {
-                let reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-                let reasons = match reasons.is_empty() {
-                    true => "none is installed".to_owned(),
-                    false => reasons.join(", "),
-                };
-                return Err(ClientError::NoSystemRoots(reasons));
+                let mut reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+                if reasons.is_empty() {
+                    reasons.push("none is installed".to_owned());
+                }
+                return Err(ClientError::NoSystemRoots(reasons.join(", ")));
             }
-            let own = |der: &_| Certificate::from_der(AsRef::<[u8]>::as_ref(der)).to_owned();
-            Ok(found.certs.iter().map(own).collect())
+            Ok(found
+                .certs
+                .iter()
+                .map(|der| Certificate::from_der(der.as_ref()).to_owned())
+                .collect())
         }
         Trust::File(path) => {
             let pem = fs::read(path).map_err(|source| ClientError::Read {

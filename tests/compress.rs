@@ -294,7 +294,7 @@ fn check_lists_what_is_not_proven_and_writes_nothing() {
         outcome.err
     );
     assert!(
-        outcome.err.contains("error: 5 sidecars are not proven"),
+        outcome.err.contains("warning: 5 sidecars are not proven"),
         "{}",
         outcome.err
     );

@@ -141,7 +141,7 @@ fn what_is_in_the_place_of_rules_is_told() {
         ("index.html", b"<!doctype html>"),
     ]);
     let expected = "_headers: error: is a directory: no rules are read, and nothing in it is \
-                    served\n_redirects.gz: warning: is not served: its name is that of rules\n";
+                    served\n_redirects.gz: warning: is not served: its name is reserved for rules\n";
     assert_eq!(lint(&site, &[]), (Some(1), expected.to_owned()));
 }
 

@@ -853,7 +853,7 @@ fn fields_that_rules_change_are_changes() {
         (Some(0), vec!["/a.txt", "/d/b.txt", "/d/middle.bin"]),
         "{message}"
     );
-    assert!(message.contains("rules are others"), "{message}");
+    assert!(message.contains("rules changed"), "{message}");
 }
 
 #[test]

@@ -1,63 +1,84 @@
 //! `etagd check`.
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use super::scan::scan;
+use super::usage::UsageError;
 use super::{Error, inventory, open, print, trust};
 use crate::config::{self, ManifestFormat};
 use crate::remote::Client;
-use crate::replica::{Check, Expected, Walk};
+use crate::replica::{Check, CheckReport, ExpectedSite, Remark, WalkOptions};
 use crate::scan::{Progress, Scanner};
 
-/// Compares replicas.
-pub(super) fn check(flags: config::Check) -> Result<(), Error> {
-    let expected = expected(&flags)?;
+/// Deviations listed for each replica without `--all`.
+const DEFAULT_MAX_SHOWN: usize = 20;
+
+/// Compares replicas, and prints how they deviate: exit code 0 when all agree, or 1.
+pub(super) fn check(flags: config::Check) -> Result<ExitCode, Error> {
+    let expected = expected_site(&flags)?;
     if expected.is_none() && flags.replicas.len() < 2 {
-        return Err(Error::Usage(
-            "one replica agrees with itself: give a second URL, or say with --dir DIR or \
-             --manifest FILE what it should serve"
-                .to_owned(),
-        ));
+        return Err(UsageError::SingleReplica.into());
     }
     let is_secure = flags.replicas.iter().any(|replica| replica.is_secure());
-    let trust = trust(flags.ca, is_secure);
-    let limit = flags.max_size.as_u64();
-    let client = Client::new(&trust, flags.timeout, limit, flags.connections)?;
+    let client = Client::new(
+        &trust(flags.ca, is_secure),
+        flags.timeout,
+        flags.max_size.as_u64(),
+        flags.connections,
+    )?;
     let check = Check {
         replicas: flags.replicas,
         expected,
-        walk: Walk {
+        walk: WalkOptions {
             is_public: flags.public,
             sample: flags.sample,
             bodies: flags.body,
             connections: flags.connections,
         },
-        most: if flags.all { usize::MAX } else { 20 },
+        max_shown: if flags.all {
+            usize::MAX
+        } else {
+            DEFAULT_MAX_SHOWN
+        },
     };
     let report = match flags.wait {
-        None => check.look(&client),
+        None => check.compare(&client),
         Some(wait) => check.wait(&client, Instant::now() + wait),
     };
-    let report = report.map_err(|error| Error::Usage(error.to_string()))?;
+    let report = report.map_err(UsageError::NothingToCompare)?;
     print(|out| match flags.format {
         ManifestFormat::Text => report.write_text(out),
         ManifestFormat::Json => report.write_json(out),
     })?;
-    for remark in report.remarks() {
-        tracing::warn!("{remark}");
-    }
-    let summary = report.summary();
-    if !report.agrees() {
-        return Err(Error::Disagreement(summary));
-    }
-    tracing::info!("{summary}");
-    Ok(())
+    Ok(summarize(&report))
 }
 
-/// What the replicas should serve, if somebody says so.
-fn expected(flags: &config::Check) -> Result<Option<Expected>, Error> {
+/// Logs what no line of the result shows, and the result as a whole.
+fn summarize(report: &CheckReport) -> ExitCode {
+    for remark in report.remarks() {
+        match &remark {
+            Remark::Unreachable { reason } | Remark::NoManifest { reason } => {
+                tracing::warn!(reason, "{remark}");
+            }
+            Remark::NotShown { url, count } => tracing::warn!(url, count, "{remark}"),
+        }
+    }
+    let (replicas, deviating) = (report.replicas.len(), report.deviating());
+    let (unreachable, summary) = (report.unreachable(), report.summary());
+    if report.agrees() {
+        tracing::info!(replicas, deviating, unreachable, "{summary}");
+        ExitCode::SUCCESS
+    } else {
+        tracing::warn!(replicas, deviating, unreachable, "{summary}");
+        ExitCode::FAILURE
+    }
+}
+
+/// What the replicas should serve, as `--manifest` or `--dir` says.
+fn expected_site(flags: &config::Check) -> Result<Option<ExpectedSite>, Error> {
     if let Some(file) = &flags.manifest {
-        return Ok(Some(Expected {
+        return Ok(Some(ExpectedSite {
             name: file.display().to_string(),
             inventory: inventory(file)?,
         }));
@@ -69,13 +90,11 @@ fn expected(flags: &config::Check) -> Result<Option<Expected>, Error> {
     let handling = &flags.handling;
     let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
     let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
+    // A replica that serves the file would seem to have one too many.
     if !manifest.digest().is_complete() {
-        let directory = directory.display();
-        return Err(Error::Incomplete(format!(
-            "{directory} cannot be compared with: some file of it cannot be read, or is being written"
-        )));
+        return Err(Error::IncompleteDirectory(directory.clone()));
     }
-    Ok(Some(Expected {
+    Ok(Some(ExpectedSite {
         name: directory.display().to_string(),
         inventory: manifest.inventory(),
     }))

@@ -3,95 +3,130 @@
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount};
 
 use super::progress::with_bytes;
-use super::{Error, open, print};
-use crate::compress::{CODINGS, Problem, Progress, Report, Trouble, run};
+use super::{Error, counted, open, print};
+use crate::compress::{CODINGS, CompressReport, SidecarProblem, run};
 use crate::config::{Compress, SidecarWork};
+use crate::progress::ByteProgress;
 use crate::semantics::target::encode_path;
 
-pub(super) fn compress(flags: &Compress) -> Result<(), Error> {
+/// Problems logged one by one; the rest is counted.
+const MAX_LOGGED_PROBLEMS: usize = 20;
+
+/// Writes, checks or removes sidecars: exit code 1 if any is not as it should be.
+pub(super) fn compress(flags: &Compress) -> Result<ExitCode, Error> {
     let started = Instant::now();
     let (root, work) = (open(&flags.directory)?, flags.work());
-    let progress = Progress::default();
-    let done = || (progress.done(), progress.total());
-    let report = with_bytes("sidecars", done, || run(&root, work, &progress));
+    let progress = ByteProgress::default();
+    let report = with_bytes("sidecars", &progress, || run(&root, work, &progress));
+    // The problems are the result of --check; otherwise they are messages about the work.
     if work == SidecarWork::Check {
         print(|out| write(out, &report.problems))?;
     } else {
         warn(root.path(), &report.problems);
     }
-    tracing::info!("{}", summary(work, &report, started.elapsed()));
-    conclude(work, &report, &flags.directory)
+    summarize(work, &report, started.elapsed());
+    Ok(conclude(work, &report, &flags.directory))
 }
 
-/// The data of `--check`: path as in a manifest, tab, reason.
-fn write(out: &mut dyn Write, problems: &[Problem]) -> io::Result<()> {
-    problems.iter().try_for_each(|Problem { path, trouble }| {
-        let path = encode_path(path.as_os_str().as_bytes());
-        writeln!(out, "/{path}\t{trouble}")
-    })
+/// Writes a line for each problem: the path as in a manifest, a tab, and the reason.
+fn write(out: &mut dyn Write, problems: &[SidecarProblem]) -> io::Result<()> {
+    problems
+        .iter()
+        .try_for_each(|SidecarProblem { path, error }| {
+            let path = encode_path(path.as_os_str().as_bytes());
+            writeln!(out, "/{path}\t{error}")
+        })
 }
 
-/// Each problem, up to a number that a person reads.
-fn warn(root: &Path, problems: &[Problem]) {
-    const SHOWN: usize = 20;
-    for Problem { path, trouble } in problems.iter().take(SHOWN) {
-        tracing::warn!("{}: {trouble}", root.join(path).display());
+fn warn(root: &Path, problems: &[SidecarProblem]) {
+    for SidecarProblem { path, error } in problems.iter().take(MAX_LOGGED_PROBLEMS) {
+        let path = root.join(path);
+        tracing::warn!(path = %path.display(), reason = %error, "{}: {error}", path.display());
     }
-    if let Some(more) = problems.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        tracing::warn!("{more} more like these");
+    let more = problems.len().saturating_sub(MAX_LOGGED_PROBLEMS);
+    if more > 0 {
+        tracing::warn!(problems = more, "{more} more like these");
     }
 }
 
-fn summary(work: SidecarWork, report: &Report, elapsed: Duration) -> String {
-    let (files, proven) = (HumanCount(report.files), HumanCount(report.proven));
+fn summarize(work: SidecarWork, report: &CompressReport, elapsed: Duration) {
+    let CompressReport {
+        files,
+        before,
+        proven,
+        written,
+        removed,
+        ..
+    } = *report;
     let seconds = elapsed.as_secs_f64();
     match work {
-        SidecarWork::Check => {
-            format!("{proven} sidecars of {files} files are proven, {seconds:.2} s")
-        }
-        SidecarWork::Remove => {
-            let removed = HumanCount(report.removed);
-            format!("{removed} sidecars removed, {seconds:.2} s")
-        }
+        SidecarWork::Check => tracing::info!(
+            files,
+            proven,
+            seconds,
+            "{} of {} {} proven, {seconds:.2} s",
+            counted(proven, "sidecar"),
+            counted(files, "file"),
+            if proven == 1 { "is" } else { "are" },
+        ),
+        SidecarWork::Remove => tracing::info!(
+            removed,
+            seconds,
+            "{} removed, {seconds:.2} s",
+            counted(removed, "sidecar")
+        ),
         SidecarWork::Write => {
             let after: Vec<_> = CODINGS
                 .iter()
                 .zip(report.after)
                 .map(|(coding, bytes)| format!("{} as {}", HumanBytes(bytes), coding.token()))
                 .collect();
-            let (before, after) = (HumanBytes(report.before), after.join(", "));
-            let written = HumanCount(report.written);
-            format!(
-                "{files} files, {before}: {after}; {written} sidecars written, {proven} proven, \
-                 {seconds:.2} s"
-            )
+            tracing::info!(
+                files,
+                bytes = before,
+                written,
+                proven,
+                seconds,
+                "{}, {}: {}; {} written, {} proven, {seconds:.2} s",
+                counted(files, "file"),
+                HumanBytes(before),
+                after.join(", "),
+                counted(written, "sidecar"),
+                HumanCount(proven),
+            );
         }
     }
 }
 
-fn conclude(work: SidecarWork, report: &Report, directory: &Path) -> Result<(), Error> {
-    let is_failure = |problem: &&Problem| match work {
-        SidecarWork::Check => true,
-        SidecarWork::Write => problem.trouble.is_failure(),
-        // Only what is proven was to go.
-        SidecarWork::Remove => {
-            problem.trouble.is_failure() && !matches!(problem.trouble, Trouble::Unproven(_))
-        }
-    };
-    let count = report.problems.iter().filter(is_failure).count();
-    let directory = directory.display();
-    match (work, count) {
-        (_, 0) => Ok(()),
-        (SidecarWork::Check, _) => Err(Error::Sidecars(format!(
-            "{count} sidecars are not proven: etagd compress {directory} writes them anew"
-        ))),
-        (SidecarWork::Write | SidecarWork::Remove, _) => Err(Error::Sidecars(format!(
-            "{count} problems in {directory}, see above: run again once they are solved"
-        ))),
+fn conclude(work: SidecarWork, report: &CompressReport, directory: &Path) -> ExitCode {
+    let problems = report
+        .problems
+        .iter()
+        .filter(|problem| problem.is_failure(work))
+        .count();
+    let path = directory.display();
+    match (work, problems) {
+        (_, 0) => return ExitCode::SUCCESS,
+        (SidecarWork::Check, _) => tracing::warn!(
+            path = %path,
+            problems,
+            "{} {} not proven: etagd compress {path} writes new ones",
+            counted(problems, "sidecar"),
+            if problems == 1 { "is" } else { "are" },
+        ),
+        (SidecarWork::Write | SidecarWork::Remove, _) => tracing::error!(
+            path = %path,
+            problems,
+            "{} in {path}, see above: run again once {} solved",
+            counted(problems, "problem"),
+            if problems == 1 { "it is" } else { "they are" },
+        ),
     }
+    ExitCode::FAILURE
 }

@@ -8,12 +8,12 @@ use crate::manifest::Manifest;
 use crate::purge::urls;
 use crate::scan::{Progress, Scanner};
 
-/// Prints the manifest of a directory, or what is other than in an earlier one.
+/// Prints the manifest of a directory, or the URLs that changed since an earlier one.
 pub(super) fn manifest(flags: &config::Manifest) -> Result<(), Error> {
-    // A pipe that is to be read must not wait for the scan.
+    // It may be a pipe, whose writer should not have to wait for the scan.
     let old = flags.diff.as_deref().map(inventory).transpose()?;
     let root = open(&flags.site.directory)?;
-    // Nothing is served, so nothing has to be kept.
+    // No memory for content: nothing is served.
     let handling = &flags.site.handling;
     let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
     let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
@@ -27,9 +27,9 @@ pub(super) fn manifest(flags: &config::Manifest) -> Result<(), Error> {
     })
 }
 
-/// The URLs that changed, with the reason.
+/// The JSON form of `--diff`.
 #[derive(serde::Serialize)]
-struct Changed<'a> {
+struct ManifestDiff<'a> {
     old: &'a str,
     new: &'a str,
     urls: Vec<ChangedUrl<'a>>,
@@ -41,38 +41,47 @@ struct ChangedUrl<'a> {
     reason: ChangeKind,
 }
 
-/// Prints the URLs that a cache should forget.
+/// Prints the URLs to purge from a cache.
 fn print_difference(old: &Inventory, new: &Manifest, format: ManifestFormat) -> Result<(), Error> {
     let handling = new.settings().html_handling;
     let new = new.inventory();
-    warn_of_what_no_path_shows(&old.head, &new.head);
+    warn_about_site_changes(&old.head, &new.head);
     let urls = urls(&between(old, &new), handling);
     print(|out| match format {
         ManifestFormat::Text => urls.keys().try_for_each(|url| writeln!(out, "{url}")),
         ManifestFormat::Json => {
-            let changed = Changed {
+            let diff = ManifestDiff {
                 old: &old.head.digest,
                 new: &new.head.digest,
                 urls: (urls.iter())
                     .map(|(url, &reason)| ChangedUrl { url, reason })
                     .collect(),
             };
-            serde_json::to_writer(&mut *out, &changed)?;
+            serde_json::to_writer(&mut *out, &diff)?;
             writeln!(out)
         }
     })
 }
 
-fn warn_of_what_no_path_shows(old: &Head, new: &Head) {
+/// Warns about changes that may affect any URL, so that the list of URLs is not enough.
+fn warn_about_site_changes(old: &Head, new: &Head) {
     for (name, now, before) in new.other_settings(old) {
-        tracing::warn!("--{name} was {before} and is {now}: any answer may be another");
+        tracing::warn!(
+            flag = %name,
+            before = %before,
+            now = %now,
+            "--{name} was {before} and is {now}: any response may differ"
+        );
     }
     if new.rules != old.rules {
-        tracing::warn!("the rules are others: what they redirect is not listed");
+        tracing::warn!("rules changed: affected redirects are not listed");
     }
     for (name, head) in [("earlier", old), ("new", new)] {
         if !head.complete {
-            tracing::warn!("the {name} manifest is incomplete: some file could not be read");
+            tracing::warn!(
+                manifest = name,
+                "the {name} manifest is incomplete: a file could not be read"
+            );
         }
     }
 }

@@ -12,25 +12,31 @@ mod scan;
 mod serve;
 mod signals;
 mod supervisor;
+mod usage;
 mod writable;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
+
+use indicatif::HumanCount;
 
 use crate::config::Command;
 use crate::dev::TAIL;
 use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
+use crate::push::PushError;
 use crate::release::ReleaseError;
-use crate::remote::{ClientError, Trust};
+use crate::remote::{ClientError, ManifestError, Trust};
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 use crate::state::Refused;
 use crate::write::TokenError;
 use certificate::CertificateError;
+use usage::UsageError;
 
 /// Why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
@@ -70,31 +76,28 @@ pub enum Error {
     /// A bug: the thread that scans ended without a result.
     #[error("the scan broke off; the message above says where: please report it")]
     Scan,
-    /// `etagd compress` is not done, or has found something.
-    #[error("{0}")]
-    Sidecars(String),
-    /// `etagd lint` has found something.
-    #[error("{0}")]
-    Lint(String),
     /// A manifest can't be used.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
     /// A manifest can't be served by.
     #[error(transparent)]
     Release(#[from] ReleaseError),
-    /// What was typed asks for nothing that can be done.
-    #[error("{0}")]
-    Usage(String),
-    /// Replicas do not serve the same, or can't be asked.
-    #[error("{0}")]
-    Disagreement(String),
-    /// Not everything is on the server that should be.
-    #[error("{0}")]
-    Push(String),
-    /// The directory to compare with can't be read whole.
-    #[error("{0}")]
-    Incomplete(String),
-    /// No server can be asked.
+    /// The command line asks for something that cannot be done.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// The server cannot be pushed to.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The admin listener to ask for the server's files does not publish them.
+    #[error("{0}: give the address of its --admin listener with --admin-url")]
+    AdminUrl(ManifestError),
+    /// A directory can't be read completely, so nothing can be compared with it.
+    #[error(
+        "{} cannot be used: a file in it cannot be read, or is still being written; run again \
+         once it is complete", .0.display()
+    )]
+    IncompleteDirectory(PathBuf),
+    /// The certificate authorities can't be had.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// Standard output is gone.
@@ -103,7 +106,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code that tells of it: 2 for bad usage, 1 for the rest.
+    /// The exit code for it: 2 for bad usage, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::InsecureWrites(_) => 2,
@@ -112,15 +115,15 @@ impl Error {
     }
 }
 
-/// Runs one subcommand to its end.
+/// Runs one subcommand to its end. What it finds is printed, and decides on the exit code.
 ///
 /// # Errors
-/// Whatever made it impossible, as one sentence.
-pub fn run(command: Command) -> Result<(), Error> {
+/// When the subcommand can't do its work.
+pub fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
-        Command::Serve(flags) => serve::serve((*flags).into()),
-        Command::Dev(flags) => serve::serve(flags.config(TAIL)),
-        Command::Manifest(flags) => manifest::manifest(&flags),
+        Command::Serve(flags) => serve::serve((*flags).into()).map(|()| ExitCode::SUCCESS),
+        Command::Dev(flags) => serve::serve(flags.config(TAIL)).map(|()| ExitCode::SUCCESS),
+        Command::Manifest(flags) => manifest::manifest(&flags).map(|()| ExitCode::SUCCESS),
         Command::Check(flags) => check::check(*flags),
         Command::Push(flags) => push::push(*flags),
         Command::Compress(flags) => compress::compress(&flags),
@@ -129,11 +132,13 @@ pub fn run(command: Command) -> Result<(), Error> {
 }
 
 fn open(directory: &Path) -> Result<Arc<Root>, Error> {
-    let failed = |source| Error::Directory {
-        path: directory.to_path_buf(),
-        source,
-    };
-    Root::open(directory).map(Arc::new).map_err(failed)
+    match Root::open(directory) {
+        Ok(root) => Ok(Arc::new(root)),
+        Err(source) => Err(Error::Directory {
+            path: directory.to_path_buf(),
+            source,
+        }),
+    }
 }
 
 /// Reads a manifest in JSON; `-` is standard input.
@@ -146,7 +151,7 @@ fn inventory(file: &Path) -> Result<Inventory, Error> {
     Ok(Inventory::read(name, opened)?)
 }
 
-/// Whose certificates are believed.
+/// The certificate authorities to trust: those of `--ca`, or those of the system where TLS is used.
 fn trust(file: Option<PathBuf>, is_secure: bool) -> Trust {
     match file {
         Some(file) => Trust::File(file),
@@ -155,11 +160,19 @@ fn trust(file: Option<PathBuf>, is_secure: bool) -> Trust {
     }
 }
 
-/// Writes to standard output. A reader who has seen enough (`| head`) is no error.
+/// Prints the result of a subcommand. A reader that closes the pipe early (`| head`) is no error.
 fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(Error::Output),
+    }
+}
+
+/// A number and what it counts: `1 file`, `2 files`.
+fn counted(number: impl TryInto<u64>, noun: &str) -> String {
+    match number.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {noun}"),
+        number => format!("{} {noun}s", HumanCount(number)),
     }
 }

@@ -1,4 +1,4 @@
-//! How far some work has come, for whoever waits at a terminal.
+//! Progress bars, on terminals.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -6,27 +6,26 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What is over sooner needs no bar.
-const FIRST: Duration = Duration::from_millis(500);
-const EACH: Duration = Duration::from_millis(100);
-/// The form of a bar that knows its end.
+use crate::progress::ByteProgress;
+
+/// Shorter work has no bar.
+const DELAY: Duration = Duration::from_millis(500);
+const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
+/// The template of a bar with a known total.
 const BYTES: &str = ": {bar:30} {bytes} of {total_bytes} in {elapsed}";
 
-/// Does some work that tells how many bytes are done, and of how many.
-pub(super) fn with_bytes<T>(
-    what: &str,
-    done: impl Fn() -> (u64, u64) + Send,
-    work: impl FnOnce() -> T,
-) -> T {
-    let update = move |bar: &ProgressBar| {
-        let (done, total) = done();
+/// Does some work with a bar that shows how many of its bytes are done.
+pub(super) fn with_bytes<T>(what: &str, progress: &ByteProgress, work: impl FnOnce() -> T) -> T {
+    let update = |bar: &ProgressBar| {
+        let total = progress.total();
         bar.set_length(total);
-        bar.set_position(done.min(total));
+        // Bytes that are sent once more count twice.
+        bar.set_position(progress.done().min(total));
     };
     with_bar(&format!("{{spinner}} {what}{BYTES}"), update, work)
 }
 
-/// Does some work, with a bar of this form that `update` keeps true.
+/// Does some work with a bar of this template that `update` refreshes.
 pub(super) fn with_bar<T>(
     template: &str,
     update: impl Fn(&ProgressBar) + Send,
@@ -41,14 +40,14 @@ pub(super) fn with_bar<T>(
 }
 
 fn show(template: &str, update: impl Fn(&ProgressBar), worked: &Receiver<()>) {
-    if worked.recv_timeout(FIRST) != Err(RecvTimeoutError::Timeout) {
+    if worked.recv_timeout(DELAY) != Err(RecvTimeoutError::Timeout) {
         return;
     }
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    while worked.recv_timeout(EACH) == Err(RecvTimeoutError::Timeout) {
+    while worked.recv_timeout(REFRESH_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         update(&bar);
         bar.tick();
     }

@@ -1,5 +1,5 @@
-//! What is compressed, and how: pure functions. Equal bytes give equal bytes, whatever the
-//! machine and the number of threads, as long as the encoders are the same.
+//! Which files are compressed, and how; pure functions. Equal input gives equal output on any
+//! machine and with any number of threads, as long as the encoders are the same version.
 
 use std::io::{self, Write};
 
@@ -9,15 +9,15 @@ use flate2::{Compression, GzBuilder};
 use crate::scan::media;
 use crate::semantics::coding::Coding;
 
-/// Encodes `bytes`, as small as the coding gets them.
+/// Encodes `bytes` at the highest level that every HTTP client can decode.
 ///
 /// # Errors
-/// When an encoder has no memory.
+/// When an encoder runs out of memory.
 pub(super) fn encode(coding: Coding, bytes: &[u8]) -> io::Result<Vec<u8>> {
     match coding {
         Coding::Identity => Ok(bytes.to_vec()),
         Coding::Brotli => brotli(bytes),
-        // Level 19 has the largest window that HTTP clients take (RFC 9659 section 3).
+        // RFC 9659 section 3 limits the window to 8 MiB; higher levels have larger ones.
         Coding::Zstd => zstd::bulk::compress(bytes, 19),
         Coding::Gzip => gzip(bytes),
     }
@@ -35,14 +35,14 @@ fn brotli(bytes: &[u8]) -> io::Result<Vec<u8>> {
     Ok(encoded)
 }
 
-/// The binary logarithm of the smallest window that holds `length` bytes (RFC 7932 section 9.1:
-/// it holds 16 less than it says).
+/// The binary logarithm of the smallest window for `length` bytes. A window holds 16 bytes less
+/// than its power of two (RFC 7932 section 9.1).
 fn brotli_window(length: usize) -> i32 {
     (10..24).find(|log| length <= (1 << log) - 16).unwrap_or(24)
 }
 
-/// How our gzip sidecars begin (RFC 1952 section 2.3): no name, no time, the best compression, an
-/// unknown system, and a comment by which we know our own work.
+/// The first bytes of etagd's gzip sidecars (RFC 1952 section 2.3): no name, no time, the best
+/// compression, an unknown system, and a comment that marks them as etagd's.
 pub(super) const GZIP_HEADER: [u8; 16] = *b"\x1f\x8b\x08\x10\0\0\0\0\x02\xffetagd\0";
 
 fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
@@ -55,9 +55,10 @@ fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// Whether the file at `path` is of a type that is not compressed by itself.
+/// Whether the media type of `path` is not compressed already. `utf8` says whether its content
+/// is text, for names that have no known extension.
 pub(super) fn is_compressible(path: &[u8], utf8: bool) -> bool {
-    // It shares its type with what it is the compressed form of.
+    // The type of .svgz is that of .svg, but it is gzip.
     if path.to_ascii_lowercase().ends_with(b".svgz") {
         return false;
     }
@@ -69,7 +70,7 @@ pub(super) fn is_compressible(path: &[u8], utf8: bool) -> bool {
         || COMPRESSIBLE.contains(&essence)
 }
 
-/// Beside `text/*`, `*+json` and `*+xml`.
+/// Compressible types in addition to `text/*`, `*+json` and `*+xml`.
 const COMPRESSIBLE: &[&str] = &[
     "application/font-sfnt",
     "application/javascript",

@@ -1,14 +1,14 @@
-//! Sidecars made ahead of time: `x.br`, `x.zst` and `x.gz` beside every `x` that is worth it, so
-//! that replicas ship equal bytes.
+//! Writes sidecars ahead of time: `x.br`, `x.zst` and `x.gz` next to every `x` that gains from it,
+//! so that all replicas ship the same bytes.
 //!
-//! [`run`] looks at the files that a scan would admit, proves the sidecars that are there, and
-//! then writes what is missing or does not match. A sidecar is encoded in memory, proven like any
-//! other, and only then given its name; whoever reads the directory sees the old one or the new
-//! one. For one version of etagd, equal files get equal sidecars on any machine.
+//! [`run`] looks at the files that a scan would admit, proves the sidecars that exist, and then
+//! writes those that are missing or stale. A sidecar is encoded in memory, proven like any other
+//! and only then given its name, so a reader of the directory sees the old one or the new one. For
+//! one version of etagd, equal files get equal sidecars on any machine.
 //!
-//! It overwrites and removes only its own work: `dump.sql.gz` beside `dump.sql` may be a backup.
-//! A gzip sidecar of ours begins as no other program's does, and vouches for the other two beside
-//! it. All else that is not proven is left alone, with a message.
+//! It overwrites and removes only its own work: `dump.sql.gz` next to `dump.sql` may be a backup.
+//! etagd marks its gzip sidecars, and such a mark vouches for the other two codings of the same
+//! file. Everything else that is not proven is left alone, and reported.
 
 mod encode;
 mod survey;
@@ -18,136 +18,125 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::config::SidecarWork;
 use crate::disk::{self, Opened, Root};
+use crate::progress::ByteProgress;
 use crate::scan::sidecar::{Unproven, prove};
 use crate::semantics::coding::Coding;
 use crate::staging::Directory;
-use survey::{Sidecar, Source, State};
+use survey::{Sidecar, SidecarState, SourceFile};
 
-/// The codings of sidecars, in the order of a [`Report`].
+/// The codings of sidecars, in the order of [`CompressReport::after`].
 pub const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
-/// Shorter files are not worth a sidecar.
-const SMALLEST: u64 = 1 << 10;
-/// Longer files are no pages; a file and its sidecar are held in memory, one for each thread.
-const LARGEST: u64 = 256 << 20;
-/// A sidecar is worth having up to this many hundredths of its file.
-const WORTH: u64 = 95;
-
-/// How far the work has come; readable from other threads.
-#[derive(Debug, Default)]
-pub struct Progress {
-    total: AtomicU64,
-    done: AtomicU64,
-}
-
-impl Progress {
-    /// Bytes to encode; 0 as long as that is not known.
-    pub fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
-    }
-
-    /// Bytes encoded.
-    pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-}
+/// Shorter files fit into one packet anyway, and are not compressed.
+const MIN_LENGTH: u64 = 1 << 10;
+/// Longer files are not compressed: each thread holds a file and its sidecar in memory.
+const MAX_LENGTH: u64 = 256 << 20;
+/// The maximum length of a sidecar, as a percentage of its file.
+const MAX_PERCENT: u64 = 95;
 
 /// What was found and done.
 #[derive(Debug, Default)]
-pub struct Report {
-    /// Files that can have sidecars; with [`SidecarWork::Check`], those that do have some.
+pub struct CompressReport {
+    /// Number of files that can have sidecars; with [`SidecarWork::Check`], that do have some.
     pub files: u64,
-    /// Their bytes.
+    /// Their length in bytes.
     pub before: u64,
-    /// What they are to a client that takes this one of [`CODINGS`] alone.
+    /// Their length for a client that accepts only this one of [`CODINGS`].
     pub after: [u64; CODINGS.len()],
-    /// Sidecars that were proven as they were found.
+    /// Number of sidecars that were proven as they were found.
     pub proven: u64,
-    /// Sidecars written.
+    /// Number of sidecars written.
     pub written: u64,
-    /// Sidecars removed.
+    /// Number of sidecars removed.
     pub removed: u64,
     /// What was not done, or is not as it should be; ordered by path.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SidecarProblem>,
 }
 
-/// Something that is not as it should be.
+/// A file, a sidecar or a directory that is not as it should be.
 #[derive(Debug)]
-pub struct Problem {
-    /// The file, sidecar or directory, relative to the root.
+pub struct SidecarProblem {
+    /// Its path, relative to the root.
     pub path: PathBuf,
     /// What is wrong with it.
-    pub trouble: Trouble,
+    pub error: SidecarError,
 }
 
 /// What is wrong with a file, a sidecar or a directory.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
-    /// A sidecar is not what its name says.
+pub enum SidecarError {
+    /// A sidecar does not decode to its file.
     #[error(transparent)]
     Unproven(#[from] Unproven),
-    /// The same, and it may be something else that is needed.
+    /// A sidecar does not decode to its file, and may be something else that is needed.
     #[error("{0}: left alone; remove it and run again")]
     Foreign(Unproven),
-    /// A sidecar that something else has written.
+    /// A proven sidecar that another program has written.
     #[error("it does not look like the work of etagd compress: left alone")]
     NotOurs,
-    /// A file changed under our hands.
+    /// A file changed while it was read.
     #[error("it changed meanwhile: left out; run again once it is complete")]
     Changed,
-    /// A file is over the limit.
+    /// A file is larger than 256 MiB.
     #[error("it is larger than 256 MiB: left out")]
-    Large,
-    /// What was encoded does not decode to the file.
+    TooLarge,
+    /// A new sidecar does not decode to its file.
     #[error("its encoder failed ({0}): not written; please report this")]
     Encoder(Unproven),
     /// A directory takes no new files.
     #[error("sidecars cannot be written here: {0}")]
     Directory(io::Error),
-    /// The system refuses.
+    /// A file or sidecar cannot be read or written.
     #[error("{0}")]
     Io(io::Error),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for SidecarError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // Shorter than it was when it was opened.
+            // It became shorter after it was opened.
             io::ErrorKind::UnexpectedEof => Self::Changed,
             _ => Self::Io(error),
         }
     }
 }
 
-impl Trouble {
-    /// Whether the work is not done, as against left out on purpose.
-    pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Changed | Self::Large | Self::NotOurs)
+impl SidecarProblem {
+    /// Whether this makes `work` fail. What is left out on purpose does not.
+    #[must_use]
+    pub fn is_failure(&self, work: SidecarWork) -> bool {
+        match work {
+            SidecarWork::Check => true,
+            SidecarWork::Write => !matches!(
+                self.error,
+                SidecarError::Changed | SidecarError::TooLarge | SidecarError::NotOurs
+            ),
+            // Only proven sidecars were to be removed.
+            SidecarWork::Remove => {
+                self.is_failure(SidecarWork::Write)
+                    && !matches!(self.error, SidecarError::Unproven(_))
+            }
+        }
     }
 }
 
 /// Does `work` for the site under `root`.
-pub fn run(root: &Root, work: SidecarWork, progress: &Progress) -> Report {
-    let mut report = Report::default();
+pub fn run(root: &Root, work: SidecarWork, progress: &ByteProgress) -> CompressReport {
+    let mut report = CompressReport::default();
     let mut sidecars = survey::survey(root, work, &mut report.problems);
-    let to_encode = |sidecar: &Sidecar| match (work, &sidecar.state) {
-        (SidecarWork::Write, State::Missing | State::Unproven(_)) => sidecar.source.length,
-        _ => 0,
-    };
-    let total = sidecars.iter().map(to_encode).sum();
-    progress.total.store(total, Ordering::Relaxed);
+    progress.set_total(
+        sidecars
+            .iter()
+            .map(|sidecar| length_to_encode(work, sidecar))
+            .sum(),
+    );
     if work != SidecarWork::Check {
-        let directories: BTreeSet<_> = sidecars.iter().map(|each| &each.source.directory).collect();
-        for path in directories {
-            // Where that fails, so will what is to be done there, with a message.
-            let _ = Directory::open(root, path).and_then(|directory| directory.clear());
-        }
+        remove_temporary_files(root, &sidecars);
     }
     // The largest first, so that no thread is left alone with one at the end.
     sidecars.sort_by_key(|sidecar| (Reverse(sidecar.source.length), sidecar.coding));
@@ -156,58 +145,87 @@ pub fn run(root: &Root, work: SidecarWork, progress: &Progress) -> Report {
         .par_bridge()
         .map(|sidecar| {
             let (source, coding) = (Arc::clone(&sidecar.source), sidecar.coding);
-            let length = to_encode(&sidecar);
-            let result = act(root, work, sidecar);
-            progress.done.fetch_add(length, Ordering::Relaxed);
+            let length = length_to_encode(work, &sidecar);
+            let result = process(root, work, sidecar);
+            progress.add(length);
             (source, coding, result)
         })
         .collect();
-    let mut touched = BTreeSet::new();
+    let mut changed = BTreeSet::new();
     for (source, coding, result) in results {
         report.add(&source, coding, &result);
         match result {
-            Ok(State::Written(_) | State::Removed) => {
-                touched.insert(source.directory.clone());
+            Ok(SidecarState::Written(_) | SidecarState::Removed) => {
+                changed.insert(source.directory.clone());
             }
-            Ok(State::Missing | State::Proven(_) | State::Unproven(_)) => {}
+            Ok(SidecarState::Missing | SidecarState::Proven(_) | SidecarState::Unproven(_)) => {}
             Err(problem) => report.problems.push(problem),
         }
     }
-    for path in touched {
+    // Once for each directory: an fsync costs milliseconds, and three sidecars share it.
+    for path in changed {
         let synced = Directory::open(root, &path).and_then(|directory| directory.sync());
         if let Err(error) = synced {
-            let trouble = Trouble::Directory(error);
-            report.problems.push(Problem { path, trouble });
+            let error = SidecarError::Directory(error);
+            report.problems.push(SidecarProblem { path, error });
         }
     }
     report.problems.sort_by(|a, b| a.path.cmp(&b.path));
-    // What a file or directory suffers from is told once for each of its sidecars.
+    // A problem of a file or a directory comes up once for each of its sidecars.
     report
         .problems
-        .dedup_by(|a, b| a.path == b.path && a.trouble.to_string() == b.trouble.to_string());
+        .dedup_by(|a, b| a.path == b.path && a.error.to_string() == b.error.to_string());
     report
 }
 
-impl Report {
-    fn add(&mut self, source: &Source, coding: Coding, result: &Result<State, Problem>) {
+/// How many bytes have to be encoded for a sidecar.
+fn length_to_encode(work: SidecarWork, sidecar: &Sidecar) -> u64 {
+    match (work, &sidecar.state) {
+        (SidecarWork::Write, SidecarState::Missing | SidecarState::Unproven(_)) => {
+            sidecar.source.length
+        }
+        _ => 0,
+    }
+}
+
+/// Removes what a run that was killed has left behind.
+fn remove_temporary_files(root: &Root, sidecars: &[Sidecar]) {
+    let directories: BTreeSet<_> = sidecars
+        .iter()
+        .map(|sidecar| &sidecar.source.directory)
+        .collect();
+    for path in directories {
+        // If this fails, so will the work in that directory, and that is reported.
+        let _ = Directory::open(root, path).and_then(|directory| directory.clear());
+    }
+}
+
+impl CompressReport {
+    fn add(
+        &mut self,
+        source: &SourceFile,
+        coding: Coding,
+        result: &Result<SidecarState, SidecarProblem>,
+    ) {
+        // A file comes once with each coding, and is counted with the first.
         if coding == CODINGS[0] {
             self.files += 1;
             self.before += source.length;
         }
         let length = match result {
-            Ok(State::Proven(length)) => {
+            Ok(SidecarState::Proven(length)) => {
                 self.proven += 1;
                 *length
             }
-            Ok(State::Written(length)) => {
+            Ok(SidecarState::Written(length)) => {
                 self.written += 1;
                 *length
             }
-            Ok(State::Removed) => {
+            Ok(SidecarState::Removed) => {
                 self.removed += 1;
                 source.length
             }
-            Ok(State::Missing | State::Unproven(_)) | Err(_) => source.length,
+            Ok(SidecarState::Missing | SidecarState::Unproven(_)) | Err(_) => source.length,
         };
         for (after, of) in self.after.iter_mut().zip(CODINGS) {
             if of == coding {
@@ -217,94 +235,112 @@ impl Report {
     }
 }
 
-/// Does `work` for one sidecar, and tells what has become of it.
-fn act(root: &Root, work: SidecarWork, sidecar: Sidecar) -> Result<State, Problem> {
+/// Does `work` for one sidecar and returns its new state.
+fn process(
+    root: &Root,
+    work: SidecarWork,
+    sidecar: Sidecar,
+) -> Result<SidecarState, SidecarProblem> {
     let Sidecar {
         source,
         coding,
         state,
     } = sidecar;
-    let done = match (work, state) {
-        (SidecarWork::Write, State::Unproven(reason)) if !source.is_ours || !reason.decodes() => {
-            Err(Trouble::Foreign(reason))
+    let result = match (work, state) {
+        (SidecarWork::Write, SidecarState::Unproven(reason))
+            if !source.is_ours || !reason.decodes() =>
+        {
+            Err(SidecarError::Foreign(reason))
         }
-        (SidecarWork::Remove, State::Proven(_)) if !source.is_ours => Err(Trouble::NotOurs),
-        (SidecarWork::Write, State::Unproven(_)) => write(root, &source, coding, true),
-        (SidecarWork::Write, State::Missing) => write(root, &source, coding, false),
-        (SidecarWork::Remove, State::Proven(_)) => remove(root, &source, coding),
-        (_, State::Unproven(reason)) => Err(reason.into()),
+        (SidecarWork::Remove, SidecarState::Proven(_)) if !source.is_ours => {
+            Err(SidecarError::NotOurs)
+        }
+        (SidecarWork::Write, SidecarState::Unproven(_)) => write(root, &source, coding, true),
+        (SidecarWork::Write, SidecarState::Missing) => write(root, &source, coding, false),
+        (SidecarWork::Remove, SidecarState::Proven(_)) => remove(root, &source, coding),
+        (_, SidecarState::Unproven(reason)) => Err(reason.into()),
         (_, state) => Ok(state),
     };
-    done.map_err(|trouble| {
-        let path = match trouble {
-            Trouble::Changed | Trouble::Large => source.path(),
-            Trouble::Directory(_) => source.directory.clone(),
-            Trouble::Unproven(_)
-            | Trouble::Foreign(_)
-            | Trouble::NotOurs
-            | Trouble::Encoder(_)
-            | Trouble::Io(_) => source.directory.join(source.sidecar(coding)),
+    result.map_err(|error| {
+        let path = match error {
+            SidecarError::Changed | SidecarError::TooLarge => source.path(),
+            SidecarError::Directory(_) => source.directory.clone(),
+            SidecarError::Unproven(_)
+            | SidecarError::Foreign(_)
+            | SidecarError::NotOurs
+            | SidecarError::Encoder(_)
+            | SidecarError::Io(_) => source.directory.join(source.sidecar_name(coding)),
         };
-        Problem { path, trouble }
+        SidecarProblem { path, error }
     })
 }
 
-/// Writes one sidecar where it is worth it; where it is not, a stale one is taken away.
-fn write(root: &Root, source: &Source, coding: Coding, stale: bool) -> Result<State, Trouble> {
-    if source.length > LARGEST {
-        return Err(Trouble::Large);
+/// Writes a sidecar if its file gains from it; if not, removes a stale one.
+fn write(
+    root: &Root,
+    source: &SourceFile,
+    coding: Coding,
+    is_stale: bool,
+) -> Result<SidecarState, SidecarError> {
+    if source.length > MAX_LENGTH {
+        return Err(SidecarError::TooLarge);
     }
-    // To know it before the work.
-    let directory = Directory::open(root, &source.directory).map_err(Trouble::Directory)?;
-    directory.check_writable().map_err(Trouble::Directory)?;
+    // Encoding may take a minute: a read-only directory is reported before it.
+    let directory = Directory::open(root, &source.directory).map_err(SidecarError::Directory)?;
+    directory
+        .check_writable()
+        .map_err(SidecarError::Directory)?;
     let (opened, bytes) = read(root, source)?;
     let Some(encoded) = encode_if_worth_it(source, coding, &bytes)? else {
-        return if stale {
+        return if is_stale {
             remove(root, source, coding)
         } else {
-            Ok(State::Missing)
+            Ok(SidecarState::Missing)
         };
     };
     let hash = *blake3::hash(&bytes).as_bytes();
-    prove(coding, encoded.as_slice(), &hash, bytes.len() as u64).map_err(Trouble::Encoder)?;
-    // Under its name there may be another file by now.
+    prove(coding, encoded.as_slice(), &hash, bytes.len() as u64).map_err(SidecarError::Encoder)?;
+    // The file may have been replaced while it was encoded; the sidecar would be stale at once.
     if root.open_file(&source.location)?.stamp != opened.stamp {
-        return Err(Trouble::Changed);
+        return Err(SidecarError::Changed);
     }
-    directory.write(&source.sidecar(coding), &encoded, &opened.file)?;
-    Ok(State::Written(encoded.len() as u64))
+    directory.write(&source.sidecar_name(coding), &encoded, &opened.file)?;
+    Ok(SidecarState::Written(encoded.len() as u64))
 }
 
-/// The whole file, open still.
-fn read(root: &Root, source: &Source) -> Result<(Opened, Vec<u8>), Trouble> {
+/// Reads the whole file. It stays open, so that the sidecar can have its permissions.
+fn read(root: &Root, source: &SourceFile) -> Result<(Opened, Vec<u8>), SidecarError> {
     let opened = root.open_file(&source.location)?;
     let mut bytes = Vec::with_capacity(source.length as usize);
-    (&opened.file).take(LARGEST + 1).read_to_end(&mut bytes)?;
+    // One byte more than the maximum, so that a file that grew meanwhile is noticed.
+    (&opened.file)
+        .take(MAX_LENGTH + 1)
+        .read_to_end(&mut bytes)?;
     let is_whole = bytes.len() as u64 == opened.stamp.size;
     if is_whole && disk::stamp(&opened.file)? == opened.stamp {
         Ok((opened, bytes))
     } else {
-        Err(Trouble::Changed)
+        Err(SidecarError::Changed)
     }
 }
 
 fn encode_if_worth_it(
-    source: &Source,
+    source: &SourceFile,
     coding: Coding,
     bytes: &[u8],
-) -> Result<Option<Vec<u8>>, Trouble> {
+) -> Result<Option<Vec<u8>>, SidecarError> {
     let length = bytes.len() as u64;
-    let utf8 = std::str::from_utf8(bytes).is_ok();
-    if length < SMALLEST || !encode::is_compressible(&source.site_path, utf8) {
+    let is_utf8 = std::str::from_utf8(bytes).is_ok();
+    if length < MIN_LENGTH || !encode::is_compressible(&source.site_path, is_utf8) {
         return Ok(None);
     }
     let encoded = encode::encode(coding, bytes)?;
-    let is_worth_it = encoded.len() as u64 * 100 <= length * WORTH;
+    let is_worth_it = encoded.len() as u64 * 100 <= length * MAX_PERCENT;
     Ok(is_worth_it.then_some(encoded))
 }
 
-fn remove(root: &Root, source: &Source, coding: Coding) -> Result<State, Trouble> {
-    let directory = Directory::open(root, &source.directory).map_err(Trouble::Directory)?;
-    directory.remove(&source.sidecar(coding))?;
-    Ok(State::Removed)
+fn remove(root: &Root, source: &SourceFile, coding: Coding) -> Result<SidecarState, SidecarError> {
+    let directory = Directory::open(root, &source.directory).map_err(SidecarError::Directory)?;
+    directory.remove(&source.sidecar_name(coding))?;
+    Ok(SidecarState::Removed)
 }

@@ -1,7 +1,7 @@
-//! Which files can have sidecars, and what the sidecars that are there are worth.
+//! Which files can have sidecars, and the state of the sidecars that exist.
 //!
 //! The files are those that a scan would admit, links within the site included. A sidecar belongs
-//! beside the name that a file is asked for by, not beside what a link leads to.
+//! next to the name that a request has, not next to the file that a link leads to.
 
 use std::array;
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use super::{CODINGS, Problem, SMALLEST, Trouble, encode};
+use super::{CODINGS, MIN_LENGTH, SidecarError, SidecarProblem, encode};
 use crate::config::{SidecarWork, Symlinks};
 use crate::disk::{self, Root};
 use crate::scan::hash::{self, HashOptions};
@@ -23,55 +23,51 @@ use crate::semantics::coding::Coding;
 
 /// A file that can have sidecars.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct SourceFile {
     /// Its path in the site: raw bytes, without a leading slash.
     pub(super) site_path: Box<[u8]>,
-    /// Where it is, free of links, relative to the root.
+    /// Its path relative to the root, without links.
     pub(super) location: PathBuf,
-    /// Where its sidecars belong, free of links, relative to the root.
+    /// The directory of its sidecars, relative to the root, without links.
     pub(super) directory: PathBuf,
-    /// Its length when it was found.
+    /// Its length in bytes when it was found.
     pub(super) length: u64,
-    /// Whether the sidecars that are there are this program's work: of the three, gzip's can
-    /// carry a mark.
+    /// Whether etagd wrote its sidecars. Of the three codings only gzip can carry a mark.
     pub(super) is_ours: bool,
 }
 
-/// A sidecar that is there or could be.
+/// A sidecar that exists or could exist.
 #[derive(Debug)]
 pub(super) struct Sidecar {
-    /// The file beside it.
-    pub(super) source: Arc<Source>,
-    /// Its coding.
+    pub(super) source: Arc<SourceFile>,
     pub(super) coding: Coding,
-    /// What there is of it.
-    pub(super) state: State,
+    pub(super) state: SidecarState,
 }
 
-/// What there is of a sidecar.
+/// The state of a sidecar.
 #[derive(Debug)]
-pub(super) enum State {
-    /// Nothing.
+pub(super) enum SidecarState {
+    /// It does not exist.
     Missing,
-    /// It decodes to its source; it has this length.
+    /// It decodes to its file, and has this length.
     Proven(u64),
-    /// It does not.
+    /// It does not decode to its file.
     Unproven(Unproven),
     /// It was written, with this length.
     Written(u64),
-    /// It was there, and was removed.
+    /// It existed, and was removed.
     Removed,
 }
 
-impl Source {
-    /// For messages.
+impl SourceFile {
+    /// Its path relative to the root, for messages.
     pub(super) fn path(&self) -> PathBuf {
         self.directory.join(self.name())
     }
 
-    /// Name of a sidecar in [`Self::directory`].
-    pub(super) fn sidecar(&self, coding: Coding) -> OsString {
-        OsStr::from_bytes(&beside(self.name().as_bytes(), coding)).to_owned()
+    /// The name of a sidecar in [`Self::directory`].
+    pub(super) fn sidecar_name(&self, coding: Coding) -> OsString {
+        OsStr::from_bytes(&with_extension(self.name().as_bytes(), coding)).to_owned()
     }
 
     fn name(&self) -> &OsStr {
@@ -80,41 +76,51 @@ impl Source {
     }
 }
 
-/// The name of the sidecar of `name`.
-fn beside(name: &[u8], coding: Coding) -> Vec<u8> {
+/// `name.br` for `name`.
+fn with_extension(name: &[u8], coding: Coding) -> Vec<u8> {
     let extension = coding.extension().unwrap_or_default();
     [name, b".", extension.as_bytes()].concat()
 }
 
-/// All sidecars that `work` is about: of every file for which one could be written, and, whatever
-/// it is, with [`SidecarWork::Check`] of every file that has one.
-pub(super) fn survey(root: &Root, work: SidecarWork, problems: &mut Vec<Problem>) -> Vec<Sidecar> {
-    let mut site = HashMap::new();
-    for found in walk::walk(root.path(), b"", Symlinks::Inside) {
-        match found {
-            WalkStep::File(found) => {
-                site.insert(found.path.clone(), found);
+/// All files of a site by their paths.
+type FilesByPath = HashMap<Box<[u8]>, FoundFile>;
+
+/// The sidecars that `work` is about: those of every compressible file, and with
+/// [`SidecarWork::Check`] those that exist, of whatever file.
+pub(super) fn survey(
+    root: &Root,
+    work: SidecarWork,
+    problems: &mut Vec<SidecarProblem>,
+) -> Vec<Sidecar> {
+    let mut files = FilesByPath::new();
+    for step in walk::walk(root.path(), b"", Symlinks::Inside) {
+        match step {
+            WalkStep::File(file) => {
+                files.insert(file.path.clone(), file);
             }
             WalkStep::Rules(..) | WalkStep::Link(_) => {}
-            WalkStep::Unreadable(path, reason) => problems.push(Problem {
+            WalkStep::Unreadable(path, reason) => problems.push(SidecarProblem {
                 path: OsStr::from_bytes(&path).into(),
-                trouble: io::Error::other(reason).into(),
+                error: io::Error::other(reason).into(),
             }),
         }
     }
-    let examined: Vec<_> = site
+    let results: Vec<_> = files
         .par_iter()
         .filter(|(path, _)| work == SidecarWork::Check || encode::is_compressible(path, true))
-        .filter_map(|(_, found)| examine(root, work, found, &site).transpose())
+        .filter_map(|(_, file)| examine(root, work, file, &files).transpose())
         .collect();
-    // Through linked directories one file has several paths, but one place for its sidecars.
+    // Through linked directories one file has several paths, but its sidecars have one place.
     let mut places = HashSet::new();
     let mut sidecars = Vec::new();
-    for result in examined {
+    for result in results {
         match result {
             Ok(of_file) => sidecars.extend(of_file.into_iter().filter(|sidecar| {
                 let source = &sidecar.source;
-                places.insert((source.directory.clone(), source.sidecar(sidecar.coding)))
+                places.insert((
+                    source.directory.clone(),
+                    source.sidecar_name(sidecar.coding),
+                ))
             })),
             Err(problem) => problems.push(problem),
         }
@@ -122,99 +128,118 @@ pub(super) fn survey(root: &Root, work: SidecarWork, problems: &mut Vec<Problem>
     sidecars
 }
 
-type Site = HashMap<Box<[u8]>, FoundFile>;
-
-/// The sidecars of one file; `None` where it is gone, or `work` is not about it.
+/// The sidecars of one file; `None` if it is gone, or `work` is not about it.
 fn examine(
     root: &Root,
     work: SidecarWork,
-    found: &FoundFile,
-    site: &Site,
-) -> Result<Option<[Sidecar; CODINGS.len()]>, Problem> {
-    let present = CODINGS.map(|coding| site.get(beside(&found.path, coding).as_slice()));
-    let has_some = present.iter().any(Option::is_some);
-    if work == SidecarWork::Check && !has_some {
+    file: &FoundFile,
+    files: &FilesByPath,
+) -> Result<Option<[Sidecar; CODINGS.len()]>, SidecarProblem> {
+    let existing = CODINGS.map(|coding| files.get(with_extension(&file.path, coding).as_slice()));
+    if work == SidecarWork::Check && existing.iter().all(Option::is_none) {
         return Ok(None);
     }
-    let look = || -> Result<_, Trouble> {
-        let opened = root.open_file(&found.location)?;
-        if !has_some && opened.stamp.size < SMALLEST {
+    match prove_existing(root, work, file, existing) {
+        Ok(sidecars) => Ok(sidecars),
+        // It was removed after the walk.
+        Err(SidecarError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let path = OsStr::from_bytes(&file.path).into();
+            Err(SidecarProblem { path, error })
+        }
+    }
+}
+
+/// Opens a file, and compares the sidecars that exist with it.
+fn prove_existing(
+    root: &Root,
+    work: SidecarWork,
+    file: &FoundFile,
+    existing: [Option<&FoundFile>; CODINGS.len()],
+) -> Result<Option<[Sidecar; CODINGS.len()]>, SidecarError> {
+    let has_some = existing.iter().any(Option::is_some);
+    let opened = root.open_file(&file.location)?;
+    if !has_some && opened.stamp.size < MIN_LENGTH {
+        return Ok(None);
+    }
+    let source = Arc::new(SourceFile {
+        site_path: file.path.clone(),
+        location: file.location.clone(),
+        directory: real_directory(root, file)?,
+        length: opened.stamp.size,
+        is_ours: CODINGS
+            .iter()
+            .zip(existing)
+            .any(|(coding, sidecar)| *coding == Coding::Gzip && is_ours(root, sidecar)),
+    });
+    // A name without extension may stand for text or not; only the content tells.
+    let is_text_by_name = encode::is_compressible(&file.path, false);
+    let mut hash = [0; 32];
+    if has_some || !is_text_by_name {
+        let content = hash::content(&opened.file, source.length, HashOptions::default())?;
+        if disk::stamp(&opened.file)? != opened.stamp {
+            return Err(SidecarError::Changed);
+        }
+        if work != SidecarWork::Check && !is_text_by_name && !content.utf8 {
             return Ok(None);
         }
-        let source = Arc::new(Source {
-            site_path: found.path.clone(),
-            location: found.location.clone(),
-            directory: directory(root, found)?,
-            length: opened.stamp.size,
-            is_ours: CODINGS
-                .iter()
-                .zip(present)
-                .any(|(coding, found)| *coding == Coding::Gzip && is_ours(root, found)),
-        });
-        // Whether a name without extension stands for text, its bytes tell.
-        let is_text = encode::is_compressible(&found.path, false);
-        let mut hash = [0; 32];
-        if has_some || !is_text {
-            let content = hash::content(&opened.file, source.length, HashOptions::default())?;
-            if disk::stamp(&opened.file)? != opened.stamp {
-                return Err(Trouble::Changed);
-            }
-            if work != SidecarWork::Check && !is_text && !content.utf8 {
-                return Ok(None);
-            }
-            hash = content.hash;
-        }
-        let sidecar = |coding, present: Option<&FoundFile>| Sidecar {
+        hash = content.hash;
+    }
+    Ok(Some(array::from_fn(|index| {
+        let coding = CODINGS[index];
+        let state = match existing[index] {
+            None => SidecarState::Missing,
+            Some(sidecar) => prove_sidecar(root, coding, sidecar, &hash, source.length),
+        };
+        Sidecar {
             source: Arc::clone(&source),
             coding,
-            state: present.map_or(State::Missing, |sidecar| {
-                state(root, coding, sidecar, &hash, source.length)
-            }),
-        };
-        Ok(Some(array::from_fn(|index| {
-            sidecar(CODINGS[index], present[index])
-        })))
-    };
-    match look() {
-        Ok(sidecars) => Ok(sidecars),
-        Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(trouble) => {
-            let path = OsStr::from_bytes(&found.path).into();
-            Err(Problem { path, trouble })
+            state,
         }
-    }
+    })))
 }
 
-fn state(root: &Root, coding: Coding, sidecar: &FoundFile, hash: &[u8; 32], length: u64) -> State {
+fn prove_sidecar(
+    root: &Root,
+    coding: Coding,
+    sidecar: &FoundFile,
+    hash: &[u8; 32],
+    length: u64,
+) -> SidecarState {
     match root.open_file(&sidecar.location) {
         Ok(opened) => match prove(coding, opened.file, hash, length) {
-            Ok(()) => State::Proven(opened.stamp.size),
-            Err(reason) => State::Unproven(reason),
+            Ok(()) => SidecarState::Proven(opened.stamp.size),
+            Err(reason) => SidecarState::Unproven(reason),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => State::Missing,
-        Err(error) => State::Unproven(Unproven::Unreadable(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => SidecarState::Missing,
+        Err(error) => SidecarState::Unproven(Unproven::Unreadable(error)),
     }
 }
 
-/// Whether a gzip file begins as this program's do.
-fn is_ours(root: &Root, found: Option<&FoundFile>) -> bool {
+/// Whether a gzip file begins with the mark of etagd.
+fn is_ours(root: &Root, sidecar: Option<&FoundFile>) -> bool {
     let mut header = [0; encode::GZIP_HEADER.len()];
-    let opened = found.and_then(|found| root.open_file(&found.location).ok());
-    opened.is_some_and(|opened| {
-        disk::read_exact_at(&opened.file, &mut header, 0).is_ok() && header == encode::GZIP_HEADER
-    })
+    sidecar
+        .and_then(|sidecar| root.open_file(&sidecar.location).ok())
+        .is_some_and(|opened| {
+            disk::read_exact_at(&opened.file, &mut header, 0).is_ok()
+                && header == encode::GZIP_HEADER
+        })
 }
 
-/// The real directory in which `found` has its name.
-fn directory(root: &Root, found: &FoundFile) -> io::Result<PathBuf> {
-    let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
-    if !found.linked {
-        return Ok(parent(&found.location));
+/// The directory, free of links, that holds the name of `file`.
+fn real_directory(root: &Root, file: &FoundFile) -> io::Result<PathBuf> {
+    if !file.linked {
+        return Ok(parent(&file.location));
     }
-    let named = root.path().join(OsStr::from_bytes(&found.path));
-    let real = parent(&named).canonicalize()?;
-    match real.strip_prefix(root.path()) {
+    let path = root.path().join(OsStr::from_bytes(&file.path));
+    match parent(&path).canonicalize()?.strip_prefix(root.path()) {
         Ok(relative) => Ok(relative.to_path_buf()),
+        // A link was changed after the walk.
         Err(_) => Err(io::Error::other("a link leads out of the site")),
     }
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).to_path_buf()
 }

@@ -1,4 +1,4 @@
-//! What a page refers to within its site.
+//! The links of a page to its own site: `href`, `src` and the like.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,20 +11,20 @@ use crate::disk::Root;
 use crate::representation::{Data, Resource};
 use crate::semantics::target::encode_path;
 
-/// Longer pages are not looked at.
-const LONGEST: u64 = 32 << 20;
+/// Longer pages are not parsed: each thread holds one in memory.
+const MAX_PAGE_LENGTH: u64 = 32 << 20;
 
-/// A reference to something of the same site.
+/// A link to something of the same site.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    /// Number of its line, from 1.
+pub(super) struct PageLink {
+    /// The number of its line, from 1.
     pub(super) line: usize,
-    /// Path and query.
-    pub(super) reference: String,
+    /// Path and query, resolved against the page.
+    pub(super) target: String,
 }
 
-/// Elements, and their attributes that name what they need or lead to.
-const REFERENCES: &[(&[u8], &[&[u8]])] = &[
+/// Elements, and those of their attributes that hold a URL.
+const URL_ATTRIBUTES: &[(&[u8], &[&[u8]])] = &[
     (b"a", &[b"href"]),
     (b"area", &[b"href"]),
     (b"audio", &[b"src"]),
@@ -40,32 +40,35 @@ const REFERENCES: &[(&[u8], &[&[u8]])] = &[
     (b"video", &[b"poster", b"src"]),
 ];
 
-/// Everything on a page that refers to its own site.
+/// All links of a page to its own site.
 ///
 /// # Errors
-/// When it can't be read, or is too long to be a page.
-pub(super) fn targets(root: &Root, page: &Resource) -> io::Result<Vec<Target>> {
+/// When the page can't be read, or is longer than 32 MiB.
+pub(super) fn page_links(root: &Root, page: &Resource) -> io::Result<Vec<PageLink>> {
     let text = match &page.identity.data {
         Data::Memory(bytes) => bytes.to_vec(),
-        Data::File(source) if page.identity.length <= LONGEST => {
+        Data::File(source) if page.identity.length <= MAX_PAGE_LENGTH => {
             let mut text = Vec::new();
             let file: File = root.open_file(&source.path)?.file;
-            file.take(LONGEST).read_to_end(&mut text)?;
+            // It may have grown since the scan.
+            file.take(MAX_PAGE_LENGTH).read_to_end(&mut text)?;
             text
         }
         Data::File(_) => return Err(io::Error::other("it is longer than 32 MiB")),
     };
-    Ok(in_page(&page.path, &text))
+    Ok(parse(&page.path, &text))
 }
 
-fn in_page(path: &[u8], text: &[u8]) -> Vec<Target> {
-    let own = format!("http://{HOST}/{}", encode_path(path));
-    let Ok(mut base) = Url::parse(&own) else {
+fn parse(path: &[u8], text: &[u8]) -> Vec<PageLink> {
+    let page = format!("http://{HOST}/{}", encode_path(path));
+    let Ok(mut base) = Url::parse(&page) else {
         return Vec::new();
     };
     let mut emitter = DefaultEmitter::<usize>::new_with_span();
+    // Without a tree builder the tokenizer does not know that the content of <script> is no
+    // markup.
     emitter.naively_switch_states(true);
-    let mut targets = Vec::new();
+    let mut links = Vec::new();
     let (mut line, mut counted, mut has_base) = (1, 0, false);
     for token in Tokenizer::new_with_emitter(text, emitter) {
         let Ok(Token::StartTag(tag)) = token else {
@@ -76,19 +79,20 @@ fn in_page(path: &[u8], text: &[u8]) -> Vec<Target> {
             line += between.iter().filter(|byte| **byte == b'\n').count();
             counted = start;
         }
+        // Only the first <base> with an href counts (HTML, 4.2.3).
         if **tag.name == *b"base"
             && !has_base
-            && let Some(to) = attribute(&tag, b"href").and_then(|href| base.join(href.trim()).ok())
+            && let Some(url) = attribute(&tag, b"href").and_then(|href| base.join(href.trim()).ok())
         {
-            (base, has_base) = (to, true);
+            (base, has_base) = (url, true);
         }
         for reference in references(&tag) {
-            if let Some(reference) = within(&base, reference) {
-                targets.push(Target { line, reference });
+            if let Some(target) = resolve(&base, reference) {
+                links.push(PageLink { line, target });
             }
         }
     }
-    targets
+    links
 }
 
 fn attribute<'t>(tag: &'t StartTag<usize>, name: &[u8]) -> Option<&'t str> {
@@ -96,12 +100,12 @@ fn attribute<'t>(tag: &'t StartTag<usize>, name: &[u8]) -> Option<&'t str> {
     str::from_utf8(value).ok()
 }
 
+/// The values of a tag's URL attributes, not resolved.
 fn references(tag: &StartTag<usize>) -> Vec<&str> {
-    let known = REFERENCES.iter().find(|(name, _)| **tag.name == **name);
-    let Some((_, attributes)) = known else {
+    let Some((_, attributes)) = URL_ATTRIBUTES.iter().find(|(name, _)| **tag.name == **name) else {
         return Vec::new();
     };
-    // These only warm up a connection.
+    // These open a connection and request nothing.
     let rel = attribute(tag, b"rel").unwrap_or_default();
     if **tag.name == *b"link" && (rel.contains("preconnect") || rel.contains("dns-prefetch")) {
         return Vec::new();
@@ -112,8 +116,12 @@ fn references(tag: &StartTag<usize>) -> Vec<&str> {
             continue;
         };
         if **name == *b"srcset" {
-            let candidates = value.split(", ");
-            found.extend(candidates.filter_map(|each| each.split_whitespace().next()));
+            // A URL in it may contain a comma, but not end in one (HTML, 4.8.4.2.1).
+            found.extend(
+                value
+                    .split(", ")
+                    .filter_map(|candidate| candidate.split_whitespace().next()),
+            );
         } else {
             found.push(value.trim());
         }
@@ -121,8 +129,8 @@ fn references(tag: &StartTag<usize>) -> Vec<&str> {
     found
 }
 
-/// The path and query of a reference, where it stays within the site.
-fn within(base: &Url, reference: &str) -> Option<String> {
+/// The path and query that a reference leads to, if that is on the same site.
+fn resolve(base: &Url, reference: &str) -> Option<String> {
     if reference.is_empty() || reference.starts_with('#') {
         return None;
     }
@@ -141,9 +149,10 @@ mod tests {
     use super::*;
 
     fn found(path: &str, text: &str) -> Vec<(usize, String)> {
-        let targets = in_page(path.as_bytes(), text.as_bytes());
-        let pair = |target: Target| (target.line, target.reference);
-        targets.into_iter().map(pair).collect()
+        parse(path.as_bytes(), text.as_bytes())
+            .into_iter()
+            .map(|link| (link.line, link.target))
+            .collect()
     }
 
     #[test]
@@ -170,8 +179,8 @@ mod tests {
             ("<base href=https://example.com/><a href=x>", None),
         ] {
             let found = found("d/page.html", html);
-            let only = found.first().map(|(_, reference)| reference.as_str());
-            assert_eq!(only, expected, "{html}");
+            let first = found.first().map(|(_, target)| target.as_str());
+            assert_eq!(first, expected, "{html}");
         }
     }
 
@@ -181,7 +190,7 @@ mod tests {
         let expected = [(2, "/c.png"), (2, "/a.png"), (2, "/b.png"), (5, "/d")];
         assert_eq!(
             found("page.html", html),
-            expected.map(|(line, reference)| (line, reference.to_owned()))
+            expected.map(|(line, target)| (line, target.to_owned()))
         );
     }
 }

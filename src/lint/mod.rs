@@ -1,7 +1,8 @@
-//! What of a site will not be served as its author hopes.
+//! Finds problems of a site before it is served: bad rules, broken links, stale sidecars,
+//! look-alike names.
 //!
-//! All of it is found in a manifest and the walk that made it: what etagd would answer is asked of
-//! [`answer`] itself.
+//! It works on a manifest and on the walk that made it. What etagd would answer to a request comes
+//! from [`answer`] itself.
 //!
 //! [`answer`]: crate::answer::answer
 
@@ -21,23 +22,22 @@ use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::rules::{Fixed, Outcome, RuleFile, Severity};
 use crate::scan::{Link, Scanner, stem};
-use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
 
-/// The host of a site that nobody serves yet.
+/// A host name for a site that has none yet; `.invalid` never resolves (RFC 2606 section 2).
 const HOST: &str = "site.invalid";
-/// Browsers follow no more redirects.
-const LONGEST_CHAIN: usize = 20;
+/// Browsers give up after this many redirects (Fetch Standard, 4.4).
+const MAX_REDIRECTS: usize = 20;
 
-/// Something that is not as its author hopes.
+/// One problem of a site.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub struct Finding {
-    /// The file, percent-encoded, below the site's directory.
+    /// The path of the file in the site, percent-encoded.
     pub file: String,
-    /// Number of the line, from 1; 0 for the file as a whole.
+    /// The number of the line, from 1; 0 for the file as a whole.
     pub line: usize,
     /// How bad it is: `note`, `warning` or `error`.
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "serialize_severity")]
     pub severity: Severity,
     /// What is wrong, and what to do about it.
     pub reason: String,
@@ -53,13 +53,13 @@ impl fmt::Display for Finding {
             reason,
         } = self;
         match line {
-            0 => write!(f, "{file}: {}: {reason}", name(*severity)),
-            line => write!(f, "{file}:{line}: {}: {reason}", name(*severity)),
+            0 => write!(f, "{file}: {}: {reason}", severity_name(*severity)),
+            line => write!(f, "{file}:{line}: {}: {reason}", severity_name(*severity)),
         }
     }
 }
 
-const fn name(severity: Severity) -> &'static str {
+const fn severity_name(severity: Severity) -> &'static str {
     match severity {
         Severity::Note => "note",
         Severity::Warning => "warning",
@@ -67,8 +67,11 @@ const fn name(severity: Severity) -> &'static str {
     }
 }
 
-fn word<S: serde::Serializer>(severity: &Severity, out: S) -> Result<S::Ok, S::Error> {
-    out.serialize_str(name(*severity))
+fn serialize_severity<S: serde::Serializer>(
+    severity: &Severity,
+    out: S,
+) -> Result<S::Ok, S::Error> {
+    out.serialize_str(severity_name(*severity))
 }
 
 impl Finding {
@@ -84,179 +87,199 @@ impl Finding {
 
 /// A site as a scan has found it.
 #[derive(Clone, Copy, Debug)]
-pub struct Site<'a> {
+pub struct ScannedSite<'a> {
     /// Its directory.
     pub root: &'a Root,
     /// What would be served.
     pub manifest: &'a Manifest,
-    /// The links in it.
+    /// The symbolic links in it.
     pub links: &'a [Link],
-    /// Which links it follows.
+    /// The scanner, which decides which links are followed.
     pub scanner: &'a Scanner,
 }
 
 /// All findings, ordered by file and line.
-pub fn lint(site: Site<'_>) -> Vec<Finding> {
-    let mut findings: Vec<_> = rules(site.manifest)
+pub fn lint(site: ScannedSite<'_>) -> Vec<Finding> {
+    let mut findings: Vec<_> = complaints(site.manifest)
+        .chain(misleading_redirects(site.manifest))
+        .chain(unused_headers(site.manifest))
         .chain(unreadable(site.manifest))
         .chain(lost_links(site))
-        .chain(sidecars(site.manifest))
+        .chain(stale_sidecars(site.manifest))
         .chain(names::look_alike(site.manifest))
-        .chain(names::left_out(site.root))
+        .chain(names::not_served(site.root))
         .collect();
-    let pages: Vec<_> = site.manifest.iter().filter(|each| each.is_html()).collect();
-    let of_page = |page: &Resource| match links::targets(site.root, page) {
-        Ok(targets) => missing(site.manifest, page, targets),
-        Err(error) => vec![Finding::new(
-            &page.path,
-            0,
-            Severity::Warning,
-            format!("its links were not looked at: {error}"),
-        )],
-    };
-    let of_pages = pages.into_par_iter().flat_map_iter(|page| of_page(page));
-    findings.par_extend(of_pages);
+    let pages: Vec<_> = site
+        .manifest
+        .iter()
+        .filter(|resource| resource.is_html())
+        .collect();
+    findings.par_extend(
+        pages
+            .into_par_iter()
+            .flat_map_iter(|page| broken_links(site, page)),
+    );
     findings.sort();
     findings.dedup();
     findings
 }
 
-/// What is wrong with the rules, and which of them never apply or lead to nothing.
-fn rules(manifest: &Manifest) -> impl Iterator<Item = Finding> {
-    let rules = manifest.rules();
-    let complaints = RuleFile::ALL
+/// What the parser of the rule files complains about.
+fn complaints(manifest: &Manifest) -> impl Iterator<Item = Finding> {
+    RuleFile::ALL
         .into_iter()
-        .flat_map(|file| rules.complaints(file))
-        .map(|each| {
-            let file = each.file.name().as_bytes();
-            Finding::new(file, each.line, each.severity, each.reason.clone())
-        });
-    let fixed = rules.redirects.fixed();
-    let misled = fixed.filter_map(|rule| {
-        let (severity, reason) = misled(manifest, &rule)?;
-        let file = RuleFile::Redirects.name().as_bytes();
-        Some(Finding::new(file, rule.line, severity, reason))
-    });
-    complaints.chain(misled).chain(idle_fields(manifest))
+        .flat_map(|file| manifest.rules().complaints(file))
+        .map(|complaint| {
+            Finding::new(
+                complaint.file.name().as_bytes(),
+                complaint.line,
+                complaint.severity,
+                complaint.reason.clone(),
+            )
+        })
 }
 
-/// The paths of `_headers` that nothing answers.
-fn idle_fields(manifest: &Manifest) -> impl Iterator<Item = Finding> {
-    let headers = &manifest.rules().headers;
-    let paths = manifest.iter().flat_map(|resource| {
-        let path = &*resource.path;
-        let clean = path.strip_suffix(b"index.html");
-        let clean = clean.or_else(|| path.strip_suffix(b".html"));
-        let paths = [Some(path), clean].into_iter().flatten();
-        paths.map(|path| [b"/", path].concat())
-    });
-    let unmatched = match headers.is_empty() {
-        true => Vec::new(),
-        false => headers.unmatched(paths),
-    };
-    let idle = unmatched.into_iter().filter(|(_, path)| {
-        let path = path.strip_prefix(b"/").unwrap_or(path);
-        let reference = format!("/{}", encode_path(path));
-        matches!(end(manifest, &reference), End::Nowhere)
-    });
-    idle.map(|(line, _)| {
-        let file = RuleFile::Headers.name().as_bytes();
-        let reason = "no file has such a path: the fields are on errors alone";
-        Finding::new(file, line, Severity::Warning, reason)
+/// Redirects that never apply, or lead nowhere.
+fn misleading_redirects(manifest: &Manifest) -> impl Iterator<Item = Finding> {
+    manifest.rules().redirects.fixed().filter_map(|rule| {
+        let (severity, reason) = redirect_problem(manifest, &rule)?;
+        let file = RuleFile::Redirects.name().as_bytes();
+        Some(Finding::new(file, rule.line, severity, reason))
     })
 }
 
-/// Why a rule never applies, or leads to nothing.
-fn misled(manifest: &Manifest, rule: &Fixed) -> Option<(Severity, String)> {
-    let own = rule.path.as_ref().filter(|_| !rule.is_forced);
-    if own.is_some_and(|path| is_there(manifest, path)) {
+/// Paths of `_headers` that match nothing.
+fn unused_headers(manifest: &Manifest) -> impl Iterator<Item = Finding> {
+    let headers = &manifest.rules().headers;
+    let unmatched = match headers.is_empty() {
+        true => Vec::new(),
+        false => headers.unmatched(manifest.iter().flat_map(|resource| request_paths(resource))),
+    };
+    unmatched
+        .into_iter()
+        .filter(|(_, path)| {
+            // A rewrite or redirect may answer there.
+            let path = path.strip_prefix(b"/").unwrap_or(path);
+            let reference = format!("/{}", encode_path(path));
+            matches!(follow(manifest, &reference), Destination::Missing)
+        })
+        .map(|(line, _)| {
+            let file = RuleFile::Headers.name().as_bytes();
+            let reason = "no file has such a path: the fields are on errors alone";
+            Finding::new(file, line, Severity::Warning, reason)
+        })
+}
+
+/// The paths, with a leading slash, that a resource answers: its own and that without
+/// `index.html` or `.html`.
+fn request_paths(resource: &Resource) -> impl Iterator<Item = Vec<u8>> {
+    let path = &*resource.path;
+    let clean = path
+        .strip_suffix(b"index.html")
+        .or_else(|| path.strip_suffix(b".html"));
+    [Some(path), clean]
+        .into_iter()
+        .flatten()
+        .map(|path| [b"/", path].concat())
+}
+
+/// Why a rule never applies, or leads nowhere.
+fn redirect_problem(manifest: &Manifest, rule: &Fixed) -> Option<(Severity, String)> {
+    if let Some(path) = &rule.path
+        && !rule.is_forced
+        && is_served(manifest, path)
+    {
         let reason =
             "never applies: a file answers there (a ! behind the status lets the rule win)";
         return Some((Severity::Warning, reason.to_owned()));
     }
     match &rule.outcome {
         Outcome::Redirect(_, reference) if reference.starts_with('/') => {
-            let end = end(manifest, reference);
-            let reason = end
-                .reason()
-                .map(|why| format!("leads to {reference}, {why}"));
-            reason.map(|reason| (Severity::Error, reason))
+            let problem = follow(manifest, reference).problem()?;
+            Some((Severity::Error, format!("leads to {reference}, {problem}")))
         }
-        Outcome::Answer(status, path) if !is_there(manifest, path) => {
+        Outcome::Answer(StatusCode::OK, path) if !is_served(manifest, path) => {
             let path = encode_path(path);
-            Some(match *status {
-                StatusCode::OK => {
-                    let reason = format!("leads to /{path}, where nothing is");
-                    (Severity::Error, reason)
-                }
-                status => {
-                    let status = status.as_u16();
-                    let reason = format!("its page /{path} is not there: another says {status}");
-                    (Severity::Warning, reason)
-                }
-            })
+            Some((
+                Severity::Error,
+                format!("leads to /{path}, where nothing is"),
+            ))
+        }
+        // The status is right without its page, so this is no error.
+        Outcome::Answer(status, path) if !is_served(manifest, path) => {
+            let (path, status) = (encode_path(path), status.as_u16());
+            let reason =
+                format!("its page /{path} is not there: another one is sent with {status}");
+            Some((Severity::Warning, reason))
         }
         Outcome::Redirect(..) | Outcome::Answer(..) => None,
     }
 }
 
 fn unreadable(manifest: &Manifest) -> impl Iterator<Item = Finding> {
-    let all = manifest.unreadable().iter();
-    all.map(|(path, reason)| {
+    manifest.unreadable().iter().map(|(path, reason)| {
         let reason = format!("cannot be read, and is not served: {reason}");
         Finding::new(path, 0, Severity::Error, reason)
     })
 }
 
-fn lost_links(site: Site<'_>) -> impl Iterator<Item = Finding> {
-    let all = site.links.iter();
-    let lost = all.filter(move |link| site.scanner.excludes(site.root, link));
-    lost.map(|link| {
-        let reason = match &link.target {
-            Some(target) => format!(
-                "leads to {}, and is not followed (see --symlinks)",
-                target.display()
-            ),
-            None => "leads nowhere".to_owned(),
-        };
-        Finding::new(&link.path, 0, Severity::Error, reason)
-    })
+/// Symbolic links that are not followed.
+fn lost_links(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
+    site.links
+        .iter()
+        .filter(move |link| site.scanner.excludes(site.root, link))
+        .map(|link| {
+            let reason = match &link.target {
+                Some(target) => format!(
+                    "leads to {}, and is not followed (see --symlinks)",
+                    target.display()
+                ),
+                None => "leads nowhere".to_owned(),
+            };
+            Finding::new(&link.path, 0, Severity::Error, reason)
+        })
 }
 
-/// Files that look like sidecars, and are no content codings.
-fn sidecars(manifest: &Manifest) -> impl Iterator<Item = Finding> {
+/// Files that are named like sidecars, and are not used as content codings.
+fn stale_sidecars(manifest: &Manifest) -> impl Iterator<Item = Finding> {
     manifest.iter().filter_map(|resource| {
-        let beside = manifest.locate(stem(&resource.path)?)?;
-        let is_its_coding = |coding: Coding| {
-            let extension = coding.extension();
-            extension.is_some_and(|extension| resource.path.ends_with(extension.as_bytes()))
-        };
-        let is_used = beside.encoded.iter().any(|each| is_its_coding(each.coding));
+        let original = manifest.locate(stem(&resource.path)?)?;
+        let is_used = original.encoded.iter().any(|encoded| {
+            encoded
+                .coding
+                .extension()
+                .is_some_and(|extension| resource.path.ends_with(extension.as_bytes()))
+        });
         (!is_used).then(|| {
-            let reason = "is not used as a content coding: it does not decode to the file beside \
+            let reason = "is not used as a content coding: it does not decode to the file next to \
                           it (see etagd compress)";
             Finding::new(&resource.path, 0, Severity::Warning, reason)
         })
     })
 }
 
-/// The links of a page that lead to nothing.
-fn missing(manifest: &Manifest, page: &Resource, targets: Vec<links::Target>) -> Vec<Finding> {
-    let broken = targets.into_iter().filter_map(|target| {
-        let why = end(manifest, &target.reference).reason()?;
-        let reason = format!("links to {}, {why}", target.reference);
-        Some(Finding::new(
+/// The links of a page that lead nowhere.
+fn broken_links(site: ScannedSite<'_>, page: &Resource) -> Vec<Finding> {
+    match links::page_links(site.root, page) {
+        Ok(links) => links
+            .into_iter()
+            .filter_map(|link| {
+                let problem = follow(site.manifest, &link.target).problem()?;
+                let reason = format!("links to {}, {problem}", link.target);
+                Some(Finding::new(&page.path, link.line, Severity::Error, reason))
+            })
+            .collect(),
+        Err(error) => vec![Finding::new(
             &page.path,
-            target.line,
-            Severity::Error,
-            reason,
-        ))
-    });
-    broken.collect()
+            0,
+            Severity::Warning,
+            format!("its links were not checked: {error}"),
+        )],
+    }
 }
 
 /// Whether a file answers a path (decoded, with its leading slash).
-fn is_there(manifest: &Manifest, path: &[u8]) -> bool {
+fn is_served(manifest: &Manifest, path: &[u8]) -> bool {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let handling = manifest.settings().html_handling;
     crate::locate::resolve(handling, path, |path| manifest.locate(path)).is_some()
@@ -264,45 +287,45 @@ fn is_there(manifest: &Manifest, path: &[u8]) -> bool {
 
 /// Where a reference leads in the end.
 #[derive(Clone, Copy)]
-enum End {
-    /// To an answer, or out of the site.
-    Somewhere,
+enum Destination {
+    /// To a response, or out of the site.
+    Reached,
     /// To an error.
-    Nowhere,
-    /// From redirect to redirect.
-    Never,
+    Missing,
+    /// From redirect to redirect, more often than a browser follows.
+    RedirectLoop,
 }
 
-impl End {
+impl Destination {
     /// What is wrong with it.
-    const fn reason(self) -> Option<&'static str> {
+    const fn problem(self) -> Option<&'static str> {
         match self {
-            Self::Somewhere => None,
-            Self::Nowhere => Some("where nothing is"),
-            Self::Never => Some("from where redirects go on and on"),
+            Self::Reached => None,
+            Self::Missing => Some("where nothing is"),
+            Self::RedirectLoop => Some("from where redirects go on and on"),
         }
     }
 }
 
-/// Follows a path-absolute reference.
-fn end(manifest: &Manifest, reference: &str) -> End {
+/// Follows a path-absolute reference as a browser does.
+fn follow(manifest: &Manifest, reference: &str) -> Destination {
     let mut reference = reference.to_owned();
-    for _ in 0..LONGEST_CHAIN {
-        // A fragment is the browser's.
+    for _ in 0..MAX_REDIRECTS {
+        // A browser does not send the fragment (RFC 9110 section 7.1).
         let target = reference.split('#').next().unwrap_or_default();
         let Some(request) = navigation(target) else {
-            return End::Nowhere;
+            return Destination::Missing;
         };
         match answer(manifest, &request) {
             Answer::Redirect(_, location) if location.starts_with('/') => reference = location,
-            Answer::NotFound(..) | Answer::Refused(..) => return End::Nowhere,
-            _ => return End::Somewhere,
+            Answer::NotFound(..) | Answer::Refused(..) => return Destination::Missing,
+            _ => return Destination::Reached,
         }
     }
-    End::Never
+    Destination::RedirectLoop
 }
 
-/// A GET of a path of the site.
+/// The head of a GET request for a path of the site; `None` if it is not a valid target.
 fn navigation(target: &str) -> Option<Parts> {
     let request = Request::get(target).header(header::HOST, HOST);
     Some(request.body(()).ok()?.into_parts().0)

@@ -1,4 +1,4 @@
-//! Names that are easily taken for each other, and names that are not served.
+//! Names that are easily confused, and names that are not served.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -13,8 +13,8 @@ use crate::rules::{RuleFile, Severity};
 use crate::scan::{is_beside_rules, is_hidden};
 use crate::semantics::target::encode_path;
 
-/// Paths that differ in case or in Unicode normalisation alone: some file systems, and many people,
-/// have one name for them.
+/// Paths that differ only in case or in Unicode normalisation. File systems of Windows and macOS
+/// keep one of them, and people do not see the difference.
 pub(super) fn look_alike(manifest: &Manifest) -> impl Iterator<Item = Finding> {
     let mut alike: BTreeMap<String, Vec<&[u8]>> = BTreeMap::new();
     for resource in manifest.resources() {
@@ -24,25 +24,26 @@ pub(super) fn look_alike(manifest: &Manifest) -> impl Iterator<Item = Finding> {
         let folded = path.nfc().flat_map(char::to_lowercase).collect();
         alike.entry(folded).or_default().push(&resource.path);
     }
-    let groups = alike.into_values().filter(|group| group.len() > 1);
-    groups.flat_map(|group| {
-        let first = encode_path(group[0]);
-        let others = group.into_iter().skip(1);
-        others.map(move |path| {
-            let reason = format!("its name differs from {first} in case or accents alone");
-            Finding::new(path, 0, Severity::Warning, reason)
+    alike.into_values().flat_map(|group| {
+        let first = group.first().map(|path| encode_path(path));
+        group.into_iter().skip(1).filter_map(move |path| {
+            let reason = format!(
+                "its name differs from {} only in case or accents",
+                first.as_deref()?
+            );
+            Some(Finding::new(path, 0, Severity::Warning, reason))
         })
     })
 }
 
-/// What no request can reach: hidden names, what is neither file, directory nor link, and what is
-/// where rules are read from and can't be any.
-pub(super) fn left_out(root: &Root) -> impl Iterator<Item = Finding> {
+/// Files that no request can reach: hidden ones, those that are neither file, directory nor link,
+/// and those in the place of rule files.
+pub(super) fn not_served(root: &Root) -> impl Iterator<Item = Finding> {
     let mut walk = WalkDir::new(root.path()).min_depth(1).into_iter();
     let root = root.path().to_path_buf();
     std::iter::from_fn(move || {
         loop {
-            // What can't be listed the scan has told of.
+            // The scan has reported directories that can't be listed.
             let Ok(entry) = walk.next()? else { continue };
             let path = entry.path().strip_prefix(&root).unwrap_or(entry.path());
             let path = path.as_os_str().as_bytes();
@@ -60,11 +61,11 @@ pub(super) fn left_out(root: &Root) -> impl Iterator<Item = Finding> {
                 return Some(Finding::new(path, 0, Severity::Error, reason));
             }
             if kind.is_file() && is_beside_rules(path) {
-                let reason = "is not served: its name is that of rules";
+                let reason = "is not served: its name is reserved for rules";
                 return Some(Finding::new(path, 0, Severity::Warning, reason));
             }
             if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
-                let reason = "is not served: it is no regular file";
+                let reason = "is not served: it is not a regular file";
                 return Some(Finding::new(path, 0, Severity::Warning, reason));
             }
         }

@@ -1,18 +1,18 @@
-//! A directory brought to a server, file by file, each under its precondition: what somebody else
-//! has changed meanwhile is told of and not overwritten.
+//! Pushes a directory to a server, file by file, each under a precondition: a file that somebody
+//! else has changed meanwhile is reported and not overwritten.
 //!
-//! [`Push::look`] finds out what differs, [`Push::run`] brings it there: pages after what they
-//! need, deletions last, and neither if something before them has failed. Run again, it goes on
-//! where it stopped, for what is there already is not sent.
+//! [`Push::plan`] finds out what differs, [`Push::run`] sends it in stages: pages after the files
+//! they need, deletions last. A stage is not begun if something before it has failed. The next run
+//! continues where this one stopped, because files that the server has are not sent again.
 
+mod action;
 mod report;
 mod server;
-mod step;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 
 use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -21,43 +21,51 @@ use crate::config::ReplicaUrl;
 use crate::disk::Root;
 use crate::inventory::{Inventory, url};
 use crate::manifest::Manifest;
+use crate::progress::ByteProgress;
 use crate::remote::Client;
 use crate::representation::{Data, Resource};
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
-use server::{Outcome, Server};
-use step::{Base, Hash, Step};
+use action::{BaseVersion, ContentHash, PushAction};
+use server::{PushOutcome, RemoteServer};
 
-pub use report::{Problem, Progress, Report};
+pub use report::{PushProblem, PushReport};
+pub use server::PushError;
 
-/// What to bring where.
+/// Attempts with --force while somebody else keeps changing a file.
+const MAX_FORCED_ATTEMPTS: usize = 5;
+
+/// What to push where.
 #[derive(Debug)]
 pub struct Push {
-    /// The server.
+    /// The URL of the server.
     pub url: ReplicaUrl,
-    /// Who asks; `None` where the server takes anybody.
+    /// The token to authenticate with; `None` for a server that needs none.
     pub token: Option<String>,
-    /// What the server had when nobody else had changed anything.
+    /// What the server had before anybody else changed anything.
     pub base: Option<Inventory>,
-    /// All that the server has, as its operator is told.
+    /// What the server has, from its admin listener.
     pub known: Option<Inventory>,
-    /// Whether to delete what the directory has not.
+    /// Whether to delete files that the directory does not have.
     pub delete: bool,
-    /// Whether to bring the rules of the site too.
+    /// Whether to push the site's rules too.
     pub rules: bool,
-    /// Whether to overwrite what others have changed.
+    /// Whether to overwrite files that somebody else has changed.
     pub force: bool,
-    /// Connections at once.
+    /// Maximum number of connections.
     pub connections: usize,
 }
 
-/// In this order, one after the other.
+/// The stages of a push, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Stage {
     Assets,
+    /// After the assets that they link to.
     Pages,
+    /// After the files that they redirect to.
     Rules,
+    /// After the pages that linked to what is deleted.
     Deletions,
 }
 
@@ -66,25 +74,25 @@ enum Stage {
 struct Task {
     stage: Stage,
     path: Box<[u8]>,
-    /// What it should be.
-    local: Option<Local>,
-    base: Base,
-    step: Step,
+    /// The file to be there; `None` if there is to be none.
+    local: Option<LocalFile>,
+    base: BaseVersion,
+    action: PushAction,
 }
 
 /// A file of the directory.
 #[derive(Clone, Debug)]
-struct Local {
-    hash: Hash,
+struct LocalFile {
+    hash: ContentHash,
     length: u64,
-    /// Where it is, relative to the root.
-    location: Box<std::path::Path>,
+    /// Its path relative to the root.
+    location: Box<Path>,
 }
 
-/// What each path is to be; `None` where there is to be nothing.
-type Wanted = BTreeMap<Box<[u8]>, (Stage, Option<Local>)>;
+/// The file to be at each path; `None` for a path to be deleted.
+type DesiredFiles = BTreeMap<Box<[u8]>, (Stage, Option<LocalFile>)>;
 
-/// What differs.
+/// What differs between a directory and a server.
 #[derive(Debug)]
 pub struct Plan {
     tasks: Vec<Task>,
@@ -92,236 +100,273 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Writes a line for each path that differs: what would be done, and its path.
+    /// Writes a line for each path that differs: what would be done, and the path.
     ///
     /// # Errors
-    /// As `out`.
+    /// Those of `out`.
     pub fn write(&self, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         for task in &self.tasks {
-            let what = match task.step {
-                Step::Create => "create",
-                Step::Replace(_) => "replace",
-                Step::Delete(_) => "delete",
-                Step::Conflict(_) => "conflict",
-                Step::Nothing => continue,
+            let action = match task.action {
+                PushAction::Create => "create",
+                PushAction::Replace(_) => "replace",
+                PushAction::Delete(_) => "delete",
+                PushAction::Conflict(_) => "conflict",
+                PushAction::Nothing => continue,
             };
-            writeln!(out, "{what}\t{}", url(&task.path))?;
+            writeln!(out, "{action}\t{}", url(&task.path))?;
         }
         Ok(())
     }
 
-    /// Whether somebody else has changed something that differs.
-    pub fn has_conflicts(&self) -> bool {
-        let is_conflict = |task: &Task| matches!(task.step, Step::Conflict(_));
-        self.tasks.iter().any(is_conflict)
+    /// Number of files that differ because somebody else has changed them.
+    #[must_use]
+    pub fn conflicts(&self) -> usize {
+        self.tasks
+            .iter()
+            .filter(|task| matches!(task.action, PushAction::Conflict(_)))
+            .count()
     }
 }
 
 impl Push {
-    /// Compares the server with what a scan has found in the directory, and `rules` beside.
+    /// Compares the server with the result of a scan of the directory.
     ///
     /// # Errors
-    /// When the server can't be asked.
-    pub fn look(&self, client: &Client, root: &Root, manifest: &Manifest) -> Result<Plan, String> {
+    /// When the server can't be asked, or a rule file can't be read.
+    pub fn plan(
+        &self,
+        client: &Client,
+        root: &Root,
+        manifest: &Manifest,
+    ) -> Result<Plan, PushError> {
         let server = self.server(client);
-        let wanted = self.wanted(root, manifest)?;
-        let (known, base) = (tags(self.known.as_ref()), tags(self.base.as_ref()));
-        let task = |(path, (stage, local)): (Box<[u8]>, (Stage, Option<Local>))| {
-            let remote = match &known {
-                Some(known) if stage != Stage::Rules => known.get(&path).copied(),
-                // No manifest has rules.
-                _ => server.look(&path, local.as_ref().map(|local| local.hash))?,
-            };
-            let base = match &base {
-                Some(base) if stage != Stage::Rules => {
-                    Base::Was(base.get(&path).map(|tag| *tag.hash()))
-                }
-                _ => Base::Seen,
-            };
-            Ok(Task {
-                stage,
-                step: self.step(local.as_ref(), remote, base),
-                path,
-                local,
-                base,
-            })
-        };
-        let look = || wanted.into_par_iter().map(task).collect();
-        let looked: Result<Vec<_>, String> = self.pool()?.install(look);
-        let mut tasks = looked?;
-        let all = tasks.len();
-        tasks.retain(|task| task.step != Step::Nothing);
-        let unchanged = (all - tasks.len()) as u64;
+        let desired = self.desired_files(root, manifest)?;
+        let known = self.known.as_ref().map(identity_tags);
+        let base = self.base.as_ref().map(identity_tags);
+        let mut tasks: Vec<Task> = self.thread_pool()?.install(|| {
+            desired
+                .into_par_iter()
+                .map(|(path, (stage, local))| {
+                    // Manifests do not list rule files: the server has to be asked for them.
+                    let has_manifest = stage != Stage::Rules;
+                    let remote = match &known {
+                        Some(known) if has_manifest => known.get(&path).copied(),
+                        _ => server.current_tag(&path, local.as_ref().map(|local| local.hash))?,
+                    };
+                    let base = match &base {
+                        Some(base) if has_manifest => {
+                            BaseVersion::Known(base.get(&path).map(|tag| *tag.hash()))
+                        }
+                        _ => BaseVersion::Current,
+                    };
+                    Ok(Task {
+                        stage,
+                        action: self.action(local.as_ref(), remote, base),
+                        path,
+                        local,
+                        base,
+                    })
+                })
+                .collect::<Result<_, PushError>>()
+        })?;
+        let total = tasks.len();
+        tasks.retain(|task| task.action != PushAction::Nothing);
+        let unchanged = (total - tasks.len()) as u64;
         tasks.sort_by(|a, b| (a.stage, &a.path).cmp(&(b.stage, &b.path)));
         Ok(Plan { tasks, unchanged })
     }
 
-    /// What each path is to be, and when its turn comes.
-    fn wanted(&self, root: &Root, manifest: &Manifest) -> Result<Wanted, String> {
-        let mut wanted = Wanted::new();
+    fn desired_files(&self, root: &Root, manifest: &Manifest) -> Result<DesiredFiles, PushError> {
+        let mut desired = DesiredFiles::new();
         for resource in manifest.iter() {
             let stage = match manifest.is_page(resource) {
                 true => Stage::Pages,
                 false => Stage::Assets,
             };
-            if let Some(local) = local(resource) {
-                wanted.insert(resource.path.clone(), (stage, Some(local)));
+            if let Some(local) = local_file(resource) {
+                desired.insert(resource.path.clone(), (stage, Some(local)));
             }
         }
         if self.rules {
             for file in RuleFile::ALL {
                 if let Some(local) = local_rules(root, file)? {
                     let path = file.name().as_bytes().into();
-                    wanted.insert(path, (Stage::Rules, Some(local)));
+                    desired.insert(path, (Stage::Rules, Some(local)));
                 }
             }
         }
         if self.delete {
-            let known = [&self.known, &self.base].into_iter().flatten();
-            for entry in known.flat_map(|inventory| &inventory.entries) {
-                let path = wanted.entry(entry.path.clone());
-                path.or_insert((Stage::Deletions, None));
+            for inventory in [&self.known, &self.base].into_iter().flatten() {
+                for entry in &inventory.entries {
+                    desired
+                        .entry(entry.path.clone())
+                        .or_insert((Stage::Deletions, None));
+                }
             }
         }
-        Ok(wanted)
+        Ok(desired)
     }
 
-    /// Brings there what differs.
+    /// Carries out a plan.
     ///
     /// # Errors
-    /// When the server refuses all of it.
+    /// When the server refuses every file in the same way, or no threads can be started.
     pub fn run(
         &self,
         client: &Client,
         root: &Root,
         plan: Plan,
-        progress: &Progress,
-    ) -> Result<Report, String> {
+        progress: &ByteProgress,
+    ) -> Result<PushReport, PushError> {
         let server = self.server(client);
-        let pool = self.pool()?;
-        let length = |task: &Task| task.local.as_ref().map_or(0, |local| local.length);
-        let total = plan.tasks.iter().map(length).sum();
-        progress.total.store(total, Ordering::Relaxed);
-        let mut report = Report {
+        let pool = self.thread_pool()?;
+        progress.set_total(
+            plan.tasks
+                .iter()
+                .filter_map(|task| task.local.as_ref())
+                .map(|local| local.length)
+                .sum(),
+        );
+        let mut report = PushReport {
             unchanged: plan.unchanged,
-            ..Report::default()
+            ..PushReport::default()
         };
         for stage in plan.tasks.chunk_by(|a, b| a.stage == b.stage) {
             if !report.problems.is_empty() {
                 report.left += stage.len() as u64;
                 continue;
             }
+            // Without this, a wrong token would be sent once for each of a million files.
             let refused = OnceLock::new();
-            let act = |task: &Task| {
-                if refused.get().is_some() {
-                    return None;
-                }
-                let outcome = self.act(&server, root, task, progress);
-                if let Outcome::Refused(reason) = outcome {
-                    let _ = refused.set(reason);
-                    return None;
-                }
-                Some(outcome)
-            };
-            let outcomes: Vec<_> = pool.install(|| stage.par_iter().map(act).collect());
+            let outcomes: Vec<_> = pool.install(|| {
+                stage
+                    .par_iter()
+                    .map(|task| {
+                        if refused.get().is_some() {
+                            return None;
+                        }
+                        match self.process(&server, root, task, progress) {
+                            PushOutcome::Failed(error) if error.is_for_all() => {
+                                // Only the first of equal errors is reported.
+                                let _ = refused.set(error);
+                                None
+                            }
+                            outcome => Some(outcome),
+                        }
+                    })
+                    .collect()
+            });
+            if let Some(error) = refused.into_inner() {
+                return Err(error);
+            }
             for (task, outcome) in stage.iter().zip(outcomes) {
                 match outcome {
                     Some(outcome) => report.add(task, outcome),
                     None => report.left += 1,
                 }
             }
-            if let Some(reason) = refused.into_inner() {
-                return Err(reason);
-            }
         }
         Ok(report)
     }
 
-    /// Does one task. With `force`, what turns out to be other than it was seen is tried again.
-    fn act(&self, server: &Server<'_>, root: &Root, task: &Task, progress: &Progress) -> Outcome {
-        /// Somebody may be at work there all the time.
-        const TRIES: usize = 5;
-        let mut step = task.step;
-        for _ in 0..TRIES {
-            let outcome = match (step, &task.local) {
-                (Step::Create, Some(local)) => server.put(root, task, local, None, progress),
-                (Step::Replace(tag), Some(local)) => {
+    /// Carries out one task. With `force`, a file that somebody else has changed since the plan
+    /// was made is overwritten all the same.
+    fn process(
+        &self,
+        server: &RemoteServer<'_>,
+        root: &Root,
+        task: &Task,
+        progress: &ByteProgress,
+    ) -> PushOutcome {
+        let mut action = task.action;
+        for _ in 0..MAX_FORCED_ATTEMPTS {
+            let outcome = match (action, &task.local) {
+                (PushAction::Create, Some(local)) => server.put(root, task, local, None, progress),
+                (PushAction::Replace(tag), Some(local)) => {
                     server.put(root, task, local, Some(tag), progress)
                 }
-                (Step::Delete(tag), _) => server.delete(&task.path, tag),
-                (Step::Conflict(tag), _) => return Outcome::Overtaken(tag),
-                _ => return Outcome::Unchanged,
+                (PushAction::Delete(tag), _) => server.delete(&task.path, tag),
+                (PushAction::Conflict(tag), _) => return PushOutcome::Conflict(tag),
+                (PushAction::Create | PushAction::Replace(_), None) | (PushAction::Nothing, _) => {
+                    return PushOutcome::Unchanged;
+                }
             };
-            let Outcome::Overtaken(now) = outcome else {
+            let PushOutcome::Conflict(current) = outcome else {
                 return outcome;
             };
-            step = self.step(task.local.as_ref(), now, task.base);
-            if step != Step::Nothing && !self.force {
+            action = self.action(task.local.as_ref(), current, task.base);
+            if action != PushAction::Nothing && !self.force {
                 return outcome;
             }
         }
-        Outcome::Failed("somebody changes it all the time".to_owned())
+        PushOutcome::Failed(PushError::KeepsChanging)
     }
 
-    fn step(&self, local: Option<&Local>, remote: Option<ETag>, base: Base) -> Step {
+    fn action(
+        &self,
+        local: Option<&LocalFile>,
+        remote: Option<ETag>,
+        base: BaseVersion,
+    ) -> PushAction {
         let local = local.map(|local| local.hash);
-        match Step::of(local, remote, base) {
-            Step::Conflict(_) if self.force => Step::of(local, remote, Base::Seen),
-            step => step,
+        match PushAction::choose(local, remote, base) {
+            PushAction::Conflict(_) if self.force => {
+                PushAction::choose(local, remote, BaseVersion::Current)
+            }
+            action => action,
         }
     }
 
-    fn server<'a>(&'a self, client: &'a Client) -> Server<'a> {
-        Server::new(client, &self.url, self.token.as_deref())
+    fn server<'a>(&'a self, client: &'a Client) -> RemoteServer<'a> {
+        RemoteServer::new(client, &self.url, self.token.as_deref())
     }
 
-    fn pool(&self) -> Result<ThreadPool, String> {
-        let pool = ThreadPoolBuilder::new().num_threads(self.connections);
-        pool.build()
-            .map_err(|error| format!("cannot start threads: {error}"))
+    fn thread_pool(&self) -> Result<ThreadPool, PushError> {
+        Ok(ThreadPoolBuilder::new()
+            .num_threads(self.connections)
+            .build()?)
     }
 }
 
-fn local(resource: &Resource) -> Option<Local> {
+fn local_file(resource: &Resource) -> Option<LocalFile> {
     let Data::File(source) = &resource.identity.data else {
-        // A scan without memory keeps no content.
+        // The scan for a push has no memory for content, so this does not occur.
         return None;
     };
-    Some(Local {
+    Some(LocalFile {
         hash: *resource.identity.etag.hash(),
         length: resource.identity.length,
         location: source.path.clone(),
     })
 }
 
-fn local_rules(root: &Root, file: RuleFile) -> Result<Option<Local>, String> {
-    let path = std::path::Path::new(file.name());
-    let hash = || -> io::Result<Local> {
-        let opened = root.open_file(path)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&opened.file)?;
-        Ok(Local {
-            hash: *hasher.finalize().as_bytes(),
-            length: opened.stamp.size,
-            location: path.into(),
-        })
-    };
-    match hash() {
+/// A rule file of the directory, if it has one. The manifest has no hash of it.
+fn local_rules(root: &Root, file: RuleFile) -> Result<Option<LocalFile>, PushError> {
+    match hash_rules(root, file) {
         Ok(local) => Ok(Some(local)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("cannot read {}: {error}", file.name())),
+        Err(source) => Err(PushError::Rules { file, source }),
     }
 }
 
-/// The tags of files as they are, by path.
-fn tags(inventory: Option<&Inventory>) -> Option<BTreeMap<Box<[u8]>, ETag>> {
-    let entries = &inventory?.entries;
-    let identity = entries
+fn hash_rules(root: &Root, file: RuleFile) -> io::Result<LocalFile> {
+    let path = Path::new(file.name());
+    let opened = root.open_file(path)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(&opened.file)?;
+    Ok(LocalFile {
+        hash: *hasher.finalize().as_bytes(),
+        length: opened.stamp.size,
+        location: path.into(),
+    })
+}
+
+/// The tags of the files themselves, without content codings, by path.
+fn identity_tags(inventory: &Inventory) -> BTreeMap<Box<[u8]>, ETag> {
+    inventory
+        .entries
         .iter()
-        .filter(|entry| entry.coding == Coding::Identity);
-    Some(
-        identity
-            .map(|entry| (entry.path.clone(), entry.etag))
-            .collect(),
-    )
+        .filter(|entry| entry.coding == Coding::Identity)
+        .map(|entry| (entry.path.clone(), entry.etag))
+        .collect()
 }

@@ -1,111 +1,101 @@
-//! How far a push has come, and what it has come to.
+//! The result of a push.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Task;
-use super::server::Outcome;
+use super::server::{PushError, PushOutcome};
 use crate::inventory::url;
 use crate::semantics::etag::ETag;
 
-/// How far the work has come; readable from other threads.
-#[derive(Debug, Default)]
-pub struct Progress {
-    pub(super) total: AtomicU64,
-    pub(super) done: AtomicU64,
-}
-
-impl Progress {
-    /// Bytes to send; 0 as long as that is not known.
-    pub fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
-    }
-
-    /// Bytes sent.
-    pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-}
-
 /// What was done, and what not.
 #[derive(Debug, Default)]
-pub struct Report {
-    /// Files that the server did not have.
+pub struct PushReport {
+    /// Number of files that the server did not have.
     pub created: u64,
-    /// Files that it had in another version.
+    /// Number of files that it had in another version.
     pub replaced: u64,
-    /// Files that it has no more.
+    /// Number of files deleted there.
     pub deleted: u64,
-    /// Files that it had already.
+    /// Number of files that it had already.
     pub unchanged: u64,
-    /// Bytes of what was created and replaced.
+    /// Bytes of the files that were created and replaced.
     pub bytes: u64,
-    /// What was left for later, because something before it has failed.
+    /// Number of tasks left for the next run, because an earlier one failed.
     pub left: u64,
-    /// What was not done, ordered by path.
-    pub problems: Vec<Problem>,
+    /// The files that are not as they should be, ordered by path.
+    pub problems: Vec<PushProblem>,
 }
 
-impl Report {
-    pub(super) fn add(&mut self, task: &Task, outcome: Outcome) {
+impl PushReport {
+    pub(super) fn add(&mut self, task: &Task, outcome: PushOutcome) {
         let length = task.local.as_ref().map_or(0, |local| local.length);
-        let trouble = match outcome {
-            Outcome::Created => {
+        let reason = match outcome {
+            PushOutcome::Created => {
                 self.created += 1;
                 self.bytes += length;
                 return;
             }
-            Outcome::Replaced => {
+            PushOutcome::Replaced => {
                 self.replaced += 1;
                 self.bytes += length;
                 return;
             }
-            Outcome::Deleted => {
+            PushOutcome::Deleted => {
                 self.deleted += 1;
                 return;
             }
-            Outcome::Unchanged => {
+            PushOutcome::Unchanged => {
                 self.unchanged += 1;
                 return;
             }
-            Outcome::Overtaken(tag) => Trouble::Conflict(tag),
-            Outcome::Failed(reason) | Outcome::Refused(reason) => Trouble::Failed(reason),
+            PushOutcome::Conflict(tag) => NotPushed::Conflict(tag),
+            PushOutcome::Failed(error) => NotPushed::Failed(error),
         };
         let path = task.path.clone();
-        self.problems.push(Problem { path, trouble });
+        self.problems.push(PushProblem { path, reason });
+    }
+
+    /// Number of files that somebody else has changed.
+    #[must_use]
+    pub fn conflicts(&self) -> usize {
+        self.problems
+            .iter()
+            .filter(|problem| matches!(problem.reason, NotPushed::Conflict(_)))
+            .count()
+    }
+
+    /// Number of files that could not be sent or deleted.
+    #[must_use]
+    pub fn failures(&self) -> usize {
+        self.problems.len() - self.conflicts()
     }
 }
 
-/// A path that is not as it should be.
+/// A file on the server that is not as it should be.
 #[derive(Debug)]
-pub struct Problem {
+pub struct PushProblem {
     path: Box<[u8]>,
-    trouble: Trouble,
+    reason: NotPushed,
 }
 
 #[derive(Debug)]
-enum Trouble {
-    /// Somebody else has made this of it.
+enum NotPushed {
+    /// Somebody else has made this version, or deleted the file.
     Conflict(Option<ETag>),
-    Failed(String),
+    Failed(PushError),
 }
 
-impl Problem {
-    /// Whether somebody else has changed it.
-    pub fn is_conflict(&self) -> bool {
-        matches!(self.trouble, Trouble::Conflict(_))
-    }
-
-    /// Writes it as a line: kind, path, and the server's tag or a reason, separated by tabs.
+impl PushProblem {
+    /// Writes one line: kind, path, and the server's tag or a reason, separated by tabs.
     ///
     /// # Errors
-    /// As `out`.
+    /// Those of `out`.
     pub fn write(&self, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         let path = url(&self.path);
-        match &self.trouble {
-            Trouble::Conflict(Some(tag)) => writeln!(out, "conflict\t{path}\t{tag}"),
-            Trouble::Conflict(None) => writeln!(out, "conflict\t{path}\tnone"),
-            Trouble::Failed(reason) => writeln!(out, "failed\t{path}\t{reason}"),
+        match &self.reason {
+            NotPushed::Conflict(Some(tag)) => writeln!(out, "conflict\t{path}\t{tag}"),
+            NotPushed::Conflict(None) => writeln!(out, "conflict\t{path}\tnone"),
+            NotPushed::Failed(error) => writeln!(out, "failed\t{path}\t{error}"),
         }
     }
 }

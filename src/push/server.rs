@@ -1,220 +1,310 @@
-//! The server as a place to put files: one request each, again where that may help.
+//! The server to push to: one request for each file, repeated where that may help.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
 use http::{Method, Response, StatusCode, header};
+use rayon::ThreadPoolBuildError;
 use ureq::Body;
 
-use super::step::Hash;
-use super::{Local, Progress, Task};
+use super::action::ContentHash;
+use super::{LocalFile, Task};
 use crate::config::ReplicaUrl;
 use crate::disk::Root;
 use crate::inventory::url;
-use crate::remote::{Client, within_the_site};
+use crate::progress::ByteProgress;
+use crate::remote::{Client, RequestError, local_redirect};
 use crate::rules::RuleFile;
 use crate::semantics::etag::ETag;
 
-/// How often something is tried that fails for the moment.
-const TRIES: u32 = 6;
-/// First and longest pause between two tries.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// A page may have moved within the site: `/about.html` to `/about`.
-const REDIRECTS: usize = 3;
-/// Most bytes of what a server says about a refusal.
-const LONGEST: u64 = 200;
+/// Number of attempts while the server is busy or unreachable.
+const MAX_ATTEMPTS: u32 = 6;
+/// First pause between two attempts; each one doubles it.
+const MIN_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause between two attempts, whatever Retry-After says.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// A page may have another URL on the server: `/about.html` redirects to `/about`.
+const MAX_REDIRECTS: usize = 3;
+/// Bytes read of a server's explanation; one line of it is shown.
+const MAX_EXPLANATION_LENGTH: u64 = 200;
 
-/// What has become of one file.
+/// Why files are not pushed, or one of them.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// There is no response.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Another program serves this URL, or something on the way replaces its tags.
+    #[error("{url} has no ETag of etagd: is it served by something else?")]
+    ForeignTag {
+        /// The URL of the request.
+        url: String,
+    },
+    /// The server answers a read with something that is neither a file nor its absence.
+    #[error("{url} answers {status}")]
+    Unexpected {
+        /// The URL of the request.
+        url: String,
+        /// The status of the response.
+        status: StatusCode,
+    },
+    /// The server does not accept the token, or there is none.
+    #[error(
+        "{url} answers {status}: give one of the server's tokens with --token-file or \
+         ETAGD_WRITE_TOKEN"
+    )]
+    Unauthorized {
+        /// The URL of the request.
+        url: String,
+        /// The status of the response.
+        status: StatusCode,
+    },
+    /// The server takes no files.
+    #[error("{url} answers {status}: was it started with --writable?")]
+    NotWritable {
+        /// The URL of the request.
+        url: String,
+        /// The status of the response.
+        status: StatusCode,
+    },
+    /// The server refuses one file.
+    #[error("{status}{}", .explanation.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
+    Refused {
+        /// The status of the response.
+        status: StatusCode,
+        /// The first line of the response, if it is text.
+        explanation: Option<String>,
+    },
+    /// A file has another length than it had when it was hashed.
+    #[error("it is being changed: run again")]
+    Changing,
+    /// A file cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(io::Error),
+    /// The server has received other bytes than were hashed.
+    #[error("it was changed while it was sent: run again")]
+    ChangedWhileSent,
+    /// The server has another version than the one it has just received.
+    #[error("somebody else changed it at the same moment: run again")]
+    Overwritten,
+    /// The server has another version at each attempt.
+    #[error("somebody else keeps changing it: run again later")]
+    KeepsChanging,
+    /// A rule file cannot be read.
+    #[error("cannot read {}: {source}", .file.name())]
+    Rules {
+        /// Which of them.
+        file: RuleFile,
+        /// What failed.
+        source: io::Error,
+    },
+    /// The threads for the connections cannot be started.
+    #[error("cannot start threads: {0}")]
+    Threads(#[from] ThreadPoolBuildError),
+}
+
+impl PushError {
+    /// Whether each further request would fail in the same way.
+    pub(super) fn is_for_all(&self) -> bool {
+        matches!(self, Self::Unauthorized { .. } | Self::NotWritable { .. })
+    }
+}
+
+/// What became of one file.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum PushOutcome {
     Created,
     Replaced,
     Deleted,
     /// It was as it should be.
     Unchanged,
-    /// It is another version by now, or gone.
-    Overtaken(Option<ETag>),
-    Failed(String),
-    /// Nothing that is asked for will succeed.
-    Refused(String),
+    /// The precondition failed: the server has this version by now, or none.
+    Conflict(Option<ETag>),
+    Failed(PushError),
 }
 
-/// Where files go.
+impl From<PushError> for PushOutcome {
+    fn from(error: PushError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The server to push to.
 #[derive(Debug)]
-pub(super) struct Server<'a> {
+pub(super) struct RemoteServer<'a> {
     client: &'a Client,
     url: &'a ReplicaUrl,
     authorization: Option<String>,
 }
 
-impl<'a> Server<'a> {
+impl<'a> RemoteServer<'a> {
     pub(super) fn new(client: &'a Client, url: &'a ReplicaUrl, token: Option<&str>) -> Self {
-        let authorization = token.map(|token| format!("Bearer {token}"));
         Self {
             client,
             url,
-            authorization,
+            authorization: token.map(|token| format!("Bearer {token}")),
         }
     }
 
-    /// The tag of what a path names, if it names anything; known for sure unless it is as `wanted`.
-    pub(super) fn look(&self, path: &[u8], wanted: Option<Hash>) -> Result<Option<ETag>, String> {
-        let read = self.read(path)?;
+    /// The tag of the file at exactly this path, `None` if there is none. It is certain unless its
+    /// hash is `wanted`.
+    pub(super) fn current_tag(
+        &self,
+        path: &[u8],
+        wanted: Option<ContentHash>,
+    ) -> Result<Option<ETag>, PushError> {
+        let read = self.read_tag(path)?;
         match read {
             Some(tag) if Some(*tag.hash()) == wanted => return Ok(read),
             None if RuleFile::named(path).is_none() => return Ok(None),
-            // `about.html` may have answered for `/about`, or a rewrite for what is not there; and
-            // nobody can read rules. Whoever asks to delete under a tag that nothing has is told.
+            // A GET does not tell: `about.html` may have answered for `/about`, or a rewrite for
+            // a missing file, and rule files are not served. A DELETE is never rewritten, and one
+            // with a tag that nothing has fails with the tag of the file itself.
             _ => {}
         }
         match self.delete(path, ETag::new([0; 32])) {
-            Outcome::Overtaken(now) => Ok(now),
-            Outcome::Unchanged => Ok(None),
-            Outcome::Refused(reason) => Err(reason),
-            // The write will tell why.
+            PushOutcome::Conflict(current) => Ok(current),
+            PushOutcome::Unchanged => Ok(None),
+            PushOutcome::Failed(error) if error.is_for_all() => Err(error),
+            // Writing the file will fail as well, and report why.
             _ => Ok(read),
         }
     }
 
-    /// The tag of what a path is answered with.
-    fn read(&self, path: &[u8]) -> Result<Option<ETag>, String> {
-        let fields = self.fields((header::ACCEPT_ENCODING, "identity"));
-        let mut place = url(path);
+    /// The tag of the response to a GET of a path, `None` if there is nothing.
+    fn read_tag(&self, path: &[u8]) -> Result<Option<ETag>, PushError> {
+        let fields = self.with_authorization((header::ACCEPT_ENCODING, "identity"));
+        let mut url = format!("{}{}", self.url, url(path));
         let mut redirects = 0;
         loop {
-            let address = format!("{}{place}", self.url);
-            let ask = || self.client.ask(&Method::HEAD, &address, &fields);
-            let response = persist(ask)?;
-            match within_the_site(&response) {
-                Some(next) if redirects < REDIRECTS => {
-                    redirects += 1;
-                    place = next;
-                    continue;
-                }
-                _ => {}
+            let response = retry(|| Ok(self.client.request(&Method::HEAD, &url, &fields)?))?;
+            if let Some(location) = local_redirect(&response)
+                && redirects < MAX_REDIRECTS
+            {
+                redirects += 1;
+                url = format!("{}{location}", self.url);
+                continue;
             }
             return match response.status() {
                 StatusCode::OK => match tag(&response) {
                     Some(tag) => Ok(Some(tag)),
-                    None => Err(format!("{address} has no tag of etagd's: what serves it?")),
+                    None => Err(PushError::ForeignTag { url }),
                 },
                 StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
                 status if status.is_redirection() => Ok(None),
-                status => Err(format!("{address} answers {status}")),
+                status => Err(PushError::Unexpected { url, status }),
             };
         }
     }
 
-    /// Puts a file in place of what has this tag, or where there is nothing.
+    /// Sends a file, if the server has the version `known`, or nothing where that is `None`.
     pub(super) fn put(
         &self,
         root: &Root,
         task: &Task,
-        local: &Local,
+        local: &LocalFile,
         known: Option<ETag>,
-        progress: &Progress,
-    ) -> Outcome {
+        progress: &ByteProgress,
+    ) -> PushOutcome {
         let address = format!("{}{}", self.url, url(&task.path));
         let known = known.map(|tag| tag.to_string());
-        let fields = self.fields(match &known {
+        let fields = self.with_authorization(match &known {
             Some(tag) => (header::IF_MATCH, tag.as_str()),
             None => (header::IF_NONE_MATCH, "*"),
         });
-        let mut trouble = None;
-        let send = || {
-            let opened = match root.open_file(&local.location) {
-                Ok(opened) if opened.stamp.size == local.length => opened,
-                Ok(_) => {
-                    trouble = Some("it is being changed: run again".to_owned());
-                    return Err(String::new());
-                }
-                Err(error) => {
-                    trouble = Some(format!("it cannot be read: {error}"));
-                    return Err(String::new());
-                }
+        let result = retry(|| {
+            let opened = root
+                .open_file(&local.location)
+                .map_err(PushError::Unreadable)?;
+            // Content-Length is the length that was hashed, so other content can't follow it.
+            if opened.stamp.size != local.length {
+                return Err(PushError::Changing);
+            }
+            let mut content = CountingReader {
+                file: opened.file,
+                progress,
             };
-            let mut content = Counted::new(opened.file, progress);
             let content = (&mut content as &mut dyn Read, local.length);
-            self.client.send(&Method::PUT, &address, &fields, content)
-        };
-        let response = persist(send);
-        if let Some(trouble) = trouble {
-            return Outcome::Failed(trouble);
-        }
-        let mut response = match response {
+            Ok(self.client.send(&Method::PUT, &address, &fields, content)?)
+        });
+        let mut response = match result {
             Ok(response) => response,
-            Err(reason) => return Outcome::Failed(reason),
+            Err(error) => return error.into(),
         };
-        let now = tag(&response);
-        let is_ours = now.is_some_and(|tag| *tag.hash() == local.hash);
+        let tag = tag(&response);
+        let is_ours = tag.is_some_and(|tag| *tag.hash() == local.hash);
         match response.status() {
             StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK if !is_ours => {
-                Outcome::Failed(match now {
-                    Some(_) => "it was changed while it was sent: run again".to_owned(),
-                    None => "somebody else changed it at the same moment: run again".to_owned(),
+                PushOutcome::Failed(match tag {
+                    Some(_) => PushError::ChangedWhileSent,
+                    None => PushError::Overwritten,
                 })
             }
-            StatusCode::CREATED => Outcome::Created,
-            StatusCode::NO_CONTENT | StatusCode::OK => Outcome::Replaced,
-            // By an attempt whose answer was lost, or by somebody else.
-            StatusCode::PRECONDITION_FAILED if is_ours => Outcome::Unchanged,
-            _ => refusal(&mut response, &address),
+            StatusCode::CREATED => PushOutcome::Created,
+            StatusCode::NO_CONTENT | StatusCode::OK => PushOutcome::Replaced,
+            // An earlier attempt succeeded and its response was lost, or somebody else has sent
+            // the same file.
+            StatusCode::PRECONDITION_FAILED if is_ours => PushOutcome::Unchanged,
+            _ => refusal(&mut response, address),
         }
     }
 
-    /// Deletes what has this tag.
-    pub(super) fn delete(&self, path: &[u8], known: ETag) -> Outcome {
+    /// Deletes a file, if the server has the version `known`.
+    pub(super) fn delete(&self, path: &[u8], known: ETag) -> PushOutcome {
         let address = format!("{}{}", self.url, url(path));
         let known = known.to_string();
-        let fields = self.fields((header::IF_MATCH, known.as_str()));
-        let ask = || self.client.ask(&Method::DELETE, &address, &fields);
-        let mut response = match persist(ask) {
+        let fields = self.with_authorization((header::IF_MATCH, known.as_str()));
+        let result = retry(|| Ok(self.client.request(&Method::DELETE, &address, &fields)?));
+        let mut response = match result {
             Ok(response) => response,
-            Err(reason) => return Outcome::Failed(reason),
+            Err(error) => return error.into(),
         };
         match response.status() {
-            StatusCode::NO_CONTENT | StatusCode::OK => Outcome::Deleted,
-            StatusCode::NOT_FOUND => Outcome::Unchanged,
-            _ => refusal(&mut response, &address),
+            StatusCode::NO_CONTENT | StatusCode::OK => PushOutcome::Deleted,
+            // An earlier attempt succeeded and its response was lost, or somebody else was first.
+            StatusCode::NOT_FOUND => PushOutcome::Unchanged,
+            _ => refusal(&mut response, address),
         }
     }
 
-    fn fields<'b>(
+    fn with_authorization<'b>(
         &'b self,
         field: (header::HeaderName, &'b str),
     ) -> Vec<(header::HeaderName, &'b str)> {
-        let authorization = self.authorization.as_deref();
-        let authorization = authorization.map(|value| (header::AUTHORIZATION, value));
-        authorization.into_iter().chain([field]).collect()
+        self.authorization
+            .as_deref()
+            .map(|value| (header::AUTHORIZATION, value))
+            .into_iter()
+            .chain([field])
+            .collect()
     }
 }
 
-/// Asks again, with growing pauses, while the server is busy or out of reach.
-fn persist(
-    mut ask: impl FnMut() -> Result<Response<Body>, String>,
-) -> Result<Response<Body>, String> {
-    let (mut pause, longest) = PAUSE;
-    let mut tries = 1;
+/// Repeats a request, with growing pauses, while the server is busy or unreachable.
+fn retry(
+    mut send: impl FnMut() -> Result<Response<Body>, PushError>,
+) -> Result<Response<Body>, PushError> {
+    let mut pause = MIN_PAUSE;
+    let mut attempts = 1;
     loop {
-        let answer = ask();
-        let wait = match &answer {
-            Ok(response) if is_passing(response.status()) => retry_after(response),
-            Err(reason) if !reason.is_empty() => None,
-            _ => return answer,
+        let result = send();
+        let wait = match &result {
+            Ok(response) if is_transient(response.status()) => retry_after(response),
+            Err(PushError::Request(_)) => None,
+            Ok(_) | Err(_) => return result,
         };
-        if tries == TRIES {
-            return answer;
+        if attempts == MAX_ATTEMPTS {
+            return result;
         }
-        tries += 1;
-        thread::sleep(wait.unwrap_or(pause).min(longest));
-        pause = (pause * 2).min(longest);
+        attempts += 1;
+        thread::sleep(wait.unwrap_or(pause).min(MAX_PAUSE));
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
-fn is_passing(status: StatusCode) -> bool {
+fn is_transient(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::REQUEST_TIMEOUT
@@ -225,6 +315,8 @@ fn is_passing(status: StatusCode) -> bool {
     )
 }
 
+/// The seconds of a Retry-After field. Its other form, a date (RFC 9110 section 10.2.3), is not
+/// what etagd sends.
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let value = response.headers().get(header::RETRY_AFTER)?;
     let seconds = value.to_str().ok()?.parse().ok()?;
@@ -235,61 +327,55 @@ fn tag(response: &Response<Body>) -> Option<ETag> {
     ETag::parse(response.headers().get(header::ETAG)?.as_bytes())
 }
 
-/// What a status means that is no success.
-fn refusal(response: &mut Response<Body>, address: &str) -> Outcome {
+/// The outcome for a status that is no success.
+fn refusal(response: &mut Response<Body>, url: String) -> PushOutcome {
     let status = response.status();
-    if status == StatusCode::PRECONDITION_FAILED {
-        return Outcome::Overtaken(tag(response));
-    }
-    let reason = said(response);
-    match status {
-        StatusCode::UNAUTHORIZED => Outcome::Refused(format!(
-            "{address} answers {status}: give a token of the server's with --token-file or \
-             ETAGD_WRITE_TOKEN"
-        )),
-        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Outcome::Refused(format!(
-            "{address} answers {status}: was it started with --writable?"
-        )),
-        _ => Outcome::Failed(format!("{status}{reason}")),
-    }
+    PushOutcome::Failed(match status {
+        StatusCode::PRECONDITION_FAILED => return PushOutcome::Conflict(tag(response)),
+        StatusCode::UNAUTHORIZED => PushError::Unauthorized { url, status },
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            PushError::NotWritable { url, status }
+        }
+        _ => PushError::Refused {
+            status,
+            explanation: explanation(response),
+        },
+    })
 }
 
-/// The first line of an answer in plain text.
-fn said(response: &mut Response<Body>) -> String {
-    let is_plain = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
+/// The first line of a response in plain text.
+fn explanation(response: &mut Response<Body>) -> Option<String> {
+    let media_type = response.headers().get(header::CONTENT_TYPE)?;
+    if !media_type.as_bytes().starts_with(b"text/plain") {
+        return None;
+    }
     let mut text = Vec::new();
-    let body = response.body_mut().as_reader();
-    if !is_plain || body.take(LONGEST).read_to_end(&mut text).is_err() {
-        return String::new();
-    }
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().next().unwrap_or_default();
-    let line: String = line.chars().filter(|char| !char.is_control()).collect();
-    match line.is_empty() {
-        true => line,
-        false => format!(": {line}"),
-    }
+    response
+        .body_mut()
+        .as_reader()
+        .take(MAX_EXPLANATION_LENGTH)
+        .read_to_end(&mut text)
+        .ok()?;
+    // The line goes to a terminal, which would obey control characters.
+    let line: String = String::from_utf8_lossy(&text)
+        .lines()
+        .next()?
+        .chars()
+        .filter(|character| !character.is_control())
+        .collect();
+    (!line.is_empty()).then_some(line)
 }
 
-/// A file that is counted while it is read.
-struct Counted<'a> {
+/// A file whose bytes are counted as they are read.
+struct CountingReader<'a> {
     file: File,
-    progress: &'a Progress,
+    progress: &'a ByteProgress,
 }
 
-impl<'a> Counted<'a> {
-    fn new(file: File, progress: &'a Progress) -> Self {
-        Self { file, progress }
-    }
-}
-
-impl Read for Counted<'_> {
+impl Read for CountingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
-        self.progress.done.fetch_add(read as u64, Ordering::Relaxed);
+        self.progress.add(read as u64);
         Ok(read)
     }
 }

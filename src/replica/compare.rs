@@ -1,4 +1,4 @@
-//! How one replica deviates from what it should serve: pure.
+//! How one replica deviates from what it should serve; pure functions.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,52 +7,52 @@ use std::iter::from_fn;
 use serde::Serialize;
 
 use crate::inventory::{Description, Entry, Head, Inventory};
-use crate::semantics::coding::Coding;
 
-/// One thing that a replica says or does otherwise.
+/// One difference between a replica and what it should serve.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Deviation {
-    /// Of which path, as a URL has it; `None` where it is about the site as one.
+    /// The path as in a URL; `None` for the site as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Of which coding, where it is one.
+    /// The content coding; `None` for the file itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coding: Option<&'static str>,
-    /// In which way.
-    pub how: How,
+    /// What differs.
+    #[serde(rename = "how")]
+    pub kind: DeviationKind,
     /// What is there, and what should be.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
-/// In which way a replica deviates.
+/// What differs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum How {
-    /// It does not have it.
+pub enum DeviationKind {
+    /// The replica does not have the entry.
     Missing,
-    /// It should not have it.
+    /// The replica has an entry that it should not have.
     Extra,
-    /// The tag is another, and so the content, or a field that enters the tag.
+    /// The tag, and so the content or a field that enters the tag.
     OtherTag,
-    /// The length is another under the same tag.
+    /// The length under the same tag.
     OtherSize,
-    /// A field of the response is another under the same tag.
+    /// A field of the response under the same tag.
     OtherFields,
-    /// The body is not what its tag names.
+    /// The body: it is not what its tag names.
     OtherBytes,
-    /// It answers something else than 200.
+    /// The status: it is not 200.
     OtherStatus,
-    /// A flag that changes answers has another value.
+    /// A flag that changes answers.
     OtherSettings,
-    /// The site's rules are others.
+    /// The site's rules.
     OtherRules,
-    /// The site digest is another, and nothing listed tells why.
+    /// The site digest, although everything listed agrees.
     OtherDigest,
-    /// It could not read all of its files, or some are still being written.
+    /// The replica could not read all of its files, or some are still being written.
     Incomplete,
 }
 
-impl fmt::Display for How {
+impl fmt::Display for DeviationKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Missing => "missing",
@@ -70,39 +70,39 @@ impl fmt::Display for How {
     }
 }
 
-impl Serialize for How {
+impl Serialize for DeviationKind {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
 impl Deviation {
-    /// About the site as one.
-    fn of_site(how: How, detail: String) -> Self {
+    /// A deviation of the site as a whole.
+    fn of_site(kind: DeviationKind, detail: String) -> Self {
         Self {
             path: None,
             coding: None,
-            how,
+            kind,
             detail,
         }
     }
 
-    /// About one entry.
-    pub(super) fn of_entry(entry: &Entry, how: How, detail: String) -> Self {
+    /// A deviation of one entry.
+    pub(super) fn of_entry(entry: &Entry, kind: DeviationKind, detail: String) -> Self {
         Self {
             path: Some(entry.url()),
             coding: entry.coding.extension().map(|_| entry.coding.token()),
-            how,
+            kind,
             detail,
         }
     }
 }
 
-/// Path, way, and what is there: tab-separated, without the replica.
+/// Path and kind, separated by a tab.
 impl fmt::Display for Deviation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.path.as_deref().unwrap_or("-"))?;
-        write!(f, "\t{}", self.how)?;
+        write!(f, "\t{}", self.kind)?;
         match self.coding {
             Some(coding) => write!(f, " ({coding})"),
             None => Ok(()),
@@ -110,85 +110,90 @@ impl fmt::Display for Deviation {
     }
 }
 
-/// How many deviations there are, and the first of them.
+/// The number of deviations, and the first of them.
 #[derive(Debug)]
-pub struct Found {
-    /// All of them.
+pub struct Deviations {
+    /// How many there are.
     pub count: usize,
-    /// Those that are kept.
+    /// The first of them, up to a limit.
     pub shown: Vec<Deviation>,
-    most: usize,
+    max_shown: usize,
 }
 
-impl Found {
-    /// None yet; `most` are kept.
-    pub(super) fn new(most: usize) -> Self {
+impl Deviations {
+    /// No deviations yet; the first `max_shown` are kept.
+    pub(super) fn new(max_shown: usize) -> Self {
         Self {
             count: 0,
             shown: Vec::new(),
-            most,
+            max_shown,
         }
     }
 
-    /// And this one.
+    /// These deviations and one more.
     pub(super) fn with(mut self, deviation: Deviation) -> Self {
         self.count += 1;
-        if self.shown.len() < self.most {
+        if self.shown.len() < self.max_shown {
             self.shown.push(deviation);
         }
         self
     }
 }
 
-/// How `replica` deviates from `reference`.
+/// Yields how `replica` deviates from `reference`.
 pub(super) fn compare<'a>(
     reference: &'a Inventory,
     replica: &'a Inventory,
 ) -> impl Iterator<Item = Deviation> {
-    let of_site = heads(&reference.head, &replica.head);
-    let mut both = of_site.into_iter().chain(entries(reference, replica));
+    let mut deviations = compare_heads(&reference.head, &replica.head)
+        .into_iter()
+        .chain(compare_entries(reference, replica));
     let mut is_first = true;
     from_fn(move || {
-        let next = both.next();
+        let next = deviations.next();
         let is_alike = std::mem::take(&mut is_first) && next.is_none();
         let (here, there) = (&replica.head.digest, &reference.head.digest);
         if is_alike && here != there {
+            // What the digest covers is listed, so only the format of the digest can differ.
             let detail = format!(
-                "{here} instead of {there}, although all that is listed agrees: another version \
-                 of etagd?"
+                "{here} instead of {there}, although everything listed agrees: a different \
+                 version of etagd?"
             );
-            return Some(Deviation::of_site(How::OtherDigest, detail));
+            return Some(Deviation::of_site(DeviationKind::OtherDigest, detail));
         }
         next
     })
 }
 
-fn heads(reference: &Head, replica: &Head) -> Vec<Deviation> {
-    let settings = replica.other_settings(reference);
-    let mut deviations: Vec<_> = settings
+fn compare_heads(reference: &Head, replica: &Head) -> Vec<Deviation> {
+    let mut deviations: Vec<_> = replica
+        .other_settings(reference)
         .map(|(name, here, there)| {
             let detail = format!("--{name} {here} instead of {there}");
-            Deviation::of_site(How::OtherSettings, detail)
+            Deviation::of_site(DeviationKind::OtherSettings, detail)
         })
         .collect();
     if replica.rules != reference.rules {
-        let shown = |rules: &Option<String>| rules.clone().unwrap_or_else(|| "none".to_owned());
-        let (here, there) = (shown(&replica.rules), shown(&reference.rules));
+        let [here, there] =
+            [replica, reference].map(|head| head.rules.as_deref().unwrap_or("none"));
         let detail = format!("_headers and _redirects: {here} instead of {there}");
-        deviations.push(Deviation::of_site(How::OtherRules, detail));
+        deviations.push(Deviation::of_site(DeviationKind::OtherRules, detail));
     }
     if !replica.complete {
-        let detail = "some file cannot be read, or is still being written: see its log";
-        deviations.push(Deviation::of_site(How::Incomplete, detail.to_owned()));
+        let detail = "a file cannot be read, or is still being written: see its log";
+        deviations.push(Deviation::of_site(
+            DeviationKind::Incomplete,
+            detail.to_owned(),
+        ));
     }
     deviations
 }
 
-fn entries<'a>(
+/// Merges the two sorted lists of entries.
+fn compare_entries<'a>(
     reference: &'a Inventory,
     replica: &'a Inventory,
 ) -> impl Iterator<Item = Deviation> + 'a {
-    let key = |entry: &'a Entry| -> (&'a [u8], Coding) { (&entry.path, entry.coding) };
     let mut expected = reference.entries.iter().peekable();
     let mut found = replica.entries.iter().peekable();
     from_fn(move || {
@@ -197,18 +202,30 @@ fn entries<'a>(
                 (None, None) => return None,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some(expected), Some(found)) => key(expected).cmp(&key(found)),
-            };
-            let should = (order != Ordering::Greater)
-                .then(|| expected.next())
-                .flatten();
-            let is = (order != Ordering::Less).then(|| found.next()).flatten();
-            let deviation = match (should, is) {
-                (Some(should), Some(is)) => deviation(should, is),
-                (Some(should), None) => {
-                    Some(Deviation::of_entry(should, How::Missing, String::new()))
+                (Some(expected), Some(found)) => {
+                    (&expected.path, expected.coding).cmp(&(&found.path, found.coding))
                 }
-                (None, Some(is)) => Some(Deviation::of_entry(is, How::Extra, is.etag.to_string())),
+            };
+            let expected = match order {
+                Ordering::Less | Ordering::Equal => expected.next(),
+                Ordering::Greater => None,
+            };
+            let found = match order {
+                Ordering::Greater | Ordering::Equal => found.next(),
+                Ordering::Less => None,
+            };
+            let deviation = match (expected, found) {
+                (Some(expected), Some(found)) => compare_entry(expected, found),
+                (Some(expected), None) => Some(Deviation::of_entry(
+                    expected,
+                    DeviationKind::Missing,
+                    String::new(),
+                )),
+                (None, Some(found)) => Some(Deviation::of_entry(
+                    found,
+                    DeviationKind::Extra,
+                    found.etag.to_string(),
+                )),
                 (None, None) => return None,
             };
             if deviation.is_some() {
@@ -218,51 +235,63 @@ fn entries<'a>(
     })
 }
 
-fn deviation(should: &Entry, is: &Entry) -> Option<Deviation> {
-    let (how, detail) = if is.etag != should.etag {
-        let detail = format!("{} instead of {}", is.etag, should.etag);
-        let fields = other_fields(&should.description, &is.description);
-        let fields = fields.into_iter().map(|field| format!("; {field}"));
-        (How::OtherTag, detail + &fields.collect::<String>())
-    } else if is.size != should.size {
-        let detail = format!("{} bytes instead of {}", is.size, should.size);
-        (How::OtherSize, detail)
-    } else {
-        let fields = other_fields(&should.description, &is.description);
-        if fields.is_empty() {
-            return None;
+fn compare_entry(expected: &Entry, found: &Entry) -> Option<Deviation> {
+    let fields = other_fields(&expected.description, &found.description);
+    let (kind, detail) = if found.etag != expected.etag {
+        let mut detail = format!("{} instead of {}", found.etag, expected.etag);
+        // A field may be the cause: some of them enter the tag.
+        for field in fields {
+            detail.push_str("; ");
+            detail.push_str(&field);
         }
-        (How::OtherFields, fields.join("; "))
+        (DeviationKind::OtherTag, detail)
+    } else if found.size != expected.size {
+        let detail = format!("{} bytes instead of {}", found.size, expected.size);
+        (DeviationKind::OtherSize, detail)
+    } else if fields.is_empty() {
+        return None;
+    } else {
+        (DeviationKind::OtherFields, fields.join("; "))
     };
-    Some(Deviation::of_entry(should, how, detail))
+    Some(Deviation::of_entry(expected, kind, detail))
 }
 
-/// The fields that differ, each with what is and what should be.
-fn other_fields(should: &Description, is: &Description) -> Vec<String> {
-    if should == is {
+/// The fields that differ, each with what is there and what should be.
+fn other_fields(expected: &Description, found: &Description) -> Vec<String> {
+    // Entries of one type share their description, and most of them are equal.
+    if expected == found {
         return Vec::new();
     }
-    let mut differ = Vec::new();
-    let mut compare = |name: &str, is: Option<&Option<String>>, should: Option<&Option<String>>| {
-        if is != should {
-            let [is, should] = [is, should].map(|value| match value {
-                Some(Some(value)) => format!("{value:?}"),
-                Some(None) => "none".to_owned(),
-                None => "the usual".to_owned(),
-            });
-            differ.push(format!("{name}: {is} instead of {should}"));
+    let mut differing = Vec::new();
+    if found.media_type != expected.media_type {
+        differing.push(format!(
+            "content-type: {:?} instead of {:?}",
+            found.media_type, expected.media_type
+        ));
+    }
+    for (name, value) in &expected.fields {
+        let found = found.fields.get(name);
+        if found != Some(value) {
+            let (found, expected) = (shown(found), shown(Some(value)));
+            differing.push(format!("{name}: {found} instead of {expected}"));
         }
-    };
-    let [type_is, type_should] = [is, should].map(|each| Some(each.media_type.clone()));
-    compare("content-type", Some(&type_is), Some(&type_should));
-    for (name, value) in &should.fields {
-        compare(name, is.fields.get(name), Some(value));
     }
-    let more = is.fields.iter();
-    for (name, value) in more.filter(|(name, _)| !should.fields.contains_key(*name)) {
-        compare(name, Some(value), None);
+    for (name, value) in &found.fields {
+        if !expected.fields.contains_key(name) {
+            let (found, expected) = (shown(Some(value)), shown(None));
+            differing.push(format!("{name}: {found} instead of {expected}"));
+        }
     }
-    differ
+    differing
+}
+
+/// The value of a field; a rule may remove it, or leave it as it is without rules.
+fn shown(value: Option<&Option<String>>) -> String {
+    match value {
+        Some(Some(value)) => format!("{value:?}"),
+        Some(None) => "none".to_owned(),
+        None => "the usual".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -270,6 +299,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
 
     /// A name, what should be, what is, and path, way and detail of each deviation.
@@ -308,11 +338,13 @@ mod tests {
     }
 
     fn head(digest: &str, settings: &[(&str, &str)], rules: Option<&str>, complete: bool) -> Head {
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Head {
             digest: digest.to_owned(),
             complete,
-            settings: settings.iter().map(own).collect(),
+            settings: settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             rules: rules.map(str::to_owned),
         }
     }
@@ -395,7 +427,7 @@ mod tests {
         let names: Vec<_> = (100..200).map(|n| format!("{n} x")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let (full, empty) = (inventory(&names, &head), inventory(&[], &head));
-        let found = compare(&full, &empty).fold(Found::new(7), Found::with);
+        let found = compare(&full, &empty).fold(Deviations::new(7), Deviations::with);
         assert_eq!((found.count, found.shown.len()), (100, 7));
     }
 }

@@ -1,8 +1,8 @@
 //! Do these replicas serve the same site?
 //!
-//! A replica is asked for its manifest, which the admin listener has; where there is none, for
-//! what it serves, path by path. What is asked for then is what a directory, a manifest or another
-//! replica says. [`Check::look`] asks once, [`Check::wait`] until all agree.
+//! A replica is asked for its manifest, which the admin listener publishes. One that publishes
+//! none is asked for each path in turn; which paths there are comes from a directory, a manifest or
+//! another replica. [`Check::compare`] compares once, [`Check::wait`] until all agree.
 
 mod compare;
 mod report;
@@ -12,60 +12,62 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::ReplicaUrl;
-use crate::inventory::{Head, Inventory};
-use crate::remote::{Answer, Client};
+use crate::inventory::Inventory;
+use crate::remote::{Client, ManifestError};
 use compare::compare;
 
-pub use compare::{Deviation, Found, How};
-pub use report::{Kind, Report, Seen, State};
+pub use compare::{Deviation, DeviationKind, Deviations};
+pub use report::{Basis, CheckReport, Remark, ReplicaResult, ReplicaState};
 
-/// How often the digests are asked for while they differ.
-const POLL: Duration = Duration::from_millis(500);
-/// First and longest pause between two looks at everything.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Pause between two requests for the digests while they differ.
+const DIGEST_INTERVAL: Duration = Duration::from_millis(500);
+/// First pause between two full comparisons; each one doubles it.
+const MIN_PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause between two full comparisons.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// A thread has ended without a result; what it says of itself stands above.
-const BUG: &str = "comparing broke off; the message above says where: please report it";
+/// The reason where a thread has panicked; the panic's message is on standard error.
+const PANICKED: &str = "internal error: the comparison panicked (see above); please report this";
 
 /// What to compare, and how.
 #[derive(Debug)]
 pub struct Check {
-    /// Whom to ask.
+    /// The replicas to compare.
     pub replicas: Vec<ReplicaUrl>,
-    /// What they should serve; `None` for what most of them do.
-    pub expected: Option<Expected>,
-    /// How paths are asked for.
-    pub walk: Walk,
-    /// So many deviations of each replica are kept.
-    pub most: usize,
+    /// What they should serve; `None` compares them with what most of them serve.
+    pub expected: Option<ExpectedSite>,
+    /// How to ask path by path.
+    pub walk: WalkOptions,
+    /// Maximum number of deviations to list for each replica.
+    pub max_shown: usize,
 }
 
 /// What replicas should serve.
 #[derive(Debug)]
-pub struct Expected {
-    /// The directory or the file, for messages.
+pub struct ExpectedSite {
+    /// The directory or the file it comes from, for messages.
     pub name: String,
-    /// What is in it.
+    /// Its entries.
     pub inventory: Inventory,
 }
 
-/// How a replica is asked that shows no manifest.
+/// How to compare a replica that publishes no manifest.
 #[derive(Clone, Debug)]
-pub struct Walk {
-    /// Whether replicas are not even asked for a manifest.
+pub struct WalkOptions {
+    /// Whether to assume that no replica publishes a manifest.
     pub is_public: bool,
-    /// So many entries are asked for, evenly spread; all where `None`.
+    /// Number of entries to ask for, evenly spread; `None` for all.
     pub sample: Option<usize>,
-    /// Whether bodies are fetched and hashed.
+    /// Whether to fetch and hash the bodies.
     pub bodies: bool,
-    /// Connections at once to each replica.
+    /// Maximum number of connections to each replica.
     pub connections: usize,
 }
 
-/// No replica has a manifest, and nothing says what they should serve.
+/// No replica publishes a manifest, and there is nothing else to compare with.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{url} shows no manifest ({reason}): give the address of its --admin listener, or say with \
+    "{url} publishes no manifest ({reason}): give the address of its --admin listener, or say with \
      --dir or --manifest what it should serve"
 )]
 pub struct NothingToCompare {
@@ -73,166 +75,23 @@ pub struct NothingToCompare {
     reason: String,
 }
 
-impl Check {
-    /// Asks all replicas once.
-    ///
-    /// # Errors
-    /// When nothing says what to compare with.
-    pub fn look(&self, client: &Client) -> Result<Report, NothingToCompare> {
-        let answers = self.ask(client);
-        let reference = self.reference(&answers)?;
-        let ask = |(url, answer): (&ReplicaUrl, &Answer)| {
-            let found = Found::new(self.most);
-            let state = match (answer, &reference) {
-                (Answer::Failed(reason), _) => State::Unreachable(reason.clone()),
-                (Answer::Foreign(reason), None) => State::Unreachable(reason.clone()),
-                (Answer::Inventory(inventory), None) => State::of(inventory, found),
-                (Answer::Inventory(inventory), Some(reference)) => {
-                    let found = compare(reference.inventory, inventory).fold(found, Found::with);
-                    State::of(inventory, found)
-                }
-                (Answer::Foreign(reason), Some(reference)) => {
-                    let replica = (url, reason.as_str());
-                    walk::walk(&self.walk, client, replica, reference.inventory, found)
-                }
-            };
-            Seen {
-                url: url.to_string(),
-                state,
-            }
-        };
-        let replicas = thread::scope(|scope| {
-            let asked = self.replicas.iter().zip(&answers);
-            let asked: Vec<_> = asked.map(|each| scope.spawn(move || ask(each))).collect();
-            let seen = asked.into_iter().zip(&self.replicas).map(|(each, url)| {
-                each.join().unwrap_or_else(|_| Seen {
-                    url: url.to_string(),
-                    state: State::Unreachable(BUG.to_owned()),
-                })
-            });
-            seen.collect()
-        });
-        Ok(Report {
-            reference: reference.map(|reference| reference.name),
-            replicas,
-        })
-    }
+/// The reply of a replica to the request for its manifest.
+#[derive(Debug)]
+enum ReplicaReply {
+    Manifest(Inventory),
+    /// It publishes none, for this reason.
+    NoManifest(String),
+    /// It can't be asked, for this reason.
+    Failed(String),
+}
 
-    /// Asks until all agree, or until `until` has come. What was found last.
-    ///
-    /// # Errors
-    /// As [`Self::look`].
-    pub fn wait(&self, client: &Client, until: Instant) -> Result<Report, NothingToCompare> {
-        let client = client.until(until);
-        let (mut pause, longest) = PAUSE;
-        loop {
-            let report = self.look(&client)?;
-            let left = until.saturating_duration_since(Instant::now());
-            if report.agrees() || left.is_zero() {
-                return Ok(report);
-            }
-            thread::sleep(pause.min(left));
-            pause = (pause * 2).min(longest);
-            while self.digests_differ(&client) && Instant::now() < until {
-                thread::sleep(POLL.min(until.saturating_duration_since(Instant::now())));
-            }
+impl From<Result<Inventory, ManifestError>> for ReplicaReply {
+    fn from(result: Result<Inventory, ManifestError>) -> Self {
+        match result {
+            Ok(inventory) => Self::Manifest(inventory),
+            Err(error) if error.is_without_manifest() => Self::NoManifest(error.to_string()),
+            Err(error) => Self::Failed(error.to_string()),
         }
-    }
-
-    /// Whether the digests alone tell that there is no agreement yet.
-    fn digests_differ(&self, client: &Client) -> bool {
-        if self.walk.is_public {
-            return false;
-        }
-        let ask = |url| move || client.digest(url);
-        let digests: Option<Vec<String>> = thread::scope(|scope| {
-            let asked: Vec<_> = self
-                .replicas
-                .iter()
-                .map(|url| scope.spawn(ask(url)))
-                .collect();
-            let digests = asked.into_iter().map(|each| each.join().ok().flatten());
-            digests.collect()
-        });
-        // Who has no digest has to be asked for more.
-        let Some(digests) = digests else {
-            return false;
-        };
-        let expected = self
-            .expected
-            .as_ref()
-            .map(|each| &each.inventory.head.digest);
-        let first = expected.or(digests.first());
-        digests.iter().any(|digest| Some(digest) != first)
-    }
-
-    fn ask(&self, client: &Client) -> Vec<Answer> {
-        if self.walk.is_public {
-            let foreign = |_| Answer::Foreign("--public".to_owned());
-            return self.replicas.iter().map(foreign).collect();
-        }
-        thread::scope(|scope| {
-            let ask = |url| scope.spawn(move || client.manifest(url));
-            let asked: Vec<_> = self.replicas.iter().map(ask).collect();
-            let failed = |_| Answer::Failed(BUG.to_owned());
-            let answers = asked.into_iter();
-            answers
-                .map(|each| each.join().unwrap_or_else(failed))
-                .collect()
-        })
-    }
-
-    /// What to compare with: what is expected, or else what most replicas say, the first of them
-    /// where that is undecided. `None` where no replica says anything.
-    fn reference<'a>(
-        &'a self,
-        answers: &'a [Answer],
-    ) -> Result<Option<Reference<'a>>, NothingToCompare> {
-        if let Some(Expected { name, inventory }) = &self.expected {
-            let name = name.clone();
-            return Ok(Some(Reference { name, inventory }));
-        }
-        let most = self.most_common(answers);
-        // Another replica may say something once it can be reached.
-        let is_open = |answer: &Answer| matches!(answer, Answer::Failed(_));
-        if most.is_some() || answers.iter().any(is_open) {
-            return Ok(most);
-        }
-        let foreign = answers.iter().zip(&self.replicas);
-        let mut foreign = foreign.filter_map(|(answer, url)| match answer {
-            Answer::Foreign(reason) => Some((url.to_string(), reason.clone())),
-            Answer::Inventory(_) | Answer::Failed(_) => None,
-        });
-        match foreign.next() {
-            Some((url, reason)) => Err(NothingToCompare { url, reason }),
-            None => Ok(None),
-        }
-    }
-
-    fn most_common<'a>(&self, answers: &'a [Answer]) -> Option<Reference<'a>> {
-        let inventories: Vec<_> = answers
-            .iter()
-            .zip(&self.replicas)
-            .filter_map(|(answer, url)| match answer {
-                Answer::Inventory(inventory) => Some((url, inventory)),
-                Answer::Foreign(_) | Answer::Failed(_) => None,
-            })
-            .collect();
-        let like = |head: &Head| {
-            inventories
-                .iter()
-                .filter(|(_, each)| each.head == *head)
-                .count()
-        };
-        // The last of equals wins.
-        let most = inventories
-            .iter()
-            .rev()
-            .max_by_key(|(_, each)| like(&each.head));
-        most.map(|(url, inventory)| Reference {
-            name: url.to_string(),
-            inventory,
-        })
     }
 }
 
@@ -240,4 +99,212 @@ impl Check {
 struct Reference<'a> {
     name: String,
     inventory: &'a Inventory,
+}
+
+impl Check {
+    /// Compares all replicas once.
+    ///
+    /// # Errors
+    /// When there is nothing to compare with.
+    pub fn compare(&self, client: &Client) -> Result<CheckReport, NothingToCompare> {
+        let replies = self.fetch_manifests(client);
+        let reference = self.reference(&replies)?;
+        let replicas = thread::scope(|scope| {
+            // All threads start before the first is joined.
+            let threads: Vec<_> = self
+                .replicas
+                .iter()
+                .zip(&replies)
+                .map(|(url, reply)| {
+                    let reference = reference.as_ref();
+                    scope.spawn(move || self.state(client, url, reply, reference))
+                })
+                .collect();
+            threads
+                .into_iter()
+                .zip(&self.replicas)
+                .map(|(thread, url)| ReplicaResult {
+                    url: url.to_string(),
+                    state: thread
+                        .join()
+                        .unwrap_or_else(|_| ReplicaState::Unreachable(PANICKED.to_owned())),
+                })
+                .collect()
+        });
+        Ok(CheckReport {
+            reference: reference.map(|reference| reference.name),
+            replicas,
+        })
+    }
+
+    /// Compares until all replicas agree, or until the deadline, and returns the last result.
+    ///
+    /// # Errors
+    /// As [`Self::compare`].
+    pub fn wait(
+        &self,
+        client: &Client,
+        deadline: Instant,
+    ) -> Result<CheckReport, NothingToCompare> {
+        let client = client.with_deadline(deadline);
+        let mut pause = MIN_PAUSE;
+        loop {
+            let report = self.compare(&client)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if report.agrees() || left.is_zero() {
+                return Ok(report);
+            }
+            thread::sleep(pause.min(left));
+            pause = (pause * 2).min(MAX_PAUSE);
+            // A digest is 100 bytes, a manifest may be 100 MB: as long as the digests differ,
+            // comparing the manifests can't succeed.
+            while self.digests_differ(&client) && Instant::now() < deadline {
+                let left = deadline.saturating_duration_since(Instant::now());
+                thread::sleep(DIGEST_INTERVAL.min(left));
+            }
+        }
+    }
+
+    /// Whether the digests alone show that the replicas do not agree yet.
+    fn digests_differ(&self, client: &Client) -> bool {
+        if self.walk.is_public {
+            return false;
+        }
+        let digests: Option<Vec<String>> = thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .replicas
+                .iter()
+                .map(|url| scope.spawn(move || client.digest(url)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().ok().flatten())
+                .collect()
+        });
+        // A replica without a digest has to be compared in full.
+        let Some(digests) = digests else {
+            return false;
+        };
+        let expected = self
+            .expected
+            .as_ref()
+            .map(|site| &site.inventory.head.digest)
+            .or(digests.first());
+        digests.iter().any(|digest| Some(digest) != expected)
+    }
+
+    fn fetch_manifests(&self, client: &Client) -> Vec<ReplicaReply> {
+        if self.walk.is_public {
+            return self
+                .replicas
+                .iter()
+                .map(|_| ReplicaReply::NoManifest("--public".to_owned()))
+                .collect();
+        }
+        thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .replicas
+                .iter()
+                .map(|url| scope.spawn(move || ReplicaReply::from(client.manifest(url))))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| ReplicaReply::Failed(PANICKED.to_owned()))
+                })
+                .collect()
+        })
+    }
+
+    /// The state of one replica, compared with the reference if there is one.
+    fn state(
+        &self,
+        client: &Client,
+        url: &ReplicaUrl,
+        reply: &ReplicaReply,
+        reference: Option<&Reference<'_>>,
+    ) -> ReplicaState {
+        let none = Deviations::new(self.max_shown);
+        match (reply, reference) {
+            (ReplicaReply::Failed(reason), _) | (ReplicaReply::NoManifest(reason), None) => {
+                ReplicaState::Unreachable(reason.clone())
+            }
+            (ReplicaReply::Manifest(inventory), None) => {
+                ReplicaState::from_manifest(inventory, none)
+            }
+            (ReplicaReply::Manifest(inventory), Some(reference)) => {
+                let deviations =
+                    compare(reference.inventory, inventory).fold(none, Deviations::with);
+                ReplicaState::from_manifest(inventory, deviations)
+            }
+            (ReplicaReply::NoManifest(reason), Some(reference)) => walk::walk(
+                &self.walk,
+                client,
+                (url, reason.as_str()),
+                reference.inventory,
+                none,
+            ),
+        }
+    }
+
+    /// The expected site, or else the manifest that most replicas have; of equally common ones
+    /// the first. `None` where no replica has told anything yet.
+    fn reference<'a>(
+        &'a self,
+        replies: &'a [ReplicaReply],
+    ) -> Result<Option<Reference<'a>>, NothingToCompare> {
+        if let Some(ExpectedSite { name, inventory }) = &self.expected {
+            let name = name.clone();
+            return Ok(Some(Reference { name, inventory }));
+        }
+        if let Some(reference) = self.most_common(replies) {
+            return Ok(Some(reference));
+        }
+        let mut without_manifest = None;
+        for (url, reply) in self.replicas.iter().zip(replies) {
+            match reply {
+                // It may have a manifest once it can be reached: --wait has to go on.
+                ReplicaReply::Failed(_) => return Ok(None),
+                ReplicaReply::NoManifest(reason) => {
+                    without_manifest.get_or_insert((url, reason));
+                }
+                ReplicaReply::Manifest(_) => {}
+            }
+        }
+        match without_manifest {
+            Some((url, reason)) => Err(NothingToCompare {
+                url: url.to_string(),
+                reason: reason.clone(),
+            }),
+            None => Ok(None),
+        }
+    }
+
+    fn most_common<'a>(&self, replies: &'a [ReplicaReply]) -> Option<Reference<'a>> {
+        let inventories: Vec<_> = self
+            .replicas
+            .iter()
+            .zip(replies)
+            .filter_map(|(url, reply)| match reply {
+                ReplicaReply::Manifest(inventory) => Some((url, inventory)),
+                ReplicaReply::NoManifest(_) | ReplicaReply::Failed(_) => None,
+            })
+            .collect();
+        inventories
+            .iter()
+            // `max_by_key` returns the last of equal elements, and the first is wanted.
+            .rev()
+            .max_by_key(|(_, candidate)| {
+                inventories
+                    .iter()
+                    .filter(|(_, inventory)| inventory.head == candidate.head)
+                    .count()
+            })
+            .map(|(url, inventory)| Reference {
+                name: url.to_string(),
+                inventory,
+            })
+    }
 }

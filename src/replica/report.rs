@@ -1,94 +1,149 @@
-//! What a check has found, for people and for machines.
+//! The result of a check, for people and for machines.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use super::compare::Found;
+use super::compare::Deviations;
 use crate::inventory::Inventory;
 use crate::log::Printable;
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Debug)]
-pub struct Report {
+pub struct CheckReport {
     /// What the replicas were compared with; `None` where there was nothing.
     pub reference: Option<String>,
-    /// One for each replica, in the order in which they were given.
-    pub replicas: Vec<Seen>,
+    /// One result for each replica, in the order in which they were given.
+    pub replicas: Vec<ReplicaResult>,
 }
 
-/// One replica.
+/// The result for one replica.
 #[derive(Debug)]
-pub struct Seen {
-    /// As it was given.
+pub struct ReplicaResult {
+    /// Its URL as it was given.
     pub url: String,
-    /// What it says and does.
-    pub state: State,
+    /// What was found there.
+    pub state: ReplicaState,
 }
 
-/// What a replica says and does.
+/// What was found at a replica.
 #[derive(Debug)]
-pub enum State {
-    /// It can't be asked: why, with the URL.
+pub enum ReplicaState {
+    /// It can't be compared: the reason, with the URL.
     Unreachable(String),
-    /// It was asked.
+    /// It was compared.
     Compared {
-        /// By what.
-        kind: Kind,
-        /// Its site digest, if it tells.
+        /// What it was judged by.
+        basis: Basis,
+        /// Its site digest, if it publishes one.
         digest: Option<String>,
-        /// Why it was asked path by path although it might have a manifest.
-        instead: Option<String>,
-        /// How many representations it lists, or was asked for.
+        /// Why it was asked path by path although it might have had a manifest.
+        no_manifest: Option<String>,
+        /// Number of representations that it lists, or was asked for.
         entries: usize,
         /// How it deviates.
-        found: Found,
+        deviations: Deviations,
     },
 }
 
-/// By what a replica is judged.
+/// What a replica is judged by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Its manifest.
+pub enum Basis {
+    /// The manifest that its admin listener publishes.
     Admin,
-    /// Its answers.
+    /// Its responses to requests for each path.
     Public,
 }
 
-impl State {
-    pub(super) fn of(inventory: &Inventory, found: Found) -> Self {
+impl ReplicaState {
+    /// The state of a replica that publishes its manifest.
+    pub(super) fn from_manifest(inventory: &Inventory, deviations: Deviations) -> Self {
         Self::Compared {
-            kind: Kind::Admin,
+            basis: Basis::Admin,
             digest: Some(inventory.head.digest.clone()),
-            instead: None,
+            no_manifest: None,
             entries: inventory.entries.len(),
-            found,
+            deviations,
         }
     }
 
     fn agrees(&self) -> bool {
-        matches!(self, Self::Compared { found, .. } if found.count == 0)
+        matches!(self, Self::Compared { deviations, .. } if deviations.count == 0)
     }
 }
 
-impl Report {
-    /// Whether all replicas were asked, and none deviates.
+/// Something about a replica that no path shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Remark<'a> {
+    /// It can't be compared.
+    Unreachable {
+        /// Why, with the URL.
+        reason: &'a str,
+    },
+    /// It has more deviations than are listed.
+    NotShown {
+        /// The URL of the replica.
+        url: &'a str,
+        /// How many more.
+        count: usize,
+    },
+    /// It deviates, and was asked path by path because it publishes no manifest.
+    NoManifest {
+        /// Why, with the URL.
+        reason: &'a str,
+    },
+}
+
+impl fmt::Display for Remark<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { reason } => f.write_str(reason),
+            Self::NotShown { url, count } => write!(f, "{count} more at {url} (--all shows them)"),
+            Self::NoManifest { reason } => {
+                write!(f, "{reason}: each path was asked for instead")
+            }
+        }
+    }
+}
+
+impl CheckReport {
+    /// Whether all replicas were compared, and none deviates.
     pub fn agrees(&self) -> bool {
-        self.replicas.iter().all(|seen| seen.state.agrees())
+        self.replicas.iter().all(|replica| replica.state.agrees())
     }
 
-    /// One line a deviation: path, way, replica and detail, separated by tabs.
+    /// Number of replicas that deviate.
+    pub fn deviating(&self) -> usize {
+        self.replicas
+            .iter()
+            .filter(|replica| {
+                matches!(&replica.state, ReplicaState::Compared { deviations, .. } if deviations.count > 0)
+            })
+            .count()
+    }
+
+    /// Number of replicas that can't be compared.
+    pub fn unreachable(&self) -> usize {
+        self.replicas
+            .iter()
+            .filter(|replica| matches!(replica.state, ReplicaState::Unreachable(_)))
+            .count()
+    }
+
+    /// Writes one line for each deviation: path, kind, replica and detail, separated by tabs.
     ///
     /// # Errors
-    /// As `out`.
+    /// Those of `out`.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        for Seen { url, state } in &self.replicas {
-            let State::Compared { found, .. } = state else {
+        for ReplicaResult { url, state } in &self.replicas {
+            let ReplicaState::Compared { deviations, .. } = state else {
                 continue;
             };
-            for deviation in &found.shown {
+            for deviation in &deviations.shown {
+                // The detail may quote header fields of a server that is not ours.
                 let detail = Printable(&deviation.detail);
                 writeln!(out, "{deviation}\t{url}\t{detail}")?;
             }
@@ -96,59 +151,52 @@ impl Report {
         Ok(())
     }
 
-    /// One JSON object.
+    /// Writes one JSON object.
     ///
     /// # Errors
-    /// As `out`.
+    /// Those of `out`.
     pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
         serde_json::to_writer(&mut *out, self)?;
         writeln!(out)
     }
 
-    /// What can't be told path by path, and what was left out: each a line.
-    pub fn remarks(&self) -> impl Iterator<Item = String> {
-        let remarks = |Seen { url, state }: &Seen| match state {
-            State::Unreachable(reason) => [Some(reason.clone()), None],
-            State::Compared { found, instead, .. } => {
-                let more = found.count - found.shown.len();
-                let more = (more > 0).then(|| format!("{more} more at {url} (--all shows them)"));
-                let instead = instead.as_ref().filter(|_| found.count > 0);
-                let instead = instead.map(|why| format!("{why}: each path was asked for instead"));
-                [more, instead]
+    /// What no deviation shows: unreachable replicas, and what was left out.
+    pub fn remarks(&self) -> Vec<Remark<'_>> {
+        let mut remarks = Vec::new();
+        for ReplicaResult { url, state } in &self.replicas {
+            match state {
+                ReplicaState::Unreachable(reason) => remarks.push(Remark::Unreachable { reason }),
+                ReplicaState::Compared {
+                    deviations,
+                    no_manifest,
+                    ..
+                } => {
+                    let count = deviations.count - deviations.shown.len();
+                    if count > 0 {
+                        remarks.push(Remark::NotShown { url, count });
+                    }
+                    if let Some(reason) = no_manifest.as_ref().filter(|_| deviations.count > 0) {
+                        remarks.push(Remark::NoManifest { reason });
+                    }
+                }
             }
-        };
-        self.replicas.iter().flat_map(remarks).flatten()
+        }
+        remarks
     }
 
-    /// The whole in one line.
+    /// The result in one line.
     pub fn summary(&self) -> String {
         let all = self.replicas.len();
-        let count = |is: &dyn Fn(&State) -> bool| {
-            self.replicas.iter().filter(|seen| is(&seen.state)).count()
-        };
-        let unreachable = count(&|state| matches!(state, State::Unreachable(_)));
-        let agreeing = count(&State::agrees);
         let reference = self.reference.as_deref().unwrap_or("anything");
-        if agreeing == all {
-            let first = self.replicas.iter().find_map(|seen| match &seen.state {
-                State::Compared {
-                    entries, digest, ..
-                } => Some((entries, digest)),
-                State::Unreachable(_) => None,
-            });
-            let (entries, digest) = match first {
-                Some((entries, Some(digest))) => (*entries, format!(", site digest {digest}")),
-                Some((entries, None)) => (*entries, String::new()),
-                None => (0, String::new()),
-            };
-            let replicas = if all == 1 {
+        let (deviating, unreachable) = (self.deviating(), self.unreachable());
+        if deviating + unreachable == 0 {
+            let agree = if all == 1 {
                 "replica agrees"
             } else {
                 "replicas agree"
             };
-            return format!("{all} {replicas} with {reference}: {entries} entries{digest}");
+            return format!("{all} {agree} with {reference}: {}", self.common_state());
         }
-        let deviating = all - agreeing - unreachable;
         let mut parts = Vec::new();
         if deviating > 0 {
             let deviate = if deviating == 1 {
@@ -165,11 +213,30 @@ impl Report {
         }
         parts.join(", ")
     }
+
+    /// How much replicas that agree serve, and the digest if one of them publishes it.
+    fn common_state(&self) -> String {
+        let (entries, digest) = self
+            .replicas
+            .iter()
+            .find_map(|replica| match &replica.state {
+                ReplicaState::Compared {
+                    entries, digest, ..
+                } => Some((*entries, digest.as_ref())),
+                ReplicaState::Unreachable(_) => None,
+            })
+            .unwrap_or_default();
+        let noun = if entries == 1 { "entry" } else { "entries" };
+        match digest {
+            Some(digest) => format!("{entries} {noun}, site digest {digest}"),
+            None => format!("{entries} {noun}"),
+        }
+    }
 }
 
-impl Serialize for Report {
+impl Serialize for CheckReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Report", 3)?;
+        let mut object = serializer.serialize_struct("CheckReport", 3)?;
         object.serialize_field("agree", &self.agrees())?;
         object.serialize_field("reference", &self.reference)?;
         object.serialize_field("replicas", &self.replicas)?;
@@ -177,24 +244,24 @@ impl Serialize for Report {
     }
 }
 
-impl Serialize for Seen {
+impl Serialize for ReplicaResult {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Seen", 6)?;
+        let mut object = serializer.serialize_struct("ReplicaResult", 6)?;
         object.serialize_field("url", &self.url)?;
         match &self.state {
-            State::Unreachable(reason) => object.serialize_field("error", reason)?,
-            State::Compared {
-                kind,
+            ReplicaState::Unreachable(reason) => object.serialize_field("error", reason)?,
+            ReplicaState::Compared {
+                basis,
                 digest,
                 entries,
-                found,
+                deviations,
                 ..
             } => {
-                object.serialize_field("kind", kind)?;
+                object.serialize_field("kind", basis)?;
                 object.serialize_field("digest", digest)?;
                 object.serialize_field("entries", entries)?;
-                object.serialize_field("differing", &found.count)?;
-                object.serialize_field("differences", &found.shown)?;
+                object.serialize_field("differing", &deviations.count)?;
+                object.serialize_field("differences", &deviations.shown)?;
             }
         }
         object.end()

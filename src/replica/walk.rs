@@ -1,193 +1,220 @@
-//! A replica that shows no manifest: asked, path by path, for what it should serve.
+//! Compares a replica that publishes no manifest: asks, path by path, for what it should serve.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::OnceLock;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use rayon::ThreadPoolBuilder;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use ureq::Body;
 
-use super::Walk;
-use super::compare::{Deviation, Found, How};
-use super::report::{Kind, State};
+use super::WalkOptions;
+use super::compare::{Deviation, DeviationKind, Deviations};
+use super::report::{Basis, ReplicaState};
 use crate::config::ReplicaUrl;
 use crate::inventory::{Description, Entry, Inventory, text};
-use crate::remote::{Client, within_the_site};
+use crate::remote::{Client, RequestError, local_redirect};
 use crate::representation::REVALIDATE;
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-/// So many entries are asked for before their results are put together.
-const BATCH: usize = 1000;
-/// A page may have moved within the site: `/about.html` to `/about`.
-const REDIRECTS: usize = 3;
+/// Entries to ask for before their results are put together, in the order of their paths.
+const BATCH_SIZE: usize = 1000;
+/// A page may have another URL on the replica: `/about.html` redirects to `/about`.
+const MAX_REDIRECTS: usize = 3;
 
-/// Asks `replica`, which shows no manifest for this reason, for what is listed.
+/// Compares the replica, which publishes no manifest for this reason, with an inventory.
 pub(super) fn walk(
-    walk: &Walk,
+    options: &WalkOptions,
     client: &Client,
     (replica, reason): (&ReplicaUrl, &str),
     inventory: &Inventory,
-    mut found: Found,
-) -> State {
-    let entries = sample(&inventory.entries, walk.sample);
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(walk.connections)
-        .build();
-    let pool = match pool {
+    mut deviations: Deviations,
+) -> ReplicaState {
+    let entries = sample(&inventory.entries, options.sample);
+    let pool = match ThreadPoolBuilder::new()
+        .num_threads(options.connections)
+        .build()
+    {
         Ok(pool) => pool,
-        Err(error) => return State::Unreachable(format!("cannot ask {replica}: {error}")),
+        Err(error) => return ReplicaState::Unreachable(format!("cannot ask {replica}: {error}")),
     };
-    // Who can't be reached once need not be asked a million times.
+    // Without this, a replica that is down would be asked once for each of a million entries.
     let failed = OnceLock::new();
-    let ask = |entry: &&Entry| {
-        if failed.get().is_some() {
-            return None;
-        }
-        match examine(walk, client, replica, entry) {
-            Ok(deviation) => deviation,
-            Err(reason) => {
-                let _ = failed.set(reason);
-                None
-            }
-        }
-    };
-    for batch in entries.chunks(BATCH) {
-        let deviations: Vec<_> = pool.install(|| batch.par_iter().filter_map(ask).collect());
-        found = deviations.into_iter().fold(found, Found::with);
+    for batch in entries.chunks(BATCH_SIZE) {
+        let found: Vec<_> = pool.install(|| {
+            batch
+                .par_iter()
+                .filter_map(|entry| {
+                    if failed.get().is_some() {
+                        return None;
+                    }
+                    compare_entry(options, client, replica, entry).unwrap_or_else(|error| {
+                        // Only the first error is reported.
+                        let _ = failed.set(error.to_string());
+                        None
+                    })
+                })
+                .collect()
+        });
+        deviations = found.into_iter().fold(deviations, Deviations::with);
         if let Some(reason) = failed.get() {
-            return State::Unreachable(reason.clone());
+            return ReplicaState::Unreachable(reason.clone());
         }
     }
-    State::Compared {
-        kind: Kind::Public,
+    ReplicaState::Compared {
+        basis: Basis::Public,
         digest: None,
-        instead: (!walk.is_public).then(|| reason.to_owned()),
+        no_manifest: (!options.is_public).then(|| reason.to_owned()),
         entries: entries.len(),
-        found,
+        deviations,
     }
 }
 
-/// So many of `entries`, evenly spread.
+/// Picks `number` of the entries, evenly spread; all where it is `None`.
 fn sample(entries: &[Entry], number: Option<usize>) -> Vec<&Entry> {
     match number {
-        Some(number) if number < entries.len() => {
-            let place = |index: usize| index * entries.len() / number;
-            (0..number)
-                .filter_map(|index| entries.get(place(index)))
-                .collect()
-        }
+        Some(number) if number < entries.len() => (0..number)
+            .filter_map(|index| entries.get(index * entries.len() / number))
+            .collect(),
         _ => entries.iter().collect(),
     }
 }
 
-/// How the answer about one entry deviates, if it does.
-fn examine(
-    walk: &Walk,
+/// How the response for one entry deviates, if it does.
+///
+/// # Errors
+/// When there is no complete response.
+fn compare_entry(
+    options: &WalkOptions,
     client: &Client,
     replica: &ReplicaUrl,
     entry: &Entry,
-) -> Result<Option<Deviation>, String> {
-    let method = if walk.bodies {
+) -> Result<Option<Deviation>, RequestError> {
+    let (mut response, url) = fetch(options, client, replica, entry)?;
+    let mut difference = compare_head(entry, &response);
+    if difference.is_none() && options.bodies {
+        let hash = hash(response.body_mut(), entry.size)
+            .map_err(|source| RequestError::Body { url, source })?;
+        if hash != *entry.etag.hash() {
+            let detail = format!("their BLAKE3 is {hash}");
+            difference = Some((DeviationKind::OtherBytes, detail));
+        }
+    }
+    Ok(difference.map(|(kind, detail)| Deviation::of_entry(entry, kind, detail)))
+}
+
+/// Requests one entry in its content coding, and follows redirects within the replica. Returns
+/// the last response and its URL.
+fn fetch(
+    options: &WalkOptions,
+    client: &Client,
+    replica: &ReplicaUrl,
+    entry: &Entry,
+) -> Result<(Response<Body>, String), RequestError> {
+    let method = if options.bodies {
         Method::GET
     } else {
         Method::HEAD
     };
+    // `identity;q=0`: a server may prefer the shorter identity to the coding that is asked for.
     let accepted = match entry.coding.extension() {
         None => "identity".to_owned(),
         Some(_) => format!("{}, identity;q=0", entry.coding.token()),
     };
     let fields = [(header::ACCEPT_ENCODING, accepted.as_str())];
-    let mut path = entry.url();
-    let mut response = client.ask(&method, &format!("{replica}{path}"), &fields)?;
-    for _ in 0..REDIRECTS {
-        let Some(place) = within_the_site(&response) else {
+    let mut url = format!("{replica}{}", entry.url());
+    let mut response = client.request(&method, &url, &fields)?;
+    for _ in 0..MAX_REDIRECTS {
+        let Some(location) = local_redirect(&response) else {
             break;
         };
-        path = place;
-        response = client.ask(&method, &format!("{replica}{path}"), &fields)?;
+        url = format!("{replica}{location}");
+        response = client.request(&method, &url, &fields)?;
     }
-    let deviation = |how, detail| Ok(Some(Deviation::of_entry(entry, how, detail)));
-    let status = response.status();
-    if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
-        return deviation(How::Missing, String::new());
-    }
-    if status != StatusCode::OK {
-        let place = response.headers().get(header::LOCATION);
-        let place = place.map(|place| format!(" to {}", text(place.as_bytes())));
-        return deviation(
-            How::OtherStatus,
-            format!("{status}{}", place.unwrap_or_default()),
-        );
-    }
-    let expected = entry.etag.to_string();
-    let etag = value(response.headers(), header::ETAG.as_str());
-    if etag.as_ref() != Some(&expected) {
-        let etag = etag.unwrap_or_else(|| "none".to_owned());
-        let hint = match etag.strip_prefix("W/") {
-            Some(strong) if strong == expected => ": something on the way has weakened it",
-            _ => "",
-        };
-        return deviation(How::OtherTag, format!("{etag} instead of {expected}{hint}"));
-    }
-    let length = value(response.headers(), header::CONTENT_LENGTH.as_str());
-    if let Some(length) = length.filter(|length| *length != entry.size.to_string()) {
-        let size = entry.size;
-        return deviation(How::OtherSize, format!("{length} bytes instead of {size}"));
-    }
-    let fields = other_fields(entry, response.headers());
-    if !fields.is_empty() {
-        return deviation(How::OtherFields, fields.join("; "));
-    }
-    if walk.bodies {
-        let hash = hash(response.body_mut(), entry.size)
-            .map_err(|error| format!("cannot read {replica}{path}: {error}"))?;
-        if hash != *entry.etag.hash() {
-            return deviation(How::OtherBytes, format!("their BLAKE3 is {hash}"));
-        }
-    }
-    Ok(None)
+    Ok((response, url))
 }
 
-/// A field's value, several lines of it as one.
-fn value(fields: &HeaderMap, name: &str) -> Option<String> {
+/// How status and fields of a response deviate from what the entry says.
+fn compare_head(entry: &Entry, response: &Response<Body>) -> Option<(DeviationKind, String)> {
+    let (status, fields) = (response.status(), response.headers());
+    if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+        return Some((DeviationKind::Missing, String::new()));
+    }
+    if status != StatusCode::OK {
+        let detail = match fields.get(header::LOCATION) {
+            Some(location) => format!("{status} to {}", text(location.as_bytes())),
+            None => status.to_string(),
+        };
+        return Some((DeviationKind::OtherStatus, detail));
+    }
+    let expected = entry.etag.to_string();
+    let etag = field_value(fields, header::ETAG.as_str());
+    if etag.as_ref() != Some(&expected) {
+        let etag = etag.unwrap_or_else(|| "none".to_owned());
+        // nginx and several CDNs weaken the tag of what they compress themselves.
+        let hint = match etag.strip_prefix("W/") {
+            Some(strong) if strong == expected => ": a proxy in between has weakened it",
+            _ => "",
+        };
+        let detail = format!("{etag} instead of {expected}{hint}");
+        return Some((DeviationKind::OtherTag, detail));
+    }
+    // A response to HEAD need not have a Content-Length (RFC 9110 section 8.6).
+    let length = field_value(fields, header::CONTENT_LENGTH.as_str());
+    if let Some(length) = length.filter(|length| *length != entry.size.to_string()) {
+        let detail = format!("{length} bytes instead of {}", entry.size);
+        return Some((DeviationKind::OtherSize, detail));
+    }
+    let differing = other_fields(entry, fields);
+    (!differing.is_empty()).then(|| (DeviationKind::OtherFields, differing.join("; ")))
+}
+
+/// The value of a field; several lines are joined to one (RFC 9110 section 5.3).
+fn field_value(fields: &HeaderMap, name: &str) -> Option<String> {
     let values: Vec<_> = fields
         .get_all(name)
         .iter()
-        .map(|each| text(each.as_bytes()))
+        .map(|value| text(value.as_bytes()))
         .collect();
     (!values.is_empty()).then(|| values.join(", "))
 }
 
 fn other_fields(entry: &Entry, found: &HeaderMap) -> Vec<String> {
     let Description { media_type, fields } = &*entry.description;
-    let mut expected: BTreeMap<&str, Option<String>> = BTreeMap::new();
-    expected.insert(header::CONTENT_TYPE.as_str(), Some(media_type.clone()));
-    // What every response has.
-    for (name, value) in [
-        (header::CACHE_CONTROL.as_str(), REVALIDATE),
-        (header::X_CONTENT_TYPE_OPTIONS.as_str(), NOSNIFF),
-    ] {
-        expected.insert(name, Some(text(value.as_bytes())));
-    }
+    // A manifest lists only what rules change; these every response has.
+    let mut expected: BTreeMap<&str, Option<String>> = BTreeMap::from([
+        (header::CONTENT_TYPE.as_str(), Some(media_type.clone())),
+        (
+            header::CACHE_CONTROL.as_str(),
+            Some(text(REVALIDATE.as_bytes())),
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS.as_str(),
+            Some(text(NOSNIFF.as_bytes())),
+        ),
+    ]);
     expected.extend(
         fields
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone())),
     );
-    let shown = |value: &Option<String>| match value {
-        Some(value) => format!("{value:?}"),
-        None => "none".to_owned(),
-    };
-    let differs = |(name, should): (&str, Option<String>)| {
-        let is = value(found, name);
-        (is != should).then(|| format!("{name}: {} instead of {}", shown(&is), shown(&should)))
-    };
-    expected.into_iter().filter_map(differs).collect()
+    expected
+        .into_iter()
+        .filter_map(|(name, expected)| {
+            let found = field_value(found, name);
+            (found != expected)
+                .then(|| format!("{name}: {} instead of {}", shown(found), shown(expected)))
+        })
+        .collect()
 }
 
-/// The hash of a body. One that is longer than it should be is not read to its end.
+fn shown(value: Option<String>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| format!("{value:?}"))
+}
+
+/// The hash of a body. No more is read than one byte after its expected end: that changes the
+/// hash already, and a body need not have an end.
 fn hash(body: &mut Body, size: u64) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     io::copy(

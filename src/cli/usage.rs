@@ -1,0 +1,37 @@
+//! Command lines that each parse, and ask for something that cannot be done.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::replica::NothingToCompare;
+
+/// Why a command line asks for something that cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// `check` with one replica and nothing to compare it with.
+    #[error(
+        "one replica always agrees with itself: give a second URL, or say with --dir DIR or \
+         --manifest FILE what it should serve"
+    )]
+    SingleReplica,
+    /// `check` of replicas without manifests, and nothing to compare them with.
+    #[error(transparent)]
+    NothingToCompare(#[from] NothingToCompare),
+    /// `push --delete` without a list of the server's files.
+    #[error("--delete needs to know what the server has: give --admin-url URL or --base FILE")]
+    UnknownFiles,
+    /// `push --delete` of an empty directory.
+    #[error("{} is empty: to delete everything that the server has, add --force", .0.display())]
+    EmptyDirectory(PathBuf),
+    /// `push --token-file` with a file that can't be read.
+    #[error("cannot read --token-file {}: {source}", .path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// `push --token-file` with a file that has no token, or several.
+    #[error("--token-file {} must have exactly one line with a token", .0.display())]
+    Token(PathBuf),
+}

@@ -1,0 +1,36 @@
+//! How many bytes of some work are done, for a thread that shows it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many bytes are done and how many there are; readable from other threads.
+///
+/// It is for display alone, so nothing is ordered by it.
+#[derive(Debug, Default)]
+pub struct ByteProgress {
+    total: AtomicU64,
+    done: AtomicU64,
+}
+
+impl ByteProgress {
+    /// Bytes in total; 0 until that is known.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Bytes done.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Sets the total.
+    pub fn set_total(&self, bytes: u64) {
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts `bytes` as done.
+    pub fn add(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
