@@ -220,8 +220,10 @@ fn a_summary_says_files_bytes_and_digest() {
     ]))
     .1;
     let log = server.log();
-    let line = log.lines().find(|line| line.contains(&digest[..12]));
-    let line = line.unwrap_or_else(|| panic!("no line has the digest:\n{log}"));
+    let line = log
+        .lines()
+        .find(|line| line.contains(&digest[..12]))
+        .unwrap_or_else(|| panic!("no line has the digest:\n{log}"));
     assert!(line.contains("2 files"), "{line}");
     assert!(
         !log.contains('\u{1b}'),

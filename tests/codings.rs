@@ -76,8 +76,8 @@ fn a_sidecar_that_moves_with_equal_bytes_is_followed() {
         ("x.js", &content),
         (".store/1.gz", &gzip(&content)),
         (".store/2.gz", &gzip(&content)),
-    ]);
-    let site = site.symlink("x.js.gz", ".store/1.gz");
+    ])
+    .symlink("x.js.gz", ".store/1.gz");
     let server = served(&site);
     relink(&site.path("x.js.gz"), ".store/2.gz");
     eventually("the coding is read from its new place", || {

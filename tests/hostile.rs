@@ -70,8 +70,8 @@ fn p10_a_window_that_stays_shut_is_a_client_that_does_not_read() {
     let since = Instant::now();
     // It keeps the connection busy meanwhile.
     while client.send(frame(PING, 0, 0, &[7; 8])).is_ok() {
-        let pong = |frame: &Frame| frame.kind == PING;
-        if client.wait_for(pong).is_none() || !pass(&mut client, SECOND / 20) {
+        if client.wait_for(|frame| frame.kind == PING).is_none() || !pass(&mut client, SECOND / 20)
+        {
             break;
         }
         assert!(since.elapsed() < 8 * SECOND, "it is still connected");
@@ -451,8 +451,10 @@ fn p8_descriptors_that_run_out_are_told_once_a_second() {
     let mut server = Server::run(with_descriptors(40), &site.root(), &["--workers", "1"]);
     let clients: Vec<_> = (0..60).map(|_| server.client()).collect();
     let complaints = |lines: &[String]| {
-        let is_one = |line: &&String| line.contains("cannot accept");
-        lines.iter().filter(is_one).count()
+        lines
+            .iter()
+            .filter(|line| line.contains("cannot accept"))
+            .count()
     };
     server.wait_for(|lines| complaints(lines) >= 1);
     let since = Instant::now();

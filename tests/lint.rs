@@ -120,8 +120,10 @@ fn rules_that_lead_nowhere_are_told() {
         let said = if rule.contains("/e") { &clean } else { &said };
         let own = format!("_redirects:{number}: ");
         let mut lines = said.lines().filter(|line| line.starts_with(&own));
-        let is_serious = |line: &&str| !line.contains("note: ");
-        let found: Vec<_> = lines.by_ref().filter(is_serious).collect();
+        let found: Vec<_> = lines
+            .by_ref()
+            .filter(|line| !line.contains("note: "))
+            .collect();
         match expected {
             "" => assert!(found.is_empty(), "{rule}: {found:?}"),
             expected => assert!(

@@ -395,9 +395,11 @@ fn fake(
                 request.extend(byte);
             }
             let head = String::from_utf8(request).unwrap();
-            let length = head.to_lowercase();
-            let length = length.split("content-length: ").nth(1);
-            let length = length.map_or(0, |rest| rest.split('\r').next().unwrap().parse().unwrap());
+            let length = head
+                .to_lowercase()
+                .split("content-length: ")
+                .nth(1)
+                .map_or(0, |rest| rest.split('\r').next().unwrap().parse().unwrap());
             let mut content = vec![0; length];
             stream.read_exact(&mut content).unwrap();
             let number = {

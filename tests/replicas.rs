@@ -557,10 +557,9 @@ fn what_lies_on_the_way_is_noticed() {
             ("Content-Length", "1"),
             ("X-Content-Type-Options", "nosniff"),
         ];
-        let is_other = |name: &str| rest.iter().any(|(other, _)| *other == name);
         let mut fields: Vec<_> = usual
             .into_iter()
-            .filter(|(name, _)| !is_other(name))
+            .filter(|(name, _)| !rest.iter().any(|(replaced, _)| replaced == name))
             .collect();
         fields.extend(rest);
         let mut fields: Vec<(&'static str, String)> = fields

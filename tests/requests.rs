@@ -262,8 +262,8 @@ impl Http1 {
         let _ = client.send(request.bytes());
         let response = client
             .receive(&request.method())
-            .map_err(|error| error.to_string())?;
-        let response = response.ok_or("the connection ends without a response")?;
+            .map_err(|error| error.to_string())?
+            .ok_or("the connection ends without a response")?;
         if !response.says_close() {
             let fields = [("Connection", "close")];
             let _ = client.send(support::wire::head("GET", SENTINEL, &fields));

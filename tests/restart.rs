@@ -89,11 +89,13 @@ impl Opened {
             .unwrap()
             .read_exact(&mut [0])
             .unwrap();
-        let is_here = || self.seen.lock().unwrap().contains(&self.marker);
-        eventually("the marker is reported", is_here);
+        eventually("the marker is reported", || {
+            self.seen.lock().unwrap().contains(&self.marker)
+        });
         let seen = std::mem::take(&mut *self.seen.lock().unwrap());
-        let is_other = |path: &PathBuf| path.is_file() && *path != self.marker;
-        seen.into_iter().filter(is_other).collect()
+        seen.into_iter()
+            .filter(|path| path.is_file() && *path != self.marker)
+            .collect()
     }
 }
 
@@ -237,8 +239,10 @@ fn a_place_that_does_not_take_it_is_one_warning() {
     let missing = site.outside("missing/state");
     let server = Server::with(&site, &["--state", missing.to_str().unwrap()]);
     let warnings = |lines: &[String]| {
-        let is_about = |line: &&String| line.contains("cannot save the manifest in");
-        lines.iter().filter(is_about).count()
+        lines
+            .iter()
+            .filter(|line| line.contains("cannot save the manifest in"))
+            .count()
     };
     server.wait_for(|lines| warnings(lines) == 1);
     assert_eq!(server.body("/").as_deref(), Some(&b"here"[..]));
@@ -347,8 +351,9 @@ fn a_kill_while_it_is_written_leaves_a_whole_one() {
         let before = fs::read(state(&site)).unwrap();
         fs::write(site.path("0/0/0/0.txt"), format!("round {round}")).unwrap();
         let server = served(&site);
-        let is_saving = || new.exists() || fs::read(state(&site)).unwrap() != before;
-        eventually("it is being saved", is_saving);
+        eventually("it is being saved", || {
+            new.exists() || fs::read(state(&site)).unwrap() != before
+        });
         server.signal(Signal::KILL);
         drop(server);
         is_old += u32::from(fs::read(state(&site)).unwrap() == before);

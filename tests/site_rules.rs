@@ -592,8 +592,10 @@ fn a_comment_changes_nothing_and_a_rule_publishes_once() {
     let server = Server::with(&site, &["--sweep", "1h"]);
     let mut client = server.client();
     let published = |number: usize| {
-        let is_one = |line: &&String| line.contains("published:");
-        server.wait_for(|lines| lines.iter().filter(is_one).count() >= number);
+        server.wait_for(|lines| {
+            let published = lines.iter().filter(|line| line.contains("published:"));
+            published.count() >= number
+        });
         assert_eq!(server.publications(), number, "{}", server.log());
     };
     // What is published after it shows that it was seen, and published nothing.

@@ -242,9 +242,9 @@ fn the_certificate_is_read_again_on_sighup_and_no_connection_drops() {
     fs::write(&path, "-----BEGIN PRIVATE KEY-----\n").unwrap();
     server.signal(Signal::HUP);
     server.wait_for(|lines| {
-        let is_told =
-            |line: &String| line.starts_with("error:") && line.contains(path.to_str().unwrap());
-        lines.iter().any(is_told)
+        lines
+            .iter()
+            .any(|line| line.starts_with("error:") && line.contains(path.to_str().unwrap()))
     });
     let third = connect(&server, &Arc::new(authority.client(&[])));
     assert_eq!(certificate(&third), after);

@@ -229,9 +229,12 @@ fn items(code: &str) -> BTreeSet<&str> {
 /// The names of a tree such as `super::{a::B, c as d}`.
 fn expand(tree: &str, prefix: &[String], is_public: bool, imports: &mut Vec<Import>) {
     let segments = |path: &str| -> Vec<String> {
-        let own = path.split("::").map(str::trim);
-        let own = own.filter(|name| !name.is_empty()).map(str::to_owned);
-        prefix.iter().cloned().chain(own).collect()
+        let names = path
+            .split("::")
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned);
+        prefix.iter().cloned().chain(names).collect()
     };
     if let Some((head, branches)) = tree.split_once('{') {
         let head = segments(head);

@@ -209,8 +209,10 @@ fn p8_what_may_not_be_read_is_named_and_left_out() {
     }
     let log = server.log();
     for name in ["closed", "shut"] {
-        let line = log.lines().find(|line| line.contains(name));
-        let line = line.unwrap_or_else(|| panic!("{name} is not reported:\n{log}"));
+        let line = log
+            .lines()
+            .find(|line| line.contains(name))
+            .unwrap_or_else(|| panic!("{name} is not reported:\n{log}"));
         assert!(
             line.to_lowercase().contains("permission denied"),
             "no reason: {line}"

@@ -98,8 +98,7 @@ fn ask(
                 None => Client::try_connect(address)?,
             };
             client.send(head("GET", target, fields))?;
-            let response = client.receive("GET")?;
-            let response = response.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let response = client.receive("GET")?.ok_or(io::ErrorKind::UnexpectedEof)?;
             Ok((client, response))
         };
         match { exchange }() {
@@ -136,8 +135,11 @@ fn p9_who_connects_to_an_inherited_socket_waits_for_the_scan() {
     }
     // The default address is not listened on beside them.
     server.wait_for(|lines| {
-        let said = |line: &String| line.starts_with("listening on ");
-        lines.iter().filter(|line| said(line)).count() == 2
+        lines
+            .iter()
+            .filter(|line| line.starts_with("listening on "))
+            .count()
+            == 2
     });
     let log = server.log();
     assert!(

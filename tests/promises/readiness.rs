@@ -163,8 +163,10 @@ fn p9_a_request_that_was_sent_before_the_signal_is_answered() {
         }
         server.signal(Signal::TERM);
         for client in &mut clients {
-            let response = client.receive("GET").unwrap();
-            let response = response.unwrap_or_else(|| panic!("round {round}: a request is lost"));
+            let response = client
+                .receive("GET")
+                .unwrap()
+                .unwrap_or_else(|| panic!("round {round}: a request is lost"));
             assert_eq!((response.status, response.cut), (200, false));
         }
         assert_eq!(server.wait().code(), Some(0));
@@ -182,8 +184,10 @@ fn p9_a_connection_that_was_made_before_the_signal_is_answered() {
         }
         server.signal(Signal::TERM);
         for client in &mut clients {
-            let response = client.receive("GET").unwrap();
-            let response = response.unwrap_or_else(|| panic!("round {round}: a request is lost"));
+            let response = client
+                .receive("GET")
+                .unwrap()
+                .unwrap_or_else(|| panic!("round {round}: a request is lost"));
             assert_eq!(
                 (response.status, response.body.as_slice()),
                 (200, &b"short"[..])

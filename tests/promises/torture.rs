@@ -249,8 +249,9 @@ fn torture(site: &TestSite, flags: &[&str]) {
             scope.spawn(move || ask(ledger, files, client, seed));
         }
         let start = Instant::now();
-        let is_enough = || ledger.complete.load(Ordering::Relaxed) >= ENOUGH;
-        while start.elapsed() < SHORTEST || (!is_enough() && start.elapsed() < LONGEST) {
+        while start.elapsed() < SHORTEST
+            || (ledger.complete.load(Ordering::Relaxed) < ENOUGH && start.elapsed() < LONGEST)
+        {
             if ledger.is_over.load(Ordering::Relaxed) {
                 break;
             }
@@ -290,9 +291,12 @@ fn torture(site: &TestSite, flags: &[&str]) {
         .into_iter()
         .chain(["swapped"])
     {
-        let is_its = |file: &&String| file.starts_with(&format!("/{writer}"));
-        let most = seen.versions.iter().filter(|(file, _)| is_its(file));
-        let most = most.map(|(_, versions)| versions.len()).max();
+        let most = seen
+            .versions
+            .iter()
+            .filter(|(file, _)| file.starts_with(&format!("/{writer}")))
+            .map(|(_, versions)| versions.len())
+            .max();
         assert!(most > Some(1), "{writer}: no change was ever seen");
     }
 }

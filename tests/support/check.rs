@@ -140,10 +140,11 @@ impl Rules<'_> {
         let hex = etag
             .strip_prefix('"')
             .and_then(|etag| etag.strip_suffix('"'));
-        let is_hex = |hex: &str| hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
         self.must(
             "P1: 64 hex",
-            hex.is_some_and(|hex| hex.len() == 64 && is_hex(hex)),
+            hex.is_some_and(|hex| {
+                hex.len() == 64 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+            }),
         );
         if response.status == 200 && method == "GET" {
             self.must(
@@ -246,8 +247,10 @@ fn parts_difference(
     }
     for &(first, last) in ranges {
         let name = format!("bytes {first}-{last}/{}", content.len());
-        let part = parts.iter().find(|part| part.content_range == name);
-        let part = part.ok_or_else(|| format!("no part {name}"))?;
+        let part = parts
+            .iter()
+            .find(|part| part.content_range == name)
+            .ok_or_else(|| format!("no part {name}"))?;
         if part.bytes != content[first..=last] || !part.content_type.contains('/') {
             return Err(format!("the part {name} has other bytes or no type"));
         }

@@ -102,8 +102,8 @@ fn a_write_is_written_down_also_if_its_client_does_not_wait() {
     }
     eventually("what was begun is over", || {
         let all = files(&site.root());
-        let is_named = |path: &std::path::PathBuf| !path.to_string_lossy().contains("/.etagd-");
-        all.iter().all(is_named)
+        all.iter()
+            .all(|path| !path.to_string_lossy().contains("/.etagd-"))
             && server.log().matches("PUT /").count() == all.len()
             && server.digest() == digest_of(&site.root())
     });

@@ -99,8 +99,9 @@ fn survive(kills: u64) {
             for (file, target) in targets.iter().enumerate() {
                 let (server, killed) = (&server, &killed);
                 let seed = round * 10 + file as u64;
-                let known = fs::read(site.path(&target[1..])).ok();
-                let known = known.map(|content| tag(&content));
+                let known = fs::read(site.path(&target[1..]))
+                    .ok()
+                    .map(|content| tag(&content));
                 scope.spawn(move || write(server, target, known, seed, killed));
             }
             let start = Instant::now();

@@ -23,8 +23,9 @@ const WRITES: usize = 1000;
 fn compete(server: &Server, change: impl Fn(usize, usize, &[u8]) -> Vec<u8> + Sync) -> usize {
     let (left, overtaken) = (AtomicUsize::new(WRITES), AtomicUsize::new(0));
     let claim = || {
-        let less = |left: usize| left.checked_sub(1);
-        left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+        left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            left.checked_sub(1)
+        })
     };
     thread::scope(|scope| {
         for client in 0..CLIENTS {
@@ -189,8 +190,12 @@ fn of_many_who_change_and_delete_a_version_one_does() {
         });
         let made = statuses.iter().filter(|status| **status == 204).count();
         assert_eq!(made, 1, "round {round}: {statuses:?}");
-        let is_known = |status: &u16| matches!(status, 204 | 404 | 412);
-        assert!(statuses.iter().all(is_known), "{statuses:?}");
+        assert!(
+            statuses
+                .iter()
+                .all(|status| matches!(status, 204 | 404 | 412)),
+            "{statuses:?}"
+        );
     }
 }
 
