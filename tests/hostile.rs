@@ -14,9 +14,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use http2::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Http2,
-    INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, SETTINGS, frame, get, literal, request,
-    settings, window_update,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE,
+    PING, PREFACE, RST_STREAM, SETTINGS, frame, get, literal, request, settings, window_update,
 };
 use support::server::with_descriptors;
 use support::wire::{PATIENCE, head};
