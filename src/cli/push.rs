@@ -12,6 +12,8 @@ use super::scan::scan;
 use super::usage::UsageError;
 use super::{Error, inventory, open, print, trust};
 use crate::config::{self, Settings};
+use crate::disk::Root;
+use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::push::{Plan, Push, PushReport};
 use crate::remote::Client;
@@ -39,16 +41,7 @@ pub(super) fn push(flags: config::Push) -> Result<ExitCode, Error> {
         MAX_MANIFEST_SIZE,
         flags.connections,
     )?;
-    let root = open(&flags.directory)?;
-    let scanner = Scanner::new(flags.symlinks, Arc::new(Settings::default()), None);
-    let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
-    if !manifest.digest().is_complete() {
-        return Err(Error::IncompleteDirectory(flags.directory));
-    }
-    // A typo, or a build that failed, would delete the whole site.
-    if flags.delete && manifest.is_empty() && !flags.force {
-        return Err(UsageError::EmptyDirectory(flags.directory).into());
-    }
+    let (root, manifest) = scan_directory(&flags)?;
     let known = match &flags.admin_url {
         Some(url) => Some(client.manifest(url).map_err(Error::AdminUrl)?),
         None => None,
@@ -84,6 +77,22 @@ pub(super) fn push(flags: config::Push) -> Result<ExitCode, Error> {
     })?;
     summarize(&report, started.elapsed());
     Ok(conclude(&report))
+}
+
+/// Scans the directory, which has to be complete.
+fn scan_directory(flags: &config::Push) -> Result<(Arc<Root>, Manifest), Error> {
+    let root = open(&flags.directory)?;
+    let scanner = Scanner::new(flags.symlinks, Arc::new(Settings::default()), None);
+    let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
+    // With --delete, a file that is missing from the manifest would be deleted on the server.
+    if !manifest.digest().is_complete() {
+        return Err(Error::IncompleteDirectory(flags.directory.clone()));
+    }
+    // A typo, or a build that failed, would delete the whole site.
+    if flags.delete && manifest.is_empty() && !flags.force {
+        return Err(UsageError::EmptyDirectory(flags.directory.clone()).into());
+    }
+    Ok((root, manifest))
 }
 
 /// The token to authenticate with, if there is one.

@@ -8,10 +8,10 @@
 mod action;
 mod report;
 mod server;
+mod task;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::OnceLock;
 
 use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
@@ -23,12 +23,12 @@ use crate::inventory::{Inventory, url};
 use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::remote::Client;
-use crate::representation::{Data, Resource};
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
-use action::{BaseVersion, ContentHash, PushAction};
+use action::{BaseVersion, PushAction};
 use server::{PushOutcome, RemoteServer};
+use task::{DesiredFiles, LocalFile, Stage, Task};
 
 pub use report::{PushProblem, PushReport};
 pub use server::PushError;
@@ -56,41 +56,6 @@ pub struct Push {
     /// Maximum number of connections.
     pub connections: usize,
 }
-
-/// The stages of a push, in this order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Stage {
-    Assets,
-    /// After the assets that they link to.
-    Pages,
-    /// After the files that they redirect to.
-    Rules,
-    /// After the pages that linked to what is deleted.
-    Deletions,
-}
-
-/// A path, and what to do about it.
-#[derive(Debug)]
-struct Task {
-    stage: Stage,
-    path: Box<[u8]>,
-    /// The file to be there; `None` if there is to be none.
-    local: Option<LocalFile>,
-    base: BaseVersion,
-    action: PushAction,
-}
-
-/// A file of the directory.
-#[derive(Clone, Debug)]
-struct LocalFile {
-    hash: ContentHash,
-    length: u64,
-    /// Its path relative to the root.
-    location: Box<Path>,
-}
-
-/// The file to be at each path; `None` for a path to be deleted.
-type DesiredFiles = BTreeMap<Box<[u8]>, (Stage, Option<LocalFile>)>;
 
 /// What differs between a directory and a server.
 #[derive(Debug)]
@@ -183,13 +148,15 @@ impl Push {
                 true => Stage::Pages,
                 false => Stage::Assets,
             };
-            if let Some(local) = local_file(resource) {
+            if let Some(local) = LocalFile::from_resource(resource) {
                 desired.insert(resource.path.clone(), (stage, Some(local)));
             }
         }
         if self.rules {
             for file in RuleFile::ALL {
-                if let Some(local) = local_rules(root, file)? {
+                let local = LocalFile::from_rules(root, file)
+                    .map_err(|source| PushError::Rules { file, source })?;
+                if let Some(local) = local {
                     let path = file.name().as_bytes().into();
                     desired.insert(path, (Stage::Rules, Some(local)));
                 }
@@ -326,39 +293,6 @@ impl Push {
             .num_threads(self.connections)
             .build()?)
     }
-}
-
-fn local_file(resource: &Resource) -> Option<LocalFile> {
-    let Data::File(source) = &resource.identity.data else {
-        // The scan for a push has no memory for content, so this does not occur.
-        return None;
-    };
-    Some(LocalFile {
-        hash: *resource.identity.etag.hash(),
-        length: resource.identity.length,
-        location: source.path.clone(),
-    })
-}
-
-/// A rule file of the directory, if it has one. The manifest has no hash of it.
-fn local_rules(root: &Root, file: RuleFile) -> Result<Option<LocalFile>, PushError> {
-    match hash_rules(root, file) {
-        Ok(local) => Ok(Some(local)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PushError::Rules { file, source }),
-    }
-}
-
-fn hash_rules(root: &Root, file: RuleFile) -> io::Result<LocalFile> {
-    let path = Path::new(file.name());
-    let opened = root.open_file(path)?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(&opened.file)?;
-    Ok(LocalFile {
-        hash: *hasher.finalize().as_bytes(),
-        length: opened.stamp.size,
-        location: path.into(),
-    })
 }
 
 /// The tags of the files themselves, without content codings, by path.

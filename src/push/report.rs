@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::Task;
 use super::server::{PushError, PushOutcome};
+use super::task::Task;
 use crate::inventory::url;
 use crate::semantics::etag::ETag;
 

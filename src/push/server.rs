@@ -10,7 +10,7 @@ use rayon::ThreadPoolBuildError;
 use ureq::Body;
 
 use super::action::ContentHash;
-use super::{LocalFile, Task};
+use super::task::{LocalFile, Task};
 use crate::config::ReplicaUrl;
 use crate::disk::Root;
 use crate::inventory::url;
@@ -222,7 +222,7 @@ impl<'a> RemoteServer<'a> {
             if opened.stamp.size != local.length {
                 return Err(PushError::Changing);
             }
-            let mut content = CountingReader {
+            let mut content = UploadReader {
                 file: opened.file,
                 progress,
             };
@@ -367,12 +367,12 @@ fn explanation(response: &mut Response<Body>) -> Option<String> {
 }
 
 /// A file whose bytes are counted as they are read.
-struct CountingReader<'a> {
+struct UploadReader<'a> {
     file: File,
     progress: &'a ByteProgress,
 }
 
-impl Read for CountingReader<'_> {
+impl Read for UploadReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
         self.progress.add(read as u64);
