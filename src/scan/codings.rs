@@ -1,4 +1,4 @@
-//! Which sidecars are representations of the file beside them.
+//! Which sidecars (`x.br` for `x`) are served as content codings.
 //!
 //! A sidecar is an ordinary file of the site, already read and hashed. It becomes a content coding
 //! of its neighbour once it is proven to decode to the neighbour's bytes; a proof that the
@@ -19,8 +19,8 @@ use crate::semantics::coding::Coding;
 
 pub(super) const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
-/// The site as it will be when changes are made.
-struct After<'a> {
+/// The site as it will be once the changes are published.
+struct NextState<'a> {
     root: &'a Root,
     base: &'a Manifest,
     changed: HashMap<&'a [u8], &'a Arc<Resource>>,
@@ -29,7 +29,7 @@ struct After<'a> {
     unreadable: Mutex<BTreeMap<Box<[u8]>, String>>,
 }
 
-impl<'a> After<'a> {
+impl<'a> NextState<'a> {
     fn locate(&self, path: &[u8]) -> Option<&'a Arc<Resource>> {
         if let Some(changed) = self.changed.get(path) {
             return Some(changed);
@@ -59,35 +59,33 @@ pub fn stem(path: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// Gives every resource that `changes` concern the codings that are proven.
+/// Adds to `changes` the resources whose set of proven codings differs from what it was.
 pub(super) fn attach(pass: &Pass<'_>, changes: &mut Changes) {
-    let (negotiable, unreadable) = negotiable(pass.root, pass.base, pass.scope, changes);
+    let (recoded, unreadable) = recoded(pass, changes);
     changes.unreadable.extend(unreadable);
-    if negotiable.is_empty() {
+    if recoded.is_empty() {
         return;
     }
-    let paths = changes.changed.iter().enumerate();
-    let places: HashMap<Box<[u8]>, usize> = paths
+    let indices: HashMap<Box<[u8]>, usize> = changes
+        .changed
+        .iter()
+        .enumerate()
         .map(|(index, resource)| (resource.path.clone(), index))
         .collect();
-    for resource in negotiable {
-        match places.get(&resource.path) {
+    for resource in recoded {
+        match indices.get(&resource.path) {
             Some(&index) => changes.changed[index] = Arc::new(resource),
             None => changes.changed.push(Arc::new(resource)),
         }
     }
 }
 
-/// The resources whose codings are others than they have.
-fn negotiable(
-    root: &Root,
-    base: &Manifest,
-    scope: &Scope,
-    changes: &Changes,
-) -> (Vec<Resource>, BTreeMap<Box<[u8]>, String>) {
-    let after = After {
-        root,
-        base,
+/// The resources whose proven codings differ from what they have, and the sidecars that could not
+/// be read for their proof.
+fn recoded(pass: &Pass<'_>, changes: &Changes) -> (Vec<Resource>, BTreeMap<Box<[u8]>, String>) {
+    let next = NextState {
+        root: pass.root,
+        base: pass.base,
         changed: changes
             .changed
             .iter()
@@ -96,66 +94,81 @@ fn negotiable(
         removed: changes.removed.iter().map(AsRef::as_ref).collect(),
         unreadable: Mutex::default(),
     };
-    let touched = after.changed.keys().chain(&after.removed).copied();
-    let mut concerned: BTreeSet<&[u8]> = touched.filter_map(stem).collect();
-    let before = base.unreadable().keys().map(AsRef::as_ref);
-    concerned.extend(before.filter(|path| scope.covers(path)).filter_map(stem));
-    // At first the sidecars are all new themselves; later they may be as they were.
-    let is_first = base.is_empty() && matches!(scope, Scope::Everything);
-    if !is_first {
-        concerned.extend(after.changed.keys());
-    }
-    let negotiable = concerned
+    let recoded = candidates(pass, &next)
         .into_par_iter()
         .filter_map(|path| {
-            let resource = after.locate(path)?;
-            let encoded = encoded(&after, resource);
-            let (_, known) = resource.of_files();
-            let is_same = |(new, old): (&Representation, &Representation)| {
-                new.etag.hash() == old.etag.hash() && new.data.has_same_location(&old.data)
-            };
-            let is_news = encoded.len() != known.len() || !encoded.iter().zip(known).all(is_same);
-            is_news.then(|| match resource.plain.clone() {
-                None => Resource {
-                    encoded,
-                    ..Resource::clone(resource)
-                },
-                // They decode to the file, not to what is sent: they count, and are not sent.
-                Some(plain) => Resource {
-                    plain: Some(Box::new(Plain { encoded, ..*plain })),
-                    ..Resource::clone(resource)
-                },
-            })
+            let resource = next.locate(path)?;
+            let encoded = proven_codings(&next, resource);
+            let (_, before) = resource.of_files();
+            (!are_same(&encoded, before)).then(|| with_codings(resource, encoded))
         })
         .collect();
-    let unreadable = std::mem::take(&mut *lock(&after.unreadable));
-    (negotiable, unreadable)
+    let unreadable = std::mem::take(&mut *lock(&next.unreadable));
+    (recoded, unreadable)
+}
+
+/// The paths whose codings may have changed: those with a changed sidecar, those with a sidecar
+/// that could not be read before, and what is changed itself.
+fn candidates<'a>(pass: &'a Pass<'_>, next: &'a NextState<'_>) -> BTreeSet<&'a [u8]> {
+    let touched = next.changed.keys().chain(&next.removed).copied();
+    let retried = pass
+        .base
+        .unreadable()
+        .keys()
+        .map(AsRef::as_ref)
+        .filter(|path| pass.scope.covers(path));
+    let mut candidates: BTreeSet<&[u8]> = touched.chain(retried).filter_map(stem).collect();
+    // In the first scan every sidecar is itself a change, so its file is in the set already. Later
+    // a file may change while its sidecar does not.
+    let is_first = pass.base.is_empty() && matches!(pass.scope, Scope::Everything);
+    if !is_first {
+        candidates.extend(next.changed.keys());
+    }
+    candidates
+}
+
+/// Whether two lists of codings have the same bytes in the same locations.
+fn are_same(one: &[Representation], other: &[Representation]) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(new, old)| {
+            new.etag.hash() == old.etag.hash() && new.data.has_same_location(&old.data)
+        })
+}
+
+fn with_codings(resource: &Resource, encoded: Box<[Representation]>) -> Resource {
+    match resource.plain.clone() {
+        None => Resource {
+            encoded,
+            ..Resource::clone(resource)
+        },
+        // They decode to the file, not to the file and its tail that are sent: they are part of
+        // the digest, but never a response.
+        Some(plain) => Resource {
+            plain: Some(Box::new(Plain { encoded, ..*plain })),
+            ..Resource::clone(resource)
+        },
+    }
 }
 
 /// The proven codings of a resource, shortest first.
-fn encoded(after: &After<'_>, resource: &Resource) -> Box<[Representation]> {
-    let known = after.base.locate(&resource.path);
+fn proven_codings(next: &NextState<'_>, resource: &Resource) -> Box<[Representation]> {
     let (identity, _) = resource.of_files();
-    let known = known.map(|known| known.of_files());
-    let known = known.filter(|(known, _)| known.etag.hash() == identity.etag.hash());
+    // Proofs of the published state hold as long as both files have the bytes they had.
+    let proven_before = next
+        .base
+        .locate(&resource.path)
+        .map(|before| before.of_files())
+        .filter(|(before, _)| before.etag.hash() == identity.etag.hash())
+        .map_or([].as_slice(), |(_, encoded)| encoded);
     let mut encoded: Vec<_> = CODINGS
         .iter()
         .filter_map(|&coding| {
-            let sidecar = &after.sidecar(&resource.path, coding)?.identity;
-            let is_known = known.is_some_and(|(_, known)| {
-                let same = |old: &Representation| {
-                    old.coding == coding && old.etag.hash() == sidecar.etag.hash()
-                };
-                known.iter().any(same)
-            });
-            if !is_known && let Err(reason) = check(coding, sidecar, identity) {
-                let path = sidecar_path(&resource.path, coding)?;
-                let shown = walk::join(after.root.path(), &path);
-                tracing::warn!("{} is not used: {reason}", shown.display());
-                if let Unproven::Unreadable(error) = reason {
-                    // That may pass: until it does, the site is not complete.
-                    lock(&after.unreadable).insert(path.into(), error.to_string());
-                }
+            let sidecar = &next.sidecar(&resource.path, coding)?.identity;
+            let is_proven = proven_before
+                .iter()
+                .any(|old| old.coding == coding && old.etag.hash() == sidecar.etag.hash());
+            if !is_proven && let Err(reason) = check(coding, sidecar, identity) {
+                reject(next, sidecar_path(&resource.path, coding)?, &reason);
                 return None;
             }
             Some(sidecar.as_coding(coding))
@@ -165,7 +178,18 @@ fn encoded(after: &After<'_>, resource: &Resource) -> Box<[Representation]> {
     encoded.into()
 }
 
-/// Proves a sidecar from the very bytes that were hashed.
+fn reject(next: &NextState<'_>, path: Vec<u8>, reason: &Unproven) {
+    let shown = walk::join(next.root.path(), &path);
+    let shown = shown.display();
+    tracing::warn!(path = %shown, reason = %reason, "{shown} is not used: {reason}");
+    if let Unproven::Unreadable(error) = reason {
+        // Reading may succeed later; until then the digest is incomplete (P7).
+        lock(&next.unreadable).insert(path.into(), error.to_string());
+    }
+}
+
+/// Proves a sidecar from the very bytes that were hashed: a file is hashed again while it is
+/// decoded, since it may have changed after the scan read it.
 fn check(
     coding: Coding,
     sidecar: &Representation,

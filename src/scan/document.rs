@@ -2,7 +2,7 @@
 
 use super::media;
 
-/// Longer ones get no tail: they would have to be kept in memory.
+/// Bytes of the longest document that gets a tail: with one it has to be kept in memory.
 const MAX_DOCUMENT: u64 = 8 << 20;
 
 /// Whether a file at this path and of this length may be a document.
@@ -13,6 +13,7 @@ pub(super) fn may_be(path: &[u8], length: u64) -> bool {
 /// Whether HTML is a whole document and not a fragment: its first thing that is no white space and
 /// no comment is a doctype or `<html`.
 pub(super) fn is_document(html: &[u8]) -> bool {
+    // Editors on Windows write a byte order mark; parsers skip it.
     let mut rest = html.strip_prefix(b"\xef\xbb\xbf").unwrap_or(html);
     loop {
         rest = rest.trim_ascii_start();
@@ -20,17 +21,20 @@ pub(super) fn is_document(html: &[u8]) -> bool {
             break;
         };
         let Some(end) = memchr::memmem::find(comment, b"-->") else {
+            // The comment never ends, so the parser finds no element either.
             return false;
         };
         rest = comment.get(end + 3..).unwrap_or_default();
     }
-    let begins = |with: &[u8]| {
-        let first = rest.get(..with.len());
-        first.is_some_and(|first| first.eq_ignore_ascii_case(with))
-    };
+    // `<html-tabs>` is a custom element: a name may go on with a hyphen (HTML section 4.13.2).
     let after = rest.get(5).copied().unwrap_or(b'>');
-    let is_name = after.is_ascii_alphanumeric() || after == b'-';
-    begins(b"<!doctype") || (begins(b"<html") && !is_name)
+    let is_longer_name = after.is_ascii_alphanumeric() || after == b'-';
+    has_prefix(rest, b"<!doctype") || (has_prefix(rest, b"<html") && !is_longer_name)
+}
+
+fn has_prefix(html: &[u8], prefix: &[u8]) -> bool {
+    html.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 #[cfg(test)]

@@ -17,12 +17,12 @@ use super::document::is_document;
 use crate::disk::read_exact_at;
 use crate::representation::{GROUP_SIZE, GroupHash, MAX_IN_MEMORY, MAX_WHOLE, group_hash};
 
-/// What reading a file once has told.
+/// What is known of a file after reading it once.
 #[derive(Debug)]
 pub(crate) struct HashedFile {
     /// BLAKE3 of the bytes.
     pub(crate) hash: [u8; 32],
-    /// Their SHA-256, where it is wanted.
+    /// Their SHA-256, if it was asked for.
     pub(super) sha256: Option<[u8; 32]>,
     /// Whether they are UTF-8.
     pub(crate) utf8: bool,
@@ -30,10 +30,22 @@ pub(crate) struct HashedFile {
     pub(super) form: Retained,
 }
 
+impl HashedFile {
+    /// Hashes bytes that lie in one piece, and keeps none of them.
+    fn of(bytes: &[u8], wanted: HashOptions) -> Self {
+        Self {
+            hash: *blake3::hash(bytes).as_bytes(),
+            sha256: wanted.sha256.then(|| Sha256::digest(bytes).into()),
+            utf8: std::str::from_utf8(bytes).is_ok(),
+            form: Retained::Whole,
+        }
+    }
+}
+
 /// What is kept of the bytes, by length.
 #[derive(Debug)]
 pub(super) enum Retained {
-    /// Up to [`MAX_IN_MEMORY`], where it is wanted: the very buffer that was hashed.
+    /// Up to [`MAX_IN_MEMORY`], if asked for: the very buffer that was hashed.
     Small(Vec<u8>),
     /// Up to [`MAX_WHOLE`]: nothing, the hash proves them in one piece.
     Whole,
@@ -49,12 +61,12 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What to find out about a file beside its hash.
+/// What to compute or keep in addition to the BLAKE3 hash.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HashOptions {
-    /// A small body itself.
+    /// Keep the body of a file of up to [`MAX_IN_MEMORY`] bytes.
     pub(super) body: bool,
-    /// The SHA-256, which no group can be proven with: a long file is read by one thread then.
+    /// Compute the SHA-256. It has no tree, so a long file is then read by one thread.
     pub(super) sha256: bool,
 }
 
@@ -63,50 +75,37 @@ pub(crate) struct HashOptions {
 /// # Errors
 /// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
 pub(crate) fn content(file: &File, length: u64, wanted: HashOptions) -> io::Result<HashedFile> {
-    let of = |bytes: &[u8]| {
-        let hash = *blake3::hash(bytes).as_bytes();
-        let sha256 = wanted.sha256.then(|| Sha256::digest(bytes).into());
-        let utf8 = std::str::from_utf8(bytes).is_ok();
-        move |form| HashedFile {
-            hash,
-            sha256,
-            utf8,
-            form,
-        }
-    };
     if length <= MAX_IN_MEMORY && wanted.body {
         let mut body = vec![0; length as usize];
         read_exact_at(file, &mut body, 0)?;
-        let content = of(&body);
-        return Ok(content(Retained::Small(body)));
+        let hashed = HashedFile::of(&body, wanted);
+        return Ok(HashedFile {
+            form: Retained::Small(body),
+            ..hashed
+        });
     }
     if length <= MAX_WHOLE {
         return with_buffer(length as usize, |buffer| {
             read_exact_at(file, buffer, 0)?;
-            Ok(of(buffer)(Retained::Whole))
+            Ok(HashedFile::of(buffer, wanted))
         });
     }
-    let group = |index: u64, sha256: Option<&mut Sha256>| {
-        let offset = index * GROUP_SIZE;
-        with_buffer(GROUP_SIZE.min(length - offset) as usize, |buffer| {
-            read_exact_at(file, buffer, offset)?;
-            if let Some(sha256) = sha256 {
-                sha256.update(&buffer);
-            }
-            Ok(Group {
-                hash: group_hash(buffer, offset),
-                text: Utf8Edges::of(buffer),
-            })
-        })
-    };
+    content_in_groups(file, length, wanted)
+}
+
+/// Reads a file of more than one group: on all cores, unless its SHA-256 is wanted, which has to
+/// see the bytes in order.
+fn content_in_groups(file: &File, length: u64, wanted: HashOptions) -> io::Result<HashedFile> {
     let indices = 0..length.div_ceil(GROUP_SIZE);
     let mut sha256 = wanted.sha256.then(Sha256::new);
     let groups: Vec<Group> = match &mut sha256 {
         None => indices
             .into_par_iter()
-            .map(|index| group(index, None))
+            .map(|index| read_group(file, length, index, None))
             .collect::<io::Result<_>>(),
-        Some(sha256) => indices.map(|index| group(index, Some(sha256))).collect(),
+        Some(sha256) => indices
+            .map(|index| read_group(file, length, index, Some(sha256)))
+            .collect(),
     }?;
     let utf8 = Utf8Edges::is_utf8(groups.iter().map(|group| &group.text));
     let groups: Arc<[_]> = groups.into_iter().map(|group| group.hash).collect();
@@ -115,6 +114,25 @@ pub(crate) fn content(file: &File, length: u64, wanted: HashOptions) -> io::Resu
         sha256: sha256.map(|sha256| sha256.finalize().into()),
         utf8,
         form: Retained::Groups(groups),
+    })
+}
+
+fn read_group(
+    file: &File,
+    length: u64,
+    index: u64,
+    sha256: Option<&mut Sha256>,
+) -> io::Result<Group> {
+    let offset = index * GROUP_SIZE;
+    with_buffer(GROUP_SIZE.min(length - offset) as usize, |buffer| {
+        read_exact_at(file, buffer, offset)?;
+        if let Some(sha256) = sha256 {
+            sha256.update(&buffer);
+        }
+        Ok(Group {
+            hash: group_hash(buffer, offset),
+            text: Utf8Edges::of(buffer),
+        })
     })
 }
 
@@ -136,6 +154,7 @@ pub(super) fn content_with_tail(
     }
     let plain = *blake3::hash(&body).as_bytes();
     let utf8 = std::str::from_utf8(&body).is_ok();
+    // The tag covers what is sent, the tail included (P1).
     body.extend_from_slice(tail.as_bytes());
     Ok(HashedFile {
         hash: *blake3::hash(&body).as_bytes(),
@@ -182,8 +201,8 @@ fn halves(groups: &[GroupHash], length: u64) -> (GroupHash, GroupHash) {
     (subtree(first, left), subtree(second, length - left))
 }
 
-/// What a group of a longer text says of the whole: whether its inside is UTF-8, and the bytes
-/// at its ends that only make sense beside its neighbours'.
+/// Whether one group of a longer text is UTF-8 inside, and the bytes at its ends, where a
+/// character may continue in the neighbouring group.
 struct Utf8Edges {
     valid: bool,
     head: Vec<u8>,
@@ -192,12 +211,16 @@ struct Utf8Edges {
 
 impl Utf8Edges {
     fn of(bytes: &[u8]) -> Self {
-        let is_continuation = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
-        let head = bytes.iter().take(3).take_while(is_continuation).count();
+        // A character has at most three continuation bytes, 0b10xxxxxx (RFC 3629 section 3).
+        let head = bytes
+            .iter()
+            .take(3)
+            .take_while(|byte| **byte & 0b1100_0000 == 0b1000_0000)
+            .count();
         let (head, rest) = bytes.split_at(head);
         let (valid, tail) = match std::str::from_utf8(rest) {
             Ok(_) => (true, &[][..]),
-            // Without an error length the text only ends in the middle of a character.
+            // No error length means that the bytes end in the middle of a character.
             Err(error) => (error.error_len().is_none(), &rest[error.valid_up_to()..]),
         };
         Self {

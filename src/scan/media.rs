@@ -17,14 +17,14 @@ pub(super) struct MediaTypes {
 /// The extension, and whether the content is UTF-8.
 type MediaKey = (Option<Box<str>>, bool, Keeping);
 
-/// For how long clients may keep a resource.
+/// How long clients may cache a resource.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Keeping {
-    /// Not at all: it has not come to rest.
+    /// Not at all: the file was still changing when it was read.
     Never,
-    /// Until they have asked whether it has changed.
+    /// As long as they revalidate before each use.
     UntilAsked,
-    /// For ever: the operator says that it does not change.
+    /// Forever: the operator has declared the path immutable.
     Ever,
 }
 
@@ -41,9 +41,9 @@ impl Keeping {
 impl MediaTypes {
     /// The fields of the resource at `path`.
     pub(super) fn fields(&self, path: &[u8], utf8: bool, keeping: Keeping) -> Arc<Fields> {
-        // What has no type of its own shares one entry: temporary names would fill the table.
-        let extension = extension(last_name(path));
-        let extension = extension.filter(|name| *name == "ts" || known(name).is_some());
+        // Unknown extensions share one entry, or files with random suffixes would fill the table.
+        let extension =
+            extension(last_name(path)).filter(|name| *name == "ts" || known(name).is_some());
         let key = (extension.map(Box::from), utf8, keeping);
         if let Some(fields) = self
             .known
@@ -69,7 +69,8 @@ fn last_name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
-/// What stands behind the last dot; for the one well-known name that has none, its type's.
+/// What follows the last dot. The one well-known name without a dot is JSON (Apple: "Supporting
+/// associated domains").
 fn extension(name: &[u8]) -> Option<&str> {
     if name == b"apple-app-site-association" {
         return Some("json");
@@ -82,7 +83,7 @@ fn extension(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name.get(dot + 1..)?).ok()
 }
 
-/// The types that `mime_guess` has not, or has under names that IANA or browsers have left.
+/// Types that `mime_guess` lacks, or knows by a name that IANA or browsers no longer use.
 const TYPES: &[(&str, &str)] = &[
     ("bat", "text/plain"),
     ("cjs", "text/javascript"),
@@ -110,7 +111,8 @@ fn known(extension: &str) -> Option<Mime> {
     match guess.essence_str() {
         // RFC 9239 section 6: the registered name, whatever the extension.
         "application/javascript" => Some(mime_guess::mime::TEXT_JAVASCRIPT),
-        // Far more often TypeScript than an MPEG transport stream; the content will tell.
+        // On a web site far more often TypeScript than an MPEG transport stream: decided by
+        // whether it is text, in `media_type`.
         "video/vnd.dlna.mpeg-tts" => None,
         _ => Some(guess),
     }
@@ -125,6 +127,8 @@ fn media_type(extension: Option<&str>, utf8: bool) -> String {
         }
         .to_owned();
     };
+    // RFC 7303 section 3.2 recommends a charset for XML; for other `application` types it has no
+    // meaning (RFC 8259 section 11 for JSON).
     let is_text = media_type.type_() == mime_guess::mime::TEXT
         || media_type.essence_str() == "application/xml";
     if is_text && utf8 && media_type.get_param("charset").is_none() {

@@ -16,7 +16,7 @@ pub mod sidecar;
 pub(crate) mod walk;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -47,17 +47,19 @@ pub use rules::report as report_rules;
 pub use scope::{ScanOutcome, Scope, Unsettled};
 pub use walk::{Link, is_admitted, is_beside_rules, is_hidden};
 
-/// How long a file may go on changing before it is published as it was read.
+/// How long a file may keep changing before it is published as it was read.
 pub const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
-/// A file whose times are younger may still have a writer that no stamp shows.
+/// Younger files are probed for a writer: two writes within one tick of the clock leave the same
+/// stamp.
 const RECENT: Duration = Duration::from_secs(2);
-/// The coarsest clock of a file system (FAT's), and something for clocks that disagree.
+/// The coarsest clock of a file system (FAT counts in steps of 2 s), and a margin for clocks that
+/// disagree.
 const MAX_CLOCK_STEP: Duration = Duration::from_millis(2_500);
 
-/// So many files at a time go from the walk to a thread that hashes.
+/// Number of files handed from the walk to a hashing thread at once.
 const BATCH_SIZE: usize = 32;
 
-/// How far a scan has come; readable from other threads.
+/// Counters of a running scan; readable from other threads.
 #[derive(Debug, Default)]
 pub struct Progress {
     files: AtomicU64,
@@ -76,7 +78,7 @@ impl Progress {
     }
 }
 
-/// Everything a scan needs to know beside the tree itself.
+/// Reads a site from the disk, with the settings that decide what becomes of each file.
 #[derive(Debug)]
 pub struct Scanner {
     symlinks: Symlinks,
@@ -85,7 +87,7 @@ pub struct Scanner {
     media: MediaTypes,
 }
 
-/// What has become of a step of the walk.
+/// The result of looking at one step of the walk.
 enum Visit {
     Unchanged(Box<[u8]>),
     File(Arc<Resource>),
@@ -116,74 +118,88 @@ impl Scanner {
         self.symlinks.allow(root.path(), target)
     }
 
-    /// Gives back the descriptors that were kept for these resources.
+    /// Closes the files that were kept open for these resources.
     pub fn close(&self, resources: &[Arc<Resource>]) {
         if let Some(memory) = &self.memory {
-            let representations = resources.iter().flat_map(|each| each.representations());
-            representations.for_each(|each| memory.close(each.etag.hash()));
+            for representation in resources.iter().flat_map(|each| each.representations()) {
+                memory.close(representation.etag.hash());
+            }
         }
     }
 
-    /// Whether what a link leads to is no part of the site.
+    /// Whether the target of a link is missing, or not part of the site.
     pub fn excludes(&self, root: &Root, link: &Link) -> bool {
-        let allowed = |target: &PathBuf| self.symlinks.allow(root.path(), target);
-        !link.target.as_ref().is_some_and(allowed)
+        link.target
+            .as_ref()
+            .is_none_or(|target| !self.follows(root, target))
     }
 
-    /// The whole site for the first time; waits for files that are being written, for
-    /// [`MAX_SETTLE_TIME`] at most.
+    /// Scans the whole site for the first time. Waits up to [`MAX_SETTLE_TIME`] for files that are
+    /// being written. Returns the manifest and all symbolic links of the site.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
         self.scan_from(Manifest::empty(Arc::clone(&self.settings)), root, progress)
     }
 
-    /// The same where an earlier process has left what it knew: see [`Scanner::restore`].
+    /// Scans as [`Scanner::scan`] does, without reading files that are as an earlier process left
+    /// them in `base`, which [`Scanner::restore`] has made.
     pub fn scan_from(
         &self,
         base: Manifest,
         root: &Arc<Root>,
         progress: &Progress,
     ) -> (Manifest, Vec<Link>) {
-        let compare = |base: &Manifest, scope: &Scope, unsettled| {
-            let pass = Pass {
-                is_start: true,
-                ..Pass::new(root, base, scope, unsettled, progress)
-            };
-            self.compare(&pass)
-        };
         let scope = Scope::Everything;
-        let ScanOutcome {
-            changes,
-            links,
-            mut busy,
-        } = compare(&base, &scope, Unsettled::Report);
-        let before = Arc::clone(base.rules());
-        let mut manifest = base.with(changes);
+        let outcome = self.compare(&Pass {
+            is_start: true,
+            ..Pass::new(root, &base, &scope, Unsettled::Report, progress)
+        });
+        let rules_before = Arc::clone(base.rules());
+        let manifest = base.with(outcome.changes);
+        let manifest = self.wait_for_writers(manifest, root, outcome.busy, progress);
+        report_rules(manifest.rules(), &rules_before);
+        (manifest, outcome.links)
+    }
+
+    /// Adds the `busy` files to a first manifest as soon as nobody writes to them any more, or as
+    /// they are after [`MAX_SETTLE_TIME`].
+    fn wait_for_writers(
+        &self,
+        mut manifest: Manifest,
+        root: &Arc<Root>,
+        mut busy: Vec<Box<[u8]>>,
+        progress: &Progress,
+    ) -> Manifest {
         let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
         if let Some(first) = busy.first() {
             let first = walk::join(root.path(), first);
+            let first = first.display();
             let others = match busy.len() - 1 {
                 0 => String::new(),
-                number => format!(" and {number} more"),
+                others => format!(" and {others} more"),
             };
-            let first = first.display();
-            tracing::info!("waiting for {first}{others}: somebody is writing to it");
+            tracing::info!(
+                path = %first,
+                count = busy.len(),
+                "waiting for {first}{others}, which another process is writing"
+            );
         }
         while !busy.is_empty() {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_secs(1));
-            let is_over = started.elapsed() >= MAX_SETTLE_TIME;
-            let unsettled = if is_over {
+            let unsettled = if started.elapsed() >= MAX_SETTLE_TIME {
                 Unsettled::Publish
             } else {
                 Unsettled::Report
             };
             let scope = Scope::Paths(busy.into_iter().collect());
-            let outcome = compare(&manifest, &scope, unsettled);
+            let outcome = self.compare(&Pass {
+                is_start: true,
+                ..Pass::new(root, &manifest, &scope, unsettled, progress)
+            });
             manifest = manifest.with(outcome.changes);
             busy = outcome.busy;
         }
-        report_rules(manifest.rules(), &before);
-        (manifest, links)
+        manifest
     }
 
     /// Compares `scope` on the disk with `base`. A file that can't be read is no error: what
@@ -205,27 +221,27 @@ impl Scanner {
             .starts()
             .into_iter()
             .flat_map(|start| walk::walk(pass.root.path(), start, self.symlinks));
-        // The walk is one; its results go out by the handful, or the threads would wait for it in
-        // turns.
-        let handfuls = iter::from_fn(move || {
-            let handful: Vec<WalkStep> = steps.by_ref().take(BATCH_SIZE).collect();
-            (!handful.is_empty()).then_some(handful)
+        // One thread walks at a time. Handing its steps out one by one would have the hashing
+        // threads queue for its lock.
+        let batches = iter::from_fn(move || {
+            let batch: Vec<WalkStep> = steps.by_ref().take(BATCH_SIZE).collect();
+            (!batch.is_empty()).then_some(batch)
         });
-        let look = |step| match step {
-            WalkStep::File(found) => self.look(pass, found),
-            WalkStep::Rules(file, found) => rules::look(pass, file, found),
+        let visit = |step| match step {
+            WalkStep::File(found) => self.visit(pass, found),
+            WalkStep::Rules(file, found) => rules::visit(pass, file, found),
             WalkStep::Link(link) => Visit::Link(link),
             WalkStep::Unreadable(path, reason) => Visit::Unreadable(path, reason),
         };
-        let seen: Vec<Visit> = handfuls
+        let visits: Vec<Visit> = batches
             .par_bridge()
-            .flat_map_iter(|handful| handful.into_iter().map(look))
+            .flat_map_iter(|batch| batch.into_iter().map(visit))
             .collect();
-        self.conclude(pass, seen)
+        self.conclude(pass, visits)
     }
 
-    /// Looks at one file, and reads it if it may have changed.
-    fn look(&self, pass: &Pass<'_>, found: FoundFile) -> Visit {
+    /// Visits one file, and reads it if it may have changed.
+    fn visit(&self, pass: &Pass<'_>, found: FoundFile) -> Visit {
         let old = pass.base.locate(&found.path);
         let rereads = pass.scope.rereads(&found.path);
         if let Some(old) = old.filter(|old| !rereads && old.settled)
@@ -236,12 +252,14 @@ impl Scanner {
             if stamp == old.stamp {
                 return Visit::Unchanged(found.path);
             }
+            // Only the device number differs, see `Pass::is_still`: later passes need this one.
             let old = Resource::clone(old);
             return Visit::File(Arc::new(Resource { stamp, ..old }));
         }
         let result = pass.root.open_file(&found.location).and_then(|opened| {
             let inode = (opened.stamp.device, opened.stamp.inode);
-            // By another name the same bytes may be no document.
+            // Whether a tail is added depends on the name, so what another name was sent with
+            // may not be reused.
             let has_tail = self.tail(&found.path, opened.stamp.size).is_some();
             let is_shared = (found.linked || opened.shared) && !has_tail;
             if is_shared && let Some(file) = pass.recall(&opened, rereads) {
@@ -260,15 +278,18 @@ impl Scanner {
                 Visit::File(Arc::new(self.resource(found.path, file, old, pass.now)))
             }
             Ok(None) => Visit::Busy(found.path),
-            // Deleted, or replaced by something that is no file, since it was listed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Visit::Gone,
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Visit::Gone,
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Visit::Gone,
-            Err(error) => Visit::Unreadable(found.path, error.to_string()),
+            Err(error) => match error.kind() {
+                // Deleted since the walk listed it, or (`InvalidInput`) no regular file any more.
+                io::ErrorKind::NotFound
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::InvalidInput => Visit::Gone,
+                _ => Visit::Unreadable(found.path, error.to_string()),
+            },
         }
     }
 
-    /// Hashes an open file between two stamps; `None` where it is not at rest.
+    /// Hashes an open file between two stamps. `None` if it is being written and may not be
+    /// published yet.
     fn read(
         &self,
         pass: &Pass<'_>,
@@ -284,8 +305,8 @@ impl Scanner {
             return Ok(None);
         }
         let wanted = HashOptions {
-            body: self.keeps(stamp.size),
-            sha256: self.digests(),
+            body: self.has_room_for(stamp.size),
+            sha256: self.wants_sha256(),
         };
         let content = match self.tail(&found.path, stamp.size) {
             Some(tail) => hash::content_with_tail(&file, stamp.size, tail, wanted),
@@ -297,7 +318,8 @@ impl Scanner {
         let content = match content {
             Ok(content) if settled || publish => content,
             Err(error) if settled => return Err(error),
-            Err(_) if publish => return Err(io::Error::other("it does not stop changing")),
+            // It was truncated while it was read, again and again until the wait was over.
+            Err(_) if publish => return Err(io::Error::other("it keeps changing")),
             _ => return Ok(None),
         };
         let plain = match &content.form {
@@ -310,7 +332,8 @@ impl Scanner {
         } = content;
         let confirmed = OnceLock::new();
         if stamp.is_coarse() && stamp.is_younger(pass.now, MAX_CLOCK_STEP) {
-            // The next change may leave the same stamp.
+            // Another change within this tick leaves the same stamp, so that a later process may
+            // not trust it.
             let _ = confirmed.set(false);
         }
         Ok(Some(FileState {
@@ -325,19 +348,19 @@ impl Scanner {
         }))
     }
 
-    /// What is added to a file at this path and of this length, if it is a document.
+    /// The tail to add to the file at this path, if it turns out to be an HTML document.
     fn tail(&self, path: &[u8], length: u64) -> Option<&'static str> {
         let tail = self.settings.additions.tail?;
         document::may_be(path, length).then_some(tail)
     }
 
-    fn keeps(&self, length: u64) -> bool {
+    fn has_room_for(&self, length: u64) -> bool {
         self.memory
             .as_ref()
             .is_some_and(|memory| memory.has_room(length))
     }
 
-    fn digests(&self) -> bool {
+    fn wants_sha256(&self) -> bool {
         self.settings.repr_digest != ReprDigest::Off
     }
 
@@ -349,7 +372,7 @@ impl Scanner {
                     None => Arc::default(),
                 }
             }
-            // No file has these bytes, so that they are kept whatever the budget says.
+            // No file holds these bytes, so they have to stay in memory, over budget or not.
             Retained::Tailed { body, .. } => return Data::Memory(body.into()),
             Retained::Whole => Arc::default(),
             Retained::Groups(groups) => groups,
@@ -362,13 +385,13 @@ impl Scanner {
         }))
     }
 
-    /// Puts together what has been seen.
-    fn conclude(&self, pass: &Pass<'_>, seen: Vec<Visit>) -> ScanOutcome {
+    /// Turns the visits of a pass into changes to its base.
+    fn conclude(&self, pass: &Pass<'_>, visits: Vec<Visit>) -> ScanOutcome {
         let mut outcome = ScanOutcome::default();
         let (mut unreadable, mut unchanged) = (BTreeMap::new(), Vec::new());
         let mut rules = Vec::new();
-        for seen in seen {
-            match seen {
+        for visit in visits {
+            match visit {
                 Visit::File(resource) => outcome.changes.changed.push(resource),
                 Visit::Unchanged(path) => unchanged.push(path),
                 Visit::Rules(file, text) => rules.push((file, text)),
@@ -381,22 +404,24 @@ impl Scanner {
             }
         }
         report(pass, &unreadable);
-        // What has never been published is missing from the digest.
+        // A busy file keeps its published state. If it has none, the digest must say that a file
+        // is missing (P7).
         for path in &outcome.busy {
             if pass.base.locate(path).is_none() {
-                unreadable.insert(path.clone(), "somebody is writing to it".to_owned());
+                unreadable.insert(path.clone(), "another process is writing it".to_owned());
             }
         }
         outcome.changes.removed = removed(pass, &unchanged, &outcome, &unreadable);
         let dialect = rules::dialect(&self.settings);
         outcome.changes.rules = rules::changed(pass, &rules, &outcome.busy, &unreadable, dialect);
-        let outside = |path: &[u8]| !pass.scope.covers(path);
-        let other = pass
-            .base
-            .unreadable()
-            .iter()
-            .filter(|(path, _)| outside(path));
-        unreadable.extend(other.map(|(path, reason)| (path.clone(), reason.clone())));
+        // What was not looked at this time is still unreadable.
+        unreadable.extend(
+            pass.base
+                .unreadable()
+                .iter()
+                .filter(|(path, _)| !pass.scope.covers(path))
+                .map(|(path, reason)| (path.clone(), reason.clone())),
+        );
         outcome.changes.unreadable = unreadable;
         codings::attach(pass, &mut outcome.changes);
         outcome
@@ -420,25 +445,18 @@ impl Scanner {
             plain,
         } = file;
         let etag = ETag::new(hash);
-        let (length, plain) = match (&data, plain) {
-            (Data::Memory(body), Some(plain)) => {
-                let own = Data::Memory(body.slice(..stamp.size as usize));
-                let tag = ETag::new(plain);
-                let identity = Representation::new(Coding::Identity, tag, stamp.size, own);
-                let encoded = Box::default();
-                (
-                    body.len() as u64,
-                    Some(Box::new(Plain { identity, encoded })),
-                )
-            }
-            _ => (stamp.size, None),
+        let plain = plain.and_then(|hash| plain_body(&data, stamp.size, hash));
+        let length = match (&data, &plain) {
+            (Data::Memory(body), Some(_)) => body.len() as u64,
+            _ => stamp.size,
         };
         let newest = old.and_then(|old| old.newest_date);
         let last_modified = match old {
-            // Touched, or moved and moved back: the content is as old as it was.
+            // Touched, or moved away and back: the content has not been modified.
             Some(old) if old.identity.etag.hash() == etag.hash() => old.last_modified,
-            // Content that claims not to be newer than other content was: no date can tell them
-            // apart.
+            // Other content must have a later date than any this path had, or If-Modified-Since
+            // would take the new content for the old (RFC 9110 section 8.8.2.2). Without one it
+            // gets no date.
             _ => self
                 .last_modified(stamp, now)
                 .filter(|date| newest.is_none_or(|newest| newest < *date)),
@@ -469,16 +487,30 @@ impl Scanner {
         self.media.fields(path, utf8, keeping)
     }
 
-    /// RFC 9110 section 8.8.2, left out where the file system's word is worth nothing: pinned by
-    /// a build tool (0 or 1), or from the future.
+    /// The date for Last-Modified. `None` if the modification time says nothing: build tools set
+    /// it to 0 or 1 for reproducible archives, and RFC 9110 section 8.8.2.1 forbids one in the
+    /// future.
     fn last_modified(&self, stamp: Stamp, now: SystemTime) -> Option<HttpDate> {
         let now = now
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         let modified = stamp.modified();
-        let is_true = modified > 1 && modified.unsigned_abs() <= now;
-        (self.settings.last_modified && is_true)
+        let is_plausible = modified > 1 && modified.unsigned_abs() <= now;
+        (self.settings.last_modified && is_plausible)
             .then(|| HttpDate::from_unix(modified))
             .flatten()
     }
+}
+
+/// The content of a file that is served with a tail: the first `length` bytes of `data`, whose
+/// BLAKE3 is `hash`.
+fn plain_body(data: &Data, length: u64, hash: [u8; 32]) -> Option<Box<Plain>> {
+    let Data::Memory(body) = data else {
+        return None;
+    };
+    let body = Data::Memory(body.slice(..length as usize));
+    Some(Box::new(Plain {
+        identity: Representation::new(Coding::Identity, ETag::new(hash), length, body),
+        encoded: Box::default(),
+    }))
 }

@@ -1,4 +1,4 @@
-//! One reconciliation while it goes on: what it works with, and what it has seen so far.
+//! The state of one reconciliation: its inputs, and the files read so far.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -11,27 +11,30 @@ use crate::manifest::{Manifest, ancestors};
 use crate::representation::{Data, FileSource, Resource};
 use crate::rules::RuleFile;
 
-/// What a reconciliation works with.
+/// Unreadable paths that are named one by one; beyond this number they are only counted.
+const MAX_SHOWN: usize = 20;
+
+/// One reconciliation of some paths with the disk.
 pub(super) struct Pass<'a> {
     pub(super) root: &'a Arc<Root>,
     pub(super) base: &'a Manifest,
     pub(super) scope: &'a Scope,
     pub(super) unsettled: Unsettled,
     pub(super) progress: &'a Progress,
-    /// Whether nothing is served yet, and the base is what an earlier process knew. What can't be
-    /// read is left out then, whatever the base has of it: nothing of it is held that could be sent.
+    /// Whether nothing is served yet and `base` comes from an earlier process. Unreadable files
+    /// are then left out even if `base` knows them: this process has no bytes of them to send.
     pub(super) is_start: bool,
     pub(super) now: SystemTime,
-    /// Files that have several paths, as this run has seen them.
+    /// Files with several paths that this pass has read.
     pub(super) shared: Mutex<HashMap<Inode, FileState>>,
-    /// The same as the manifest has them, by inode; made when it is first needed.
+    /// The resources of `base` by inode number, collected when first needed.
     pub(super) known: OnceLock<HashMap<u64, &'a Arc<Resource>>>,
 }
 
-/// What names a file on this machine: its device and its inode.
+/// Identifies a file on this machine: device and inode number.
 pub(super) type Inode = (u64, u64);
 
-/// What a file is.
+/// What is known of a file after reading it, or after recognising it.
 #[derive(Clone)]
 pub(super) struct FileState {
     pub(super) stamp: Stamp,
@@ -39,7 +42,7 @@ pub(super) struct FileState {
     pub(super) sha256: Option<[u8; 32]>,
     pub(super) utf8: bool,
     pub(super) settled: bool,
-    /// As the resource that it was known by has it.
+    /// As [`Resource::confirmed`].
     pub(super) confirmed: OnceLock<bool>,
     pub(super) data: Data,
     /// BLAKE3 of the file, where `hash` and `data` are of it and a tail.
@@ -67,8 +70,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether a file that was in one state is in it `now`. Devices may have been numbered anew
-    /// since an earlier process saw them: NFS, overlays and btrfs do that.
+    /// Whether the stamp `now` equals the `known` one. At a start device numbers are not compared:
+    /// NFS, overlayfs and btrfs assign them anew at each mount.
     pub(super) fn is_still(&self, known: &Stamp, now: &Stamp) -> bool {
         let device = if self.is_start {
             now.device
@@ -78,8 +81,8 @@ impl<'a> Pass<'a> {
         *now == Stamp { device, ..*known }
     }
 
-    /// A file that was read under another path: in this run, or, where its stamp can be trusted,
-    /// before.
+    /// The state of a file that was already read under another path: in this pass or, if its
+    /// stamp can be trusted, in an earlier one.
     pub(super) fn recall(&self, opened: &Opened, rereads: bool) -> Option<FileState> {
         let inode = (opened.stamp.device, opened.stamp.inode);
         let seen = lock(&self.shared).get(&inode).cloned();
@@ -89,11 +92,15 @@ impl<'a> Pass<'a> {
         if rereads {
             return None;
         }
-        let by_inode = || {
-            let all = self.base.iter().filter(|known| known.plain.is_none());
-            all.map(|known| (known.stamp.inode, known)).collect()
-        };
-        let known = self.known.get_or_init(by_inode).get(&opened.stamp.inode)?;
+        let known = self.known.get_or_init(|| {
+            self.base
+                .iter()
+                // What is sent of these is the file and a tail: another path may get no tail.
+                .filter(|known| known.plain.is_none())
+                .map(|known| (known.stamp.inode, known))
+                .collect()
+        });
+        let known = known.get(&opened.stamp.inode)?;
         (self.is_still(&known.stamp, &opened.stamp) && known.settled).then(|| FileState {
             stamp: opened.stamp,
             hash: *known.identity.etag.hash(),
@@ -107,7 +114,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Whether content is where a walk has found it, so that it can be read again from there.
+/// Whether the content can be read again from where the walk found the file.
 pub(super) fn is_at(data: &Data, root: &Arc<Root>, found: &FoundFile) -> bool {
     match data {
         Data::Memory(_) => true,
@@ -115,7 +122,7 @@ pub(super) fn is_at(data: &Data, root: &Arc<Root>, found: &FoundFile) -> bool {
     }
 }
 
-/// The same content, to be read from where a walk has found it.
+/// `data`, to be read from where the walk found the file.
 pub(super) fn relocated(data: &Data, root: &Arc<Root>, found: &FoundFile) -> Data {
     match data {
         Data::File(source) if !is_at(data, root, found) => Data::File(Arc::new(FileSource {
@@ -127,8 +134,8 @@ pub(super) fn relocated(data: &Data, root: &Arc<Root>, found: &FoundFile) -> Dat
     }
 }
 
-/// What the base has within the scope and the disk has no more. What can't be looked at is not
-/// gone.
+/// The paths of `base` within the scope that are no longer on the disk. An unreadable path is not
+/// a removed one.
 pub(super) fn removed(
     pass: &Pass<'_>,
     unchanged: &[Box<[u8]>],
@@ -141,7 +148,8 @@ pub(super) fn removed(
     let changed = outcome.changes.changed.iter().map(|new| &*new.path);
     let others = changed.chain(outcome.busy.iter().map(AsRef::as_ref));
     let was_there = |path: &&[u8]| pass.base.locate(path).is_some();
-    // A walk meets each path once: where it has met as many as there were, none is gone.
+    // The walk yields each path once: if it has yielded as many known paths as there were, none
+    // is missing, and the sets below need not be built. This is the usual sweep.
     if unchanged.len() + others.clone().filter(was_there).count() == pass.base.len() {
         return Vec::new();
     }
@@ -151,39 +159,44 @@ pub(super) fn removed(
     };
     let is_kept = |path: &[u8]| present.contains(path) || (!pass.is_start && is_unreadable(path));
     let starts = pass.scope.starts();
-    // Where nothing was below the starts, one look-up for each will do.
+    // If no start was a directory, one look-up each replaces a pass over all resources.
     if !starts.iter().any(|start| pass.base.has_below(start)) {
-        let is_gone = |start: &&[u8]| pass.base.locate(start).is_some() && !is_kept(start);
-        return starts.into_iter().filter(is_gone).map(Box::from).collect();
+        return starts
+            .into_iter()
+            .filter(|start| pass.base.locate(start).is_some() && !is_kept(start))
+            .map(Box::from)
+            .collect();
     }
-    let paths = pass.base.iter().map(|resource| &resource.path);
-    paths
+    pass.base
+        .iter()
+        .map(|resource| &resource.path)
         .filter(|path| pass.scope.covers(path) && !is_kept(path))
         .cloned()
         .collect()
 }
 
-/// Each path that can't be read and could before, with the reason, up to a number that a person
-/// reads.
+/// Warns of each path that has become unreadable, up to [`MAX_SHOWN`] of them.
 pub(super) fn report(pass: &Pass<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) {
-    const MAX_SHOWN: usize = 20;
     let known = pass.base.unreadable();
-    let all = unreadable.iter();
-    let new: Vec<_> = all
+    let new: Vec<_> = unreadable
+        .iter()
         .filter(|(path, reason)| known.get(*path) != Some(*reason))
         .collect();
     for (path, reason) in new.iter().take(MAX_SHOWN) {
         let shown = walk::join(pass.root.path(), path);
         let is_known = pass.base.locate(path).is_some() || RuleFile::named(path).is_some();
-        let stays = if !pass.is_start && is_known {
-            "its last state stays"
+        let consequence = if !pass.is_start && is_known {
+            "keeping its last state"
         } else {
             "left out"
         };
-        tracing::warn!("cannot read {}: {reason}: {stays}", shown.display());
+        let shown = shown.display();
+        tracing::warn!(path = %shown, reason, "cannot read {shown}: {reason}: {consequence}");
     }
-    if let Some(more) = new.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
-        tracing::warn!("{more} more paths cannot be read");
+    match new.len().saturating_sub(MAX_SHOWN) {
+        0 => {}
+        1 => tracing::warn!(count = 1, "1 more path cannot be read"),
+        count => tracing::warn!(count, "{count} more paths cannot be read"),
     }
 }
 

@@ -1,7 +1,7 @@
-//! What one process leaves to the next: files as they were known, and the manifest they make.
+//! Saved state: the files as an earlier process knew them, and the manifest they make up.
 //!
-//! Only what reading the files has told is left; field values and tags follow from it anew, so that
-//! another version or other rules have their way.
+//! Only what was learned by reading the files is saved. Field values and tags are derived again, so
+//! that a new version of etagd, or changed rules, take effect.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -59,20 +59,22 @@ impl<'a> SavedFile<'a> {
             Data::Memory(_) => (None, [].as_slice()),
             Data::File(source) => (Some(&*source.path), &*source.groups),
         };
+        // A proof is about the bytes of the sidecar that is published, and of no other.
         let has_proof = |coding: &Coding| {
-            let sidecar = sidecar_path(&resource.path, *coding);
-            let sidecar = sidecar.and_then(|path| manifest.locate(&path));
+            let sidecar =
+                sidecar_path(&resource.path, *coding).and_then(|path| manifest.locate(&path));
             let proven = resource.encoded.iter().find(|each| each.coding == *coding);
-            let hash = |of: &Representation| *of.etag.hash();
-            proven.is_some_and(|proven| {
-                sidecar.is_some_and(|sidecar| hash(&sidecar.identity) == hash(proven))
-            })
+            match (sidecar, proven) {
+                (Some(sidecar), Some(proven)) => sidecar.identity.etag.hash() == proven.etag.hash(),
+                _ => false,
+            }
         };
         Self {
             path: &resource.path,
             location: location
                 .filter(|location| location.as_os_str().as_bytes() != &*resource.path),
             stamp: Stamp {
+                // Device numbers change with each mount.
                 device: 0,
                 ..resource.stamp
             },
@@ -98,15 +100,15 @@ impl<'a> SavedFile<'a> {
             && root_hash(self.groups, size) == self.hash
     }
 
-    fn place(&self) -> &Path {
-        let own = || Path::new(OsStr::from_bytes(self.path));
-        self.location.unwrap_or_else(own)
+    fn location(&self) -> &Path {
+        self.location
+            .unwrap_or_else(|| Path::new(OsStr::from_bytes(self.path)))
     }
 
     fn identity(&self, root: &Arc<Root>) -> Representation {
         let data = Data::File(Arc::new(FileSource {
             root: Arc::clone(root),
-            path: self.place().into(),
+            path: self.location().into(),
             groups: if self.groups.is_empty() {
                 Arc::default()
             } else {
@@ -118,40 +120,44 @@ impl<'a> SavedFile<'a> {
     }
 }
 
-/// The content of the files that may be sidecars.
+/// The content of the saved files that may be sidecars, by path.
 type Sidecars<'a> = HashMap<&'a [u8], Representation>;
 
 impl Scanner {
-    /// The manifest that an earlier process knew as `known`, with every body in its file. Nothing
-    /// of it is true before [`Scanner::scan_from`] has held it against the disk, and it is no
-    /// more than a guess what to find there.
+    /// The manifest of the files that an earlier process saved, with every body in its file. It is
+    /// a guess at what the disk holds: [`Scanner::scan_from`] has to compare it before anything
+    /// is served from it.
     pub fn restore<'a>(
         &self,
         root: &Arc<Root>,
-        known: impl Iterator<Item = SavedFile<'a>> + Clone + Send,
+        files: impl Iterator<Item = SavedFile<'a>> + Clone + Send,
     ) -> Manifest {
-        let known = known.filter(SavedFile::is_sound);
-        let sidecars: Sidecars<'_> = known
+        let files = files.filter(SavedFile::is_sound);
+        let sidecars: Sidecars<'_> = files
             .clone()
-            .filter(|known| stem(known.path).is_some())
-            .map(|known| (known.path, known.identity(root)))
+            .filter(|saved| stem(saved.path).is_some())
+            .map(|saved| (saved.path, saved.identity(root)))
             .collect();
-        // Almost always all are on one; where one is not, the look at it will tell.
-        let mut stamps = known.clone().map(|known| root.stamp(known.place()));
-        let device = stamps.find_map(Result::ok).map_or(0, |stamp| stamp.device);
-        let mut known = known;
-        let handfuls = iter::from_fn(move || {
-            let handful: Vec<_> = known.by_ref().take(BATCH_SIZE).collect();
-            (!handful.is_empty()).then_some(handful)
+        // Usually all files are on one device. Where one is not, its stamp will differ and it is
+        // read again.
+        let device = files
+            .clone()
+            .find_map(|saved| root.stamp(saved.location()).ok())
+            .map_or(0, |stamp| stamp.device);
+        let mut files = files;
+        let batches = iter::from_fn(move || {
+            let batch: Vec<_> = files.by_ref().take(BATCH_SIZE).collect();
+            (!batch.is_empty()).then_some(batch)
         });
-        let resource = |known| {
-            let mut resource = self.remembered(root, &known, &sidecars);
-            resource.stamp.device = device;
-            Arc::new(resource)
-        };
-        let changed = handfuls
+        let changed = batches
             .par_bridge()
-            .flat_map_iter(|handful| handful.into_iter().map(resource))
+            .flat_map_iter(|batch| {
+                batch.into_iter().map(|saved| {
+                    let mut resource = self.restore_file(root, &saved, &sidecars);
+                    resource.stamp.device = device;
+                    Arc::new(resource)
+                })
+            })
             .collect();
         Manifest::empty(Arc::clone(&self.settings)).with(Changes {
             changed,
@@ -159,36 +165,41 @@ impl Scanner {
         })
     }
 
-    fn remembered(
+    fn restore_file(
         &self,
         root: &Arc<Root>,
-        known: &SavedFile<'_>,
+        saved: &SavedFile<'_>,
         sidecars: &Sidecars<'_>,
     ) -> Resource {
-        let identity = sidecars.get(known.path).cloned();
-        let identity = identity.unwrap_or_else(|| known.identity(root));
-        let encoded = known.codings.iter().filter_map(|&coding| {
-            let path = sidecar_path(known.path, coding)?;
-            Some(sidecars.get(&*path)?.as_coding(coding))
-        });
-        let mut encoded: Vec<_> = encoded.collect();
+        let identity = sidecars
+            .get(saved.path)
+            .cloned()
+            .unwrap_or_else(|| saved.identity(root));
+        let mut encoded: Vec<_> = saved
+            .codings
+            .iter()
+            .filter_map(|&coding| {
+                let path = sidecar_path(saved.path, coding)?;
+                Some(sidecars.get(&*path)?.as_coding(coding))
+            })
+            .collect();
         encoded.sort_by_key(|representation| representation.length);
         let confirmed = OnceLock::new();
-        if known.is_trusted {
+        if saved.is_trusted {
             let _ = confirmed.set(true);
         }
         Resource {
-            last_modified: known.last_modified,
-            newest_date: known.newest_date,
-            stamp: known.stamp,
-            // What is not settled is read again.
-            settled: known.is_trusted,
+            last_modified: saved.last_modified,
+            newest_date: saved.newest_date,
+            stamp: saved.stamp,
+            // The scan reads again what is not settled.
+            settled: saved.is_trusted,
             confirmed,
-            utf8: known.utf8,
+            utf8: saved.utf8,
             encoded: encoded.into(),
             ..Resource::new(
-                known.path.into(),
-                self.fields(known.path, known.utf8, true),
+                saved.path.into(),
+                self.fields(saved.path, saved.utf8, true),
                 identity,
             )
         }

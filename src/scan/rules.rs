@@ -11,11 +11,15 @@ use crate::disk;
 use crate::lease::{self, Writers};
 use crate::rules::{Complaint, Dialect, RuleFile, Rules, Severity};
 
-/// The longest file of rules.
+/// Faulty lines of one rule file that are shown; beyond this number they are only counted.
+const MAX_SHOWN: usize = 20;
+
+/// Bytes of the largest rule file that is read.
 const MAX_RULES: u64 = 16 << 20;
 
-/// Reads a file of rules, between two stamps and without a writer, as the others are read.
-pub(super) fn look(pass: &Pass<'_>, file: RuleFile, found: FoundFile) -> Visit {
+/// Reads a rule file under the same conditions as any other file: between two equal stamps, and
+/// while nobody writes to it.
+pub(super) fn visit(pass: &Pass<'_>, file: RuleFile, found: FoundFile) -> Visit {
     match read(pass, &found) {
         Ok(Some(text)) => Visit::Rules(file, text),
         Ok(None) => Visit::Busy(found.path),
@@ -36,7 +40,7 @@ fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
     }
     let size = opened.stamp.size;
     if size > MAX_RULES {
-        return Err(io::Error::other("16 MiB are the most for rules"));
+        return Err(io::Error::other("rule files must be at most 16 MiB"));
     }
     let mut text = vec![0; usize::try_from(size).unwrap_or_default()];
     let read = disk::read_exact_at(&opened.file, &mut text, 0);
@@ -44,12 +48,13 @@ fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
     match read {
         Ok(()) if is_at_rest || publish => Ok(Some(text)),
         Err(error) if is_at_rest || publish => Err(error),
+        // Changed while it was read: a half-written file must not become the rules of the site.
         _ => Ok(None),
     }
 }
 
-/// The rules with what has been read within the scope, where that is new. A file that is not there
-/// any more gives none; of one that can't be read the last state stays.
+/// The rules of the site after this pass; `None` if they are what they were. A file that is gone
+/// has no rules; one that can't be read keeps those it had.
 pub(super) fn changed(
     pass: &Pass<'_>,
     read: &[(RuleFile, Vec<u8>)],
@@ -78,7 +83,7 @@ pub(super) fn changed(
     is_changed.then(|| Arc::new(rules))
 }
 
-/// What the operator's word means to rules.
+/// The dialect of `_redirects` that the settings choose.
 pub(super) fn dialect(settings: &Settings) -> Dialect {
     match settings.redirects {
         RedirectsDialect::Netlify => Dialect::Netlify,
@@ -86,29 +91,32 @@ pub(super) fn dialect(settings: &Settings) -> Dialect {
     }
 }
 
-/// Says what is wrong with the files that have other bytes than in `before`, up to a number that a
-/// person reads.
+/// Warns of the faulty lines in each rule file that changed since `before`, up to [`MAX_SHOWN`]
+/// lines a file.
 pub fn report(rules: &Rules, before: &Rules) {
-    const MAX_SHOWN: usize = 20;
     for file in RuleFile::ALL {
         if !rules.have_read(file, before) {
             continue;
         }
-        let is_serious = |complaint: &&Complaint| complaint.severity > Severity::Note;
-        let complaints = rules.complaints(file);
-        let serious: Vec<_> = complaints.iter().filter(is_serious).collect();
+        let serious: Vec<&Complaint> = rules
+            .complaints(file)
+            .iter()
+            .filter(|complaint| complaint.severity > Severity::Note)
+            .collect();
         for complaint in serious.iter().take(MAX_SHOWN) {
-            tracing::warn!("{complaint}");
+            tracing::warn!(file = file.name(), line = complaint.line, "{complaint}");
         }
-        if let Some(more) = serious
-            .len()
-            .checked_sub(MAX_SHOWN)
-            .filter(|more| *more > 0)
-        {
-            tracing::warn!(
-                "{}: {more} more lines are not as they should be",
-                file.name()
-            );
+        let name = file.name();
+        match serious.len().saturating_sub(MAX_SHOWN) {
+            0 => {}
+            1 => tracing::warn!(file = name, count = 1, "{name}: 1 more line has problems"),
+            count => {
+                tracing::warn!(
+                    file = name,
+                    count,
+                    "{name}: {count} more lines have problems"
+                );
+            }
         }
     }
 }

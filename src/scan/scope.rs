@@ -1,4 +1,4 @@
-//! What a reconciliation is asked for, and what it has found.
+//! The input of a reconciliation, and its result.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,13 @@ use super::walk::Link;
 use crate::manifest::{Changes, ancestors};
 use crate::rules::RuleFile;
 
-/// What to bring in line with the disk.
+/// Which part of the site to reconcile with the disk.
 #[derive(Clone, Debug)]
 pub enum Scope {
-    /// The whole site. A file whose stamp the manifest knows is trusted.
+    /// The whole site. A file with the stamp that the manifest has is not read again.
     Everything,
-    /// These paths of the site, which are read whatever their stamp, and what is below them.
+    /// These paths, which are read again whatever their stamp, and everything below them, which
+    /// is treated as under [`Scope::Everything`].
     Paths(BTreeSet<Box<[u8]>>),
 }
 
@@ -28,17 +29,17 @@ impl Scope {
         match self {
             Self::Everything => vec![b"".as_slice()],
             Self::Paths(paths) => {
-                let is_covered = |path: &[u8]| ancestors(path).any(|above| paths.contains(above));
                 paths
                     .iter()
                     .map(AsRef::as_ref)
-                    .filter(|path| !is_covered(path))
+                    // Walking it would yield its files twice.
+                    .filter(|path| !ancestors(path).any(|above| paths.contains(above)))
                     .collect()
             }
         }
     }
 
-    /// Whether `path` is in it.
+    /// Whether `path` is in the scope.
     pub fn covers(&self, path: &[u8]) -> bool {
         match self {
             Self::Everything => true,
@@ -52,16 +53,16 @@ impl Scope {
 /// What to do with a file that is open for writing or changes while it is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unsettled {
-    /// Leave its path as the manifest has it, and say so.
+    /// Keep the published state of its path, and list it in [`ScanOutcome::busy`].
     Report,
-    /// Publish what was read, marked as unsettled.
+    /// Publish what was read, marked as unsettled, so that no client stores it.
     Publish,
 }
 
-/// What a reconciliation has found.
+/// The result of a reconciliation.
 #[derive(Debug, Default)]
 pub struct ScanOutcome {
-    /// The difference to the manifest.
+    /// What has changed, compared with the manifest.
     pub changes: Changes,
     /// The links within the scope.
     pub links: Vec<Link>,
@@ -70,13 +71,14 @@ pub struct ScanOutcome {
 }
 
 impl ScanOutcome {
-    /// Forgets what was found at these paths and below them.
+    /// Drops the changes at these paths and below them.
     pub fn exclude(&mut self, paths: &BTreeSet<Box<[u8]>>) {
         let is_in = |path: &[u8]| {
             paths.contains(path) || ancestors(path).any(|above| paths.contains(above))
         };
         self.changes.changed.retain(|new| !is_in(&new.path));
         self.changes.removed.retain(|path| !is_in(path));
+        // The rules are one value: if one file is excluded, the next pass reads both.
         if RuleFile::ALL
             .iter()
             .any(|file| is_in(file.name().as_bytes()))

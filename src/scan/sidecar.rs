@@ -1,11 +1,11 @@
 //! The proof of a sidecar: that `x.br`, `x.zst` or `x.gz` decodes to exactly the bytes of `x`.
 //!
-//! [`prove`] reads the encoded bytes once and keeps none of the decoded ones. It takes no more
-//! memory than the largest window that HTTP clients take (16 MiB for brotli, 8 MiB for zstd),
-//! stops with the first byte that is too many, and wants the stream to end where the file ends.
-//! It also refuses what is right by its format's book but is not decoded by the clients there
-//! are: several gzip members (Chromium shows the first and drops the rest, curl fails), brotli's
-//! large windows, zstd windows over 8 MiB.
+//! [`prove`] reads the encoded bytes once and keeps none of the decoded ones. It uses no more
+//! memory than the largest window that HTTP clients accept (16 MiB for brotli, 8 MiB for zstd),
+//! stops at the first byte too many, and requires the stream to end where the file ends. It also
+//! refuses streams that their format allows but clients do not decode: several gzip members
+//! (Chromium shows the first and drops the rest, curl fails), brotli's large windows, zstd windows
+//! over 8 MiB.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
@@ -16,7 +16,7 @@ use flate2::bufread::GzDecoder;
 
 use crate::semantics::coding::Coding;
 
-/// Why a sidecar is no representation of the file beside it.
+/// Why a sidecar can't be served as a coding of its file.
 #[derive(Debug, thiserror::Error)]
 pub enum Unproven {
     /// It decodes well, to something else.
@@ -46,9 +46,10 @@ pub enum Unproven {
 }
 
 impl Unproven {
-    /// Whether it decodes nevertheless, as far as it was read: then it is an earlier or an
-    /// unfortunate sidecar. What does not may be anything; brotli has no mark of its own, and
-    /// takes much plain text for the beginning of a long stream.
+    /// Whether the bytes are a stream of the coding all the same: then the file is a stale or
+    /// unsuitable sidecar. Anything else may be an unrelated file. A truncated stream counts as
+    /// that too, because brotli has no magic number and takes much plain text for the beginning of
+    /// a long stream.
     pub fn decodes(&self) -> bool {
         match self {
             Self::Stale | Self::TooLong | Self::Trailing | Self::Members | Self::Window => true,
@@ -99,8 +100,8 @@ fn decode(
         Coding::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(source)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            // Several frames are one content (RFC 8878 section 3.1); browsers and curl agree. The
-            // decoder ends with the file, or with an error.
+            // Several frames are one content (RFC 8878 section 3.1), for browsers and curl too. The
+            // decoder reads to the end of the file or fails, so there is no end to check.
             compare(&mut decoder, identity)?
         }
         Coding::Gzip => {
@@ -117,10 +118,10 @@ fn decode(
     }
 }
 
-/// BLAKE3 and length of the file.
+/// BLAKE3 and length of the file that a sidecar has to decode to.
 type Identity<'a> = (&'a [u8; 32], u64);
 
-/// What stopped a proof: our reason, or what a decoder says.
+/// What stopped a proof: a reason of ours, or an error of the decoder.
 enum ProofFailure {
     Because(Unproven),
     ByDecoder(io::Error),
@@ -132,8 +133,7 @@ impl From<io::Error> for ProofFailure {
     }
 }
 
-/// Reads all that `decoded` has, as long as it may still be the identity, and says whether it
-/// was.
+/// Whether `decoded` yields exactly the identity. Stops as soon as it is too long.
 fn compare(decoded: &mut impl Read, (hash, length): Identity<'_>) -> Result<bool, ProofFailure> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BUFFER];
@@ -151,7 +151,7 @@ fn compare(decoded: &mut impl Read, (hash, length): Identity<'_>) -> Result<bool
     }
 }
 
-/// The stream has ended; so must the file.
+/// Checks that the file ends where the stream has ended.
 fn end(mut source: impl BufRead) -> Result<(), ProofFailure> {
     const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
     match source.fill_buf()? {
@@ -162,7 +162,7 @@ fn end(mut source: impl BufRead) -> Result<(), ProofFailure> {
 }
 
 fn explain(coding: Coding, error: &io::Error) -> Unproven {
-    // zstd has a code for this, but its crate hands out the text alone; a test holds it.
+    // zstd has an error code for this, but its crate exposes only the text; a test pins it.
     let is_window = || error.to_string().contains("requires too much memory");
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Unproven::Truncated,
@@ -171,8 +171,8 @@ fn explain(coding: Coding, error: &io::Error) -> Unproven {
     }
 }
 
-/// A decoder of one brotli stream. The crate's own reader takes large windows and reads beyond
-/// the end of the stream without a word.
+/// A decoder of one brotli stream. The crate's own reader accepts large windows and silently
+/// ignores what follows the end of the stream.
 struct Brotli<R> {
     source: R,
     state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
@@ -219,7 +219,7 @@ impl<R: BufRead> Read for Brotli<R> {
     }
 }
 
-/// Notes an error of the file, so that no decoder's word for it is taken as a broken stream.
+/// Keeps the error of the file, because decoders report it as a broken stream.
 struct ErrorCapture<'a, R> {
     inner: R,
     failure: &'a Cell<Option<io::Error>>,
@@ -240,7 +240,7 @@ impl<R: Read> Read for ErrorCapture<'_, R> {
 /// RFC 9659 section 3: 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// Enough for BLAKE3 to use the widest instructions there are.
+/// Large enough for BLAKE3 to hash 16 chunks at once with AVX-512.
 const BUFFER: usize = 64 << 10;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Which files of the tree are part of the site: the closed world begins here.
 //!
-//! Left out are names that begin with a dot (but `.well-known`), what is neither a regular file nor
-//! a directory, and links that lead where the policy forbids; the rule files in the root are found,
-//! but no part of the site. All that is about the names that are asked for, not about what a link
-//! resolves through.
+//! Names that begin with a dot (other than `.well-known`), anything that is neither a regular file
+//! nor a directory, and links that the policy forbids are left out. The rule files in the root are
+//! yielded, but are not part of the site. These conditions apply to the path in the site, not to
+//! the real path that a link resolves to.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,16 +15,16 @@ use crate::config::Symlinks;
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 
-/// What the walk has come upon.
+/// One thing that the walk yields.
 #[derive(Debug)]
 pub(crate) enum WalkStep {
     /// A file that is part of the site.
     File(FoundFile),
-    /// A file of rules, which is not.
+    /// A rule file, which is not part of the site.
     Rules(RuleFile, FoundFile),
     /// A link, whether or not it leads to a part of the site.
     Link(Link),
-    /// A path that should be part of the site but can't be looked at.
+    /// A path that may be part of the site but can't be read, with the reason.
     Unreadable(Box<[u8]>, String),
 }
 
@@ -37,14 +37,14 @@ impl WalkStep {
     }
 }
 
-/// A file that is found.
+/// A file, and where it really is.
 #[derive(Debug)]
 pub(crate) struct FoundFile {
     /// Its path in the site: raw bytes, without a leading slash.
     pub(crate) path: Box<[u8]>,
     /// Where it is, free of links: relative to the root, or absolute where a link left the root.
     pub(crate) location: PathBuf,
-    /// Whether a link leads to it, so that the same file may be found under other paths too.
+    /// Whether a link leads to it, so that the same file may have more paths.
     pub(crate) linked: bool,
 }
 
@@ -53,56 +53,61 @@ pub(crate) struct FoundFile {
 pub struct Link {
     /// Its path in the site.
     pub path: Box<[u8]>,
-    /// The real path it leads to, at its end; `None` where there is nothing.
+    /// The real path at its end; `None` if there is nothing.
     pub target: Option<PathBuf>,
 }
 
-/// Walks what `start` names in the site: all of it where that is empty, else a file or a
-/// directory with all that is in it. `root` is a real path.
+/// Walks the site from `start`: a file, or a directory and everything below it, or the whole site
+/// if it is empty. `root` is a real path.
 pub(crate) fn walk(
     root: &Path,
     start: &[u8],
     symlinks: Symlinks,
 ) -> impl Iterator<Item = WalkStep> {
-    let walker = is_admitted(start)
-        .then(|| WalkDir::new(join(root, start)))
-        .map(|walk| {
-            walk.follow_root_links(false)
-                .follow_links(symlinks != Symlinks::None)
-        })
-        .map(WalkDir::into_iter);
-    let links = Vec::new();
+    let walker = is_admitted(start).then(|| {
+        WalkDir::new(join(root, start))
+            // A start that is a link itself is yielded as one.
+            .follow_root_links(false)
+            .follow_links(symlinks != Symlinks::None)
+            .into_iter()
+    });
     let mut walk = SiteWalk {
         root: root.to_path_buf(),
         symlinks,
         walker,
-        links,
+        links: Vec::new(),
         next: None,
     };
     walk.enter(start);
     walk
 }
 
-/// Whether a path may be looked at, judged by its names.
+/// Whether a path may be part of the site, judged by its names alone.
 pub fn is_admitted(path: &[u8]) -> bool {
     !is_beside_rules(path) && !is_hidden(path)
 }
 
 /// Whether a path is a rule file's sidecar, or below what should be one.
 pub fn is_beside_rules(path: &[u8]) -> bool {
-    let rest = |file: RuleFile| path.strip_prefix(file.name().as_bytes());
-    let mut extensions = Coding::ALL.iter().filter_map(|coding| coding.extension());
-    match RuleFile::ALL.into_iter().find_map(rest) {
+    let rest = RuleFile::ALL
+        .into_iter()
+        .find_map(|file| path.strip_prefix(file.name().as_bytes()));
+    match rest {
         Some([b'/', ..]) => true,
-        Some([b'.', rest @ ..]) => extensions.any(|extension| rest == extension.as_bytes()),
+        // A build that compresses everything makes `_headers.gz`, which would publish the rules.
+        Some([b'.', rest @ ..]) => Coding::ALL
+            .iter()
+            .filter_map(|coding| coding.extension())
+            .any(|extension| rest == extension.as_bytes()),
         _ => false,
     }
 }
 
 /// Whether a path has a name that begins with a dot, and so can't be asked for.
 pub fn is_hidden(path: &[u8]) -> bool {
-    let is_hidden = |name: &[u8]| name.starts_with(b".") && name != b".well-known";
-    path.split(|byte| *byte == b'/').any(is_hidden)
+    path.split(|byte| *byte == b'/')
+        // RFC 8615: the one such name that is meant for clients.
+        .any(|name| name.starts_with(b".") && name != b".well-known")
 }
 
 /// A path of the site as a path of the file system.
@@ -114,17 +119,17 @@ pub(super) fn join(root: &Path, path: &[u8]) -> PathBuf {
     }
 }
 
-/// Linked directories on one path: directories that link to each other have as many paths as there
-/// are orders to visit them in.
+/// Linked directories on one path. Directories that link to each other have a path for each order
+/// of visiting them: ten would have millions.
 const MAX_LINK_DEPTH: usize = 4;
 
 struct SiteWalk {
     root: PathBuf,
     symlinks: Symlinks,
     walker: Option<walkdir::IntoIter>,
-    /// The linked directories that lead to the present entry.
+    /// The linked directories on the path of the current entry, outermost first.
     links: Vec<Entered>,
-    /// What the last entry was beside a link.
+    /// The file that the link yielded last leads to.
     next: Option<WalkStep>,
 }
 
@@ -150,7 +155,7 @@ impl Iterator for SiteWalk {
                     None => continue,
                 },
             };
-            if let Some(step) = self.look_at(&entry) {
+            if let Some(step) = self.step(&entry) {
                 return Some(step);
             }
         }
@@ -177,7 +182,7 @@ impl SiteWalk {
                     real,
                 });
             }
-            // Gone, or behind a link that may not be followed: nothing is there.
+            // Gone, or behind a link that may not be followed: the walk yields nothing.
             _ => self.walker = None,
         }
     }
@@ -186,8 +191,8 @@ impl SiteWalk {
         self.symlinks.allow(&self.root, real)
     }
 
-    fn look_at(&mut self, entry: &DirEntry) -> Option<WalkStep> {
-        // The start's own links, at depth 0, stay.
+    fn step(&mut self, entry: &DirEntry) -> Option<WalkStep> {
+        // The links that lead to the start itself, at depth 0, apply to the whole walk.
         while self
             .links
             .last()
@@ -200,8 +205,8 @@ impl SiteWalk {
             self.skip(entry);
             return None;
         }
-        let is_link = entry.path_is_symlink() && !path.is_empty();
-        if is_link {
+        // The root may be a link itself: the whole site is behind it.
+        if entry.path_is_symlink() && !path.is_empty() {
             return Some(WalkStep::Link(self.follow(entry, path)));
         }
         if !entry.file_type().is_file() {
@@ -227,9 +232,10 @@ impl SiteWalk {
             return link;
         };
         if entry.file_type().is_dir() && self.links.len() >= MAX_LINK_DEPTH {
+            let path = entry.path().display();
             tracing::warn!(
-                "{} lies behind {MAX_LINK_DEPTH} linked directories already: not followed",
-                entry.path().display()
+                path = %path,
+                "not following {path}: it already lies behind {MAX_LINK_DEPTH} linked directories"
             );
             self.skip(entry);
         } else if entry.file_type().is_dir() {
@@ -274,7 +280,7 @@ impl SiteWalk {
         below.strip_prefix(b"/").unwrap_or(below).into()
     }
 
-    /// A walk error as a step; `None` where nothing is missing from the site.
+    /// A walk error as a step; `None` if nothing is missing from the site because of it.
     fn explain(&self, error: &walkdir::Error) -> Option<WalkStep> {
         let as_found = error.path().unwrap_or(&self.root);
         let path = self.site_path(as_found);
@@ -282,12 +288,13 @@ impl SiteWalk {
             return None;
         }
         if as_found.is_symlink() {
-            // It leads to nothing, or back to where it is: remembered, for it may be mended.
+            // It is broken or leads back to a directory above it. The watcher has to know of it:
+            // it becomes part of the site once its target appears.
             let target = as_found.canonicalize().ok();
             return Some(WalkStep::Link(Link { path, target }));
         }
         let error = error.io_error()?;
-        // Deleted between the listing and the look: not part of the site any more.
+        // Deleted after its directory was listed: no longer part of the site.
         use std::io::ErrorKind::{NotADirectory, NotFound};
         let is_gone = matches!(error.kind(), NotFound | NotADirectory);
         (!is_gone).then(|| WalkStep::Unreadable(path, error.to_string()))

@@ -1,11 +1,12 @@
-//! A directory of the site as a place to write into, held open: whatever happens to the names on
-//! the way to it, nothing is written elsewhere, and nothing is seen half-written.
+//! Writing into a directory of the site so that no reader sees a half-written file and no change
+//! of another process is lost.
 //!
-//! A file is made under a hidden name and gets its own when it is whole. While its author lives it
-//! is locked, so that what a killed one has left can be told apart, whatever machine or container
-//! it ran in. What a file replaces is displaced first and looked at then: what somebody else has
-//! made of it meanwhile is put back, not lost. A program that works on a file under `flock(2)`, or
-//! has it open for writing, is not overtaken.
+//! The directory is held open: nothing is written elsewhere when a name on the way to it changes.
+//! A file is written under a hidden name and renamed when it is complete. Its writer holds a lock
+//! on it, so that the leftovers of a killed process can be recognised, whatever machine or
+//! container it ran in. The file that is replaced is first exchanged for the new one and then
+//! compared with what was expected: if another process has changed it meanwhile, it is put back.
+//! A file that another process has locked with `flock(2)` or opened for writing is left alone.
 
 mod temp_file;
 
@@ -29,7 +30,8 @@ use temp_file::copy_permissions;
 
 pub use temp_file::{TempFile, is_temp_file};
 
-/// A file whose times are younger may have been changed without a trace in them.
+/// Files with younger times are hashed again: two writes within one tick of the clock leave the
+/// same stamp.
 const RECENT: Duration = Duration::from_secs(2);
 
 /// A directory below the root.
@@ -45,8 +47,8 @@ impl Directory {
         root.open_directory(path).map(Self)
     }
 
-    /// The same, after making what is missing of it. A link on the way is an error: what it leads
-    /// to is not the directory that was named.
+    /// Opens the directory at `path`, and creates what is missing of it. A link on the way is an
+    /// error, for the directory it leads to has another path in the site.
     ///
     /// # Errors
     /// As `mkdir(2)` and `open(2)`.
@@ -60,10 +62,11 @@ impl Directory {
             let next = match directory.enter(name) {
                 Err(Errno::NOENT) => {
                     match mkdirat(&directory.0, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
-                        // Or somebody else was quicker.
+                        // Another process may have created it since.
                         Ok(()) | Err(Errno::EXIST) => {}
                         Err(error) => return Err(error.into()),
                     }
+                    // Or the file's own sync would not save its path from a crash (fsync(2)).
                     directory.sync()?;
                     directory.enter(name)
                 }
@@ -74,7 +77,7 @@ impl Directory {
         Ok(directory)
     }
 
-    /// The directory at `path`, or the nearest above it that is there.
+    /// Opens the directory at `path`, or the nearest existing one above it.
     ///
     /// # Errors
     /// As `open(2)`.
@@ -95,7 +98,7 @@ impl Directory {
         openat(&self.0, name, flags, Mode::empty()).map(Self)
     }
 
-    /// What `name` is, links not followed; `None` where it is not there.
+    /// The type of `name`, links not followed; `None` if it does not exist.
     ///
     /// # Errors
     /// As `fstatat(2)`.
@@ -107,10 +110,10 @@ impl Directory {
         }
     }
 
-    /// The stamp and the BLAKE3 of the file of this name; `None` while somebody writes to it.
+    /// The stamp and the BLAKE3 of the file `name`; `None` while another process writes to it.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// When the file can't be read.
     pub fn hash(&self, name: &OsStr) -> io::Result<Option<(Stamp, [u8; 32])>> {
         let file = self.open_file(name)?;
         let stamp = disk::stamp(&file)?;
@@ -125,7 +128,7 @@ impl Directory {
         Ok(is_at_rest.then_some((stamp, hash)))
     }
 
-    /// Fails where no file can be made.
+    /// Checks that this process may create files here.
     ///
     /// # Errors
     /// As `access(2)`.
@@ -134,17 +137,18 @@ impl Directory {
         Ok(accessat(&self.0, ".", access, AtFlags::EACCESS)?)
     }
 
-    /// Gives `content` the name `name` when all of it is on disk, with `original`'s permissions,
-    /// and its owner where that may be set. The directory itself is not synced.
+    /// Writes `content` to the file `name`, which has its old content until all of the new one is
+    /// on the disk. It gets `original`'s permissions, and its owner if that may be set. The
+    /// directory itself is not synced.
     ///
     /// # Errors
-    /// When it can't; then everything is as it was.
+    /// When the file can't be written; it is then unchanged.
     pub fn write(&self, name: &OsStr, content: &[u8], original: &File) -> io::Result<()> {
         match self.kind(name)? {
             None | Some(FileType::RegularFile) => {}
             Some(_) => {
                 return Err(io::Error::other(
-                    "its name is taken by something that is no regular file",
+                    "its name is taken by something other than a regular file",
                 ));
             }
         }
@@ -157,7 +161,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Takes a file away.
+    /// Removes a file.
     ///
     /// # Errors
     /// As `unlink(2)`.
@@ -165,10 +169,10 @@ impl Directory {
         Ok(unlinkat(&self.0, name, AtFlags::empty())?)
     }
 
-    /// Removes the new files of processes that were killed before they could name them.
+    /// Removes the temporary files of processes that were killed before they could rename them.
     ///
     /// # Errors
-    /// When the directory can't be read, or a file not be removed.
+    /// When the directory can't be read, or a file can't be removed.
     pub fn clear(&self) -> io::Result<()> {
         for entry in Dir::read_from(&self.0)? {
             let entry = entry?;
@@ -177,7 +181,7 @@ impl Directory {
         Ok(())
     }
 
-    /// The same for one name, which may be any.
+    /// Removes the file `name` if it is the temporary file of a killed process.
     ///
     /// # Errors
     /// When the file can't be removed.
@@ -185,17 +189,18 @@ impl Directory {
         if !is_temp_file(name) {
             return Ok(());
         }
-        // Not gone already, nor a trap of somebody else's.
+        // It is gone already, or a link of that name, which etagd never makes.
         let Ok(file) = self.open_file(name) else {
             return Ok(());
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => self.remove(name),
+            // Its writer is alive and holds the lock.
             Err(_) => Ok(()),
         }
     }
 
-    /// Makes names that came and went outlast a crash.
+    /// Makes created, renamed and removed names survive a crash.
     ///
     /// # Errors
     /// As `fsync(2)`.
@@ -203,17 +208,20 @@ impl Directory {
         Ok(fsync(&self.0)?)
     }
 
-    /// Takes away the file of this name, if it is still as `expected`. The directory itself is not
-    /// synced.
+    /// Removes the file `name` if it is still as `expected`. The directory itself is not synced.
     ///
     /// # Errors
-    /// When it can't be removed; then everything is as it was.
-    pub fn take(&self, name: &OsStr, expected: &ExpectedFile) -> io::Result<StagingOutcome> {
+    /// When it can't be removed; it is then unchanged.
+    pub fn remove_expected(
+        &self,
+        name: &OsStr,
+        expected: &ExpectedFile,
+    ) -> io::Result<StagingOutcome> {
         let original = match self.open_expected(name, expected)? {
             Ok(original) => original,
             Err(overtaken) => return Ok(overtaken),
         };
-        // Its hidden name is the one to move to: nobody else's is lost by that.
+        // The file is moved onto a temporary one, because a rename replaces whatever has the name.
         let mut temp_file = TempFile::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
         match renameat(&self.0, name, &self.0, &temp_file.name) {
             Ok(()) => {}
@@ -222,13 +230,13 @@ impl Directory {
         }
         let outcome = temp_file.check_displaced(&original, expected);
         if !matches!(outcome, Ok(StagingOutcome::Done)) {
-            // Unless it is written anew already.
+            // It goes back, unless another process has created the name again.
             temp_file.is_named = rename_new((self, &temp_file.name), (self, name)).is_ok();
         }
         outcome
     }
 
-    /// Opens the file of this name, locked, if it is as `expected` and nobody else locks it.
+    /// Opens and locks the file `name` if it is as `expected` and nobody else has locked it.
     fn open_expected(
         &self,
         name: &OsStr,
@@ -256,15 +264,16 @@ impl Directory {
     }
 }
 
-/// A name in a directory.
+/// A name in an open directory.
 type DirectoryEntry<'a> = (&'a Directory, &'a OsStr);
 
-/// Renames where the new name is free.
+/// Renames a file unless the new name is taken.
 fn rename_new(from: (&Directory, &OsString), to: DirectoryEntry<'_>) -> io::Result<()> {
     let (from_in, to_in) = (&from.0.0, &to.0.0);
     match renameat_with(from_in, from.1, to_in, to.1, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            // A link says as well that the name is taken.
+            // NFS, FUSE and others lack RENAME_NOREPLACE (rename(2)); link(2) fails as well if
+            // the name is taken.
             linkat(from_in, from.1, to_in, to.1, AtFlags::empty())?;
             from.0.remove(from.1)
         }
@@ -272,7 +281,7 @@ fn rename_new(from: (&Directory, &OsString), to: DirectoryEntry<'_>) -> io::Resu
     }
 }
 
-/// The state of a file that is to be displaced.
+/// The state in which a file must be to be replaced or removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExpectedFile {
     /// Its stamp when it was hashed.
@@ -282,21 +291,25 @@ pub struct ExpectedFile {
 }
 
 impl ExpectedFile {
-    /// A rename changes the ctime of a file, and nothing else.
+    /// Whether the stamp is as expected, apart from the change time: some file systems change it
+    /// on a rename.
     fn has_stamp(&self, now: &Stamp) -> bool {
-        let essence = |stamp: &Stamp| (stamp.device, stamp.inode, stamp.size, stamp.mtime_ns);
-        essence(now) == essence(&self.stamp)
+        *now == Stamp {
+            ctime_ns: now.ctime_ns,
+            ..self.stamp
+        }
     }
 
-    /// Whether `file`, which has no name any more that others know, is as expected and stays so.
-    fn is(&self, file: &File) -> io::Result<StagingOutcome> {
+    /// Checks that `file`, which no longer has a name that other processes know, is as expected
+    /// and that nobody can still write to it.
+    fn compare(&self, file: &File) -> io::Result<StagingOutcome> {
         if lease::writers(file) == Writers::Some {
             return Ok(StagingOutcome::Busy);
         }
         if !self.has_stamp(&disk::stamp(file)?) {
             return Ok(StagingOutcome::Overtaken);
         }
-        // A clock can be too coarse to tell two writes apart.
+        // The clock of the file system may be too coarse to tell two writes apart.
         let is_proven = !self.stamp.is_younger(SystemTime::now(), RECENT) || {
             let mut hasher = blake3::Hasher::new();
             hasher.update_reader(file)?.finalize() == self.hash
@@ -309,14 +322,14 @@ impl ExpectedFile {
     }
 }
 
-/// What has become of a change.
+/// The result of replacing or removing a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StagingOutcome {
-    /// It is made.
+    /// The file is replaced or removed.
     Done,
-    /// Somebody else has changed the file; it stays as they left it.
+    /// Another process has changed the file; it stays as that left it.
     Overtaken,
-    /// Somebody has the file open for writing, or locked; it stays theirs.
+    /// Another process has the file locked or open for writing; it is unchanged.
     Busy,
 }
 
@@ -442,8 +455,8 @@ mod tests {
 
     #[test]
     fn what_has_changed_is_neither_replaced_nor_taken_away() {
-        type Change = fn(&Fixture);
-        let changes: [(&str, Change); 4] = [
+        type Interference = fn(&Fixture);
+        let changes: [(&str, Interference); 4] = [
             ("written", |fixture| fixture.write("name", "other")),
             ("renamed over", |fixture| fixture.rename_over("old")),
             ("removed", |fixture| {
@@ -454,17 +467,20 @@ mod tests {
                 std::os::unix::fs::symlink("beside", fixture.path("name")).expect("linked");
             }),
         ];
-        for (what, change) in changes {
+        for (case, change) in changes {
             let fixture = Fixture::new();
             let (mut temp_file, expected) = (fixture.temp_file("new"), fixture.expected());
             change(&fixture);
             let after = fixture.read("name");
             let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
-            assert_eq!(outcome.expect("tried"), StagingOutcome::Overtaken, "{what}");
-            let taken = fixture.top().take(name(), &expected).expect("tried");
-            assert_eq!(taken, StagingOutcome::Overtaken, "{what}");
+            assert_eq!(outcome.expect("tried"), StagingOutcome::Overtaken, "{case}");
+            let taken = fixture
+                .top()
+                .remove_expected(name(), &expected)
+                .expect("tried");
+            assert_eq!(taken, StagingOutcome::Overtaken, "{case}");
             drop(temp_file);
-            assert_eq!(fixture.read("name"), after, "{what}");
+            assert_eq!(fixture.read("name"), after, "{case}");
         }
     }
 
@@ -477,7 +493,10 @@ mod tests {
         expected.stamp = fixture.expected().stamp;
         let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
         assert_eq!(outcome.expect("tried"), StagingOutcome::Overtaken);
-        let taken = fixture.top().take(name(), &expected).expect("tried");
+        let taken = fixture
+            .top()
+            .remove_expected(name(), &expected)
+            .expect("tried");
         assert_eq!(taken, StagingOutcome::Overtaken);
         drop(temp_file);
         assert_eq!(fixture.read("name").as_deref(), Some("odd"));
@@ -496,14 +515,20 @@ mod tests {
         if lease::writers(&reader) == Writers::Some {
             let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
             assert_eq!(outcome.expect("tried"), StagingOutcome::Busy);
-            let taken = fixture.top().take(name(), &expected).expect("tried");
+            let taken = fixture
+                .top()
+                .remove_expected(name(), &expected)
+                .expect("tried");
             assert_eq!(taken, StagingOutcome::Busy);
         }
         drop(writer);
         flock(&reader, FlockOperation::LockExclusive).expect("locked");
         let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
         assert_eq!(outcome.expect("tried"), StagingOutcome::Busy);
-        let taken = fixture.top().take(name(), &expected).expect("tried");
+        let taken = fixture
+            .top()
+            .remove_expected(name(), &expected)
+            .expect("tried");
         assert_eq!(taken, StagingOutcome::Busy);
         assert_eq!(fixture.read("name").as_deref(), Some("old"));
         drop(reader);
@@ -533,7 +558,7 @@ mod tests {
     #[test]
     fn what_was_expected_is_taken_away() {
         let fixture = Fixture::new();
-        let taken = fixture.top().take(name(), &fixture.expected());
+        let taken = fixture.top().remove_expected(name(), &fixture.expected());
         assert_eq!(taken.expect("tried"), StagingOutcome::Done);
         assert!(fixture.names().is_empty());
     }

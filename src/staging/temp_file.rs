@@ -1,4 +1,4 @@
-//! A file that is being made, under a hidden name.
+//! A file that is being written, under a hidden name.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,12 +12,13 @@ use rustix::io::Errno;
 
 use super::{Directory, DirectoryEntry, ExpectedFile, StagingOutcome, rename_new};
 
-/// What the name of a file begins with that has none of its own yet.
+/// The beginning of the name of every temporary file.
 const NAME_PREFIX: &str = ".etagd-";
-/// How often to undo what others do at the same time.
+/// How often to try to put a displaced file back while other processes keep replacing it.
 const MAX_ATTEMPTS: usize = 8;
 
-/// A new file that has no name yet that anybody could ask for; gone unless it gets one.
+/// A new file under a hidden name, which no client can request. Removed on drop unless it was put in
+/// its place.
 #[derive(Debug)]
 pub struct TempFile {
     pub(super) directory: Directory,
@@ -39,13 +40,14 @@ impl TempFile {
             number = number.wrapping_add(1);
             let file = match openat(&directory.0, &name, flags, mode) {
                 Ok(file) => File::from(file),
-                // Another's, or left behind by one that was killed.
+                // Another upload's, or the leftover of a killed process.
                 Err(Errno::EXIST) => continue,
                 Err(error) => return Err(error.into()),
             };
-            // Where there are no locks, nobody clears either.
+            // On a file system without locks it stays unlocked: `Directory::clear` then fails to
+            // lock it as well, and leaves it alone.
             let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-            // Cleared before it was locked.
+            // Another process took it for a leftover before it was locked.
             if fstat(&file)?.st_nlink == 0 {
                 continue;
             }
@@ -58,7 +60,7 @@ impl TempFile {
         }
     }
 
-    /// For a file that is to be served, in `directory`.
+    /// An empty file in `directory` that is to be served: readable by everybody the umask allows.
     ///
     /// # Errors
     /// When no file can be made there.
@@ -67,7 +69,7 @@ impl TempFile {
         Self::new(directory, mode)
     }
 
-    /// Takes room for `length` bytes on the disk, where that can be had ahead of them.
+    /// Reserves `length` bytes on the disk, if the file system can do that.
     ///
     /// # Errors
     /// When the disk is too full, or the file would be too large.
@@ -78,6 +80,7 @@ impl TempFile {
             {
                 Err(error.into())
             }
+            // Not supported, or interrupted: the write itself will tell.
             _ => Ok(()),
         }
     }
@@ -87,12 +90,12 @@ impl TempFile {
         &self.file
     }
 
-    /// Names it `name` in `directory`: in place of the file that is as `expected` there, whose
-    /// permissions it gets; or where there is none. All of it must be on the disk already; the
-    /// directory is not synced.
+    /// Renames the file to `name` in `directory`. It replaces the file that is as `expected`, and
+    /// gets its permissions; without `expected`, the name must be free. The content must be on the
+    /// disk already; the directory is not synced.
     ///
     /// # Errors
-    /// When it can't; then everything is as it was.
+    /// When it can't be renamed; both files are then unchanged.
     pub fn place(
         &mut self,
         directory: &Directory,
@@ -100,7 +103,9 @@ impl TempFile {
         expected: Option<&ExpectedFile>,
     ) -> io::Result<StagingOutcome> {
         if self.inode()? != fstat(&self.file)?.st_ino {
-            return Err(io::Error::other("somebody has taken the new file away"));
+            return Err(io::Error::other(
+                "another process has removed the temporary file",
+            ));
         }
         let Some(expected) = expected else {
             return match rename_new((&self.directory, &self.name), (directory, name)) {
@@ -123,14 +128,15 @@ impl TempFile {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(StagingOutcome::Overtaken),
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                // This file system can't: what happens between the look and this is lost.
+                // This file system can't exchange names (rename(2), RENAME_EXCHANGE): a change
+                // between the comparison and this rename is lost.
                 renameat(&self.directory.0, &self.name, &directory.0, name)?;
                 self.is_named = true;
                 return Ok(StagingOutcome::Done);
             }
             Err(error) => return Err(error.into()),
         }
-        // What it displaced has the hidden name now, and goes with it.
+        // The displaced file has the hidden name now, and is removed with it on drop.
         let outcome = self.check_displaced(&original, expected);
         if !matches!(outcome, Ok(StagingOutcome::Done)) {
             self.restore_displaced((directory, name))?;
@@ -138,28 +144,28 @@ impl TempFile {
         outcome
     }
 
-    /// Whether the file that has the hidden name now is the one that was to be displaced.
+    /// Whether the file that has the hidden name now is the expected one.
     pub(super) fn check_displaced(
         &self,
         original: &File,
         expected: &ExpectedFile,
     ) -> io::Result<StagingOutcome> {
         if self.inode()? == fstat(original)?.st_ino {
-            expected.is(original)
+            expected.compare(original)
         } else {
             Ok(StagingOutcome::Overtaken)
         }
     }
 
-    /// Gives what was displaced its name back; where somebody has written anew meanwhile, that
-    /// stays.
+    /// Gives the displaced file its name back. If another process has replaced the new file
+    /// meanwhile, its file stays: it is the latest.
     pub(super) fn restore_displaced(&self, place: DirectoryEntry<'_>) -> io::Result<()> {
         let mut in_place = fstat(&self.file)?.st_ino;
         for _ in 0..MAX_ATTEMPTS {
             let displaced = self.inode()?;
             match self.exchange(place) {
                 Ok(()) => {}
-                // It was taken away instead, and so is what it replaced.
+                // Another process has removed the new file, and so what it replaced.
                 Err(Errno::NOENT) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
@@ -168,16 +174,16 @@ impl TempFile {
             }
             in_place = displaced;
         }
-        Err(io::Error::other("it is written to all the time"))
+        Err(io::Error::other("other processes keep replacing it"))
     }
 
-    /// Exchanges the hidden name and another: neither is gone for a moment.
+    /// Exchanges the hidden name and another: at no moment is either missing.
     pub(super) fn exchange(&self, (directory, name): DirectoryEntry<'_>) -> rustix::io::Result<()> {
         let flags = RenameFlags::EXCHANGE;
         renameat_with(&self.directory.0, &self.name, &directory.0, name, flags)
     }
 
-    /// Which file has the hidden name.
+    /// The inode number of the file that has the hidden name.
     fn inode(&self) -> io::Result<u64> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         Ok(statat(&self.directory.0, &self.name, flags)?.st_ino)
@@ -192,11 +198,11 @@ impl Drop for TempFile {
     }
 }
 
-/// Whoever may read the original may read `file`.
+/// Gives `file` the owner and the permissions of `original`, as far as this process may.
 pub(super) fn copy_permissions(file: &File, original: &File) -> io::Result<()> {
     let stat = fstat(original)?;
     let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    // Only root may give a file away; for anybody else it is theirs already, or has to stay so.
+    // Only root may change the owner (chown(2)).
     let _ = fchown(file, Some(owner.0), Some(owner.1));
     let permissions = Mode::RWXU | Mode::RWXG | Mode::RWXO;
     Ok(fchmod(
@@ -205,12 +211,11 @@ pub(super) fn copy_permissions(file: &File, original: &File) -> io::Result<()> {
     )?)
 }
 
-/// Whether a file has the name of one that has none of its own yet.
+/// Whether `name` is the name of a temporary file.
 pub fn is_temp_file(name: &OsStr) -> bool {
-    let numbers = name
-        .to_str()
-        .and_then(|name| name.strip_prefix(NAME_PREFIX));
-    let numbers = numbers.and_then(|numbers| numbers.split_once('-'));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    numbers.is_some_and(|(process, number)| is_number(process) && is_number(number))
+    name.to_str()
+        .and_then(|name| name.strip_prefix(NAME_PREFIX))
+        .and_then(|numbers| numbers.split_once('-'))
+        .is_some_and(|(process, number)| is_number(process) && is_number(number))
 }

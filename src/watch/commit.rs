@@ -138,7 +138,7 @@ impl Driver {
                 }
                 (Operation::Delete, Some(expected)) => {
                     let directory = Directory::open(&self.watch.root, parent)?;
-                    let outcome = directory.take(name, expected)?;
+                    let outcome = directory.remove_expected(name, expected)?;
                     (directory, outcome)
                 }
                 (Operation::Delete, None) => return Err(CommitError::Nothing),
