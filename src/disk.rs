@@ -1,8 +1,8 @@
-//! The file system as etagd needs it: a root that cannot be left, stamps, and reads that say when
-//! they would block.
+//! The file system: a root that lookups cannot leave, stamps, and reads that fail instead of
+//! blocking.
 //!
-//! Every call that only Linux has stands here, with a fallback for other systems. Nothing here
-//! maps a file or hands a descriptor to the socket: a byte is served only from private memory.
+//! All calls that only Linux has are here, each with a fallback for other systems. Nothing maps a
+//! file or passes a descriptor to a socket: bytes are served only from private memory (P2).
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,6 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+
+/// How often to repeat a look-up that raced with a rename.
+#[cfg(target_os = "linux")]
+const MAX_OPEN_ATTEMPTS: usize = 8;
 
 #[cfg(target_os = "linux")]
 fn confined(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
@@ -32,10 +36,10 @@ fn is_confinable(_: &OwnedFd) -> bool {
     false
 }
 
-/// What tells one state of a file from another without reading it.
+/// Identifies a state of a file without reading it.
 ///
-/// Equal stamps do not prove equal bytes (a store to a mapped page leaves no stamp); different
-/// ones, in either direction, are the reason to read again.
+/// Equal stamps do not prove equal bytes: a store to a mapped page may change no time. Different
+/// stamps, older or newer, are a reason to read the file again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stamp {
     /// Device number: with the inode it names the file on this machine.
@@ -51,8 +55,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Whether the file was changed, or claims to have been modified, less than `age` before
-    /// `now`, or after it.
+    /// Whether the change time or the modification time is later than `age` before `now`, or in
+    /// the future.
     pub fn is_younger(&self, now: SystemTime, age: Duration) -> bool {
         let Ok(now) = now.duration_since(SystemTime::UNIX_EPOCH) else {
             return true;
@@ -63,8 +67,8 @@ impl Stamp {
             .any(|time| u128::try_from(*time).is_ok_and(|time| time > oldest))
     }
 
-    /// Whether the change time is in whole seconds: then the file system's clock is that coarse, or
-    /// the time was set by whoever made an image of it.
+    /// Whether the change time is in whole seconds: the file system's clock is that coarse, or the
+    /// time comes from the file system image.
     pub fn is_coarse(&self) -> bool {
         self.ctime_ns % 1_000_000_000 == 0
     }
@@ -98,14 +102,14 @@ fn nanoseconds(seconds: i64, fraction: i64) -> i64 {
         .saturating_add(fraction)
 }
 
-/// A regular file, open for reading, with what `fstat` said of it.
+/// A regular file, open for reading, with the result of its `fstat`.
 #[derive(Debug)]
 pub struct Opened {
     /// The file.
     pub file: File,
-    /// Its state when it was opened.
+    /// Its stamp when it was opened.
     pub stamp: Stamp,
-    /// Whether other names or links may lead to the same bytes.
+    /// Whether the file has other names (hard links).
     pub shared: bool,
 }
 
@@ -114,8 +118,8 @@ pub struct Opened {
 pub struct Root {
     path: PathBuf,
     directory: OwnedFd,
-    /// Whether the kernel can be told not to leave it. Old ones can't, and some containers forbid
-    /// the call; then only the walk keeps to the root.
+    /// Whether `openat2(2)` can confine look-ups to the root. Kernels before 5.6 lack it, and some
+    /// container runtimes forbid it; then only the walk keeps to the root.
     is_confined: bool,
 }
 
@@ -136,22 +140,22 @@ impl Root {
         })
     }
 
-    /// Whether `directory` still leads here.
+    /// Whether `directory` still leads to this root.
     ///
     /// # Errors
-    /// When it leads nowhere, or can't be looked at.
+    /// When it does not exist or can't be read.
     pub fn is_still(&self, directory: &Path) -> io::Result<bool> {
         let (now, then) = (rustix::fs::stat(directory)?, fstat(&self.directory)?);
         Ok(now.st_dev == then.st_dev && now.st_ino == then.st_ino)
     }
 
-    /// Whether the root lies on a file system that does not report what others change.
+    /// Whether the root is on a file system where inotify misses the changes of other machines.
     pub fn is_silent(&self) -> bool {
         is_silent(&self.directory)
     }
 
-    /// Whether the root lies on a file system whose change times tell of changes. Those of images
-    /// and of FAT are modification times, which can be set at will; FUSE's are anything.
+    /// Whether the root is on a file system with real change times, which no program can set. On
+    /// images and FAT they are modification times; a FUSE server may report anything.
     #[cfg(target_os = "linux")]
     pub fn keeps_change_times(&self) -> bool {
         const CRAMFS: i64 = 0x28cd_3d45;
@@ -163,23 +167,24 @@ impl Root {
         const ROMFS: i64 = 0x7275;
         const SQUASHFS: i64 = 0x7371_7368;
         const UDF: i64 = 0x1501_3346;
-        const DISHONEST: [i64; 9] = [
+        // Numbers from linux/magic.h, and from the file systems' own sources.
+        const UNRELIABLE: [i64; 9] = [
             CRAMFS, EROFS, EXFAT, FAT, FUSE, ISO_9660, ROMFS, SQUASHFS, UDF,
         ];
         rustix::fs::fstatfs(&self.directory).is_ok_and(|system| {
             #[allow(clippy::unnecessary_cast, reason = "the widths differ between systems")]
             let kind = system.f_type as i64;
-            !DISHONEST.contains(&kind)
+            !UNRELIABLE.contains(&kind)
         })
     }
 
-    /// Other systems are taken to have honest ones.
+    /// Whether the root is on a file system with real change times; assumed on other systems.
     #[cfg(not(target_os = "linux"))]
     pub fn keeps_change_times(&self) -> bool {
         true
     }
 
-    /// What tells the file system of the root from others, mostly; 0 where there is nothing.
+    /// The identifier of the root's file system; 0 if it has none. Not all are unique.
     pub fn file_system(&self) -> u64 {
         rustix::fs::fstatvfs(&self.directory).map_or(0, |system| system.f_fsid)
     }
@@ -192,13 +197,14 @@ impl Root {
     /// Opens a regular file for reading. `path` is free of links: relative to the root, or
     /// absolute where a link was allowed to leave the root.
     ///
-    /// Never waits for a writer of a FIFO, never opens a device, and for a relative path never
-    /// leaves the root where the kernel can hold to that, whatever happened to the tree since the
-    /// path was resolved.
+    /// Never waits for the writer of a FIFO and never returns a device. A relative path never
+    /// leaves the root, however the tree has changed since the path was resolved, if the kernel
+    /// supports that.
     ///
     /// # Errors
     /// As `open(2)`; anything but a regular file is [`io::ErrorKind::InvalidInput`].
     pub fn open_file(&self, path: &Path) -> io::Result<Opened> {
+        // NONBLOCK: opening a FIFO without a writer would wait for one (fifo(7)).
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
         let file = File::from(self.open_at(path, flags)?);
         let stat = fstat(&file)?;
@@ -216,8 +222,8 @@ impl Root {
         })
     }
 
-    /// The state of the regular file at `path`, without opening it. What the path leads to is
-    /// not confined to the root, but nothing of it is read.
+    /// The stamp of the file at `path`, without opening it. The look-up is not confined to the
+    /// root, but nothing is read.
     ///
     /// # Errors
     /// As `fstatat(2)`.
@@ -230,7 +236,8 @@ impl Root {
         )?))
     }
 
-    /// Opens a directory, under the same conditions.
+    /// Opens a directory under the conditions of [`Root::open_file`]; the root itself if `path` is
+    /// empty.
     ///
     /// # Errors
     /// As `open(2)`.
@@ -246,11 +253,12 @@ impl Root {
         if path.is_absolute() || !self.is_confined {
             return Ok(openat(&self.directory, path, flags, Mode::empty())?);
         }
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
             match confined(&self.directory, path, flags) {
-                // A rename somewhere raced with the look-up; the kernel asks to try again.
-                Err(Errno::AGAIN) if tries < 8 => tries += 1,
+                // A rename somewhere raced with the look-up, so that the kernel can't tell whether
+                // the path has left the root (openat2(2), EAGAIN).
+                Err(Errno::AGAIN) if attempts < MAX_OPEN_ATTEMPTS => attempts += 1,
                 opened => return Ok(opened?),
             }
         }
@@ -263,9 +271,9 @@ impl Root {
     }
 }
 
-/// Whether an open directory lies on a file system that does not report what others change: one
-/// that another machine or process serves, or one made of layers. Systems other than Linux are
-/// taken to report everything.
+/// Whether an open directory is on a file system where inotify misses changes that are made
+/// elsewhere: one that another machine or process serves, or overlayfs (inotify(7)). Never on
+/// systems other than Linux.
 fn is_silent(directory: impl AsFd) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -287,31 +295,36 @@ fn is_silent(directory: impl AsFd) -> bool {
     }
 }
 
-/// Whether what is at `path` lies on such a file system.
+/// Whether `path` is on a file system where inotify misses changes that are made elsewhere.
 pub fn is_silent_at(path: &Path) -> bool {
     File::open(path).is_ok_and(is_silent)
 }
 
-/// The directories and files on which something is mounted; none where the system does not say.
+/// The mount points of this process; none if the system does not list them.
 pub fn mount_points() -> Vec<PathBuf> {
-    // A line is: id, parent, device, root, mount point, and more (proc(5)).
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let lines = table.split(|byte| *byte == b'\n');
-    let point = |line: &[u8]| {
-        let field = line.split(|byte| *byte == b' ').nth(4)?;
-        Some(PathBuf::from(OsString::from_vec(unescape(field))))
-    };
-    lines.filter_map(point).collect()
+    table
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            // The fields are: id, parent, device, root, mount point, and more (proc(5)).
+            let field = line.split(|byte| *byte == b' ').nth(4)?;
+            Some(PathBuf::from(OsString::from_vec(unescape(field))))
+        })
+        .collect()
 }
 
-/// Undoes what the kernel does to spaces, tabs, newlines and backslashes: `\\040`.
+/// Decodes the octal escapes of `/proc/self/mountinfo`: the kernel writes a space as `\040`, and
+/// likewise tabs, newlines and backslashes.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| first == b'\\');
-        let octal = octal.and_then(|digits| str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+        let escaped = after
+            .get(..3)
+            .filter(|_| first == b'\\')
+            .and_then(|digits| str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match escaped {
             Some(byte) => {
                 bytes.push(byte);
                 rest = &after[3..];
@@ -325,14 +338,14 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The inode of a file that has several names; `None` for any other path.
+/// The inode number of a regular file with several names (hard links); `None` for anything else.
 pub fn shared_inode(path: &Path) -> Option<u64> {
     let stat = rustix::fs::stat(path).ok()?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     (is_file && stat.st_nlink > 1).then_some(stat.st_ino)
 }
 
-/// Raises the limit of open descriptors as far as this process may, and returns it.
+/// Raises the soft limit of open descriptors to the hard limit, and returns the limit in effect.
 pub fn raise_descriptor_limit() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -343,7 +356,7 @@ pub fn raise_descriptor_limit() -> u64 {
     limit.unwrap_or(1 << 20)
 }
 
-/// The state of an open file now.
+/// The current stamp of an open file.
 ///
 /// # Errors
 /// As `fstat(2)`.
@@ -359,9 +372,9 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
 }
 
-/// Fills `buffer` from `offset` if the page cache has every byte of it; `false` where the read
-/// would block, is short, or the file system cannot tell. Then read again where blocking is
-/// allowed, which also finds the reason.
+/// Fills `buffer` from `offset` if the page cache has every byte. `false` if the read would block,
+/// fails or is short, or the file system lacks `RWF_NOWAIT` (preadv2(2)): the caller then reads
+/// again on a thread that may block, and gets the error there.
 #[cfg(target_os = "linux")]
 pub fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> bool {
     let wanted = buffer.len();
@@ -370,14 +383,14 @@ pub fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> bool {
     rustix::io::preadv2(file.as_fd(), &mut slices, offset, flags).is_ok_and(|read| read == wanted)
 }
 
-/// Other systems cannot ask: every read may block.
+/// Other systems lack such a call, so every read may block.
 #[cfg(not(target_os = "linux"))]
 pub fn read_cached(_: &File, _: &mut [u8], _: u64) -> bool {
     false
 }
 
-/// The memory this process may use, in bytes: the machine's, or the control group's limit where
-/// that is smaller. 1 GiB where neither can be read.
+/// The memory that this process may use, in bytes: the machine's, or the limit of its control
+/// groups if that is smaller. 1 GiB if neither can be read.
 pub fn memory_size() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo")
         .ok()
@@ -403,25 +416,28 @@ pub fn memory_size() -> u64 {
     }
 }
 
-/// The files that may hold a limit on the memory of a process in these control groups: that of
-/// its own group and of each above it.
+/// The files that may limit the memory of a process in these control groups (the content of
+/// `/proc/self/cgroup`): those of its own group and of each above it.
 fn memory_limits(groups: &str) -> impl Iterator<Item = PathBuf> {
     groups.lines().flat_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (hierarchy, file) = match parts.next() {
+            // Version 2 has one hierarchy without a name, version 1 one for each controller
+            // (cgroups(7)).
             Some("") => ("/sys/fs/cgroup", "memory.max"),
             Some("memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             Some(_) | None => return Vec::new(),
         };
-        let own = Path::new(parts.next().unwrap_or_default().trim_start_matches('/'));
-        let above = own.ancestors();
-        let files = above.map(|group| Path::new(hierarchy).join(group).join(file));
-        files.collect()
+        let own_group = Path::new(parts.next().unwrap_or_default().trim_start_matches('/'));
+        own_group
+            .ancestors()
+            .map(|group| Path::new(hierarchy).join(group).join(file))
+            .collect()
     })
 }
 
-/// Milliseconds of a clock that never goes back, some milliseconds coarse, at a quarter of the
-/// price of the exact one.
+/// Milliseconds of a monotonic clock with a resolution of some milliseconds. Reading it costs a
+/// quarter of reading the exact one.
 #[cfg(target_os = "linux")]
 pub fn coarse_milliseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
@@ -431,7 +447,7 @@ pub fn coarse_milliseconds() -> u64 {
         .saturating_add(fraction / 1_000_000)
 }
 
-/// Other systems have no coarse clock.
+/// Milliseconds of a monotonic clock; other systems have no coarse one.
 #[cfg(not(target_os = "linux"))]
 pub fn coarse_milliseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

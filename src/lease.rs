@@ -1,8 +1,8 @@
-//! Whether anybody has a file open for writing: the one question that only a lease answers, and
-//! the one module where `unsafe` is allowed.
+//! Detects whether a file is open for writing. Only a lease answers that (`F_SETLEASE` in
+//! fcntl(2)), and no safe crate offers it, hence the `unsafe` below.
 //!
 //! A read lease is granted only while no descriptor and no mapping can write to the file (on
-//! overlayfs a mapping is not seen). It is taken and given back at once. A writer that opens the
+//! overlayfs a mapping goes unnoticed). It is taken and released at once. A writer that opens the
 //! file in between makes the kernel send SIGIO, which ends a process that has no handler for it:
 //! [`absorb_signals`] installs one.
 #![allow(unsafe_code)]
@@ -10,25 +10,25 @@
 use std::fs::File;
 use std::io;
 
-/// What a probe has told.
+/// The result of a probe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Writers {
-    /// At the moment of the probe nobody could write.
+    /// Nobody could write at the moment of the probe.
     None,
-    /// Somebody has it open for writing.
+    /// A process has it open for writing.
     Some,
-    /// The file system or a missing privilege keeps the answer back.
+    /// The file system has no leases, or this process lacks the privilege to take one.
     Unknown,
 }
 
-/// Makes the kernel's notice that a lease is wanted harmless. Must be called within a tokio
-/// runtime, before the first probe.
+/// Makes the signal that breaks a lease harmless. Must be called within a tokio runtime, before
+/// the first probe.
 ///
 /// # Errors
 /// When the handler can't be installed.
 pub fn absorb_signals() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    // The handler stays for the life of the process; nobody needs to hear of the signal.
+    // tokio keeps the handler for the life of the process; the signal itself is of no interest.
     signal(SignalKind::io()).map(drop)
 }
 
@@ -46,6 +46,7 @@ pub fn writers(file: &File) -> Writers {
         set(libc::F_UNLCK);
         return Writers::None;
     }
+    // EAGAIN: the file is open for writing (fcntl(2)).
     match io::Error::last_os_error().kind() {
         io::ErrorKind::WouldBlock => Writers::Some,
         _ => Writers::Unknown,
@@ -70,7 +71,7 @@ mod tests {
         std::fs::write(&path, b"x").expect("written");
         let reader = File::open(&path).expect("opened");
         if writers(&reader) == Writers::Unknown {
-            return; // Not a file system with leases; the settle rule alone decides there.
+            return; // No leases on this file system: only the quiet period protects there.
         }
         assert_eq!(writers(&reader), Writers::None);
         let writer = OpenOptions::new().write(true).open(&path).expect("opened");

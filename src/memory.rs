@@ -17,19 +17,18 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::representation::GROUP_SIZE;
 
-/// Bytes of bookkeeping beside a body or a piece: allocations, the counter that shares it, and its
-/// place in the cache.
+/// Bytes of bookkeeping for each body or piece: allocator overhead, reference count, cache entry.
 const OVERHEAD: u64 = 160;
-/// The buffers that are used again are of this length; others are made to measure.
+/// Capacity of the buffers that are reused. Buffers of other lengths are allocated exactly.
 const POOLED_LENGTH: usize = GROUP_SIZE as usize;
-/// How long a stream waits for others to give memory back.
+/// How long a response waits for others to release memory.
 const MAX_BUFFER_WAIT: Duration = Duration::from_secs(5);
-/// Buffers kept for the next stream, so that a hot download does not ask the allocator.
+/// Buffers to keep for the next response, so that a busy server does not allocate for each group.
 const MAX_SPARE_BUFFERS: usize = 16;
 /// The smallest budget that can stream: some groups for each of a few clients.
 pub const MIN_MEMORY: u64 = 16 << 20;
 
-/// Which proven piece: the BLAKE3 of the whole representation, and the piece's index.
+/// Identifies a proven piece: the BLAKE3 of the whole representation, and the piece's index.
 pub type PieceKey = ([u8; 32], u32);
 
 /// The budget of content and of open files, and what is cached within it.
@@ -37,7 +36,7 @@ pub type PieceKey = ([u8; 32], u32);
 pub struct Memory {
     limit: u64,
     used: AtomicU64,
-    /// What of `used` small bodies hold.
+    /// The part of `used` that small bodies hold.
     kept: AtomicU64,
     proven: Mutex<LruCache<PieceKey, Bytes>>,
     files: Mutex<LruCache<[u8; 32], Arc<File>>>,
@@ -50,7 +49,8 @@ impl Memory {
     /// A budget of `limit` bytes, [`MIN_MEMORY`] at least, and of `max_files` open files.
     pub fn new(limit: u64, max_files: usize) -> Arc<Self> {
         Arc::new(Self {
-            // Unbounded, for a bounded one takes all its memory at once.
+            // Bounded by `max_files` in `keep_open`: a bounded `LruCache` allocates all its room
+            // in advance.
             files: Mutex::new(LruCache::unbounded()),
             max_files,
             kept: AtomicU64::new(0),
@@ -72,7 +72,7 @@ impl Memory {
         self.limit
     }
 
-    /// Turns a small body into shared memory if the budget has room beside what streams need.
+    /// Shares a small body if the budget has room for it, without what is set aside for streams.
     pub fn keep(self: &Arc<Self>, body: Vec<u8>) -> Option<Bytes> {
         if !self.has_room(body.len() as u64) {
             return None;
@@ -91,18 +91,19 @@ impl Memory {
         kept.saturating_add(length + OVERHEAD) <= self.limit - self.for_streams()
     }
 
-    /// What small bodies leave free.
+    /// Bytes set aside for streams, which small bodies may not use.
     fn for_streams(&self) -> u64 {
         (self.limit / 8).clamp(MIN_MEMORY / 2, 64 << 20)
     }
 
-    /// A private buffer of `length` bytes for content that is still to be proven. Waits until
-    /// the budget has room; `None` where nobody gives memory back.
+    /// A private buffer of `length` bytes for content that is not proven yet. Waits until the
+    /// budget has room; `None` after 5 s without.
     pub async fn buffer(self: &Arc<Self>, length: usize) -> Option<Buffer> {
         let is_pooled = length <= POOLED_LENGTH && length > POOLED_LENGTH / 2;
         let capacity = if is_pooled { POOLED_LENGTH } else { length };
         let deadline = Instant::now() + MAX_BUFFER_WAIT;
         loop {
+            // Registered before the attempt, or a release between the two would go unnoticed.
             let freed = self.freed.notified();
             if let Some(held) = self.hold(capacity as u64 + OVERHEAD) {
                 let pooled = if is_pooled {
@@ -118,23 +119,24 @@ impl Memory {
         }
     }
 
-    /// A piece that was proven before.
+    /// A proven piece, if it is still cached.
     pub fn recall(&self, key: &PieceKey) -> Option<Bytes> {
         lock(&self.proven).get(key).cloned()
     }
 
-    /// Remembers a proven piece until its memory is needed.
+    /// Caches a proven piece until its memory is needed.
     pub fn remember(&self, key: PieceKey, piece: Bytes) {
         lock(&self.proven).put(key, piece);
     }
 
-    /// A descriptor of a file that had the content with this hash when it was last read. It
-    /// outlives the file's name: what is deleted or renamed over can still be read and proven.
+    /// An open file that had the content with this hash when it was last read. It stays readable
+    /// after the file was deleted or replaced.
     pub fn file(&self, hash: &[u8; 32]) -> Option<Arc<File>> {
         lock(&self.files).get(hash).cloned()
     }
 
-    /// Keeps a file open, for the content it has, in place of the one longest unused.
+    /// Keeps a file open for its content, and closes the least recently used one if there are too
+    /// many.
     pub fn keep_open(&self, hash: [u8; 32], file: &Arc<File>) {
         let mut files = lock(&self.files);
         files.put(hash, Arc::clone(file));
@@ -143,13 +145,12 @@ impl Memory {
         }
     }
 
-    /// Closes a file that does not have that content any more.
+    /// Closes the file that was kept open for this content.
     pub fn close(&self, hash: &[u8; 32]) {
         lock(&self.files).pop(hash);
     }
 
-    /// Takes `bytes` from the budget, forgetting proven pieces, the longest unused first, to make
-    /// room.
+    /// Takes `bytes` from the budget, evicting the least recently used pieces to make room.
     fn hold(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
         loop {
             let taken = self
@@ -163,14 +164,15 @@ impl Memory {
                     bytes,
                 });
             }
-            // The guard must be gone before the piece drops: its drop may lock `spare`.
+            // Bound to a name so that the lock is released before the piece drops: its drop takes
+            // the lock of `spare`, and may be long.
             let evicted = lock(&self.proven).pop_lru();
             evicted?;
         }
     }
 }
 
-/// A share of the budget; given back on drop.
+/// A share of the budget; released on drop.
 #[derive(Debug)]
 struct Reservation {
     memory: Arc<Memory>,
@@ -212,12 +214,12 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// The bytes, to be read into.
+    /// The bytes to read into.
     pub fn space(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
-    /// Makes the bytes immutable. The buffer is used again once nobody holds them.
+    /// Makes the bytes immutable. The buffer is reused once nobody holds them.
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -238,7 +240,7 @@ impl Drop for Buffer {
     }
 }
 
-/// Nothing that runs under these locks can leave them half-changed, so a poisoned one is sound.
+/// Ignores poisoning: nothing that runs under these locks can leave their content half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,15 +1,15 @@
-//! What a cache should forget: the URLs whose answers a change of the site changes.
+//! The URLs to purge from caches after a change of the site.
 
 use std::collections::BTreeMap;
 
 use crate::config::HtmlHandling;
 use crate::inventory::{ChangeKind, Difference, url};
 
-/// The URLs whose answers `differences` change, path-absolute and percent-encoded, each once.
+/// The URLs whose answers have changed because of `differences`: absolute paths, percent-encoded.
 ///
-/// A page has several: `/dir/index.html` is `/dir/` too, `/about.html` is `/about`. Where pages
-/// have one URL and redirects lead there, all are listed under which one of them may be found.
-/// `/dir/index`, which nobody links to, is left out.
+/// A page has several URLs: `/dir/index.html` is also `/dir/`, `/about.html` is also `/about`. If
+/// the HTML handling redirects all of them to one, every URL that answers with a redirect is
+/// listed too. `/dir/index`, which nobody links to, is left out.
 pub fn urls<'a>(
     differences: impl IntoIterator<Item = &'a Difference>,
     handling: HtmlHandling,
@@ -18,7 +18,7 @@ pub fn urls<'a>(
     for Difference { path, reason } in differences {
         let mut add = |path: &[u8]| {
             let known = urls.entry(url(path)).or_insert(*reason);
-            // By one name it comes, by another it goes.
+            // One file with this URL was added, another one removed.
             if known != reason {
                 *known = ChangeKind::Changed;
             }
@@ -33,7 +33,7 @@ pub fn urls<'a>(
             _ if stem.is_empty() => add(b""),
             HtmlHandling::Suffix if is_index => {
                 add(&with_slash);
-                // It begins or ends to redirect.
+                // `/dir` redirects to `/dir/` only while the index exists.
                 if *reason != ChangeKind::Changed {
                     add(stem);
                 }
@@ -50,7 +50,8 @@ pub fn urls<'a>(
     urls
 }
 
-/// `a` for `a.html` and `a/index.html`, and whether it is the second.
+/// The path of a page without its ending: `a` for `a.html` and for `a/index.html`, and whether it
+/// is an index.
 fn page(path: &[u8]) -> Option<(&[u8], bool)> {
     match path.strip_suffix(b"index.html") {
         Some([]) => return Some((b"", true)),

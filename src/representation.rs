@@ -1,9 +1,8 @@
-//! What can be sent: resources, their representations, and where the bytes are.
+//! Resources, their representations, and where their bytes are.
 //!
 //! A [`Resource`] is what a path names (RFC 9110 section 3.1); each content coding of it is a
 //! [`Representation`] of its own (3.2), with its own tag. Everything here is immutable once a
-//! manifest holds it; field values that a response needs are rendered at the first request for
-//! them and kept.
+//! manifest holds it, except that field values are rendered at the first request that needs them.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -25,14 +24,16 @@ pub const MAX_WHOLE: u64 = 1 << 20;
 /// Up to this length a body is kept in memory, as long as the budget has room.
 pub const MAX_IN_MEMORY: u64 = 128 << 10;
 
-/// `Cache-Control` of what may be kept and must be asked about each time.
+/// `Cache-Control` of what may be stored but must be revalidated before each use.
 pub const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
-/// `Cache-Control` of what never changes: kept for a year, and not even asked about on reload.
+/// `Cache-Control` of what never changes: fresh for a year, and not revalidated on reload
+/// (RFC 8246).
 pub const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-/// `Cache-Control` of what nobody may keep.
+/// `Cache-Control` of what nobody may store. The directives in addition to `no-store` are for
+/// caches that ignore it.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
 
-/// A chaining value: what proves one group.
+/// The BLAKE3 chaining value of one group, against which the group is proven.
 pub type GroupHash = blake3::hazmat::ChainingValue;
 
 /// The chaining value of a group that begins at `offset`, a multiple of [`GROUP_SIZE`].
@@ -50,34 +51,34 @@ pub struct Resource {
     pub path: Box<[u8]>,
     /// Field values shared by all resources of the same type and rules.
     pub fields: Arc<Fields>,
-    /// The same resource as it is under the other path that answers with it (`/about` for
-    /// `about.html`, `/` for `index.html`), where the rules of the site tell the two apart.
+    /// This resource with the fields of its other path (`/about` for `about.html`, `/` for
+    /// `index.html`), if the rules of the site give that path different ones.
     pub clean: Option<Arc<Self>>,
-    /// When the content was last modified, if that can be told (RFC 9110 section 8.8.2).
+    /// When the content was last modified, if that is known (RFC 9110 section 8.8.2).
     pub last_modified: Option<HttpDate>,
-    /// The newest date that this path ever had: other content must be newer to have one.
+    /// The latest date that this path ever had. Other content must have a later one to have any.
     pub newest_date: Option<HttpDate>,
     /// State of the file when it was hashed.
     pub stamp: Stamp,
-    /// Whether the file had come to rest when it was hashed.
+    /// Whether nobody was changing the file when it was hashed.
     pub settled: bool,
-    /// Whether a later process may take an equal stamp for equal content. Not known before some
-    /// time has passed in which nothing else was heard of the file.
+    /// Whether a later process may conclude from an equal stamp that the content is equal. Unset
+    /// until the file has been unchanged for some time.
     pub confirmed: OnceLock<bool>,
     /// Whether the content is UTF-8.
     pub utf8: bool,
-    /// The content as it is, without a coding.
+    /// The content without a coding.
     pub identity: Representation,
     /// The same content under content codings.
     pub encoded: Box<[Representation]>,
-    /// What the file has, where that is not all of the content: a tail was added to it.
+    /// The content of the file itself, if a tail was added to it.
     pub plain: Option<Box<Plain>>,
-    /// `last_modified` as a field value, once somebody asked.
+    /// `last_modified` as a field value, rendered when first needed.
     pub rendered_date: OnceLock<HeaderValue>,
 }
 
 impl Resource {
-    /// A resource at rest that has no date and no codings.
+    /// A settled resource without a date or codings.
     pub fn new(path: Box<[u8]>, fields: Arc<Fields>, identity: Representation) -> Self {
         Self {
             path,
@@ -96,7 +97,7 @@ impl Resource {
         }
     }
 
-    /// The representations as the site's files have them, without what was added; identity first.
+    /// The representations as they are in the site's files, without a tail: identity, codings.
     pub fn of_files(&self) -> (&Representation, &[Representation]) {
         match &self.plain {
             Some(plain) => (&plain.identity, &plain.encoded),
@@ -109,7 +110,7 @@ impl Resource {
         !self.encoded.is_empty()
     }
 
-    /// Whether it is a page: what a browser navigates to.
+    /// Whether it is HTML, which a browser navigates to.
     pub fn is_html(&self) -> bool {
         self.fields
             .content_type
@@ -119,13 +120,15 @@ impl Resource {
 
     /// Whether clients are told that it never changes (RFC 8246).
     pub fn is_immutable(&self) -> bool {
-        let cache_control = self.fields.cache_control.as_bytes();
-        let mut words = cache_control.split(|byte| !byte.is_ascii_alphanumeric());
-        words.any(|word| word.eq_ignore_ascii_case(b"immutable"))
+        self.fields
+            .cache_control
+            .as_bytes()
+            .split(|byte| !byte.is_ascii_alphanumeric())
+            .any(|word| word.eq_ignore_ascii_case(b"immutable"))
     }
 
-    /// What is left of it where the bytes in this file are not what they were: nothing, if they
-    /// are its content itself.
+    /// The resource without the representations whose bytes are in `file`, because that has
+    /// changed; `None` if the content itself is in it.
     pub fn without_file(self: &Arc<Self>, file: &Path) -> Option<Arc<Self>> {
         if self.identity.is_in(file) {
             return None;
@@ -133,9 +136,13 @@ impl Resource {
         if !self.encoded.iter().any(|each| each.is_in(file)) {
             return Some(Arc::clone(self));
         }
-        let encoded = self.encoded.iter().filter(|each| !each.is_in(file));
         Some(Arc::new(Self {
-            encoded: encoded.cloned().collect(),
+            encoded: self
+                .encoded
+                .iter()
+                .filter(|each| !each.is_in(file))
+                .cloned()
+                .collect(),
             clean: self
                 .clean
                 .as_ref()
@@ -144,19 +151,22 @@ impl Resource {
         }))
     }
 
-    /// The same under a path for which the rules of the site make these fields, with the tags that
-    /// follow from them.
+    /// The resource with these fields, and with tags that have their suffix.
     #[must_use]
     pub fn with_fields(&self, fields: Arc<Fields>) -> Self {
         let mut resource = self.clone();
-        let of_files = resource.plain.iter_mut();
-        let of_files = of_files
+        let of_files = resource
+            .plain
+            .iter_mut()
             .flat_map(|plain| std::iter::once(&mut plain.identity).chain(&mut plain.encoded));
-        let representations = std::iter::once(&mut resource.identity).chain(&mut resource.encoded);
-        for representation in representations.chain(of_files) {
+        for representation in std::iter::once(&mut resource.identity)
+            .chain(&mut resource.encoded)
+            .chain(of_files)
+        {
             representation.set_suffix(fields.suffix());
         }
         resource.fields = fields;
+        // The other path has fields of its own, which these say nothing about.
         resource.clean = None;
         resource
     }
@@ -180,7 +190,7 @@ impl Resource {
         Some(self.rendered_date.get_or_init(|| visible(&date)))
     }
 
-    /// What preconditions are compared with.
+    /// The validators that preconditions are compared with.
     pub fn validators<'a>(&self, selected: &'a Representation) -> Validators<'a> {
         Validators {
             etag: Some(&selected.etag),
@@ -189,8 +199,8 @@ impl Resource {
     }
 }
 
-/// What a file has, and what its sidecars decode to, where its resource is that and a tail. It is
-/// part of the site and its digest, and is not sent.
+/// The content of a file, and its sidecars, for a resource that is served with a tail. It counts
+/// for the site digest and is never sent.
 #[derive(Clone, Debug)]
 pub struct Plain {
     /// The content of the file.
@@ -206,22 +216,23 @@ pub struct Fields {
     pub content_type: HeaderValue,
     /// `Cache-Control` of 200, 206 and 304.
     pub cache_control: HeaderValue,
-    /// What the rules of the site make of them, where they do.
+    /// What the rules of the site change of them, if anything.
     pub ruled: Option<Box<Ruled>>,
 }
 
-/// What the rules of a site make of the fields of some resources.
+/// The changes that the rules of a site make to the fields of some resources.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Ruled {
-    /// What the fields are without rules.
+    /// The fields without rules.
     pub built_in: Arc<Fields>,
-    /// Fields of the rules' own, and those in the place of built-in ones, in their order.
+    /// Fields that the rules add, and those that replace built-in ones, in their order.
     pub lines: Box<[(HeaderName, HeaderValue)]>,
     /// Built-in fields that are not sent.
     pub removed: Box<[HeaderName]>,
-    /// What `Vary` names beside what etagd chooses by, and the same with `accept-encoding`.
+    /// `Vary` as the rules have it, and the same with `accept-encoding` for a resource with
+    /// codings.
     pub vary: Option<(HeaderValue, HeaderValue)>,
-    /// Part of the tag where fields that a 304 can't renew are other than the built-in ones.
+    /// The suffix of the tag (P1), if fields that a 304 can't update differ from the built-in ones.
     pub suffix: Option<[u8; 4]>,
 }
 
@@ -235,20 +246,21 @@ impl Fields {
         }
     }
 
-    /// What they are without rules.
+    /// The fields without rules.
     pub fn built_in(self: &Arc<Self>) -> &Arc<Self> {
         self.ruled.as_ref().map_or(self, |ruled| &ruled.built_in)
     }
 
-    /// What of them is part of the tag.
+    /// The suffix that they give to the tag.
     pub fn suffix(&self) -> Option<[u8; 4]> {
         self.ruled.as_ref().and_then(|ruled| ruled.suffix)
     }
 
     /// Whether a rule gives `Cache-Control`.
     pub fn has_ruled_cache_control(&self) -> bool {
-        let ruled = self.ruled.as_ref();
-        ruled.is_some_and(|ruled| ruled.built_in.cache_control != self.cache_control)
+        self.ruled
+            .as_ref()
+            .is_some_and(|ruled| ruled.built_in.cache_control != self.cache_control)
     }
 }
 
@@ -263,7 +275,7 @@ pub struct Representation {
     pub length: u64,
     /// Its bytes.
     pub data: Data,
-    /// The SHA-256 of its bytes, where the operator wants it.
+    /// The SHA-256 of its bytes, if the operator enabled `Repr-Digest`.
     pub sha256: Option<Box<[u8; 32]>>,
     prepared: OnceLock<HeaderValue>,
 }
@@ -281,7 +293,7 @@ impl Representation {
         }
     }
 
-    /// The same with its SHA-256.
+    /// This representation with its SHA-256.
     #[must_use]
     pub fn with_sha256(self, sha256: Option<[u8; 32]>) -> Self {
         Self {
@@ -290,8 +302,8 @@ impl Representation {
         }
     }
 
-    /// The same bytes, as what `coding` makes of other content. What rules say of them as a file
-    /// of their own does not count.
+    /// The content of a sidecar as a coding of its file. The suffix that rules give the sidecar as
+    /// a file of its own is dropped.
     #[must_use]
     pub fn as_coding(&self, coding: Coding) -> Self {
         let mut representation = self.clone();
@@ -300,7 +312,7 @@ impl Representation {
         representation
     }
 
-    /// Gives the tag this suffix, or none.
+    /// Sets or clears the suffix of the tag.
     fn set_suffix(&mut self, suffix: Option<[u8; 4]>) {
         if self.etag.fields() != suffix {
             let etag = ETag::new(*self.etag.hash());
@@ -309,6 +321,7 @@ impl Representation {
         }
     }
 
+    /// Whether its bytes are read from `file`.
     fn is_in(&self, file: &Path) -> bool {
         match &self.data {
             Data::File(source) => source.location() == file,
@@ -322,7 +335,7 @@ impl Representation {
     }
 }
 
-/// A field value made of something that prints as visible ASCII.
+/// A field value from something whose text is visible ASCII; empty if it is not.
 pub fn visible(value: &impl std::fmt::Display) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(value.to_string()))
         .unwrap_or_else(|_| HeaderValue::from_static(""))
@@ -333,12 +346,12 @@ pub fn visible(value: &impl std::fmt::Display) -> HeaderValue {
 pub enum Data {
     /// In memory: the very buffer that was hashed.
     Memory(Bytes),
-    /// In a file, to be read and proven each time.
+    /// In a file, to be read and proven for each response.
     File(Arc<FileSource>),
 }
 
 impl Data {
-    /// Whether what is equal is also read from the same place.
+    /// Whether equal bytes are also read from the same file.
     pub fn has_same_location(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Memory(_), Self::Memory(_)) => true,
@@ -350,7 +363,7 @@ impl Data {
     }
 }
 
-/// A file whose content is known, but not held.
+/// A file whose hashes are known and whose bytes are not in memory.
 #[derive(Debug)]
 pub struct FileSource {
     /// The root it was found under.
@@ -362,7 +375,7 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// For messages: where the file is.
+    /// The file's absolute path, for messages.
     pub fn location(&self) -> std::path::PathBuf {
         self.root.path().join(&self.path)
     }

@@ -1,44 +1,46 @@
-//! What lies between two states of a site, by path.
+//! The difference between two inventories, by path.
 
 use std::cmp::Ordering;
 
 use super::{Entry, Inventory};
 
-/// A path whose answers are not what they were.
+/// A path whose answers have changed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Difference {
     /// The path below the root: raw bytes, without the leading slash.
     pub path: Box<[u8]>,
-    /// What has become of it.
+    /// How they have changed.
     pub reason: ChangeKind,
 }
 
-/// What has become of a path.
+/// How a path has changed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
-    /// It names other content, in one coding at least, or its fields are others.
+    /// Its content, the content of one of its codings, or its fields are different.
     Changed,
-    /// It named nothing.
+    /// It did not exist before.
     Added,
-    /// It names nothing any more.
+    /// It no longer exists.
     Removed,
 }
 
-/// What lies between `old` and `new`, ordered by path.
+/// The paths that differ between `old` and `new`, in order. Both must be sorted, as
+/// [`Inventory::read`] returns them.
 pub fn between(old: &Inventory, new: &Inventory) -> Vec<Difference> {
-    let of_path = |entries: &[Entry]| entries.first().map(|entry| entry.path.clone());
-    let by_path = |a: &Entry, b: &Entry| a.path == b.path;
-    let mut old = old.entries.chunk_by(by_path).peekable();
-    let mut new = new.entries.chunk_by(by_path).peekable();
+    let path_of = |entries: &[Entry]| entries.first().map(|entry| entry.path.clone());
+    let has_same_path = |a: &Entry, b: &Entry| a.path == b.path;
+    let mut old = old.entries.chunk_by(has_same_path).peekable();
+    let mut new = new.entries.chunk_by(has_same_path).peekable();
     let mut differences = Vec::new();
     loop {
         let order = match (old.peek(), new.peek()) {
             (None, None) => return differences,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some(old), Some(new)) => of_path(old).cmp(&of_path(new)),
+            (Some(old), Some(new)) => path_of(old).cmp(&path_of(new)),
         };
+        // The side whose path comes later waits: the other one has a path that it lacks.
         let before = (order != Ordering::Greater).then(|| old.next()).flatten();
         let after = (order != Ordering::Less).then(|| new.next()).flatten();
         if before == after {
@@ -49,7 +51,7 @@ pub fn between(old: &Inventory, new: &Inventory) -> Vec<Difference> {
             (None, _) => ChangeKind::Added,
             (_, None) => ChangeKind::Removed,
         };
-        let path = before.or(after).and_then(of_path).unwrap_or_default();
+        let path = before.or(after).and_then(path_of).unwrap_or_default();
         differences.push(Difference { path, reason });
     }
 }
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_between_two_inventorys() {
+    fn differences_between_two_inventories() {
         #[rustfmt::skip]
         let cases: &[DifferenceCase<'_>] = &[
             ("nothing and nothing", &[], &[], &[]),

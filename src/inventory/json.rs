@@ -1,4 +1,4 @@
-//! An inventory as JSON.
+//! The JSON form of an inventory.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +12,13 @@ use super::{Description, Descriptions, Entry, Head, Inventory};
 use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
 
-/// Version of the form.
+/// Version of the JSON form.
 const FORMAT: u32 = 1;
 
-/// Writes a manifest as one JSON object, an entry a line.
+/// Writes a manifest as one JSON object, with one line for each entry.
 ///
 /// # Errors
-/// As `out`.
+/// When `out` can't be written.
 pub fn write(
     out: &mut impl Write,
     head: &Head,
@@ -54,11 +54,11 @@ fn text(value: &String) -> io::Result<String> {
 }
 
 impl Inventory {
-    /// Reads what [`write()`] wrote. Memory is taken for the entries alone; `name` is the file or the
-    /// URL, for messages.
+    /// Reads what [`write()`] has written, without holding its text in memory. `name` is the file
+    /// or URL, for messages.
     ///
     /// # Errors
-    /// When `from` can't be read, or is something else.
+    /// When `from` can't be read or is not a manifest.
     pub fn read(name: impl fmt::Display, from: impl Read) -> Result<Self, InventoryError> {
         let failed = |source| InventoryError {
             name: name.to_string(),
@@ -77,9 +77,11 @@ impl Inventory {
             ..
         } = document;
         entries.sort_by(|a, b| (&a.path, a.coding).cmp(&(&b.path, b.coding)));
-        let is_same =
-            |pair: &&[Entry]| pair[0].path == pair[1].path && pair[0].coding == pair[1].coding;
-        if let Some(pair) = entries.windows(2).find(is_same) {
+        // Comparing two inventories relies on each representation being there once.
+        if let Some(pair) = entries
+            .windows(2)
+            .find(|pair| pair[0].path == pair[1].path && pair[0].coding == pair[1].coding)
+        {
             return Err(failed(InventoryProblem::Twice(
                 pair[0].url(),
                 pair[0].coding,
@@ -104,12 +106,12 @@ pub struct InventoryError {
 }
 
 impl InventoryError {
-    /// Whether something was read, and is no manifest.
+    /// Whether something was read that is not a manifest.
     pub fn is_foreign(&self) -> bool {
         !matches!(self.source, InventoryProblem::Read(_))
     }
 
-    /// There is nothing to read.
+    /// The error for a manifest that can't be read.
     pub fn unreadable(name: impl fmt::Display, source: io::Error) -> Self {
         Self {
             name: name.to_string(),
@@ -138,10 +140,10 @@ impl InventoryProblem {
     }
 }
 
-/// The object as it is read.
+/// The whole document, for reading.
 #[derive(Deserialize)]
 struct JsonInventory {
-    /// The first of all, so that an unknown form is refused as such.
+    /// Written first, so that a later form is refused for its version, not for what follows.
     #[serde(rename = "format", deserialize_with = "known_format")]
     _format: (),
     digest: String,
@@ -185,7 +187,7 @@ fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::
     deserializer.deserialize_seq(Entries)
 }
 
-/// One entry as it is written.
+/// One entry, for reading and writing.
 #[derive(Serialize, Deserialize)]
 struct JsonEntry {
     path: String,
@@ -215,8 +217,8 @@ impl JsonEntry {
                 Coding::from_token(token.as_bytes())
             });
         let coding = coding.ok_or_else(|| {
-            let coding = self.coding.as_deref().unwrap_or_default();
-            E::invalid_value(Unexpected::Str(coding), &"br, zstd or gzip")
+            let token = self.coding.as_deref().unwrap_or_default();
+            E::invalid_value(Unexpected::Str(token), &"br, zstd or gzip")
         })?;
         let description = Description {
             media_type: self.r#type,
@@ -227,12 +229,13 @@ impl JsonEntry {
             etag,
             size: self.size,
             coding,
-            description: descriptions.one(description),
+            description: descriptions.intern(description),
         })
     }
 }
 
-/// The name that a URL's path stands for, if that is how [`url`] writes it.
+/// Decodes a path that [`url`](super::url) has written. `None` for any other spelling: two spellings of one path
+/// would be two entries.
 fn raw(path: &str) -> Option<Box<[u8]>> {
     let encoded = path.strip_prefix('/')?;
     let raw: Vec<u8> = percent_decode_str(encoded).collect();

@@ -1,8 +1,8 @@
-//! A manifest as something to keep, to send and to compare.
+//! A manifest in a form to store, send and compare.
 //!
-//! An [`Inventory`] is what one replica, or a build, says of a site: every representation with what
-//! a response would say of it. [`write()`] and [`Inventory::read`] are each other's inverse;
-//! [`Difference`] is what lies between two inventories. Nothing here looks at a site.
+//! An [`Inventory`] lists every representation of a site as one replica, or a build, has it, with
+//! the fields that a response would have. [`Inventory::read`] reads what [`write()`] writes, and
+//! [`between`] compares two inventories. Nothing here reads the site itself.
 
 mod difference;
 mod json;
@@ -17,21 +17,21 @@ use crate::semantics::target::encode_path;
 pub use difference::{ChangeKind, Difference, between};
 pub use json::{InventoryError, write};
 
-/// What a manifest says of a whole site.
+/// Everything a manifest says about a site.
 #[derive(Debug)]
 pub struct Inventory {
-    /// What it says of the site as one.
+    /// What it says about the site as a whole.
     pub head: Head,
     /// Every representation once, ordered by path and coding.
     pub entries: Vec<Entry>,
 }
 
-/// What a manifest says of the site as one.
+/// What a manifest says about the site as a whole.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Head {
     /// The site digest, in hex.
     pub digest: String,
-    /// Whether every file of the site could be read and had come to rest.
+    /// Whether the digest covers every file: none was unreadable or still changing.
     pub complete: bool,
     /// The flags that change answers, by name.
     pub settings: BTreeMap<String, String>,
@@ -50,23 +50,23 @@ pub struct Entry {
     pub size: u64,
     /// Its content coding.
     pub coding: Coding,
-    /// What the response says beside; many entries share one.
+    /// The other fields of its response; many entries share one.
     pub description: Arc<Description>,
 }
 
-/// What a response says of a representation beside its tag.
+/// The fields of a response with a representation, apart from its tag.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Description {
     /// `Content-Type`.
     pub media_type: String,
-    /// The fields of a 200 that are not what every response has, by lower-case name; `None` for
-    /// one that every response has but this.
+    /// The fields of a 200 that differ from the built-in ones, by lower-case name; `None` for a
+    /// built-in field that is not sent.
     pub fields: BTreeMap<String, Option<String>>,
 }
 
 impl Head {
-    /// The settings that are not as in `other`, where both name them: name, value here, value
-    /// there.
+    /// The settings whose values differ from those of `other`: name, value here, value there.
+    /// Settings that only one version of etagd knows are left out.
     pub fn other_settings<'a>(
         &'a self,
         other: &'a Self,
@@ -90,27 +90,28 @@ pub fn url(path: &[u8]) -> String {
     format!("/{}", encode_path(path))
 }
 
-/// A field value as text. Bytes that are no ASCII stand for the characters of the same number, so
-/// that two values are equal where their texts are.
+/// A field value as text. Each byte becomes the character with its number (ISO 8859-1), so that two
+/// values are equal if their texts are.
 pub fn text(value: &[u8]) -> String {
     value.iter().copied().map(char::from).collect()
 }
 
 impl Inventory {
-    /// Whether it has any representation of this path.
+    /// Whether it has a representation of this path.
     pub fn has(&self, path: &[u8]) -> bool {
-        let order = |entry: &Entry| (*entry.path).cmp(path);
-        self.entries.binary_search_by(order).is_ok()
+        self.entries
+            .binary_search_by(|entry| (*entry.path).cmp(path))
+            .is_ok()
     }
 }
 
-/// Each description once, for all who share it.
+/// Deduplicates descriptions: a site has thousands of entries and a handful of descriptions.
 #[derive(Debug, Default)]
 pub struct Descriptions(HashSet<Arc<Description>>);
 
 impl Descriptions {
-    /// The one that says this.
-    pub fn one(&mut self, description: Description) -> Arc<Description> {
+    /// The shared copy of this description.
+    pub fn intern(&mut self, description: Description) -> Arc<Description> {
         match self.0.get(&description) {
             Some(known) => Arc::clone(known),
             None => {

@@ -1,7 +1,7 @@
-//! What a directory without an index shows: its names, as a page or as JSON.
+//! The listing of a directory without an index, as a page or as JSON.
 //!
-//! Made from a manifest alone, so that equal sites list alike, and what is not served is not
-//! named.
+//! It is made from the manifest alone, so that equal sites have equal listings and nothing is
+//! listed that is not served.
 
 use std::cmp::Ordering;
 use std::fmt::Write;
@@ -19,7 +19,7 @@ use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 
-/// What the page may load; `$script` and `$more` are what a tail needs.
+/// The Content-Security-Policy of the page; `$script` and `$more` are for the script of a tail.
 macro_rules! policy {
     ($script:literal, $more:literal) => {
         concat!(
@@ -32,7 +32,7 @@ macro_rules! policy {
     };
 }
 
-/// Digits of a tag that are shown.
+/// Number of hex digits of a tag to show.
 const TAG_DIGITS: usize = 8;
 
 /// The entries of one directory.
@@ -47,21 +47,21 @@ pub struct Listing<'m> {
 #[derive(Debug)]
 struct Subdirectory<'m> {
     name: &'m [u8],
-    /// Files in it and below.
+    /// Number of files in it and below.
     files: usize,
 }
 
-/// In which form a listing is sent.
+/// The format in which a listing is sent.
 #[derive(Clone, Copy, Debug)]
 pub enum ListingFormat<'a> {
     /// A page in this order, with this tail.
     Html(Sorting, &'a str),
-    /// For programs.
+    /// JSON, for programs.
     Json,
 }
 
 impl ListingFormat<'_> {
-    /// Tells it from all others.
+    /// A word for this format and order, for cache keys. The tail is the same for the whole site.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -76,8 +76,8 @@ impl ListingFormat<'_> {
         }
     }
 
-    /// The `Content-Security-Policy` that it goes out with: its own style and script, the site's
-    /// icon, the tail's script and what that needs, and no more.
+    /// The `Content-Security-Policy` to send: it allows the page's own style and script, the site's
+    /// icon, and what the script of a tail needs.
     pub fn policy(self) -> Option<HeaderValue> {
         match self {
             Self::Html(_, "") => Some(HeaderValue::from_static(POLICY)),
@@ -88,8 +88,8 @@ impl ListingFormat<'_> {
 }
 
 impl<'m> Listing<'m> {
-    /// What `directory` holds; `None` where there is no such directory. `directory` is a path
-    /// below the root with a slash at its end, or empty.
+    /// Lists `directory`: a path below the root with a slash at its end, or empty for the root.
+    /// `None` if the site has no such directory.
     pub fn of(manifest: &'m Manifest, directory: &'m [u8]) -> Option<Self> {
         if !(directory.is_empty() || directory.ends_with(b"/")) {
             return None;
@@ -111,7 +111,7 @@ impl<'m> Listing<'m> {
                     1
                 }
                 Some(slash) => {
-                    // All that is below it lies together: jump over it.
+                    // In path order everything below it is contiguous, so it can be skipped.
                     let prefix = &first.path[..=directory.len() + slash];
                     let files = rest.partition_point(|each| each.path.starts_with(prefix));
                     let name = &name[..slash];
@@ -125,7 +125,7 @@ impl<'m> Listing<'m> {
         is_there.then_some(listing)
     }
 
-    /// As something that can be sent, with a tag of its own.
+    /// The listing as a resource with a tag of its own.
     pub fn resource(&self, form: ListingFormat<'_>) -> Resource {
         let (content_type, body) = match form {
             ListingFormat::Html(sorting, tail) => {
@@ -141,13 +141,13 @@ impl<'m> Listing<'m> {
         Resource::new(self.directory.into(), Arc::new(fields), identity)
     }
 
-    /// As a page.
+    /// The listing as an HTML page.
     pub fn html(&self, sorting: Sorting) -> String {
         let title = format!("/{}", Text(self.directory));
         let mut page =
             String::with_capacity(4096 + 256 * (self.directories.len() + self.files.len()));
         let number = self.directories.len() + self.files.len();
-        // A string takes all that is written to it.
+        // Writing to a string never fails; hence `let _` here and below.
         let _ = write!(
             page,
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -172,6 +172,15 @@ impl<'m> Listing<'m> {
                  <td></td></tr>\n",
             );
         }
+        self.write_rows(&mut page, sorting);
+        let _ = write!(
+            page,
+            "</tbody>\n</table>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        );
+        page
+    }
+
+    fn write_rows(&self, page: &mut String, sorting: Sorting) {
         for directory in sorting.directories(&self.directories) {
             let (link, shown) = (link(directory.name), Text(directory.name));
             let files = directory.files;
@@ -197,14 +206,9 @@ impl<'m> Listing<'m> {
             }
             let _ = writeln!(page, "</td><td><code>{tag}</code></td></tr>");
         }
-        let _ = write!(
-            page,
-            "</tbody>\n</table>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
-        );
-        page
     }
 
-    /// As JSON: `path` and `entries`, each with `name` and `type` (`directory` or `file`); a
+    /// The listing as JSON: `path` and `entries`, each with `name` and `type` (`directory` or `file`); a
     /// directory with `files`, a file with `size` in bytes, `modified` and `etag`.
     pub fn json(&self) -> String {
         let directories = self.directories.iter().map(|each| ListingEntry {
@@ -227,7 +231,7 @@ impl<'m> Listing<'m> {
             path: format!("/{}", encode_path(self.directory)),
             entries: directories.chain(files).collect(),
         };
-        // Strings and numbers always have a form in JSON.
+        // Serialising strings and numbers never fails.
         serde_json::to_string_pretty(&whole).unwrap_or_default() + "\n"
     }
 
@@ -235,7 +239,7 @@ impl<'m> Listing<'m> {
         &file.path[self.directory.len()..]
     }
 
-    /// The way from the root to here, each step a link.
+    /// The path as breadcrumbs: a link for each directory on it.
     fn crumbs(&self) -> String {
         let steps: Vec<&[u8]> = self
             .directory
@@ -251,14 +255,16 @@ impl<'m> Listing<'m> {
     }
 }
 
-/// Whether a client asks for JSON and not for a page (RFC 9110 section 12.5.1), as programs do;
-/// weights are not looked at.
+/// Whether Accept names JSON and not HTML (RFC 9110 section 12.5.1). Weights are ignored: browsers
+/// name `text/html`, and programs that want JSON do not.
 pub fn prefers_json(fields: &HeaderMap) -> bool {
-    let lines = fields.get_all(header::ACCEPT).iter();
-    let values = lines.filter_map(|line| line.to_str().ok());
-    let types = values.flat_map(|value| value.split(','));
+    let media_ranges = fields
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|value| value.split(','));
     let mut prefers = false;
-    for range in types {
+    for range in media_ranges {
         let name = range.split(';').next().unwrap_or_default().trim();
         if name.eq_ignore_ascii_case("text/html") {
             return false;
@@ -306,7 +312,7 @@ impl SortKey {
     }
 }
 
-/// An order of entries.
+/// The order of a page's entries.
 #[derive(Clone, Copy, Debug)]
 pub struct Sorting {
     key: SortKey,
@@ -314,8 +320,8 @@ pub struct Sorting {
 }
 
 impl Sorting {
-    /// What a query asks for: `sort=name|size|time`, `order=asc|desc`. Whatever else it holds means
-    /// nothing here.
+    /// The order that a query asks for: `sort=name|size|time`, `order=asc|desc`. Anything else in
+    /// it is ignored.
     pub fn parse(query: Option<&str>) -> Self {
         let mut sorting = Self {
             key: SortKey::Name,
@@ -333,13 +339,13 @@ impl Sorting {
     }
 
     fn heading(self, key: SortKey, label: &str) -> String {
-        let is_own = self.key == key;
-        let order = if is_own && !self.descending {
+        let is_current = self.key == key;
+        let order = if is_current && !self.descending {
             "desc"
         } else {
             "asc"
         };
-        let state = match (is_own, self.descending) {
+        let state = match (is_current, self.descending) {
             (false, _) => "",
             (true, false) => " aria-sort=\"ascending\"",
             (true, true) => " aria-sort=\"descending\"",
@@ -384,13 +390,14 @@ impl Sorting {
     }
 }
 
-/// As people look for names: without regard to case, and by bytes where that says nothing.
+/// Compares names without regard to ASCII case, and by their bytes if that makes them equal.
 fn by_name(a: &[u8], b: &[u8]) -> Ordering {
     let [lower_a, lower_b] = [a, b].map(|name| name.iter().map(u8::to_ascii_lowercase));
     lower_a.cmp(lower_b).then_with(|| a.cmp(b))
 }
 
-/// A relative reference to a name in the same directory. `./` keeps `a:b` from being a scheme.
+/// A relative reference to a name in the same directory. It begins with `./`, or the name `a:b`
+/// would be a URL with the scheme `a` (RFC 3986 section 4.2).
 fn link(name: &[u8]) -> String {
     format!("./{}", encode_path(name))
 }
@@ -400,19 +407,19 @@ fn digits(file: &Resource) -> String {
     hash.to_hex().chars().take(TAG_DIGITS).collect()
 }
 
-/// In the form of RFC 3339, in UTC.
+/// The modification date in UTC, in the format of RFC 3339.
 fn time(file: &Resource) -> Option<String> {
     let seconds = file.last_modified?.unix();
     let time = UNIX_EPOCH + Duration::from_secs(seconds);
     Some(humantime::format_rfc3339_seconds(time).to_string())
 }
 
-/// Its own policy: whatever the site's is, the page holds.
+/// The policy of the page, which replaces that of the site.
 const POLICY: &str = policy!("", "");
-/// The same with a script of the site's, which may hear of changes.
+/// The policy of a page with a tail, whose script is the site's own and may connect to it.
 const POLICY_WITH_TAIL: &str = policy!(" 'self'", "; worker-src 'self'; connect-src 'self'");
 const STYLE: &str = include_str!("style.css");
-/// Arrow keys walk through the names, `/` looks for one; without it all is still there.
+/// Adds a filter and keyboard navigation; the page is complete without it.
 const SCRIPT: &str = include_str!("script.js");
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What lies between two states of a site.
+//! The difference between two states of a site.
 
 use std::sync::Arc;
 
@@ -7,12 +7,14 @@ use crate::inventory::{ChangeKind, Difference};
 use crate::representation::Resource;
 
 impl Manifest {
-    /// What lies between this state and a `newer` one, ordered by path. Buckets with equal hashes
-    /// are passed over where settings and rules are equal too. Redirects are not compared.
+    /// The paths whose answers differ between this state and a `newer` one, in order. Redirects are
+    /// not compared.
     pub fn diff(&self, newer: &Self) -> Vec<Difference> {
         let is_alike = self.settings.named() == newer.settings.named();
         let is_comparable = is_alike && self.rules().headers.hash() == newer.rules().headers.hash();
         let mut differences = Vec::new();
+        // A bucket's hash covers tags, not fields: equal hashes mean equal answers only under equal
+        // settings and rules.
         for (old, new) in self.buckets.iter().zip(&newer.buckets) {
             if Arc::ptr_eq(old, new) || (is_comparable && old.hash == new.hash) {
                 continue;
@@ -24,27 +26,30 @@ impl Manifest {
             for resource in &new.table {
                 match self.locate(&resource.path) {
                     None => add(&resource.path, ChangeKind::Added),
-                    Some(before) if !says_the_same(before, resource) => {
+                    Some(before) if !answers_alike(before, resource) => {
                         add(&resource.path, ChangeKind::Changed);
                     }
                     Some(_) => {}
                 }
             }
-            let is_gone = |resource: &&Arc<Resource>| newer.locate(&resource.path).is_none();
-            let gone = old.table.iter().filter(is_gone);
-            gone.for_each(|resource| add(&resource.path, ChangeKind::Removed));
+            for resource in &old.table {
+                if newer.locate(&resource.path).is_none() {
+                    add(&resource.path, ChangeKind::Removed);
+                }
+            }
         }
         differences.sort_unstable();
         differences
     }
 }
 
-/// Whether two resources are answered with the same tags and fields, dates aside, under each of
-/// their paths.
-fn says_the_same(one: &Resource, other: &Resource) -> bool {
+/// Whether two resources give the same tags and fields, dates aside, at each of their paths.
+fn answers_alike(one: &Resource, other: &Resource) -> bool {
     let tags = |resource: &Resource| -> Vec<_> {
-        let all = resource.representations();
-        all.map(|each| (each.coding, each.etag)).collect()
+        resource
+            .representations()
+            .map(|each| (each.coding, each.etag))
+            .collect()
     };
     let clean = |resource: &'_ Resource| {
         resource
@@ -67,7 +72,7 @@ mod tests {
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
 
-    /// What a test says of a resource: path, content, whether it has a coding, whether it rests.
+    /// A resource of a test: path, content, whether it has a coding, whether it is settled.
     type ResourceFixture = (&'static str, u8, bool, bool);
 
     /// Its name, what changes, what goes, and what should be found.

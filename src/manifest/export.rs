@@ -1,4 +1,4 @@
-//! A manifest as an operator is told of it: as text, as JSON, as an [`Inventory`].
+//! A manifest in the forms that operators and other replicas read: text, JSON, an [`Inventory`].
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ impl Manifest {
     /// and, where there is one, coding, separated by tabs. Paths are percent-encoded.
     ///
     /// # Errors
-    /// As `out`.
+    /// When `out` can't be written.
     pub fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         for entry in self.entries() {
             let (path, etag, size) = (entry.url(), entry.etag, entry.size);
@@ -35,12 +35,12 @@ impl Manifest {
     /// a line. [`Inventory::read`] reads it back.
     ///
     /// # Errors
-    /// As `out`.
+    /// When `out` can't be written.
     pub fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
         inventory::write(out, &self.head(), self.entries())
     }
 
-    /// What [`Self::write_json`] writes.
+    /// The content of what [`Self::write_json`] writes, with its entries sorted.
     pub fn inventory(&self) -> Inventory {
         let mut entries: Vec<_> = self.entries().collect();
         entries.sort_by(|a, b| (&a.path, a.coding).cmp(&(&b.path, b.coding)));
@@ -50,14 +50,18 @@ impl Manifest {
         }
     }
 
-    /// What the manifest says of the site as one.
+    /// What the manifest says of the site as a whole.
     pub fn head(&self) -> Head {
         let rules = self.rules();
-        let own = |(name, value): (&'static str, String)| (name.to_owned(), value);
         Head {
             digest: self.digest.hash.to_string(),
             complete: self.digest.complete,
-            settings: self.settings.named().into_iter().map(own).collect(),
+            settings: self
+                .settings
+                .named()
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
             rules: (!rules.is_empty()).then(|| Hash::from_bytes(rules.hash()).to_string()),
         }
     }
@@ -66,7 +70,7 @@ impl Manifest {
     fn entries(&self) -> impl Iterator<Item = Entry> {
         let mut descriptions = Descriptions::default();
         self.resources().into_iter().flat_map(move |resource| {
-            let description = descriptions.one(describe(resource));
+            let description = descriptions.intern(describe(resource));
             let entry = move |representation: &Representation| Entry {
                 path: resource.path.clone(),
                 etag: representation.etag,
@@ -79,26 +83,26 @@ impl Manifest {
     }
 }
 
-/// What a response says of a resource beside the tag.
+/// The fields of a response with this resource, apart from its tag.
 fn describe(resource: &Resource) -> Description {
     let fields = &resource.fields;
     let text = |value: &HeaderValue| inventory::text(value.as_bytes());
-    let mut others: BTreeMap<String, Option<String>> = BTreeMap::new();
+    let mut described: BTreeMap<String, Option<String>> = BTreeMap::new();
     let mut add = |name: &HeaderName, value: &HeaderValue| {
-        let known = others.entry(name.to_string()).or_default();
-        match known {
-            Some(known) => *known = format!("{known}, {}", text(value)),
-            None => *known = Some(text(value)),
+        // Several lines of one field are one list (RFC 9110 section 5.3).
+        let values = described.entry(name.to_string()).or_default();
+        match values {
+            Some(values) => *values = format!("{values}, {}", text(value)),
+            None => *values = Some(text(value)),
         }
     };
     if fields.cache_control != REVALIDATE {
         add(&header::CACHE_CONTROL, &fields.cache_control);
     }
     if let Some(ruled) = &fields.ruled {
-        ruled
-            .lines
-            .iter()
-            .for_each(|(name, value)| add(name, value));
+        for (name, value) in &ruled.lines {
+            add(name, value);
+        }
         if let Some((vary, with_coding)) = &ruled.vary {
             let vary = if resource.is_negotiable() {
                 with_coding
@@ -107,11 +111,10 @@ fn describe(resource: &Resource) -> Description {
             };
             add(&header::VARY, vary);
         }
-        let removed = ruled.removed.iter().map(HeaderName::to_string);
-        others.extend(removed.map(|name| (name, None)));
+        described.extend(ruled.removed.iter().map(|name| (name.to_string(), None)));
     }
     Description {
         media_type: text(&fields.content_type),
-        fields: others,
+        fields: described,
     }
 }

@@ -1,5 +1,5 @@
-//! What the rules of a site make of its resources: done when they are published, so that a request
-//! finds the fields and the tags of its answer ready.
+//! Applies the header rules of a site to its resources. That happens at publication, so that a
+//! request finds the fields and the tags of its answer ready.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -34,8 +34,7 @@ impl HeaderRules {
         &self.rules
     }
 
-    /// The resource with the fields that it has under these rules; itself where those are what it
-    /// has.
+    /// The resource with the fields that the rules give it, or the same one if it has them already.
     pub(super) fn apply_to(&self, resource: Arc<Resource>) -> Arc<Resource> {
         let is_plain = resource.fields.ruled.is_none() && resource.clean.is_none();
         if self.rules.headers.is_empty() && is_plain {
@@ -43,14 +42,14 @@ impl HeaderRules {
         }
         let built_in = resource.fields.built_in();
         let fields = self.fields(built_in, &with_slash(&resource.path));
-        let clean = clean_path(&resource.path).map(|path| self.fields(built_in, &with_slash(path)));
-        let clean = clean.filter(|clean| *clean != fields);
-        // Its codings may have come new, and without a suffix.
+        let clean = clean_path(&resource.path)
+            .map(|path| self.fields(built_in, &with_slash(path)))
+            .filter(|clean| *clean != fields);
+        // A coding that was just proven has no suffix yet, even if the fields are those it needs.
         let suffix = fields.suffix();
-        let of_files = resource.of_files().1.iter();
         let are_tagged = resource
             .representations()
-            .chain(of_files)
+            .chain(resource.of_files().1)
             .all(|each| each.etag.fields() == suffix);
         let has_clean = resource.clean.is_some() || clean.is_some();
         if fields == resource.fields && are_tagged && !has_clean {
@@ -61,7 +60,7 @@ impl HeaderRules {
         Arc::new(ruled)
     }
 
-    /// The resource with the fields that it has under another path, and under a host.
+    /// The resource with the fields that the rules give it at another path, for a host.
     pub(super) fn resource_at_path<'m>(
         &self,
         resource: &'m Arc<Resource>,
@@ -83,8 +82,8 @@ impl HeaderRules {
         }
         let asked = with_slash(path);
         let matching = headers.matching(&asked, host);
-        let own = headers.matching(&with_slash(&resource.path), None);
-        if matching == own && headers.are_fixed(&matching) {
+        let at_own_path = headers.matching(&with_slash(&resource.path), None);
+        if matching == at_own_path && headers.are_fixed(&matching) {
             return Cow::Borrowed(resource);
         }
         let overlay = headers.overlay(&matching, &asked);
@@ -95,8 +94,9 @@ impl HeaderRules {
         Cow::Owned(Arc::new(resource.with_fields(fields)))
     }
 
-    /// A page of etagd's own under a path and a host, with this policy and with what the rules say
-    /// there: nothing about its content, of which they can't know, and no policy but its own.
+    /// A generated page with the fields that the rules give to `path` and `host`. Fields about the
+    /// content are left out, since they are meant for the site's own, and the page's policy
+    /// replaces that of the rules, which may forbid its style and script.
     pub(super) fn page_at_path(
         &self,
         page: &Resource,
@@ -107,15 +107,17 @@ impl HeaderRules {
         let headers = &self.rules.headers;
         let path = with_slash(path);
         let mut overlay = headers.overlay(&headers.matching(&path, host), &path);
-        let is_about_content = |name: &HeaderName| name.as_str().starts_with("content-");
-        overlay.lines.retain(|(name, _)| !is_about_content(name));
-        let policy = policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy));
-        overlay.lines.extend(policy);
+        overlay
+            .lines
+            .retain(|(name, _)| !name.as_str().starts_with("content-"));
+        overlay
+            .lines
+            .extend(policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy)));
         page.with_fields(make(page.fields.built_in(), overlay))
     }
 
-    /// What the rules make of built-in fields for a path, shared with all paths for which they make
-    /// the same of them.
+    /// The fields that the rules produce from built-in ones for a path, shared by all paths that
+    /// match the same rules.
     fn fields(&self, built_in: &Arc<Fields>, path: &[u8]) -> Arc<Fields> {
         let headers = &self.rules.headers;
         let matching = headers.matching(path, None);
@@ -140,7 +142,7 @@ impl HeaderRules {
     }
 }
 
-/// What an overlay makes of built-in fields.
+/// Built-in fields with the changes of an overlay.
 fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
     let Overlay {
         lines,
@@ -148,12 +150,15 @@ fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
         vary,
         ..
     } = overlay;
-    // What has not come to rest may not be kept, whatever a rule says.
+    // A file that was still changing may be stored by nobody, whatever a rule says.
     let is_settled = built_in.cache_control != NO_STORE;
-    let is_removed = |name: &HeaderName| {
-        (*name == header::CACHE_CONTROL && is_settled) || *name == header::X_CONTENT_TYPE_OPTIONS
-    };
-    let removed: Box<[_]> = removed.into_iter().filter(is_removed).collect();
+    let removed: Box<[_]> = removed
+        .into_iter()
+        .filter(|name| {
+            (*name == header::CACHE_CONTROL && is_settled)
+                || *name == header::X_CONTENT_TYPE_OPTIONS
+        })
+        .collect();
     let mut content_type = built_in.content_type.clone();
     let mut cache_control = match removed.contains(&header::CACHE_CONTROL) {
         true => REVALIDATE,
@@ -191,21 +196,31 @@ fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
     })
 }
 
-/// The first bytes of the BLAKE3 of the fields that a browser does not take from a 304, as far as
-/// they are not the built-in ones: of lines `name: value`, ordered by name, each with its LF.
+/// The suffix of the tag (P1): the first 4 bytes of the BLAKE3 of the fields that a browser does
+/// not update from a 304 and that differ from the built-in ones, hashed as lines `name: value`
+/// with LF, ordered. `None` if there are none.
 fn suffix(content_type: &HeaderValue, ruled: &Ruled) -> Option<[u8; 4]> {
     let mut pinned: Vec<(&str, &[u8])> = Vec::new();
     if *content_type != ruled.built_in.content_type {
         pinned.push((header::CONTENT_TYPE.as_str(), content_type.as_bytes()));
     }
-    let lines = ruled.lines.iter();
-    let lines = lines.filter(|(name, value)| {
-        let is_built_in = *name == header::X_CONTENT_TYPE_OPTIONS && value == "nosniff";
-        is_pinned(name) && !is_built_in
-    });
-    pinned.extend(lines.map(|(name, value)| (name.as_str(), value.as_bytes())));
-    let removed = ruled.removed.iter().filter(|name| is_pinned(name));
-    pinned.extend(removed.map(|name| (name.as_str(), &b""[..])));
+    pinned.extend(
+        ruled
+            .lines
+            .iter()
+            .filter(|(name, value)| {
+                let is_built_in = *name == header::X_CONTENT_TYPE_OPTIONS && value == "nosniff";
+                is_pinned(name) && !is_built_in
+            })
+            .map(|(name, value)| (name.as_str(), value.as_bytes())),
+    );
+    pinned.extend(
+        ruled
+            .removed
+            .iter()
+            .filter(|name| is_pinned(name))
+            .map(|name| (name.as_str(), &b""[..])),
+    );
     if pinned.is_empty() {
         return None;
     }
@@ -219,7 +234,8 @@ fn suffix(content_type: &HeaderValue, ruled: &Ruled) -> Option<[u8; 4]> {
     hasher.finalize().as_bytes().first_chunk().copied()
 }
 
-/// Whether a browser keeps the field's old value when a 304 brings a new one.
+/// Whether browsers keep the old value of a field when a 304 has a new one (Chromium
+/// decides it in `ShouldUpdateHeader`, net/http/http_response_headers.cc).
 fn is_pinned(name: &HeaderName) -> bool {
     let name = name.as_str();
     matches!(
@@ -228,7 +244,7 @@ fn is_pinned(name: &HeaderName) -> bool {
     ) || name.starts_with("x-content-")
 }
 
-/// A value of Vary that names the content coding as well.
+/// The value of Vary for a resource with codings: `accept-encoding` is added unless it is there.
 fn with_coding(vary: &HeaderValue) -> HeaderValue {
     const CODING: &[u8] = b"accept-encoding";
     let mut names = vary.as_bytes().split(|byte| *byte == b',');
@@ -243,8 +259,8 @@ fn with_slash(path: &[u8]) -> Vec<u8> {
     [b"/", path].concat()
 }
 
-/// The path that leads to an HTML file beside its own: `about` for `about.html`, `docs` for
-/// `docs/index.html`. A slash at its end makes no difference to rules.
+/// The other path at which an HTML file answers: `about` for `about.html`, `docs` for
+/// `docs/index.html`. Rules ignore a slash at its end.
 fn clean_path(path: &[u8]) -> Option<&[u8]> {
     match path.strip_suffix(b"index.html") {
         Some([]) => Some(&[]),

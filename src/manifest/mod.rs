@@ -1,10 +1,10 @@
 //! One published, immutable state of the site: which path names which resource, and the digest
 //! of it all.
 //!
-//! The entries lie in 4,096 buckets by the BLAKE3 of their path. A bucket is both a shard of the
-//! look-up table and a leaf of the Merkle tree whose root is the site digest, so a publication
-//! copies and hashes only the buckets it touches. What is hashed is written at
-//! [`Manifest::digest`].
+//! The entries are spread over 4,096 buckets by the BLAKE3 of their path. A bucket is both a shard
+//! of the look-up table and a leaf of the Merkle tree whose root is the site digest, so that a
+//! publication copies and hashes only the buckets it touches. [`Manifest::digest`] says what is
+//! hashed.
 
 mod diff;
 mod export;
@@ -34,7 +34,7 @@ use page_cache::PageCache;
 const FORMAT: u32 = 1;
 const BUCKETS: usize = 4096;
 
-/// What a whole site is: equal digests mean equal answers on every replica.
+/// Identifies the state of a whole site: equal digests mean equal answers on every replica (P7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SiteDigest {
     hash: blake3::Hash,
@@ -42,17 +42,17 @@ pub struct SiteDigest {
 }
 
 impl SiteDigest {
-    /// Whether every file of the site is in it: none unreadable, none still changing.
+    /// Whether it covers every file of the site: none was unreadable or still changing.
     pub fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// The root of the Merkle tree, without a word on whether it is complete.
+    /// The root of the Merkle tree, whether or not it is complete.
     pub fn hash(&self) -> &blake3::Hash {
         &self.hash
     }
 
-    /// Whether this is the expected state of the site, with every file in it.
+    /// Whether the site is complete and in the expected state.
     pub fn matches(&self, expected: Digest) -> bool {
         self.complete && self.hash == *expected.hash()
     }
@@ -70,15 +70,15 @@ impl fmt::Display for SiteDigest {
 pub struct Changes {
     /// New resources, and those that replace what their path named before.
     pub changed: Vec<Arc<Resource>>,
-    /// Paths that name nothing any more.
+    /// Paths that no longer exist.
     pub removed: Vec<Box<[u8]>>,
     /// All paths that can't be read now, with the reason.
     pub unreadable: BTreeMap<Box<[u8]>, String>,
     /// The rules of the site, where their files have changed.
     pub rules: Option<Arc<Rules>>,
-    /// Until when the removed paths, HTML excepted, are still answered, if at all.
+    /// Until when to keep serving the removed paths, except HTML; `None` to stop at once.
     pub keep_until: Option<Instant>,
-    /// HTML is not excepted.
+    /// Whether HTML is kept as well.
     pub keep_pages: bool,
 }
 
@@ -92,18 +92,18 @@ impl Changes {
     }
 }
 
-/// A resource that the site no longer has, and until when it is still answered.
+/// A resource that the site no longer has, and until when it is still served.
 #[derive(Clone, Debug)]
 struct Retired {
     resource: Arc<Resource>,
     until: Instant,
 }
 
-/// One state of the site. Never changed once it is published.
+/// One state of the site. Immutable once it is published.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     settings: Arc<Settings>,
-    /// The rules, which every resource here has been ruled with.
+    /// The rules that have been applied to every resource here.
     header_rules: Arc<HeaderRules>,
     buckets: Box<[Arc<Bucket>]>,
     unreadable: BTreeMap<Box<[u8]>, String>,
@@ -113,21 +113,21 @@ pub struct Manifest {
     resources: usize,
     unsettled: usize,
     bytes: u64,
-    /// All resources by path, once somebody asked.
+    /// All resources by path, collected when first needed.
     ordered: OnceLock<Arc<[Arc<Resource>]>>,
-    /// Pages that somebody asked for.
+    /// Generated pages about this state.
     page_cache: Arc<PageCache>,
 }
 
 #[derive(Clone, Debug)]
 struct Bucket {
     table: HashTable<Arc<Resource>>,
-    /// How many resources lie below each of the directories whose place is here.
+    /// How many resources lie below each of the directories that hash to this bucket.
     below: BTreeMap<Box<[u8]>, usize>,
     hash: [u8; 32],
 }
 
-/// A path's place: which bucket, and the hash within its table.
+/// Where a path is found: its bucket, and its hash within the bucket's table.
 struct BucketSlot {
     bucket: usize,
     hash: u64,
@@ -137,6 +137,7 @@ impl BucketSlot {
     fn of(path: &[u8]) -> Self {
         let hash = blake3::hash(path);
         let [a, b, rest @ ..] = hash.as_bytes();
+        // Other bits than those of the bucket, which all paths in its table have in common.
         let [c, d, e, f, g, h, i, j, ..] = rest;
         Self {
             bucket: usize::from(u16::from_be_bytes([*a, *b]) >> 4),
@@ -183,8 +184,8 @@ impl Manifest {
         }
     }
 
-    /// This state with `changes` made. Costs what is changed, not what there is, unless the rules
-    /// for fields have changed.
+    /// This state with `changes` applied. Costs what is changed, not what there is, unless the
+    /// rules for fields have changed.
     #[must_use]
     pub fn with(&self, changes: Changes) -> Self {
         let (header_rules, must_reapply_rules) = match changes.rules {
@@ -194,45 +195,10 @@ impl Manifest {
             }
             None => (Arc::clone(&self.header_rules), false),
         };
-        let mut buckets = self.buckets.clone();
-        let mut touched = vec![false; BUCKETS];
-        let (mut resources, mut bytes) = (self.resources, self.bytes);
-        let mut unsettled = self.unsettled;
-        // By the directory that they are in: how many more there are than there were.
-        let mut grown: HashMap<Box<[u8]>, isize> = HashMap::new();
-        let mut replace = |path: &[u8], new: Option<Arc<Resource>>| {
-            let place = BucketSlot::of(path);
-            let bucket = Arc::make_mut(&mut buckets[place.bucket]);
-            touched[place.bucket] = true;
-            let is_old = |old: &Arc<Resource>| *old.path == *path;
-            let old = bucket.table.find_entry(place.hash, is_old).ok();
-            let old = old.map(|entry| entry.remove().0);
-            let growth = isize::from(new.is_some()) - isize::from(old.is_some());
-            if growth != 0 {
-                let directory = ancestors(path).next().unwrap_or_default();
-                match grown.get_mut(directory) {
-                    Some(all) => *all += growth,
-                    None => drop(grown.insert(directory.into(), growth)),
-                }
-            }
-            if let Some(old) = &old {
-                resources -= 1;
-                unsettled -= usize::from(!old.settled);
-                bytes -= old.of_files().0.length;
-            }
-            if let Some(new) = new {
-                resources += 1;
-                unsettled += usize::from(!new.settled);
-                bytes += new.of_files().0.length;
-                bucket
-                    .table
-                    .insert_unique(place.hash, new, |entry| BucketSlot::of(&entry.path).hash);
-            }
-            old
-        };
+        let mut edit = BucketEdit::new(self);
         let mut retired = self.retired.clone();
         for path in changes.removed {
-            let old = replace(&path, None);
+            let old = edit.replace(&path, None);
             if let (Some(resource), Some(until)) = (old, changes.keep_until)
                 && (changes.keep_pages || !self.is_page(&resource))
             {
@@ -243,29 +209,21 @@ impl Manifest {
             retired.remove(&resource.path);
             let resource = header_rules.apply_to(resource);
             let path = Arc::clone(&resource);
-            replace(&path.path, Some(resource));
-        }
-        for (directory, growth) in grown {
-            let above = ancestors(&directory);
-            for directory in std::iter::once(&*directory).chain(above) {
-                let bucket = &mut buckets[BucketSlot::of(directory).bucket];
-                Arc::make_mut(bucket).grow(directory, growth);
-            }
+            edit.replace(&path.path, Some(resource));
         }
         if must_reapply_rules {
             for old in retired.values_mut() {
                 old.resource = header_rules.apply_to(Arc::clone(&old.resource));
             }
-            let all = buckets.par_iter_mut().zip(&mut touched);
-            all.for_each(|(bucket, touched)| {
-                *touched |= Bucket::reapply_rules(bucket, &header_rules)
-            });
+            edit.reapply_rules(&header_rules);
         }
-        let touched = buckets
-            .par_iter_mut()
-            .zip(touched)
-            .filter(|(_, touched)| *touched);
-        touched.for_each(|(bucket, _)| Arc::make_mut(bucket).seal());
+        let BucketEdit {
+            buckets,
+            resources,
+            unsettled,
+            bytes,
+            ..
+        } = edit.finish();
         let unreadable = changes.unreadable;
         let is_complete = unreadable.is_empty() && unsettled == 0;
         let digest = digest(&self.settings, header_rules.rules(), &buckets, is_complete);
@@ -285,8 +243,9 @@ impl Manifest {
         }
     }
 
-    /// What `path` names: raw bytes below the root, without the leading slash. This is the only
-    /// way in: what no scan admitted has no spelling.
+    /// The resource at `path`: raw bytes below the root, without the leading slash. Requests reach
+    /// the site only through this look-up, so that what no scan has admitted can't be reached by
+    /// any spelling (P6).
     pub fn locate(&self, path: &[u8]) -> Option<&Arc<Resource>> {
         let place = BucketSlot::of(path);
         self.buckets[place.bucket]
@@ -316,8 +275,8 @@ impl Manifest {
         self.header_rules.resource_at_path(resource, path, host)
     }
 
-    /// A page about this state, which `make` makes unless it is kept; `key` says what it is made of
-    /// beside.
+    /// A generated page about this state, from the cache or from `make`. `key` has to name
+    /// everything else that the page depends on.
     pub fn cached_page(
         &self,
         key: &[u8],
@@ -326,8 +285,8 @@ impl Manifest {
         self.page_cache.get(key, make)
     }
 
-    /// A page of etagd's own under `path` and the host that a request names, with this
-    /// `Content-Security-Policy` and what else the rules say there of any content.
+    /// A generated page with the fields that the rules give to any content at `path` and the
+    /// requested host, and with this `Content-Security-Policy`.
     #[must_use]
     pub fn page_at_path(
         &self,
@@ -339,23 +298,23 @@ impl Manifest {
         self.header_rules.page_at_path(page, policy, path, host)
     }
 
-    /// Whether anything of earlier states is kept.
+    /// Whether any removed resource is still served.
     pub fn has_retired(&self) -> bool {
         !self.retired.is_empty()
     }
 
-    /// What `path` named in an earlier state, as long as that is kept.
+    /// The removed resource that is still served at `path`.
     pub fn locate_retired(&self, path: &[u8]) -> Option<&Arc<Resource>> {
         self.retired.get(path).map(|retired| &retired.resource)
     }
 
-    /// This state with what `keep` makes of those of an earlier state, and those that are gone;
-    /// `None` where all stay as they are.
+    /// This state with each removed resource replaced by what `keep` returns for it, and the
+    /// resources for which it returns none. `None` if nothing changes.
     pub fn with_retired(
         &self,
         keep: impl Fn(&Arc<Resource>, Instant) -> Option<Arc<Resource>>,
     ) -> Option<(Self, Vec<Arc<Resource>>)> {
-        let (mut retired, mut over) = (HashMap::new(), Vec::new());
+        let (mut retired, mut expired) = (HashMap::new(), Vec::new());
         let mut is_same = true;
         for (path, old) in &self.retired {
             match keep(&old.resource, old.until) {
@@ -366,7 +325,7 @@ impl Manifest {
                 }
                 None => {
                     is_same = false;
-                    over.push(Arc::clone(&old.resource));
+                    expired.push(Arc::clone(&old.resource));
                 }
             }
         }
@@ -375,24 +334,28 @@ impl Manifest {
                 retired,
                 ..self.clone()
             };
-            (rest, over)
+            (rest, expired)
         })
     }
 
-    /// Whether a resource of this state is a page, or a page's sidecar: nothing that an old page
-    /// asks for.
+    /// Whether a resource is a page or the sidecar of one. Old pages, which are why removed files
+    /// are kept, load neither.
     pub fn is_page(&self, resource: &Resource) -> bool {
-        let mut extensions = Coding::ALL.into_iter().filter_map(Coding::extension);
         resource.is_html()
-            || extensions.any(|extension| {
-                let path = resource.path.strip_suffix(extension.as_bytes());
-                let path = path.and_then(|path| path.strip_suffix(b"."));
-                path.and_then(|path| self.locate(path))
-                    .is_some_and(|beside| beside.is_html())
-            })
+            || Coding::ALL
+                .into_iter()
+                .filter_map(Coding::extension)
+                .any(|extension| {
+                    resource
+                        .path
+                        .strip_suffix(extension.as_bytes())
+                        .and_then(|path| path.strip_suffix(b"."))
+                        .and_then(|path| self.locate(path))
+                        .is_some_and(|decoded| decoded.is_html())
+                })
     }
 
-    /// All resources, in no order.
+    /// All resources, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.buckets.iter().flat_map(|bucket| &bucket.table)
     }
@@ -408,13 +371,13 @@ impl Manifest {
         all
     }
 
-    /// The same, kept for the next who asks: 8 bytes a resource.
+    /// All resources, ordered by path, sorted once for each state: 8 bytes a resource.
     pub fn ordered(&self) -> &[Arc<Resource>] {
         self.ordered
             .get_or_init(|| self.resources().into_iter().cloned().collect())
     }
 
-    /// What the operator chose that changes answers.
+    /// The settings that change answers.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -424,12 +387,12 @@ impl Manifest {
         self.resources
     }
 
-    /// Whether there is nothing to serve.
+    /// Whether the site has no resources.
     pub fn is_empty(&self) -> bool {
         self.resources == 0
     }
 
-    /// Sum of the lengths of all resources, codings not counted.
+    /// Total bytes of all resources, without their codings.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -454,8 +417,92 @@ impl Manifest {
     }
 }
 
+/// The buckets of a state on the way to the next one.
+struct BucketEdit {
+    buckets: Box<[Arc<Bucket>]>,
+    /// By bucket: whether its entries have changed, so that it has to be hashed again.
+    touched: Vec<bool>,
+    /// By directory: how many more resources it holds itself than before.
+    growth: HashMap<Box<[u8]>, isize>,
+    resources: usize,
+    unsettled: usize,
+    bytes: u64,
+}
+
+impl BucketEdit {
+    fn new(manifest: &Manifest) -> Self {
+        Self {
+            buckets: manifest.buckets.clone(),
+            touched: vec![false; BUCKETS],
+            growth: HashMap::new(),
+            resources: manifest.resources,
+            unsettled: manifest.unsettled,
+            bytes: manifest.bytes,
+        }
+    }
+
+    /// Has `path` name `new` from now on, and returns what it named before.
+    fn replace(&mut self, path: &[u8], new: Option<Arc<Resource>>) -> Option<Arc<Resource>> {
+        let slot = BucketSlot::of(path);
+        let bucket = Arc::make_mut(&mut self.buckets[slot.bucket]);
+        self.touched[slot.bucket] = true;
+        let old = bucket
+            .table
+            .find_entry(slot.hash, |old| *old.path == *path)
+            .ok()
+            .map(|entry| entry.remove().0);
+        let growth = isize::from(new.is_some()) - isize::from(old.is_some());
+        if growth != 0 {
+            let directory = ancestors(path).next().unwrap_or_default();
+            // Most files of a change lie in few directories: only the first copies its name.
+            match self.growth.get_mut(directory) {
+                Some(all) => *all += growth,
+                None => drop(self.growth.insert(directory.into(), growth)),
+            }
+        }
+        if let Some(old) = &old {
+            self.resources -= 1;
+            self.unsettled -= usize::from(!old.settled);
+            self.bytes -= old.of_files().0.length;
+        }
+        if let Some(new) = new {
+            self.resources += 1;
+            self.unsettled += usize::from(!new.settled);
+            self.bytes += new.of_files().0.length;
+            bucket
+                .table
+                .insert_unique(slot.hash, new, |entry| BucketSlot::of(&entry.path).hash);
+        }
+        old
+    }
+
+    /// Gives every resource the fields that new rules produce for it.
+    fn reapply_rules(&mut self, header_rules: &HeaderRules) {
+        self.buckets
+            .par_iter_mut()
+            .zip(&mut self.touched)
+            .for_each(|(bucket, touched)| *touched |= Bucket::reapply_rules(bucket, header_rules));
+    }
+
+    /// Counts the directories and hashes the buckets that have changed.
+    fn finish(mut self) -> Self {
+        for (directory, growth) in self.growth.drain() {
+            for directory in std::iter::once(&*directory).chain(ancestors(&directory)) {
+                let bucket = &mut self.buckets[BucketSlot::of(directory).bucket];
+                Arc::make_mut(bucket).grow(directory, growth);
+            }
+        }
+        self.buckets
+            .par_iter_mut()
+            .zip(&self.touched)
+            .filter(|(_, touched)| **touched)
+            .for_each(|(bucket, _)| Arc::make_mut(bucket).seal());
+        self
+    }
+}
+
 impl Bucket {
-    /// Folds every entry anew; whether that has changed any.
+    /// Applies the rules to every entry again, and returns whether any has changed.
     fn reapply_rules(bucket: &mut Arc<Self>, header_rules: &HeaderRules) -> bool {
         fn clean(resource: &Resource) -> Option<&Arc<Fields>> {
             resource.clean.as_ref().map(|clean| &clean.fields)
@@ -464,7 +511,7 @@ impl Bucket {
         for entry in Arc::make_mut(bucket).table.iter_mut() {
             let ruled = header_rules.apply_to(Arc::clone(entry));
             if entry.fields != ruled.fields || clean(entry) != clean(&ruled) {
-                // Its path, and so its place, is what it was.
+                // The path is unchanged, and so is its slot in the table.
                 *entry = ruled;
                 is_changed = true;
             }
@@ -472,7 +519,7 @@ impl Bucket {
         is_changed
     }
 
-    /// Counts so many more, or fewer, below a directory.
+    /// Adds `growth` to the number of resources below a directory.
     fn grow(&mut self, directory: &[u8], growth: isize) {
         let before = self.below.remove(directory).unwrap_or(0);
         let now = before.saturating_add_signed(growth);
@@ -481,7 +528,7 @@ impl Bucket {
         }
     }
 
-    /// Brings the hash in line with the entries.
+    /// Computes the hash of the entries.
     fn seal(&mut self) {
         let mut entries: Vec<&Arc<Resource>> = self.table.iter().collect();
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -521,7 +568,8 @@ fn digest(
     }
 }
 
-/// Every setting, in this order; each has one length, or says how long it is.
+/// Hashes every setting. Each has a fixed length or is preceded by its length, so that no two sets
+/// of settings hash the same bytes.
 fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
     let Settings {
         last_modified,
@@ -558,19 +606,20 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
         RedirectsDialect::Cloudflare => 1,
     };
     hasher.update(&[repr_digest, html_handling, not_found, redirects]);
-    // Their order and how often each is there change no answer.
+    // Neither their order nor repetition changes an answer.
     let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
     hasher.update(&(immutable.len() as u64).to_le_bytes());
     for pattern in immutable {
         frame(hasher, pattern.as_bytes());
     }
-    // Without it, the digest is what it was before there were listings.
+    // Only when it is on, so that sites without listings keep the digest they had before the
+    // setting existed.
     if *listing {
         frame(hasher, b"listing");
     }
 }
 
-/// Length first, so that no two lists of names can read the same.
+/// Hashes a length and then the bytes, so that no two lists of names hash the same bytes.
 fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(bytes);

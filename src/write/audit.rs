@@ -1,4 +1,4 @@
-//! What is written down of each change.
+//! The log line of each write.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use crate::client::Peer;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 
-/// Who asks.
+/// The client that makes a write.
 pub(super) struct Author {
-    /// Of the token.
+    /// The name of its token.
     pub(super) name: String,
     pub(super) client: Peer,
 }
 
-/// One line for each change, for whoever wants to know later.
+/// One write, as it is logged: who changed what, from which tag to which.
 pub(super) struct Audit<'a> {
     pub(super) verb: &'static str,
     pub(super) path: &'a [u8],
     pub(super) author: &'a Author,
     pub(super) before: Option<ETag>,
     pub(super) now: Option<ETag>,
-    /// Length of what was put there.
+    /// Length of the new content; `None` for a deletion.
     pub(super) bytes: Option<u64>,
 }
 

@@ -1,11 +1,11 @@
-//! PUT and DELETE: who may write what, and its way to the disk.
+//! PUT and DELETE: authorisation, preconditions, and the upload to the disk.
 //!
 //! Every write has a precondition (RFC 9110 section 13, RFC 6585 section 3): two clients that have
-//! read the same version can't both win. It is decided before a byte of content is taken, from
-//! what is published, and again where the change is made, from what is on the disk. What can be
-//! refused at the head of a request is refused there.
+//! read the same version can't both replace it. The precondition is evaluated against the published
+//! state before any content is read, and against the disk when the change is committed. Whatever
+//! the header section shows to be wrong is refused before the content.
 //!
-//! No response is built here: [`Writer::call`] says what has become of a request.
+//! No response is built here: [`Writer::call`] returns what was written, or the reason for refusing.
 
 mod audit;
 mod rate_limit;
@@ -50,26 +50,26 @@ pub use request::is_write;
 pub use token::{TokenError, Tokens};
 pub use upload::{discard, linger};
 
-/// What may be written, and how much.
+/// How a [`Writer`] works: who may write where, and how much.
 #[derive(Clone, Debug)]
 pub struct WriterConfig {
     /// The site's directory as it was given: it may be a link, and lead elsewhere later.
     pub directory: PathBuf,
-    /// The file of tokens; without one, whoever can connect may write.
+    /// The token file; without one, everybody who can connect may write.
     pub tokens: Option<PathBuf>,
-    /// Who is believed about the client.
+    /// The proxies that are trusted to name the client.
     pub proxies: TrustedProxies,
     /// Whether `_headers` and `_redirects` may be written.
     pub rules: bool,
-    /// Most bytes of one upload.
+    /// Bytes of the largest upload.
     pub max_upload: u64,
-    /// Most uploads at once.
+    /// Number of uploads at the same time.
     pub max_uploads: usize,
-    /// How long an upload may bring nothing.
+    /// How long an upload may pause.
     pub patience: Duration,
 }
 
-/// Makes the changes that clients ask for.
+/// Carries out the writes of clients.
 pub struct Writer {
     options: WriterConfig,
     metrics: Arc<Metrics>,
@@ -79,19 +79,19 @@ pub struct Writer {
     commit: Box<dyn Fn(WriteJob) + Send + Sync>,
 }
 
-/// What a request has changed.
+/// What a write has changed.
 #[derive(Debug)]
 pub enum Written {
-    /// The path names something now, and did not before.
+    /// The path did not exist before. Its tag, unless another process has changed it already.
     Created(Option<ETag>),
-    /// It names something else. Without a tag where somebody has changed it again already.
+    /// The content was replaced. Its tag, unless another process has changed it already.
     Replaced(Option<ETag>),
-    /// It names nothing any more.
+    /// The path no longer exists.
     Deleted,
 }
 
 impl Writer {
-    /// A writer that hands its changes to `commit`.
+    /// A writer that passes its changes to `commit`.
     ///
     /// # Errors
     /// When the tokens can't be used.
@@ -111,8 +111,8 @@ impl Writer {
         })
     }
 
-    /// Reads the tokens again, without keeping others waiting; where they can't be used, those in
-    /// use stay.
+    /// Reads the token file again, on a thread that may block. Keeps the current tokens if it can't
+    /// be used.
     pub async fn reload_aside(&self) {
         let (Some(tokens), Some(file)) = (&self.tokens, self.options.tokens.clone()) else {
             return;
@@ -120,30 +120,33 @@ impl Writer {
         match tokio::task::spawn_blocking(move || Tokens::load(&file)).await {
             Ok(Ok(new)) => {
                 tokens.store(Arc::new(new));
-                tracing::info!("the tokens were read again");
+                tracing::info!("tokens reloaded");
             }
-            Ok(Err(error)) => tracing::error!("the tokens in use stay: {error}"),
-            Err(stopped) => tracing::error!("the tokens in use stay: {stopped}"),
+            Ok(Err(error)) => tracing::error!(%error, "keeping the current tokens: {error}"),
+            Err(error) => tracing::error!(%error, "keeping the current tokens: {error}"),
         }
     }
 
-    /// Removes what uploads of killed processes have left in the site's directory.
+    /// Removes the temporary files that killed processes have left in the site's directory.
     pub fn clear(&self) {
         let root = match Root::open(&self.options.directory) {
             Ok(root) => root,
             Err(error) => {
                 let directory = self.options.directory.display();
-                tracing::warn!("cannot look for old uploads in {directory}: {error}");
+                tracing::warn!(path = %directory, %error, "cannot look for old uploads in {directory}: {error}");
                 return;
             }
         };
-        let walk = WalkDir::new(root.path()).into_iter();
-        let is_ours = |entry: &walkdir::DirEntry| {
-            entry.depth() == 0
-                || !entry.file_type().is_dir()
-                || !is_hidden(entry.file_name().as_encoded_bytes())
-        };
-        for entry in walk.filter_entry(is_ours).flatten() {
+        let entries = WalkDir::new(root.path())
+            .into_iter()
+            // No upload is ever in a hidden directory, and `.git` may be large.
+            .filter_entry(|entry| {
+                entry.depth() == 0
+                    || !entry.file_type().is_dir()
+                    || !is_hidden(entry.file_name().as_encoded_bytes())
+            })
+            .flatten();
+        for entry in entries {
             if !is_temp_file(entry.file_name()) {
                 continue;
             }
@@ -153,15 +156,16 @@ impl Writer {
             let cleared = Directory::open(&root, directory)
                 .and_then(|directory| directory.clear_file(entry.file_name()));
             if let Err(error) = cleared {
-                tracing::warn!("cannot remove the old upload {}: {error}", path.display());
+                let path = path.display();
+                tracing::warn!(%path, %error, "cannot remove the old upload {path}: {error}");
             }
         }
     }
 
-    /// Does what a request asks for, if that may be.
+    /// Carries out one PUT or DELETE.
     ///
     /// # Errors
-    /// The reason why nothing has changed.
+    /// The reason why it was refused.
     pub async fn call<B>(
         self: &Arc<Self>,
         site: &Site,
@@ -176,10 +180,10 @@ impl Writer {
         let author = self.authorise(request, peer)?;
         let ask = request::parse(request, &self.options, content.is_end_stream())?;
         check(&ask, &site.current())?;
-        let (act, bytes) = match &ask.change {
+        let (operation, bytes) = match &ask.change {
             WriteAction::Delete => (Operation::Delete, 0),
             WriteAction::Put { length, digests } => {
-                let _one = self
+                let _permit = self
                     .uploads
                     .try_acquire()
                     .map_err(|_| Refusal::not_now("too many uploads at once"))?;
@@ -188,7 +192,7 @@ impl Writer {
                 let uploaded = async {
                     let upload = Upload::begin(directory, &ask.path, *length, digests).await?;
                     let received = upload.receive(content, limits, progress).await?;
-                    // Somebody may have been quicker: to wait for the disk would be for nothing.
+                    // Another client may have written meanwhile: syncing would be in vain.
                     check(&ask, &site.current()).map_err(UploadError::Content)?;
                     received.finish().await
                 };
@@ -199,13 +203,15 @@ impl Writer {
                 (Operation::Put { temp_file, hash }, bytes)
             }
         };
-        // From here on it is made, whether or not somebody waits for it; and written down.
+        // In a task of its own: if the client disconnects, the commit goes on, and it has to be
+        // logged.
         let writer = Arc::clone(self);
-        let made = tokio::spawn(async move { writer.make(&ask, act, bytes, &author).await });
-        made.await.unwrap_or_else(|_| Err(broken_off()))
+        tokio::spawn(async move { writer.commit(&ask, operation, bytes, &author).await })
+            .await
+            .unwrap_or_else(|_| Err(interrupted()))
     }
 
-    /// Who asks, if they may.
+    /// Identifies the client, if it may write.
     fn authorise(&self, request: &Parts, peer: Peer) -> Result<Author, Refusal> {
         let client = self.options.proxies.client(peer, &request.headers);
         let Some(tokens) = &self.tokens else {
@@ -230,24 +236,24 @@ impl Writer {
         Ok(Author { name, client })
     }
 
-    /// Has one change made, on the disk and in what is published.
-    async fn make(
+    /// Commits one change, logs it and syncs its directory.
+    async fn commit(
         &self,
         ask: &WriteRequest,
-        act: Operation,
+        operation: Operation,
         bytes: u64,
         author: &Author,
     ) -> Result<Written, Refusal> {
-        let is_put = matches!(act, Operation::Put { .. });
+        let is_put = matches!(operation, Operation::Put { .. });
         let (reply, replied) = oneshot::channel();
         let condition = ask.condition.clone();
         (self.commit)(WriteJob {
             path: ask.path.clone(),
-            act,
+            act: operation,
             condition: Box::new(move |now| condition.holds(now)),
             reply,
         });
-        let committed = replied.await.map_err(|_| broken_off())?;
+        let committed = replied.await.map_err(|_| interrupted())?;
         let Committed {
             before,
             now,
@@ -275,15 +281,14 @@ impl Writer {
     }
 }
 
-fn broken_off() -> Refusal {
+fn interrupted() -> Refusal {
     Refusal::not_now("the write broke off: look whether it was made")
 }
 
-/// Evaluates the precondition ahead of the content: what does not hold for what is published will
-/// not hold later.
+/// Evaluates the precondition against the published state, before the content is read.
 fn check(ask: &WriteRequest, current: &Manifest) -> Result<(), Refusal> {
     if RuleFile::named(&ask.path).is_some() {
-        // No manifest has them.
+        // Rule files are not in the manifest: the commit compares them with the disk.
         return Ok(());
     }
     let now = current.locate(&ask.path);
@@ -292,9 +297,12 @@ fn check(ask: &WriteRequest, current: &Manifest) -> Result<(), Refusal> {
         _ if ask.condition.holds(now.map(|now| &**now)) => return Ok(()),
         _ => Refusal::failed(now.map(|now| now.identity.etag)),
     };
-    // Whoever has read `/about` may have read `about.html`.
-    let find = |path: &[u8]| current.locate(path);
-    match resolve(current.settings().html_handling, &ask.path, find) {
+    // The client may have read `/about`, which answers with `about.html`: name that file.
+    match resolve(
+        current.settings().html_handling,
+        &ask.path,
+        |path: &[u8]| current.locate(path),
+    ) {
         Some(other) if now.is_none() => {
             let name = encode_path(&other.path);
             let reason = format!("what answers here is a file of another name: /{name}").into();

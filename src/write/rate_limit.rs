@@ -1,4 +1,4 @@
-//! Who failed_logins tokens: so many wrong ones at once, then one a second.
+//! Limits wrong tokens: ten at once from one network, then one a second.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
@@ -9,17 +9,18 @@ use lru::LruCache;
 
 use crate::client::Peer;
 
-/// Time that a wrong token costs.
+/// Time by which a wrong token delays the next attempt.
 const PENALTY: Duration = Duration::from_secs(1);
-/// Time that may be owed.
+/// Delay up to which attempts are still allowed.
 const MAX_DEBT: Duration = Duration::from_secs(10);
-/// Addresses that are remembered.
+/// Networks to remember: without a limit a client with many addresses could fill the memory.
 const MAX_ADDRESSES: NonZeroUsize = match NonZeroUsize::new(4096) {
     Some(most) => most,
     None => NonZeroUsize::MIN,
 };
 
-/// The smallest network that is one customer's: who has one address of IPv6 has many.
+/// The network that counts as one client: for IPv6 a /64, since a host may use all its addresses
+/// (RFC 7934).
 fn network(client: Peer) -> Option<IpAddr> {
     match client {
         Peer::Unix => None,
@@ -31,7 +32,7 @@ fn network(client: Peer) -> Option<IpAddr> {
     }
 }
 
-/// When each address will have paid for its wrong tokens.
+/// When the delay of each network ends.
 pub(super) struct FailedLogins(Mutex<LruCache<Option<IpAddr>, Instant>>);
 
 impl Default for FailedLogins {
@@ -41,14 +42,14 @@ impl Default for FailedLogins {
 }
 
 impl FailedLogins {
-    /// Whether a token of this client is worth a look.
+    /// Whether this client may try a token now.
     pub(super) fn is_allowed(&self, client: Peer, now: Instant) -> bool {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let debt = debts.get(&network(client));
         debt.is_none_or(|paid| *paid + PENALTY <= now + MAX_DEBT)
     }
 
-    /// Notes a wrong token.
+    /// Records a wrong token.
     pub(super) fn record(&self, client: Peer, now: Instant) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let paid = debts.get_or_insert_mut(network(client), || now);
@@ -68,15 +69,15 @@ mod tests {
     fn ten_at_once_and_then_one_a_second() {
         let (failed_logins, start) = (FailedLogins::default(), Instant::now());
         let count = |peer, from: Instant, seconds: u32| {
-            let steps = (0..seconds * 100).map(|step| from + step * Duration::from_millis(10));
-            let tried = steps.filter(|&now| {
+            let moments = (0..seconds * 100).map(|step| from + step * Duration::from_millis(10));
+            let allowed = moments.filter(|&now| {
                 let is_allowed = failed_logins.is_allowed(peer, now);
                 if is_allowed {
                     failed_logins.record(peer, now);
                 }
                 is_allowed
             });
-            tried.count()
+            allowed.count()
         };
         let one = peer("192.0.2.1");
         assert_eq!(count(one, start, 5), 10 + 4);

@@ -1,4 +1,4 @@
-//! Why a request has changed nothing: what its client is told.
+//! The reasons for refusing a write, and their statuses.
 
 use std::borrow::Cow;
 
@@ -9,14 +9,14 @@ use crate::commit::CommitError;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 
-/// Why a request has changed nothing.
+/// Why a write was refused; nothing has changed.
 #[derive(Debug)]
 pub struct Refusal {
     /// The status to answer with.
     pub status: StatusCode,
-    /// What is wrong, in our own words.
+    /// The reason, for the body of the response.
     pub reason: Cow<'static, str>,
-    /// The tag of what is there, where a precondition failed that named another.
+    /// The current tag, if a precondition named another one.
     pub etag: Option<ETag>,
 }
 
@@ -29,7 +29,7 @@ impl Refusal {
         }
     }
 
-    /// The precondition does not hold: this is there, or nothing.
+    /// The precondition is false: the file has this tag, or does not exist.
     pub(super) fn failed(etag: Option<ETag>) -> Self {
         let reason = match etag {
             Some(_) => "what is there has this ETag: read it, and try again with that",
@@ -58,7 +58,8 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, reason)
     }
 
-    /// Of what the system says the operator hears all, and the client what is its business.
+    /// The refusal for an error of the commit. The operator's message has all of it; the client is
+    /// told nothing about the server's paths and permissions.
     pub(super) fn of(path: &[u8], error: CommitError) -> Self {
         let error = match error {
             CommitError::Failed(etag) => return Self::failed(etag),
@@ -92,7 +93,8 @@ impl Refusal {
                 "it could not be written: the server's messages tell why",
             ),
         };
-        tracing::warn!("cannot write /{}: {error}", encode_path(path));
+        let path = encode_path(path);
+        tracing::warn!(path = format!("/{path}"), %error, "cannot write /{path}: {error}");
         Self::new(status, reason)
     }
 }

@@ -1,4 +1,4 @@
-//! What a request asks for, from its head alone: pure.
+//! Parses the header section of a write. Pure: neither the site nor the disk is read.
 
 use http::header::{self, HeaderMap};
 use http::request::Parts;
@@ -14,13 +14,13 @@ use crate::semantics::digest::Digests;
 use crate::semantics::etag::{ETag, EntityTag, EntityTags};
 use crate::semantics::target::Target;
 
-/// Bytes of a name that any file system here takes. What is longer is refused before directories
-/// are made for it.
+/// Bytes of the longest name that file systems allow (`NAME_MAX`). Longer ones are refused before
+/// directories are created for them.
 const MAX_NAME_LENGTH: usize = 255;
-/// What proxies say of those whom they speak for.
+/// Fields that proxies add to the requests they forward.
 const PROXY_FIELDS: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 
-/// A change that a client asks for.
+/// A write as its header section describes it.
 #[derive(Debug)]
 pub(super) struct WriteRequest {
     /// The path in the site.
@@ -32,20 +32,20 @@ pub(super) struct WriteRequest {
 #[derive(Debug)]
 pub(super) enum WriteAction {
     Put {
-        /// Of the content, where it is known.
+        /// Length of the content, if the client says it.
         length: Option<u64>,
-        /// What the content must hash to.
+        /// The digests that the content must have.
         digests: Digests,
     },
     Delete,
 }
 
-/// Whether a request is for a [`super::Writer`].
+/// Whether a request with this method is for a [`super::Writer`].
 pub fn is_write(method: &Method) -> bool {
     matches!(*method, Method::PUT | Method::DELETE | Method::PATCH)
 }
 
-/// Reads the head of a request; `is_empty` tells that no content follows it.
+/// Parses the header section of a request. `is_empty`: no content follows it.
 pub(super) fn parse(
     request: &Parts,
     options: &WriterConfig,
@@ -73,14 +73,16 @@ pub(super) fn parse(
     })
 }
 
-/// The rules of reading, and some more.
+/// The path to write: one that could also be read, and more strictly spelled.
 fn path(request: &Parts, options: &WriterConfig) -> Result<Box<[u8]>, Refusal> {
     let target = Target::parse(&request.uri)
         .map_err(|refusal| Refusal::new(refusal.status(), refusal.to_string()))?;
     let path = target.path();
     let forbidden = |reason: &'static str| Err(Refusal::new(StatusCode::FORBIDDEN, reason));
-    let mut names = path.split(|byte| *byte == b'/');
-    if names.any(|name| name.len() > MAX_NAME_LENGTH) {
+    if path
+        .split(|byte| *byte == b'/')
+        .any(|name| name.len() > MAX_NAME_LENGTH)
+    {
         return Err(Refusal::too_long());
     }
     if target.query().is_some() {
@@ -104,29 +106,35 @@ fn path(request: &Parts, options: &WriterConfig) -> Result<Box<[u8]>, Refusal> {
     Ok(path.into())
 }
 
-/// Whether a path names rules, on a file system that may not tell `_HEADERS` from `_headers`.
+/// Whether a path is that of a rule file. Case is ignored because some file systems ignore it, and
+/// `_HEADERS` would then replace `_headers`.
 fn is_of_rules(path: &[u8]) -> bool {
-    let mut files = RuleFile::ALL.into_iter();
-    files.any(|file| path.eq_ignore_ascii_case(file.name().as_bytes()))
+    RuleFile::ALL
+        .into_iter()
+        .any(|file| path.eq_ignore_ascii_case(file.name().as_bytes()))
 }
 
 fn put(fields: &HeaderMap, options: &WriterConfig, is_empty: bool) -> Result<WriteAction, Refusal> {
     if fields.contains_key(header::CONTENT_RANGE) {
-        // RFC 9110 section 14.5.
+        // Ignoring it would replace the file by the part (RFC 9110 section 14.5).
         let reason = "a part of a file can't be written: leave Content-Range out";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
     }
-    let mut codings = fields.get_all(header::CONTENT_ENCODING).iter();
-    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if fields
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "content is taken as it is: leave Content-Encoding out",
         ));
     }
-    let length = fields.get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = fields
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_none() && is_empty {
-        // Nobody empties a file by forgetting its content.
+        // A client that forgot the content must not empty the file.
         let reason = "no content came: for an empty file say Content-Length: 0";
         return Err(Refusal::new(StatusCode::LENGTH_REQUIRED, reason));
     }
@@ -140,16 +148,16 @@ fn put(fields: &HeaderMap, options: &WriterConfig, is_empty: bool) -> Result<Wri
     Ok(WriteAction::Put { length, digests })
 }
 
-/// A precondition that protects what others have written.
+/// The precondition of a write, which protects the writes of other clients.
 ///
-/// A tag's hash is what counts: its suffix tells of fields, which no write concerns.
+/// Only the hash of a tag is compared: its suffix is about fields, which a write does not change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct WriteCondition {
-    /// What is there must be one of these (If-Match); `None` where that is not said.
+    /// The current content must be one of these (If-Match); `None` without that field.
     one_of: Option<Vec<[u8; 32]>>,
-    /// There must be nothing (If-None-Match: *).
+    /// The path must not exist (If-None-Match: *).
     is_new: bool,
-    /// What is there must be none of these (If-None-Match).
+    /// The current content must be none of these (If-None-Match).
     none_of: Vec<[u8; 32]>,
 }
 
@@ -157,7 +165,7 @@ impl WriteCondition {
     fn parse(request: &Parts) -> Result<Self, Refusal> {
         let fields = &request.headers;
         let mut known = tags(EntityTags::parse(fields, &header::IF_MATCH));
-        // RFC 9110 section 8.8.3.2: a weak tag names no bytes.
+        // If-Match needs strong comparison, which a weak tag never passes (RFC 9110 section 13.1.1).
         known.retain(|tag| !tag.weak);
         let one_of = (!known.is_empty()).then(|| known.into_iter().filter_map(hash).collect());
         let other = EntityTags::parse(fields, &header::IF_NONE_MATCH);
@@ -167,10 +175,10 @@ impl WriteCondition {
         let is_creation = is_new && !is_delete && !fields.contains_key(header::IF_MATCH);
         if one_of.is_none() && !is_creation {
             let reason = match is_delete {
-                true => "say which version you know: If-Match: \"tag\"",
+                true => "precondition required: send If-Match: \"tag\" to delete",
                 false => {
-                    "say which version you know, If-Match: \"tag\", or that there is none, \
-                     If-None-Match: *"
+                    "precondition required: send If-Match: \"tag\" to replace, or \
+                     If-None-Match: * to create"
                 }
             };
             return Err(Refusal::new(StatusCode::PRECONDITION_REQUIRED, reason));
@@ -182,14 +190,15 @@ impl WriteCondition {
         })
     }
 
-    /// Whether it holds. Who knows one coding of the current content knows all.
+    /// Whether the precondition holds for the resource `now`. The tag of any of its codings will
+    /// do: the client has read the same content.
     pub(super) fn holds(&self, now: Option<&Resource>) -> bool {
         let Some(now) = now else {
             return self.one_of.is_none() && self.is_new;
         };
         let is_in = |hashes: &[[u8; 32]]| {
-            let mut representations = now.representations();
-            representations.any(|each| hashes.contains(each.etag.hash()))
+            now.representations()
+                .any(|each| hashes.contains(each.etag.hash()))
         };
         let is_known = self.one_of.as_ref().is_some_and(|hashes| is_in(hashes));
         !self.is_new && is_known && !is_in(&self.none_of)
@@ -204,7 +213,7 @@ fn tags(field: Option<EntityTags<'_>>) -> Vec<EntityTag<'_>> {
     }
 }
 
-/// What a tag of ours says of the bytes; other tags name none that we know.
+/// The hash in a tag; `None` for a tag that etagd can't have sent.
 fn hash(tag: EntityTag<'_>) -> Option<[u8; 32]> {
     let quoted = [b"\"", tag.opaque, b"\""].concat();
     ETag::parse(&quoted).map(|tag| *tag.hash())
@@ -222,8 +231,9 @@ pub(super) fn bearer(fields: &HeaderMap) -> Option<&[u8]> {
         .then(|| token.trim_ascii())
 }
 
-/// Where whoever can connect may write, no page of another site may use somebody's browser for
-/// it: not from its own origin, nor under a name of its own that leads here.
+/// Refuses writes that a page of another site makes through the user's browser, which matters when
+/// no token is needed: requests from another origin (CSRF), and requests under another host name
+/// that was made to resolve to this machine (DNS rebinding).
 pub(super) fn check_origin(request: &Parts, peer: Peer) -> Result<(), Refusal> {
     let forbidden = |reason| Err(Refusal::new(StatusCode::FORBIDDEN, reason));
     let host = match request.uri.authority() {
@@ -242,18 +252,23 @@ pub(super) fn check_origin(request: &Parts, peer: Peer) -> Result<(), Refusal> {
     {
         return forbidden("without tokens, nobody may pass writes on for others");
     }
+    // An origin is `scheme://authority`, or `null`, which is foreign too (RFC 6454 section 7).
     let is_foreign = |origin: &[u8]| {
         let authority = origin.splitn(2, |byte| *byte == b'/').nth(1);
         authority.and_then(|rest| rest.strip_prefix(b"/")) != Some(host)
     };
-    let mut origins = request.headers.get_all(header::ORIGIN).iter();
-    if origins.any(|origin| is_foreign(origin.as_bytes())) {
+    if request
+        .headers
+        .get_all(header::ORIGIN)
+        .iter()
+        .any(|origin| is_foreign(origin.as_bytes()))
+    {
         return forbidden("a page of another origin may not write here");
     }
     Ok(())
 }
 
-/// Whether a Host names this machine to itself.
+/// Whether a Host is `localhost` or a loopback address, with or without a port.
 fn is_loopback(host: &[u8]) -> bool {
     let Ok(host) = str::from_utf8(host) else {
         return false;

@@ -1,11 +1,11 @@
-//! Who may write: names and their tokens, of which only hashes are kept.
+//! The tokens that allow writing, each with a name. Only their hashes are kept.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A token that is shorter can be guessed.
+/// Characters of the shortest token; shorter ones can be guessed.
 const MIN_TOKEN_LENGTH: usize = 16;
 
 /// The tokens that may write.
@@ -13,11 +13,11 @@ pub struct Tokens(Vec<Token>);
 
 struct Token {
     name: String,
-    /// Compared in constant time.
+    /// `blake3::Hash` compares in constant time.
     hash: blake3::Hash,
 }
 
-/// Why a file of tokens can't be used.
+/// Why a token file can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use --write-token-file {}: {problem}", .path.display())]
 pub struct TokenError {
@@ -41,7 +41,7 @@ enum TokenProblem {
 }
 
 impl Tokens {
-    /// Reads `NAME TOKEN` lines. A file that everybody may read is worth a warning.
+    /// Reads a file of `NAME TOKEN` lines. Warns if every user of the machine can read it.
     pub(super) fn load(path: &Path) -> Result<Self, TokenError> {
         let failed = |problem| TokenError {
             path: path.to_path_buf(),
@@ -54,7 +54,7 @@ impl Tokens {
         let (text, mode) = read().map_err(|error| failed(TokenProblem::Read(error)))?;
         if mode & 0o004 != 0 {
             let path = path.display();
-            tracing::warn!("everybody on this machine can read {path}: chmod 600 {path}");
+            tracing::warn!(%path, "every user of this machine can read {path}: chmod 600 {path}");
         }
         Self::parse(&text).map_err(failed)
     }
@@ -79,16 +79,16 @@ impl Tokens {
                 hash: blake3::hash(token.as_bytes()),
             });
         }
-        match tokens.is_empty() {
-            true => Err(TokenProblem::Empty),
-            false => Ok(Self(tokens)),
+        if tokens.is_empty() {
+            return Err(TokenProblem::Empty);
         }
+        Ok(Self(tokens))
     }
 
-    /// Whose token this is. Takes as long for one that is nearly right as for any other.
+    /// The name of a token. Takes the same time for a nearly right one as for any other.
     pub(super) fn name_of(&self, token: &[u8]) -> Option<String> {
         let hash = blake3::hash(token);
-        // All are compared, whichever it is.
+        // No early exit: the time would reveal which one it is.
         let found = self.0.iter().fold(
             None,
             |found, each| {

@@ -1,4 +1,4 @@
-//! Content on its way from a client to the disk.
+//! Receives the content of a PUT and writes it to a temporary file.
 
 use std::ffi::OsStr;
 use std::future::poll_fn;
@@ -23,18 +23,18 @@ use crate::disk::Root;
 use crate::semantics::digest::Digests;
 use crate::staging::{Directory, TempFile};
 
-/// So much is gathered before it is written.
+/// Bytes to collect before they are written to the disk.
 const BUFFER_LENGTH: usize = 256 << 10;
 
-/// How long content may take that nobody wants.
+/// How long to wait for the rest of a content that was refused.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Why an upload came to nothing.
+/// Why an upload failed.
 #[derive(Debug)]
 pub(super) enum UploadError {
-    /// It can't be written there.
+    /// The path can't be written.
     There(CommitError),
-    /// The content is not what it should be.
+    /// The content is refused: too long, incomplete, too slow, or not as its digest says.
     Content(Refusal),
 }
 
@@ -50,11 +50,11 @@ impl From<io::Error> for UploadError {
     }
 }
 
-/// A file that is being written. What does not come to its end is gone.
+/// An upload in progress. Its temporary file is removed if it is dropped before it is finished.
 pub(super) struct Upload {
     file: BackgroundDrop,
-    /// What has been received, and not yet been written. Copied: whoever sends it in crumbs must
-    /// not pin a buffer with each.
+    /// Received bytes that are not written yet. They are copied here because each tiny chunk of a
+    /// slow client would pin a whole receive buffer.
     buffer: Vec<u8>,
     length: u64,
     hasher: blake3::Hasher,
@@ -63,7 +63,8 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// Makes room beside the target; fails where it can't be written there.
+    /// Creates the temporary file near the target and reserves its length. Fails early if the
+    /// target can't be written.
     pub(super) async fn begin(
         directory: PathBuf,
         path: &[u8],
@@ -90,11 +91,11 @@ impl Upload {
         })
     }
 
-    /// Takes all of `content`, up to `most` bytes; each part of it within `patience`.
+    /// Receives all of `content`: at most `max_length` bytes, each part within `patience`.
     pub(super) async fn receive<B>(
         mut self,
         content: &mut B,
-        (most, patience): (u64, Duration),
+        (max_length, patience): (u64, Duration),
         progress: impl Fn(),
     ) -> Result<Self, UploadError>
     where
@@ -112,11 +113,12 @@ impl Upload {
                 Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "no more content came"),
             };
             progress();
+            // Trailers have no meaning for a file (RFC 9110 section 6.5.1).
             let Ok(data) = frame.into_data() else {
                 continue;
             };
             self.length += data.len() as u64;
-            if self.length > most {
+            if self.length > max_length {
                 return Err(UploadError::Content(Refusal::too_large()));
             }
             self.buffer.extend_from_slice(&data);
@@ -126,11 +128,12 @@ impl Upload {
         }
     }
 
-    /// Puts it on the disk. Returns the file, its BLAKE3 and its length.
+    /// Writes the rest, checks the digests and syncs the file. Returns it with its BLAKE3 and its
+    /// length.
     pub(super) async fn finish(self) -> Result<(TempFile, [u8; 32], u64), UploadError> {
-        let mut all = self.blocking(Self::write_all).await?;
-        let hash = *all.hasher.finalize().as_bytes();
-        Ok((all.file.keep()?, hash, all.length))
+        let mut upload = self.blocking(Self::write_all).await?;
+        let hash = *upload.hasher.finalize().as_bytes();
+        Ok((upload.file.keep()?, hash, upload.length))
     }
 
     async fn blocking(
@@ -175,22 +178,26 @@ async fn next<B: Body + Unpin>(content: &mut B) -> Option<Result<Frame<B::Data>,
     poll_fn(|cx| Pin::new(&mut *content).poll_frame(cx)).await
 }
 
-/// Takes in what is left of a request's content, if that is not much and on its way already, so
-/// that the connection can be kept. Returns whether it is over.
+/// Reads and drops the rest of a refused content if it is short and already on its way, so that
+/// the connection can be kept open. Returns whether the content has ended.
 pub async fn discard<B: Body + Unpin>(request: &Parts, content: &mut B) -> bool {
     if content.is_end_stream() {
         return true;
     }
-    let most = content.size_hint().upper();
-    let is_short = most.is_some_and(|most| most <= BUFFER_LENGTH as u64);
+    let is_short = content
+        .size_hint()
+        .upper()
+        .is_some_and(|max_length| max_length <= BUFFER_LENGTH as u64);
+    // With Expect the client waits for a 100 before it sends any of it (RFC 9110 section 10.1.1).
     if !is_short || request.headers.contains_key(header::EXPECT) {
         return false;
     }
     drain(content).await && content.is_end_stream()
 }
 
-/// Takes in what is left for a little while, beside the answer: over HTTP/2 what is left alone is
-/// reset, and some clients take a reset for the answer.
+/// Reads and drops the rest of a refused content for a moment while the response is sent. Over
+/// HTTP/2 the stream would be reset otherwise (RFC 9113 section 8.1), and some clients take the
+/// reset for the response.
 pub async fn linger<B: Body + Unpin>(mut content: B) {
     drain(&mut content).await;
 }
@@ -200,7 +207,7 @@ async fn drain<B: Body + Unpin>(content: &mut B) -> bool {
     timeout(MAX_DRAIN_TIME, rest).await.is_ok()
 }
 
-/// The root as it is now. One that is not there may be back in a moment.
+/// Opens the site's directory. While a deploy replaces it, it may be missing for a moment.
 fn open(directory: &Path) -> Result<Root, CommitError> {
     Root::open(directory).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => CommitError::Busy("the site's directory is not there"),
@@ -208,8 +215,8 @@ fn open(directory: &Path) -> Result<Root, CommitError> {
     })
 }
 
-/// The directory of `path`, or the nearest above it: those between are made when there is
-/// something to put into them.
+/// Opens the directory of `path`, or the nearest existing one above it: missing ones are created
+/// when the content is complete.
 fn beside(root: &Root, path: &Path) -> Result<Directory, CommitError> {
     let parent = path.parent().unwrap_or(Path::new(""));
     let directory = match Directory::open(root, parent) {
@@ -223,18 +230,21 @@ fn beside(root: &Root, path: &Path) -> Result<Directory, CommitError> {
     Ok(directory)
 }
 
-/// A file whose removal, which may take its time, keeps no request waiting.
+/// Removes a temporary file on a thread that may block: removing a large file can take seconds.
 struct BackgroundDrop(Option<TempFile>);
 
 impl BackgroundDrop {
     fn file(&self) -> io::Result<&std::fs::File> {
-        let file = self.0.as_ref().map(TempFile::file);
-        file.ok_or_else(|| io::Error::other("the upload is over"))
+        self.0
+            .as_ref()
+            .map(TempFile::file)
+            .ok_or_else(|| io::Error::other("the upload is over"))
     }
 
     fn keep(&mut self) -> io::Result<TempFile> {
-        let file = self.0.take();
-        file.ok_or_else(|| io::Error::other("the upload is over"))
+        self.0
+            .take()
+            .ok_or_else(|| io::Error::other("the upload is over"))
     }
 }
 

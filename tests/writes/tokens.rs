@@ -109,7 +109,7 @@ fn tokens_are_read_again_on_sighup() {
     guarded.server.signal(Signal::HUP);
     let says =
         |what: &'static str| move |lines: &[String]| lines.iter().any(|line| line.contains(what));
-    guarded.server.wait_for(says("the tokens were read again"));
+    guarded.server.wait_for(says("tokens reloaded"));
     assert_eq!(create(&mut pen, "/2", &format!("Bearer {CI}")).status, 401);
     assert_eq!(
         create(&mut pen, "/2", &format!("Bearer {CI}-2")).status,
@@ -117,7 +117,7 @@ fn tokens_are_read_again_on_sighup() {
     );
     fs::write(&path, "").unwrap();
     guarded.server.signal(Signal::HUP);
-    guarded.server.wait_for(says("the tokens in use stay"));
+    guarded.server.wait_for(says("keeping the current tokens"));
     assert_eq!(
         create(&mut pen, "/3", &format!("Bearer {CI}-2")).status,
         201
