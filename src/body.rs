@@ -13,9 +13,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::sync::mpsc::Receiver;
 
 use crate::disk;
 use crate::memory::{Buffer, Memory};
@@ -40,14 +37,6 @@ pub enum BodyError {
         /// What failed.
         source: std::io::Error,
     },
-    /// Another server, whose answer a developer sees in place of the site, broke off.
-    #[error("the server behind {} broke off: {source}", .path.display())]
-    Upstream {
-        /// The path that was asked for.
-        path: PathBuf,
-        /// What failed.
-        source: hyper::Error,
-    },
     /// Slow clients hold all the memory there is for content.
     #[error("no memory for {}: --memory is used up by slow clients", .path.display())]
     NoMemory {
@@ -59,140 +48,13 @@ pub enum BodyError {
 impl BodyError {
     /// Whether it is the file's fault: then it should be looked at again.
     pub fn is_suspicious(&self) -> bool {
-        !matches!(self, Self::NoMemory { .. } | Self::Upstream { .. })
+        !matches!(self, Self::NoMemory { .. })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Changed { path, .. }
-            | Self::Read { path, .. }
-            | Self::Upstream { path, .. }
-            | Self::NoMemory { path } => path,
-        }
-    }
-}
-
-/// Who wants to know how a response goes on. It is dropped when the response is over.
-pub trait BodyObserver: Send + Unpin + 'static {
-    /// So many bytes of the body are handed to the connection.
-    fn sent(&mut self, bytes: u64);
-
-    /// The body ends here, short of its length: what comes next can't be proven.
-    fn cut(&mut self, error: &BodyError);
-}
-
-/// What a response carries.
-#[derive(Debug)]
-pub struct Body<G> {
-    content: Content,
-    remaining: u64,
-    guard: G,
-}
-
-#[derive(Debug)]
-enum Content {
-    Memory(Bytes),
-    Segments(Segments),
-    /// What comes as it happens, until its sender is gone; of no known length.
-    Stream(Receiver<Bytes>),
-    /// What another server sends in answer to this path.
-    Upstream(Incoming, PathBuf),
-}
-
-impl<G> Body<G> {
-    /// Bytes that are in memory, none included.
-    pub fn memory(bytes: Bytes, guard: G) -> Self {
-        Self {
-            remaining: bytes.len() as u64,
-            content: Content::Memory(bytes),
-            guard,
-        }
-    }
-
-    /// What is sent as it comes, until nobody can send any more.
-    pub fn stream(stream: Receiver<Bytes>, guard: G) -> Self {
-        Self {
-            content: Content::Stream(stream),
-            // Until the end is known.
-            remaining: u64::MAX,
-            guard,
-        }
-    }
-
-    /// What another server sends in answer to `path`: nothing of the site, and not proven.
-    pub fn upstream(content: Incoming, path: PathBuf, guard: G) -> Self {
-        Self {
-            remaining: match content.is_end_stream() {
-                true => 0,
-                // Until the end is known.
-                false => u64::MAX,
-            },
-            content: Content::Upstream(content, path),
-            guard,
-        }
-    }
-
-    /// Content in several segments, part of which may be in files.
-    pub fn segments(segments: Segments, guard: G) -> Self {
-        let remaining = segments.length();
-        Self {
-            content: Content::Segments(segments),
-            remaining,
-            guard,
-        }
-    }
-}
-
-impl<G: BodyObserver> http_body::Body for Body<G> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        if this.remaining == 0 {
-            return Poll::Ready(None);
-        }
-        let next = match &mut this.content {
-            Content::Memory(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Content::Segments(segments) => {
-                ready!(segments.poll_next(cx)).map(|bytes| bytes.map(Frame::data))
-            }
-            Content::Stream(stream) => {
-                ready!(stream.poll_recv(cx)).map(|bytes| Ok(Frame::data(bytes)))
-            }
-            Content::Upstream(content, path) => {
-                let failed = |source| BodyError::Upstream {
-                    path: path.clone(),
-                    source,
-                };
-                ready!(Pin::new(content).poll_frame(cx)).map(|frame| frame.map_err(failed))
-            }
-        };
-        if next.is_none() {
-            this.remaining = 0;
-        }
-        Poll::Ready(next.map(|frame| {
-            let frame = frame.inspect_err(|error| this.guard.cut(error))?;
-            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-            this.remaining = this.remaining.saturating_sub(length);
-            this.guard.sent(length);
-            Ok(frame)
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.remaining == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self.content {
-            Content::Stream(_) if self.remaining > 0 => SizeHint::default(),
-            Content::Upstream(ref content, _) => content.size_hint(),
-            _ => SizeHint::with_exact(self.remaining),
+            Self::Changed { path, .. } | Self::Read { path, .. } | Self::NoMemory { path } => path,
         }
     }
 }
@@ -276,7 +138,11 @@ impl Segments {
         Ok(())
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    /// The next piece, proven.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not what was scanned: nothing more may be sent after that.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             if let Some(reading) = &mut self.reading {
                 let (pieces, result) = ready!(reading.0.as_mut().poll(cx));

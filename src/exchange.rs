@@ -1,5 +1,5 @@
-//! One request and its response, as far as anybody is told of it: followed from the head of the
-//! request to the end of the body, then counted, and written down where there is an access log.
+//! One request and its response, followed from the head of the request to the end of the body; then
+//! counted, and written into the access log, if there is one.
 
 use std::borrow::Cow;
 use std::time::{Instant, SystemTime};
@@ -14,14 +14,78 @@ use crate::manifest::{Manifest, SiteDigest};
 use crate::metrics::{Metrics, Outcome, Verb};
 use crate::semantics::coding::Coding;
 
+/// What was decided about a request, as far as counters and the access log want to know.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Decision {
+    outcome: Outcome,
+    /// Bytes of content that a 304 does not have to send.
+    saved: u64,
+    /// Of the selected representation.
+    coding: Option<Coding>,
+    /// The state of the site that decided it.
+    digest: Option<SiteDigest>,
+}
+
+impl Decision {
+    /// What `answer` says, which `manifest` gave to `request`.
+    pub fn new(answer: &Answer<'_>, manifest: &Manifest, request: &Parts) -> Self {
+        let (outcome, selected) = match answer {
+            Answer::NotModified(selected) => (Outcome::Hit, Some(selected)),
+            Answer::PreconditionFailed(selected) => (Outcome::Failed, Some(selected)),
+            Answer::Whole(selected) | Answer::Part(selected, _)
+                if asks_whether_modified(request) =>
+            {
+                (Outcome::Miss, Some(selected))
+            }
+            Answer::Whole(selected)
+            | Answer::Part(selected, _)
+            | Answer::Unsatisfiable(selected) => (Outcome::None, Some(selected)),
+            _ => (Outcome::None, None),
+        };
+        let selected = selected.map(|selected| selected.representation());
+        Self {
+            outcome,
+            saved: match selected {
+                // To HEAD no content would have been sent anyway.
+                Some(selected) if outcome == Outcome::Hit && request.method == Method::GET => {
+                    selected.length
+                }
+                _ => 0,
+            },
+            coding: selected.map(|selected| selected.coding),
+            digest: Some(manifest.digest()),
+        }
+    }
+
+    /// The precondition of a write does not hold.
+    pub fn failed() -> Self {
+        Self {
+            outcome: Outcome::Failed,
+            ..Self::default()
+        }
+    }
+
+    /// The same state of the site, but what was decided can't be had.
+    #[must_use]
+    pub fn given_up(self) -> Self {
+        Self {
+            digest: self.digest,
+            ..Self::default()
+        }
+    }
+}
+
+fn asks_whether_modified(request: &Parts) -> bool {
+    request.headers.contains_key(header::IF_NONE_MATCH)
+        || request.headers.contains_key(header::IF_MODIFIED_SINCE)
+}
+
 /// What is known of a request and its response so far.
 #[derive(Debug)]
 pub struct Exchange {
     verb: Verb,
-    outcome: Outcome,
+    decision: Decision,
     status: Option<StatusCode>,
-    /// Bytes of content that a 304 did not have to send.
-    saved: u64,
     /// Bytes of the body that were handed to the connection, and those still to come.
     sent: u64,
     remaining: u64,
@@ -41,14 +105,12 @@ struct Record {
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     tag: Option<HeaderValue>,
-    coding: Option<Coding>,
-    digest: Option<SiteDigest>,
 }
 
 impl Exchange {
     /// A request from `peer`. Without a log nothing is allocated.
     pub fn new(request: &Parts, peer: Peer, log: Option<&AccessLog>) -> Self {
-        let record = |log: &AccessLog| Record {
+        let record = log.map(|log| Record {
             time: SystemTime::now().max(SystemTime::UNIX_EPOCH),
             started: Instant::now(),
             client: log.client(peer, &request.headers),
@@ -58,68 +120,21 @@ impl Exchange {
             referer: request.headers.get(header::REFERER).cloned(),
             user_agent: request.headers.get(header::USER_AGENT).cloned(),
             tag: None,
-            coding: None,
-            digest: None,
-        };
+        });
         Self {
             verb: Verb::from(&request.method),
-            outcome: Outcome::None,
+            decision: Decision::default(),
             status: None,
-            saved: 0,
             sent: 0,
             remaining: 0,
             is_unproven: false,
-            record: log.map(record).map(Box::new),
+            record: record.map(Box::new),
         }
     }
 
-    /// Notes what is to be said, and about which representation.
-    pub fn decide(&mut self, answer: &Answer<'_>, manifest: &Manifest, request: &Parts) {
-        let is_conditional = || {
-            let fields = &request.headers;
-            fields.contains_key(header::IF_NONE_MATCH)
-                || fields.contains_key(header::IF_MODIFIED_SINCE)
-        };
-        let (outcome, selected) = match answer {
-            Answer::NotModified(selected) => (Outcome::Hit, Some(selected)),
-            Answer::PreconditionFailed(selected) => (Outcome::Failed, Some(selected)),
-            Answer::Whole(selected) | Answer::Part(selected, _) if is_conditional() => {
-                (Outcome::Miss, Some(selected))
-            }
-            Answer::Whole(selected)
-            | Answer::Part(selected, _)
-            | Answer::Unsatisfiable(selected) => (Outcome::None, Some(selected)),
-            _ => (Outcome::None, None),
-        };
-        let selected = selected.map(|selected| selected.representation());
-        self.outcome = outcome;
-        self.saved = match selected {
-            Some(selected) if outcome == Outcome::Hit && request.method == Method::GET => {
-                selected.length
-            }
-            _ => 0,
-        };
-        if let Some(record) = &mut self.record {
-            record.coding = selected.map(|selected| selected.coding);
-            record.digest = Some(manifest.digest());
-        }
-    }
-
-    /// Notes that a precondition of a write does not hold.
-    pub fn fail(&mut self) {
-        self.outcome = Outcome::Failed;
-    }
-
-    /// Notes that what was decided can't be had.
-    pub fn give_up(&mut self) {
-        (self.outcome, self.saved) = (Outcome::None, 0);
-        if let Some(record) = &mut self.record {
-            record.coding = None;
-        }
-    }
-
-    /// Notes the response's head, and the length of the body that is to follow.
-    pub fn respond(&mut self, head: &response::Parts, length: u64) {
+    /// Notes what was decided, the response's head, and the length of the body that is to follow.
+    pub fn respond(&mut self, head: &response::Parts, length: u64, decision: &Decision) {
+        self.decision = *decision;
         self.status = Some(head.status);
         self.remaining = length;
         if let Some(record) = &mut self.record {
@@ -133,6 +148,11 @@ impl Exchange {
         self.remaining = self.remaining.saturating_sub(bytes);
     }
 
+    /// Bytes of the body that are still to come.
+    pub fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
     /// Notes that the body ends here, because its next bytes can't be proven.
     pub fn cut(&mut self) {
         self.is_unproven = true;
@@ -141,13 +161,13 @@ impl Exchange {
     /// The end: counts it, and writes it down.
     pub fn finish(&mut self, metrics: &Metrics, log: Option<&AccessLog>) {
         if let Some(status) = self.status {
-            metrics.answered(self.verb, status, self.outcome);
+            metrics.answered(self.verb, status, self.decision.outcome);
         }
         if self.sent > 0 {
             metrics.body_bytes.add(self.sent);
         }
-        if self.saved > 0 {
-            metrics.saved_bytes.add(self.saved);
+        if self.decision.saved > 0 {
+            metrics.saved_bytes.add(self.decision.saved);
         }
         let is_cut = self.remaining > 0 || self.status.is_none();
         match (is_cut, self.is_unproven) {
@@ -167,9 +187,9 @@ impl Exchange {
                 is_cut,
                 elapsed: record.started.elapsed(),
                 tag: record.tag.as_ref(),
-                outcome: self.outcome,
-                coding: record.coding,
-                digest: record.digest,
+                outcome: self.decision.outcome,
+                coding: self.decision.coding,
+                digest: self.decision.digest,
                 referer: record.referer.as_ref(),
                 user_agent: record.user_agent.as_ref(),
             });

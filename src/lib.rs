@@ -43,11 +43,11 @@
 //! | Floor | Module | Subject |
 //! |---|---|---|
 //! | 7 | [`server`] | listeners, workers, limits, drain |
-//! | 6 | [`service`] | one request in, one response out |
+//! | 6 | [`service`] | a request through the layers, and its response back |
 //! | 5 | [`exchange`] | one request and its response, as they are counted and logged |
 //! | 3 | [`body`] | content on the wire, checked piece by piece |
 //! | 0 | [`page`] | built-in error pages |
-//! | 5 | [`dev`] | what a developer's server adds: pages that reload by themselves |
+//! | 7 | [`dev`] | what a developer's server adds: pages that reload by themselves |
 //!
 //! ## Changing: what keeps the manifest true, and what may change the site
 //!
@@ -91,11 +91,13 @@
 //! no change is missed -> scan the root, against nothing or against the saved [`state`] -> publish
 //! the manifest in a [`site::Site`] -> listen and accept -> ready.
 //!
-//! **Request.** Bytes -> hyper -> [`site::Site::current`], the only load -> [`answer::answer`]:
-//! method (405) -> target (400) -> locate (404, redirect) -> Accept-Encoding selects the
-//! representation -> preconditions (412, 304) -> range (206, 416) -> [`service`] picks the
-//! prepared fields and attaches the body. A body's byte leaves only from private memory whose
-//! BLAKE3 was computed from that same memory; one that can't is cut short, never completed.
+//! **Request.** Bytes -> hyper -> the layers of [`service`], from the outside in: count and log ->
+//! the developer's server ([`dev`]), or health and writes, where there are such -> the site, which
+//! loads [`site::Site::current`] once and asks [`answer::answer`]: method (405) -> target (400) ->
+//! locate (404, redirect) -> Accept-Encoding selects the representation -> preconditions (412, 304)
+//! -> range (206, 416). It picks the prepared fields and attaches the body; on the way back the
+//! outermost layer finishes the head. A body's byte leaves only from private memory whose BLAKE3
+//! was computed from that same memory; one that can't is cut short, never completed.
 //!
 //! **Write.** [`write::Writer`]: who asks (401, 403) -> under which condition (428, 412) -> the body
 //! goes to a hidden file on the same file system and is hashed as it arrives -> fsync -> a

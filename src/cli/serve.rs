@@ -24,7 +24,10 @@ use super::{Error, open, writable};
 use crate::access::{self, AccessLog, Form};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
-use crate::config::{AccessLogForm, Config, Expectation, Listen, ProxyOptions, WatchOptions};
+use crate::config::{
+    AccessLogForm, Config, Expectation, Listen, ProxyOptions, StatusOptions, WatchOptions,
+};
+use crate::dev::DevLayer;
 use crate::disk::{self, Root};
 use crate::hook::Hook;
 use crate::lease;
@@ -39,7 +42,7 @@ use crate::server::admin::{AdminError, AdminServer};
 use crate::server::inherited::Inherited;
 use crate::server::listener::{self, Bound};
 use crate::server::tls::Tls;
-use crate::service::Service;
+use crate::service::{HealthLayer, Layer, LogLayer, SiteLayer, WriteLayer};
 use crate::site::Site;
 use crate::state::{Saver, StateFile};
 use crate::watch::{self, Hint, Watch, immutable};
@@ -173,13 +176,6 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         .map(|file| Saver::start(file, directory, Arc::clone(&site), saved))
         .transpose()
         .map_err(Error::Start)?;
-    let service = Service::new(
-        Arc::clone(&site),
-        memory,
-        Arc::clone(&process.metrics),
-        Arc::clone(&process.readiness),
-        operator.disclosure,
-    );
     let developer = config.dev.map(|flags| Developer::new(flags, &site));
     let log = match &developer {
         Some(developer) => developer.screen.log(&process.metrics).map(Some),
@@ -189,11 +185,25 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
     let dev = developer
         .as_ref()
         .map(|developer| Arc::clone(&developer.dev));
+    let site_layer = SiteLayer::new(Arc::clone(&site), memory, Arc::clone(&process.metrics));
+    let layers = match dev {
+        Some(dev) => Box::new(DevLayer::new(dev, Box::new(site_layer))),
+        None => public_layers(
+            site_layer,
+            operator.disclosure,
+            &site,
+            writer.clone(),
+            &process.readiness,
+        ),
+    };
+    let handler = LogLayer::new(
+        Arc::clone(&process.metrics),
+        Arc::clone(&process.readiness),
+        log.clone(),
+        layers,
+    );
     let server = Server::start(
-        service
-            .logging_to(log.clone())
-            .writing(writer.clone())
-            .developing(dev),
+        handler,
         config.workers,
         config.limits,
         tls.clone(),
@@ -250,6 +260,28 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The layers of a public server: health and writes, if they are wanted, in front of the site.
+fn public_layers(
+    site_layer: SiteLayer,
+    options: StatusOptions,
+    site: &Arc<Site>,
+    writer: Option<Arc<Writer>>,
+    readiness: &Arc<Readiness>,
+) -> Box<dyn Layer> {
+    let mut layers: Box<dyn Layer> = Box::new(
+        site_layer
+            .with_digest_header(options.digest_header)
+            .with_writes(writer.is_some()),
+    );
+    if let Some(writer) = writer {
+        layers = Box::new(WriteLayer::new(writer, Arc::clone(site), layers));
+    }
+    if let Some(path) = options.health {
+        layers = Box::new(HealthLayer::new(path, Arc::clone(readiness), layers));
+    }
+    layers
 }
 
 /// The access log on standard output, where there is to be one.

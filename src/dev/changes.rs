@@ -1,5 +1,5 @@
-//! What is different between two states of a site, in the words of a browser: pure, the clock
-//! comes in as an argument.
+//! Which URLs are answered differently by two states of a site: pure, the clock comes in as an
+//! argument.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -10,17 +10,16 @@ use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::semantics::target::encode_path;
 
-/// What is gone is told of when it is still gone after this: a build may only be about to write it
-/// again.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How soon to look again whether what is gone is still answered.
-const AGAIN: Duration = Duration::from_millis(50);
-/// Beyond so many files, every page is concerned.
-const MOST: usize = 10_000;
-/// Says that every page is concerned, whatever it has asked for.
+/// How long a file must be gone before pages are told: a build may be about to write it again.
+const GONE_DELAY: Duration = Duration::from_secs(1);
+/// How often to check whether a file that is gone is still answered, as `--keep-old` does.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How many changed files are named one by one; beyond that, every page is told to reload.
+const MAX_FILES: usize = 10_000;
+/// The name that stands for every page, whatever it has asked for.
 const EVERY_PAGE: &str = "*";
 
-/// What has changed.
+/// Files and URLs that have changed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changed {
     /// Files of the site.
@@ -29,13 +28,14 @@ pub struct Changed {
     pub names: Vec<String>,
 }
 
-/// What is gone, and not told of yet.
+/// Files that are gone and that no page has been told of: when to tell, and the tag they had.
 #[derive(Debug, Default)]
-pub(super) struct Gone(HashMap<Box<[u8]>, (Instant, Tag)>);
+pub(super) struct Gone(HashMap<Box<[u8]>, (Instant, IdentityTag)>);
 
-type Tag = ([u8; 32], Option<[u8; 4]>);
+/// The tag of a file itself, without any coding.
+type IdentityTag = ([u8; 32], Option<[u8; 4]>);
 
-fn tag(resource: &Resource) -> Tag {
+fn identity_tag(resource: &Resource) -> IdentityTag {
     let tag = &resource.identity.etag;
     (*tag.hash(), tag.fields())
 }
@@ -52,12 +52,12 @@ impl Gone {
         for Difference { path, .. } in old.diff(new) {
             match (old.locate(&path), new.locate(&path)) {
                 (Some(was), None) => {
-                    self.0.insert(path, (now + PATIENCE, tag(was)));
+                    self.0.insert(path, (now + GONE_DELAY, identity_tag(was)));
                 }
-                // Sent in other codings, or to be kept for longer: a page shows the same.
-                (Some(was), Some(is)) if tag(was) == tag(is) => {}
+                // Different codings or Cache-Control only: a page shows the same.
+                (Some(was), Some(is)) if identity_tag(was) == identity_tag(is) => {}
                 (_, Some(is)) => match self.0.remove(&*path) {
-                    Some((_, was)) if was == tag(is) => {}
+                    Some((_, was)) if was == identity_tag(is) => {}
                     _ => {
                         changed.insert(path);
                     }
@@ -65,33 +65,31 @@ impl Gone {
                 (None, None) => {}
             }
         }
-        let is_due = |path: &[u8], due: &mut Instant| {
+        let gone_for_good = self.0.extract_if(|path, (due, _)| {
             if *due > now {
                 return false;
             }
-            *due = now + AGAIN;
+            *due = now + RECHECK_INTERVAL;
             new.locate_retired(path).is_none()
-        };
-        let due: Vec<_> = self
-            .0
-            .extract_if(|path, (due, _)| is_due(path, due))
-            .collect();
-        changed.extend(due.into_iter().map(|(path, _)| path));
-        let mut all = BTreeSet::new();
-        if old.rules().hash() != new.rules().hash() || changed.len() > MOST {
-            all.insert(EVERY_PAGE.to_owned());
+        });
+        changed.extend(gone_for_good.map(|(path, _)| path));
+        let mut names = BTreeSet::new();
+        if old.rules().hash() != new.rules().hash() || changed.len() > MAX_FILES {
+            names.insert(EVERY_PAGE.to_owned());
         } else {
-            changed.iter().for_each(|path| names(new, path, &mut all));
+            for path in &changed {
+                add_names(new, path, &mut names);
+            }
         }
         Changed {
             files: changed.into_iter().collect(),
-            names: all.into_iter().collect(),
+            names: names.into_iter().collect(),
         }
     }
 }
 
-/// All URLs under which a file is answered, and those of listings that name it.
-fn names(site: &Manifest, path: &[u8], names: &mut BTreeSet<String>) {
+/// Adds all URLs under which a file is answered, and those of listings that name it.
+fn add_names(site: &Manifest, path: &[u8], names: &mut BTreeSet<String>) {
     let mut add = |path: &[u8], slash| names.insert(format!("/{}{slash}", encode_path(path)));
     add(path, "");
     let directory = path.strip_suffix(b"index.html");
@@ -110,7 +108,7 @@ fn names(site: &Manifest, path: &[u8], names: &mut BTreeSet<String>) {
             }
         }
     }
-    // What stands at URLs that say nothing of it.
+    // It may be answered at URLs that are not derived from its path.
     let settings = site.settings();
     let is_application = settings.not_found == NotFound::SinglePageApplication;
     let is_rewritten = path.ends_with(b".html") && !site.rules().redirects.is_empty();
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_told_under_all_its_names() {
+    fn a_change_is_reported_under_all_its_names() {
         let old = site(&[("a", "1"), ("b", "1"), ("x/index.html", "1")]);
         let new = site(&[
             ("a", "1"),
@@ -158,8 +156,8 @@ mod tests {
             ("x/index.html", "2"),
             ("c d.html", ""),
         ]);
-        let told = Gone::default().changes(&old, &new, Instant::now()).names;
-        let names = [
+        let changed = Gone::default().changes(&old, &new, Instant::now()).names;
+        let expected = [
             "/b",
             "/c%20d",
             "/c%20d.html",
@@ -168,30 +166,35 @@ mod tests {
             "/x/",
             "/x/index.html",
         ];
-        assert_eq!(told, names);
+        assert_eq!(changed, expected);
         let first = site(&[("index.html", "")]);
-        let root = Gone::default().changes(&site(&[]), &first, Instant::now());
-        let root = root.names;
-        assert_eq!(root, ["/", "/index.html"]);
+        let changed = Gone::default().changes(&site(&[]), &first, Instant::now());
+        assert_eq!(changed.names, ["/", "/index.html"]);
     }
 
     #[test]
-    fn what_is_gone_is_told_when_it_stays_away() {
+    fn a_file_that_is_gone_is_reported_when_it_stays_away() {
         let (full, empty) = (site(&[("a", "1"), ("b", "1")]), site(&[]));
         let start = Instant::now();
         let mut gone = Gone::default();
-        let told = |gone: &mut Gone, old: &Manifest, new: &Manifest, now| {
+        let changes = |gone: &mut Gone, old: &Manifest, new: &Manifest, now| {
             gone.changes(old, new, now).names
         };
-        assert_eq!(told(&mut gone, &full, &empty, start), [""; 0]);
-        assert_eq!(gone.due(), Some(start + PATIENCE));
+        assert_eq!(changes(&mut gone, &full, &empty, start), [""; 0]);
+        assert_eq!(gone.due(), Some(start + GONE_DELAY));
         // One is back as it was, the other is not.
         let again = site(&[("a", "1")]);
-        let soon = start + PATIENCE / 2;
-        assert_eq!(told(&mut gone, &empty, &again, soon), [""; 0]);
-        assert_eq!(told(&mut gone, &again, &again, soon), [""; 0]);
-        assert_eq!(told(&mut gone, &again, &again, start + PATIENCE), ["/b"]);
+        let soon = start + GONE_DELAY / 2;
+        assert_eq!(changes(&mut gone, &empty, &again, soon), [""; 0]);
+        assert_eq!(changes(&mut gone, &again, &again, soon), [""; 0]);
+        assert_eq!(
+            changes(&mut gone, &again, &again, start + GONE_DELAY),
+            ["/b"]
+        );
         assert_eq!(gone.due(), None);
-        assert_eq!(told(&mut gone, &again, &full, start + 2 * PATIENCE), ["/b"]);
+        assert_eq!(
+            changes(&mut gone, &again, &full, start + 2 * GONE_DELAY),
+            ["/b"]
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! The news of a site, as server-sent events (HTML section 9.2): `change` for each publication that
-//! pages can see, and `state` when a stream begins whose reader is not known to be at one of them.
-//! Their ids are digests of the site, which mean the same after a restart.
+//! The changes of a site, as server-sent events (HTML section 9.2): `change` for each publication
+//! that pages can see, and `state` at the beginning of a stream whose reader has not said which
+//! state it knows. Their ids are digests of the site, which mean the same after a restart.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,48 +19,50 @@ use super::changes::{Changed, Gone};
 use crate::manifest::{Manifest, SiteDigest};
 use crate::site::Site;
 
-/// For so long a page that was loading meanwhile can still hear of a change.
-const MEMORY: Duration = Duration::from_secs(10);
-/// A stream that says nothing else says that it is there: a limit on silent connections, or a
-/// client that is gone, would go unnoticed.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// After this a browser tries to connect again, in milliseconds.
-const RETRY: u32 = 300;
+/// How long an event is kept for pages that were still loading, or reconnecting, when it came.
+const EVENT_LIFETIME: Duration = Duration::from_secs(10);
+/// How often a comment is sent where nothing else is: it keeps middleboxes from closing a silent
+/// connection, and is how a client that has gone is noticed.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a browser waits before it connects again, in milliseconds.
+const RECONNECT_DELAY: u32 = 300;
 
-/// The news of a site.
+/// The changes of a site, sent to every page that listens.
 #[derive(Debug)]
 pub struct Feed {
     site: Arc<Site>,
     first: Arc<Manifest>,
-    /// Tells this feed from one before it.
+    /// Tells this process from one before it.
     run: String,
-    told: Mutex<Told>,
+    history: Mutex<History>,
     /// The number of the newest event.
-    news: watch::Sender<u64>,
-    is_over: watch::Sender<bool>,
+    newest: watch::Sender<u64>,
+    is_ended: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct History {
+    /// The number of the newest event.
     last: u64,
     /// The state that the oldest of `recent` changed.
     before: SiteDigest,
-    recent: VecDeque<Event>,
+    recent: VecDeque<PublishedEvent>,
 }
 
 #[derive(Debug)]
-struct Event {
+struct PublishedEvent {
     number: u64,
     at: Instant,
     digest: SiteDigest,
     changed: Vec<String>,
 }
 
-/// What pages are told of a change.
+/// A `change` event as JSON.
 #[derive(Serialize)]
-struct Change<'a> {
+struct ChangeData<'a> {
     digest: &'a str,
-    /// This server, and its events one by one: by this a page knows what it was reloaded for.
+    /// This process and the number of its event: by these a page knows which events it has been
+    /// reloaded for.
     run: &'a str,
     number: u64,
     /// Paths of URLs, or `*` for all.
@@ -70,10 +72,10 @@ struct Change<'a> {
 }
 
 impl Feed {
-    /// The news from the present state on.
+    /// A feed that begins with the present state of `site`.
     pub fn new(site: Arc<Site>) -> Self {
         let first = Arc::clone(&site.current());
-        let told = Told {
+        let history = History {
             last: 0,
             before: first.digest(),
             recent: VecDeque::new(),
@@ -81,17 +83,17 @@ impl Feed {
         Self {
             first,
             site,
-            run: run(),
-            told: Mutex::new(told),
-            news: watch::Sender::new(0),
-            is_over: watch::Sender::new(false),
+            run: run_id(),
+            history: Mutex::new(history),
+            newest: watch::Sender::new(0),
+            is_ended: watch::Sender::new(false),
         }
     }
 
-    /// Follows the publications; `tell` hears of those that pages hear of. Never ends.
-    pub async fn follow(&self, tell: impl Fn(&Changed)) -> Infallible {
+    /// Follows the publications and calls `on_change` with each that pages are sent. Never ends.
+    pub async fn follow(&self, on_change: impl Fn(&Changed)) -> Infallible {
         let mut publications = self.site.subscribe();
-        // What was published before this has to be told as well.
+        // What was published since the feed was made counts as well.
         publications.mark_changed();
         let mut last = Arc::clone(&self.first);
         let mut gone = Gone::default();
@@ -112,54 +114,55 @@ impl Feed {
             let current = Arc::clone(&self.site.current());
             let changed = gone.changes(&last, &current, now);
             if changed != Changed::default() {
-                tell(&changed);
-                self.tell(current.digest(), changed.names, now);
+                on_change(&changed);
+                self.publish(current.digest(), changed.names, now);
             }
             last = current;
         }
     }
 
-    fn tell(&self, digest: SiteDigest, changed: Vec<String>, now: Instant) {
-        let mut told = self.told();
-        told.last += 1;
-        let number = told.last;
-        let is_old = |event: &Event| now.duration_since(event.at) > MEMORY;
-        while told.recent.front().is_some_and(is_old) {
-            if let Some(old) = told.recent.pop_front() {
-                told.before = old.digest;
-            }
+    fn publish(&self, digest: SiteDigest, changed: Vec<String>, now: Instant) {
+        let mut history = self.history();
+        history.last += 1;
+        let number = history.last;
+        while let Some(oldest) = history.recent.front()
+            && now.duration_since(oldest.at) > EVENT_LIFETIME
+        {
+            history.before = oldest.digest;
+            history.recent.pop_front();
         }
-        told.recent.push_back(Event {
+        history.recent.push_back(PublishedEvent {
             number,
             at: now,
             digest,
             changed,
         });
-        drop(told);
-        self.news.send_replace(number);
+        drop(history);
+        self.newest.send_replace(number);
     }
 
-    /// A stream, which a task of the present runtime fills. `last` is the id of the last event that
-    /// its reader has had, if any.
+    /// A stream of events, which a task of the present runtime fills. `last` is the id of the last
+    /// event that its reader has had, if any.
     pub(super) fn stream(self: &Arc<Self>, last: Option<&str>) -> mpsc::Receiver<Bytes> {
         let (sender, receiver) = mpsc::channel(4);
         let feed = Arc::clone(self);
         let last = last.map(str::to_owned);
-        tokio::spawn(async move { feed.pour(last.as_deref(), &sender).await });
+        tokio::spawn(async move { feed.write_events(last.as_deref(), &sender).await });
         receiver
     }
 
-    async fn pour(&self, id: Option<&str>, into: &mpsc::Sender<Bytes>) {
-        let (mut news, mut is_over) = (self.news.subscribe(), self.is_over.subscribe());
-        let mut text = format!("retry: {RETRY}\n\n");
-        let mut last = match id.map(|id| self.told().number(id)) {
+    async fn write_events(&self, id: Option<&str>, into: &mpsc::Sender<Bytes>) {
+        let (mut newest, mut is_ended) = (self.newest.subscribe(), self.is_ended.subscribe());
+        let mut text = format!("retry: {RECONNECT_DELAY}\n\n");
+        let mut last = match id.map(|id| self.history().number(id)) {
             Some(Some(number)) => number,
             unknown => {
                 let digest = self.site.current().digest();
                 let data = format!("{{\"digest\":\"{digest}\"}}");
                 let _ = write!(text, "id: {digest}\nevent: state\ndata: {data}\n\n");
-                // Who was somewhere else has to begin anew; who begins may have been loading.
-                unknown.map_or(0, |_| self.told().last)
+                // A page that names an unknown state starts over with this one. A new page may have
+                // been loading while the recent events came, so it gets those.
+                unknown.map_or(0, |_| self.history().last)
             }
         };
         loop {
@@ -169,10 +172,10 @@ impl Feed {
                 return;
             }
             tokio::select! {
-                _ = news.changed() => {}
-                () = over(&mut is_over) => return,
+                _ = newest.changed() => {}
+                () = wait_for_end(&mut is_ended) => return,
                 () = into.closed() => return,
-                () = sleep(HEARTBEAT) => if into.send(Bytes::from_static(b":\n\n")).await.is_err() {
+                () = sleep(HEARTBEAT_INTERVAL) => if into.send(Bytes::from_static(b":\n\n")).await.is_err() {
                     return;
                 },
             }
@@ -180,59 +183,64 @@ impl Feed {
     }
 
     fn write_since(&self, last: &mut u64, text: &mut String) {
-        let told = self.told();
-        for event in told.recent.iter().filter(|event| event.number > *last) {
+        let history = self.history();
+        for event in history.recent.iter().filter(|event| event.number > *last) {
             let digest = event.digest.to_string();
-            let change = Change {
+            let change = ChangeData {
                 digest: &digest,
                 run: &self.run,
                 number: event.number,
                 changed: &event.changed,
                 age: event.at.elapsed().as_millis(),
             };
-            // Strings and numbers always have a form in JSON, on one line.
+            // Strings and numbers can always be written as JSON, on one line.
             let change = serde_json::to_string(&change).unwrap_or_default();
             let _ = write!(text, "id: {digest}\nevent: change\ndata: {change}\n\n");
         }
-        *last = told.last;
+        *last = history.last;
     }
 
     /// Ends all streams.
     pub(super) fn end(&self) {
-        self.is_over.send_replace(true);
+        self.is_ended.send_replace(true);
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Told {
+impl History {
     /// The number of the event that led to the state with this digest, if later ones are all known.
     fn number(&self, digest: &str) -> Option<u64> {
-        let mut latest = self.recent.iter().rev();
-        let event = latest.find(|event| event.digest.to_string() == digest);
-        let is_before = || self.before.to_string() == digest;
-        event
-            .map(|event| event.number)
-            .or_else(|| is_before().then(|| self.last - self.recent.len() as u64))
+        // The latest of them: a site may come back to a state that it had before.
+        let event = self
+            .recent
+            .iter()
+            .rev()
+            .find(|event| event.digest.to_string() == digest);
+        match event {
+            Some(event) => Some(event.number),
+            None if self.before.to_string() == digest => Some(self.last - self.recent.len() as u64),
+            None => None,
+        }
     }
 }
 
-/// What no other server has been called: when it began, and its number among processes.
-fn run() -> String {
-    let began = SystemTime::now().duration_since(UNIX_EPOCH);
+/// An id that no other process has had: when it began, and its process id.
+fn run_id() -> String {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     format!(
         "{}-{}",
-        began.unwrap_or_default().as_millis(),
+        since_epoch.unwrap_or_default().as_millis(),
         process::id()
     )
 }
 
-/// Waits for the end.
-async fn over(is_over: &mut watch::Receiver<bool>) {
-    // Nobody can end what nobody holds any more: that is an end too.
-    let _ = is_over.wait_for(|is_over| *is_over).await;
+/// Waits for the end of the feed.
+async fn wait_for_end(is_ended: &mut watch::Receiver<bool>) {
+    // An error says that the feed has been dropped: that is an end, too.
+    let _ = is_ended.wait_for(|is_ended| *is_ended).await;
 }
 
 #[cfg(test)]
@@ -247,20 +255,20 @@ mod tests {
         })
     }
 
-    async fn told(feed: &Arc<Feed>, id: Option<&str>) -> String {
-        let said = feed.stream(id).recv().await.expect("a beginning");
-        String::from_utf8_lossy(&said).into_owned()
+    async fn first_text(feed: &Arc<Feed>, id: Option<&str>) -> String {
+        let text = feed.stream(id).recv().await.expect("a beginning");
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     #[tokio::test]
-    async fn who_comes_back_hears_what_was_missed_and_no_more() {
+    async fn a_page_that_reconnects_gets_what_it_has_missed_and_no_more() {
         use crate::config::NotFound::{None as Plain, Page, SinglePageApplication};
         let [first, second, third] = [Page, Plain, SinglePageApplication].map(site);
         let [one, two, three] = [&first, &second, &third].map(Manifest::digest);
         let feed = Arc::new(Feed::new(Arc::new(Site::new(first))));
         let start = Instant::now();
-        feed.tell(two, vec!["/two".to_owned()], start);
-        feed.tell(three, vec!["/three".to_owned()], start);
+        feed.publish(two, vec!["/two".to_owned()], start);
+        feed.publish(three, vec!["/three".to_owned()], start);
         let [one, two, three] = [one, two, three].map(|digest| digest.to_string());
         for (id, has_state, missed) in [
             (None, true, ["/two", "/three"].as_slice()),
@@ -269,16 +277,20 @@ mod tests {
             (Some(&three), false, &[]),
             (Some("of another site"), true, &[]),
         ] {
-            let text = told(&feed, id).await;
+            let text = first_text(&feed, id).await;
             assert_eq!(text.contains("event: state"), has_state, "{text}");
-            let told = text.matches("event: change").count();
-            assert_eq!(told, missed.len(), "{text}");
+            let changes = text.matches("event: change").count();
+            assert_eq!(changes, missed.len(), "{text}");
             assert!(missed.iter().all(|path| text.contains(path)), "{text}");
         }
-        // What is forgotten can't be told.
-        feed.tell(site(Page).digest(), Vec::new(), start + 2 * MEMORY);
-        let text = told(&feed, Some(&two)).await;
+        // Events that are too old are not sent.
+        feed.publish(site(Page).digest(), Vec::new(), start + 2 * EVENT_LIFETIME);
+        let text = first_text(&feed, Some(&two)).await;
         assert!(text.contains("event: state"), "{text}");
-        assert!(!told(&feed, Some(&three)).await.contains("event: state"));
+        assert!(
+            !first_text(&feed, Some(&three))
+                .await
+                .contains("event: state")
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Which hosts a request may name.
 //!
-//! A page of somebody else's can have its own name lead to this machine (DNS rebinding), and would
-//! then read what it likes, for the browser takes both for one origin. It can't make a browser
-//! send an address, or `localhost`, as its name: those are safe.
+//! A hostile page can have its own name resolve to this machine (DNS rebinding). The browser then
+//! takes this server for the page's own origin, and lets it read everything. It can't make a
+//! browser send an address or `localhost` as its Host: those are safe.
 
 use std::net::IpAddr;
 
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_nobody_else_can_give() {
+    fn only_names_that_no_other_site_can_have() {
         let none = [];
         for host in [
             "localhost",

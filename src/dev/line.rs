@@ -1,4 +1,4 @@
-//! A request in one line, for who watches a terminal.
+//! The access log of a terminal: one short line a request.
 
 use std::io::{self, Write};
 
@@ -7,11 +7,11 @@ use http::{StatusCode, Uri};
 
 use crate::access::{Entry, escape};
 
-/// Columns that a request target has, so that most lines are aligned.
-const TARGET: usize = 40;
+/// Columns that a request target is padded to, so that most lines are aligned.
+const TARGET_WIDTH: usize = 40;
 
-/// Status, method, target, size and time; who asked for what is missing. If `QUIET`, only what went
-/// wrong.
+/// Writes status, method, target, size and time; for a missing file, the page that asked for it.
+/// If `QUIET`, only requests that failed.
 ///
 /// # Errors
 /// None: a vector takes everything.
@@ -19,11 +19,11 @@ pub fn line<const COLOURS: bool, const QUIET: bool>(
     entry: &Entry<'_>,
     line: &mut Vec<u8>,
 ) -> io::Result<()> {
-    // Its own machinery is no news, and browsers ask for an icon and for tools unasked.
-    let is_wanted = |name: &str| entry.target == name;
-    let is_noise = is_wanted("/favicon.ico") || entry.target.starts_with("/.well-known/");
+    // Browsers ask for an icon, and for files of their developer tools, on their own.
+    let is_noise = entry.target == "/favicon.ico" || entry.target.starts_with("/.well-known/");
     let is_missing = matches!(entry.status, Some(StatusCode::NOT_FOUND | StatusCode::GONE));
     let is_bad = entry.status.is_none_or(|status| status.as_u16() >= 400);
+    // Live reload's own requests say nothing about the site.
     if entry.target.starts_with("/_etagd/") || (QUIET && (!is_bad || is_noise)) {
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub fn line<const COLOURS: bool, const QUIET: bool>(
     )?;
     let start = line.len();
     escape(entry.target.as_bytes(), line)?;
-    let padding = TARGET.saturating_sub(line.len() - start);
+    let padding = TARGET_WIDTH.saturating_sub(line.len() - start);
     let size = match entry.status {
         Some(StatusCode::NOT_MODIFIED) => "unchanged".to_owned(),
         _ => ByteSize::b(entry.bytes).display().iec().to_string(),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_what_became_of_a_request() {
+    fn a_line_shows_a_request_and_its_result() {
         let plain = |target, status| written(line::<false, false>, target, status);
         let found = plain("/a.css", 200);
         assert_eq!(
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_shows_what_went_wrong_alone() {
+    fn quiet_shows_failed_requests_only() {
         let quiet = |target, status| written(line::<true, true>, target, status);
         assert_eq!(quiet("/a.css", 200), "");
         assert_eq!(quiet("/favicon.ico", 404), "");

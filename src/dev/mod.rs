@@ -1,74 +1,93 @@
-//! What `etagd dev` adds to the site: pages that reload by themselves, and a door that only the
-//! developer's own machine opens.
+//! What `etagd dev` adds to a server: pages that reload by themselves, a check of the Host field
+//! against DNS rebinding, and other servers behind some paths.
 //!
 //! [`TAIL`] stands at the end of every document and loads a script; the script hears of changes
-//! through a [`Feed`] that all tabs share. Nothing here finds a file: pages come from the same
-//! manifest as everywhere.
+//! through a [`Feed`] that all tabs share. Nothing here finds a file: [`DevLayer`] stands in front of
+//! the same layer that answers in production.
 
 mod changes;
 mod feed;
 mod hosts;
+mod layer;
 mod line;
 mod policy;
 mod proxy;
 
 use std::collections::HashSet;
-use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use tokio::sync::mpsc;
 
 use crate::answer::host;
-use crate::client::Peer;
-use crate::config::{AllowedHost, DevOptions, Upstream};
+use crate::config::{AllowedHost, DevOptions};
+use crate::service::Content;
 use proxy::Proxy;
 
 pub use changes::Changed;
 pub use feed::Feed;
+pub use layer::DevLayer;
 pub use line::line;
 
-/// What stands at the end of every document.
+/// The markup at the end of every document.
 pub const TAIL: &str = "\n<script async src=\"/_etagd/reload.js\"></script>\n";
-/// What a policy has to allow for it, where a page has one of etagd's own.
-pub const POLICY: &str = "; script-src 'self'; worker-src 'self'; connect-src 'self'";
-
-/// Below this nothing of the site is found.
+/// How many different policies are warned about: a site may make a new nonce for each response.
+const MAX_WARNINGS: usize = 20;
+/// The path of the live reload's own files and events: nothing of the site is found below it.
 const PREFIX: &str = "/_etagd/";
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The developer's side of a server.
+/// What a developer's server has in front of the site.
 #[derive(Debug)]
 pub struct Dev {
     feed: Option<Arc<Feed>>,
     allowed: Vec<AllowedHost>,
-    /// Whether pages of all origins may ask.
+    /// Whether pages of all origins may read responses.
     cors: bool,
-    /// What every response has, unless it says otherwise itself.
+    /// Fields that every response gets, unless it has them with another value.
     fields: HeaderMap,
     proxy: Proxy,
-    /// Policies that keep pages from reloading, once they are told.
-    told: Mutex<HashSet<String>>,
+    /// Policies that keep pages from reloading and that a warning has named.
+    warned: Mutex<HashSet<String>>,
 }
 
-/// What is answered in place of the site.
+/// A response in place of the site's.
 #[derive(Debug)]
-pub enum DevResponse {
+enum DevResponse {
     /// A script.
     Script(&'static str),
     /// Server-sent events, as long as the connection lasts.
     Events(mpsc::Receiver<Bytes>),
-    /// Leave for a page of another origin (Fetch, section 4.8).
+    /// Permission for a page of another origin (Fetch, section 4.8).
     Preflight,
     /// An error, and one sentence about it.
     Refused(StatusCode, String),
+}
+
+/// Which page a request asks for, as far as a warning names it.
+struct Page {
+    path: Box<str>,
+    /// Host and port, as the browser knows the site.
+    authority: Box<str>,
+}
+
+impl Page {
+    fn of(request: &Parts) -> Self {
+        // HTTP/2 has the authority in the target, HTTP/1.1 mostly in Host.
+        let in_target = request.uri.authority().map(Authority::as_str);
+        let host = request.headers.get(header::HOST);
+        let in_host = host.and_then(|host| host.to_str().ok());
+        Self {
+            path: request.uri.path().into(),
+            authority: in_target.or(in_host).unwrap_or_default().into(),
+        }
+    }
 }
 
 impl Dev {
@@ -89,44 +108,45 @@ impl Dev {
             cors: flags.cors,
             fields,
             proxy: Proxy::new(flags.upstreams.clone(), flags.tls.is_some()),
-            told: Mutex::default(),
+            warned: Mutex::default(),
         }
     }
 
-    /// Warns once of each policy that keeps a page from reloading by itself. `page` is the content
-    /// of a response, as far as it is in memory.
-    pub fn look_at(&self, request: &Parts, response: &response::Parts, page: &[u8]) {
-        const MOST: usize = 20;
-        let content_type = response.headers.get(header::CONTENT_TYPE);
+    /// Warns once of each policy that keeps a page from reloading by itself.
+    fn warn_about_csp(&self, page: &Page, response: &Response<Content>) {
+        let content_type = response.headers().get(header::CONTENT_TYPE);
         let is_html = content_type.is_some_and(|it| it.as_bytes().starts_with(b"text/html"));
-        if self.feed.is_none() || response.status != StatusCode::OK || !is_html {
+        if self.feed.is_none() || response.status() != StatusCode::OK || !is_html {
             return;
         }
-        let authority = request.uri.authority().map(Authority::as_str);
-        let field = || request.headers.get(header::HOST)?.to_str().ok();
-        let host = authority.or_else(field).unwrap_or_default();
-        let Some(policy) = policy::forbidding(&response.headers, page, host) else {
+        // A page that is not in memory is larger than what one looks at for a warning.
+        let Content::Memory(content) = response.body() else {
             return;
         };
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < MOST && told.insert(policy.clone()) {
-            let page = request.uri.path();
+        let Some(policy) = policy::forbidding(response.headers(), content, &page.authority) else {
+            return;
+        };
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.len() < MAX_WARNINGS && warned.insert(policy.clone()) {
             tracing::warn!(
-                "{page} does not reload by itself: its Content-Security-Policy allows no script \
-                 from 'self', or not to connect to it: {policy}"
+                page = &*page.path,
+                policy,
+                "{} does not reload by itself: its Content-Security-Policy allows no script from \
+                 'self', or no connection to it: {policy}",
+                page.path
             );
         }
     }
 
     /// What is to be answered in place of the site, if anything. Must be called within a tokio
     /// runtime.
-    pub fn reply(&self, request: &Parts) -> Option<DevResponse> {
+    fn intercept(&self, request: &Parts) -> Option<DevResponse> {
         if let Some(host) = host(request)
             && !hosts::is_allowed(host, &self.allowed)
         {
             let sentence = format!(
-                "the host {host} is not one of this machine's: if it is meant to be, start etagd \
-                 dev with --allow-host {host}"
+                "requests for the host {host} are not allowed: to allow them, start etagd dev with \
+                 --allow-host {host}"
             );
             return Some(DevResponse::Refused(StatusCode::FORBIDDEN, sentence));
         }
@@ -141,7 +161,7 @@ impl Dev {
         let feed = self.feed.as_ref()?;
         let name = request.uri.path().strip_prefix(PREFIX)?;
         if request.method != Method::GET {
-            let sentence = "only GET is answered here".to_owned();
+            let sentence = "only GET is allowed here".to_owned();
             return Some(DevResponse::Refused(
                 StatusCode::METHOD_NOT_ALLOWED,
                 sentence,
@@ -156,7 +176,7 @@ impl Dev {
                 DevResponse::Events(feed.stream(last))
             }
             "events" => {
-                let sentence = "only pages of this site hear of its changes".to_owned();
+                let sentence = "only pages of this site may read its events".to_owned();
                 DevResponse::Refused(StatusCode::FORBIDDEN, sentence)
             }
             _ => {
@@ -166,32 +186,8 @@ impl Dev {
         })
     }
 
-    /// The server that a path belongs to in place of the site, if any.
-    pub fn upstream(&self, path: &str) -> Option<&Upstream> {
-        self.proxy.upstream(path)
-    }
-
-    /// Passes a request on to another server. Must be called within a tokio runtime, in which the
-    /// connections to that server live.
-    ///
-    /// # Errors
-    /// One sentence, when no answer can be had.
-    pub async fn forward<B>(
-        &self,
-        upstream: &Upstream,
-        request: Parts,
-        content: B,
-        peer: Peer,
-    ) -> Result<Response<Incoming>, String>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        self.proxy.forward(upstream, request, content, peer).await
-    }
-
-    /// Adds what every response has, unless it says otherwise itself.
-    pub fn dress(&self, fields: &mut HeaderMap) {
+    /// Adds the fields that every response has, unless it has them with another value.
+    fn add_headers(&self, fields: &mut HeaderMap) {
         for (name, value) in &self.fields {
             fields.entry(name).or_insert_with(|| value.clone());
         }
@@ -224,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_same_origin_hears_of_changes() {
+    fn only_pages_of_the_same_origin_get_events() {
         let is_same = |fields: &[(&'static str, &str)]| {
             let fields = fields.iter().map(|(name, value)| {
                 let value = value.parse().expect("a value");

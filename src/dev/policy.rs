@@ -6,34 +6,40 @@ use memchr::memmem;
 /// The first policy of a response that keeps its page from reloading by itself. `host` is the
 /// authority that the request names.
 pub(super) fn forbidding(fields: &HeaderMap, page: &[u8], host: &str) -> Option<String> {
-    let lines = fields.get_all(header::CONTENT_SECURITY_POLICY).iter();
-    let lines = lines.filter_map(|line| Some(line.to_str().ok()?.to_owned()));
-    let mut policies = lines.chain(metas(page)).flat_map(|line| {
-        let policies = line.split(',').map(str::trim);
-        policies.map(str::to_owned).collect::<Vec<_>>()
-    });
-    policies.find(|policy| !allows(policy, host))
+    fields
+        .get_all(header::CONTENT_SECURITY_POLICY)
+        .iter()
+        .filter_map(|line| Some(line.to_str().ok()?.to_owned()))
+        .chain(policies_in_markup(page))
+        .find_map(|line| {
+            // Several policies may stand in one field line; each of them has to allow it.
+            let mut policies = line.split(',').map(str::trim);
+            policies
+                .find(|policy| !is_allowed_by(policy, host))
+                .map(str::to_owned)
+        })
 }
 
-/// Whether a policy allows a script of the site, and to hear of changes through it: by a worker,
-/// or without.
-fn allows(policy: &str, host: &str) -> bool {
+/// Whether a policy allows a script of the site, and an event stream through it: in a worker or
+/// in the page.
+fn is_allowed_by(policy: &str, host: &str) -> bool {
     let directive = |name: &str| {
-        let mut directives = policy.split(';').map(str::split_ascii_whitespace);
-        directives.find_map(|mut words| {
-            let is_it = words.next()?.eq_ignore_ascii_case(name);
-            is_it.then(|| words.map(str::to_ascii_lowercase).collect::<Vec<_>>())
+        policy.split(';').find_map(|directive| {
+            let mut words = directive.split_ascii_whitespace();
+            let is_named = words.next()?.eq_ignore_ascii_case(name);
+            is_named.then(|| words.map(str::to_ascii_lowercase).collect::<Vec<_>>())
         })
     };
-    // What is not named is as the next that is.
+    // CSP section 6.8: a directive that is not there falls back to the next of its list.
     let is_allowed = |names: &[&str]| {
         let sources = names.iter().find_map(|name| directive(name));
-        sources.is_none_or(|sources| have(&sources, host))
+        sources.is_none_or(|sources| is_source(&sources, host))
     };
     let sandbox = directive("sandbox");
     let has_origin = sandbox.is_none_or(|allowed| {
-        let is_there = |word| allowed.iter().any(|it| it == word);
-        is_there("allow-scripts") && is_there("allow-same-origin")
+        ["allow-scripts", "allow-same-origin"]
+            .iter()
+            .all(|keyword| allowed.iter().any(|word| word == keyword))
     });
     has_origin
         && is_allowed(&["script-src-elem", "script-src", "default-src"])
@@ -42,18 +48,20 @@ fn allows(policy: &str, host: &str) -> bool {
 }
 
 /// Whether this site is among the sources of a directive.
-fn have(sources: &[String], host: &str) -> bool {
-    let is_own = |source: &String| {
+fn is_source(sources: &[String], host: &str) -> bool {
+    // CSP section 8.2: with this keyword only scripts with a nonce or a hash are allowed.
+    if sources.iter().any(|source| source == "'strict-dynamic'") {
+        return false;
+    }
+    sources.iter().any(|source| {
         let authority = source.split_once("://").map_or(&**source, |(_, rest)| rest);
         matches!(&**source, "'self'" | "*" | "http:" | "https:")
             || authority.trim_end_matches('/').eq_ignore_ascii_case(host)
-    };
-    // With this word only what has a nonce or a hash counts.
-    !sources.iter().any(|source| source == "'strict-dynamic'") && sources.iter().any(is_own)
+    })
 }
 
-/// The policies that a page gives itself: `<meta http-equiv="Content-Security-Policy" content=..>`.
-fn metas(page: &[u8]) -> impl Iterator<Item = String> + '_ {
+/// The policies in the markup of a page: `<meta http-equiv="Content-Security-Policy" content=..>`.
+fn policies_in_markup(page: &[u8]) -> impl Iterator<Item = String> + '_ {
     memmem::find_iter(page, b"<").filter_map(|start| {
         let name = page.get(start + 1..start + 5)?;
         if !name.eq_ignore_ascii_case(b"meta") {
@@ -120,7 +128,7 @@ mod tests {
             "img-src 'none'",
             "sandbox allow-scripts allow-same-origin",
         ] {
-            assert!(allows(policy, "localhost:8080"), "{policy}");
+            assert!(is_allowed_by(policy, "localhost:8080"), "{policy}");
         }
         for policy in [
             "default-src 'none'",
@@ -132,13 +140,13 @@ mod tests {
             "script-src https://cdn.example",
             "sandbox allow-scripts",
         ] {
-            assert!(!allows(policy, "localhost:8080"), "{policy}");
+            assert!(!is_allowed_by(policy, "localhost:8080"), "{policy}");
         }
     }
 
     #[test]
     fn a_page_may_have_policies_of_its_own() {
-        let found = |page: &str| metas(page.as_bytes()).collect::<Vec<_>>();
+        let found = |page: &str| policies_in_markup(page.as_bytes()).collect::<Vec<_>>();
         assert_eq!(
             found(
                 "<!doctype html><META content=\"default-src 'self'; img-src *\" \
@@ -161,13 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_forbids_is_told() {
+    fn the_first_policy_that_forbids_is_found() {
         let mut fields = HeaderMap::new();
         let value = "default-src 'self', script-src 'none'";
         let value = value.parse().expect("a value");
         fields.insert(header::CONTENT_SECURITY_POLICY, value);
-        let told = forbidding(&fields, b"", "localhost");
-        assert_eq!(told.as_deref(), Some("script-src 'none'"));
+        let found = forbidding(&fields, b"", "localhost");
+        assert_eq!(found.as_deref(), Some("script-src 'none'"));
         assert_eq!(forbidding(&HeaderMap::new(), b"<html>", "localhost"), None);
     }
 }

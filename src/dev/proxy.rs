@@ -21,8 +21,6 @@ use tokio::io::copy_bidirectional;
 use crate::client::Peer;
 use crate::config::Upstream;
 
-type AnyError = Box<dyn Error + Send + Sync>;
-
 /// How long a server on this machine, or near it, may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 /// RFC 9110 section 7.6.1: what concerns one connection alone, beside what Connection names.
@@ -44,7 +42,7 @@ const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 #[derive(Debug)]
 pub(super) struct Proxy {
     upstreams: Vec<Upstream>,
-    client: Client<HttpConnector, UnsyncBoxBody<Bytes, AnyError>>,
+    client: Client<HttpConnector, UnsyncBoxBody<Bytes, hyper::Error>>,
     /// Whether clients speak TLS.
     is_secure: bool,
 }
@@ -75,16 +73,13 @@ impl Proxy {
     ///
     /// # Errors
     /// One sentence, when no answer can be had.
-    pub(super) async fn forward<B>(
+    pub(super) async fn forward(
         &self,
         upstream: &Upstream,
         mut request: Parts,
-        content: B,
+        content: Incoming,
         peer: Peer,
-    ) -> Result<Response<Incoming>, String>
-    where
-        B: http_body::Body<Data = Bytes, Error: Into<AnyError>> + Send + 'static,
-    {
+    ) -> Result<Response<Incoming>, String> {
         let client_side = request.extensions.remove::<OnUpgrade>();
         let failed = |error: &dyn Error| {
             let cause = error.source().map_or_else(|| error.to_string(), deepest);
@@ -100,7 +95,7 @@ impl Proxy {
             head.headers.remove(header::UPGRADE);
             head.headers.remove(header::CONNECTION);
         }
-        let content = content.map_err(Into::into).boxed_unsync();
+        let content = content.boxed_unsync();
         let answered = self.client.request(Request::from_parts(head, content));
         let mut response = answered.await.map_err(|error| failed(&error))?;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;

@@ -7,9 +7,22 @@ use std::fmt::{self, Display, Formatter, Write as _};
 
 use http::StatusCode;
 
+macro_rules! policy {
+    ($more:literal) => {
+        concat!(
+            "default-src 'none'; img-src 'self'; \
+             style-src 'sha256-24hK9X5isI5+nk4+TTGDLDjExSb9yVG8syN7WqvKr4E='",
+            $more
+        )
+    };
+}
+
 /// The `Content-Security-Policy` of every [`Page`]: its own style, the site's icon, and no more.
-pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; img-src 'self'; \
-    style-src 'sha256-24hK9X5isI5+nk4+TTGDLDjExSb9yVG8syN7WqvKr4E='";
+pub const CONTENT_SECURITY_POLICY: &str = policy!("");
+/// The `Content-Security-Policy` of a [`Page`] that ends with a script of the site's own, which may
+/// start a worker and connect to the site.
+pub const CONTENT_SECURITY_POLICY_WITH_TAIL: &str =
+    policy!("; script-src 'self'; worker-src 'self'; connect-src 'self'");
 
 const STYLE: &str = include_str!("style.css");
 

@@ -160,44 +160,35 @@ impl Activity {
     }
 }
 
-/// Held by a response until it is over.
-pub(super) struct InFlight(Arc<Activity>);
-
-impl InFlight {
-    /// Notes a request, and whether it announces content.
-    pub(super) fn new(activity: &Arc<Activity>, has_content: bool) -> Self {
-        let is_first = activity.responses.fetch_add(1, Ordering::Relaxed) == 0;
-        activity.idle.store(0, Ordering::Relaxed);
-        activity.receiving.store(0, Ordering::Relaxed);
-        activity.has_unread.store(has_content, Ordering::Relaxed);
-        if is_first && activity.is_http2.load(Ordering::Relaxed) {
-            activity.withheld.store(activity.now(), Ordering::Relaxed);
-        }
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Connection for InFlight {
-    fn admission(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.0.admission)
-    }
-
+impl Connection for Activity {
     fn peer(&self) -> Peer {
-        self.0.peer
+        self.peer
     }
 
-    fn received(&self) {
-        if self.0.is_http2.load(Ordering::Relaxed) {
-            self.0.sent();
+    fn admission(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.admission)
+    }
+
+    fn note_upload(&self) {
+        if self.is_http2.load(Ordering::Relaxed) {
+            self.sent();
         }
     }
-}
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if self.0.responses.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.withheld.store(0, Ordering::Relaxed);
-            self.0.idle.store(self.0.now(), Ordering::Relaxed);
+    fn begin(&self, has_content: bool) {
+        let is_first = self.responses.fetch_add(1, Ordering::Relaxed) == 0;
+        self.idle.store(0, Ordering::Relaxed);
+        self.receiving.store(0, Ordering::Relaxed);
+        self.has_unread.store(has_content, Ordering::Relaxed);
+        if is_first && self.is_http2.load(Ordering::Relaxed) {
+            self.withheld.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    fn end(&self) {
+        if self.responses.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.withheld.store(0, Ordering::Relaxed);
+            self.idle.store(self.now(), Ordering::Relaxed);
         }
     }
 }

@@ -24,14 +24,15 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::activity::{Activity, InFlight};
-use super::connection::{self, Handler};
+use super::activity::Activity;
+use super::connection;
 use super::listener::{self, Accepted, Bound, ListenError, Listener, Stream};
 use super::metered_io::MeteredSocket;
 use super::overload::Overload;
 use crate::admin::{Admin, Content};
 use crate::config::Limits;
 use crate::manifest::Manifest;
+use crate::service::{Handler, InFlight};
 
 /// Manifests that are written at once; each takes a thread, and waits for its client.
 const WRITERS: usize = 2;
@@ -166,9 +167,9 @@ impl Operator {
 
 impl Handler for Operator {
     type Body = Page;
-    type Answer = Ready<Result<Response<Page>, Infallible>>;
+    type Future = Ready<Result<Response<Page>, Infallible>>;
 
-    fn respond(self: &Arc<Self>, request: Parts, _: Incoming, in_flight: InFlight) -> Self::Answer {
+    fn respond(self: &Arc<Self>, request: Parts, _: Incoming, in_flight: InFlight) -> Self::Future {
         let (mut head, content) = self.admin.respond(&request).into_parts();
         let content = match content {
             Content::Text(text) if request.method == Method::HEAD => {
@@ -189,7 +190,7 @@ impl Handler for Operator {
         ready(Ok(Response::from_parts(head, page)))
     }
 
-    fn refused(&self) {}
+    fn note_malformed(&self) {}
 }
 
 /// Content on its way.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -18,11 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::activity::{Activity, InFlight, Overdue};
+use super::activity::{Activity, Overdue};
 use super::metered_io::Observed;
-use crate::body::Body;
 use crate::config::Limits;
-use crate::service::{ResponseFuture, ResponseGuard, Service};
+use crate::service::{Connection, Handler, InFlight};
 
 /// How long a connection that was told to close may take to do so.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -53,41 +51,6 @@ pub(super) fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
 }
 
-/// Answers the requests of a connection.
-pub(super) trait Handler: Send + Sync + 'static {
-    type Body: http_body::Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static;
-    type Answer: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
-
-    /// Answers one request. `in_flight` is held until the response is over.
-    fn respond(
-        self: &Arc<Self>,
-        request: Parts,
-        content: Incoming,
-        in_flight: InFlight,
-    ) -> Self::Answer;
-
-    /// Notes that what has come was refused before it was a request.
-    fn refused(&self);
-}
-
-impl Handler for Service {
-    type Body = Body<ResponseGuard<InFlight>>;
-    type Answer = ResponseFuture<InFlight>;
-
-    fn respond(
-        self: &Arc<Self>,
-        request: Parts,
-        content: Incoming,
-        in_flight: InFlight,
-    ) -> Self::Answer {
-        self.call(request, content, in_flight)
-    }
-
-    fn refused(&self) {
-        self.metrics().malformed.increment();
-    }
-}
-
 /// Serves `stream` until the client, a limit or `draining` ends it.
 pub(super) async fn serve<S, H>(
     stream: S,
@@ -103,7 +66,7 @@ pub(super) async fn serve<S, H>(
     let io = TokioIo::new(Observed::new(stream, &activity));
     let service = ConnectionService {
         handler: Arc::clone(&handler),
-        activity: Arc::clone(&activity),
+        connection: Arc::<Activity>::clone(&activity),
     };
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
     let mut draining = pin!(draining.wait_for(|draining| *draining));
@@ -153,7 +116,7 @@ pub(super) async fn serve<S, H>(
     .await;
     if let Err(error) = result {
         if error.downcast_ref().is_some_and(hyper::Error::is_parse) {
-            handler.refused();
+            handler.note_malformed();
         }
         tracing::debug!("connection ended: {error}");
     }
@@ -162,17 +125,17 @@ pub(super) async fn serve<S, H>(
 /// A handler that knows which connection asks.
 struct ConnectionService<H> {
     handler: Arc<H>,
-    activity: Arc<Activity>,
+    connection: Arc<dyn Connection>,
 }
 
 impl<H: Handler> hyper::service::Service<Request<Incoming>> for ConnectionService<H> {
     type Response = Response<H::Body>;
     type Error = Infallible;
-    type Future = H::Answer;
+    type Future = H::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, content) = request.into_parts();
-        let in_flight = InFlight::new(&self.activity, !content.is_end_stream());
+        let in_flight = InFlight::new(&self.connection, !content.is_end_stream());
         self.handler.respond(parts, content, in_flight)
     }
 }

@@ -35,7 +35,7 @@ use tokio::time::timeout;
 use crate::client::{Peer, TrustedProxies};
 use crate::config::Limits;
 use crate::metrics::Metrics;
-use crate::service::Service;
+use crate::service::LogLayer;
 use activity::Activity;
 use listener::{Accepted, Listener, Stream};
 use metered_io::MeteredSocket;
@@ -73,7 +73,7 @@ impl Server {
     /// # Errors
     /// When the system has no more threads or descriptors.
     pub fn start(
-        service: Service,
+        handler: LogLayer,
         workers: usize,
         limits: Limits,
         tls: Option<Arc<Tls>>,
@@ -81,9 +81,9 @@ impl Server {
     ) -> io::Result<Self> {
         let draining = watch::Sender::new(false);
         let is_secure = tls.is_some();
-        let metrics = Arc::clone(service.metrics());
+        let metrics = Arc::clone(handler.metrics());
         let shared = Arc::new(Shared {
-            service: Arc::new(service),
+            handler: Arc::new(handler),
             tls,
             builder: connection::builder(&limits),
             limits: limits.clone(),
@@ -170,7 +170,7 @@ impl Drop for Counted {
 
 /// What every connection needs.
 struct Shared {
-    service: Arc<Service>,
+    handler: Arc<LogLayer>,
     tls: Option<Arc<Tls>>,
     builder: Builder<TokioExecutor>,
     limits: Limits,
@@ -264,7 +264,7 @@ impl Shared {
     }
 
     fn metrics(&self) -> &Metrics {
-        self.service.metrics()
+        self.handler.metrics()
     }
 
     async fn serve<S>(&self, mut stream: S, peer: Peer)
@@ -301,12 +301,12 @@ impl Shared {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = Arc::clone(&self.service);
+        let handler = Arc::clone(&self.handler);
         let draining = self.draining.clone();
         connection::serve(
             stream,
             activity,
-            service,
+            handler,
             &self.builder,
             &self.limits,
             draining,

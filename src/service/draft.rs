@@ -1,82 +1,63 @@
-//! From an [`Answer`] to a response whose content is still to be proven.
+//! From an [`Answer`] to a response whose content is still to be proven: pure.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use http::header::{self, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use tokio::sync::mpsc::Receiver;
+use http::{HeaderValue, Method, StatusCode};
 
-use super::Service;
 use super::fields::{
     BYTES, NOSNIFF, describes_content, description, digest, follow_rules, follow_rules_for_errors,
     validators,
 };
-use super::pages::{PLAIN, error, error_with_tail, negotiated_error, nothing_here};
+use super::pages::{error_page, error_page_with_tail, negotiated_error, not_found_sentence};
+use super::response::{Draft, Unproven, empty};
 use crate::answer::{Answer, Selected, answer};
 use crate::body::Segments;
-use crate::dev::DevResponse;
-use crate::exchange::Exchange;
+use crate::exchange::Decision;
 use crate::manifest::Manifest;
-use crate::readiness::Phase;
+use crate::memory::Memory;
 use crate::representation::{Data, NO_STORE, REVALIDATE, Representation, Resource, visible};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
-const ALLOW_HEALTH: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const ALLOW_WRITING: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS, PUT, DELETE");
-const ANY: HeaderValue = HeaderValue::from_static("*");
 pub(super) const ETAGD_DIGEST: HeaderName = HeaderName::from_static("etagd-digest");
-const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
-const SCRIPT: HeaderValue = HeaderValue::from_static("text/javascript; charset=utf-8");
 
-/// A response whose content is still to be attached.
-pub(super) type Draft = Response<Content>;
-
-pub(super) enum Content {
-    Memory(Bytes),
-    /// To be proven first.
-    Segments(Segments),
-    /// What comes as it happens.
-    Stream(Receiver<Bytes>),
+/// Turns answers into drafts.
+#[derive(Clone, Debug)]
+pub(super) struct Drafter {
+    memory: Arc<Memory>,
+    pub(super) has_digest_header: bool,
+    pub(super) are_writes_allowed: bool,
 }
 
-impl Content {
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Memory(bytes) if bytes.is_empty())
+impl Drafter {
+    pub(super) fn new(memory: Arc<Memory>) -> Self {
+        Self {
+            memory,
+            has_digest_header: false,
+            are_writes_allowed: false,
+        }
     }
-}
 
-impl Service {
-    pub(super) fn draft(
-        &self,
-        manifest: &Manifest,
-        request: &Parts,
-        exchange: &mut Exchange,
-    ) -> Draft {
+    /// Drafts the response to a request from one state of the site, and says what was decided.
+    pub(super) fn draft(&self, manifest: &Manifest, request: &Parts) -> (Draft, Decision) {
         let answer = answer(manifest, request);
-        exchange.decide(&answer, manifest, request);
-        let mut draft = self.draft_of(answer, manifest, request);
-        if self.disclosure.digest_header {
+        let decision = Decision::new(&answer, manifest, request);
+        let mut draft = self.draft_answer(answer, manifest, request);
+        if self.has_digest_header {
             let digest = manifest.digest_value().clone();
             draft.headers_mut().insert(ETAGD_DIGEST, digest);
         }
-        draft
+        (draft, decision)
     }
 
-    fn draft_of(&self, answer: Answer<'_>, manifest: &Manifest, request: &Parts) -> Draft {
+    fn draft_answer(&self, answer: Answer<'_>, manifest: &Manifest, request: &Parts) -> Draft {
         let settings = manifest.settings();
         let is_head = request.method == Method::HEAD;
         match answer {
-            Answer::NotModified(selected) => {
-                let mut draft = empty(StatusCode::NOT_MODIFIED, 4);
-                let fields = draft.headers_mut();
-                validators(fields, &selected);
-                // RFC 9110 section 15.4.5: nothing about content that is not sent.
-                follow_rules(fields, &selected, |name| {
-                    *name == header::CONTENT_LOCATION || !describes_content(name)
-                });
-                draft
-            }
+            Answer::NotModified(selected) => not_modified(&selected),
             Answer::Whole(selected) => {
                 let mut draft = self.whole(&selected, is_head);
                 digest(draft.headers_mut(), &selected, settings, request);
@@ -94,28 +75,22 @@ impl Service {
             }
             Answer::Unsatisfiable(selected) => {
                 let mut draft = negotiated_error(StatusCode::RANGE_NOT_SATISFIABLE, &selected);
-                follow_rules_for_errors(draft.headers_mut(), manifest, request);
-                let length = selected.representation().length;
                 let fields = draft.headers_mut();
+                follow_rules_for_errors(fields, manifest, request);
+                // RFC 9110 section 14.4: with the length a client can ask for what there is.
+                let length = selected.representation().length;
                 fields.insert(header::CONTENT_RANGE, visible(&unsatisfied_range(length)));
                 fields.insert(header::ACCEPT_RANGES, BYTES);
                 draft
             }
-            Answer::Redirect(status, location) => {
-                let mut draft = empty(status, 4);
-                let fields = draft.headers_mut();
-                fields.insert(header::LOCATION, visible(&location));
-                fields.insert(header::CACHE_CONTROL, REVALIDATE);
-                fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-                draft
-            }
+            Answer::Redirect(status, location) => redirect(status, &location),
             Answer::NotFound(status, page) => {
                 let mut draft = match page {
                     Some(page) => self.not_found(status, page, is_head),
                     None => {
                         let tail = settings.additions.tail;
-                        let sentence = nothing_here(status);
-                        error_with_tail(status, sentence, is_head, tail).map(Content::Memory)
+                        let sentence = not_found_sentence(status);
+                        error_page_with_tail(status, sentence, is_head, tail).map(Unproven::Memory)
                     }
                 };
                 follow_rules_for_errors(draft.headers_mut(), manifest, request);
@@ -124,54 +99,29 @@ impl Service {
             Answer::Options => {
                 let mut draft = empty(StatusCode::NO_CONTENT, 2);
                 draft.headers_mut().insert(header::ALLOW, self.allow());
-                // What lets other origins read an answer has to be said when they ask before.
+                // A preflight request is answered by this: the site's CORS fields belong here, too.
                 follow_rules_for_errors(draft.headers_mut(), manifest, request);
                 draft
             }
             Answer::Refused(status, reason) => {
-                let mut page = error(status, &reason, is_head);
+                let mut page = error_page(status, &reason, is_head);
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     page.headers_mut().insert(header::ALLOW, self.allow());
                 }
-                page.map(Content::Memory)
+                page.map(Unproven::Memory)
             }
         }
     }
 
-    /// The methods that have an answer.
+    /// The methods that have an answer (RFC 9110 section 10.2.1).
     fn allow(&self) -> HeaderValue {
-        match self.writer {
-            Some(_) => ALLOW_WRITING,
-            None => ALLOW,
+        match self.are_writes_allowed {
+            true => ALLOW_WRITING,
+            false => ALLOW,
         }
     }
 
-    /// Liveness, for balancers that can reach no other port. While draining it is 503: they take
-    /// it for readiness.
-    pub(super) fn health(&self, method: &Method) -> Draft {
-        let (status, text) = match (method, self.readiness.phase()) {
-            (&Method::GET | &Method::HEAD, Phase::Draining) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-            }
-            (&Method::GET | &Method::HEAD, _) => (StatusCode::OK, "alive\n"),
-            _ => (StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n"),
-        };
-        let mut draft = empty(status, 5);
-        let fields = draft.headers_mut();
-        fields.insert(header::CACHE_CONTROL, NO_STORE);
-        fields.insert(header::CONTENT_TYPE, PLAIN);
-        fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            fields.insert(header::ALLOW, ALLOW_HEALTH);
-        }
-        if method == Method::HEAD {
-            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-            return draft;
-        }
-        draft.map(|_| Content::Memory(Bytes::from_static(text.as_bytes())))
-    }
-
-    /// 200, or its fields alone.
+    /// 200, with all of the selected representation; to HEAD, without it.
     fn whole(&self, selected: &Selected<'_>, is_head: bool) -> Draft {
         let mut draft = empty(StatusCode::OK, 8);
         let fields = draft.headers_mut();
@@ -209,6 +159,7 @@ impl Service {
                 let boundary = boundary(selected, ranges);
                 let multipart = format!("multipart/byteranges; boundary={boundary}");
                 fields.insert(header::CONTENT_TYPE, visible(&multipart));
+                // RFC 2046 section 5.1.1: the CRLF before a boundary belongs to it, not to the part.
                 let mut line_end = "";
                 for range in ranges {
                     let content_range = range.content_range(length);
@@ -223,12 +174,14 @@ impl Service {
                 }
                 segments.push_bytes(format!("\r\n--{boundary}--\r\n").into());
             }
+            // `answer` has other answers for these.
             Selection::Whole | Selection::Unsatisfiable => {}
         }
-        draft.map(|_| Content::Segments(segments))
+        draft.map(|_| Unproven::Segments(segments))
     }
 
-    /// 404, or its like, with the site's own page: no tag, no conditions, no range.
+    /// 404, 410 or 451 with the site's own page. It is not what was asked for, so it has no tag, and
+    /// neither conditions nor ranges apply to it.
     fn not_found(&self, status: StatusCode, page: &Resource, is_head: bool) -> Draft {
         let mut draft = empty(status, 4);
         let fields = draft.headers_mut();
@@ -245,17 +198,38 @@ impl Service {
             return draft;
         }
         draft.map(|_| match &representation.data {
-            Data::Memory(bytes) => Content::Memory(bytes.clone()),
+            Data::Memory(bytes) => Unproven::Memory(bytes.clone()),
             Data::File(_) => {
                 let mut segments = Segments::default();
                 segments.push_data(representation, 0, representation.length, &self.memory);
-                Content::Segments(segments)
+                Unproven::Segments(segments)
             }
         })
     }
 }
 
-/// Derived from the tag and the ranges, so that replicas agree. No content can hold the boundary
+/// 304, with those fields of a 200 that may have changed since it was cached.
+fn not_modified(selected: &Selected<'_>) -> Draft {
+    let mut draft = empty(StatusCode::NOT_MODIFIED, 4);
+    let fields = draft.headers_mut();
+    validators(fields, selected);
+    // RFC 9110 section 15.4.5: no metadata of content that is not sent, but Content-Location.
+    follow_rules(fields, selected, |name| {
+        *name == header::CONTENT_LOCATION || !describes_content(name)
+    });
+    draft
+}
+
+fn redirect(status: StatusCode, location: &str) -> Draft {
+    let mut draft = empty(status, 4);
+    let fields = draft.headers_mut();
+    fields.insert(header::LOCATION, visible(&location));
+    fields.insert(header::CACHE_CONTROL, REVALIDATE);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    draft
+}
+
+/// The boundary of a multipart response. Derived from the tag and the ranges, so that replicas agree. No content can hold the boundary
 /// of its own parts: it would have to hold a hash of itself.
 fn boundary(selected: &Selected<'_>, ranges: &[ByteRange]) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -265,36 +239,4 @@ fn boundary(selected: &Selected<'_>, ranges: &[ByteRange]) -> String {
         hasher.update(&range.last().to_le_bytes());
     }
     hasher.finalize().to_hex().chars().take(32).collect()
-}
-
-pub(super) fn empty(status: StatusCode, fields: usize) -> Draft {
-    let mut draft = Response::new(Content::Memory(Bytes::new()));
-    *draft.status_mut() = status;
-    *draft.headers_mut() = HeaderMap::with_capacity(fields);
-    draft
-}
-
-/// What is answered in place of the site.
-pub(super) fn dev_response(aside: DevResponse, request: &Parts) -> Draft {
-    let (content_type, content) = match aside {
-        DevResponse::Refused(status, sentence) => {
-            let is_head = request.method == Method::HEAD;
-            return error(status, &sentence, is_head).map(Content::Memory);
-        }
-        DevResponse::Preflight => {
-            let mut draft = empty(StatusCode::NO_CONTENT, 4);
-            let fields = draft.headers_mut();
-            fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ANY);
-            fields.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ANY);
-            return draft;
-        }
-        DevResponse::Script(text) => (SCRIPT, Content::Memory(Bytes::from_static(text.as_bytes()))),
-        DevResponse::Events(stream) => (EVENTS, Content::Stream(stream)),
-    };
-    let mut draft = empty(StatusCode::OK, 3);
-    let fields = draft.headers_mut();
-    fields.insert(header::CACHE_CONTROL, NO_STORE);
-    fields.insert(header::CONTENT_TYPE, content_type);
-    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    draft.map(|_| content)
 }

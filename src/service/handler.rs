@@ -1,0 +1,91 @@
+//! What a connection asks of whoever answers its requests, what that may ask of the connection, and
+//! what the layers behind it ask of each other.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use http::request::Parts;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+
+use super::response::ResponseFuture;
+use crate::client::Peer;
+
+/// Answers the requests of a connection: the outermost of the layers.
+pub trait Handler: Send + Sync + 'static {
+    /// The body of its responses.
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>
+        + Send
+        + 'static;
+    /// The response to one request.
+    type Future: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
+
+    /// Answers one request. `in_flight` is held until the response is over.
+    fn respond(
+        self: &Arc<Self>,
+        request: Parts,
+        content: Incoming,
+        in_flight: InFlight,
+    ) -> Self::Future;
+
+    /// Notes that bytes were rejected before they were a request.
+    fn note_malformed(&self);
+}
+
+/// One layer behind a [`Handler`]: answers a request itself, or asks the next layer.
+///
+/// A reply that is there at once is returned as [`ResponseFuture::Now`]: no request that is answered
+/// from memory allocates a future.
+pub trait Layer: Send + Sync + 'static {
+    /// Answers one request that came over `connection`. Must be called within a tokio runtime.
+    fn respond(
+        &self,
+        request: Parts,
+        content: Incoming,
+        connection: &Arc<dyn Connection>,
+    ) -> ResponseFuture;
+}
+
+/// The connection that a request came over.
+pub trait Connection: Send + Sync + 'static {
+    /// The client, or the proxy in front of it.
+    fn peer(&self) -> Peer;
+
+    /// Admits the responses that read files: each pins memory until its client takes it.
+    fn admission(&self) -> Arc<Semaphore>;
+
+    /// Notes that content of a request has come, so that its client isn't taken for one that waits
+    /// for a response and reads nothing.
+    fn note_upload(&self);
+
+    /// Notes that a request has come, and whether it announces content.
+    fn begin(&self, has_content: bool);
+
+    /// Notes that a response is over.
+    fn end(&self);
+}
+
+/// A request whose response is not over yet: its connection is not idle, and is not closed.
+pub struct InFlight(Arc<dyn Connection>);
+
+impl InFlight {
+    /// A request that has come over `connection`.
+    pub fn new(connection: &Arc<dyn Connection>, has_content: bool) -> Self {
+        connection.begin(has_content);
+        Self(Arc::clone(connection))
+    }
+
+    /// The connection that it came over.
+    pub fn connection(&self) -> &Arc<dyn Connection> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}

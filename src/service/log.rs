@@ -1,0 +1,180 @@
+//! The outermost layer: counts each request, and writes its line into the access log, when its
+//! response is over.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::Response;
+use http::request::Parts;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::framing::Framing;
+use super::handler::{Handler, InFlight, Layer};
+use super::response::{BoxError, Content, Reply, ResponseFuture};
+use crate::access::AccessLog;
+use crate::exchange::Exchange;
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+
+/// Counts and logs what the layers behind it answer, and finishes the head of every response.
+pub struct LogLayer {
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    log: Option<Arc<AccessLog>>,
+    next: Box<dyn Layer>,
+}
+
+impl LogLayer {
+    /// Writes a line into `log`, if there is one, for each request that `next` answers.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+        log: Option<Arc<AccessLog>>,
+        next: Box<dyn Layer>,
+    ) -> Self {
+        Self {
+            metrics,
+            readiness,
+            log,
+            next,
+        }
+    }
+
+    /// The counters that it moves.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+impl Handler for LogLayer {
+    type Body = LoggedBody;
+    type Future = LogFuture;
+
+    fn respond(
+        self: &Arc<Self>,
+        request: Parts,
+        content: Incoming,
+        in_flight: InFlight,
+    ) -> LogFuture {
+        let framing = Framing::of(&request);
+        let peer = in_flight.connection().peer();
+        let exchange = Exchange::new(&request, peer, self.log.as_deref());
+        LogFuture {
+            reply: self.next.respond(request, content, in_flight.connection()),
+            framing,
+            guard: Some(ResponseGuard {
+                layer: Arc::clone(self),
+                exchange,
+                _in_flight: in_flight,
+            }),
+        }
+    }
+
+    fn note_malformed(&self) {
+        self.metrics.malformed.increment();
+    }
+}
+
+/// The response to one request. Dropped before it is there, it counts as abandoned.
+pub struct LogFuture {
+    reply: ResponseFuture,
+    framing: Framing,
+    /// Until the response takes it over.
+    guard: Option<ResponseGuard>,
+}
+
+impl Future for LogFuture {
+    type Output = Result<Response<LoggedBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Reply { response, decision } = ready!(Pin::new(&mut this.reply).poll(cx));
+        let Some(mut guard) = this.guard.take() else {
+            // Nobody may poll a future again that was ready.
+            return Poll::Pending;
+        };
+        let (mut head, content) = response.into_parts();
+        let readiness = &guard.layer.readiness;
+        this.framing
+            .finish(&mut head, content.is_empty(), readiness);
+        // A body of no known length can't be seen to be cut short.
+        let length = content.length().unwrap_or_default();
+        guard.exchange.respond(&head, length, &decision);
+        Poll::Ready(Ok(Response::from_parts(
+            head,
+            LoggedBody { content, guard },
+        )))
+    }
+}
+
+/// Lives as long as a response: counts and logs it when it is dropped.
+struct ResponseGuard {
+    layer: Arc<LogLayer>,
+    exchange: Exchange,
+    _in_flight: InFlight,
+}
+
+impl Drop for ResponseGuard {
+    fn drop(&mut self) {
+        let log = self.layer.log.as_deref();
+        self.exchange.finish(&self.layer.metrics, log);
+    }
+}
+
+/// The body of a response, whose bytes are counted on their way to the connection.
+pub struct LoggedBody {
+    content: Content,
+    guard: ResponseGuard,
+}
+
+impl Body for LoggedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let next = match &mut this.content {
+            Content::Memory(bytes) if bytes.is_empty() => None,
+            Content::Memory(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Content::File(file) => {
+                ready!(file.poll_next(cx)).map(|bytes| bytes.map(Frame::data).map_err(Into::into))
+            }
+            Content::Boxed(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        match &next {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                this.guard.exchange.sent(bytes as u64);
+            }
+            Some(Err(error)) => {
+                tracing::warn!("{error}: the response is cut short");
+                this.guard.exchange.cut();
+            }
+            None => {}
+        }
+        Poll::Ready(next)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Memory(_) | Content::File(_) => self.guard.exchange.remaining() == 0,
+            Content::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Memory(_) | Content::File(_) => {
+                SizeHint::with_exact(self.guard.exchange.remaining())
+            }
+            Content::Boxed(body) => body.size_hint(),
+        }
+    }
+}

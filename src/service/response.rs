@@ -1,0 +1,133 @@
+//! A response on its way through the layers.
+
+use std::error::Error;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+
+use super::content::FileContent;
+use crate::body::Segments;
+use crate::exchange::Decision;
+
+/// Why a body that a layer sends has ended early.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A response whose content is still to be proven.
+pub(super) type Draft = Response<Unproven>;
+
+/// Content that is not fit to be sent yet.
+pub(super) enum Unproven {
+    /// Nothing to prove: it is the memory that was hashed, or not of a file.
+    Memory(Bytes),
+    /// Part of it may be in files.
+    Segments(Segments),
+}
+
+/// A response without content, with room for so many fields.
+pub(super) fn empty(status: StatusCode, fields: usize) -> Draft {
+    let mut draft = Response::new(Unproven::Memory(Bytes::new()));
+    *draft.status_mut() = status;
+    *draft.headers_mut() = HeaderMap::with_capacity(fields);
+    draft
+}
+
+/// The content of a response.
+pub enum Content {
+    /// All of it, in memory.
+    Memory(Bytes),
+    /// Read from files, and proven, while it is sent.
+    File(Box<FileContent>),
+    /// Not of the site: what a layer in front of it sends, as it comes.
+    Boxed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl Content {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Memory(bytes) if bytes.is_empty())
+    }
+
+    /// Its length in bytes, where it is known.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Memory(bytes) => Some(bytes.len() as u64),
+            Self::File(file) => Some(file.length()),
+            Self::Boxed(_) => None,
+        }
+    }
+}
+
+/// What a layer replies: a response, and what the access log and the counters want to know of it.
+pub struct Reply {
+    /// The response. What every response says is still to be added.
+    pub response: Response<Content>,
+    /// How it came about.
+    pub decision: Decision,
+}
+
+impl From<Response<Content>> for Reply {
+    fn from(response: Response<Content>) -> Self {
+        Self {
+            response,
+            decision: Decision::default(),
+        }
+    }
+}
+
+impl From<Response<Bytes>> for Reply {
+    fn from(response: Response<Bytes>) -> Self {
+        response.map(Content::Memory).into()
+    }
+}
+
+/// A reply that is there, or one that waits for the disk, a client or another server.
+pub enum ResponseFuture {
+    /// There.
+    Now(Ready<Reply>),
+    /// Waiting.
+    Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
+}
+
+impl ResponseFuture {
+    /// A reply that is there.
+    pub fn now(reply: impl Into<Reply>) -> Self {
+        Self::Now(ready(reply.into()))
+    }
+
+    /// A reply that has to be waited for.
+    pub fn later(reply: impl Future<Output = Reply> + Send + 'static) -> Self {
+        Self::Later(Box::pin(reply))
+    }
+
+    /// Calls `change` with the reply as soon as it is there.
+    #[must_use]
+    pub fn change(self, change: impl FnOnce(&mut Reply) + Send + 'static) -> Self {
+        match self {
+            Self::Now(ready) => {
+                let mut reply = ready.into_inner();
+                change(&mut reply);
+                Self::now(reply)
+            }
+            Self::Later(later) => Self::later(async move {
+                let mut reply = later.await;
+                change(&mut reply);
+                reply
+            }),
+        }
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Reply;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        match self.get_mut() {
+            Self::Now(ready) => Pin::new(ready).poll(cx),
+            Self::Later(later) => later.as_mut().poll(cx),
+        }
+    }
+}

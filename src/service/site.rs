@@ -1,0 +1,163 @@
+//! The innermost layer: answers from the manifest, with content that is proven.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderName, Response, header};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::content::{FileContent, SuspectReporter};
+use super::draft::{Drafter, ETAGD_DIGEST};
+use super::handler::{Connection, Layer};
+use super::pages::unavailable;
+use super::response::{Content, Reply, ResponseFuture, Unproven};
+use crate::body::{BodyError, Segments};
+use crate::exchange::Decision;
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::site::Site;
+
+/// How long a request waits for the scan of a file that has changed: the longest quiet period, and
+/// time to hash it.
+const MAX_RECOVERY: Duration = Duration::from_secs(3);
+/// How many drafts of one response may fail before it is a 503. One scan is not enough: it may
+/// have read the file before the change, if it was under way already.
+const MAX_DRAFTS: u32 = 3;
+/// Fields of a draft that the 503 in its place has as well.
+const KEPT_BY_UNAVAILABLE: [HeaderName; 2] = [header::VARY, ETAGD_DIGEST];
+
+/// Answers requests from the published manifest of one site.
+#[derive(Clone, Debug)]
+pub struct SiteLayer {
+    site: Arc<Site>,
+    metrics: Arc<Metrics>,
+    drafter: Drafter,
+}
+
+impl SiteLayer {
+    /// Answers from `site`. Content that is on its way is held within `memory`.
+    pub fn new(site: Arc<Site>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            site,
+            metrics,
+            drafter: Drafter::new(memory),
+        }
+    }
+
+    /// Whether each response names the state of the site that it comes from, in Etagd-Digest.
+    #[must_use]
+    pub fn with_digest_header(mut self, is_wanted: bool) -> Self {
+        self.drafter.has_digest_header = is_wanted;
+        self
+    }
+
+    /// Whether a layer in front takes PUT and DELETE: then Allow names them.
+    #[must_use]
+    pub fn with_writes(mut self, are_allowed: bool) -> Self {
+        self.drafter.are_writes_allowed = are_allowed;
+        self
+    }
+
+    /// Sends a response once its content is proven. Where a file is not what the manifest says, the
+    /// file is scanned again, and the request is answered from what it is now.
+    async fn prove(
+        self,
+        mut draft: Response<Segments>,
+        mut decision: Decision,
+        mut request: Parts,
+        connection: Arc<dyn Connection>,
+    ) -> Reply {
+        let reporter = SuspectReporter {
+            site: Arc::clone(&self.site),
+            metrics: Arc::clone(&self.metrics),
+        };
+        // The semaphore of a connection is never closed.
+        let admitted = connection.admission().acquire_owned().await.ok();
+        let deadline = Instant::now() + MAX_RECOVERY;
+        let mut drafts_left = MAX_DRAFTS;
+        loop {
+            // Before the proof: a scan that ends while it is under way must not be missed.
+            let scans = self.site.subscribe_looks();
+            let Err(error) = draft.body_mut().prove().await else {
+                let response = draft.map(|segments| {
+                    Content::File(Box::new(FileContent::new(segments, reporter, admitted)))
+                });
+                return Reply { response, decision };
+            };
+            reporter.report(&error);
+            let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING);
+            if is_encoded && error.is_suspicious() {
+                // A sidecar that fails takes nobody's content away: the content itself is sent.
+                request.headers.remove(header::ACCEPT_ENCODING);
+            } else {
+                drafts_left -= 1;
+            }
+            let may_go_on = is_encoded || is_scanned(scans, deadline).await;
+            if drafts_left == 0 || !error.is_suspicious() || !may_go_on {
+                return self.give_up(&draft, &error, decision);
+            }
+            let manifest = self.site.current();
+            let (again, anew) = self.drafter.draft(&manifest, &request);
+            decision = anew;
+            let (head, content) = again.into_parts();
+            draft = match content {
+                Unproven::Segments(segments) => Response::from_parts(head, segments),
+                Unproven::Memory(bytes) => {
+                    let response = Response::from_parts(head, Content::Memory(bytes));
+                    return Reply { response, decision };
+                }
+            };
+        }
+    }
+
+    /// 503 in place of a draft whose content can't be had.
+    fn give_up(&self, draft: &Response<Segments>, error: &BodyError, decision: Decision) -> Reply {
+        self.metrics.unavailable.increment();
+        tracing::warn!("{error}: answered 503");
+        let mut page = unavailable();
+        for name in KEPT_BY_UNAVAILABLE {
+            if let Some(value) = draft.headers().get(&name) {
+                page.headers_mut().insert(name, value.clone());
+            }
+        }
+        Reply {
+            decision: decision.given_up(),
+            ..Reply::from(page)
+        }
+    }
+}
+
+impl Layer for SiteLayer {
+    fn respond(
+        &self,
+        request: Parts,
+        _content: Incoming,
+        connection: &Arc<dyn Connection>,
+    ) -> ResponseFuture {
+        // Loaded once: a response comes from one state of the site, whatever is published
+        // meanwhile (promise P4).
+        let (draft, decision) = self.drafter.draft(&self.site.current(), &request);
+        let (head, content) = draft.into_parts();
+        match content {
+            Unproven::Memory(bytes) => ResponseFuture::now(Reply {
+                response: Response::from_parts(head, Content::Memory(bytes)),
+                decision,
+            }),
+            Unproven::Segments(segments) => {
+                let draft = Response::from_parts(head, segments);
+                let (layer, connection) = (self.clone(), Arc::clone(connection));
+                ResponseFuture::later(layer.prove(draft, decision, request, connection))
+            }
+        }
+    }
+}
+
+/// Waits for the next scan, until `deadline` at most.
+async fn is_scanned(mut scans: watch::Receiver<u64>, deadline: Instant) -> bool {
+    timeout_at(deadline, scans.changed())
+        .await
+        .is_ok_and(|changed| changed.is_ok())
+}

@@ -1,0 +1,127 @@
+//! PUT and DELETE: a [`Writer`] decides and makes the change, its outcome becomes a response here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+
+use super::fields::NOSNIFF;
+use super::framing::CLOSE;
+use super::handler::{Connection, Layer};
+use super::pages::{PLAIN, RETRY_SOON};
+use super::response::{Reply, ResponseFuture};
+use crate::exchange::Decision;
+use crate::representation::{NO_STORE, visible};
+use crate::site::Site;
+use crate::write::{self, Refusal, Writer, Written, is_write};
+
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"etagd\"");
+
+/// Answers the methods that change the site, and leaves the others to the next layer.
+pub struct WriteLayer {
+    writer: Arc<Writer>,
+    site: Arc<Site>,
+    next: Box<dyn Layer>,
+}
+
+impl WriteLayer {
+    /// Has `writer` change `site`.
+    pub fn new(writer: Arc<Writer>, site: Arc<Site>, next: Box<dyn Layer>) -> Self {
+        Self { writer, site, next }
+    }
+}
+
+impl Layer for WriteLayer {
+    fn respond(
+        &self,
+        request: Parts,
+        content: Incoming,
+        connection: &Arc<dyn Connection>,
+    ) -> ResponseFuture {
+        if !is_write(&request.method) {
+            return self.next.respond(request, content, connection);
+        }
+        let (writer, site) = (Arc::clone(&self.writer), Arc::clone(&self.site));
+        let connection = Arc::clone(connection);
+        ResponseFuture::later(async move {
+            change(&writer, &site, &request, content, &*connection).await
+        })
+    }
+}
+
+/// Has a change made, and says what has become of it.
+async fn change(
+    writer: &Arc<Writer>,
+    site: &Site,
+    request: &Parts,
+    mut content: Incoming,
+    connection: &dyn Connection,
+) -> Reply {
+    let received = || connection.note_upload();
+    let called = writer.call(site, request, &mut content, connection.peer(), received);
+    let mut response = match called.await {
+        Ok(written) => made(&written),
+        Err(refusal) => refused(refusal),
+    };
+    if request.version >= Version::HTTP_2 {
+        // Content that nobody reads is reset once the response is over, and some clients take the
+        // reset for the response: it is taken in for a while in the background.
+        tokio::spawn(write::linger(content));
+    } else if !write::discard(request, &mut content).await {
+        // RFC 9112 section 9.3: the rest of the content stands where the next request would begin.
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
+    }
+    let decision = match response.status() {
+        StatusCode::PRECONDITION_FAILED => Decision::failed(),
+        _ => Decision::default(),
+    };
+    Reply {
+        decision,
+        ..Reply::from(response)
+    }
+}
+
+/// 201 or 204, with the tag that the client can go on with.
+fn made(written: &Written) -> Response<Bytes> {
+    let (status, etag) = match written {
+        Written::Created(etag) => (StatusCode::CREATED, etag.as_ref()),
+        Written::Replaced(etag) => (StatusCode::NO_CONTENT, etag.as_ref()),
+        Written::Deleted => (StatusCode::NO_CONTENT, None),
+    };
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    if let Some(etag) = etag {
+        response.headers_mut().insert(header::ETAG, visible(etag));
+    }
+    response
+}
+
+/// A write that was not made. Its content is one line of text: mostly programs write.
+fn refused(refusal: Refusal) -> Response<Bytes> {
+    let Refusal {
+        status,
+        reason,
+        etag,
+    } = refusal;
+    let mut response = Response::new(Bytes::from(format!("{reason}\n")));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(header::CACHE_CONTROL, NO_STORE);
+    fields.insert(header::CONTENT_TYPE, PLAIN);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    if let Some(etag) = etag {
+        fields.insert(header::ETAG, visible(&etag));
+    }
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            fields.insert(header::WWW_AUTHENTICATE, BEARER);
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            fields.insert(header::RETRY_AFTER, RETRY_SOON);
+        }
+        _ => {}
+    }
+    response
+}
