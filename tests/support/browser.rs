@@ -28,7 +28,7 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let child = Command::new("chromium")
             .args([
-                "--proxy_header_failures=new",
+                "--headless=new",
                 // Root, as which CI runs, has none.
                 "--no-sandbox",
                 "--disable-gpu",
