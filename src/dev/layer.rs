@@ -45,7 +45,7 @@ impl Layer for DevLayer {
         connection: &Arc<dyn Connection>,
     ) -> ResponseFuture {
         let path = request.uri.path();
-        let page = super::Page::of(&request);
+        let page = super::PageAddress::of(&request);
         let reply = if let Some(response) = self.dev.intercept(&request) {
             let is_head = request.method == Method::HEAD;
             ResponseFuture::now(dev_response(response, is_head))

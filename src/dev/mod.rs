@@ -71,13 +71,13 @@ enum DevResponse {
 }
 
 /// Which page a request asks for, as far as a warning names it.
-struct Page {
+struct PageAddress {
     path: Box<str>,
     /// Host and port, as the browser knows the site.
     authority: Box<str>,
 }
 
-impl Page {
+impl PageAddress {
     fn of(request: &Parts) -> Self {
         // HTTP/2 has the authority in the target, HTTP/1.1 mostly in Host.
         let in_target = request.uri.authority().map(Authority::as_str);
@@ -113,7 +113,7 @@ impl Dev {
     }
 
     /// Warns once of each policy that keeps a page from reloading by itself.
-    fn warn_about_csp(&self, page: &Page, response: &Response<Content>) {
+    fn warn_about_csp(&self, page: &PageAddress, response: &Response<Content>) {
         let content_type = response.headers().get(header::CONTENT_TYPE);
         let is_html = content_type.is_some_and(|it| it.as_bytes().starts_with(b"text/html"));
         if self.feed.is_none() || response.status() != StatusCode::OK || !is_html {

@@ -11,7 +11,7 @@ use super::fields::{
     validators,
 };
 use super::pages::{error_page, error_page_with_tail, negotiated_error, not_found_sentence};
-use super::response::{Draft, Unproven, empty};
+use super::response::{Draft, DraftContent, empty};
 use crate::answer::{Answer, Selected, answer};
 use crate::body::Segments;
 use crate::exchange::Decision;
@@ -90,7 +90,8 @@ impl Drafter {
                     None => {
                         let tail = settings.additions.tail;
                         let sentence = not_found_sentence(status);
-                        error_page_with_tail(status, sentence, is_head, tail).map(Unproven::Memory)
+                        error_page_with_tail(status, sentence, is_head, tail)
+                            .map(DraftContent::Memory)
                     }
                 };
                 follow_rules_for_errors(draft.headers_mut(), manifest, request);
@@ -108,7 +109,7 @@ impl Drafter {
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     page.headers_mut().insert(header::ALLOW, self.allow());
                 }
-                page.map(Unproven::Memory)
+                page.map(DraftContent::Memory)
             }
         }
     }
@@ -177,7 +178,7 @@ impl Drafter {
             // `answer` has other answers for these.
             Selection::Whole | Selection::Unsatisfiable => {}
         }
-        draft.map(|_| Unproven::Segments(segments))
+        draft.map(|_| DraftContent::Segments(segments))
     }
 
     /// 404, 410 or 451 with the site's own page. It is not what was asked for, so it has no tag, and
@@ -198,11 +199,11 @@ impl Drafter {
             return draft;
         }
         draft.map(|_| match &representation.data {
-            Data::Memory(bytes) => Unproven::Memory(bytes.clone()),
+            Data::Memory(bytes) => DraftContent::Memory(bytes.clone()),
             Data::File(_) => {
                 let mut segments = Segments::default();
                 segments.push_data(representation, 0, representation.length, &self.memory);
-                Unproven::Segments(segments)
+                DraftContent::Segments(segments)
             }
         })
     }

@@ -17,10 +17,10 @@ use crate::exchange::Decision;
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A response whose content is still to be proven.
-pub(super) type Draft = Response<Unproven>;
+pub(super) type Draft = Response<DraftContent>;
 
 /// Content that is not fit to be sent yet.
-pub(super) enum Unproven {
+pub(super) enum DraftContent {
     /// Nothing to prove: it is the memory that was hashed, or not of a file.
     Memory(Bytes),
     /// Part of it may be in files.
@@ -29,7 +29,7 @@ pub(super) enum Unproven {
 
 /// A response without content, with room for so many fields.
 pub(super) fn empty(status: StatusCode, fields: usize) -> Draft {
-    let mut draft = Response::new(Unproven::Memory(Bytes::new()));
+    let mut draft = Response::new(DraftContent::Memory(Bytes::new()));
     *draft.status_mut() = status;
     *draft.headers_mut() = HeaderMap::with_capacity(fields);
     draft

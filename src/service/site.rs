@@ -13,7 +13,7 @@ use super::content::{FileContent, SuspectReporter};
 use super::draft::{Drafter, ETAGD_DIGEST};
 use super::handler::{Connection, Layer};
 use super::pages::unavailable;
-use super::response::{Content, Reply, ResponseFuture, Unproven};
+use super::response::{Content, DraftContent, Reply, ResponseFuture};
 use crate::body::{BodyError, Segments};
 use crate::exchange::Decision;
 use crate::memory::Memory;
@@ -104,8 +104,8 @@ impl SiteLayer {
             decision = anew;
             let (head, content) = again.into_parts();
             draft = match content {
-                Unproven::Segments(segments) => Response::from_parts(head, segments),
-                Unproven::Memory(bytes) => {
+                DraftContent::Segments(segments) => Response::from_parts(head, segments),
+                DraftContent::Memory(bytes) => {
                     let response = Response::from_parts(head, Content::Memory(bytes));
                     return Reply { response, decision };
                 }
@@ -142,11 +142,11 @@ impl Layer for SiteLayer {
         let (draft, decision) = self.drafter.draft(&self.site.current(), &request);
         let (head, content) = draft.into_parts();
         match content {
-            Unproven::Memory(bytes) => ResponseFuture::now(Reply {
+            DraftContent::Memory(bytes) => ResponseFuture::now(Reply {
                 response: Response::from_parts(head, Content::Memory(bytes)),
                 decision,
             }),
-            Unproven::Segments(segments) => {
+            DraftContent::Segments(segments) => {
                 let draft = Response::from_parts(head, segments);
                 let (layer, connection) = (self.clone(), Arc::clone(connection));
                 ResponseFuture::later(layer.prove(draft, decision, request, connection))

@@ -41,7 +41,7 @@ const UNPROVEN: &[&str] = &[
 ];
 
 /// Folders with files that use each other.
-const CIRCLES: &[&str] = &["src/config/", "src/service/"];
+const CIRCLES: &[&str] = &["src/config/"];
 
 /// Names that more than one type has.
 const SHARED_NAMES: &[&str] = &[
