@@ -24,7 +24,7 @@ pub struct WriteJob {
     /// The path in the site: raw bytes, without a leading slash; one that a request can name.
     pub path: Box<[u8]>,
     /// What to do.
-    pub act: Operation,
+    pub operation: Operation,
     /// What must hold for what is on the disk at that moment.
     pub condition: Condition,
     /// Who waits for it. Nobody: it is left undone.
@@ -77,7 +77,7 @@ impl CommitError {
     ///
     /// # Errors
     /// When something else has it, or the system refuses to tell.
-    pub fn look(directory: &Directory, name: &OsStr) -> Result<bool, Self> {
+    pub fn has_file(directory: &Directory, name: &OsStr) -> Result<bool, Self> {
         match directory.kind(name)? {
             None => Ok(false),
             Some(FileType::RegularFile) => Ok(true),
@@ -103,7 +103,7 @@ impl fmt::Debug for WriteJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WriteJob")
             .field("path", &self.path.escape_ascii().to_string())
-            .field("act", &self.act)
+            .field("operation", &self.operation)
             .finish_non_exhaustive()
     }
 }

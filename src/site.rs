@@ -67,7 +67,7 @@ impl Site {
             return None;
         }
         let (changed, removed) = (changes.changed.len(), changes.removed.len());
-        let rules = changes.rules.is_some();
+        let has_new_rules = changes.rules.is_some();
         let new = current.with(changes);
         let digest = new.digest();
         let is_news = digest != current.digest();
@@ -86,7 +86,7 @@ impl Site {
         Some(Publication {
             changed,
             removed,
-            rules,
+            has_new_rules,
             digest,
         })
     }
@@ -109,7 +109,7 @@ impl Site {
 
     /// Tells whoever waits for it that the disk has been looked at, and that what could be
     /// published is.
-    pub fn looked(&self) {
+    pub fn announce_look(&self) {
         self.looks.send_modify(|count| *count += 1);
     }
 
@@ -173,10 +173,14 @@ impl fmt::Debug for Site {
 /// What a publication has changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Publication {
-    changed: usize,
-    removed: usize,
-    rules: bool,
-    digest: SiteDigest,
+    /// Resources that are new, or have replaced others.
+    pub changed: usize,
+    /// Paths that name nothing any more.
+    pub removed: usize,
+    /// Whether the site's rules have changed.
+    pub has_new_rules: bool,
+    /// The digest of the new state.
+    pub digest: SiteDigest,
 }
 
 impl fmt::Display for Publication {
@@ -184,10 +188,10 @@ impl fmt::Display for Publication {
         let Self {
             changed,
             removed,
-            rules,
+            has_new_rules,
             digest,
         } = self;
-        let rules = if *rules { ", new rules" } else { "" };
+        let rules = if *has_new_rules { ", new rules" } else { "" };
         write!(
             f,
             "published: {changed} changed, {removed} removed{rules}, site digest {digest}"

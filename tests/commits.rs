@@ -21,7 +21,7 @@ use etagd::representation::Resource;
 use etagd::scan::{Progress, Scanner};
 use etagd::site::Site;
 use etagd::staging::{Directory, TempFile};
-use etagd::watch::{Hint, Options, Watch};
+use etagd::watch::{Hint, Watch, WatcherOptions};
 use tokio::sync::oneshot;
 
 use support::TestSite;
@@ -36,11 +36,11 @@ struct Desk {
 impl Desk {
     fn new(site: &TestSite) -> Self {
         let root = Arc::new(Root::open(&site.root()).unwrap());
-        let options = Options {
+        let options = WatcherOptions {
             directory: site.root(),
             settle: Duration::from_millis(50),
             settle_alone: Duration::from_millis(50),
-            longest: Duration::from_secs(2),
+            max_batch_age: Duration::from_secs(2),
             sweep: Duration::from_secs(3600),
             scrub: None,
             keep_old: None,
@@ -51,7 +51,7 @@ impl Desk {
         let scanner = Scanner::new(Symlinks::Inside, Arc::new(Settings::default()), None);
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         let (site, hints) = (Arc::new(Site::new(manifest)), watch.hints());
-        watch.drive(Arc::clone(&site), scanner, links).unwrap();
+        watch.spawn(Arc::clone(&site), scanner, links).unwrap();
         Self { site, root, hints }
     }
 
@@ -69,7 +69,7 @@ impl Desk {
         let (reply, replied) = oneshot::channel();
         let commit = WriteJob {
             path: path.as_bytes().into(),
-            act: Operation::Put { temp_file, hash },
+            operation: Operation::Put { temp_file, hash },
             condition,
             reply,
         };
@@ -151,13 +151,13 @@ fn whoever_does_not_wait_has_nothing_changed() {
     let directory = Directory::open(&desk.root, Path::new("")).unwrap();
     let (reply, replied) = oneshot::channel();
     drop(replied);
-    let act = Operation::Put {
+    let operation = Operation::Put {
         temp_file: TempFile::readable(directory).unwrap(),
         hash: *blake3::hash(b"").as_bytes(),
     };
     let commit = WriteJob {
         path: b"a".as_slice().into(),
-        act,
+        operation,
         condition: Box::new(|_| true),
         reply,
     };

@@ -16,23 +16,20 @@ use etagd::disk::Root;
 use etagd::metrics::Metrics;
 use etagd::scan::{Progress, Scanner};
 use etagd::site::Site;
-use etagd::watch::{ChangeSource, Hint, Options, Watch};
+use etagd::watch::{ChangeSource, EventKind, Hint, Watch, WatchError, WatcherOptions};
 
 use support::TestSite;
 use support::tree::{digest_of, stays, within, write_tree};
 
 /// A source that reports nothing by itself.
 struct Silent {
-    /// What is said when something is to be watched.
-    refusal: Option<&'static str>,
+    /// Why nothing can be watched.
+    refusal: Option<WatchError>,
 }
 
 impl ChangeSource for Silent {
-    fn watch(&mut self, _: &Path, _: bool) -> Result<(), String> {
-        match self.refusal {
-            Some(reason) => Err(reason.to_owned()),
-            None => Ok(()),
-        }
+    fn watch(&mut self, _: &Path, _: bool) -> Result<(), WatchError> {
+        self.refusal.clone().map_or(Ok(()), Err)
     }
 
     fn unwatch(&mut self, _: &Path) {}
@@ -49,13 +46,13 @@ struct Watched {
 }
 
 impl Watched {
-    fn start(site: &TestSite, refusal: Option<&'static str>) -> Self {
+    fn start(site: &TestSite, refusal: Option<WatchError>) -> Self {
         let root = Arc::new(Root::open(&site.root()).unwrap());
-        let options = Options {
+        let options = WatcherOptions {
             directory: site.root(),
             settle: Duration::from_millis(50),
             settle_alone: Duration::from_millis(50),
-            longest: Duration::from_secs(2),
+            max_batch_age: Duration::from_secs(2),
             sweep: Duration::from_secs(3600),
             scrub: None,
             keep_old: None,
@@ -74,7 +71,7 @@ impl Watched {
         let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         let published = Arc::new(Site::new(manifest));
-        watch.drive(Arc::clone(&published), scanner, links).unwrap();
+        watch.spawn(Arc::clone(&published), scanner, links).unwrap();
         Self {
             site: published,
             metrics,
@@ -117,7 +114,7 @@ fn lost_hints_are_made_good_by_a_sweep() {
 #[test]
 fn where_nothing_can_be_watched_sweeps_come_often() {
     let site = TestSite::in_memory().file("file", "1");
-    let watched = Watched::start(&site, Some("there are no watches"));
+    let watched = Watched::start(&site, Some(WatchError::Unsupported));
     assert_eq!(watched.metrics.watch_failures.get(), 1);
     for round in 1..3 {
         write_tree(&site.path("tree"), 300, &format!("round {round}"));
@@ -139,7 +136,7 @@ fn what_goes_blind_later_is_swept_from_then_on() {
         "nobody has said anything",
         || watched.is_true(&before),
     );
-    let hint = Hint::Blind(site.path("dir"), "the limit is reached".to_owned());
+    let hint = Hint::Blind(site.path("dir"), WatchError::TooMany);
     watched.hints.send(hint).unwrap();
     for round in 3..5 {
         fs::write(site.path("dir/file"), format!("{round}")).unwrap();
@@ -156,14 +153,14 @@ fn hints_of_what_is_not_there_change_nothing() {
     let site = TestSite::in_memory().file("dir/file", "1");
     let watched = Watched::start(&site, None);
     let before = watched.digest();
-    let of = etagd::watch::Of::Unknown;
+    let kind = EventKind::Unknown;
     for path in ["/", "/proc/self/mem", "/no/such/path", "", "relative"] {
         let path = PathBuf::from(path);
         watched
             .hints
             .send(Hint::Path {
                 path: path.clone(),
-                of,
+                kind,
             })
             .unwrap();
         watched.hints.send(Hint::Suspect(path)).unwrap();
@@ -178,7 +175,7 @@ fn hints_of_what_is_not_there_change_nothing() {
         "",
     ] {
         let path = site.path(name);
-        watched.hints.send(Hint::Path { path, of }).unwrap();
+        watched.hints.send(Hint::Path { path, kind }).unwrap();
     }
     stays(Duration::from_millis(300), "nothing has changed", || {
         watched.is_true(&before)
@@ -188,7 +185,7 @@ fn hints_of_what_is_not_there_change_nothing() {
         .hints
         .send(Hint::Path {
             path: site.path("dir/file"),
-            of,
+            kind,
         })
         .unwrap();
     let after = digest_of(&watched.root);

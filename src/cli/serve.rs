@@ -45,13 +45,13 @@ use crate::server::tls::Tls;
 use crate::service::{HealthLayer, Layer, LogLayer, SiteLayer, WriteLayer};
 use crate::site::Site;
 use crate::state::{Saver, StateFile};
-use crate::watch::{self, Hint, Watch, immutable};
+use crate::watch::{Hint, Watch, WatcherOptions, immutable};
 use crate::write::Writer;
 
 /// How long a change may wait for quiet: replicas are to publish a deploy as a whole.
-const LONGEST_BATCH: Duration = Duration::from_secs(2);
+const MAX_BATCH_AGE: Duration = Duration::from_secs(2);
 /// The same where somebody waits to see it.
-const SHORTER_BATCH: Duration = Duration::from_millis(200);
+const MAX_BATCH_AGE_DEV: Duration = Duration::from_millis(200);
 /// Quiet after one file was saved where it stands, and nothing else: a developer waits to see it.
 const SETTLE_ALONE: Duration = Duration::from_millis(5);
 /// How long the command of `--on-publish` is waited for at the end.
@@ -166,7 +166,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
     });
     let watch = watch.proving(release);
-    let watching = watch.drive(Arc::clone(&site), scanner, scanned.links);
+    let watching = watch.spawn(Arc::clone(&site), scanner, scanned.links);
     watching.map_err(Error::Start)?;
     if !is_proven && !process.is_proven(&site, &mut signals, &hints).await {
         return Ok(());
@@ -449,18 +449,22 @@ impl Process {
     }
 }
 
-fn watch_options(directory: PathBuf, watching: WatchOptions, is_dev: bool) -> watch::Options {
+fn watch_options(directory: PathBuf, watching: WatchOptions, is_dev: bool) -> WatcherOptions {
     let WatchOptions {
         settle,
         sweep,
         scrub,
         keep_old,
     } = watching;
-    watch::Options {
+    WatcherOptions {
         directory,
         settle,
         settle_alone: if is_dev { SETTLE_ALONE } else { settle },
-        longest: if is_dev { SHORTER_BATCH } else { LONGEST_BATCH },
+        max_batch_age: if is_dev {
+            MAX_BATCH_AGE_DEV
+        } else {
+            MAX_BATCH_AGE
+        },
         sweep,
         scrub,
         keep_old,

@@ -1,385 +1,300 @@
-//! From dirty paths to a publication: one look at the disk, and what may be shown of it.
+//! A batch: the changes that are looked at, and published, together. Pure: the clock comes in as an
+//! argument.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::collections::BTreeSet;
+use std::mem;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::pending::DirtyPaths;
-use super::{BLIND_SWEEP, Busy, Driver, Hint, ROOT_CHECK, immutable};
-use crate::disk;
-use crate::manifest::{Changes, Manifest};
-use crate::release::Release;
-use crate::representation::Resource;
-use crate::scan::{self, Link, Progress, ScanOutcome, Scope, Unsettled};
+/// What somebody should look at.
+#[derive(Debug, Default)]
+pub(super) struct DirtyPaths {
+    /// Real paths.
+    pub(super) paths: BTreeSet<PathBuf>,
+    /// Those of them that lead elsewhere now, or nowhere. A look that is under way when one of
+    /// these moves has seen a mixture of the old tree and the new one.
+    pub(super) moved: BTreeSet<PathBuf>,
+    /// Whether to look at the whole site.
+    pub(super) is_everything: bool,
+}
 
-/// A sweep may take this share of one core, whatever the interval.
-const SWEEP_SHARE: u32 = 20;
-/// Bytes a second at which files that never rest are hashed.
-const UNHURRIED: u64 = 64 << 20;
-/// First and longest pause before a busy file is tried again.
-const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// While a file of this name is in the root, nothing is published.
-const HOLD: &str = ".etagd-hold";
-/// What is written into an emptied folder is published when it has been quiet for so long: it is
-/// all of a site.
-const REBUILD_QUIET: Duration = Duration::from_millis(100);
+impl DirtyPaths {
+    /// Whether nothing but `path` is dirty.
+    fn is_at_most(&self, path: &Path) -> bool {
+        !self.is_everything && self.paths.iter().all(|dirty| dirty == path)
+    }
 
-impl Driver {
-    /// Looks at what is pending and publishes it, unless that would be half of something.
-    pub(super) fn work(&mut self, now: Instant) {
-        self.check_root();
-        if self.is_root_missing || self.is_held() {
-            self.postpone(now + ROOT_CHECK);
-            self.answer();
-            return;
-        }
-        // New directories are watched from here on, so that listing them misses nothing.
-        self.watch.source.barrier();
-        self.drain();
-        if !self.is_due(Instant::now()) {
-            return;
-        }
-        // A file that is tried again does not make a batch due that still waits for quiet.
-        let is_batch_due = self.pending.due().is_some_and(|due| Instant::now() >= due);
-        let batch = is_batch_due.then(|| self.pending.take());
-        let batch = batch.unwrap_or_else(|| DirtyPaths::new(self.watch.options.longest));
-        let was_overdue = batch.is_overdue(now);
-        self.suspects.clear();
-        let root = Arc::clone(&self.watch.root);
-        let scope = self.scope(&batch, now);
-        let mut outcome = self.look(&scope, now);
-        let finished = Instant::now();
-        let metrics = &self.watch.metrics;
-        match scope {
-            Scope::Everything => {
-                metrics.site_scans.observe(finished - now);
-                metrics.sweeps.increment();
-                self.next_sweep = finished + self.sweep_interval(finished - now);
-                self.find_mounts();
-            }
-            Scope::Paths(_) => metrics.change_scans.observe(finished - now),
-        }
-        if !self.blind.is_empty() && is_batch_due {
-            let spent = (finished - now) * SWEEP_SHARE;
-            self.next_blind_sweep = finished + BLIND_SWEEP.min(self.watch.options.sweep).max(spent);
-        }
-        // What has happened meanwhile is known when its reports have been read.
-        self.watch.source.barrier();
-        self.drain();
-        self.check_root();
-        let is_other_site = self.is_root_missing || !Arc::ptr_eq(&root, &self.watch.root);
-        let moving = self.moving(&outcome.links);
-        let may_be_half = !self.pending.is_empty() || !moving.is_empty();
-        let is_early = may_be_half && !batch.is_overdue(finished);
-        // What was lost while a look took long can't be told from what it saw.
-        let is_unknown = self.pending.everything && !was_overdue;
-        if self.waits_for_busy(&batch, &outcome, finished) {
-            self.remember_busy(outcome.busy, &scope, finished);
-            let pause = BUSY_PAUSE.0.max((finished - now) * 4);
-            self.pending.put_back(batch, finished, pause);
-            return;
-        }
-        if let Some(hold) = self.watch.options.hold_empty
-            && !batch.is_older(finished, hold)
-            && self.is_emptied(&outcome)
-        {
-            self.remember_busy(outcome.busy, &scope, finished);
-            self.pending.hold(batch, finished, hold, REBUILD_QUIET);
-            return;
-        }
-        if is_other_site || is_early || is_unknown || self.is_held() {
-            let settle = self.watch.options.settle;
-            self.pending.put_back(batch, finished, settle);
-            self.postpone_busy(finished + settle.max(BUSY_PAUSE.0));
-            return;
-        }
-        if !was_overdue {
-            // It has come of age by a long look alone: what began meanwhile is another batch.
-            let begun = self.pending.paths.iter();
-            let begun = begun.flat_map(|path| self.site_paths(path)).collect();
-            outcome.exclude(&begun);
-        }
-        // What does not come to rest is left as it is, and holds up nothing else.
-        outcome.exclude(&moving);
-        self.publish(&scope, outcome, now);
-        for path in moving {
-            let path = self.watch.root.path().join(OsStr::from_bytes(&path));
-            self.pending
-                .moved(path, finished, self.watch.options.settle);
+    fn extend(&mut self, other: Self) {
+        self.paths.extend(other.paths);
+        self.moved.extend(other.moved);
+        self.is_everything |= other.is_everything;
+    }
+}
+
+/// Where a batch stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BatchState {
+    /// Nothing has been recorded yet.
+    Empty,
+    /// It gathers changes until it is due.
+    Waiting {
+        /// When to look at it.
+        due: Instant,
+    },
+    /// Somebody looks at it.
+    Running {
+        /// Whether it had waited as long as it may when the look began.
+        was_overdue: bool,
+    },
+}
+
+/// The changes that are published together, if they are published at all.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// Batches are numbered in the order in which they begin, which is the order in which they are
+    /// published. One that is put back takes up what has come meanwhile and keeps its number.
+    pub(super) id: u64,
+    /// What to look at.
+    pub(super) dirty: DirtyPaths,
+    /// Where it stands.
+    pub(super) state: BatchState,
+    /// How many looks have not led to a publication.
+    pub(super) attempts: u32,
+    /// When its first change was recorded. `None`: it only tries busy files again.
+    first: Option<Instant>,
+    /// It waits for quiet, but not longer than this after its first change.
+    max_age: Duration,
+    /// It waits for at least so much quiet.
+    min_quiet: Duration,
+}
+
+impl Batch {
+    pub(super) fn new(id: u64, max_age: Duration) -> Self {
+        Self {
+            id,
+            dirty: DirtyPaths::default(),
+            state: BatchState::Empty,
+            attempts: 0,
+            first: None,
+            max_age,
+            min_quiet: Duration::ZERO,
         }
     }
 
-    /// What leads elsewhere than it did when it was looked at, as paths of the site.
-    fn moving(&self, links: &[Link]) -> BTreeSet<Box<[u8]>> {
-        let moved = self.pending.moved.iter();
-        let moved = moved.flat_map(|path| self.site_paths(path));
-        let is_moving = |link: &&Link| self.target(link) != link.target;
-        let links = links.iter().filter(is_moving);
-        moved.chain(links.map(|link| link.path.clone())).collect()
+    /// Records a change. The batch is due when nothing has been recorded for `quiet`.
+    pub(super) fn record_path(&mut self, path: PathBuf, now: Instant, quiet: Duration) {
+        self.dirty.paths.insert(path);
+        self.record(now, quiet);
     }
 
-    /// Whether something is still being written in a tree that has come as a whole, and is to be
-    /// published as one.
-    fn waits_for_busy(&self, batch: &DirtyPaths, outcome: &ScanOutcome, now: Instant) -> bool {
-        let moved = batch.moved.iter();
-        let moved = Scope::Paths(moved.flat_map(|path| self.site_paths(path)).collect());
-        outcome.busy.iter().any(|path| moved.covers(path))
-            && !batch.is_older(now, scan::MAX_SETTLE_TIME)
+    /// Records a path that leads elsewhere now, or nowhere.
+    pub(super) fn record_moved(&mut self, path: PathBuf, now: Instant, quiet: Duration) {
+        self.dirty.moved.insert(path.clone());
+        self.record_path(path, now, quiet);
     }
 
-    /// Whether nothing would be left of a site.
-    fn is_emptied(&self, outcome: &ScanOutcome) -> bool {
-        let (changes, files) = (&outcome.changes, self.site.current().len());
-        files > 0 && changes.changed.is_empty() && changes.removed.len() >= files
+    /// Records that anything may have changed.
+    pub(super) fn record_everything(&mut self, now: Instant, quiet: Duration) {
+        self.dirty.is_everything = true;
+        self.record(now, quiet);
     }
 
-    fn postpone_busy(&mut self, until: Instant) {
-        for busy in self.busy.values_mut() {
-            busy.next = busy.next.max(until);
+    /// Adds a path to which nothing is known to have happened: a batch that is waiting takes it
+    /// along, no sooner and no later than it would be due anyway.
+    pub(super) fn join_path(&mut self, path: PathBuf, now: Instant, quiet: Duration) {
+        self.dirty.paths.insert(path);
+        self.join(now, quiet);
+    }
+
+    /// Adds the whole site in the way of [`Batch::join_path`].
+    pub(super) fn join_everything(&mut self, now: Instant) {
+        self.dirty.is_everything = true;
+        self.join(now, Duration::ZERO);
+    }
+
+    fn join(&mut self, now: Instant, quiet: Duration) {
+        if self.is_empty() {
+            self.record(now, quiet);
         }
     }
 
-    /// Whether the operator holds publication back.
-    pub(super) fn is_held(&mut self) -> bool {
-        let is_held = self.watch.root.path().join(HOLD).symlink_metadata().is_ok();
-        if is_held != std::mem::replace(&mut self.is_held, is_held) {
-            let state = if is_held { "held" } else { "released" };
-            tracing::info!("publication is {state} by {HOLD}");
+    fn record(&mut self, now: Instant, quiet: Duration) {
+        let first = *self.first.get_or_insert(now);
+        let quiet = quiet.max(self.min_quiet);
+        let due = (now + quiet).min(first + self.max_age).max(now);
+        self.state = BatchState::Waiting { due };
+    }
+
+    /// Whether it holds nothing but `path`.
+    pub(super) fn is_at_most(&self, path: &Path) -> bool {
+        self.dirty.is_at_most(path)
+    }
+
+    /// When to look at it, if there is anything to look at.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.state {
+            BatchState::Waiting { due } => Some(due),
+            BatchState::Empty | BatchState::Running { .. } => None,
         }
-        is_held
     }
 
-    /// Does nothing of what is due before `until`.
-    fn postpone(&mut self, until: Instant) {
-        self.pending.postpone(until);
-        self.postpone_busy(until);
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.due().is_some_and(|due| now >= due)
     }
 
-    /// What was on disk at the last look: with a release, more than what is published.
-    fn known<'a>(&'a self, current: &'a Manifest) -> &'a Manifest {
-        self.watch.release.as_ref().map_or(current, Release::tree)
+    pub(super) fn is_empty(&self) -> bool {
+        self.state == BatchState::Empty
     }
 
-    pub(super) fn look(&self, scope: &Scope, now: Instant) -> ScanOutcome {
-        let current = self.site.current();
-        let known = self.known(&current);
-        let mut outcome = self.reconcile(known, scope, Unsettled::Report);
-        // What has been busy for too long is published as it is read.
-        let is_lost = |path: &[u8]| {
-            let busy = self.busy.get(path);
-            busy.is_some_and(|busy| now >= busy.since + self.patience(path))
+    /// Makes it due at `until` instead, if it is waiting.
+    pub(super) fn postpone(&mut self, until: Instant) {
+        if !self.is_empty() {
+            self.state = BatchState::Waiting { due: until };
+        }
+    }
+
+    /// Takes the batch out for a look, and leaves `next` in its place.
+    pub(super) fn start(&mut self, next: Self, now: Instant) -> Self {
+        let was_overdue = self.is_overdue(now);
+        let batch = mem::replace(self, next);
+        Self {
+            state: BatchState::Running { was_overdue },
+            ..batch
+        }
+    }
+
+    /// Whether it has waited as long as it may.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.is_older(now, self.max_age)
+    }
+
+    /// Whether it had waited as long as it may when the look at it began.
+    pub(super) fn was_overdue(&self) -> bool {
+        matches!(self.state, BatchState::Running { was_overdue: true })
+    }
+
+    /// Whether its first change was recorded at least `age` ago. Of busy files it is not known
+    /// when they changed, so a batch of these alone is older than anything.
+    pub(super) fn is_older(&self, now: Instant, age: Duration) -> bool {
+        self.first.is_none_or(|first| now >= first + age)
+    }
+
+    /// Puts a batch back that must be looked at again, together with what has come meanwhile.
+    pub(super) fn put_back(&mut self, batch: Self, now: Instant, quiet: Duration) {
+        self.id = batch.id;
+        self.attempts = batch.attempts + 1;
+        self.dirty.extend(batch.dirty);
+        self.first = batch.first.or(self.first);
+        self.max_age = batch.max_age;
+        self.min_quiet = batch.min_quiet;
+        if self.is_empty() {
+            self.record(now, quiet);
+        }
+    }
+
+    /// Puts a batch back until `max_age` after its first change, or until more has come and it has
+    /// been quiet for `min_quiet`.
+    pub(super) fn hold(
+        &mut self,
+        batch: Self,
+        now: Instant,
+        max_age: Duration,
+        min_quiet: Duration,
+    ) {
+        let batch = Self {
+            max_age,
+            min_quiet,
+            ..batch
         };
-        let lost: BTreeSet<_> = outcome.busy.extract_if(.., |path| is_lost(path)).collect();
-        if !lost.is_empty() {
-            let base = known.with(outcome.changes.clone());
-            let forced = self.reconcile(&base, &Scope::Paths(lost), Unsettled::Publish);
-            let seen = &mut outcome.changes;
-            let again: HashSet<_> = forced.changes.changed.iter().map(|new| &new.path).collect();
-            seen.changed.retain(|new| !again.contains(&new.path));
-            seen.removed.extend(forced.changes.removed);
-            seen.changed.extend(forced.changes.changed);
-            seen.unreadable = forced.changes.unreadable;
-            seen.rules = forced.changes.rules.or(seen.rules.take());
+        self.put_back(batch, now, max_age);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Duration = Duration::from_millis(100);
+    const MAX_AGE: Duration = Duration::from_secs(2);
+
+    fn empty() -> Batch {
+        Batch::new(1, MAX_AGE)
+    }
+
+    fn start(batch: &mut Batch, now: Instant) -> Batch {
+        batch.start(empty(), now)
+    }
+
+    #[test]
+    fn a_batch_is_due_when_it_has_been_quiet() {
+        let begin = Instant::now();
+        let mut batch = empty();
+        assert_eq!(batch.due(), None);
+        batch.record_path("a".into(), begin, QUIET);
+        assert_eq!(batch.due(), Some(begin + QUIET));
+        let later = begin + QUIET / 2;
+        batch.record_path("b".into(), later, QUIET);
+        assert_eq!(batch.due(), Some(later + QUIET));
+        assert_eq!(start(&mut batch, later).dirty.paths.len(), 2);
+        assert_eq!(batch.due(), None);
+    }
+
+    #[test]
+    fn a_batch_that_never_rests_is_due_at_its_maximum_age() {
+        let begin = Instant::now();
+        let mut batch = empty();
+        for step in 0..100 {
+            batch.record_path(format!("{step}").into(), begin + step * QUIET / 2, QUIET);
         }
-        outcome
+        assert!(batch.due() <= Some(begin + 99 * QUIET / 2));
+        assert!(batch.is_older(begin + MAX_AGE, MAX_AGE));
+        assert!(!batch.is_older(begin + MAX_AGE - QUIET, MAX_AGE));
     }
 
-    pub(super) fn reconcile(
-        &self,
-        base: &Manifest,
-        scope: &Scope,
-        unsettled: Unsettled,
-    ) -> ScanOutcome {
-        let progress = Progress::default();
-        self.scanner
-            .reconcile(&self.watch.root, base, scope, unsettled, &progress)
+    #[test]
+    fn what_only_joins_moves_no_batch() {
+        let begin = Instant::now();
+        let mut batch = empty();
+        batch.record_path("a".into(), begin, QUIET);
+        batch.join_everything(begin + QUIET / 2);
+        batch.join_path("b".into(), begin + QUIET / 2, QUIET);
+        assert_eq!(batch.due(), Some(begin + QUIET));
+        assert!(start(&mut batch, begin).dirty.is_everything);
+        batch.join_everything(begin);
+        assert_eq!(batch.due(), Some(begin));
     }
 
-    /// How long a file may be busy before it is published as it is read: the longer, the more
-    /// there is to read, so that a huge one that never rests leaves time for the others.
-    fn patience(&self, path: &[u8]) -> Duration {
-        let file = self.watch.root.path().join(OsStr::from_bytes(path));
-        let length = file.metadata().map_or(0, |file| file.len());
-        scan::MAX_SETTLE_TIME + Duration::from_secs(length / UNHURRIED)
+    #[test]
+    fn what_is_put_back_keeps_its_age_and_its_number() {
+        let begin = Instant::now();
+        let mut waiting = empty();
+        waiting.record_path("a".into(), begin, QUIET);
+        let batch = waiting.start(Batch::new(2, MAX_AGE), begin);
+        assert!(!batch.was_overdue());
+        waiting.record_path("b".into(), begin + MAX_AGE / 2, QUIET);
+        waiting.put_back(batch, begin + MAX_AGE / 2, QUIET);
+        assert_eq!((waiting.id, waiting.attempts), (1, 1));
+        assert_eq!(waiting.dirty.paths.len(), 2);
+        assert!(waiting.is_older(begin + MAX_AGE, MAX_AGE));
+        assert!(start(&mut waiting, begin + MAX_AGE).was_overdue());
     }
 
-    /// The paths of the site that a batch is about.
-    fn scope(&self, batch: &DirtyPaths, now: Instant) -> Scope {
-        match batch.everything {
-            true => Scope::Everything,
-            false => {
-                let mut paths: BTreeSet<Box<[u8]>> = batch
-                    .paths
-                    .iter()
-                    .flat_map(|path| self.site_paths(path))
-                    .collect();
-                paths.extend(self.moved_links());
-                let due = self.busy.iter().filter(|(_, busy)| now >= busy.next);
-                paths.extend(due.map(|(path, _)| path.clone()));
-                self.add_names_of_shared(&mut paths);
-                Scope::Paths(paths)
-            }
-        }
-    }
-
-    /// What a real path is called in the site: by its own name, and by those of all links that
-    /// lead to it or above it.
-    pub(super) fn site_paths(&self, real: &Path) -> Vec<Box<[u8]>> {
-        let own = real.strip_prefix(self.watch.root.path()).ok();
-        let own = own.map(|path| path.as_os_str().as_bytes().into());
-        let linked = self.links.iter().filter_map(|link| {
-            let below = real.strip_prefix(link.target.as_ref()?).ok()?;
-            let path = Path::new(OsStr::from_bytes(&link.path)).join(below);
-            let path = path.as_os_str().as_bytes();
-            Some(path.strip_suffix(b"/").unwrap_or(path).into())
-        });
-        own.into_iter().chain(linked).collect()
-    }
-
-    /// The links that lead elsewhere than they did.
-    pub(super) fn moved_links(&self) -> impl Iterator<Item = Box<[u8]>> {
-        let is_moved = |link: &&Link| self.target(link) != link.target;
-        self.links
-            .iter()
-            .filter(is_moved)
-            .map(|link| link.path.clone())
-    }
-
-    fn target(&self, link: &Link) -> Option<PathBuf> {
-        self.watch
-            .root
-            .path()
-            .join(OsStr::from_bytes(&link.path))
-            .canonicalize()
-            .ok()
-    }
-
-    /// A file that changed under one name changed under all its names.
-    fn add_names_of_shared(&self, paths: &mut BTreeSet<Box<[u8]>>) {
-        let root = self.watch.root.path();
-        let inodes: BTreeSet<u64> = paths
-            .iter()
-            .filter_map(|path| disk::shared_inode(&root.join(OsStr::from_bytes(path))))
-            .collect();
-        if !inodes.is_empty() {
-            let current = self.site.current();
-            let named = self
-                .known(&current)
-                .iter()
-                .filter(|known| inodes.contains(&known.stamp.inode));
-            paths.extend(named.map(|known| known.path.clone()));
-        }
-    }
-
-    pub(super) fn publish(&mut self, scope: &Scope, outcome: ScanOutcome, now: Instant) {
-        let ScanOutcome {
-            changes,
-            links,
-            busy,
-        } = outcome;
-        let changes = match &mut self.watch.release {
-            Some(release) => release.admit(changes, &self.site.current()),
-            None => Some(changes),
-        };
-        if let Some(changes) = changes {
-            self.publish_changes(changes, now);
-        }
-        self.answer();
-        self.adopt(links, scope);
-        self.remember_busy(busy, scope, now);
-    }
-
-    fn publish_changes(&mut self, mut changes: Changes, now: Instant) {
-        changes.keep_until = self.watch.options.keep_old.map(|keep| now + keep);
-        changes.keep_pages = self.watch.options.keep_pages;
-        let over = self.outdated(&changes);
-        let broken = immutable::broken(&self.site.current(), &changes.changed);
-        let before = Arc::clone(self.site.current().rules());
-        let started = Instant::now();
-        let publication = self.site.update(|_| Some(changes));
-        let spent = started.elapsed();
-        self.scanner.close(&over);
-        scan::report_rules(self.site.current().rules(), &before);
-        if let Some(publication) = publication {
-            self.watch.metrics.publishing.observe(spent);
-            self.watch.metrics.publications.increment();
-            tracing::info!("{publication}");
-            immutable::warn(&broken, &self.watch.metrics);
-        }
-    }
-
-    /// What nobody will be answered any more once these changes are published.
-    fn outdated(&self, changes: &Changes) -> Vec<Arc<Resource>> {
-        let current = self.site.current();
-        let replaced = changes.changed.iter().filter_map(|new| {
-            let old = current.locate(&new.path);
-            let old = old.or_else(|| current.locate_retired(&new.path))?;
-            (old.identity.etag.hash() != new.identity.etag.hash()).then_some(old)
-        });
-        let removed = changes.removed.iter();
-        let removed = removed.filter_map(|path| current.locate(path));
-        let is_kept = |old: &Resource| {
-            changes.keep_until.is_some() && (changes.keep_pages || !current.is_page(old))
-        };
-        let removed = removed.filter(|old| !is_kept(old));
-        replaced.chain(removed).cloned().collect()
-    }
-
-    /// Takes over the links that a look has found within its scope.
-    pub(super) fn adopt(&mut self, links: Vec<Link>, scope: &Scope) {
-        self.links.retain(|link| !scope.covers(&link.path));
-        let mut blind = Vec::new();
-        for link in &links {
-            if let Some(target) = link.target.as_ref()
-                && !target.starts_with(self.watch.root.path())
-                && self.scanner.follows(&self.watch.root, target)
-            {
-                // Outside the root, so nothing else watches it.
-                let is_directory = target.is_dir();
-                let place = if is_directory {
-                    Some(target.as_path())
-                } else {
-                    target.parent()
-                };
-                if let Some(place) = place
-                    && let Err(reason) = self.watch.source.watch(place, is_directory)
-                {
-                    blind.push(Hint::Blind(place.to_path_buf(), reason));
-                }
-            }
-        }
-        self.links.extend(links);
-        blind.into_iter().for_each(|hint| self.note(hint));
-    }
-
-    /// Files that were busy are tried again, with growing pauses; the others are at rest.
-    fn remember_busy(&mut self, busy: Vec<Box<[u8]>>, scope: &Scope, now: Instant) {
-        let (first, longest) = BUSY_PAUSE;
-        let mut before: HashMap<_, _> =
-            self.busy.extract_if(|path, _| scope.covers(path)).collect();
-        for path in busy {
-            let (since, pause) = match before.remove(&path) {
-                Some(busy) => (busy.since, (busy.pause * 2).min(longest)),
-                None => (now, first),
-            };
-            // Not later than when its time is up.
-            let end = since + self.patience(&path);
-            let next = (now + pause).min(end.max(now + first));
-            self.busy.insert(path, Busy { since, next, pause });
-        }
-    }
-
-    /// Until the next sweep, after one that took `spent`.
-    pub(super) fn sweep_interval(&self, spent: Duration) -> Duration {
-        let every = self.watch.options.sweep;
-        let every = if self.watch.is_blind {
-            every.min(BLIND_SWEEP)
-        } else {
-            every
-        };
-        every.max(spent * SWEEP_SHARE)
+    #[test]
+    fn what_is_held_waits_for_more_and_for_longer_quiet() {
+        let begin = Instant::now();
+        let mut waiting = empty();
+        waiting.record_path("a".into(), begin, QUIET);
+        let batch = start(&mut waiting, begin);
+        let now = begin + QUIET;
+        waiting.hold(batch, now, 2 * MAX_AGE, 3 * QUIET);
+        assert_eq!(waiting.due(), Some(begin + 2 * MAX_AGE));
+        waiting.record_path("b".into(), now, QUIET);
+        assert_eq!(waiting.due(), Some(now + 3 * QUIET));
+        let batch = start(&mut waiting, now);
+        assert!(!batch.is_overdue(begin + MAX_AGE) && batch.is_overdue(begin + 2 * MAX_AGE));
+        // The next one is like any other.
+        waiting.record_path("c".into(), now, QUIET);
+        assert_eq!(waiting.due(), Some(now + QUIET));
+        assert!(start(&mut waiting, now).is_overdue(now + MAX_AGE));
     }
 }

@@ -1,9 +1,9 @@
 //! Changes that clients ask for, made between two looks at the disk.
 //!
-//! What decides is the disk: what has changed there is known to a commit, published or not. Its
-//! own change is published alone, and before anybody hears of it.
+//! The disk decides: what has changed there is known to a write, published or not. Its own change
+//! is published alone, and before its client is answered.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::Driver;
-use crate::commit::{CommitError, Committed, Operation, WriteJob};
+use super::look;
+use super::publisher::Publisher;
+use crate::commit::{CommitError, Condition, Operation, WriteJob};
+use crate::disk::Root;
 use crate::representation::{Data, Fields, NO_STORE, Representation, Resource};
 use crate::rules::RuleFile;
 use crate::scan::{ScanOutcome, Scope, Unsettled};
@@ -23,223 +25,248 @@ use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::staging::{Directory, ExpectedFile, StagingOutcome};
 
-/// How long a commit waits for something bigger that is under way.
-const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
-/// How often it is tried meanwhile.
-const PAUSE: Duration = Duration::from_millis(20);
-/// How often others may come in between before a commit gives way.
-const TRIES: usize = 5;
+/// How long a write waits for something bigger that is under way.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// How often somebody else may change the file between the look at it and its replacement, before
+/// the write gives way.
+const MAX_TRIES: usize = 5;
 
-const IN_MOTION: CommitError = CommitError::Busy("the site is being replaced");
 const BUSY: CommitError = CommitError::Busy("somebody is writing to it");
 
-/// A commit that has not had its turn.
-pub(super) struct Waiting {
-    commit: WriteJob,
+/// A write that has not had its turn.
+struct WaitingJob {
+    job: WriteJob,
     until: Instant,
 }
 
-impl Waiting {
-    pub(super) fn new(commit: WriteJob, now: Instant) -> Self {
-        let until = now + MAX_SETTLE_TIME;
-        Self { commit, until }
+/// The writes that wait for their turn, in the order in which they came.
+#[derive(Default)]
+pub(super) struct WriteQueue(VecDeque<WaitingJob>);
+
+/// What the turn of a write is.
+pub(super) enum Turn {
+    /// It is made now.
+    Now(WriteJob),
+    /// It was refused, or its client waits no longer.
+    Over,
+    /// It goes on waiting.
+    Later,
+}
+
+impl WriteQueue {
+    pub(super) fn push(&mut self, job: WriteJob, now: Instant) {
+        let until = now + MAX_WAIT;
+        self.0.push_back(WaitingJob { job, until });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes the first write, if its turn has come. One whose path `is_in_motion` goes to the end of
+    /// the queue, and is refused when it has waited long enough.
+    pub(super) fn take(
+        &mut self,
+        refusal: Option<&'static str>,
+        is_in_motion: impl FnOnce(&[u8]) -> bool,
+        now: Instant,
+    ) -> Turn {
+        let Some(WaitingJob { job, until }) = self.0.pop_front() else {
+            return Turn::Over;
+        };
+        if job.reply.is_closed() {
+            return Turn::Over;
+        }
+        let refusal = match refusal {
+            None if is_in_motion(&job.path) => {
+                if now < until {
+                    self.0.push_back(WaitingJob { job, until });
+                    return Turn::Later;
+                }
+                Some("the site is being replaced")
+            }
+            other => other,
+        };
+        match refusal {
+            Some(reason) => {
+                // A client that waits no longer finds out by asking.
+                let _ = job.reply.send(Err(CommitError::Busy(reason)));
+                Turn::Over
+            }
+            None => Turn::Now(job),
+        }
     }
 }
 
-impl Driver {
-    /// When to try again what waits.
-    pub(super) fn next_try(&self) -> Option<Instant> {
-        (!self.waiting.is_empty()).then(|| Instant::now() + PAUSE)
-    }
+/// A change that is made on the disk, and not yet published.
+pub(super) struct Applied {
+    /// The tag that the path had, if it named something.
+    pub(super) before: Option<ETag>,
+    /// The directory that has another entry now, to be synced.
+    pub(super) directory: Directory,
+}
 
-    /// Makes the changes that clients have asked for. What lies in a tree that is being replaced
-    /// waits for that.
-    pub(super) fn commit(&mut self) {
-        if self.waiting.is_empty() {
-            return;
+/// Makes one change on the disk, if its condition holds for what is there.
+///
+/// # Errors
+/// When nothing was changed, and why.
+pub(super) fn apply(
+    root: &Arc<Root>,
+    publisher: &Publisher,
+    path: &[u8],
+    operation: &mut Operation,
+    condition: &Condition,
+) -> Result<Applied, CommitError> {
+    let real = Path::new(OsStr::from_bytes(path));
+    let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
+        return Err(CommitError::Blocked("a directory has the name"));
+    };
+    for _ in 0..MAX_TRIES {
+        let now = on_disk(root, publisher, parent, name, path)?;
+        let now = now.as_deref();
+        if now.is_none() && matches!(operation, Operation::Delete) {
+            return Err(CommitError::Nothing);
         }
-        self.watch.source.barrier();
-        self.drain();
-        self.check_root();
-        let refusal = if self.is_root_missing {
-            Some("the site's directory is not there")
-        } else if self.is_held() {
-            Some("publication is held back")
-        } else {
-            None
-        };
-        for Waiting { commit, until } in std::mem::take(&mut self.waiting) {
-            let WriteJob {
-                path,
-                act,
-                condition,
-                reply,
-            } = commit;
-            if reply.is_closed() {
-                continue;
+        if !condition(now) {
+            return Err(CommitError::Failed(now.map(|now| now.identity.etag)));
+        }
+        let expected = now.map(|now| ExpectedFile {
+            stamp: now.stamp,
+            hash: *now.identity.etag.hash(),
+        });
+        let (directory, placement) = match (&mut *operation, &expected) {
+            (Operation::Put { temp_file, .. }, expected) => {
+                let directory = Directory::make(root, parent)?;
+                let placement = temp_file.place(&directory, name, expected.as_ref())?;
+                (directory, placement)
             }
-            let result = match refusal {
-                Some(reason) => Err(CommitError::Busy(reason)),
-                None if self.is_in_motion(&path) && Instant::now() < until => {
-                    let commit = WriteJob {
-                        path,
-                        act,
-                        condition,
-                        reply,
-                    };
-                    self.waiting.push_back(Waiting { commit, until });
-                    continue;
-                }
-                None if self.is_in_motion(&path) => Err(IN_MOTION),
-                None => self.make(&path, act, &condition),
-            };
-            // Whoever does not wait any more finds out by asking.
-            let _ = reply.send(result);
-        }
-    }
-
-    /// Whether a path may be about to name something else, with all that is around it.
-    fn is_in_motion(&self, path: &[u8]) -> bool {
-        let moved = self.pending.moved.iter();
-        let moved = moved.flat_map(|path| self.site_paths(path));
-        let moved = Scope::Paths(moved.chain(self.moved_links()).collect());
-        self.pending.everything || moved.covers(path)
-    }
-
-    /// Makes one change, and publishes it.
-    fn make(
-        &mut self,
-        path: &[u8],
-        mut act: Operation,
-        condition: &dyn Fn(Option<&Resource>) -> bool,
-    ) -> Result<Committed, CommitError> {
-        let real = Path::new(OsStr::from_bytes(path));
-        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
-            return Err(CommitError::Blocked("a directory has the name"));
-        };
-        for _ in 0..TRIES {
-            let now = self.on_disk(parent, name, path)?;
-            let now = now.as_deref();
-            if now.is_none() && matches!(act, Operation::Delete) {
-                return Err(CommitError::Nothing);
+            (Operation::Delete, Some(expected)) => {
+                let directory = Directory::open(root, parent)?;
+                let placement = directory.remove_expected(name, expected)?;
+                (directory, placement)
             }
-            if !condition(now) {
-                return Err(CommitError::Failed(now.map(|now| now.identity.etag)));
+            (Operation::Delete, None) => return Err(CommitError::Nothing),
+        };
+        match placement {
+            StagingOutcome::Done => {
+                let before = now.map(|now| now.identity.etag);
+                return Ok(Applied { before, directory });
             }
-            let expected = now.map(|now| ExpectedFile {
-                stamp: now.stamp,
-                hash: *now.identity.etag.hash(),
-            });
-            let (directory, outcome) = match (&mut act, &expected) {
-                (Operation::Put { temp_file, .. }, expected) => {
-                    let directory = Directory::make(&self.watch.root, parent)?;
-                    let outcome = temp_file.place(&directory, name, expected.as_ref())?;
-                    (directory, outcome)
-                }
-                (Operation::Delete, Some(expected)) => {
-                    let directory = Directory::open(&self.watch.root, parent)?;
-                    let outcome = directory.remove_expected(name, expected)?;
-                    (directory, outcome)
-                }
-                (Operation::Delete, None) => return Err(CommitError::Nothing),
-            };
-            match outcome {
-                StagingOutcome::Done => {
-                    let before = now.map(|now| now.identity.etag);
-                    let now = self.publish_change(path, act);
-                    return Ok(Committed {
-                        before,
-                        now,
-                        directory,
-                    });
-                }
-                StagingOutcome::Overtaken => {}
-                StagingOutcome::Busy => return Err(BUSY),
-            }
+            // Somebody changed it after the look: the condition may not hold any more.
+            StagingOutcome::Overtaken => {}
+            StagingOutcome::Busy => return Err(BUSY),
         }
-        Err(BUSY)
+    }
+    Err(BUSY)
+}
+
+/// What a path names on the disk at this moment.
+fn on_disk(
+    root: &Arc<Root>,
+    publisher: &Publisher,
+    parent: &Path,
+    name: &OsStr,
+    path: &[u8],
+) -> Result<Option<Arc<Resource>>, CommitError> {
+    let directory = match Directory::open(root, parent) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if !CommitError::has_file(&directory, name)? {
+        return Ok(None);
+    }
+    if RuleFile::named(path).is_some() {
+        return rules_on_disk(&directory, name);
+    }
+    let scope = Scope::Paths([path.into()].into());
+    let current = publisher.current();
+    let scanner = &publisher.scanner;
+    let ScanOutcome {
+        mut changes, busy, ..
+    } = look::reconcile(scanner, root, &current, &scope, Unsettled::Report);
+    if !busy.is_empty() {
+        return Err(BUSY);
+    }
+    if let Some(reason) = changes.unreadable.remove(path) {
+        let error = io::Error::other(format!("it cannot be read: {reason}"));
+        return Err(CommitError::Io(error));
+    }
+    let now = changes.changed.iter().find(|now| *now.path == *path);
+    // With its tag as a GET of it has it: rules may add a suffix.
+    Ok(now.map(|now| current.resource_at_path(now, path, None).into_owned()))
+}
+
+/// A file of rules as if it were served: no manifest has one.
+fn rules_on_disk(
+    directory: &Directory,
+    name: &OsStr,
+) -> Result<Option<Arc<Resource>>, CommitError> {
+    let Some((stamp, hash)) = directory.hash(name)? else {
+        return Err(BUSY);
+    };
+    let fields = Fields::new(HeaderValue::from_static("text/plain"), NO_STORE);
+    let data = Data::Memory(Bytes::new());
+    let identity = Representation::new(Coding::Identity, ETag::new(hash), stamp.size, data);
+    let path = name.as_bytes().into();
+    Ok(Some(Arc::new(Resource {
+        stamp,
+        ..Resource::new(path, Arc::new(fields), identity)
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::{Receiver, channel};
+
+    use super::*;
+    use crate::commit::Committed;
+
+    type Replied = Receiver<Result<Committed, CommitError>>;
+
+    fn push(queue: &mut WriteQueue, path: &str, now: Instant) -> Replied {
+        let (reply, replied) = channel();
+        let job = WriteJob {
+            path: path.as_bytes().into(),
+            operation: Operation::Delete,
+            condition: Box::new(|_| true),
+            reply,
+        };
+        queue.push(job, now);
+        replied
     }
 
-    /// What the path names on the disk at this moment.
-    fn on_disk(
-        &self,
-        parent: &Path,
-        name: &OsStr,
-        path: &[u8],
-    ) -> Result<Option<Arc<Resource>>, CommitError> {
-        let directory = match Directory::open(&self.watch.root, parent) {
-            Ok(directory) => directory,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        if !CommitError::look(&directory, name)? {
-            return Ok(None);
-        }
-        if RuleFile::named(path).is_some() {
-            return self.rules_on_disk(&directory, name);
-        }
-        let scope = Scope::Paths(BTreeSet::from([path.into()]));
-        let current = self.site.current();
-        let ScanOutcome {
-            mut changes, busy, ..
-        } = self.reconcile(&current, &scope, Unsettled::Report);
-        if !busy.is_empty() {
-            return Err(BUSY);
-        }
-        if let Some(reason) = changes.unreadable.remove(path) {
-            let error = io::Error::other(format!("it cannot be read: {reason}"));
-            return Err(CommitError::Io(error));
-        }
-        let now = changes.changed.iter().find(|now| *now.path == *path);
-        // Its tag, as whoever reads it is told.
-        Ok(now.map(|now| current.resource_at_path(now, path, None).into_owned()))
+    #[test]
+    fn a_write_waits_for_what_is_in_motion_and_not_for_ever() {
+        let (mut queue, start) = (WriteQueue::default(), Instant::now());
+        let mut waiting = push(&mut queue, "moving/a", start);
+        let _other = push(&mut queue, "b", start);
+        let is_in_motion = |path: &[u8]| path.starts_with(b"moving");
+        let turn = queue.take(None, is_in_motion, start);
+        assert!(matches!(turn, Turn::Later));
+        let turn = queue.take(None, is_in_motion, start);
+        assert!(matches!(turn, Turn::Now(job) if *job.path == *b"b"));
+        assert_eq!(queue.len(), 1);
+        let turn = queue.take(None, is_in_motion, start + MAX_WAIT);
+        assert!(matches!(turn, Turn::Over) && queue.is_empty());
+        let refused = waiting.try_recv().expect("a reply");
+        assert!(matches!(refused, Err(CommitError::Busy(_))), "{refused:?}");
     }
 
-    /// A file of rules as if it were one of the others.
-    fn rules_on_disk(
-        &self,
-        directory: &Directory,
-        name: &OsStr,
-    ) -> Result<Option<Arc<Resource>>, CommitError> {
-        let Some((stamp, hash)) = directory.hash(name)? else {
-            return Err(BUSY);
-        };
-        let fields = Fields::new(HeaderValue::from_static("text/plain"), NO_STORE);
-        let data = Data::Memory(Bytes::new());
-        let identity = Representation::new(Coding::Identity, ETag::new(hash), stamp.size, data);
-        let path = name.as_bytes().into();
-        Ok(Some(Arc::new(Resource {
-            stamp,
-            ..Resource::new(path, Arc::new(fields), identity)
-        })))
-    }
-
-    /// Publishes what a path names now, under all its names, and returns the tag of what was put
-    /// there, if that is still so.
-    fn publish_change(&mut self, path: &[u8], act: Operation) -> Option<ETag> {
-        let hash = match &act {
-            Operation::Put { hash, .. } => Some(*hash),
-            Operation::Delete => None,
-        };
-        // A file that is open for writing is not published.
-        drop(act);
-        let root = self.watch.root.path();
-        let real = root.join(OsStr::from_bytes(path));
-        let scope = Scope::Paths(self.site_paths(&real).into_iter().collect());
-        let outcome = self.reconcile(&self.site.current(), &scope, Unsettled::Report);
-        self.publish(&scope, outcome, Instant::now());
-        let Some(hash) = hash else {
-            // Nor is it answered as what a deploy has left behind: whoever deleted it wants it gone.
-            let keep = |old: &Arc<Resource>, _| (*old.path != *path).then(|| Arc::clone(old));
-            let over = self.site.forget(keep);
-            self.scanner.close(&over);
-            return None;
-        };
-        if RuleFile::named(path).is_some() {
-            return Some(ETag::new(hash));
-        }
-        let current = self.site.current();
-        let now = current.locate(path)?.identity.etag;
-        (*now.hash() == hash).then_some(now)
+    #[test]
+    fn a_write_is_refused_where_none_can_be_made_and_dropped_where_nobody_waits() {
+        let (mut queue, start) = (WriteQueue::default(), Instant::now());
+        let mut refused = push(&mut queue, "a", start);
+        drop(push(&mut queue, "b", start));
+        let turn = queue.take(Some("held"), |_| false, start);
+        assert!(matches!(turn, Turn::Over));
+        let reply = refused.try_recv().expect("a reply");
+        assert!(matches!(reply, Err(CommitError::Busy("held"))));
+        let turn = queue.take(None, |_| false, start);
+        assert!(matches!(turn, Turn::Over) && queue.is_empty());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
-use super::source::{Hint, Of};
+use super::source::{EventKind, Hint};
 use crate::representation::Resource;
 use crate::site::Site;
 
@@ -27,7 +27,8 @@ pub(super) fn scrub(site: &Site, directory: &Path, every: Duration, hints: &Send
             if is_as_known(&path, &known) {
                 continue;
             }
-            let hint = Hint::Path { path, of: Of::File };
+            let kind = EventKind::Changed;
+            let hint = Hint::Path { path, kind };
             if hints.send(hint).is_err() {
                 return;
             }

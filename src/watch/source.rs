@@ -2,27 +2,29 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RemoveKind};
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
 use notify::{Config, ErrorKind, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::commit::WriteJob;
 
-/// That something may have changed. Never a fact: whoever gets it looks at the disk.
+/// Something that the watcher should do. That a path has changed is never a fact: the watcher looks
+/// at the disk.
 #[derive(Debug)]
 pub enum Hint {
     /// Look at this real path.
     Path {
         /// The path.
         path: PathBuf,
-        /// What it names, if the report says so.
-        of: Of,
+        /// What happened to it, as far as the event says.
+        kind: EventKind,
     },
     /// Hints were lost: look at everything.
     Lost,
     /// Nothing below this path is reported any more.
-    Blind(PathBuf, String),
+    Blind(PathBuf, WatchError),
     /// A response found that this file is not what the manifest says.
     Suspect(PathBuf),
     /// The operator asks for a sweep.
@@ -31,27 +33,55 @@ pub enum Hint {
     WriteJob(WriteJob),
 }
 
-/// What a reported path names.
+/// What an event says has happened to a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Of {
-    /// A file, or nothing that other paths lead through.
-    File,
-    /// A file that whoever wrote to it has closed.
+pub enum EventKind {
+    /// It was created, changed or removed, and does not lead elsewhere now.
+    Changed,
+    /// It is a file that was open for writing and has been closed.
     Closed,
-    /// A directory.
-    Directory,
-    /// A rename does not say.
+    /// It was renamed, or created without the event saying as what: it may be a directory or a link
+    /// that leads elsewhere now.
     Unknown,
+}
+
+/// Why changes below a path are not reported.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The process, or its user, has as many watches as the kernel allows.
+    #[error(
+        "the limit of watches is reached; raise it with \
+         sysctl fs.inotify.max_user_watches=1048576"
+    )]
+    TooMany,
+    /// Another machine, process or layer can change files there unnoticed.
+    #[error("its file system does not report changes made elsewhere")]
+    Silent,
+    /// There is nothing in this system that reports changes.
+    #[error("this system does not report changes")]
+    Unsupported,
+    /// Anything else.
+    #[error(transparent)]
+    Notify(Arc<notify::Error>),
+}
+
+impl From<notify::Error> for WatchError {
+    fn from(error: notify::Error) -> Self {
+        match error.kind {
+            ErrorKind::MaxFilesWatch => Self::TooMany,
+            _ => Self::Notify(Arc::new(error)),
+        }
+    }
 }
 
 /// Reports changes below the directories it watches.
 pub trait ChangeSource: Send {
-    /// Watches a directory and all below it, or a directory alone. An error names what stays
-    /// unseen; it is for the operator, and no reason to stop.
+    /// Watches a directory and all below it, or a directory alone.
     ///
     /// # Errors
-    /// When changes below `path` will not all be reported.
-    fn watch(&mut self, path: &Path, is_recursive: bool) -> Result<(), String>;
+    /// When changes below `path` will not all be reported. That is for the operator to know, and no
+    /// reason to stop: sweeps find them.
+    fn watch(&mut self, path: &Path, is_recursive: bool) -> Result<(), WatchError>;
 
     /// Stops watching.
     fn unwatch(&mut self, path: &Path);
@@ -61,10 +91,23 @@ pub trait ChangeSource: Send {
     fn barrier(&mut self);
 }
 
+/// A source for systems that report nothing.
+pub(super) struct NoReports;
+
+impl ChangeSource for NoReports {
+    fn watch(&mut self, _: &Path, _: bool) -> Result<(), WatchError> {
+        Err(WatchError::Unsupported)
+    }
+
+    fn unwatch(&mut self, _: &Path) {}
+
+    fn barrier(&mut self) {}
+}
+
 /// The kernel's reports, through the crate `notify`.
 pub(super) struct Notify {
     watcher: RecommendedWatcher,
-    /// What is watched with all below it: to watch it alone would take that back.
+    /// What is watched with all below it.
     recursive: HashSet<PathBuf>,
 }
 
@@ -92,44 +135,37 @@ fn hints_of(event: notify::Result<Event>) -> Vec<Hint> {
     match event {
         Ok(event) if event.need_rescan() => vec![Hint::Lost],
         Ok(event) => {
-            let of = match event.kind {
-                EventKind::Create(CreateKind::Folder) | EventKind::Remove(RemoveKind::Folder) => {
-                    Of::Directory
-                }
-                EventKind::Create(CreateKind::File) | EventKind::Remove(RemoveKind::File) => {
-                    Of::File
-                }
-                EventKind::Modify(ModifyKind::Name(_)) | EventKind::Create(_) => Of::Unknown,
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) => Of::Closed,
-                _ => Of::File,
-            };
-            let hint = |path| Hint::Path { path, of };
+            let kind = kind_of(&event.kind);
+            let hint = |path| Hint::Path { path, kind };
             event.paths.into_iter().map(hint).collect()
         }
-        Err(error) => {
-            let reason = explain(&error);
-            if error.paths.is_empty() {
-                // It does not say what is unseen, so it may be anything.
+        Err(mut error) => {
+            // Each path is named by the warning that it gets, not by its reason too.
+            let paths = std::mem::take(&mut error.paths);
+            let reason = WatchError::from(error);
+            if paths.is_empty() {
+                // It does not say what goes unseen, so it may be anything.
                 return vec![Hint::Lost, Hint::Blind(PathBuf::from("/"), reason)];
             }
             let blind = |path| Hint::Blind(path, reason.clone());
-            error.paths.into_iter().map(blind).collect()
+            paths.into_iter().map(blind).collect()
         }
     }
 }
 
-/// What went wrong, and what to do about it.
-fn explain(error: &notify::Error) -> String {
-    match error.kind {
-        ErrorKind::MaxFilesWatch => "the limit of watches is reached; raise it with \
-                                     sysctl fs.inotify.max_user_watches=1048576"
-            .to_owned(),
-        _ => error.to_string(),
+fn kind_of(kind: &notify::EventKind) -> EventKind {
+    use notify::EventKind as Kind;
+    match kind {
+        Kind::Access(AccessKind::Close(AccessMode::Write)) => EventKind::Closed,
+        Kind::Create(CreateKind::File | CreateKind::Folder) => EventKind::Changed,
+        Kind::Create(_) | Kind::Modify(ModifyKind::Name(_)) => EventKind::Unknown,
+        _ => EventKind::Changed,
     }
 }
 
 impl ChangeSource for Notify {
-    fn watch(&mut self, path: &Path, is_recursive: bool) -> Result<(), String> {
+    fn watch(&mut self, path: &Path, is_recursive: bool) -> Result<(), WatchError> {
+        // To watch it alone would end the watch of what is below it.
         if !is_recursive && self.recursive.contains(path) {
             return Ok(());
         }
@@ -141,9 +177,7 @@ impl ChangeSource for Notify {
         } else {
             RecursiveMode::NonRecursive
         };
-        self.watcher
-            .watch(path, mode)
-            .map_err(|error| explain(&error))
+        Ok(self.watcher.watch(path, mode)?)
     }
 
     fn unwatch(&mut self, path: &Path) {
@@ -153,8 +187,8 @@ impl ChangeSource for Notify {
     }
 
     fn barrier(&mut self) {
-        // The answer, that there is no such watch, comes only after the present turn of the loop
-        // that reads events and adds watches.
+        // notify answers that there is no such watch only after the present turn of its loop, which
+        // reads events and adds watches. It has no call that only waits.
         let _ = self.watcher.unwatch(Path::new("/.etagd-no-such-path"));
     }
 }
@@ -169,6 +203,7 @@ mod tests {
         match &hints_of(Err(limit))[..] {
             [Hint::Blind(path, reason)] => {
                 assert_eq!(path, Path::new("/site/new"));
+                let reason = reason.to_string();
                 assert!(reason.contains("fs.inotify.max_user_watches"), "{reason}");
             }
             other => panic!("{other:?}"),
@@ -183,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_overflow_is_a_loss() {
-        let event = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        let event = Event::new(notify::EventKind::Other).set_flag(notify::event::Flag::Rescan);
         assert!(matches!(hints_of(Ok(event))[..], [Hint::Lost]));
     }
 }

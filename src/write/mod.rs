@@ -249,7 +249,7 @@ impl Writer {
         let condition = ask.condition.clone();
         (self.commit)(WriteJob {
             path: ask.path.clone(),
-            act: operation,
+            operation,
             condition: Box::new(move |now| condition.holds(now)),
             reply,
         });

@@ -226,7 +226,7 @@ fn beside(root: &Root, path: &Path) -> Result<Directory, CommitError> {
         opened => opened?,
     };
     let name = path.file_name().unwrap_or_default();
-    CommitError::look(&directory, name)?;
+    CommitError::has_file(&directory, name)?;
     Ok(directory)
 }
 

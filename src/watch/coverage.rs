@@ -1,0 +1,550 @@
+//! What is watched: the root, where links lead, what is mounted within; and which of it is blind,
+//! so that only sweeps find what changes there.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{io, mem};
+
+use super::source::{ChangeSource, WatchError};
+use crate::disk::{self, Root};
+use crate::metrics::Metrics;
+use crate::scan::{self, Link, Scanner, Scope};
+use crate::staging;
+
+/// While a file of this name is in the root, nothing is published.
+const HOLD: &str = ".etagd-hold";
+/// Links on the way to the root that are followed at most, as the kernel does (`path_resolution(7)`).
+const MAX_ROOT_LINKS: usize = 40;
+
+/// Whether the root is still the directory it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RootState {
+    /// It is.
+    Same,
+    /// It is another one, which is watched from here on.
+    Replaced,
+    /// It is not there, or being replaced at this moment.
+    Missing,
+}
+
+/// What is watched, and what of it reports nothing.
+pub(super) struct Coverage {
+    /// The site's directory as it was given: it may be a link, and lead elsewhere later.
+    directory: PathBuf,
+    root: Arc<Root>,
+    source: Box<dyn ChangeSource>,
+    metrics: Arc<Metrics>,
+    links: Vec<Link>,
+    /// What is mounted within the site.
+    mounts: BTreeSet<PathBuf>,
+    /// What of that, and of where links lead, reports nothing.
+    blind_places: BTreeSet<PathBuf>,
+    /// Whether something below the root itself reports nothing.
+    is_blind: bool,
+    has_new_failure: bool,
+    is_root_missing: bool,
+    is_held: bool,
+}
+
+impl Coverage {
+    /// Watches `root`, to which `directory` leads.
+    pub(super) fn new(
+        source: Box<dyn ChangeSource>,
+        directory: PathBuf,
+        root: Arc<Root>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let mut coverage = Self {
+            directory,
+            root,
+            source,
+            metrics,
+            links: Vec::new(),
+            mounts: BTreeSet::new(),
+            blind_places: BTreeSet::new(),
+            is_blind: false,
+            has_new_failure: false,
+            is_root_missing: false,
+            is_held: false,
+        };
+        coverage.watch_root();
+        coverage
+    }
+
+    pub(super) fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    /// The site's directory as it was given.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Whether something below the root reports nothing.
+    pub(super) fn is_blind(&self) -> bool {
+        self.is_blind
+    }
+
+    /// The mounts and targets of links that report nothing.
+    pub(super) fn blind_places(&self) -> &BTreeSet<PathBuf> {
+        &self.blind_places
+    }
+
+    /// Whether something could not be watched since this was last asked.
+    pub(super) fn take_new_failure(&mut self) -> bool {
+        mem::take(&mut self.has_new_failure)
+    }
+
+    /// Whether the root was missing when it was last looked at.
+    pub(super) fn is_root_missing(&self) -> bool {
+        self.is_root_missing
+    }
+
+    /// Whether the operator holds publication back.
+    pub(super) fn is_held(&mut self) -> bool {
+        let is_held = self.root.path().join(HOLD).symlink_metadata().is_ok();
+        if is_held != mem::replace(&mut self.is_held, is_held) {
+            let state = if is_held { "held" } else { "released" };
+            tracing::info!(file = HOLD, is_held, "publication is {state} by {HOLD}");
+        }
+        is_held
+    }
+
+    /// Returns once all that was reported so far has been sent, and every new directory is watched:
+    /// what is listed after it misses nothing.
+    pub(super) fn barrier(&mut self) {
+        self.source.barrier();
+    }
+
+    /// Notes that nothing is reported any more below `path`.
+    pub(super) fn mark_blind(&mut self, path: &Path, reason: &WatchError) {
+        self.metrics.watch_failures.increment();
+        self.has_new_failure = true;
+        // Watching a tree ends at the first directory that can't be watched, and only that one is
+        // named; the warning holds for the others.
+        if !mem::replace(&mut self.is_blind, true) {
+            warn_blind(path, reason);
+        }
+    }
+
+    /// Watches a directory, with all below it or alone.
+    fn watch(&mut self, path: &Path, is_recursive: bool) {
+        if let Err(reason) = self.source.watch(path, is_recursive) {
+            self.mark_blind(path, &reason);
+        }
+    }
+
+    fn watch_root(&mut self) {
+        let root = Arc::clone(&self.root);
+        self.is_blind = false;
+        self.watch(root.path(), true);
+        self.is_blind |= root.is_silent();
+        // The directories that hold the links to the root, so that a swap is seen at once. Where
+        // one can't be watched, the look at the root every quarter of a second finds it.
+        for directory in link_parents(&self.directory) {
+            let _ = self.source.watch(&directory, false);
+        }
+    }
+
+    /// Finds out whether the root is still the directory it was. Another one is taken over, and
+    /// watched.
+    pub(super) fn check_root(&mut self) -> RootState {
+        match self.root.is_still(&self.directory) {
+            Ok(true) if !self.is_root_missing => RootState::Same,
+            // The watches of a root that was away are lost, even if it is the same directory.
+            Ok(_) => self.replace_root(),
+            Err(error) => {
+                self.warn_root_missing(&error);
+                RootState::Missing
+            }
+        }
+    }
+
+    fn warn_root_missing(&mut self, error: &io::Error) {
+        if !mem::replace(&mut self.is_root_missing, true) {
+            let root = self.directory.display();
+            tracing::warn!(
+                root = %root, reason = %error,
+                "cannot find {root}: {error}; its last state stays"
+            );
+        }
+    }
+
+    fn replace_root(&mut self) -> RootState {
+        let Ok(root) = Root::open(&self.directory) else {
+            // It is being replaced at this moment; the next look finds out.
+            return RootState::Missing;
+        };
+        self.metrics.root_changes.increment();
+        let path = root.path().display();
+        tracing::info!(root = %path, "the site is now in {path}");
+        self.is_root_missing = false;
+        let old = mem::replace(&mut self.root, Arc::new(root));
+        self.source.unwatch(old.path());
+        self.blind_places.clear();
+        self.mounts.clear();
+        self.links.clear();
+        self.watch_root();
+        RootState::Replaced
+    }
+
+    /// Whether a real path is outside the root.
+    pub(super) fn is_outside(&self, path: &Path) -> bool {
+        !path.starts_with(self.root.path())
+    }
+
+    /// Whether what happens at a real path can change the site: it is below the root or where a
+    /// link leads, and it is admitted, or links may lead through it.
+    pub(super) fn concerns_site(&self, path: &Path) -> bool {
+        if path.file_name().is_some_and(staging::is_temp_file) {
+            return false;
+        }
+        match path.strip_prefix(self.root.path()) {
+            Ok(inside) if !scan::is_hidden(inside.as_os_str().as_bytes()) => true,
+            // A hidden link may be a step on the way of one that a request can name, as `..data` of
+            // a Kubernetes ConfigMap is. So may one that is gone.
+            Ok(_) if !self.links.is_empty() => {
+                let is_file_or_directory = path
+                    .symlink_metadata()
+                    .is_ok_and(|now| !now.file_type().is_symlink());
+                !is_file_or_directory || self.is_any_link_through(path)
+            }
+            Ok(_) => false,
+            Err(_) => self.is_any_link_through(path),
+        }
+    }
+
+    fn is_any_link_through(&self, path: &Path) -> bool {
+        let mut targets = self.links.iter().filter_map(|link| link.target.as_ref());
+        targets.any(|target| path.starts_with(target) || target.starts_with(path))
+    }
+
+    /// What a real path is called in the site: its own name, and those that all links give it which
+    /// lead to it or above it.
+    pub(super) fn site_paths(&self, real: &Path) -> Vec<Box<[u8]>> {
+        let inside = real.strip_prefix(self.root.path()).ok();
+        let linked = self.links.iter().filter_map(|link| {
+            let below = real.strip_prefix(link.target.as_ref()?).ok()?;
+            let path = Path::new(OsStr::from_bytes(&link.path)).join(below);
+            let path = path.as_os_str().as_bytes();
+            Some(path.strip_suffix(b"/").unwrap_or(path).into())
+        });
+        inside
+            .map(|path| path.as_os_str().as_bytes().into())
+            .into_iter()
+            .chain(linked)
+            .collect()
+    }
+
+    /// The names in the site of several real paths.
+    pub(super) fn all_site_paths<'p>(
+        &self,
+        real: impl IntoIterator<Item = &'p PathBuf>,
+    ) -> BTreeSet<Box<[u8]>> {
+        let real = real.into_iter();
+        real.flat_map(|path| self.site_paths(path)).collect()
+    }
+
+    /// The real path of a path in the site.
+    pub(super) fn real_path(&self, path: &[u8]) -> PathBuf {
+        self.root.path().join(OsStr::from_bytes(path))
+    }
+
+    /// Files that are busy, with the length that each has now.
+    pub(super) fn with_lengths(&self, busy: Vec<Box<[u8]>>) -> Vec<(Box<[u8]>, u64)> {
+        let with_length = |path: Box<[u8]>| {
+            let length = self.length(&path);
+            (path, length)
+        };
+        busy.into_iter().map(with_length).collect()
+    }
+
+    /// The length of a file of the site; 0 where it can't be looked at.
+    pub(super) fn length(&self, path: &[u8]) -> u64 {
+        let file = self.real_path(path).metadata();
+        file.map_or(0, |file| file.len())
+    }
+
+    /// The links that lead elsewhere than they did.
+    pub(super) fn moved_links(&self) -> impl Iterator<Item = Box<[u8]>> {
+        self.moved_among(&self.links)
+    }
+
+    /// Those of `links` that lead elsewhere than when they were looked at.
+    pub(super) fn moved_among(&self, links: &[Link]) -> impl Iterator<Item = Box<[u8]>> {
+        links
+            .iter()
+            .filter(|link| self.real_path(&link.path).canonicalize().ok() != link.target)
+            .map(|link| link.path.clone())
+    }
+
+    /// The inodes of those of these files that have several names.
+    pub(super) fn shared_inodes(&self, paths: &BTreeSet<Box<[u8]>>) -> BTreeSet<u64> {
+        paths
+            .iter()
+            .filter_map(|path| disk::shared_inode(&self.real_path(path)))
+            .collect()
+    }
+
+    /// Takes over the links that a look has found within its scope, and watches where they lead.
+    pub(super) fn adopt_links(&mut self, links: Vec<Link>, scope: &Scope, scanner: &Scanner) {
+        self.links.retain(|link| !scope.covers(&link.path));
+        let targets = links.iter().filter_map(|link| link.target.as_ref());
+        // What is below the root is watched with it.
+        let outside = targets
+            .filter(|target| self.is_outside(target) && scanner.follows(&self.root, target))
+            .cloned();
+        for target in outside.collect::<Vec<_>>() {
+            if target.is_dir() {
+                self.watch(&target, true);
+            } else if let Some(parent) = target.parent() {
+                self.watch(parent, false);
+            }
+        }
+        self.links.extend(links);
+    }
+
+    /// Finds out what is mounted within the site, or where its links lead: what reports nothing is
+    /// to be swept, and what has come since the last time is watched.
+    pub(super) fn find_mounts(&mut self, scanner: &Scanner) {
+        let root = Arc::clone(&self.root);
+        let outside: Vec<_> = self
+            .links
+            .iter()
+            .filter_map(|link| link.target.clone())
+            .filter(|target| self.is_outside(target) && scanner.follows(&root, target))
+            .collect();
+        let is_within = |mount: &Path, above: &Path| mount != above && mount.starts_with(above);
+        let mounts: BTreeSet<_> = disk::mount_points()
+            .into_iter()
+            .filter(|mount| {
+                is_within(mount, root.path()) || outside.iter().any(|above| is_within(mount, above))
+            })
+            .collect();
+        let blind_places: BTreeSet<_> = mounts
+            .iter()
+            .chain(&outside)
+            .filter(|path| disk::is_silent_at(path))
+            .cloned()
+            .collect();
+        for path in blind_places.difference(&self.blind_places) {
+            self.metrics.watch_failures.increment();
+            warn_blind(path, &WatchError::Silent);
+        }
+        let new: Vec<_> = mounts.difference(&self.mounts).cloned().collect();
+        for mount in new.iter().filter(|mount| !blind_places.contains(*mount)) {
+            // The watch of a tree ends where another file system is mounted later (inotify(7)).
+            self.watch(mount, true);
+        }
+        self.mounts = mounts;
+        self.blind_places = blind_places;
+    }
+}
+
+fn warn_blind(path: &Path, reason: &WatchError) {
+    let path = path.display();
+    tracing::warn!(
+        path = %path, reason = %reason,
+        "changes below {path} are found by sweeps only: {reason}"
+    );
+}
+
+/// The directories that hold the links on the way to `path`.
+fn link_parents(path: &Path) -> BTreeSet<PathBuf> {
+    let mut parents = BTreeSet::new();
+    let mut todo = vec![path.to_path_buf()];
+    while let Some(path) = todo.pop().filter(|_| parents.len() < MAX_ROOT_LINKS) {
+        for link in path.ancestors() {
+            let (Ok(target), Some(parent)) = (link.read_link(), link.parent()) else {
+                continue;
+            };
+            let Ok(real_parent) = parent.canonicalize() else {
+                continue;
+            };
+            todo.push(real_parent.join(target));
+            parents.insert(real_parent);
+        }
+    }
+    parents
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::{Settings, Symlinks};
+
+    /// A source that reports nothing, and refuses to watch what it is told to refuse.
+    struct Deaf {
+        refused: Option<PathBuf>,
+    }
+
+    impl ChangeSource for Deaf {
+        fn watch(&mut self, path: &Path, _: bool) -> Result<(), WatchError> {
+            match &self.refused {
+                Some(refused) if refused == path => Err(WatchError::TooMany),
+                _ => Ok(()),
+            }
+        }
+
+        fn unwatch(&mut self, _: &Path) {}
+
+        fn barrier(&mut self) {}
+    }
+
+    struct Ground {
+        directory: TempDir,
+        scanner: Scanner,
+    }
+
+    impl Ground {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            fs::create_dir_all(directory.path().join("site/dir")).expect("made");
+            fs::create_dir_all(directory.path().join("elsewhere")).expect("made");
+            let scanner = Scanner::new(Symlinks::All, Settings::default(), None);
+            Self { directory, scanner }
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            let directory = self.directory.path().canonicalize().expect("there");
+            directory.join(path)
+        }
+
+        fn coverage(&self, refused: Option<&str>) -> Coverage {
+            let refused = refused.map(|path| self.path(path));
+            let root = Arc::new(Root::open(&self.path("site")).expect("a root"));
+            Coverage::new(
+                Box::new(Deaf { refused }),
+                self.path("site"),
+                root,
+                Arc::default(),
+            )
+        }
+
+        fn link(&self, path: &str, target: &str) -> Link {
+            let _ = fs::remove_file(self.path("site").join(path));
+            symlink(self.path(target), self.path("site").join(path)).expect("linked");
+            Link {
+                path: path.as_bytes().into(),
+                target: self.path(target).canonicalize().ok(),
+            }
+        }
+    }
+
+    fn shown(paths: impl IntoIterator<Item = Box<[u8]>>) -> Vec<String> {
+        let paths = paths.into_iter();
+        paths.map(|path| path.escape_ascii().to_string()).collect()
+    }
+
+    #[test]
+    fn a_path_has_the_names_that_links_give_it() {
+        let ground = Ground::new();
+        let mut coverage = ground.coverage(None);
+        let links = vec![
+            ground.link("link", "elsewhere"),
+            ground.link("in", "site/dir"),
+            ground.link("nowhere", "missing"),
+        ];
+        coverage.adopt_links(links, &Scope::Everything, &ground.scanner);
+        let names = |path: &str| shown(coverage.site_paths(&ground.path(path)));
+        assert_eq!(names("site/dir/x"), ["dir/x", "in/x"]);
+        assert_eq!(names("elsewhere/x"), ["link/x"]);
+        assert_eq!(names("elsewhere"), ["link"]);
+        assert_eq!(names("other"), [""; 0]);
+    }
+
+    #[test]
+    fn hidden_paths_matter_only_where_a_link_may_lead_through_them() {
+        let ground = Ground::new();
+        let mut coverage = ground.coverage(None);
+        let concerns = |coverage: &Coverage, path: &str| coverage.concerns_site(&ground.path(path));
+        fs::create_dir_all(ground.path("site/.git")).expect("made");
+        assert!(concerns(&coverage, "site/page"));
+        assert!(!concerns(&coverage, "site/.git"));
+        assert!(!concerns(&coverage, "elsewhere/x"));
+        fs::create_dir_all(ground.path("site/..2026")).expect("made");
+        let links = vec![
+            ground.link("link", "elsewhere"),
+            ground.link("page", "site/..2026"),
+        ];
+        coverage.adopt_links(links, &Scope::Everything, &ground.scanner);
+        assert!(concerns(&coverage, "elsewhere/x"));
+        assert!(concerns(&coverage, "site/..2026/x"));
+        assert!(
+            concerns(&coverage, "site/..gone"),
+            "it may have been a link"
+        );
+        assert!(!concerns(&coverage, "site/.git"), "a directory, no link's");
+    }
+
+    #[test]
+    fn links_that_lead_elsewhere_are_found() {
+        let ground = Ground::new();
+        let mut coverage = ground.coverage(None);
+        let links = vec![
+            ground.link("moves", "elsewhere"),
+            ground.link("stays", "elsewhere"),
+        ];
+        coverage.adopt_links(links, &Scope::Everything, &ground.scanner);
+        assert_eq!(coverage.moved_links().count(), 0);
+        ground.link("moves", "site/dir");
+        assert_eq!(shown(coverage.moved_links()), ["moves"]);
+        // A look at that path alone replaces what is known of it, and nothing else.
+        let scope = Scope::Paths(BTreeSet::from([b"moves".as_slice().into()]));
+        let found = ground.link("moves", "site/dir");
+        coverage.adopt_links(vec![found], &scope, &ground.scanner);
+        assert_eq!(coverage.moved_links().count(), 0);
+        assert_eq!(coverage.links.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_told_apart() {
+        let ground = Ground::new();
+        let mut coverage = ground.coverage(None);
+        assert!(!coverage.is_blind() && !coverage.take_new_failure());
+        coverage = ground.coverage(Some("elsewhere"));
+        let link = ground.link("link", "elsewhere");
+        coverage.adopt_links(vec![link], &Scope::Everything, &ground.scanner);
+        assert!(coverage.is_blind() && coverage.take_new_failure());
+        assert!(!coverage.take_new_failure(), "once");
+        coverage = ground.coverage(Some("site"));
+        assert!(coverage.is_blind() && coverage.take_new_failure());
+        assert_eq!(coverage.metrics.watch_failures.get(), 1);
+    }
+
+    #[test]
+    fn a_root_that_was_away_is_another_one() {
+        let ground = Ground::new();
+        let mut coverage = ground.coverage(None);
+        assert_eq!(coverage.check_root(), RootState::Same);
+        fs::rename(ground.path("site"), ground.path("away")).expect("moved");
+        assert_eq!(coverage.check_root(), RootState::Missing);
+        assert!(coverage.is_root_missing());
+        fs::rename(ground.path("away"), ground.path("site")).expect("moved");
+        assert_eq!(coverage.check_root(), RootState::Replaced);
+        assert_eq!(coverage.check_root(), RootState::Same);
+        fs::remove_dir_all(ground.path("site")).expect("removed");
+        fs::create_dir(ground.path("site")).expect("made");
+        assert_eq!(coverage.check_root(), RootState::Replaced);
+        assert_eq!(coverage.metrics.root_changes.get(), 2);
+    }
+
+    #[test]
+    fn a_file_holds_publication() {
+        let ground = Ground::new();
+        let mut coverage = ground.coverage(None);
+        assert!(!coverage.is_held());
+        fs::write(ground.path("site/.etagd-hold"), "").expect("written");
+        assert!(coverage.is_held());
+        fs::remove_file(ground.path("site/.etagd-hold")).expect("removed");
+        assert!(!coverage.is_held());
+    }
+}

@@ -1,0 +1,469 @@
+//! The watcher's thread: records hints, takes the batch that is due, looks at the disk, publishes.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use super::batch::Batch;
+use super::commit::{self, Turn, WriteQueue};
+use super::coverage::{Coverage, RootState};
+use super::look;
+use super::publisher::Publisher;
+use super::schedule::{Findings, Schedule, Task, Verdict};
+use super::source::{EventKind, Hint};
+use crate::commit::{CommitError, Committed, Condition, Operation, WriteJob};
+use crate::rules::RuleFile;
+use crate::scan::{Link, ScanOutcome, Scope, Unsettled};
+use crate::semantics::etag::ETag;
+
+/// The thread that keeps a site true to the disk. What is watched, what is due and what may be
+/// published are decided by its parts; it brings them together.
+pub(super) struct Driver {
+    hints: Receiver<Hint>,
+    /// Never used. Without any sender, to wait for hints would not take any time.
+    _sender: Sender<Hint>,
+    coverage: Coverage,
+    schedule: Schedule,
+    publisher: Publisher,
+    writes: WriteQueue,
+    /// Files that a response found to be different from the manifest, since the last look.
+    suspects: BTreeSet<PathBuf>,
+}
+
+impl Driver {
+    /// A driver whose first state a scan has published, with the links that it has found.
+    pub(super) fn new(
+        (sender, hints): (Sender<Hint>, Receiver<Hint>),
+        coverage: Coverage,
+        schedule: Schedule,
+        publisher: Publisher,
+        links: Vec<Link>,
+    ) -> Self {
+        let mut driver = Self {
+            hints,
+            _sender: sender,
+            coverage,
+            schedule,
+            publisher,
+            writes: WriteQueue::default(),
+            suspects: BTreeSet::new(),
+        };
+        let scanner = &driver.publisher.scanner;
+        driver
+            .coverage
+            .adopt_links(links, &Scope::Everything, scanner);
+        driver.coverage.find_mounts(scanner);
+        driver.follow_coverage(Instant::now());
+        driver
+    }
+
+    /// Works until the process ends. A panic in one turn is a bug, and no reason to leave the site
+    /// to itself: a sweep makes good what that turn may have missed.
+    pub(super) fn run(mut self) {
+        loop {
+            if catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
+                tracing::error!(
+                    "internal error: the watcher panicked (see above) and sweeps the site; please \
+                     report this"
+                );
+                self.publisher.metrics.overflows.increment();
+                self.schedule.start_over(Instant::now());
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        let wake = self.schedule.wake();
+        let wait = wake.saturating_duration_since(Instant::now());
+        // There is always a sender, for this thread holds one itself: this fails by a timeout alone.
+        if let Ok(hint) = self.hints.recv_timeout(wait) {
+            self.record(hint);
+            self.read_pending();
+        }
+        self.run_due(Instant::now());
+    }
+
+    fn run_due(&mut self, now: Instant) {
+        while let Some(task) = self.schedule.next_due(now) {
+            match task {
+                Task::CheckRoot => {
+                    self.check_root(now);
+                    self.check_release(false, now);
+                }
+                Task::SweepBlind => {
+                    for path in self.coverage.blind_places() {
+                        self.schedule.join_path(path.clone(), now);
+                    }
+                }
+                Task::ForgetExpired => self.publisher.forget_expired(now),
+                Task::ProcessBatch => {
+                    self.process_batch(now);
+                    // Once a turn, so that writes have theirs in between.
+                    break;
+                }
+            }
+        }
+        self.commit_writes();
+        if self.schedule.is_answer_due(Instant::now()) {
+            self.announce_look();
+        }
+    }
+
+    /// Records all hints that have come.
+    fn read_pending(&mut self) {
+        while let Ok(hint) = self.hints.try_recv() {
+            self.record(hint);
+        }
+    }
+
+    fn record(&mut self, hint: Hint) {
+        let now = Instant::now();
+        match hint {
+            Hint::Path { path, kind } => self.record_event(path, kind, now),
+            Hint::Suspect(path) => self.record_suspect(path, now),
+            Hint::Lost => {
+                self.publisher.metrics.overflows.increment();
+                tracing::warn!("changes came faster than they could be read: sweeping the site");
+                self.schedule.record_everything(now);
+            }
+            Hint::Blind(path, reason) => {
+                self.coverage.mark_blind(&path, &reason);
+                self.follow_coverage(now);
+            }
+            Hint::Sweep => {
+                self.check_release(true, now);
+                self.schedule.join_everything(now);
+            }
+            Hint::WriteJob(job) => self.writes.push(job, now),
+        }
+    }
+
+    fn record_event(&mut self, path: PathBuf, kind: EventKind, now: Instant) {
+        self.publisher.metrics.hints.increment();
+        if self.coverage.is_outside(&path) {
+            // It may be one of the links that lead to the root.
+            self.schedule.check_root_soon(now);
+        }
+        if !self.coverage.concerns_site(&path) {
+            return;
+        }
+        // A rename reports both names, of which one is gone.
+        let is_file = |path: &Path| path.symlink_metadata().is_ok_and(|now| now.is_file());
+        match kind {
+            EventKind::Unknown if !is_file(&path) => self.schedule.record_moved(path, now),
+            EventKind::Closed if self.is_published(&path) => self.schedule.record_saved(path, now),
+            _ => self.schedule.record_path(path, now),
+        }
+    }
+
+    fn is_published(&self, path: &Path) -> bool {
+        let inside = path.strip_prefix(self.coverage.root().path());
+        let current = self.publisher.current();
+        inside.is_ok_and(|inside| current.locate(inside.as_os_str().as_bytes()).is_some())
+    }
+
+    fn record_suspect(&mut self, path: PathBuf, now: Instant) {
+        self.schedule.expect_answer(now);
+        if !self.suspects.insert(path.clone()) {
+            return;
+        }
+        self.publisher.forget_unproven(&path);
+        // What is busy is tried again in its own time.
+        if !self.schedule.is_any_busy(&self.coverage.site_paths(&path)) {
+            self.schedule.join_suspect(path, now);
+        }
+    }
+
+    /// Passes on to the schedule which places report nothing.
+    fn follow_coverage(&mut self, now: Instant) {
+        let has_blind_places = !self.coverage.blind_places().is_empty();
+        self.schedule
+            .set_blind(self.coverage.is_blind(), has_blind_places, now);
+        if self.coverage.take_new_failure() {
+            self.schedule.sweep_soon(now);
+        }
+    }
+
+    /// Finds out whether the root is still the directory it was. Another one is a batch of its own,
+    /// published when all of it is hashed.
+    fn check_root(&mut self, now: Instant) {
+        if self.coverage.check_root() == RootState::Replaced {
+            self.follow_coverage(now);
+            let root = self.coverage.root().path();
+            self.schedule.replace_root(root, now);
+        }
+    }
+
+    fn check_release(&mut self, always: bool, now: Instant) {
+        if self.publisher.is_release_new(always) {
+            self.schedule.join_everything(now);
+        }
+    }
+
+    /// Looks at what is due and publishes it, unless that would be half of something.
+    fn process_batch(&mut self, now: Instant) {
+        self.check_root(now);
+        if self.coverage.is_root_missing() || self.coverage.is_held() {
+            self.schedule.postpone(now);
+            self.announce_look();
+            return;
+        }
+        // New directories are watched from here on, so that listing them misses nothing.
+        self.coverage.barrier();
+        self.read_pending();
+        let now = Instant::now();
+        if !self.schedule.is_batch_due(now) {
+            return;
+        }
+        let batch = self.schedule.start_batch(now);
+        self.suspects.clear();
+        let root = Arc::clone(self.coverage.root());
+        let scope = self.scope(&batch, now);
+        let outcome = self.scan(&scope, now);
+        let finished = Instant::now();
+        self.finish_look(&batch, &scope, now, finished);
+        // What has happened meanwhile is known when its reports have been read.
+        self.coverage.barrier();
+        self.read_pending();
+        self.check_root(finished);
+        let moving = self.moving(&outcome.links);
+        let findings = Findings {
+            is_other_site: self.coverage.is_root_missing()
+                || !Arc::ptr_eq(&root, self.coverage.root()),
+            is_held: self.coverage.is_held(),
+            is_moving: !moving.is_empty(),
+            is_tree_busy: self.is_tree_busy(&batch, &outcome),
+            is_emptied: self.is_emptied(&outcome),
+        };
+        match self.schedule.judge(&batch, &findings, finished) {
+            Verdict::Publish => self.publish_batch(&batch, &scope, outcome, moving, now),
+            verdict => {
+                tracing::debug!(
+                    batch = batch.id,
+                    attempts = batch.attempts + 1,
+                    ?verdict,
+                    "a batch is not published yet"
+                );
+                if verdict != Verdict::LookAgain {
+                    self.remember_busy(outcome.busy, &scope, finished);
+                }
+                self.schedule
+                    .put_back(batch, verdict, finished, finished - now);
+            }
+        }
+    }
+
+    /// Counts a look, and sets the next sweeps by how long it took.
+    fn finish_look(&mut self, batch: &Batch, scope: &Scope, started: Instant, finished: Instant) {
+        let metrics = &self.publisher.metrics;
+        match scope {
+            Scope::Everything => {
+                metrics.site_scans.observe(finished - started);
+                metrics.sweeps.increment();
+                self.coverage.find_mounts(&self.publisher.scanner);
+                self.follow_coverage(finished);
+            }
+            Scope::Paths(_) => metrics.change_scans.observe(finished - started),
+        }
+        self.schedule.finish_look(batch, started, finished);
+    }
+
+    /// The paths of the site that a batch is about.
+    fn scope(&self, batch: &Batch, now: Instant) -> Scope {
+        if batch.dirty.is_everything {
+            return Scope::Everything;
+        }
+        let mut paths = self.coverage.all_site_paths(&batch.dirty.paths);
+        paths.extend(self.coverage.moved_links());
+        paths.extend(self.schedule.busy_due(now).cloned());
+        // A file that changed under one name changed under all its names.
+        let inodes = self.coverage.shared_inodes(&paths);
+        if !inodes.is_empty() {
+            let current = self.publisher.current();
+            let on_disk = self.publisher.on_disk(&current);
+            let named = on_disk.iter();
+            let named = named.filter(|known| inodes.contains(&known.stamp.inode));
+            paths.extend(named.map(|known| known.path.clone()));
+        }
+        Scope::Paths(paths)
+    }
+
+    fn scan(&self, scope: &Scope, now: Instant) -> ScanOutcome {
+        let current = self.publisher.current();
+        look::scan(
+            &self.publisher.scanner,
+            self.coverage.root(),
+            self.publisher.on_disk(&current),
+            scope,
+            |path| {
+                let length = self.coverage.length(path);
+                self.schedule.is_given_up(path, length, now)
+            },
+        )
+    }
+
+    /// What leads elsewhere than it did when it was looked at, as paths of the site.
+    fn moving(&self, links: &[Link]) -> BTreeSet<Box<[u8]>> {
+        let moved = &self.schedule.waiting().dirty.moved;
+        let mut moving = self.coverage.all_site_paths(moved);
+        moving.extend(self.coverage.moved_among(links));
+        moving
+    }
+
+    /// Whether something is still being written in a tree that has come as a whole, and is to be
+    /// published as one.
+    fn is_tree_busy(&self, batch: &Batch, outcome: &ScanOutcome) -> bool {
+        let moved = Scope::Paths(self.coverage.all_site_paths(&batch.dirty.moved));
+        outcome.busy.iter().any(|path| moved.covers(path))
+    }
+
+    /// Whether nothing would be left of a site.
+    fn is_emptied(&self, outcome: &ScanOutcome) -> bool {
+        let (changes, files) = (&outcome.changes, self.publisher.current().len());
+        files > 0 && changes.changed.is_empty() && changes.removed.len() >= files
+    }
+
+    fn publish_batch(
+        &mut self,
+        batch: &Batch,
+        scope: &Scope,
+        mut outcome: ScanOutcome,
+        moving: BTreeSet<Box<[u8]>>,
+        now: Instant,
+    ) {
+        if !batch.was_overdue() {
+            // A long look alone has made it overdue: what began meanwhile is another batch.
+            let begun = &self.schedule.waiting().dirty.paths;
+            outcome.exclude(&self.coverage.all_site_paths(begun));
+        }
+        // What does not come to rest stays as it is published, and holds up nothing else.
+        outcome.exclude(&moving);
+        self.publish(scope, outcome, now);
+        let finished = Instant::now();
+        for path in moving {
+            let path = self.coverage.real_path(&path);
+            self.schedule.record_moved(path, finished);
+        }
+    }
+
+    fn publish(&mut self, scope: &Scope, outcome: ScanOutcome, now: Instant) {
+        let ScanOutcome {
+            changes,
+            links,
+            busy,
+        } = outcome;
+        self.publisher.publish(changes, now);
+        self.announce_look();
+        let scanner = &self.publisher.scanner;
+        self.coverage.adopt_links(links, scope, scanner);
+        self.follow_coverage(now);
+        self.remember_busy(busy, scope, now);
+    }
+
+    fn remember_busy(&mut self, busy: Vec<Box<[u8]>>, scope: &Scope, now: Instant) {
+        let busy = self.coverage.with_lengths(busy);
+        self.schedule.remember_busy(busy, scope, now);
+    }
+
+    /// Wakes the requests that wait for a look at the disk.
+    fn announce_look(&mut self) {
+        self.schedule.set_answered();
+        self.publisher.announce_look();
+    }
+
+    /// Makes the changes that clients have asked for. A write into a tree that is being replaced
+    /// waits for that.
+    fn commit_writes(&mut self) {
+        if !self.writes.is_empty() {
+            self.coverage.barrier();
+            self.read_pending();
+            self.check_root(Instant::now());
+            let refusal = if self.coverage.is_root_missing() {
+                Some("the site's directory is not there")
+            } else if self.coverage.is_held() {
+                Some("publication is held back")
+            } else {
+                None
+            };
+            for _ in 0..self.writes.len() {
+                self.commit_next(refusal);
+            }
+        }
+        self.schedule
+            .retry_writes(!self.writes.is_empty(), Instant::now());
+    }
+
+    fn commit_next(&mut self, refusal: Option<&'static str>) {
+        let (coverage, waiting) = (&self.coverage, self.schedule.waiting());
+        // A path may be about to name something else, with all that is around it.
+        let is_in_motion = |path: &[u8]| {
+            let mut moved = coverage.all_site_paths(&waiting.dirty.moved);
+            moved.extend(coverage.moved_links());
+            waiting.dirty.is_everything || Scope::Paths(moved).covers(path)
+        };
+        let turn = self.writes.take(refusal, is_in_motion, Instant::now());
+        if let Turn::Now(job) = turn {
+            let WriteJob {
+                path,
+                operation,
+                condition,
+                reply,
+            } = job;
+            let result = self.commit(&path, operation, &condition);
+            // A client that waits no longer finds out by asking.
+            let _ = reply.send(result);
+        }
+    }
+
+    /// Makes one change, and publishes it.
+    fn commit(
+        &mut self,
+        path: &[u8],
+        mut operation: Operation,
+        condition: &Condition,
+    ) -> Result<Committed, CommitError> {
+        let applied = commit::apply(
+            self.coverage.root(),
+            &self.publisher,
+            path,
+            &mut operation,
+            condition,
+        )?;
+        Ok(Committed {
+            before: applied.before,
+            now: self.publish_write(path, operation),
+            directory: applied.directory,
+        })
+    }
+
+    /// Publishes what a path names now, under all its names, and returns the tag of what was put
+    /// there, if that is still so.
+    fn publish_write(&mut self, path: &[u8], operation: Operation) -> Option<ETag> {
+        let hash = match &operation {
+            Operation::Put { hash, .. } => Some(*hash),
+            Operation::Delete => None,
+        };
+        // It holds the new file open for writing, and such a file is not published.
+        drop(operation);
+        let names = self.coverage.site_paths(&self.coverage.real_path(path));
+        let scope = Scope::Paths(names.into_iter().collect());
+        let current = self.publisher.current();
+        let (scanner, root) = (&self.publisher.scanner, self.coverage.root());
+        let outcome = look::reconcile(scanner, root, &current, &scope, Unsettled::Report);
+        self.publish(&scope, outcome, Instant::now());
+        let Some(hash) = hash else {
+            // Not even as what a deploy has left behind: whoever deleted it wants it gone.
+            self.publisher.forget_path(path);
+            return None;
+        };
+        if RuleFile::named(path).is_some() {
+            return Some(ETag::new(hash));
+        }
+        let now = self.publisher.current().locate(path)?.identity.etag;
+        (*now.hash() == hash).then_some(now)
+    }
+}

@@ -1,0 +1,49 @@
+//! A look at the disk: what has become of some paths, or of all.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use crate::disk::Root;
+use crate::manifest::Manifest;
+use crate::scan::{Progress, ScanOutcome, Scanner, Scope, Unsettled};
+
+/// Compares `scope` with `base`.
+pub(super) fn reconcile(
+    scanner: &Scanner,
+    root: &Arc<Root>,
+    base: &Manifest,
+    scope: &Scope,
+    unsettled: Unsettled,
+) -> ScanOutcome {
+    scanner.reconcile(root, base, scope, unsettled, &Progress::default())
+}
+
+/// Compares `scope` with `base`, and reads those busy files all the same that `is_given_up`: they
+/// are published as they are read, under a tag of their own.
+pub(super) fn scan(
+    scanner: &Scanner,
+    root: &Arc<Root>,
+    base: &Manifest,
+    scope: &Scope,
+    is_given_up: impl Fn(&[u8]) -> bool,
+) -> ScanOutcome {
+    let mut outcome = reconcile(scanner, root, base, scope, Unsettled::Report);
+    let given_up = outcome.busy.extract_if(.., |path| is_given_up(path));
+    let given_up: BTreeSet<_> = given_up.collect();
+    if given_up.is_empty() {
+        return outcome;
+    }
+    // Held against what the first look has found: a sidecar is proven by the file that it encodes,
+    // which may have changed in this batch too.
+    let seen = base.with(outcome.changes.clone());
+    let scope = Scope::Paths(given_up);
+    let forced = reconcile(scanner, root, &seen, &scope, Unsettled::Publish).changes;
+    let again: HashSet<_> = forced.changed.iter().map(|new| &new.path).collect();
+    let changes = &mut outcome.changes;
+    changes.changed.retain(|new| !again.contains(&new.path));
+    changes.removed.extend(forced.removed);
+    changes.changed.extend(forced.changed);
+    changes.unreadable = forced.unreadable;
+    changes.rules = forced.rules.or(changes.rules.take());
+    outcome
+}
