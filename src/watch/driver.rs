@@ -13,7 +13,7 @@ use super::commit::{self, Turn, WriteQueue};
 use super::coverage::{Coverage, RootState};
 use super::look;
 use super::publisher::Publisher;
-use super::schedule::{Findings, Schedule, Task, Verdict};
+use super::schedule::{Decision, Due, Findings, Schedule};
 use super::source::{EventKind, Hint};
 use crate::commit::{CommitError, Committed, Condition, Operation, WriteJob};
 use crate::rules::RuleFile;
@@ -90,17 +90,17 @@ impl Driver {
     fn run_due(&mut self, now: Instant) {
         while let Some(task) = self.schedule.next_due(now) {
             match task {
-                Task::CheckRoot => {
+                Due::CheckRoot => {
                     self.check_root(now);
                     self.check_release(false, now);
                 }
-                Task::SweepBlind => {
+                Due::SweepBlind => {
                     for path in self.coverage.blind_places() {
                         self.schedule.join_path(path.clone(), now);
                     }
                 }
-                Task::ForgetExpired => self.publisher.forget_expired(now),
-                Task::ProcessBatch => {
+                Due::ForgetExpired => self.publisher.forget_expired(now),
+                Due::ProcessBatch => {
                     self.process_batch(now);
                     // Once a turn, so that writes have theirs in between.
                     break;
@@ -240,19 +240,19 @@ impl Driver {
             is_emptied: self.is_emptied(&outcome),
         };
         match self.schedule.judge(&batch, &findings, finished) {
-            Verdict::Publish => self.publish_batch(&batch, &scope, outcome, moving, now),
-            verdict => {
+            Decision::Publish => self.publish_batch(&batch, &scope, outcome, moving, now),
+            decision => {
                 tracing::debug!(
                     batch = batch.id,
                     attempts = batch.attempts + 1,
-                    ?verdict,
+                    ?decision,
                     "a batch is not published yet"
                 );
-                if verdict != Verdict::LookAgain {
+                if decision != Decision::LookAgain {
                     self.remember_busy(outcome.busy, &scope, finished);
                 }
                 self.schedule
-                    .put_back(batch, verdict, finished, finished - now);
+                    .put_back(batch, decision, finished, finished - now);
             }
         }
     }

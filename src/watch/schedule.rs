@@ -53,7 +53,7 @@ pub(super) struct Periods {
 
 /// Something whose time has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Task {
+pub(super) enum Due {
     /// Find out whether the root, and the release, are still what they were.
     CheckRoot,
     /// Look at the places that report nothing.
@@ -81,7 +81,7 @@ pub(super) struct Findings {
 
 /// What becomes of a batch that was looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
+pub(super) enum Decision {
     /// It is published.
     Publish,
     /// It waits for those who are writing to a tree that is to be published as a whole.
@@ -171,10 +171,10 @@ impl Schedule {
 
     /// The next thing that is due by `now`, which is not due again before its next turn. A batch
     /// stays due until it is started.
-    pub(super) fn next_due(&mut self, now: Instant) -> Option<Task> {
+    pub(super) fn next_due(&mut self, now: Instant) -> Option<Due> {
         if now >= self.next_root_check {
             self.next_root_check = now + ROOT_CHECK;
-            return Some(Task::CheckRoot);
+            return Some(Due::CheckRoot);
         }
         if now >= self.next_sweep {
             self.waiting.join_everything(now);
@@ -184,13 +184,13 @@ impl Schedule {
         if self.next_blind_sweep.is_some_and(|next| now >= next) {
             // The end of the look sets it again.
             self.next_blind_sweep = Some(now + self.periods.sweep);
-            return Some(Task::SweepBlind);
+            return Some(Due::SweepBlind);
         }
         if self.next_expiry.is_some_and(|next| now >= next) {
             self.next_expiry = Some(now + EXPIRY_CHECK);
-            return Some(Task::ForgetExpired);
+            return Some(Due::ForgetExpired);
         }
-        self.is_batch_due(now).then_some(Task::ProcessBatch)
+        self.is_batch_due(now).then_some(Due::ProcessBatch)
     }
 
     /// Whether there is something to look at: a batch, or busy files where no batch waits.
@@ -334,36 +334,36 @@ impl Schedule {
     }
 
     /// Decides what becomes of a batch, of which a look has found this.
-    pub(super) fn judge(&self, batch: &Batch, findings: &Findings, now: Instant) -> Verdict {
+    pub(super) fn judge(&self, batch: &Batch, findings: &Findings, now: Instant) -> Decision {
         if findings.is_tree_busy && !batch.is_older(now, scan::MAX_SETTLE_TIME) {
-            return Verdict::AwaitWriters;
+            return Decision::AwaitWriters;
         }
         if let Some(hold) = self.periods.hold_empty
             && findings.is_emptied
             && !batch.is_older(now, hold)
         {
-            return Verdict::AwaitRebuild(hold);
+            return Decision::AwaitRebuild(hold);
         }
         let may_be_half = findings.is_moving || !self.waiting.is_empty();
         let is_early = may_be_half && !batch.is_overdue(now);
         // Which events were lost while a look took long can't be told from what it has seen.
         let is_unknown = self.waiting.dirty.is_everything && !batch.was_overdue();
         if findings.is_other_site || findings.is_held || is_early || is_unknown {
-            return Verdict::LookAgain;
+            return Decision::LookAgain;
         }
-        Verdict::Publish
+        Decision::Publish
     }
 
     /// Puts a batch back that is not to be published yet, after a look that took `spent`.
     pub(super) fn put_back(
         &mut self,
         batch: Batch,
-        verdict: Verdict,
+        decision: Decision,
         now: Instant,
         spent: Duration,
     ) {
-        match verdict {
-            Verdict::AwaitWriters => {
+        match decision {
+            Decision::AwaitWriters => {
                 let pause = MIN_BUSY_PAUSE.max(spent * 4);
                 let is_alone = self.waiting.is_empty();
                 self.waiting.put_back(batch, now, pause);
@@ -372,8 +372,8 @@ impl Schedule {
                     self.waiting.postpone(now + pause);
                 }
             }
-            Verdict::AwaitRebuild(hold) => self.waiting.hold(batch, now, hold, REBUILD_QUIET),
-            Verdict::LookAgain | Verdict::Publish => {
+            Decision::AwaitRebuild(hold) => self.waiting.hold(batch, now, hold, REBUILD_QUIET),
+            Decision::LookAgain | Decision::Publish => {
                 let settle = self.periods.settle;
                 self.waiting.put_back(batch, now, settle);
                 self.postpone_busy(now + settle.max(MIN_BUSY_PAUSE));
@@ -461,11 +461,11 @@ mod tests {
     }
 
     /// All that is due, as a turn of the driver does it.
-    fn turn(schedule: &mut Schedule, now: Instant) -> Vec<Task> {
+    fn turn(schedule: &mut Schedule, now: Instant) -> Vec<Due> {
         let mut tasks = Vec::new();
         while let Some(task) = schedule.next_due(now) {
             tasks.push(task);
-            if task == Task::ProcessBatch {
+            if task == Due::ProcessBatch {
                 break;
             }
         }
@@ -478,13 +478,13 @@ mod tests {
     }
 
     /// Looks at what is due, and puts it back or not by what was found.
-    fn look(schedule: &mut Schedule, findings: &Findings, now: Instant) -> Verdict {
+    fn look(schedule: &mut Schedule, findings: &Findings, now: Instant) -> Decision {
         let batch = schedule.start_batch(now);
-        let verdict = schedule.judge(&batch, findings, now);
-        if verdict != Verdict::Publish {
-            schedule.put_back(batch, verdict, now, Duration::ZERO);
+        let decision = schedule.judge(&batch, findings, now);
+        if decision != Decision::Publish {
+            schedule.put_back(batch, decision, now, Duration::ZERO);
         }
-        verdict
+        decision
     }
 
     #[test]
@@ -492,15 +492,15 @@ mod tests {
         let (mut schedule, start) = schedule();
         assert_eq!(schedule.wake(), start + ROOT_CHECK);
         assert_eq!(turn(&mut schedule, start + ROOT_CHECK - MILLISECOND), []);
-        assert_eq!(turn(&mut schedule, start + ROOT_CHECK), [Task::CheckRoot]);
+        assert_eq!(turn(&mut schedule, start + ROOT_CHECK), [Due::CheckRoot]);
         let now = start + ROOT_CHECK;
         schedule.record_path("a".into(), now);
         assert_eq!(schedule.wake(), now + SETTLE);
-        assert_eq!(turn(&mut schedule, now + SETTLE), [Task::ProcessBatch]);
+        assert_eq!(turn(&mut schedule, now + SETTLE), [Due::ProcessBatch]);
         schedule.start_batch(now + SETTLE);
         assert_eq!(turn(&mut schedule, now + SETTLE), []);
         schedule.check_root_soon(now);
-        assert_eq!(turn(&mut schedule, now), [Task::CheckRoot]);
+        assert_eq!(turn(&mut schedule, now), [Due::CheckRoot]);
     }
 
     #[test]
@@ -521,11 +521,11 @@ mod tests {
         schedule.record_path("a".into(), now);
         assert_eq!(
             turn(&mut schedule, now),
-            [Task::CheckRoot],
+            [Due::CheckRoot],
             "it is not quiet yet"
         );
         let due = now + SETTLE;
-        assert_eq!(turn(&mut schedule, due), [Task::ProcessBatch]);
+        assert_eq!(turn(&mut schedule, due), [Due::ProcessBatch]);
         let batch = schedule.start_batch(due);
         assert!(batch.dirty.is_everything);
         // A sweep that took ten minutes is not repeated after an hour.
@@ -545,16 +545,16 @@ mod tests {
         let now = start + BLIND_SWEEP;
         assert_eq!(
             turn(&mut schedule, now),
-            [Task::CheckRoot, Task::ProcessBatch]
+            [Due::CheckRoot, Due::ProcessBatch]
         );
         let batch = schedule.start_batch(now);
         schedule.finish_look(&batch, now, now + MILLISECOND);
         assert_eq!(schedule.next_sweep, now + MILLISECOND + BLIND_SWEEP);
         // One place alone.
         schedule.set_blind(false, true, now);
-        assert_eq!(turn(&mut schedule, now), [Task::SweepBlind]);
+        assert_eq!(turn(&mut schedule, now), [Due::SweepBlind]);
         schedule.join_path("mount".into(), now);
-        assert_eq!(turn(&mut schedule, now), [Task::ProcessBatch]);
+        assert_eq!(turn(&mut schedule, now), [Due::ProcessBatch]);
         let batch = schedule.start_batch(now);
         schedule.finish_look(&batch, now, now + MILLISECOND);
         assert_eq!(
@@ -562,10 +562,7 @@ mod tests {
             Some(now + MILLISECOND + BLIND_SWEEP)
         );
         schedule.set_blind(false, false, now);
-        assert_eq!(
-            turn(&mut schedule, now + BLIND_SWEEP / 2),
-            [Task::CheckRoot]
-        );
+        assert_eq!(turn(&mut schedule, now + BLIND_SWEEP / 2), [Due::CheckRoot]);
     }
 
     #[test]
@@ -580,7 +577,7 @@ mod tests {
             },
             start,
         );
-        assert_eq!(turn(&mut schedule, start), [Task::ForgetExpired]);
+        assert_eq!(turn(&mut schedule, start), [Due::ForgetExpired]);
         assert_eq!(turn(&mut schedule, start), []);
         assert_eq!(schedule.wake(), start + EXPIRY_CHECK);
     }
@@ -640,7 +637,7 @@ mod tests {
         let now = start + SETTLE;
         assert_eq!(
             look(&mut schedule, &Findings::default(), now),
-            Verdict::Publish
+            Decision::Publish
         );
         assert!(schedule.waiting().is_empty());
     }
@@ -655,7 +652,7 @@ mod tests {
         schedule.record_path("a".into(), start);
         let mut now = start + SETTLE;
         let mut looks = 0;
-        while look(&mut schedule, &moving, now) == Verdict::LookAgain {
+        while look(&mut schedule, &moving, now) == Decision::LookAgain {
             now = schedule.waiting().due().expect("put back");
             looks += 1;
             assert_eq!(schedule.waiting().attempts, looks);
@@ -665,10 +662,10 @@ mod tests {
         schedule.record_path("a".into(), now);
         let batch = schedule.start_batch(now + SETTLE);
         schedule.record_path("b".into(), now + SETTLE);
-        let verdict = schedule.judge(&batch, &Findings::default(), now + SETTLE);
-        assert_eq!(verdict, Verdict::LookAgain);
-        let verdict = schedule.judge(&batch, &Findings::default(), now + MAX_AGE);
-        assert_eq!(verdict, Verdict::Publish);
+        let decision = schedule.judge(&batch, &Findings::default(), now + SETTLE);
+        assert_eq!(decision, Decision::LookAgain);
+        let decision = schedule.judge(&batch, &Findings::default(), now + MAX_AGE);
+        assert_eq!(decision, Decision::Publish);
     }
 
     #[test]
@@ -678,15 +675,15 @@ mod tests {
         let batch = schedule.start_batch(start + SETTLE);
         schedule.record_everything(start + SETTLE);
         let late = start + 2 * MAX_AGE;
-        let verdict = schedule.judge(&batch, &Findings::default(), late);
-        assert_eq!(verdict, Verdict::LookAgain);
-        schedule.put_back(batch, verdict, late, MAX_AGE);
+        let decision = schedule.judge(&batch, &Findings::default(), late);
+        assert_eq!(decision, Decision::LookAgain);
+        schedule.put_back(batch, decision, late, MAX_AGE);
         // Otherwise a site whose events are lost all the time would never be published.
         let batch = schedule.start_batch(late + SETTLE);
         assert!(batch.was_overdue() && batch.dirty.is_everything);
         schedule.record_everything(late + SETTLE);
-        let verdict = schedule.judge(&batch, &Findings::default(), late + SETTLE);
-        assert_eq!(verdict, Verdict::Publish);
+        let decision = schedule.judge(&batch, &Findings::default(), late + SETTLE);
+        assert_eq!(decision, Decision::Publish);
     }
 
     #[test]
@@ -704,7 +701,7 @@ mod tests {
             let (mut schedule, start) = schedule();
             schedule.record_path("a".into(), start);
             let late = start + 2 * MAX_AGE;
-            assert_eq!(look(&mut schedule, &findings, late), Verdict::LookAgain);
+            assert_eq!(look(&mut schedule, &findings, late), Decision::LookAgain);
             // It comes again soon, not at once.
             assert!(schedule.waiting().due() >= Some(late));
             schedule.postpone(late);
@@ -721,7 +718,7 @@ mod tests {
         let (mut schedule, start) = schedule();
         schedule.record_moved("tree".into(), start);
         let mut now = start + SETTLE;
-        while look(&mut schedule, &findings, now) == Verdict::AwaitWriters {
+        while look(&mut schedule, &findings, now) == Decision::AwaitWriters {
             now = schedule.waiting().due().expect("put back");
         }
         assert!(now >= start + scan::MAX_SETTLE_TIME, "{:?}", now - start);
@@ -738,7 +735,7 @@ mod tests {
         schedule.record_path("a".into(), start);
         assert_eq!(
             look(&mut schedule, &findings, start + SETTLE),
-            Verdict::Publish
+            Decision::Publish
         );
         let hold = 5 * MAX_AGE;
         let hold_empty = Some(hold);
@@ -750,15 +747,15 @@ mod tests {
             start,
         );
         schedule.record_path("a".into(), start);
-        let verdict = look(&mut schedule, &findings, start + SETTLE);
-        assert_eq!(verdict, Verdict::AwaitRebuild(hold));
+        let decision = look(&mut schedule, &findings, start + SETTLE);
+        assert_eq!(decision, Decision::AwaitRebuild(hold));
         assert_eq!(schedule.waiting().due(), Some(start + hold));
         // The build begins.
         let now = start + MAX_AGE;
         schedule.record_saved("b".into(), now);
         assert_eq!(schedule.waiting().due(), Some(now + REBUILD_QUIET));
-        let verdict = look(&mut schedule, &Findings::default(), now + REBUILD_QUIET);
-        assert_eq!(verdict, Verdict::Publish);
+        let decision = look(&mut schedule, &Findings::default(), now + REBUILD_QUIET);
+        assert_eq!(decision, Decision::Publish);
     }
 
     #[test]
