@@ -25,29 +25,29 @@ use crate::manifest::SiteDigest;
 use crate::metrics::{Metrics, Outcome};
 use crate::semantics::coding::Coding;
 
-/// What may wait to be written, in bytes.
-const MOST_QUEUED: usize = 4 << 20;
-/// What a line in the queue costs beside itself.
-const OVERHEAD: usize = 64;
-/// What is written at once, about.
-const BATCH: usize = 64 << 10;
-/// After the queue was empty: lines gather meanwhile, and their senders need wake nobody.
+/// Limit for the lines that wait to be written, in bytes.
+const MAX_QUEUED_BYTES: usize = 4 << 20;
+/// What a line in the queue costs in addition to its bytes.
+const LINE_OVERHEAD: usize = 64;
+/// About how many bytes are written at once.
+const BATCH_SIZE: usize = 64 << 10;
+/// Pause after the queue was empty: lines gather meanwhile, and senders need not wake the writer.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Hexadecimal digits of the site digest that a line has.
-const DIGEST: usize = 16;
+const DIGEST_LENGTH: usize = 16;
 
-/// What there is to tell about a request and its response.
+/// A request and its response, as the access log reports them.
 #[derive(Debug)]
-pub struct Entry<'a> {
+pub struct AccessEntry<'a> {
     /// When the request's head had been received.
     pub time: SystemTime,
-    /// Who asked.
+    /// The client, as far as trusted proxies name it.
     pub client: Peer,
-    /// How.
+    /// The request method.
     pub method: &'a Method,
-    /// For what: the request target.
+    /// The request target.
     pub target: &'a str,
-    /// In which version of HTTP.
+    /// The HTTP version.
     pub version: Version,
     /// The answer; `None` where the client was gone before there was one.
     pub status: Option<StatusCode>,
@@ -71,15 +71,15 @@ pub struct Entry<'a> {
     pub user_agent: Option<&'a HeaderValue>,
 }
 
-/// What makes a line of an entry, its end included: [`combined`] or [`json`].
-pub type Form = fn(&Entry<'_>, &mut Vec<u8>) -> io::Result<()>;
+/// Writes an entry as a line, its end included: [`combined`] or [`json`].
+pub type LineFormat = fn(&AccessEntry<'_>, &mut Vec<u8>) -> io::Result<()>;
 
 /// Apache's combined format, in UTC. What is not printable ASCII, a quote or a backslash is
 /// escaped as Apache does, so that no client can end a field or a line.
 ///
 /// # Errors
 /// None: a vector takes everything.
-pub fn combined(entry: &Entry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
+pub fn combined(entry: &AccessEntry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
     write!(line, "{} - - [{}] \"", entry.client, LogTime(entry.time))?;
     write!(line, "{} ", entry.method)?;
     escape(entry.target.as_bytes(), line)?;
@@ -138,10 +138,12 @@ pub fn escape(bytes: &[u8], line: &mut Vec<u8>) -> io::Result<()> {
 ///
 /// # Errors
 /// None: a vector takes everything.
-pub fn json(entry: &Entry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
+pub fn json(entry: &AccessEntry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
     #[derive(Serialize)]
     struct Line<'a> {
         time: String,
+        /// As in messages with `--log-format json`: one query reads both.
+        level: &'static str,
         client: Option<IpAddr>,
         method: &'a str,
         target: &'a str,
@@ -161,6 +163,7 @@ pub fn json(entry: &Entry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
     let digest = entry.digest.map(|digest| digest.hash().to_hex());
     let line_of = Line {
         time: format_rfc3339_millis(entry.time).to_string(),
+        level: "INFO",
         client: match entry.client {
             Peer::Address(address) => Some(address),
             Peer::Unix => None,
@@ -174,7 +177,9 @@ pub fn json(entry: &Entry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
         tag: tag.map(|tag| tag.trim_matches('"')),
         validator: entry.outcome.name(),
         coding: entry.coding.map(Coding::token),
-        digest: digest.as_ref().and_then(|digest| digest.get(..DIGEST)),
+        digest: digest
+            .as_ref()
+            .and_then(|digest| digest.get(..DIGEST_LENGTH)),
         referer: entry.referer.map(lossy),
         user_agent: entry.user_agent.map(lossy),
         protocol: format!("{:?}", entry.version),
@@ -199,13 +204,12 @@ impl Formatter for Ascii {
     where
         W: ?Sized + Write,
     {
-        let is_plain = |byte: u8| matches!(byte, b' '..=b'~');
-        if fragment.bytes().all(is_plain) {
+        if fragment.bytes().all(is_printable) {
             return writer.write_all(fragment.as_bytes());
         }
         for unit in fragment.encode_utf16() {
             match u8::try_from(unit) {
-                Ok(byte) if is_plain(byte) => writer.write_all(&[byte])?,
+                Ok(byte) if is_printable(byte) => writer.write_all(&[byte])?,
                 _ => write!(writer, "\\u{unit:04x}")?,
             }
         }
@@ -213,38 +217,42 @@ impl Formatter for Ascii {
     }
 }
 
+fn is_printable(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
+}
+
 /// The running access log.
 #[derive(Debug)]
 pub struct AccessLog {
-    form: Form,
+    format: LineFormat,
     trusted: TrustedProxies,
-    queue: Sender<Message>,
+    queue: Sender<LogMessage>,
     queued: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
-enum Message {
+enum LogMessage {
     Line(Vec<u8>),
     /// Say when all before this is written.
     Finish(SyncSender<()>),
 }
 
 impl AccessLog {
-    /// Starts to write lines of this form to `out`. `trusted` proxies are believed about the
+    /// Starts to write lines of this format to `out`. `trusted` proxies are believed about the
     /// client.
     ///
     /// # Errors
     /// When the system has no more threads.
     pub fn start(
-        form: Form,
+        format: LineFormat,
         trusted: TrustedProxies,
         out: impl Write + Send + 'static,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let (queue, messages) = channel();
         let queued = Arc::<AtomicUsize>::default();
-        let mut writer = Writer {
+        let mut writer = LogWriter {
             out,
             queued: Arc::clone(&queued),
             metrics: Arc::clone(&metrics),
@@ -255,7 +263,7 @@ impl AccessLog {
             .name("access log".to_owned())
             .spawn(move || writer.run(&messages))?;
         Ok(Self {
-            form,
+            format,
             trusted,
             queue,
             queued,
@@ -269,13 +277,14 @@ impl AccessLog {
     }
 
     /// Queues a line, or loses and counts it. Never waits.
-    pub fn write(&self, entry: &Entry<'_>) {
+    pub fn write(&self, entry: &AccessEntry<'_>) {
         let mut line = Vec::with_capacity(512);
-        let made = (self.form)(entry, &mut line);
-        let size = line.capacity() + OVERHEAD;
+        let made = (self.format)(entry, &mut line);
+        let size = line.capacity() + LINE_OVERHEAD;
         let queued = self.queued.fetch_add(size, Ordering::Relaxed) + size;
-        let is_lost =
-            made.is_err() || queued > MOST_QUEUED || self.queue.send(Message::Line(line)).is_err();
+        let is_lost = made.is_err()
+            || queued > MAX_QUEUED_BYTES
+            || self.queue.send(LogMessage::Line(line)).is_err();
         if is_lost {
             self.queued.fetch_sub(size, Ordering::Relaxed);
             self.metrics.lost_lines.increment();
@@ -286,19 +295,20 @@ impl AccessLog {
     /// what is missing.
     pub fn finish(&self, patience: Duration) {
         let (done, finished) = sync_channel(1);
-        let is_sent = self.queue.send(Message::Finish(done)).is_ok();
+        let is_sent = self.queue.send(LogMessage::Finish(done)).is_ok();
         if !is_sent || finished.recv_timeout(patience).is_err() {
-            tracing::warn!("the end of the access log is missing: standard output takes nothing");
+            tracing::warn!("the end of the access log is missing: standard output is blocked");
         }
         match self.metrics.lost_lines.get() {
             0 => {}
-            lost => tracing::warn!("{lost} lines of the access log were lost"),
+            1 => tracing::warn!(lost = 1, "1 line of the access log was lost"),
+            lost => tracing::warn!(lost, "{lost} lines of the access log were lost"),
         }
     }
 }
 
 /// The thread that writes.
-struct Writer<W> {
+struct LogWriter<W> {
     out: W,
     queued: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
@@ -308,32 +318,32 @@ struct Writer<W> {
     is_failing: bool,
 }
 
-impl<W: Write> Writer<W> {
-    /// Works until nobody can send any more.
-    fn run(&mut self, messages: &Receiver<Message>) {
+impl<W: Write> LogWriter<W> {
+    /// Writes until every sender is gone.
+    fn run(&mut self, messages: &Receiver<LogMessage>) {
         let mut batch = Vec::new();
         while let Ok(first) = messages.recv() {
             let mut finished = None;
             for message in std::iter::once(first).chain(messages.try_iter()) {
                 match message {
-                    Message::Line(line) => {
-                        let size = line.capacity() + OVERHEAD;
+                    LogMessage::Line(line) => {
+                        let size = line.capacity() + LINE_OVERHEAD;
                         self.queued.fetch_sub(size, Ordering::Relaxed);
                         batch.extend_from_slice(&line);
                     }
-                    Message::Finish(done) => finished = Some(done),
+                    LogMessage::Finish(done) => finished = Some(done),
                 }
-                if batch.len() >= BATCH || finished.is_some() {
+                if batch.len() >= BATCH_SIZE || finished.is_some() {
                     break;
                 }
             }
-            let is_all = batch.len() < BATCH;
+            let is_drained = batch.len() < BATCH_SIZE;
             self.write(&batch);
             batch.clear();
             match finished {
-                // Who does not wait any more need not be told.
+                // It may have stopped waiting: then nothing receives this.
                 Some(done) => drop(done.try_send(())),
-                None if is_all => thread::sleep(PAUSE),
+                None if is_drained => thread::sleep(PAUSE),
                 None => {}
             }
         }
@@ -349,6 +359,7 @@ impl<W: Write> Writer<W> {
                 self.metrics.lost_lines.add(lost as u64);
                 if !std::mem::replace(&mut self.is_failing, true) {
                     tracing::warn!(
+                        %error,
                         "cannot write the access log to standard output: {error}; lines are lost"
                     );
                 }
@@ -378,7 +389,7 @@ impl<W: Write> Writer<W> {
                     return Ok(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Whoever gave us this pipe shares it, and does not want to wait.
+                // Another process made this pipe non-blocking (O_NONBLOCK is shared, fcntl(2)).
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
                 Err(error) => return Err(error),
             }
@@ -397,8 +408,8 @@ mod tests {
 
     const HOSTILE: &[u8] = b"\"-\" x\\\" \t\x80\xe2\x80\xa8\xc2\x85\xc2\x9b[31m<\xf0\x9f\x98\x80>";
 
-    fn entry<'a>(method: &'a Method, field: Option<&'a HeaderValue>) -> Entry<'a> {
-        Entry {
+    fn entry<'a>(method: &'a Method, field: Option<&'a HeaderValue>) -> AccessEntry<'a> {
+        AccessEntry {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(971_186_136_042),
             client: "203.0.113.9".parse::<IpAddr>().expect("an address").into(),
             method,
@@ -417,9 +428,9 @@ mod tests {
         }
     }
 
-    fn line(form: Form, entry: &Entry<'_>) -> String {
+    fn line(format: LineFormat, entry: &AccessEntry<'_>) -> String {
         let mut line = Vec::new();
-        form(entry, &mut line).expect("a vector");
+        format(entry, &mut line).expect("a vector");
         String::from_utf8(line).expect("ASCII")
     }
 
@@ -449,7 +460,7 @@ mod tests {
         entry.tag = Some(&tag);
         let digest = entry.digest.expect("a site").to_string();
         let expected = format!(
-            "{{\"time\":\"2000-10-10T13:55:36.042Z\",\"client\":\"203.0.113.9\",\"method\":\"HEAD\",\
+            "{{\"time\":\"2000-10-10T13:55:36.042Z\",\"level\":\"INFO\",\"client\":\"203.0.113.9\",\"method\":\"HEAD\",\
              \"target\":\"/a\\\"b\\\\c?d\",\"status\":200,\"bytes\":2326,\"cut\":false,\
              \"microseconds\":1234,\"tag\":\"0123\",\"validator\":\"miss\",\"coding\":\"gzip\",\
              \"digest\":\"{}\",\"referer\":null,\"user_agent\":null,\"protocol\":\"HTTP/1.1\"}}\n",
@@ -471,8 +482,8 @@ mod tests {
         let value = HeaderValue::from_bytes(HOSTILE).expect("a field value");
         let mut entry = entry(&Method::GET, Some(&value));
         entry.target = "/\u{2028}\u{7f}\n\u{1f600}";
-        for form in [combined as Form, json] {
-            let line = line(form, &entry);
+        for format in [combined as LineFormat, json] {
+            let line = line(format, &entry);
             let inside = line.strip_suffix('\n').expect("a line");
             assert!(
                 inside.bytes().all(|byte| matches!(byte, b' '..=b'~')),

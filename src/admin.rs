@@ -1,4 +1,4 @@
-//! What the operator asks a process: is it alive, is it ready, which site does it serve.
+//! The operator's endpoints: is the process alive, is it ready, which site does it serve.
 //!
 //! [`Admin::respond`] makes a response of a request, without I/O. It is never asked over a public
 //! listener. There is no file here, no condition and no range: five paths, GET and HEAD.
@@ -22,7 +22,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const OPEN_METRICS: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// What the operator may know of a process.
+/// The state of the process that the operator's endpoints report.
 #[derive(Debug)]
 pub struct Admin {
     readiness: Arc<Readiness>,
@@ -33,7 +33,7 @@ pub struct Admin {
 
 /// The content of a response.
 #[derive(Debug)]
-pub enum Content {
+pub enum AdminContent {
     /// All of it.
     Text(Bytes),
     /// This manifest as JSON, too much to be in memory at once.
@@ -62,9 +62,12 @@ impl Admin {
     }
 
     /// Answers one request.
-    pub fn respond(&self, request: &Parts) -> Response<Content> {
+    pub fn respond(&self, request: &Parts) -> Response<AdminContent> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
+            let mut response = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and HEAD are allowed\n",
+            );
             response.headers_mut().insert(header::ALLOW, ALLOW);
             return response;
         }
@@ -84,31 +87,39 @@ impl Admin {
             ("/digest" | "/manifest", None) => unavailable(&self.readiness.obstacle()),
             ("/digest", Some(manifest)) => text(StatusCode::OK, format!("{}\n", manifest.digest())),
             ("/manifest", Some(manifest)) => {
-                response(StatusCode::OK, JSON, Content::Manifest(manifest))
+                response(StatusCode::OK, JSON, AdminContent::Manifest(manifest))
             }
             ("/metrics", _) => {
                 let mut page = String::new();
                 let figures = self.site.get().map(|(site, memory)| site.figures(memory));
                 self.metrics.encode(figures, &mut page);
-                response(StatusCode::OK, OPEN_METRICS, Content::Text(page.into()))
+                response(
+                    StatusCode::OK,
+                    OPEN_METRICS,
+                    AdminContent::Text(page.into()),
+                )
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /livez, /readyz, /digest, /manifest and /metrics\n",
+                "not found; available: /livez, /readyz, /digest, /manifest, /metrics\n",
             ),
         }
     }
 }
 
-fn unavailable(reason: &NotReady) -> Response<Content> {
+fn unavailable(reason: &NotReady) -> Response<AdminContent> {
     text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"))
 }
 
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Content> {
-    response(status, TEXT, Content::Text(text.into()))
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<AdminContent> {
+    response(status, TEXT, AdminContent::Text(text.into()))
 }
 
-fn response(status: StatusCode, r#type: HeaderValue, content: Content) -> Response<Content> {
+fn response(
+    status: StatusCode,
+    r#type: HeaderValue,
+    content: AdminContent,
+) -> Response<AdminContent> {
     let mut response = Response::new(content);
     *response.status_mut() = status;
     let fields = response.headers_mut();
@@ -137,12 +148,12 @@ mod tests {
         );
         let status = response.status().as_u16();
         match response.into_body() {
-            Content::Text(text) => {
+            AdminContent::Text(text) => {
                 let text = String::from_utf8(text.to_vec()).expect("text");
                 assert!(text.ends_with('\n'), "{text:?}");
                 (status, text)
             }
-            Content::Manifest(manifest) => (status, manifest.digest().to_string()),
+            AdminContent::Manifest(manifest) => (status, manifest.digest().to_string()),
         }
     }
 

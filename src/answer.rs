@@ -1,4 +1,4 @@
-//! The heart: a manifest and a request's head make an answer.
+//! What to answer: a manifest and a request's head make an [`Answer`].
 //!
 //! [`answer`] is pure: no I/O, no clock. It follows RFC 9110 section 13.2.1: what would be refused
 //! or redirected without conditions is so with them; conditions come next, in their order, and a
@@ -15,14 +15,14 @@ use crate::listing::{self, Listing, ListingFormat, Sorting};
 use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
-use crate::rules::{Outcome, Query, Redirects, without_port};
+use crate::rules::{Query, Redirects, RuleOutcome, without_port};
 use crate::semantics::coding;
 use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
 use crate::semantics::range::{self, Selection};
 use crate::semantics::target::{Target, encode_path};
 
-/// What to say to a request.
+/// The answer to a request, before it is made into a response.
 #[derive(Debug)]
 pub enum Answer<'m> {
     /// 200: all of the selected representation.
@@ -96,13 +96,13 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
         | Method::CONNECT => {
             return Answer::Refused(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "this method is not allowed here".into(),
+                "this method is not allowed".into(),
             );
         }
         _ => {
             return Answer::Refused(
                 StatusCode::NOT_IMPLEMENTED,
-                "this method is not known here".into(),
+                "this method is not implemented".into(),
             );
         }
     }
@@ -121,10 +121,10 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     }
     let redirects = &manifest.rules().redirects;
     let mut rule = None;
-    if redirects.have_forced() {
+    if redirects.has_forced() {
         rule = ask(redirects, &target, request);
         match rule {
-            // Where that would come back here for ever, the file answers.
+            // A redirect that clean URLs send back here would loop for ever: the file answers.
             Some((true, outcome)) if !comes_back(manifest, &outcome, &target, request) => {
                 return follow(manifest, outcome, &target, request);
             }
@@ -138,16 +138,16 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     }) {
         Located::Here(resource) => Some(resource),
         Located::At(path) => {
-            let reference = reference(&path, target.query());
-            return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, reference);
+            let location = path_reference(&path, target.query());
+            return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location);
         }
         Located::Nowhere if manifest.has_retired() => {
             let find = |path: &[u8]| manifest.locate(path).or(manifest.locate_retired(path));
             match locate(settings.html_handling, &target, find) {
                 Located::Here(resource) => Some(resource),
                 Located::At(path) => {
-                    let reference = reference(&path, target.query());
-                    return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, reference);
+                    let location = path_reference(&path, target.query());
+                    return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location);
                 }
                 Located::Nowhere => None,
             }
@@ -161,10 +161,14 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
         } else {
             Terms::Named
         };
-        return select(under(manifest, resource, &target, request), terms, request);
+        return select(
+            with_rules(manifest, resource, &target, request),
+            terms,
+            request,
+        );
     }
-    // A file that is there wins over a rule; one that was, as long as it is kept, too.
-    if !redirects.is_empty() && !redirects.have_forced() {
+    // A file takes precedence over a rule, and so does a removed file that is still kept.
+    if !redirects.is_empty() && !redirects.has_forced() {
         rule = ask(redirects, &target, request);
     }
     match rule {
@@ -174,7 +178,7 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
 }
 
 /// What the rules of the site say to a target.
-fn ask(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<(bool, Outcome)> {
+fn ask(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<(bool, RuleOutcome)> {
     let path = match target.collapsed() {
         Some(path) => Cow::Owned(path),
         None => Cow::Borrowed(target.path()),
@@ -189,19 +193,20 @@ fn ask(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<(b
 /// Whether a rule redirects to an address that clean URLs redirect back, and so on without an end.
 fn comes_back(
     manifest: &Manifest,
-    outcome: &Outcome,
+    outcome: &RuleOutcome,
     target: &Target<'_>,
     request: &Parts,
 ) -> bool {
-    let Outcome::Redirect(_, location) = outcome else {
+    let RuleOutcome::Redirect(_, location) = outcome else {
         return false;
     };
     let Ok(uri) = location.parse::<Uri>() else {
         return false;
     };
-    let (own, named) = (host(request), uri.host());
-    let is_elsewhere = |named| !own.is_some_and(|own| own.eq_ignore_ascii_case(named));
-    if named.is_some_and(is_elsewhere) {
+    let own = host(request);
+    if let Some(named) = uri.host()
+        && !own.is_some_and(|own| own.eq_ignore_ascii_case(named))
+    {
         return false;
     }
     let Ok(next) = Target::parse(&uri) else {
@@ -217,7 +222,7 @@ fn comes_back(
         host: own,
     };
     let is_here = *path == *target.path() || target.collapsed().is_some_and(|own| own == path);
-    // The query may be another now.
+    // The redirect may have changed the query, and another rule may match then.
     is_here
         && manifest
             .rules()
@@ -226,22 +231,22 @@ fn comes_back(
             .is_some_and(|(is_forced, again)| is_forced && again == *outcome)
 }
 
-/// Does as a rule says. What it leads to within the site is answered at once, and by no other rule.
+/// Applies a rule. A rewrite is answered at once: no second rule is applied to its target.
 fn follow<'m>(
     manifest: &'m Manifest,
-    outcome: Outcome,
+    outcome: RuleOutcome,
     target: &Target<'_>,
     request: &Parts,
 ) -> Answer<'m> {
     let (status, path) = match outcome {
-        Outcome::Redirect(status, reference) => return Answer::Redirect(status, reference),
-        Outcome::Answer(status, path) => (status, path),
+        RuleOutcome::Redirect(status, location) => return Answer::Redirect(status, location),
+        RuleOutcome::Answer(status, path) => (status, path),
     };
     let handling = manifest.settings().html_handling;
     let found = resolve(handling, &path, |path| manifest.locate(path));
     match (status, found) {
         (StatusCode::OK, Some(resource)) => {
-            let resource = under(manifest, resource, target, request);
+            let resource = with_rules(manifest, resource, target, request);
             select(resource, Terms::Rewritten, request)
         }
         (StatusCode::OK | StatusCode::NOT_FOUND, None) => not_found(manifest, target, request),
@@ -250,7 +255,7 @@ fn follow<'m>(
 }
 
 /// A resource with the fields and tags that the rules of the site give it for a target.
-fn under<'r>(
+fn with_rules<'r>(
     manifest: &Manifest,
     resource: &'r Arc<Resource>,
     target: &Target<'_>,
@@ -260,15 +265,19 @@ fn under<'r>(
     if headers.is_empty() {
         return Cow::Borrowed(resource);
     }
-    let host = headers.name_hosts().then(|| host(request)).flatten();
+    let host = headers.has_hosts().then(|| host(request)).flatten();
     manifest.resource_at_path(resource, target.path(), host)
 }
 
 /// The host that a request names, without its port. Only rules look at it.
 pub fn host(request: &Parts) -> Option<&str> {
-    let field = || request.headers.get(header::HOST)?.to_str().ok();
-    let host = request.uri.authority().map(http::uri::Authority::as_str);
-    host.or_else(field).map(without_port)
+    // RFC 9112 section 3.2.2: the host of an absolute-form target takes precedence over Host.
+    request
+        .uri
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or_else(|| request.headers.get(header::HOST)?.to_str().ok())
+        .map(without_port)
 }
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, none or one before it. HTTP/2 has an
@@ -280,11 +289,11 @@ pub fn check_host(request: &Parts) -> Result<(), &'static str> {
     let mut hosts = request.headers.get_all(header::HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() {
-        return Err("more than one Host");
+        return Err("more than one Host header field");
     }
     match first {
-        None if request.version == Version::HTTP_11 => Err("no Host"),
-        Some(host) if !is_host(host.as_bytes()) => Err("invalid Host"),
+        None if request.version == Version::HTTP_11 => Err("missing Host header field"),
+        Some(host) if !is_host(host.as_bytes()) => Err("invalid Host header field"),
         _ => Ok(()),
     }
 }
@@ -292,14 +301,15 @@ pub fn check_host(request: &Parts) -> Result<(), &'static str> {
 /// `Host = uri-host [ ":" port ]`; empty is allowed. Only what no host can contain is refused:
 /// the value is compared with nothing and goes into no Location.
 fn is_host(value: &[u8]) -> bool {
-    let is_foreign = |byte: &u8| !byte.is_ascii_graphic() || b"/\\?#@<>\"{}|^`,".contains(byte);
-    !value.iter().any(is_foreign)
+    value
+        .iter()
+        .all(|byte| byte.is_ascii_graphic() && !b"/\\?#@<>\"{}|^`,".contains(byte))
 }
 
-/// Directories that are looked at for an error page; a target can name thousands.
-const DEEPEST: usize = 64;
-/// So many hex digits of its hash name a content: one change in four thousand million keeps them.
-const FEWEST_DIGITS: usize = 8;
+/// Limit for the directories that are searched for an error page: a target can name thousands.
+const MAX_ERROR_PAGE_DIRECTORIES: usize = 64;
+/// Hex digits of the hash that `?v=` must have: one change in four thousand million keeps eight.
+const MIN_PIN_DIGITS: usize = 8;
 
 /// What answers where there is nothing.
 fn not_found<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> Answer<'m> {
@@ -309,7 +319,7 @@ fn not_found<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -
             let index = manifest.locate(b"index.html");
             if let Some(index) = index.filter(|_| is_navigation(&request.headers, path)) {
                 let of_page = looks_like_page(path);
-                let index = under(manifest, index, target, request);
+                let index = with_rules(manifest, index, target, request);
                 return select(index, Terms::Fallback { of_page }, request);
             }
             listing(manifest, target, request)
@@ -342,8 +352,8 @@ fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> 
     };
     if !is_directory || target.collapsed().is_some() {
         Listing::of(manifest, &directory)?;
-        let reference = reference(&directory, target.query());
-        return Some(Answer::Redirect(StatusCode::PERMANENT_REDIRECT, reference));
+        let location = path_reference(&directory, target.query());
+        return Some(Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location));
     }
     let tail = settings.additions.tail.unwrap_or_default();
     let form = match listing::prefers_json(&request.headers) {
@@ -359,14 +369,14 @@ fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> 
 }
 
 /// Whether the first `v` of a query begins the BLAKE3 of the content, whatever its coding. A page
-/// is never pinned: nobody would see its next version.
+/// is never pinned: its readers would never see the next version.
 fn is_pinned(resource: &Resource, query: Option<&str>) -> bool {
     let mut parameters = query.unwrap_or_default().split('&');
     parameters
         .find_map(|parameter| parameter.strip_prefix("v="))
         .is_some_and(|digits| {
             let hash = blake3::Hash::from_bytes(*resource.identity.etag.hash());
-            digits.len() >= FEWEST_DIGITS
+            digits.len() >= MIN_PIN_DIGITS
                 && hash.to_hex().starts_with(digits)
                 && resource.settled
                 && !resource.is_html()
@@ -374,7 +384,7 @@ fn is_pinned(resource: &Resource, query: Option<&str>) -> bool {
 }
 
 /// Path-absolute, so that it stays on whatever host the client meant; never made from Host.
-fn reference(path: &[u8], query: Option<&str>) -> String {
+fn path_reference(path: &[u8], query: Option<&str>) -> String {
     let path = encode_path(path);
     match query {
         Some(query) => format!("/{path}?{query}"),
@@ -391,12 +401,14 @@ fn error_page<'m>(manifest: &'m Manifest, path: &[u8]) -> Option<&'m Arc<Resourc
         .rev()
         .filter(|(_, byte)| **byte == b'/');
     let directories = slashes.map(|(slash, _)| slash + 1).chain([0]);
-    directories.take(DEEPEST).find_map(|end| {
-        name.clear();
-        name.extend_from_slice(path.get(..end)?);
-        name.extend_from_slice(b"404.html");
-        manifest.locate(&name)
-    })
+    directories
+        .take(MAX_ERROR_PAGE_DIRECTORIES)
+        .find_map(|end| {
+            name.clear();
+            name.extend_from_slice(path.get(..end)?);
+            name.extend_from_slice(b"404.html");
+            manifest.locate(&name)
+        })
 }
 
 fn select<'m>(resource: Cow<'m, Arc<Resource>>, terms: Terms, request: &Parts) -> Answer<'m> {

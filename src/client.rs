@@ -1,7 +1,7 @@
 //! Which client a request comes from, where proxies stand between: pure.
 //!
-//! A proxy says whom it speaks for, in a PROXY header or in X-Forwarded-For. So could anybody:
-//! only the word of [`TrustedProxies`] counts.
+//! A proxy names its client in a PROXY header or in X-Forwarded-For. Any client can send those
+//! too, so only those of [`TrustedProxies`] count.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +12,10 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Who is at the other end. Displays as an address, or `-` for who has none.
+/// The other end of a connection. Displays as an address, or as `-` for a Unix socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {
-    /// Somebody at this address. An IPv4 address is never in its IPv6 form.
+    /// A client or proxy at this address; an IPv4 address is never in its IPv6-mapped form.
     Address(IpAddr),
     /// A process that came over a Unix socket.
     Unix,
@@ -52,11 +52,10 @@ impl FromStr for TrustedProxy {
         if text == "unix" {
             return Ok(Self::Unix);
         }
-        let address = || text.parse().map(|address: IpAddr| IpNet::from(address));
-        let network = text.parse().or_else(|_| address());
-        network
+        text.parse()
+            .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
             .map(Self::Network)
-            .map_err(|_| "a network (10.0.0.0/8, fd00::/8), an address or unix is expected")
+            .map_err(|_| "expected a network (10.0.0.0/8, fd00::/8), an address, or unix")
     }
 }
 
@@ -108,8 +107,10 @@ fn address(element: &[u8]) -> Option<IpAddr> {
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
-    let with_port = || text.parse().map(|address: SocketAddr| address.ip());
-    bare.unwrap_or(text).parse().or_else(|_| with_port()).ok()
+    bare.unwrap_or(text)
+        .parse()
+        .or_else(|_| text.parse().map(|address: SocketAddr| address.ip()))
+        .ok()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri, Version, header, response};
 
-use crate::access::{AccessLog, Entry};
+use crate::access::{AccessEntry, AccessLog};
 use crate::answer::Answer;
 use crate::client::Peer;
 use crate::manifest::{Manifest, SiteDigest};
@@ -176,7 +176,7 @@ impl Exchange {
             (true, false) => metrics.abandoned.increment(),
         }
         if let (Some(record), Some(log)) = (self.record.take(), log) {
-            log.write(&Entry {
+            log.write(&AccessEntry {
                 time: record.time,
                 client: record.client,
                 method: &record.method,

@@ -43,7 +43,8 @@ pub fn locate<T>(
     target: &Target<'_>,
     find: impl Fn(&[u8]) -> Option<T>,
 ) -> Located<T> {
-    // Empty segments name nothing; where the path without them does, that is the place.
+    // No file has an empty segment (RFC 3986 3.3): redirect to the path without them, if that
+    // names something.
     let path = match target.collapsed() {
         Some(path) => Cow::Owned(path),
         None => Cow::Borrowed(target.path()),
@@ -55,7 +56,7 @@ pub fn locate<T>(
     }
 }
 
-/// The same for a path without empty segments.
+/// [`locate`] for a path without empty segments.
 fn locate_path<T>(
     handling: HtmlHandling,
     path: &[u8],
@@ -63,9 +64,9 @@ fn locate_path<T>(
 ) -> Located<T> {
     match handling {
         HtmlHandling::Suffix => by_suffix(path, find),
-        HtmlHandling::AutoTrailingSlash => by_url(path, &Urls::new(false, true, find)),
-        HtmlHandling::ForceTrailingSlash => by_url(path, &Urls::new(true, true, find)),
-        HtmlHandling::DropTrailingSlash => by_url(path, &Urls::new(false, false, find)),
+        HtmlHandling::AutoTrailingSlash => by_url(path, &PageUrls::new(false, true, find)),
+        HtmlHandling::ForceTrailingSlash => by_url(path, &PageUrls::new(true, true, find)),
+        HtmlHandling::DropTrailingSlash => by_url(path, &PageUrls::new(false, false, find)),
         HtmlHandling::None => find(path).map_or(Located::Nowhere, Located::Here),
     }
 }
@@ -103,9 +104,9 @@ fn by_suffix<T>(path: &[u8], find: impl Fn(&[u8]) -> Option<T>) -> Located<T> {
 }
 
 /// Each page has one URL; its other names lead there.
-fn by_url<T>(path: &[u8], urls: &Urls<impl Fn(&[u8]) -> Option<T>>) -> Located<T> {
+fn by_url<T>(path: &[u8], urls: &PageUrls<impl Fn(&[u8]) -> Option<T>>) -> Located<T> {
     if let Some(found) = (urls.find)(path) {
-        let url = Page::of_file(path).and_then(|(page, stem)| urls.of(page, stem));
+        let url = PageKind::of_file(path).and_then(|(page, stem)| urls.url_of(page, stem));
         return url.map_or(Located::Here(found), Located::At);
     }
     if let Some((_, found)) = urls.at(path) {
@@ -115,21 +116,21 @@ fn by_url<T>(path: &[u8], urls: &Urls<impl Fn(&[u8]) -> Option<T>>) -> Located<T
     [spelled_out(path), Some(plain)]
         .into_iter()
         .flatten()
-        .flat_map(|stem| [(Page::Index, stem), (Page::File, stem)])
-        .find_map(|(page, stem)| urls.of(page, stem))
+        .flat_map(|stem| [(PageKind::Index, stem), (PageKind::File, stem)])
+        .find_map(|(page, stem)| urls.url_of(page, stem))
         .map_or(Located::Nowhere, Located::At)
 }
 
 /// The two pages that a stem can have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Page {
+enum PageKind {
     /// `a.html`.
     File,
     /// `a/index.html`.
     Index,
 }
 
-impl Page {
+impl PageKind {
     /// Which page the file of this name is, and of which stem.
     fn of_file(name: &[u8]) -> Option<(Self, &[u8])> {
         match in_directory(name, b"index.html") {
@@ -138,7 +139,7 @@ impl Page {
         }
     }
 
-    /// The name of its file. `a/index` has none beside its directory: `a/index.html` is `a`'s.
+    /// The name of its file. `a/index` has no file of its own: `a/index.html` belongs to `a`.
     fn file(self, stem: &[u8]) -> Option<Vec<u8>> {
         match (self, stem) {
             (Self::File, [] | [.., b'/']) => None,
@@ -166,13 +167,13 @@ fn spelled_out(path: &[u8]) -> Option<&[u8]> {
 }
 
 /// Under which URLs pages are answered.
-struct Urls<F> {
+struct PageUrls<F> {
     file_has_slash: bool,
     index_has_slash: bool,
     find: F,
 }
 
-impl<T, F: Fn(&[u8]) -> Option<T>> Urls<F> {
+impl<T, F: Fn(&[u8]) -> Option<T>> PageUrls<F> {
     fn new(file_has_slash: bool, index_has_slash: bool, find: F) -> Self {
         Self {
             file_has_slash,
@@ -182,19 +183,19 @@ impl<T, F: Fn(&[u8]) -> Option<T>> Urls<F> {
     }
 
     /// The root has its slash under any word.
-    fn has_slash(&self, page: Page, stem: &[u8]) -> bool {
+    fn has_slash(&self, page: PageKind, stem: &[u8]) -> bool {
         match page {
-            Page::File => self.file_has_slash,
-            Page::Index => self.index_has_slash || stem.is_empty(),
+            PageKind::File => self.file_has_slash,
+            PageKind::Index => self.index_has_slash || stem.is_empty(),
         }
     }
 
     /// The page that is answered at `path`. Where two would be, the one whose file looks like it.
-    fn at(&self, path: &[u8]) -> Option<(Page, T)> {
+    fn at(&self, path: &[u8]) -> Option<(PageKind, T)> {
         let (stem, slash, pages) = match path {
-            [] => (path, true, [Page::Index, Page::File]),
-            [stem @ .., b'/'] => (stem, true, [Page::Index, Page::File]),
-            _ => (path, false, [Page::File, Page::Index]),
+            [] => (path, true, [PageKind::Index, PageKind::File]),
+            [stem @ .., b'/'] => (stem, true, [PageKind::Index, PageKind::File]),
+            _ => (path, false, [PageKind::File, PageKind::Index]),
         };
         let mut pages = pages.into_iter();
         pages.find_map(|page| {
@@ -206,7 +207,7 @@ impl<T, F: Fn(&[u8]) -> Option<T>> Urls<F> {
     }
 
     /// The path of a page's URL, if the page is there and the URL is not another's.
-    fn of(&self, page: Page, stem: &[u8]) -> Option<Vec<u8>> {
+    fn url_of(&self, page: PageKind, stem: &[u8]) -> Option<Vec<u8>> {
         let slash: &[u8] = match self.has_slash(page, stem) {
             true if !stem.is_empty() => b"/",
             _ => b"",

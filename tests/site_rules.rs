@@ -652,14 +652,14 @@ fn what_is_wrong_is_said_with_file_line_and_reason() {
     let server = Server::start(&site);
     let has =
         |text: &'static str| move |lines: &[String]| lines.iter().any(|line| line.contains(text));
-    server.wait_for(has("_headers:2: etag is not for rules"));
+    server.wait_for(has("_headers:2: rules cannot set or remove etag"));
     server.wait_for(has("_redirects:1: the target is missing"));
-    server.wait_for(has("_redirects:3: etagd is no proxy"));
+    server.wait_for(has("_redirects:3: etagd does not proxy"));
     let mut client = server.client();
     assert_eq!(get(&mut client, "/old", &[]).status, 301);
     assert_eq!(get(&mut client, "/", &[]).field("X"), Some("1"));
     fs::write(site.path("_redirects"), "/b /c 999\n/old /about 302\n").unwrap();
-    server.wait_for(has("_redirects:1: 999 is no status"));
+    server.wait_for(has("_redirects:1: unsupported status 999"));
     eventually("the good line", || {
         get(&mut client, "/old", &[]).status == 302
     });

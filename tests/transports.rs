@@ -230,7 +230,11 @@ fn the_certificate_is_read_again_on_sighup_and_no_connection_drops() {
 
     let after = authority.issue();
     server.signal(Signal::HUP);
-    server.wait_for(|lines| lines.iter().any(|line| line.contains("was read again")));
+    server.wait_for(|lines| {
+        lines
+            .iter()
+            .any(|line| line.contains("reloaded the certificate"))
+    });
     // Another configuration has no session to resume.
     let mut second = connect(&server, &Arc::new(authority.client(&[])));
     assert_eq!(certificate(&second), after);
@@ -271,7 +275,11 @@ fn a_session_is_resumed_also_after_a_reload() {
     get_small(&mut first);
     assert_eq!(first.conn.handshake_kind(), Some(HandshakeKind::Full));
     server.signal(Signal::HUP);
-    server.wait_for(|lines| lines.iter().any(|line| line.contains("was read again")));
+    server.wait_for(|lines| {
+        lines
+            .iter()
+            .any(|line| line.contains("reloaded the certificate"))
+    });
     let second = connect(&server, &config);
     assert_eq!(second.conn.handshake_kind(), Some(HandshakeKind::Resumed));
 }

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use etagd::access::{Entry, combined, json};
+use etagd::access::{AccessEntry, combined, json};
 use etagd::client::{Peer, TrustedProxies, TrustedProxy};
 use etagd::config::Settings;
 use etagd::manifest::Manifest;
@@ -55,7 +55,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let stranger: IpAddr = "192.0.2.1".parse().unwrap();
     assert_eq!(trusted.client(stranger.into(), &fields), stranger.into());
-    let entry = Entry {
+    let entry = AccessEntry {
         time: SystemTime::UNIX_EPOCH + Duration::from_secs(input.len() as u64),
         client,
         method: &Method::GET,

@@ -6,7 +6,7 @@
 #![no_main]
 
 use etagd::semantics::etag::ETag;
-use etagd::semantics::range::{ByteRange, MOST_PARTS, Selection, select, unsatisfied_range};
+use etagd::semantics::range::{ByteRange, MAX_PARTS, Selection, select, unsatisfied_range};
 use etagd_fuzz::{append, lines, trim};
 use http::HeaderMap;
 use http::header::{IF_RANGE, RANGE};
@@ -43,7 +43,7 @@ fuzz_target!(|input: &[u8]| {
         Selection::Whole => &[][..],
         Selection::One(part) => std::slice::from_ref(part),
         Selection::Many(parts) => {
-            assert!((2..=MOST_PARTS).contains(&parts.len()));
+            assert!((2..=MAX_PARTS).contains(&parts.len()));
             parts
         }
         Selection::Unsatisfiable => {
@@ -122,7 +122,7 @@ fn reference(value: &[u8], length: u64) -> Selection {
         0 if suffix_of_nothing => Selection::Whole,
         0 => Selection::Unsatisfiable,
         1 => Selection::One(parts[0]),
-        2..=MOST_PARTS => Selection::Many(parts),
+        2..=MAX_PARTS => Selection::Many(parts),
         _ => Selection::Whole,
     }
 }

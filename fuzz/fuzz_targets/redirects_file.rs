@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use etagd::rules::{Query, Dialect, Outcome, Redirects};
+use etagd::rules::{Query, Dialect, RuleOutcome, Redirects};
 use etagd_fuzz::asked;
 use http::HeaderValue;
 use libfuzzer_sys::fuzz_target;
@@ -45,14 +45,14 @@ fuzz_target!(|input: &[u8]| {
         let Some((is_forced, outcome)) = found else {
             continue;
         };
-        assert!(!is_forced || redirects.have_forced());
+        assert!(!is_forced || redirects.has_forced());
         assert!(is_forced || dialect == Dialect::Netlify);
         match outcome {
-            Outcome::Answer(status, path) => {
+            RuleOutcome::Answer(status, path) => {
                 assert!(!status.is_redirection());
                 assert!(!path.starts_with(b"/") && !has_empty_segment(&path));
             }
-            Outcome::Redirect(status, location) => {
+            RuleOutcome::Redirect(status, location) => {
                 assert!(status.is_redirection());
                 assert!(
                     HeaderValue::from_bytes(location.as_bytes()).is_ok(),

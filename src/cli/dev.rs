@@ -15,7 +15,7 @@ use qrcode::render::unicode::Dense1x2;
 
 use super::certificate::{self, CertificateError};
 use super::scan::files;
-use crate::access::{AccessLog, Form};
+use crate::access::{AccessLog, LineFormat};
 use crate::config::{AllowedHost, Certificate, DevOptions, Listen, TlsFiles};
 use crate::dev::{Changed, Dev, Feed, line};
 use crate::manifest::Manifest;
@@ -126,7 +126,7 @@ impl Screen {
 
     /// A line for each request.
     pub(super) fn log(self, metrics: &Arc<Metrics>) -> io::Result<Arc<AccessLog>> {
-        let form: Form = match (self.colours, self.quiet) {
+        let form: LineFormat = match (self.colours, self.quiet) {
             (false, false) => line::<false, false>,
             (false, true) => line::<false, true>,
             (true, false) => line::<true, false>,

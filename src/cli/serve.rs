@@ -21,7 +21,7 @@ use super::scan::{Scanned, files, scan};
 use super::signals::{SignalAction, Signals};
 use super::supervisor::Supervisor;
 use super::{Error, open, writable};
-use crate::access::{self, AccessLog, Form};
+use crate::access::{self, AccessLog, LineFormat};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
 use crate::config::{
@@ -289,7 +289,7 @@ fn access_log(
     clients: &ProxyOptions,
     metrics: &Arc<Metrics>,
 ) -> io::Result<Option<Arc<AccessLog>>> {
-    let form: Form = match clients.access_log {
+    let form: LineFormat = match clients.access_log {
         AccessLogForm::Off => return Ok(None),
         AccessLogForm::Combined => access::combined,
         AccessLogForm::Json => access::json,

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bytesize::ByteSize;
 use http::{StatusCode, Uri};
 
-use crate::access::{Entry, escape};
+use crate::access::{AccessEntry, escape};
 
 /// Columns that a request target is padded to, so that most lines are aligned.
 const TARGET_WIDTH: usize = 40;
@@ -16,7 +16,7 @@ const TARGET_WIDTH: usize = 40;
 /// # Errors
 /// None: a vector takes everything.
 pub fn line<const COLOURS: bool, const QUIET: bool>(
-    entry: &Entry<'_>,
+    entry: &AccessEntry<'_>,
     line: &mut Vec<u8>,
 ) -> io::Result<()> {
     // Browsers ask for an icon, and for files of their developer tools, on their own.
@@ -88,13 +88,13 @@ mod tests {
     use http::{HeaderValue, Method, Version};
 
     use super::*;
-    use crate::access::Form;
+    use crate::access::LineFormat;
     use crate::client::Peer;
     use crate::metrics::Outcome;
 
-    fn written(form: Form, target: &str, status: u16) -> String {
+    fn written(form: LineFormat, target: &str, status: u16) -> String {
         let page = HeaderValue::from_static("http://localhost:8080/a/page.html?x");
-        let entry = Entry {
+        let entry = AccessEntry {
             time: SystemTime::UNIX_EPOCH,
             client: Peer::Unix,
             method: &Method::GET,

@@ -20,7 +20,7 @@ use crate::answer::{Answer, answer};
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
-use crate::rules::{Fixed, Outcome, RuleFile, Severity};
+use crate::rules::{FixedRule, RuleOutcome, RuleFile, Severity};
 use crate::scan::{Link, Scanner, stem};
 use crate::semantics::target::encode_path;
 
@@ -184,7 +184,7 @@ fn request_paths(resource: &Resource) -> impl Iterator<Item = Vec<u8>> {
 }
 
 /// Why a rule never applies, or leads nowhere.
-fn redirect_problem(manifest: &Manifest, rule: &Fixed) -> Option<(Severity, String)> {
+fn redirect_problem(manifest: &Manifest, rule: &FixedRule) -> Option<(Severity, String)> {
     if let Some(path) = &rule.path
         && !rule.is_forced
         && is_served(manifest, path)
@@ -194,11 +194,11 @@ fn redirect_problem(manifest: &Manifest, rule: &Fixed) -> Option<(Severity, Stri
         return Some((Severity::Warning, reason.to_owned()));
     }
     match &rule.outcome {
-        Outcome::Redirect(_, reference) if reference.starts_with('/') => {
+        RuleOutcome::Redirect(_, reference) if reference.starts_with('/') => {
             let problem = follow(manifest, reference).problem()?;
             Some((Severity::Error, format!("leads to {reference}, {problem}")))
         }
-        Outcome::Answer(StatusCode::OK, path) if !is_served(manifest, path) => {
+        RuleOutcome::Answer(StatusCode::OK, path) if !is_served(manifest, path) => {
             let path = encode_path(path);
             Some((
                 Severity::Error,
@@ -206,13 +206,13 @@ fn redirect_problem(manifest: &Manifest, rule: &Fixed) -> Option<(Severity, Stri
             ))
         }
         // The status is right without its page, so this is no error.
-        Outcome::Answer(status, path) if !is_served(manifest, path) => {
+        RuleOutcome::Answer(status, path) if !is_served(manifest, path) => {
             let (path, status) = (encode_path(path), status.as_u16());
             let reason =
                 format!("its page /{path} is not there: another one is sent with {status}");
             Some((Severity::Warning, reason))
         }
-        Outcome::Redirect(..) | Outcome::Answer(..) => None,
+        RuleOutcome::Redirect(..) | RuleOutcome::Answer(..) => None,
     }
 }
 

@@ -71,7 +71,7 @@ impl HeaderRules {
         if headers.is_empty() {
             return Cow::Borrowed(resource);
         }
-        if !headers.name_hosts() {
+        if !headers.has_hosts() {
             if *path == *resource.path {
                 return Cow::Borrowed(resource);
             }
@@ -83,7 +83,7 @@ impl HeaderRules {
         let asked = with_slash(path);
         let matching = headers.matching(&asked, host);
         let at_own_path = headers.matching(&with_slash(&resource.path), None);
-        if matching == at_own_path && headers.are_fixed(&matching) {
+        if matching == at_own_path && headers.is_fixed_for(&matching) {
             return Cow::Borrowed(resource);
         }
         let overlay = headers.overlay(&matching, &asked);
@@ -124,7 +124,7 @@ impl HeaderRules {
         if matching.is_empty() {
             return Arc::clone(built_in);
         }
-        if !headers.are_fixed(&matching) {
+        if !headers.is_fixed_for(&matching) {
             return make(built_in, headers.overlay(&matching, path));
         }
         let key = (Arc::as_ptr(built_in) as usize, matching);

@@ -38,20 +38,21 @@ struct Exposition {
 
 impl Collector for Exposition {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = Page(encoder);
-        page.requests(&self.metrics)?;
-        page.counters(&self.metrics)?;
-        page.durations(&self.metrics)?;
+        let mut families = FamilyEncoder(encoder);
+        families.requests(&self.metrics)?;
+        families.request_counters(&self.metrics)?;
+        families.site_counters(&self.metrics)?;
+        families.durations(&self.metrics)?;
         if let Some(figures) = &self.figures {
-            page.figures(figures)?;
+            families.figures(figures)?;
         }
-        let mut build = page.family(("build", "etagd itself."), None, MetricType::Info)?;
+        let mut build = families.family(("build", "etagd itself."), None, MetricType::Info)?;
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         let faults = self.metrics.release_faults.load(Ordering::Relaxed);
-        let help = "Entries of --manifest that are not what is on disk.";
-        page.gauge("release_faults", help, None, faults)?;
+        let help = "Entries of --manifest that differ from the disk.";
+        families.gauge("release_faults", help, None, faults)?;
         let connections = self.metrics.connections.load(Ordering::Relaxed) as u64;
-        page.gauge(
+        families.gauge(
             "connections",
             "Connections that are open.",
             None,
@@ -61,9 +62,9 @@ impl Collector for Exposition {
 }
 
 /// Families of metrics, one after the other.
-struct Page<'a>(DescriptorEncoder<'a>);
+struct FamilyEncoder<'a>(DescriptorEncoder<'a>);
 
-impl Page<'_> {
+impl FamilyEncoder<'_> {
     fn family(
         &mut self,
         (name, help): (&'static str, &str),
@@ -133,7 +134,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn counters(&mut self, metrics: &Metrics) -> fmt::Result {
+    fn request_counters(&mut self, metrics: &Metrics) -> fmt::Result {
         let help = "Bodies handed to connections.";
         self.bytes("body", help, &metrics.body_bytes)?;
         let help = "Selected representations that answers 304 did not have to send.";
@@ -163,19 +164,28 @@ impl Page<'_> {
             ),
             (
                 "accept_errors",
-                "Times that no connection could be accepted.",
+                "Failed attempts to accept a connection.",
                 &metrics.accept_errors,
             ),
             (
                 "malformed_requests",
-                "What is no HTTP/1.1 request: answered 400 or 431, and not logged.",
+                "Malformed HTTP/1.1 requests: answered 400 or 431, and not logged.",
                 &metrics.malformed,
             ),
             (
                 "proxy_header_failures",
-                "Connections of trusted proxies closed for want of a valid PROXY header.",
+                "Connections of trusted proxies closed because they sent no valid PROXY header.",
                 &metrics.proxy_header_failures,
             ),
+        ] {
+            self.counter(name, help, counter.get())?;
+        }
+        Ok(())
+    }
+
+    /// The counters of publications, `--manifest`, `--on-publish` and the watcher.
+    fn site_counters(&mut self, metrics: &Metrics) -> fmt::Result {
+        for (name, help, counter) in [
             (
                 "publications",
                 "States of the site that were published after the first.",
@@ -188,7 +198,7 @@ impl Page<'_> {
             ),
             (
                 "release_mismatches",
-                "Times that the disk was found to be other than --manifest lists.",
+                "Times that the disk was found to differ from --manifest.",
                 &metrics.release_mismatches,
             ),
             (
@@ -198,7 +208,7 @@ impl Page<'_> {
             ),
             (
                 "hook_failures",
-                "Runs of that command that failed.",
+                "Failed runs of the command of --on-publish.",
                 &metrics.hook_failures,
             ),
             (
@@ -208,12 +218,12 @@ impl Page<'_> {
             ),
             (
                 "watch_events",
-                "Hints of changes from the file system.",
+                "Change notifications from the file system.",
                 &metrics.hints,
             ),
             (
                 "watch_overflows",
-                "Times that hints were lost and a sweep made it good.",
+                "Times that change notifications were lost and a sweep caught up.",
                 &metrics.overflows,
             ),
             (
@@ -224,7 +234,7 @@ impl Page<'_> {
             ("sweeps", "Sweeps of the whole site.", &metrics.sweeps),
             (
                 "root_changes",
-                "Times that the root was found to be another directory.",
+                "Times that the root was found to be a different directory.",
                 &metrics.root_changes,
             ),
         ] {
@@ -234,7 +244,7 @@ impl Page<'_> {
     }
 
     fn durations(&mut self, metrics: &Metrics) -> fmt::Result {
-        let help = "Looks at the disk, at the whole site or at what has changed.";
+        let help = "Scans of the disk: of the whole site or of what has changed.";
         let seconds = Some(&Unit::Seconds);
         let mut family = self.family(("scan_duration", help), seconds, MetricType::Histogram)?;
         for (of, Durations(durations)) in [
@@ -243,7 +253,7 @@ impl Page<'_> {
         ] {
             durations.encode(family.encode_family(&[("of", of)])?)?;
         }
-        let help = "From the outcome of a look at the disk to the published manifest.";
+        let help = "From the result of a scan to the published manifest.";
         let family = self.family(("publish_duration", help), seconds, MetricType::Histogram)?;
         metrics.publishing.0.encode(family)
     }
@@ -275,9 +285,9 @@ impl Page<'_> {
             bytes,
             figures.bytes,
         )?;
-        let help = "Memory that content holds.";
+        let help = "Memory used by cached content.";
         self.gauge("memory_used", help, bytes, figures.memory_used)?;
-        let help = "Most memory that content may hold.";
+        let help = "Memory limit for cached content.";
         self.gauge("memory_limit", help, bytes, figures.memory_limit)
     }
 }

@@ -1,7 +1,7 @@
 //! What happens, counted, and its text for Prometheus.
 //!
 //! On the path of a request all is relaxed atomics in tables of a fixed size: no lock, no
-//! allocation, and no label from a client's bytes. The rest is rendered when somebody asks.
+//! allocation, and no label from a client's bytes. The text is rendered when it is requested.
 
 mod exposition;
 
@@ -53,12 +53,12 @@ impl Durations {
     }
 }
 
-/// A request's method, as far as it is told apart.
+/// A request's method; unknown ones share a label, so that no client can add labels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verb(u8);
 
 impl Verb {
-    /// The last stands for all others.
+    /// The last stands for every other method.
     const NAMES: [&'static str; 10] = [
         "GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH", "TRACE", "CONNECT", "other",
     ];
@@ -190,7 +190,7 @@ impl Metrics {
     }
 }
 
-/// What higher floors know about the moment when somebody asks.
+/// Gauges that higher floors fill in when the text is rendered.
 #[derive(Clone, Debug)]
 pub struct Figures {
     /// The site digest, in hex.
@@ -205,6 +205,6 @@ pub struct Figures {
     pub bytes: u64,
     /// Bytes that content holds in memory.
     pub memory_used: u64,
-    /// Most bytes that content may hold in memory.
+    /// The memory limit for content, in bytes.
     pub memory_limit: u64,
 }

@@ -28,8 +28,9 @@ impl RuleFile {
     /// Which of them a path of the site names, if any.
     #[must_use]
     pub fn named(path: &[u8]) -> Option<Self> {
-        let is_name = |file: &Self| file.name().as_bytes() == path;
-        Self::ALL.into_iter().find(is_name)
+        Self::ALL
+            .into_iter()
+            .find(|file| file.name().as_bytes() == path)
     }
 }
 
@@ -68,7 +69,7 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// Complaints about one file, up to a number that somebody may read.
+/// Complaints about one file, at most [`Self::MAX_COMPLAINTS`] and a line that counts the rest.
 #[derive(Debug)]
 pub(super) struct Complaints {
     file: RuleFile,
@@ -77,7 +78,7 @@ pub(super) struct Complaints {
 }
 
 impl Complaints {
-    const MOST: usize = 1000;
+    const MAX_COMPLAINTS: usize = 1000;
 
     pub(super) fn new(file: RuleFile) -> Self {
         Self {
@@ -100,7 +101,7 @@ impl Complaints {
     }
 
     fn push(&mut self, line: usize, severity: Severity, reason: Cow<'static, str>) {
-        if self.list.len() >= Self::MOST {
+        if self.list.len() >= Self::MAX_COMPLAINTS {
             self.more += usize::from(severity > Severity::Note);
             return;
         }
@@ -126,18 +127,22 @@ impl Complaints {
                 file,
                 line: 0,
                 severity: Severity::Error,
-                reason: format!("{more} more lines are not as they should be").into(),
+                reason: match more {
+                    1 => "1 more problem is not shown".into(),
+                    more => format!("{more} more problems are not shown").into(),
+                },
             });
         }
         list
     }
 }
 
-/// A piece of a line in quotes, short enough for a message and without what a terminal would obey.
+/// Quotes a piece of a line for a message: cut to 60 characters, control characters escaped, so
+/// that a rule file cannot command the operator's terminal.
 pub(super) fn shown(text: &[u8]) -> String {
-    const LONGEST: usize = 60;
+    const MAX_QUOTED_CHARS: usize = 60;
     let text = String::from_utf8_lossy(text);
-    let shown: String = text.chars().take(LONGEST).collect();
+    let shown: String = text.chars().take(MAX_QUOTED_CHARS).collect();
     let more = if text.len() > shown.len() { "…" } else { "" };
     format!("{shown:?}{more}")
 }
@@ -145,12 +150,13 @@ pub(super) fn shown(text: &[u8]) -> String {
 /// The lines of a file with their numbers from 1, trimmed, without those that are empty or comments.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    let lines = lines.enumerate().map(|(index, line)| (index + 1, line));
-    lines.filter(|(_, line)| !matches!(line, [] | [b'#', ..]))
+    (1..)
+        .zip(text.split(|byte| *byte == b'\n'))
+        .map(|(number, line)| (number, line.trim_ascii()))
+        .filter(|(_, line)| !matches!(line, [] | [b'#', ..]))
 }
 
-/// The longest line that is read.
-pub(super) const LONGEST_LINE: usize = 16 << 10;
-/// The longest line that Cloudflare reads.
-pub(super) const CLOUDFLARE_LINE: usize = 2000;
+/// Limit for a line, in bytes.
+pub(super) const MAX_LINE_LENGTH: usize = 16 << 10;
+/// Cloudflare's limit for a line, in bytes.
+pub(super) const CLOUDFLARE_MAX_LINE_LENGTH: usize = 2000;

@@ -23,21 +23,24 @@ impl Host {
     /// The reason why no host could be meant.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         if text.rsplit(':').next().is_some_and(is_number) {
-            return Err("a host is matched without its port");
+            return Err("a host pattern cannot have a port");
         }
-        let label = |(number, text): (usize, &str)| match text.as_bytes() {
-            b"*" if number == 0 => Ok(Label::Many),
-            b"*" => Ok(Label::Any),
-            [b':', b'a'..=b'z' | b'A'..=b'Z', ..] => Ok(Label::Any),
-            [] => Err("a host with an empty label"),
-            bytes if bytes.iter().all(is_host_byte) => {
-                Ok(Label::Literal(text.to_ascii_lowercase().into()))
-            }
-            _ => Err("no host"),
-        };
-        let labels = text.split('.').enumerate().map(label);
+        let labels = text
+            .split('.')
+            .enumerate()
+            .map(|(number, text)| match text.as_bytes() {
+                b"*" if number == 0 => Ok(Label::Many),
+                b"*" => Ok(Label::Any),
+                [b':', b'a'..=b'z' | b'A'..=b'Z', ..] => Ok(Label::Any),
+                [] => Err("the host has an empty label"),
+                bytes if bytes.iter().all(is_host_byte) => {
+                    Ok(Label::Literal(text.to_ascii_lowercase().into()))
+                }
+                _ => Err("invalid host"),
+            })
+            .collect::<Result<_, _>>()?;
         Ok(Self {
-            labels: labels.collect::<Result<_, _>>()?,
+            labels,
             text: text.to_ascii_lowercase().into(),
         })
     }
@@ -49,8 +52,9 @@ impl Host {
 
     /// Whether one host matches, and no other.
     pub(super) fn is_exact(&self) -> bool {
-        let is_literal = |label: &Label| matches!(label, Label::Literal(_));
-        self.labels.iter().all(is_literal)
+        self.labels
+            .iter()
+            .all(|label| matches!(label, Label::Literal(_)))
     }
 
     /// Whether `host` (without port) matches.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub use complaint::{Complaint, RuleFile, Severity};
 pub use headers::{Headers, Matching, Overlay};
 pub use host::without_port;
-pub use redirects::{Dialect, Fixed, Outcome, Query, Redirects};
+pub use redirects::{Dialect, FixedRule, Query, Redirects, RuleOutcome};
 
 /// The rules of a site.
 #[derive(Clone, Debug, Default)]
@@ -28,12 +28,12 @@ pub struct Rules {
     pub headers: Arc<Headers>,
     /// From `_redirects`.
     pub redirects: Arc<Redirects>,
-    sources: [Source; 2],
+    sources: [RuleSource; 2],
 }
 
 /// A file as it was read.
 #[derive(Clone, Debug, Default)]
-struct Source {
+struct RuleSource {
     /// Of all its bytes; `None` where there is no file.
     hash: Option<blake3::Hash>,
     complaints: Arc<[Complaint]>,
@@ -61,7 +61,7 @@ impl Rules {
                 complaints
             }
         };
-        *rules.source_mut(file) = Source {
+        *rules.source_mut(file) = RuleSource {
             hash,
             complaints: complaints.into(),
         };
@@ -76,7 +76,7 @@ impl Rules {
 
     /// Whether a file is there, and has other bytes than in `before`.
     #[must_use]
-    pub fn have_read(&self, file: RuleFile, before: &Self) -> bool {
+    pub fn has_reread(&self, file: RuleFile, before: &Self) -> bool {
         let hash = self.source(file).hash;
         hash.is_some() && hash != before.source(file).hash
     }
@@ -96,7 +96,7 @@ impl Rules {
         *hasher.finalize().as_bytes()
     }
 
-    fn source(&self, file: RuleFile) -> &Source {
+    fn source(&self, file: RuleFile) -> &RuleSource {
         let [headers, redirects] = &self.sources;
         match file {
             RuleFile::Headers => headers,
@@ -104,7 +104,7 @@ impl Rules {
         }
     }
 
-    fn source_mut(&mut self, file: RuleFile) -> &mut Source {
+    fn source_mut(&mut self, file: RuleFile) -> &mut RuleSource {
         let [headers, redirects] = &mut self.sources;
         match file {
             RuleFile::Headers => headers,

@@ -12,7 +12,7 @@ use percent_encoding::percent_decode;
 
 /// The platforms read the same text differently.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Reading {
+pub(super) struct MatchOptions {
     /// `/a` and `/a/` are one path, and `/a/*` matches `/a` (Netlify).
     pub(super) lenient: bool,
     /// `:name` is a placeholder anywhere in a segment (Cloudflare), not only at its beginning.
@@ -23,15 +23,15 @@ pub(super) struct Reading {
     pub(super) many_splats: bool,
 }
 
-/// Most placeholders and splats in a pattern, and in a target.
-pub(super) const MOST_NAMES: usize = 16;
+/// Limit for the placeholders and splats of a pattern, and of a target.
+pub(super) const MAX_NAMES: usize = 16;
 /// What a `*` is called in targets and values.
 pub(super) const SPLAT: &str = "splat";
 
 /// A pattern for paths.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Pattern {
-    reading: Reading,
+    options: MatchOptions,
     head: Run,
     /// Each `*`, and what follows it; what follows the last one is anchored at the end.
     splats: Vec<Splat>,
@@ -49,10 +49,10 @@ struct Splat {
 
 /// Segments with slashes between them.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Run(Vec<Segment>);
+struct Run(Vec<PatternSegment>);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Segment {
+struct PatternSegment {
     before: Box<[u8]>,
     hole: Option<Hole>,
 }
@@ -70,7 +70,7 @@ pub(super) struct Captures(Vec<Range<usize>>);
 
 impl Captures {
     /// What stands in `path` for the name with this number.
-    pub(super) fn of<'p>(&self, name: usize, path: &'p [u8]) -> &'p [u8] {
+    pub(super) fn captured<'p>(&self, name: usize, path: &'p [u8]) -> &'p [u8] {
         let range = self.0.get(name).cloned().unwrap_or_default();
         path.get(range).unwrap_or_default()
     }
@@ -81,10 +81,10 @@ impl Pattern {
     ///
     /// # Errors
     /// The reason why no path could be meant, or only one that etagd does not search for.
-    pub(super) fn parse(text: &[u8], reading: Reading) -> Result<Self, &'static str> {
+    pub(super) fn parse(text: &[u8], options: MatchOptions) -> Result<Self, &'static str> {
         let text = &without_empty_segments(text)[..];
         let text = match text.strip_suffix(b"/") {
-            Some(rest) if reading.lenient => rest,
+            Some(rest) if options.lenient => rest,
             _ => text,
         };
         let mut runs = text.split(|byte| *byte == b'*').peekable();
@@ -95,14 +95,14 @@ impl Pattern {
         loop {
             let next = runs.peek().copied();
             let is_own_segment = |after: &[u8]| {
-                reading.lenient && run.ends_with(b"/") && matches!(after, [] | [b'/', ..])
+                options.lenient && run.ends_with(b"/") && matches!(after, [] | [b'/', ..])
             };
             let is_optional = next.is_some_and(is_own_segment);
             if is_optional {
                 run = run.strip_suffix(b"/").unwrap_or(run);
             }
             let leads = next.is_some() && !is_optional;
-            let parsed = Run::parse(run, reading, head.is_some(), leads, &mut names)?;
+            let parsed = Run::parse(run, options, head.is_some(), leads, &mut names)?;
             match splats.last_mut() {
                 None => head = Some(parsed),
                 Some(splat) => splat.after = parsed,
@@ -124,16 +124,16 @@ impl Pattern {
             }
         }
         if splats.len() > 1 {
-            if !reading.many_splats {
+            if !options.many_splats {
                 return Err("more than one *");
             }
             let between = splats.split_last().map_or(&[][..], |(_, others)| others);
             if between.iter().any(|splat| splat.after.has_holes()) {
-                return Err("a placeholder between two *");
+                return Err("a placeholder between two * is not supported");
             }
         }
         Ok(Self {
-            reading,
+            options,
             head: head.unwrap_or(Run(Vec::new())),
             splats,
             names: names.0,
@@ -190,7 +190,7 @@ impl Pattern {
         let path = if self.is_open() {
             path
         } else {
-            trim_slash(path, self.reading)
+            trim_slash(path, self.options)
         };
         let Some(mut at) = self.head.at_start(path, note) else {
             return false;
@@ -271,11 +271,11 @@ impl Splat {
     fn search(&self, path: &[u8], at: usize, next: &Self) -> Option<Range<usize>> {
         let mut wanted = Vec::new();
         self.after.write(&mut wanted, b"");
-        let found = memmem::find_iter(path.get(at..)?, &wanted);
-        let mut found = found.map(|offset| at + offset..at + offset + wanted.len());
-        found.find(|found| {
-            self.may_cover(path, at, found.start) && next.may_cover(path, found.end, path.len())
-        })
+        memmem::find_iter(path.get(at..)?, &wanted)
+            .map(|offset| at + offset..at + offset + wanted.len())
+            .find(|found| {
+                self.may_cover(path, at, found.start) && next.may_cover(path, found.end, path.len())
+            })
     }
 }
 
@@ -287,7 +287,7 @@ impl Run {
     /// `follows` and `leads` say whether a `*` cuts into its first and last segment.
     fn parse(
         text: &[u8],
-        reading: Reading,
+        options: MatchOptions,
         follows: bool,
         leads: bool,
         names: &mut Names,
@@ -296,16 +296,18 @@ impl Run {
             return Ok(Self(Vec::new()));
         }
         let last = text.iter().filter(|byte| **byte == b'/').count();
-        let segments = text.split(|byte| *byte == b'/').enumerate();
-        let segments = segments.map(|(number, text)| {
-            let is_cut = (number == 0 && follows) || (number == last && leads);
-            let segment = Segment::parse(text, reading, names)?;
-            match segment.hole {
-                Some(_) if is_cut => Err("a placeholder beside a *"),
-                _ => Ok(segment),
-            }
-        });
-        Ok(Self(segments.collect::<Result<_, _>>()?))
+        text.split(|byte| *byte == b'/')
+            .enumerate()
+            .map(|(number, text)| {
+                let is_cut = (number == 0 && follows) || (number == last && leads);
+                let segment = PatternSegment::parse(text, options, names)?;
+                match segment.hole {
+                    Some(_) if is_cut => Err("a placeholder next to a * is not supported"),
+                    _ => Ok(segment),
+                }
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     fn is_empty(&self) -> bool {
@@ -381,16 +383,16 @@ impl Run {
     }
 }
 
-impl Segment {
-    fn parse(text: &[u8], reading: Reading, names: &mut Names) -> Result<Self, &'static str> {
+impl PatternSegment {
+    fn parse(text: &[u8], options: MatchOptions, names: &mut Names) -> Result<Self, &'static str> {
         let literal = |bytes: &[u8]| -> Box<[u8]> {
             let mut bytes: Vec<u8> = percent_decode(bytes).collect();
-            if reading.any_case {
+            if options.any_case {
                 bytes.make_ascii_lowercase();
             }
             bytes.into()
         };
-        let place = placeholder(text, 0).filter(|at| *at == 0 || reading.inner_placeholders);
+        let place = placeholder(text, 0).filter(|at| *at == 0 || options.inner_placeholders);
         let Some(place) = place else {
             return Ok(Self {
                 before: literal(text),
@@ -400,7 +402,7 @@ impl Segment {
         let (before, rest) = text.split_at(place);
         let rest = rest.strip_prefix(b":").unwrap_or(rest);
         // A whole segment is one name, dashes included.
-        let is_whole = !reading.inner_placeholders && name(rest, b"-") == rest.len();
+        let is_whole = !options.inner_placeholders && name(rest, b"-") == rest.len();
         let length = name(rest, if is_whole { b"-" } else { b"" });
         let (name, after) = rest.split_at(length);
         if placeholder(after, 0).is_some() {
@@ -436,7 +438,7 @@ struct Names(Vec<Box<str>>);
 
 impl Names {
     fn add(&mut self, name: &str) -> Result<usize, &'static str> {
-        if self.0.len() >= MOST_NAMES {
+        if self.0.len() >= MAX_NAMES {
             return Err("more than 16 placeholders");
         }
         self.0.push(name.into());
@@ -446,15 +448,17 @@ impl Names {
 
 /// Where the first placeholder from `from` on begins: a colon and a letter.
 pub(super) fn placeholder(text: &[u8], from: usize) -> Option<usize> {
-    let pairs = text.windows(2).skip(from);
-    let is_one = |pair: &[u8]| matches!(pair, [b':', letter] if letter.is_ascii_alphabetic());
-    pairs.into_iter().position(is_one).map(|at| from + at)
+    text.windows(2)
+        .skip(from)
+        .position(|pair| matches!(pair, [b':', letter] if letter.is_ascii_alphabetic()))
+        .map(|at| from + at)
 }
 
 /// The length of the name that `text` begins with; `also` are bytes that it may have, too.
 pub(super) fn name(text: &[u8], also: &[u8]) -> usize {
-    let is_in = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || also.contains(byte);
-    text.iter().take_while(|byte| is_in(byte)).count()
+    text.iter()
+        .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_' || also.contains(byte))
+        .count()
 }
 
 /// `//` is `/`, in patterns as in paths.
@@ -471,9 +475,9 @@ pub(super) fn without_empty_segments(path: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(single)
 }
 
-pub(super) fn trim_slash(path: &[u8], reading: Reading) -> &[u8] {
+pub(super) fn trim_slash(path: &[u8], options: MatchOptions) -> &[u8] {
     match path.strip_suffix(b"/") {
-        Some(rest) if reading.lenient => rest,
+        Some(rest) if options.lenient => rest,
         _ => path,
     }
 }

@@ -2,7 +2,7 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
-use super::pattern::{MOST_NAMES, name, placeholder};
+use super::pattern::{MAX_NAMES, name, placeholder};
 use crate::semantics::target::encode_path;
 
 /// A text with captured pieces in it.
@@ -43,7 +43,7 @@ impl Template {
             push_literal(rest.get(..at).unwrap_or_default(), &mut parts);
             parts.push(Part::Captured(number));
             captured += 1;
-            if captured > MOST_NAMES {
+            if captured > MAX_NAMES {
                 return Err("more than 16 placeholders in the target");
             }
             rest = rest.get(at + 1 + length..).unwrap_or_default();
@@ -64,14 +64,13 @@ impl Template {
 
     /// Whether a name was left in its text, because nothing is known by it.
     pub(super) fn has_unknown_names(&self) -> bool {
-        let is_left = |part: &Part| match part {
+        self.0.iter().any(|part| match part {
             Part::Literal(text) => placeholder(text, 0).is_some(),
             Part::Captured(_) => false,
-        };
-        self.0.iter().any(is_left)
+        })
     }
 
-    /// What it is, told from all others.
+    /// A text that only equal templates share; it goes into the hash of the rules.
     pub(super) fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         for part in &self.0 {
@@ -126,7 +125,7 @@ pub(super) fn in_query(piece: &[u8], out: &mut Vec<u8>) {
     percent_encode(piece, ESCAPED).for_each(|text| out.extend_from_slice(text.as_bytes()));
 }
 
-/// The bytes themselves.
+/// Appends the bytes unchanged: the path of a file, not of a URL.
 pub(super) fn as_it_is(piece: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(piece);
 }

@@ -95,7 +95,7 @@ pub(super) fn dialect(settings: &Settings) -> Dialect {
 /// lines a file.
 pub fn report(rules: &Rules, before: &Rules) {
     for file in RuleFile::ALL {
-        if !rules.have_read(file, before) {
+        if !rules.has_reread(file, before) {
             continue;
         }
         let serious: Vec<&Complaint> = rules

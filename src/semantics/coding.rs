@@ -1,7 +1,7 @@
 //! Content codings (RFC 9110 8.4) and the choice among them by Accept-Encoding (12.5.3).
 //!
 //! [`prefer`] picks one of a resource's representations. Absent Accept-Encoding means identity:
-//! 12.5.3 would allow any coding, but who does not ask is mostly a tool that stores what it gets.
+//! 12.5.3 would allow any coding, but a client that does not ask is mostly a tool that stores what it gets.
 //! A field that does not parse is absent. 406 is never the answer: where nothing fits, identity.
 
 use std::cmp::Reverse;
@@ -74,7 +74,7 @@ impl Coding {
 
 /// The index in `available` (each a coding and its length) of the representation to send
 /// (RFC 9110 12.5.3): the highest qvalue, then the shortest, then the order of [`Coding`].
-/// Where nothing fits or nobody asked: identity, and 0 if even that is not there.
+/// Where nothing fits, or without Accept-Encoding: identity, and 0 if even that is not there.
 #[must_use]
 pub fn prefer(fields: &HeaderMap, available: &[(Coding, u64)]) -> usize {
     if available.len() < 2 {
@@ -107,7 +107,7 @@ struct AcceptEncoding {
     /// say, and what a proxy appends must not undo what the client put first.
     listed: [Option<u16>; 4],
     /// `*`, which stands for every coding that is not listed.
-    others: Option<u16>,
+    any: Option<u16>,
 }
 
 impl AcceptEncoding {
@@ -125,7 +125,7 @@ impl AcceptEncoding {
         for member in lines.flat_map(|line| members(line.as_bytes())) {
             let (coding, weight) = read_member(member)?;
             let place = if coding == b"*" {
-                Some(&mut accepted.others)
+                Some(&mut accepted.any)
             } else {
                 Coding::from_token(coding)
                     .and_then(|coding| accepted.listed.get_mut(coding.index()))
@@ -140,7 +140,7 @@ impl AcceptEncoding {
     /// How much `coding` is wanted, to compare; `None` where it is not acceptable.
     fn preference(&self, coding: Coding) -> Option<u16> {
         let weight = self.listed.get(coding.index()).copied().flatten();
-        match (weight.or(self.others), coding) {
+        match (weight.or(self.any), coding) {
             (Some(0), _) => None,
             (Some(weight), _) => Some(weight),
             // 12.5.3: identity needs no mention, but whoever lists a coding wants that more.

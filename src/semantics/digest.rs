@@ -7,14 +7,14 @@ use http::{HeaderMap, HeaderValue};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 /// The field that says which digests are wanted.
-const WANT: &str = "want-repr-digest";
+const WANT_REPR_DIGEST: &str = "want-repr-digest";
 /// The fields that say what content hashes to.
-const OF_CONTENT: [&str; 2] = ["content-digest", "repr-digest"];
+const DIGEST_FIELDS: [&str; 2] = ["content-digest", "repr-digest"];
 
 /// Whether Want-Repr-Digest asks for SHA-256 with a preference above 0 (RFC 9530 section 4).
 #[must_use]
 pub fn wants_sha256(fields: &HeaderMap) -> bool {
-    let Ok(wanted) = dictionary(fields, WANT) else {
+    let Ok(wanted) = dictionary(fields, WANT_REPR_DIGEST) else {
         return false;
     };
     match wanted.get("sha-256") {
@@ -51,7 +51,7 @@ impl Digests {
     /// to be looked at.
     pub fn parse(fields: &HeaderMap) -> Result<Self, BadDigest> {
         let mut digests = Self::default();
-        for name in OF_CONTENT {
+        for name in DIGEST_FIELDS {
             let dictionary = dictionary(fields, name)?;
             merge(&mut digests.sha256, dictionary.get("sha-256"))?;
             merge(&mut digests.sha512, dictionary.get("sha-512"))?;
@@ -85,7 +85,7 @@ pub struct BadDigest;
 
 impl fmt::Display for BadDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Content-Digest or Repr-Digest does not parse, or they contradict each other")
+        f.write_str("malformed or contradictory Content-Digest and Repr-Digest")
     }
 }
 

@@ -10,7 +10,7 @@
 //! 4. [`date`]: HTTP-date, read in three formats and written in one (RFC 9110 5.6.7).
 //! 5. [`precondition`]: whether to perform the request, in the order of RFC 9110 13.2.2.
 //! 6. [`range`]: which bytes to send, If-Range included (RFC 9110 13.1.5, 14).
-//! 7. [`digest`]: whether a digest is wanted beside (RFC 9530).
+//! 7. [`digest`]: whether the client wants a digest of the representation too (RFC 9530).
 //! 8. [`navigation`]: where nothing is found, whether a page was asked for (Fetch Metadata).
 //!
 //! That is also the order in which a request meets them. The rules that all share:

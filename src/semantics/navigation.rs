@@ -1,4 +1,4 @@
-//! Whether somebody goes to a page or a page asks for a part of itself: from Sec-Fetch-Mode
+//! Whether a request navigates to a page or fetches a part of one: from Sec-Fetch-Mode
 //! (Fetch Metadata, section 2.3), or, where that is absent, from Accept (RFC 9110 12.5.1) and the
 //! look of the path.
 
@@ -14,8 +14,9 @@ pub const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode")
 ///
 /// 1. Browsers say so over secure connections, and are believed: an address typed in is a
 ///    navigation even where it ends with `.js`, and a script's request never is.
-/// 2. Else who names `text/html` in Accept wants a page. Browsers do so for nothing else.
-/// 3. Else who would take HTML along with anything, or does not say, wants a page where the path
+/// 2. Otherwise a client that names `text/html` in Accept wants a page. Browsers do so for nothing
+///    else.
+/// 3. Otherwise a client that accepts anything, or sends no Accept, wants a page where the path
 ///    looks like one.
 #[must_use]
 pub fn is_navigation(fields: &HeaderMap, path: &[u8]) -> bool {
@@ -35,9 +36,10 @@ pub fn is_navigation(fields: &HeaderMap, path: &[u8]) -> bool {
 #[must_use]
 pub fn looks_like_page(path: &[u8]) -> bool {
     let last = path.rsplit(|byte| *byte == b'/').next();
-    let is_hidden = |segment: &[u8]| segment.starts_with(b".");
     !last.is_some_and(|last| last.contains(&b'.'))
-        && !path.split(|byte| *byte == b'/').any(is_hidden)
+        && !path
+            .split(|byte| *byte == b'/')
+            .any(|segment| segment.starts_with(b"."))
 }
 
 /// What Accept says of HTML.

@@ -78,7 +78,7 @@ pub fn unsatisfied_range(length: u64) -> String {
 /// Selects the bytes to send of a representation of `length` bytes (RFC 9110 14.2).
 ///
 /// Ranges that overlap or touch are merged, in the place of the one asked for first; the others
-/// keep their order (15.3.7.2). More than [`MOST_PARTS`] after merging cost more than they save,
+/// keep their order (15.3.7.2). More than [`MAX_PARTS`] after merging cost more than they save,
 /// so the answer is the whole.
 #[must_use]
 pub fn select(fields: &HeaderMap, etag: &ETag, length: u64) -> Selection {
@@ -170,7 +170,7 @@ impl RangeSet {
             [] if self.empty_suffix => Selection::Whole,
             [] => Selection::Unsatisfiable,
             [(_, range)] => Selection::One(*range),
-            ranges if ranges.len() > MOST_PARTS => Selection::Whole,
+            ranges if ranges.len() > MAX_PARTS => Selection::Whole,
             _ => {
                 asked.sort_unstable_by_key(|(place, _)| *place);
                 Selection::Many(asked.into_iter().map(|(_, range)| range).collect())
@@ -267,8 +267,8 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// The parts that a multipart answer has at most.
-pub const MOST_PARTS: usize = 16;
+/// Limit for the parts of a multipart response.
+pub const MAX_PARTS: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -47,7 +47,7 @@ impl<'a> Target<'a> {
         // RFC 9112 3: at least 8000 are recommended.
         if uri
             .path_and_query()
-            .is_some_and(|both| both.as_str().len() > LONGEST)
+            .is_some_and(|both| both.as_str().len() > MAX_TARGET_LENGTH)
         {
             return Err(BadTarget::TooLong);
         }
@@ -60,7 +60,8 @@ impl<'a> Target<'a> {
         if path.contains(&0) {
             return Err(BadTarget::Nul);
         }
-        // RFC 3986 3.3: a client removes dot segments before it sends; who sends them probes.
+        // RFC 3986 5.2.4: clients remove dot segments before they send; a request that has them is
+        // a probe.
         if path
             .split(|byte| *byte == b'/')
             .any(|segment| matches!(segment, b"." | b".."))
@@ -125,7 +126,7 @@ pub enum BadTarget {
     TooLong,
     /// `%` without two hex digits after it (RFC 3986 2.1).
     BadEscape,
-    /// `%2F`: a slash that is data here and a delimiter to others (RFC 3986 2.2).
+    /// `%2F`: a slash that is data here and a delimiter for other software (RFC 3986 2.2).
     EncodedSlash,
     /// `%00`: the end of a name to whoever passes it to C.
     Nul,
@@ -154,13 +155,13 @@ impl BadTarget {
 impl fmt::Display for BadTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotAPath => "the target is not a path",
-            Self::TooLong => "the target is longer than 8192 bytes",
-            Self::BadEscape => "the target has a % that two hex digits do not follow",
-            Self::EncodedSlash => "the target has an encoded slash",
-            Self::Nul => "the target has a NUL",
-            Self::Backslash => "the target has a raw backslash",
-            Self::DotSegment => "the target has a . or .. segment",
+            Self::NotAPath => "the request target is not a path",
+            Self::TooLong => "the URL is longer than 8192 bytes",
+            Self::BadEscape => "invalid percent-encoding in the URL",
+            Self::EncodedSlash => "the URL contains an encoded slash (%2F)",
+            Self::Nul => "the URL contains a NUL byte (%00)",
+            Self::Backslash => "the URL contains a backslash that is not percent-encoded",
+            Self::DotSegment => "the URL contains a . or .. segment",
         })
     }
 }
@@ -190,7 +191,8 @@ fn check_escapes(mut encoded: &[u8]) -> Result<(), BadTarget> {
     Ok(())
 }
 
-const LONGEST: usize = 8192;
+/// Limit for path and query as sent, in bytes; RFC 9112 section 3 recommends at least 8000.
+const MAX_TARGET_LENGTH: usize = 8192;
 
 /// RFC 3986: what is not `unreserved` (2.3), `sub-delims` (2.2), `:`, `@` or `/`.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC

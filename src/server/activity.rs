@@ -15,8 +15,8 @@ use crate::config::Limits;
 use crate::disk;
 use crate::service::Connection;
 
-/// How many responses of one connection may read files at once.
-const READING: usize = 8;
+/// Limit for the responses of one connection that read files at once.
+const MAX_READING: usize = 8;
 
 /// Since when each state holds, in milliseconds from the connection's beginning on, plus one:
 /// zero says that it does not.
@@ -35,7 +35,7 @@ pub(super) struct Activity {
     /// Since when an HTTP/2 client has been sent nothing of its responses: it need not read
     /// slowly for that, it can keep its windows shut.
     withheld: AtomicU64,
-    /// Whether the last request announced content, which nobody reads.
+    /// Whether the last request announced content, which is never read.
     has_unread: AtomicBool,
     /// Responses that may read files at once; HTTP/1.1 has only one anyway.
     admission: Arc<Semaphore>,
@@ -60,7 +60,7 @@ impl Activity {
             stalled: AtomicU64::new(0),
             withheld: AtomicU64::new(0),
             has_unread: AtomicBool::new(false),
-            admission: Arc::new(Semaphore::new(READING)),
+            admission: Arc::new(Semaphore::new(MAX_READING)),
         }
     }
 
@@ -154,7 +154,7 @@ impl Activity {
         self.responses.load(Ordering::Relaxed) == 0 && self.stalled.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether bytes may still come that nobody will read.
+    /// Whether bytes may still come that will not be read.
     pub(super) fn has_unread(&self) -> bool {
         self.receiving.load(Ordering::Relaxed) != 0 || self.has_unread.load(Ordering::Relaxed)
     }

@@ -29,15 +29,15 @@ use super::connection;
 use super::listener::{self, Accepted, Bound, ListenError, Listener, Stream};
 use super::metered_io::MeteredSocket;
 use super::overload::Overload;
-use crate::admin::{Admin, Content};
+use crate::admin::{Admin, AdminContent};
 use crate::config::Limits;
 use crate::manifest::Manifest;
 use crate::service::{Handler, InFlight};
 
-/// Manifests that are written at once; each takes a thread, and waits for its client.
-const WRITERS: usize = 2;
-/// What of a manifest is in memory: so much in the making, and so much twice on its way.
-const CHUNK: usize = 64 << 10;
+/// Limit for manifests that are written at once; each takes a thread that waits for its client.
+const MAX_WRITERS: usize = 2;
+/// A manifest is written in chunks of this many bytes: one is being filled, two are queued.
+const CHUNK_SIZE: usize = 64 << 10;
 
 /// Few clients, all of them known.
 const LIMITS: Limits = Limits {
@@ -49,7 +49,7 @@ const LIMITS: Limits = Limits {
     max_header_size: ByteSize::kib(16),
 };
 
-/// Why the operator can't be answered.
+/// Why the admin listener cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The address can't be had.
@@ -85,7 +85,8 @@ impl AdminServer {
             .map(Bound::listen)
             .collect::<Result<_, _>>()?;
         for listener in &listeners {
-            tracing::info!("admin on {}", listener.url(false));
+            let url = listener.url(false);
+            tracing::info!(%url, "admin on {url}");
         }
         drop(entered);
         let (stop, stopped) = oneshot::channel();
@@ -114,11 +115,11 @@ impl Drop for AdminServer {
 
 /// Answers until `stopped`. Responses under way are cut then.
 async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Receiver<()>) {
-    let operator = Arc::new(Operator {
+    let handler = Arc::new(AdminHandler {
         admin: Arc::clone(&admin),
         builder: connection::builder(&LIMITS),
         draining: watch::Sender::new(false),
-        writers: Arc::new(Semaphore::new(WRITERS)),
+        writers: Arc::new(Semaphore::new(MAX_WRITERS)),
     });
     let room = Arc::new(Semaphore::new(LIMITS.max_connections));
     let overload = Overload::default();
@@ -127,13 +128,13 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
             overload.reject(accepted);
             return;
         };
-        let operator = Arc::clone(&operator);
+        let handler = Arc::clone(&handler);
         let activity = Arc::new(Activity::new(accepted.peer()));
         tokio::spawn(async move {
             match accepted.register() {
-                Ok(Stream::Tcp(stream)) => operator.serve(stream, activity).await,
-                Ok(Stream::Unix(stream)) => operator.serve(stream, activity).await,
-                Err(error) => tracing::error!("cannot serve a connection: {error}"),
+                Ok(Stream::Tcp(stream)) => handler.serve(stream, activity).await,
+                Ok(Stream::Unix(stream)) => handler.serve(stream, activity).await,
+                Err(error) => tracing::error!(%error, "cannot serve a connection: {error}"),
             }
             drop(place);
         });
@@ -146,7 +147,7 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
 }
 
 /// Answers operators.
-struct Operator {
+struct AdminHandler {
     admin: Arc<Admin>,
     builder: Builder<TokioExecutor>,
     /// Never: it answers to the end.
@@ -154,7 +155,7 @@ struct Operator {
     writers: Arc<Semaphore>,
 }
 
-impl Operator {
+impl AdminHandler {
     async fn serve<S>(self: Arc<Self>, stream: S, activity: Arc<Activity>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -165,41 +166,43 @@ impl Operator {
     }
 }
 
-impl Handler for Operator {
-    type Body = Page;
-    type Future = Ready<Result<Response<Page>, Infallible>>;
+impl Handler for AdminHandler {
+    type Body = AdminBody;
+    type Future = Ready<Result<Response<AdminBody>, Infallible>>;
 
     fn respond(self: &Arc<Self>, request: Parts, _: Incoming, in_flight: InFlight) -> Self::Future {
         let (mut head, content) = self.admin.respond(&request).into_parts();
         let content = match content {
-            Content::Text(text) if request.method == Method::HEAD => {
+            AdminContent::Text(text) if request.method == Method::HEAD => {
                 let length = HeaderValue::from(text.len());
                 head.headers.insert(header::CONTENT_LENGTH, length);
-                PageContent::Text(None)
+                AdminBodyContent::Text(None)
             }
-            Content::Manifest(_) if request.method == Method::HEAD => PageContent::Text(None),
-            Content::Text(text) => PageContent::Text(Some(text)),
-            Content::Manifest(manifest) => {
-                PageContent::Chunks(write_json(manifest, Arc::clone(&self.writers)))
+            AdminContent::Manifest(_) if request.method == Method::HEAD => {
+                AdminBodyContent::Text(None)
+            }
+            AdminContent::Text(text) => AdminBodyContent::Text(Some(text)),
+            AdminContent::Manifest(manifest) => {
+                AdminBodyContent::Chunks(write_json(manifest, Arc::clone(&self.writers)))
             }
         };
-        let page = Page {
+        let body = AdminBody {
             content,
             _responding: in_flight,
         };
-        ready(Ok(Response::from_parts(head, page)))
+        ready(Ok(Response::from_parts(head, body)))
     }
 
     fn note_malformed(&self) {}
 }
 
 /// Content on its way.
-struct Page {
-    content: PageContent,
+struct AdminBody {
+    content: AdminBodyContent,
     _responding: InFlight,
 }
 
-enum PageContent {
+enum AdminBodyContent {
     Text(Option<Bytes>),
     Chunks(mpsc::Receiver<Chunk>),
 }
@@ -210,7 +213,7 @@ enum Chunk {
     End,
 }
 
-impl Body for Page {
+impl Body for AdminBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -219,26 +222,28 @@ impl Body for Page {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.content {
-            PageContent::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            PageContent::Chunks(chunks) => chunks.poll_recv(cx).map(|chunk| match chunk {
+            AdminBodyContent::Text(text) => {
+                Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
+            }
+            AdminBodyContent::Chunks(chunks) => chunks.poll_recv(cx).map(|chunk| match chunk {
                 Some(Chunk::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
                 Some(Chunk::End) => None,
-                // Who wrote it broke off: it must not look whole.
+                // The writer stopped early: end with an error, so that it does not look complete.
                 None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
             }),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.content, PageContent::Text(None))
+        matches!(self.content, AdminBodyContent::Text(None))
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            PageContent::Text(text) => {
+            AdminBodyContent::Text(text) => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
-            PageContent::Chunks(_) => SizeHint::default(),
+            AdminBodyContent::Chunks(_) => SizeHint::default(),
         }
     }
 }
@@ -253,7 +258,7 @@ fn write_json(manifest: Arc<Manifest>, writers: Arc<Semaphore>) -> mpsc::Receive
         };
         let written = tokio::task::spawn_blocking(move || {
             let mut out = Chunks {
-                buffer: Vec::with_capacity(CHUNK),
+                buffer: Vec::with_capacity(CHUNK_SIZE),
                 sender,
             };
             manifest.write_json(&mut out)?;
@@ -281,7 +286,7 @@ impl Chunks {
 
 impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() + bytes.len() > CHUNK {
+        if self.buffer.len() + bytes.len() > CHUNK_SIZE {
             self.flush()?;
         }
         self.buffer.extend_from_slice(bytes);
@@ -292,7 +297,7 @@ impl Write for Chunks {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let full = mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        let full = mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_SIZE));
         self.send(Chunk::Bytes(full.into()))
     }
 }

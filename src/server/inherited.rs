@@ -1,4 +1,4 @@
-//! Sockets that somebody else has opened for us: systemd's socket activation (sd_listen_fds(3)),
+//! Sockets that another process has opened for us: systemd's socket activation (sd_listen_fds(3)),
 //! or a parent that hands one socket from process to process.
 
 use std::env;
@@ -11,10 +11,10 @@ use super::listener::{Bound, ListenError};
 
 /// The name, among `LISTEN_FDNAMES`, of an admin listener.
 const ADMIN: &str = "admin";
-/// No supervisor passes more; what is beyond is a slip.
-const MOST: u64 = 1024;
+/// Limit for the inherited sockets. No supervisor passes more; a larger number is a mistake.
+const MAX_INHERITED: u64 = 1024;
 
-/// Inherited sockets. They listen already: who connects waits until we accept.
+/// Inherited sockets. They listen already: clients that connect wait until we accept.
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// For the site.
@@ -32,8 +32,13 @@ impl Inherited {
     pub fn take() -> Result<Self, ListenError> {
         let mut inherited = Self::default();
         let number = env::var("LISTEN_FDS").unwrap_or_default();
-        if number.parse::<u64>().is_ok_and(|number| number > MOST) {
-            let source = io::Error::other(format!("LISTEN_FDS={number}: {MOST} are the most"));
+        if number
+            .parse::<u64>()
+            .is_ok_and(|number| number > MAX_INHERITED)
+        {
+            let source = io::Error::other(format!(
+                "LISTEN_FDS={number}: must be at most {MAX_INHERITED}"
+            ));
             return Err(ListenError::new("inherited sockets", source));
         }
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -65,5 +70,5 @@ fn take(passed: &mut ListenFd, index: usize) -> io::Result<Socket> {
         Ok(tcp) => tcp,
         Err(_) => passed.take_unix_listener(index)?.map(Socket::from),
     };
-    socket.ok_or_else(|| io::Error::other("it was not passed"))
+    socket.ok_or_else(|| io::Error::other("no socket was passed with this number"))
 }

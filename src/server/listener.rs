@@ -1,6 +1,6 @@
 //! Sockets to listen on: bound early, so that a taken port is known before slow work; listening
-//! late, so that nobody connects to a server that can't answer yet. Inherited ones listen already:
-//! who connects to them waits.
+//! late, so that no client connects to a server that can't answer yet. Inherited ones listen
+//! already: clients that connect to them wait.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -24,10 +24,10 @@ use crate::metrics::Counter;
 
 /// Connections that the kernel completes ahead of `accept`; it caps this at its own limit.
 const BACKLOG: u16 = 4096;
-/// Pause after an error that more attempts would only repeat.
+/// Pause after an error that an immediate retry would only repeat, such as EMFILE.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// How often an error that lasts is worth a message.
-const REPEAT: Duration = Duration::from_secs(1);
+/// Minimum time between two messages about an error that persists.
+const MESSAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +40,11 @@ pub struct ListenError {
 fn hint(address: &str, error: &io::Error) -> &'static str {
     let is_unix = address.starts_with("unix:");
     match error.kind() {
-        io::ErrorKind::AddrInUse if is_unix => " (somebody listens there, or it is no socket)",
+        io::ErrorKind::AddrInUse if is_unix => {
+            " (another process is listening there, or it is not a socket)"
+        }
         io::ErrorKind::PermissionDenied if is_unix => "",
-        io::ErrorKind::AddrInUse => " (stop what uses it, or choose another address)",
+        io::ErrorKind::AddrInUse => " (stop the process that uses it, or choose another address)",
         io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege)",
         io::ErrorKind::AddrNotAvailable => " (this machine does not have that address)",
         _ => "",
@@ -50,7 +52,7 @@ fn hint(address: &str, error: &io::Error) -> &'static str {
 }
 
 impl ListenError {
-    /// Whether somebody else has the address.
+    /// Whether another process has the address.
     pub fn is_taken(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
     }
@@ -66,7 +68,7 @@ impl ListenError {
 pub struct Bound {
     socket: Socket,
     address: Address,
-    /// Somebody else opened it: it listens, and may do so without us.
+    /// Another process opened it: it listens already, and may go on without us.
     is_inherited: bool,
 }
 
@@ -151,7 +153,7 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
         socket.bind(&address)?;
     }
     socket.set_nonblocking(true)?;
-    let path = SocketPath::made(path)?;
+    let path = SocketPath::created(path)?;
     Ok(Bound {
         socket,
         address: Address::Unix(Arc::new(path)),
@@ -159,17 +161,19 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     })
 }
 
-/// Whether a socket was left behind by a process that is gone: nobody answers there.
+/// Whether a socket was left behind by a process that is gone: connecting to it is refused
+/// (unix(7), ECONNREFUSED).
 fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
     use std::os::unix::fs::FileTypeExt;
     if !path.symlink_metadata()?.file_type().is_socket() {
         return Ok(false);
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A queue that is full says that somebody is there.
+    // Non-blocking: a full queue (EAGAIN) means that a process listens there.
     probe.set_nonblocking(true)?;
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    Ok(probe.connect(address).is_err_and(refused))
+    Ok(probe
+        .connect(address)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 impl Bound {
@@ -189,13 +193,13 @@ impl Bound {
         }
     }
 
-    /// A socket that somebody else has opened, and listens on.
+    /// Takes over a socket that another process has opened and listens on.
     ///
     /// # Errors
     /// When it does not listen.
     pub(super) fn inherited(socket: Socket) -> io::Result<Self> {
         if !socket.is_listener()? {
-            return Err(io::Error::other("it does not listen"));
+            return Err(io::Error::other("the socket is not listening"));
         }
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
@@ -216,8 +220,8 @@ impl Bound {
     /// When another socket listens on the address by now.
     pub fn listen(self) -> Result<Listener, ListenError> {
         let address = self.address.clone();
-        let failed = |source| ListenError::new(address, source);
-        self.try_listen().map_err(failed)
+        self.try_listen()
+            .map_err(|source| ListenError::new(address, source))
     }
 
     fn try_listen(self) -> io::Result<Listener> {
@@ -255,33 +259,37 @@ enum Listening {
 #[derive(Debug)]
 struct SocketPath {
     path: PathBuf,
-    made: Option<(u64, u64)>,
+    /// Device and inode; `None` for a socket that we did not create.
+    identity: Option<(u64, u64)>,
 }
 
 impl SocketPath {
-    fn made(path: &Path) -> io::Result<Self> {
+    fn created(path: &Path) -> io::Result<Self> {
         let metadata = path.symlink_metadata()?;
         Ok(Self {
             path: path.to_path_buf(),
-            made: Some((metadata.dev(), metadata.ino())),
+            identity: Some((metadata.dev(), metadata.ino())),
         })
     }
 
     /// Of a socket that is not ours. Abstract names begin with `@`, as `ss` shows them.
     fn found(address: &SockAddr) -> Self {
         let name = address.as_abstract_namespace().unwrap_or_default();
-        let name = || format!("@{}", String::from_utf8_lossy(name)).into();
         Self {
-            path: address.as_pathname().map_or_else(name, Path::to_path_buf),
-            made: None,
+            path: address.as_pathname().map_or_else(
+                || format!("@{}", String::from_utf8_lossy(name)).into(),
+                Path::to_path_buf,
+            ),
+            identity: None,
         }
     }
 }
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        let is_ours = |now: std::fs::Metadata| Some((now.dev(), now.ino())) == self.made;
-        if self.path.symlink_metadata().is_ok_and(is_ours) {
+        // A process started meanwhile may have put its own socket there.
+        let now = self.path.symlink_metadata();
+        if now.is_ok_and(|now| Some((now.dev(), now.ino())) == self.identity) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -321,16 +329,22 @@ impl Listener {
 
     /// Hands each connection to `deal`, until the future is dropped.
     async fn accept_each(&self, errors: &Counter, deal: &impl Fn(Accepted)) -> Infallible {
-        let mut said: Option<Instant> = None;
+        let mut last_message: Option<Instant> = None;
         loop {
             match self.accept().await {
                 Ok(accepted) => deal(accepted),
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     errors.increment();
-                    if said.is_none_or(|said| said.elapsed() >= REPEAT) {
-                        said = Some(Instant::now());
-                        tracing::error!("cannot accept on {self}: {error}; trying again");
+                    if last_message
+                        .is_none_or(|last_message| last_message.elapsed() >= MESSAGE_INTERVAL)
+                    {
+                        last_message = Some(Instant::now());
+                        tracing::error!(
+                            listener = %self,
+                            %error,
+                            "cannot accept connections on {self}: {error}; retrying"
+                        );
                     }
                     tokio::time::sleep(BACK_OFF).await;
                 }
@@ -402,7 +416,7 @@ pub enum Stream {
 }
 
 impl Accepted {
-    /// Who is at the other end.
+    /// The other end of the connection.
     pub fn peer(&self) -> Peer {
         match self {
             Self::Tcp(_, address) => address.ip().into(),

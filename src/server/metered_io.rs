@@ -14,10 +14,11 @@ use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
 
-/// How long to wait for the rest of what nobody reads.
+/// How long to wait for the rest of the content that is not read.
 const LINGER: Duration = Duration::from_secs(1);
-/// How many bytes of it to take: who sends more without looking at the response is cut off.
-const LINGER_BYTES: usize = 64 << 20;
+/// Limit for the bytes of it that are read and dropped: a client that sends more without reading
+/// the response is cut off.
+const MAX_LINGER_BYTES: usize = 64 << 20;
 /// RFC 9113 section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -193,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     }
 
     /// Closing a socket that has unread bytes resets the connection, and a reset can overtake the
-    /// response: after a refused head or beside content that nobody reads, the rest is waited for
+    /// response: after a refused head, or with content that is not read, the rest is waited for
     /// and dropped, for a while (RFC 9112 section 9.6).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -204,7 +205,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
                 if !this.activity.has_unread() {
                     return Poll::Ready(Ok(()));
                 }
-                this.linger.insert((Box::pin(sleep(LINGER)), LINGER_BYTES))
+                this.linger
+                    .insert((Box::pin(sleep(LINGER)), MAX_LINGER_BYTES))
             }
         };
         let mut space = [0; 4096];
@@ -223,8 +225,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
 /// Follows HTTP/2 frames on their way out, for their types (RFC 9113 section 4.1).
 #[derive(Default)]
 struct Frames {
-    /// So much of a frame header, in `header`.
-    begun: usize,
+    /// How many bytes of `header` have been read.
+    header_length: usize,
     header: [u8; 9],
     /// Still to come of the present frame's payload.
     payload: usize,
@@ -241,15 +243,15 @@ impl Frames {
             if rest.is_empty() {
                 return found;
             }
-            let space = &mut self.header[self.begun..];
+            let space = &mut self.header[self.header_length..];
             let (taken, rest) = rest.split_at(rest.len().min(space.len()));
             space[..taken.len()].copy_from_slice(taken);
-            self.begun += taken.len();
+            self.header_length += taken.len();
             bytes = rest;
-            if self.begun == self.header.len() {
+            if self.header_length == self.header.len() {
                 let [a, b, c, ..] = self.header;
                 self.payload = u32::from_be_bytes([0, a, b, c]) as usize;
-                self.begun = 0;
+                self.header_length = 0;
             }
         }
     }
@@ -282,7 +284,7 @@ mod tests {
                     .chunks(step)
                     .fold(false, |found, chunk| frames.carry_response(chunk) | found);
                 assert_eq!(found, wanted, "in steps of {step}");
-                assert_eq!((frames.payload, frames.begun), (0, 0));
+                assert_eq!((frames.payload, frames.header_length), (0, 0));
             }
         }
     }

@@ -43,8 +43,8 @@ use overload::Overload;
 use proxy::HeaderError;
 use tls::Tls;
 
-/// Threads of each worker that may block on the disk.
-const BLOCKING_THREADS: usize = 32;
+/// Limit for the threads of each worker that block on the disk.
+const MAX_BLOCKING_THREADS: usize = 32;
 
 /// The running server.
 #[derive(Debug)]
@@ -62,13 +62,13 @@ pub struct Server {
 #[derive(Debug)]
 struct Worker {
     connections: Arc<AtomicUsize>,
-    deal: mpsc::UnboundedSender<(Accepted, Counted)>,
+    deal: mpsc::UnboundedSender<(Accepted, CountGuard)>,
     thread: JoinHandle<()>,
 }
 
 impl Server {
     /// Starts `workers` threads. With `tls`, TCP connections speak it; those over Unix sockets
-    /// never do. With `introducers`, connections from these proxies begin with a PROXY header.
+    /// never do. With `proxy_header_from`, connections from these proxies begin with a PROXY header.
     ///
     /// # Errors
     /// When the system has no more threads or descriptors.
@@ -77,21 +77,21 @@ impl Server {
         workers: usize,
         limits: Limits,
         tls: Option<Arc<Tls>>,
-        introducers: Option<TrustedProxies>,
+        proxy_header_from: Option<TrustedProxies>,
     ) -> io::Result<Self> {
         let draining = watch::Sender::new(false);
         let is_secure = tls.is_some();
         let metrics = Arc::clone(handler.metrics());
-        let shared = Arc::new(Shared {
+        let context = Arc::new(ConnectionContext {
             handler: Arc::new(handler),
             tls,
             builder: connection::builder(&limits),
             limits: limits.clone(),
-            introducers,
+            proxy_header_from,
             draining: draining.subscribe(),
         });
         let workers = (0..workers)
-            .map(|index| Worker::start(index, &shared))
+            .map(|index| Worker::start(index, &context))
             .collect::<io::Result<_>>()?;
         Ok(Self {
             workers,
@@ -118,9 +118,12 @@ impl Server {
             }
             return;
         }
-        let load = |worker: &&Worker| worker.connections.load(Ordering::Relaxed);
-        if let Some(worker) = self.workers.iter().min_by_key(load) {
-            let counted = Counted::new([&self.connections, &worker.connections]);
+        let least_loaded = self
+            .workers
+            .iter()
+            .min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
+        if let Some(worker) = least_loaded {
+            let counted = CountGuard::new([&self.connections, &worker.connections]);
             // A worker ends only after its sender here is gone.
             let _ = worker.deal.send((accepted, counted));
         }
@@ -149,9 +152,9 @@ impl Server {
 
 /// One connection in the counts that it belongs to.
 #[derive(Debug)]
-struct Counted([Arc<AtomicUsize>; 2]);
+struct CountGuard([Arc<AtomicUsize>; 2]);
 
-impl Counted {
+impl CountGuard {
     fn new(counts: [&Arc<AtomicUsize>; 2]) -> Self {
         Self(counts.map(|count| {
             count.fetch_add(1, Ordering::Relaxed);
@@ -160,7 +163,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         for count in &self.0 {
             count.fetch_sub(1, Ordering::Relaxed);
@@ -169,23 +172,23 @@ impl Drop for Counted {
 }
 
 /// What every connection needs.
-struct Shared {
+struct ConnectionContext {
     handler: Arc<LogLayer>,
     tls: Option<Arc<Tls>>,
     builder: Builder<TokioExecutor>,
     limits: Limits,
-    introducers: Option<TrustedProxies>,
+    proxy_header_from: Option<TrustedProxies>,
     draining: watch::Receiver<bool>,
 }
 
 impl Worker {
-    fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Self> {
+    fn start(index: usize, context: &Arc<ConnectionContext>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
             .build()?;
         let (deal, dealt) = mpsc::unbounded_channel();
-        let work = work(dealt, Arc::clone(shared));
+        let work = work(dealt, Arc::clone(context));
         let thread = thread::Builder::new()
             .name(format!("worker {index}"))
             .spawn(move || runtime.block_on(work))?;
@@ -198,7 +201,10 @@ impl Worker {
 }
 
 /// Serves what it is dealt; ends when there can be no more and all is finished.
-async fn work(mut dealt: mpsc::UnboundedReceiver<(Accepted, Counted)>, shared: Arc<Shared>) {
+async fn work(
+    mut dealt: mpsc::UnboundedReceiver<(Accepted, CountGuard)>,
+    context: Arc<ConnectionContext>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -208,19 +214,19 @@ async fn work(mut dealt: mpsc::UnboundedReceiver<(Accepted, Counted)>, shared: A
                 let stream = match accepted.register() {
                     Ok(stream) => stream,
                     Err(error) => {
-                        tracing::error!("cannot serve a connection: {error}");
+                        tracing::error!(%error, "cannot serve a connection: {error}");
                         continue;
                     }
                 };
-                let shared = Arc::clone(&shared);
+                let context = Arc::clone(&context);
                 connections.spawn(async move {
                     let _counted = counted;
-                    match (stream, &shared.tls) {
-                        (Stream::Tcp(stream), None) => shared.serve(stream, peer).await,
-                        (Stream::Unix(stream), _) => shared.serve(stream, peer).await,
+                    match (stream, &context.tls) {
+                        (Stream::Tcp(stream), None) => context.serve(stream, peer).await,
+                        (Stream::Unix(stream), _) => context.serve(stream, peer).await,
                         // Boxed: connections without TLS need not keep room for it.
                         (Stream::Tcp(stream), Some(tls)) => {
-                            Box::pin(shared.serve_secure(tls, stream, peer)).await;
+                            Box::pin(context.serve_secure(tls, stream, peer)).await;
                         }
                     }
                 });
@@ -231,15 +237,15 @@ async fn work(mut dealt: mpsc::UnboundedReceiver<(Accepted, Counted)>, shared: A
     while connections.join_next().await.is_some() {}
 }
 
-impl Shared {
-    /// Whose connection it is: with `--proxy-protocol`, a trusted proxy says so first, and is not
-    /// served if it does not. Nobody else is asked, or believed.
-    async fn introduced<S>(&self, stream: &mut S, peer: Peer) -> Option<Peer>
+impl ConnectionContext {
+    /// The client of a connection. With `--proxy-protocol` a trusted proxy must begin with a PROXY
+    /// header that names it, or is closed (`None`); every other peer is its own client.
+    async fn read_client<S>(&self, stream: &mut S, peer: Peer) -> Option<Peer>
     where
         S: AsyncRead + Unpin,
     {
-        match &self.introducers {
-            Some(introducers) if introducers.trust(peer) => {}
+        match &self.proxy_header_from {
+            Some(proxies) if proxies.trust(peer) => {}
             _ => return Some(peer),
         }
         // Boxed: connections without it need not keep room for it.
@@ -250,13 +256,15 @@ impl Shared {
             Err(_) => HeaderError::TimedOut,
         };
         if let HeaderError::Ended(_) = error {
-            // As balancers do to see whether anybody listens.
+            // Balancers connect and close to check that the port is open: not worth a message.
             return None;
         }
         if self.metrics().proxy_header_failures.get() == 0 {
             tracing::warn!(
-                "closed a connection of the trusted proxy {peer}: no PROXY header, {error}; \
-                 more of this is only counted"
+                %peer,
+                %error,
+                "closed a connection of the trusted proxy {peer}: {error}; \
+                 further ones are only counted (proxy_header_failures)"
             );
         }
         self.metrics().proxy_header_failures.increment();
@@ -271,7 +279,7 @@ impl Shared {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Some(peer) = self.introduced(&mut stream, peer).await else {
+        let Some(peer) = self.read_client(&mut stream, peer).await else {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
@@ -284,7 +292,7 @@ impl Shared {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Some(peer) = self.introduced(&mut stream, peer).await else {
+        let Some(peer) = self.read_client(&mut stream, peer).await else {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
@@ -292,7 +300,7 @@ impl Shared {
         let handshake = tls.acceptor().accept(socket);
         match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(stream)) => self.serve_stream(stream, activity).await,
-            Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed: {error}"),
             Err(_) => tracing::debug!("TLS handshake timed out"),
         }
     }

@@ -5,8 +5,8 @@
 //! for one of the connections before it to end, which may be its whole idle time.
 //!
 //! Measured with wrk at twice a limit of 64: turned away, half of the requests are answered 503,
-//! at the cost of half the throughput of the others, since wrk comes back at once. Left in the
-//! queue, the first 64 keep all the throughput and the other 64 get not one answer. Beside 64
+//! at the cost of half the throughput of the rest, since wrk comes back at once. Left in the
+//! queue, the first 64 keep all the throughput and the other 64 get no answer at all. With 64
 //! connections that only idle, a newcomer has its 503 in half a millisecond, or waits in vain.
 
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use tokio::time::timeout;
 
 use super::listener::{Accepted, Stream};
 
-/// How many may be on their way out. Those beyond are closed at once.
-const MOST: usize = 256;
-/// How long one may take to read its answer and close.
+/// Limit for rejected connections that are still open. Those beyond it are closed without a response.
+const MAX_LEAVING: usize = 256;
+/// How long a rejected client may take to read the response and close.
 const LINGER: Duration = Duration::from_millis(500);
-const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
+const RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
     Cache-Control: private, no-store, max-age=0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// Sees surplus connections off.
+/// Rejects surplus connections.
 #[derive(Debug, Default)]
 pub(super) struct Overload(Arc<AtomicUsize>);
 
 impl Overload {
     /// Answers and closes. Must be called within a tokio runtime.
     pub(super) fn reject(&self, accepted: Accepted) {
-        if self.0.fetch_add(1, Ordering::Relaxed) >= MOST {
+        if self.0.fetch_add(1, Ordering::Relaxed) >= MAX_LEAVING {
             self.0.fetch_sub(1, Ordering::Relaxed);
             return;
         }
@@ -55,7 +55,7 @@ impl Overload {
 /// Waits for the client to close: to close before it, with bytes unread, would reset the
 /// connection, and the reset can overtake the answer.
 async fn answer(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin) -> std::io::Result<()> {
-    stream.write_all(ANSWER).await?;
+    stream.write_all(RESPONSE).await?;
     stream.shutdown().await?;
     let mut unread = [0; 4096];
     while stream.read(&mut unread).await? > 0 {}

@@ -1,4 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: a proxy says first whose connection it passes on.
+//! The PROXY protocol, versions 1 and 2: a proxy first sends a header that names its client
+//! (haproxy.org, proxy-protocol.txt).
 
 use std::io;
 use std::net::IpAddr;
@@ -6,35 +7,35 @@ use std::net::IpAddr;
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// `PROXY UNKNOWN` and its line end; version 2 has a byte more.
-const SHORTEST: usize = 15;
-/// Of version 1, its line end included.
-const LONGEST_LINE: usize = 107;
-const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Of version 2: the signature, what it is, and the length of the rest.
-const FIXED: usize = SIGNATURE.len() + 4;
-/// Of version 2, what comes after that. Real ones have some hundred bytes.
-const LONGEST_REST: usize = 4096;
-/// Version 2, and a connection of the proxy's own.
-const LOCAL: u8 = 0x20;
+/// Bytes of the shortest header: `PROXY UNKNOWN` and its line end; version 2 has one more.
+const MIN_HEADER_LENGTH: usize = 15;
+/// Limit for a header of version 1, its line end included (section 2.1).
+const MAX_V1_LENGTH: usize = 107;
+const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The fixed part of version 2 (section 2.2): signature, command, family, and length of the rest.
+const V2_PREFIX_LENGTH: usize = V2_SIGNATURE.len() + 4;
+/// Limit for the rest of version 2, in bytes. Real ones have some hundred.
+const MAX_V2_REST: usize = 4096;
+/// Version 2, command LOCAL: the proxy's own connection, such as a health check.
+const V2_LOCAL: u8 = 0x20;
 
 /// Why there is no header.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeaderError {
-    #[error("the connection ended: {0}")]
+    #[error("the connection ended before the PROXY header was complete: {0}")]
     Ended(#[from] io::Error),
-    #[error("it begins with something else")]
+    #[error("unexpected data instead of a PROXY header")]
     Absent,
-    #[error("it is too long")]
+    #[error("the PROXY header is too long")]
     TooLong,
-    #[error("it is damaged")]
+    #[error("malformed PROXY header")]
     Damaged,
-    #[error("it did not come within --header-timeout")]
+    #[error("no PROXY header within --header-timeout")]
     TimedOut,
 }
 
-/// Reads the header, to its last byte and no further. Returns the address of whom the proxy
-/// speaks for; `None` where it speaks for itself, or does not tell.
+/// Reads the header, to its last byte and no further. Returns the address of the proxy's
+/// client; `None` for a connection of the proxy's own, or where it does not know.
 ///
 /// # Errors
 /// When what comes is no header.
@@ -42,28 +43,28 @@ pub(super) async fn read<S>(stream: &mut S) -> Result<Option<IpAddr>, HeaderErro
 where
     S: AsyncRead + Unpin,
 {
-    let mut header = vec![0; SHORTEST];
+    let mut header = vec![0; MIN_HEADER_LENGTH];
     stream.read_exact(&mut header).await?;
-    if header.starts_with(SIGNATURE) {
+    if header.starts_with(V2_SIGNATURE) {
         header.push(stream.read_u8().await?);
         let [.., high, low] = header[..] else {
             return Err(HeaderError::Damaged);
         };
         let rest = usize::from(u16::from_be_bytes([high, low]));
-        if rest > LONGEST_REST {
+        if rest > MAX_V2_REST {
             return Err(HeaderError::TooLong);
         }
-        header.resize(FIXED + rest, 0);
-        stream.read_exact(&mut header[FIXED..]).await?;
-        if header[SIGNATURE.len()] == LOCAL {
-            // Whatever follows, addresses included, is to be passed over.
+        header.resize(V2_PREFIX_LENGTH + rest, 0);
+        stream.read_exact(&mut header[V2_PREFIX_LENGTH..]).await?;
+        if header[V2_SIGNATURE.len()] == V2_LOCAL {
+            // Section 2.2: what follows must be skipped, addresses included.
             return Ok(None);
         }
     } else if header.starts_with(b"PROXY ") {
-        // Its length is known at its end only. One byte after the other costs little: there is
-        // one header a connection.
+        // Version 1 has no length, and what follows the line end belongs to TLS or HTTP. Reading
+        // single bytes costs little: there is one header for each connection.
         while !header.ends_with(b"\n") {
-            if header.len() == LONGEST_LINE {
+            if header.len() == MAX_V1_LENGTH {
                 return Err(HeaderError::TooLong);
             }
             header.push(stream.read_u8().await?);
@@ -94,7 +95,7 @@ mod tests {
     /// Version 2 with this first byte, this family, and this rest.
     fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
         let length = u16::try_from(rest.len()).expect("short").to_be_bytes();
-        [SIGNATURE, &[command, family], &length, rest].concat()
+        [V2_SIGNATURE, &[command, family], &length, rest].concat()
     }
 
     /// What is read of a header that comes `step` bytes at a time, and what follows it.
@@ -122,7 +123,7 @@ mod tests {
             .expect("an address");
         let v6 = [&client.octets()[..], &[0; 16], &[0x12, 0x34, 0, 80]].concat();
         let tlvs = [&[4, 0, 3, 0, 0, 0][..], &[0x20, 0, 5, 1, 0, 0, 0, 0]].concat();
-        let most = vec![0; LONGEST_REST - v4.len()];
+        let most = vec![0; MAX_V2_REST - v4.len()];
         let unix = [b'/'; 216];
         let line = |text: &str| format!("PROXY {text}\r\n").into_bytes();
         let longest =
@@ -180,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_header() {
         let line = |text: &str| format!("PROXY {text}\r\n").into_bytes();
-        let long = "9".repeat(LONGEST_LINE);
+        let long = "9".repeat(MAX_V1_LENGTH);
         for (header, wanted) in [
             (Vec::new(), "Absent"),
             (b"proxy tcp4 1.2.3.4 1.2.3.4 1 1\r\n".to_vec(), "Absent"),
@@ -200,7 +201,7 @@ mod tests {
             (v2(0x21, 0x41, &[0; 12]), "Damaged"),
             (v2(0x21, 0x11, &[0; 11]), "Damaged"),
             (v2(0x21, 0x21, &[0; 12]), "Damaged"),
-            (v2(0x21, 0x11, &[0; LONGEST_REST + 1]), "TooLong"),
+            (v2(0x21, 0x11, &[0; MAX_V2_REST + 1]), "TooLong"),
         ] {
             for step in [1, 1 << 16] {
                 let (result, _) = read_in(step, &header).await;

@@ -45,7 +45,7 @@ pub enum TlsError {
         /// What should be in it.
         expected: &'static str,
     },
-    /// Each file is right, but not beside the other.
+    /// Each file is valid, but they do not belong together.
     #[error(
         "the key in {} is not the key of the first certificate in {}; \
          --tls-cert expects the server's own certificate first, then those that signed it",
@@ -97,13 +97,18 @@ impl Tls {
         Ok(())
     }
 
-    /// The same on a thread that may wait for the disk. Says how it went.
+    /// [`Tls::reload`] on a thread that may block on the disk; logs the result.
     pub async fn reload_aside(self: &Arc<Self>) {
         let tls = Arc::clone(self);
         match tokio::task::spawn_blocking(move || tls.reload()).await {
-            Ok(Ok(())) => tracing::info!("the certificate was read again"),
-            Ok(Err(error)) => tracing::error!("the certificate in use stays: {error}"),
-            Err(stopped) => tracing::error!("the certificate in use stays: {stopped}"),
+            Ok(Ok(())) => {
+                let path = self.files.certificate.display();
+                tracing::info!(%path, "reloaded the certificate");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "keeping the current certificate: {error}"),
+            Err(stopped) => {
+                tracing::error!(error = %stopped, "keeping the current certificate: {stopped}")
+            }
         }
     }
 
@@ -129,11 +134,11 @@ fn server_config(
 fn certified_key(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
     let certificate = Pem::read("--tls-cert", "a certificate", &files.certificate)?;
     let chain: Vec<_> = certificate
-        .of(|kind| kind == SectionKind::Certificate)
+        .sections_of(is_certificate)
         .map(|der| CertificateDer::from(der.to_vec()))
         .collect();
     if chain.is_empty() {
-        let is_key = certificate.of(is_key).next().is_some();
+        let is_key = certificate.sections_of(is_key).next().is_some();
         return Err(certificate.wrong(match is_key {
             true => "holds a private key and no certificate",
             false => "holds no certificate",
@@ -150,10 +155,9 @@ fn certified_key(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
         }
     });
     let Some(der) = der else {
-        let is_certificate = |kind| kind == SectionKind::Certificate;
         let found = if key.is_encrypted {
             "holds an encrypted private key"
-        } else if key.of(is_certificate).next().is_some() {
+        } else if key.sections_of(is_certificate).next().is_some() {
             "holds a certificate and no private key"
         } else {
             "holds no private key"
@@ -168,6 +172,10 @@ fn certified_key(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
         Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::Mismatch(files.clone())),
         Err(_) => Err(certificate.wrong("holds a certificate that can't be read")),
     }
+}
+
+fn is_certificate(kind: SectionKind) -> bool {
+    kind == SectionKind::Certificate
 }
 
 fn is_key(kind: SectionKind) -> bool {
@@ -214,7 +222,7 @@ impl<'a> Pem<'a> {
         Ok(pem)
     }
 
-    fn of(&self, is_wanted: impl Fn(SectionKind) -> bool) -> impl Iterator<Item = &[u8]> {
+    fn sections_of(&self, is_wanted: impl Fn(SectionKind) -> bool) -> impl Iterator<Item = &[u8]> {
         self.sections
             .iter()
             .filter(move |(kind, _)| is_wanted(*kind))

@@ -200,7 +200,7 @@ fn p9_what_is_no_listening_socket_is_told() {
     drop(public);
     for (socket, told) in [
         (file.into(), "not a socket"),
-        (connected.into(), "does not listen"),
+        (connected.into(), "is not listening"),
     ] {
         let mut server = Server::inherit([Some(socket), None], "", &site.root(), &[]);
         assert_eq!(server.wait().code(), Some(1));

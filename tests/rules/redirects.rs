@@ -1,6 +1,6 @@
 //! `_redirects`.
 
-use etagd::rules::{Dialect, Outcome, Query, Redirects, Severity};
+use etagd::rules::{Dialect, Query, Redirects, RuleOutcome, Severity};
 
 use super::assert_complaints;
 
@@ -28,8 +28,8 @@ fn answer(redirects: &Redirects, target: &str) -> String {
         Some((is_forced, outcome)) => {
             let force = if is_forced { "!" } else { "" };
             match outcome {
-                Outcome::Redirect(status, to) => format!("{force}{} {to}", status.as_u16()),
-                Outcome::Answer(status, path) => {
+                RuleOutcome::Redirect(status, to) => format!("{force}{} {to}", status.as_u16()),
+                RuleOutcome::Answer(status, path) => {
                     let path = String::from_utf8_lossy(&path).into_owned();
                     format!("{force}{} {path}", status.as_u16())
                 }
@@ -281,7 +281,8 @@ fn no_open_redirect() {
                         query,
                         host: None,
                     };
-                    let Some((_, Outcome::Redirect(_, location))) = redirects.find(asked) else {
+                    let Some((_, RuleOutcome::Redirect(_, location))) = redirects.find(asked)
+                    else {
                         continue;
                     };
                     redirected += 1;
@@ -315,39 +316,39 @@ fn complaints() {
         ("netlify-redirect-parser invalid_no_to_query", N, "/a b=c", &["1 error: target is missing"]),
         ("netlify-redirect-parser invalid_no_slash", N, "/a b", &["1 error: target is missing"]),
         ("netlify-redirect-parser invalid_status", N, "/a /b 3xx", &["1 error: neither a status"]),
-        ("netlify-redirect-parser invalid_mistaken_headers", N, "/a\n X: y", &["1 error: target is missing", "2 error: begins with /"]),
+        ("netlify-redirect-parser invalid_mistaken_headers", N, "/a\n X: y", &["1 error: target is missing", "2 error: must begin with /"]),
         ("netlify-redirect-parser no slash in the source", N, "a /b", &["1 error: does not begin with /"]),
-        ("netlify-redirect-parser proxy", N, "/api/* https://api.example/:splat 200", &["1 error: no proxy"]),
-        ("netlify-redirect-parser signed", N, "/api/* https://api.example/:splat 200! Sign=KEY", &["1 error: the condition"]),
-        ("netlify-redirect-parser conditions_country", N, "/ /china 302 Country=ch,tw", &["1 error: \"Country=ch,tw\" can't be checked"]),
-        ("netlify-redirect-parser conditions_language_case", N, "/ /he 302 language=he", &["1 error: can't be checked"]),
-        ("netlify-redirect-parser conditions_role", N, "/admin/* /admin/:splat 200 Role=admin", &["1 error: can't be checked"]),
-        ("netlify-redirect-parser a condition without a status", N, "/ /china Country=ch", &["1 error: can't be checked"]),
-        ("netlify-options Cookie", N, "/ /beta 302 Cookie=is_beta", &["1 error: can't be checked"]),
+        ("netlify-redirect-parser proxy", N, "/api/* https://api.example/:splat 200", &["1 error: does not proxy"]),
+        ("netlify-redirect-parser signed", N, "/api/* https://api.example/:splat 200! Sign=KEY", &["1 error: ignored: the condition"]),
+        ("netlify-redirect-parser conditions_country", N, "/ /china 302 Country=ch,tw", &["1 error: \"Country=ch,tw\" is not supported"]),
+        ("netlify-redirect-parser conditions_language_case", N, "/ /he 302 language=he", &["1 error: is not supported"]),
+        ("netlify-redirect-parser conditions_role", N, "/admin/* /admin/:splat 200 Role=admin", &["1 error: is not supported"]),
+        ("netlify-redirect-parser a condition without a status", N, "/ /china Country=ch", &["1 error: is not supported"]),
+        ("netlify-options Cookie", N, "/ /beta 302 Cookie=is_beta", &["1 error: is not supported"]),
         ("cf-parse-redirects one token", C, "/c", &["1 error: target is missing"]),
         ("cf-parse-redirects four tokens", C, "/d /e 302 !important", &["1 error: neither a status"]),
-        ("cf-parse-redirects an unknown status", C, "/c /d 418", &["1 error: 418 is no status"]),
-        ("cf-parse-redirects proxying", C, "/a https://example.com/b 200", &["1 error: no proxy"]),
-        ("cf-parse-redirects wildcard to index", C, "/* /index.html 200", &["1 error: Cloudflare refuses it, too"]),
-        ("cf-parse-redirects wildcard to index, no extension", C, "/* /index 200", &["1 error: Cloudflare refuses it, too"]),
-        ("cf-parse-redirects root to index", C, "/ /index.html", &["1 error: Cloudflare refuses it, too"]),
+        ("cf-parse-redirects an unknown status", C, "/c /d 418", &["1 error: unsupported status 418"]),
+        ("cf-parse-redirects proxying", C, "/a https://example.com/b 200", &["1 error: does not proxy"]),
+        ("cf-parse-redirects wildcard to index", C, "/* /index.html 200", &["1 error: Cloudflare rejects it too"]),
+        ("cf-parse-redirects wildcard to index, no extension", C, "/* /index 200", &["1 error: Cloudflare rejects it too"]),
+        ("cf-parse-redirects root to index", C, "/ /index.html", &["1 error: Cloudflare rejects it too"]),
         ("cf-parse-redirects a duplicate", C, "/a /b\n/a /c", &["2 warning: line 1 has the same source"]),
         ("cf-parse-redirects a fragment in the source", C, "/a#b /c", &["1 warning: \"#b\" in the source"]),
         ("netlify-options a duplicate but for the slash", N, "/a /b\n/a/ /c", &["2 warning: line 1 has the same source"]),
         ("etagd: a query in the source", N, "/a?b=c /d", &["1 error: key=value"]),
-        ("etagd: 500", N, "/a /b 500", &["1 error: 500 is no status"]),
+        ("etagd: 500", N, "/a /b 500", &["1 error: unsupported status 500"]),
         ("etagd: two slashes in front", N, "/a //evil.example", &["1 error: another host"]),
         ("etagd: a backslash in front", N, "/a /\\evil.example", &["1 error: another host"]),
-        ("etagd: a placeholder for a host", N, "/a/* https://:splat/", &["1 error: has to be written out"]),
-        ("etagd: a star for a host", N, "/a/* https://*.example/", &["1 error: has to be written out"]),
-        ("etagd: a password in a URL", N, "/a https://me:secret@example.com/", &["1 error: has to be written out"]),
-        ("etagd: no host", N, "/a https:///b", &["1 error: has to be written out"]),
-        ("etagd: a port that is none", N, "/a https://example.com:99999/", &["1 error: has to be written out"]),
-        ("etagd: a source for many hosts", N, "https://*.example.com/a /b", &["1 error: has to be written out"]),
+        ("etagd: a placeholder for a host", N, "/a/* https://:splat/", &["1 error: must be written out"]),
+        ("etagd: a star for a host", N, "/a/* https://*.example/", &["1 error: must be written out"]),
+        ("etagd: a password in a URL", N, "/a https://me:secret@example.com/", &["1 error: must be written out"]),
+        ("etagd: no host", N, "/a https:///b", &["1 error: must be written out"]),
+        ("etagd: a port that is none", N, "/a https://example.com:99999/", &["1 error: must be written out"]),
+        ("etagd: a source for many hosts", N, "https://*.example.com/a /b", &["1 error: must be written out"]),
         ("etagd: two stars", N, "/a/*/b/* /c", &["1 error: more than one *"]),
         ("etagd: two placeholders in a segment", N, "/:a-:b /c", &["1 error: more than one placeholder"]),
-        ("etagd: no parameter", N, "/a b /c", &["1 error: no parameter"]),
-        ("etagd: no parameter's name", N, "/a =b /c", &["1 error: no parameter"]),
+        ("etagd: no parameter", N, "/a b /c", &["1 error: not a query parameter"]),
+        ("etagd: no parameter's name", N, "/a =b /c", &["1 error: not a query parameter"]),
         ("etagd: a star in the target", N, "/a/* /b/*", &["1 warning: a * in the target"]),
         ("etagd: an unknown name in the target", N, "/a/:b /c/:d", &["1 warning: not in the source"]),
         ("etagd: a splat in the target alone", N, "/a /c/:splat", &["1 warning: not in the source"]),
@@ -357,25 +358,25 @@ fn complaints() {
         ("etagd: the first may not match all", N, "/a/:b /b\n/a/* /d", &[]),
         ("etagd: parameters may not be there", N, "/a b=c /b\n/a /d", &[]),
         ("etagd: parameters come too late", N, "/a /b\n/a b=c /d", &["2 warning: line 1 matches first"]),
-        ("etagd: to itself", N, "/a /a", &["1 warning: leads to where it comes from"]),
-        ("etagd: to itself but for the scheme", N, "http://example.com/* https://example.com/:splat 301!", &["1 warning: leads to where it comes from"]),
-        ("etagd: a loop of two", N, "/a /b\n/b /a", &["2 warning: back to itself by way of line 1"]),
-        ("etagd: a loop of two that no file ends", N, "/a /b 301!\n/b /a 301!", &["2 error: back to itself by way of line 1"]),
-        ("etagd: a loop of three", C, "/a /b\n/b /c\n/c /a", &["3 error: back to itself by way of line 1"]),
-        ("etagd: a loop of patterns", C, "/a/* /b/:splat\n/b/* /a/:splat", &["2 error: back to itself by way of line 1"]),
-        ("etagd: ever longer", N, "/docs/* /docs/v2/:splat", &["1 warning: back to itself where no file"]),
-        ("etagd: ever longer, by force", N, "/docs/* /docs/v2/:splat 301!", &["1 error: back to itself"]),
-        ("etagd: a loop of one path and many", C, "/r/* /s/:splat\n/s/x /r/x", &["2 error: back to itself by way of line 1"]),
-        ("etagd: a loop of two paths and many", C, "/r/* /s/:splat\n/s/x /t\n/t /r/x", &["3 error: back to itself by way of line 1"]),
-        ("etagd: a loop of one path and many, where files may be", N, "/r/* /s/:splat\n/s/x /r/x", &["2 warning: back to itself by way of line 1"]),
+        ("etagd: to itself", N, "/a /a", &["1 warning: redirects to itself"]),
+        ("etagd: to itself but for the scheme", N, "http://example.com/* https://example.com/:splat 301!", &["1 warning: redirects to itself"]),
+        ("etagd: a loop of two", N, "/a /b\n/b /a", &["2 warning: redirect loop through line 1"]),
+        ("etagd: a loop of two that no file ends", N, "/a /b 301!\n/b /a 301!", &["2 error: redirect loop through line 1"]),
+        ("etagd: a loop of three", C, "/a /b\n/b /c\n/c /a", &["3 error: redirect loop through line 1"]),
+        ("etagd: a loop of patterns", C, "/a/* /b/:splat\n/b/* /a/:splat", &["2 error: redirect loop through line 1"]),
+        ("etagd: ever longer", N, "/docs/* /docs/v2/:splat", &["1 warning: redirect loop unless a file"]),
+        ("etagd: ever longer, by force", N, "/docs/* /docs/v2/:splat 301!", &["1 error: redirect loop"]),
+        ("etagd: a loop of one path and many", C, "/r/* /s/:splat\n/s/x /r/x", &["2 error: redirect loop through line 1"]),
+        ("etagd: a loop of two paths and many", C, "/r/* /s/:splat\n/s/x /t\n/t /r/x", &["3 error: redirect loop through line 1"]),
+        ("etagd: a loop of one path and many, where files may be", N, "/r/* /s/:splat\n/s/x /r/x", &["2 warning: redirect loop through line 1"]),
         ("etagd: one path in the place of many is no loop", C, "/r/x /s/y\n/r/* /s/:splat\n/s/x /r/x", &[]),
-        ("etagd: two loops, one said once", N, "/a /b 301!\n/b /a 301!\n/c /d\n/d /c", &["2 error: back to itself by way of line 1", "4 warning: back to itself by way of line 3"]),
-        ("etagd: a path with a scheme in it", C, "/a /b/https://x\n/b/* /a", &["2 error: back to itself by way of line 1"]),
-        ("etagd: a loop with a query", C, "/a /b?x=1\n/b /a", &["2 error: back to itself by way of line 1"]),
+        ("etagd: two loops, one said once", N, "/a /b 301!\n/b /a 301!\n/c /d\n/d /c", &["2 error: redirect loop through line 1", "4 warning: redirect loop through line 3"]),
+        ("etagd: a path with a scheme in it", C, "/a /b/https://x\n/b/* /a", &["2 error: redirect loop through line 1"]),
+        ("etagd: a loop with a query", C, "/a /b?x=1\n/b /a", &["2 error: redirect loop through line 1"]),
         ("etagd: no loop", N, "/a /b\n/b /c\n/c /d", &[]),
         ("etagd: a rewrite is no loop", N, "/* /index.html 200", &[]),
         ("etagd: another host is no loop", C, "/* https://b.example/:splat 301", &[]),
-        ("etagd: the way into a loop is none", C, "/x /a\n/a /b\n/b /a", &["3 error: back to itself by way of line 2"]),
+        ("etagd: the way into a loop is none", C, "/x /a\n/a /b\n/b /a", &["3 error: redirect loop through line 2"]),
     ];
     for (source, dialect, file, wanted) in cases {
         let file = format!("{file}\n/z /y");
@@ -400,17 +401,17 @@ fn complaints() {
 fn notes() {
     #[rustfmt::skip]
     let cases: &[(&str, &str, &[&str])] = &[
-        ("cf-parse-redirects !", "/a /b 301!", &["1 note: Cloudflare refuses !"]),
-        ("cf-parse-redirects 404", "/a /b 404", &["1 note: Cloudflare refuses 404"]),
-        ("cf-parse-redirects 410", "/a /b 410", &["1 note: Cloudflare refuses 410", "1 note: Netlify documents no 410"]),
-        ("cf-parse-redirects parameters", "/a b=:b /c/:b", &["1 note: Cloudflare matches no query"]),
-        ("cf-parse-redirects hosts", "https://h.example/a /b", &["1 note: Cloudflare knows no hosts"]),
-        ("cf-parse-redirects http", "/a http://b.example/", &["1 note: Cloudflare wants https"]),
-        ("cf-parse-redirects wildcard to index", "/* /index.html 200", &["1 note: Cloudflare refuses /index.html"]),
-        ("cf-rules-engine inner placeholders", "/a:b /c", &["1 note: Cloudflare reads :name"]),
-        ("netlify-options 307", "/a /b 307", &["1 note: Netlify documents no 307"]),
-        ("netlify-redirect-parser .netlify", "/.netlify/x /b", &["1 note: Netlify refuses"]),
-        ("netlify-options a splat not at the end", "/a/*/b /c", &["1 note: Netlify knows a *"]),
+        ("cf-parse-redirects !", "/a /b 301!", &["1 note: Cloudflare rejects !"]),
+        ("cf-parse-redirects 404", "/a /b 404", &["1 note: Cloudflare rejects status 404"]),
+        ("cf-parse-redirects 410", "/a /b 410", &["1 note: Cloudflare rejects status 410", "1 note: Netlify does not document status 410"]),
+        ("cf-parse-redirects parameters", "/a b=:b /c/:b", &["1 note: Cloudflare does not match query"]),
+        ("cf-parse-redirects hosts", "https://h.example/a /b", &["1 note: Cloudflare does not support hosts"]),
+        ("cf-parse-redirects http", "/a http://b.example/", &["1 note: Cloudflare requires https"]),
+        ("cf-parse-redirects wildcard to index", "/* /index.html 200", &["1 note: Cloudflare rejects /index.html"]),
+        ("cf-rules-engine inner placeholders", "/a:b /c", &["1 note: Cloudflare treats :name"]),
+        ("netlify-options 307", "/a /b 307", &["1 note: Netlify does not document status 307"]),
+        ("netlify-redirect-parser .netlify", "/.netlify/x /b", &["1 note: Netlify rejects"]),
+        ("netlify-options a splat not at the end", "/a/*/b /c", &["1 note: Netlify supports *"]),
         ("netlify-options plain", "/a /b 302", &[]),
     ];
     for (source, file, wanted) in cases {

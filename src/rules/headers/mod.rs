@@ -9,9 +9,9 @@
 //! A path, and below it the fields that its responses get, or lose after `!`. Every block that
 //! matches applies, in their order: the first value replaces a built-in one, later ones are
 //! appended, but for fields that have one value (RFC 9110 5.3), where the last one stands. The
-//! grammar is what Netlify and Cloudflare have in common and each has beside it; where they read
-//! the same text differently, what matches more is taken: letters in either case, with or without
-//! a slash at the end.
+//! grammar is what Netlify and Cloudflare have in common, plus the extensions of each; where they
+//! read the same text differently, the reading that matches more applies: letters in either case,
+//! with or without a slash at the end.
 
 mod read;
 
@@ -21,11 +21,11 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use super::complaint::Complaint;
 use super::host::Host;
-use super::pattern::{Captures, Pattern, Reading};
+use super::pattern::{Captures, MatchOptions, Pattern};
 use super::table::Table;
 use super::template::{Template, in_path};
 
-const READING: Reading = Reading {
+const MATCHING_OPTIONS: MatchOptions = MatchOptions {
     lenient: true,
     inner_placeholders: false,
     any_case: true,
@@ -47,14 +47,14 @@ struct Block {
     host: Option<Host>,
     pattern: Pattern,
     removed: Vec<HeaderName>,
-    set: Vec<(HeaderName, Value)>,
+    set: Vec<(HeaderName, FieldValue)>,
 }
 
 #[derive(Clone, Debug)]
-enum Value {
+enum FieldValue {
     Fixed(HeaderValue),
     /// With pieces of the path in it.
-    Made(Template),
+    Template(Template),
 }
 
 /// The blocks that match a path, in their order.
@@ -77,16 +77,17 @@ pub struct Overlay {
     pub lines: Vec<(HeaderName, HeaderValue)>,
     /// Built-in fields that are not sent.
     pub removed: Vec<HeaderName>,
-    /// What `Vary` names beside what etagd itself chooses by.
+    /// What `Vary` names in addition to the fields that etagd itself chooses by.
     pub vary: Option<HeaderValue>,
     /// Bytes of all lines so far.
     size: usize,
 }
 
-/// The most bytes of lines that are looked at for a response: a piece of the path may be in each.
-const MOST_LINES: usize = 64 << 10;
-/// What a line costs beside its name and value (RFC 7541 4.1).
-const LINE: usize = 32;
+/// Limit for the fields that rules add to a response, in bytes: each may contain a piece of the
+/// path, which the client chooses.
+const MAX_OVERLAY_SIZE: usize = 64 << 10;
+/// What a field line counts in addition to its name and value, in bytes (RFC 7541 4.1).
+const LINE_OVERHEAD: usize = 32;
 
 impl Default for Headers {
     fn default() -> Self {
@@ -109,7 +110,7 @@ impl Headers {
 
     /// Whether some of them are for certain hosts only.
     #[must_use]
-    pub fn name_hosts(&self) -> bool {
+    pub fn has_hosts(&self) -> bool {
         self.has_hosts
     }
 
@@ -127,15 +128,14 @@ impl Headers {
             return Matching::default();
         }
         let path = in_lower_case(without_slash(path));
-        let candidates = self.table.candidates(&path, &[]);
-        let is_match = |number: &u32| {
+        let matching = self.table.candidates(&path, &[]).filter(|number| {
             self.block(*number).is_some_and(|block| {
                 let wanted = block.host.as_ref();
                 wanted.is_none_or(|wanted| host.is_some_and(|host| wanted.matches(host)))
                     && block.pattern.matches(&path)
             })
-        };
-        Matching(candidates.filter(is_match).collect())
+        });
+        Matching(matching.collect())
     }
 
     /// The blocks for every host that none of these paths matches: the number of their line, and a
@@ -150,19 +150,20 @@ impl Headers {
                 }
             }
         }
-        let blocks = self.blocks.iter().zip(is_matched);
-        let unmatched = blocks.filter(|(block, is_matched)| !is_matched && block.host.is_none());
-        unmatched
+        self.blocks
+            .iter()
+            .zip(is_matched)
+            .filter(|(block, is_matched)| !is_matched && block.host.is_none())
             .map(|(block, _)| (block.line, block.pattern.example(b"x", b"x")))
             .collect()
     }
 
     /// Whether what these blocks set is the same for every path that they match.
     #[must_use]
-    pub fn are_fixed(&self, matching: &Matching) -> bool {
-        let is_fixed = |(_, value): &(_, Value)| matches!(value, Value::Fixed(_));
+    pub fn is_fixed_for(&self, matching: &Matching) -> bool {
         self.matched(matching)
-            .all(|block| block.set.iter().all(is_fixed))
+            .flat_map(|block| &block.set)
+            .all(|(_, value)| matches!(value, FieldValue::Fixed(_)))
     }
 
     /// What these blocks make of the fields of a path that they match.
@@ -171,7 +172,7 @@ impl Headers {
         let path = without_slash(path);
         let mut overlay = Overlay::default();
         for block in self.matched(matching) {
-            if overlay.size > MOST_LINES {
+            if overlay.size > MAX_OVERLAY_SIZE {
                 break;
             }
             for name in &block.removed {
@@ -181,14 +182,14 @@ impl Headers {
             let mut captures = None;
             for (name, value) in &block.set {
                 match value {
-                    Value::Fixed(value) => overlay.give(name, value),
-                    Value::Made(_) if overlay.size > MOST_LINES => break,
-                    Value::Made(template) => {
+                    FieldValue::Fixed(value) => overlay.set_field(name, value),
+                    FieldValue::Template(_) if overlay.size > MAX_OVERLAY_SIZE => break,
+                    FieldValue::Template(template) => {
                         let captures = captures.get_or_insert_with(|| block.captures(path));
                         let mut text = Vec::new();
-                        template.fill(&mut text, |number| captures.of(number, path), in_path);
+                        template.fill(&mut text, |number| captures.captured(number, path), in_path);
                         if let Ok(value) = HeaderValue::from_bytes(text.trim_ascii()) {
-                            overlay.give(name, &value);
+                            overlay.set_field(name, &value);
                         }
                     }
                 }
@@ -209,13 +210,16 @@ impl Headers {
 impl Block {
     /// Bytes of its lines, without what comes into them of a path.
     fn size(&self) -> usize {
-        let removed = self.removed.iter().map(|name| LINE + name.as_str().len());
+        let removed = self
+            .removed
+            .iter()
+            .map(|name| LINE_OVERHEAD + name.as_str().len());
         let set = self.set.iter().map(|(name, value)| {
             let value = match value {
-                Value::Fixed(value) => value.len(),
-                Value::Made(_) => 0,
+                FieldValue::Fixed(value) => value.len(),
+                FieldValue::Template(_) => 0,
             };
-            LINE + name.as_str().len() + value
+            LINE_OVERHEAD + name.as_str().len() + value
         });
         removed.chain(set).sum()
     }
@@ -229,8 +233,8 @@ impl Block {
 impl Overlay {
     /// Whether there is room for one more line; once there is none, there is none for any other.
     fn takes(&mut self, name: &HeaderName, value: usize) -> bool {
-        self.size += LINE + name.as_str().len() + value;
-        self.size <= MOST_LINES
+        self.size += LINE_OVERHEAD + name.as_str().len() + value;
+        self.size <= MAX_OVERLAY_SIZE
     }
 
     fn remove(&mut self, name: &HeaderName) {
@@ -243,7 +247,7 @@ impl Overlay {
         }
     }
 
-    fn give(&mut self, name: &HeaderName, value: &HeaderValue) {
+    fn set_field(&mut self, name: &HeaderName, value: &HeaderValue) {
         if !self.takes(name, value.len()) {
             return;
         }
@@ -269,9 +273,9 @@ fn join(before: &HeaderValue, value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(&both).unwrap_or_else(|_| value.clone())
 }
 
-/// Whether a list of values would mean nothing.
+/// Whether a field is not a list, so that a second value cannot be appended.
 fn has_one_value(name: &HeaderName) -> bool {
-    const ONE: [HeaderName; 14] = [
+    const SINGLE_VALUED: [HeaderName; 14] = [
         header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
         header::ACCESS_CONTROL_ALLOW_ORIGIN,
         header::ACCESS_CONTROL_MAX_AGE,
@@ -287,7 +291,7 @@ fn has_one_value(name: &HeaderName) -> bool {
         header::X_FRAME_OPTIONS,
         header::X_XSS_PROTECTION,
     ];
-    ONE.contains(name)
+    SINGLE_VALUED.contains(name)
 }
 
 fn without_slash(path: &[u8]) -> &[u8] {

@@ -1,13 +1,13 @@
-//! From lines to blocks.
+//! Parses the lines of a `_headers` file into blocks.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use http::header::{self, HeaderName, HeaderValue};
 
-use super::{Block, Headers, MOST_LINES, READING, Value, has_one_value};
+use super::{Block, FieldValue, Headers, MATCHING_OPTIONS, MAX_OVERLAY_SIZE, has_one_value};
 use crate::rules::complaint::{
-    CLOUDFLARE_LINE, Complaint, Complaints, LONGEST_LINE, RuleFile, lines, shown,
+    CLOUDFLARE_MAX_LINE_LENGTH, Complaint, Complaints, MAX_LINE_LENGTH, RuleFile, lines, shown,
 };
 use crate::rules::frame;
 use crate::rules::host::Host;
@@ -15,15 +15,15 @@ use crate::rules::pattern::Pattern;
 use crate::rules::table::Table;
 use crate::rules::template::Template;
 
-/// Most blocks that Cloudflare reads.
-const CLOUDFLARE_BLOCKS: usize = 100;
-/// Most blocks with a placeholder or a `*`, and with more than one `*`: each may have to be looked
-/// at for one path.
-const MOST_PATTERNS: (usize, usize) = (10_000, 100);
+/// Cloudflare's limit for blocks.
+const CLOUDFLARE_MAX_BLOCKS: usize = 100;
+/// Limits for blocks with a placeholder or a `*`, and with more than one `*`: one path may have to be
+/// compared with each.
+const MAX_PATTERNS: (usize, usize) = (10_000, 100);
 
 /// Reads the lines of a file.
 pub(super) fn parse(text: &[u8]) -> (Headers, Vec<Complaint>) {
-    let mut reader = Reader {
+    let mut reader = HeadersParser {
         blocks: Vec::new(),
         current: Current::Nothing,
         patterns: (0, 0),
@@ -36,7 +36,7 @@ pub(super) fn parse(text: &[u8]) -> (Headers, Vec<Complaint>) {
     reader.finish()
 }
 
-struct Reader {
+struct HeadersParser {
     blocks: Vec<Block>,
     current: Current,
     /// With a placeholder or a `*`, and with more than one `*`.
@@ -51,20 +51,20 @@ enum Current {
     Nothing,
     /// Nowhere: the path was refused, with its reason.
     Refused,
-    Block(Box<Pending>),
+    Block(Box<OpenBlock>),
 }
 
-struct Pending {
+struct OpenBlock {
     /// As it was written.
     path: Vec<u8>,
     block: Block,
     names: HashSet<HeaderName>,
 }
 
-impl Reader {
+impl HeadersParser {
     fn line(&mut self, number: usize, line: &[u8]) {
-        if line.len() > LONGEST_LINE {
-            let reason = "the line is longer than 16 KiB: left out";
+        if line.len() > MAX_LINE_LENGTH {
+            let reason = "ignored: the line is longer than 16 KiB";
             self.complaints.error(number, reason);
             if is_path(line) {
                 self.close();
@@ -72,8 +72,8 @@ impl Reader {
             }
             return;
         }
-        if line.len() > CLOUDFLARE_LINE {
-            let reason = "Cloudflare ignores lines of more than 2000 characters";
+        if line.len() > CLOUDFLARE_MAX_LINE_LENGTH {
+            let reason = "Cloudflare ignores lines longer than 2000 characters";
             self.complaints.note(number, reason);
         }
         if is_path(line) {
@@ -81,7 +81,7 @@ impl Reader {
             self.current = match self.path(number, line) {
                 Ok(block) => Current::Block(Box::new(block)),
                 Err(reason) => {
-                    let reason = format!("{} is no path: {reason}", shown(line));
+                    let reason = format!("{} is not a valid path: {reason}", shown(line));
                     self.complaints.error(number, reason);
                     Current::Refused
                 }
@@ -93,17 +93,18 @@ impl Reader {
         }
     }
 
-    fn path(&mut self, line: usize, text: &[u8]) -> Result<Pending, &'static str> {
+    fn path(&mut self, line: usize, text: &[u8]) -> Result<OpenBlock, &'static str> {
         let (host, path) = match scheme(text) {
             None => (None, text),
             Some(rest) => {
                 let end = rest.iter().position(|byte| b"/?#".contains(byte));
                 let (host, path) = rest.split_at(end.unwrap_or(rest.len()));
-                let host = std::str::from_utf8(host).map_err(|_| "no host")?;
-                let note = "Netlify reads no hosts in _headers";
+                let host = std::str::from_utf8(host).map_err(|_| "invalid host")?;
+                let note = "Netlify does not support hosts in _headers";
                 self.complaints.note(line, note);
                 if text.get(..5).is_some_and(|scheme| scheme != b"https") {
-                    self.complaints.note(line, "Cloudflare wants https:// here");
+                    self.complaints
+                        .note(line, "Cloudflare requires https:// here");
                 }
                 let path = if path.is_empty() { &b"/"[..] } else { path };
                 (Some(Host::parse(host)?), path)
@@ -112,24 +113,24 @@ impl Reader {
         let end = path.iter().position(|byte| matches!(byte, b'?' | b'#'));
         let (path, ignored) = path.split_at(end.unwrap_or(path.len()));
         if !ignored.is_empty() {
-            let reason = format!("{} is no part of a path: ignored", shown(ignored));
+            let reason = format!("{} is not part of a path: ignored", shown(ignored));
             self.complaints.warning(line, reason);
         }
-        let pattern = Pattern::parse(path, READING)?;
-        let (patterns, manifold) = &mut self.patterns;
+        let pattern = Pattern::parse(path, MATCHING_OPTIONS)?;
+        let (patterns, multi_splat) = &mut self.patterns;
         *patterns += usize::from(!pattern.is_exact());
-        *manifold += usize::from(pattern.splats() > 1);
-        if *manifold > MOST_PATTERNS.1 {
+        *multi_splat += usize::from(pattern.splats() > 1);
+        if *multi_splat > MAX_PATTERNS.1 {
             return Err("more than 100 paths with more than one *");
         }
-        if *patterns > MOST_PATTERNS.0 {
+        if *patterns > MAX_PATTERNS.0 {
             return Err("more than 10000 paths with placeholders");
         }
         if pattern.splats() > 1 {
-            let reason = "Cloudflare refuses more than one * in a path";
+            let reason = "Cloudflare rejects more than one * in a path";
             self.complaints.note(line, reason);
         }
-        Ok(Pending {
+        Ok(OpenBlock {
             path: text.to_vec(),
             block: Block {
                 line,
@@ -144,8 +145,8 @@ impl Reader {
 
     fn field(&mut self, number: usize, line: &[u8]) -> Result<(), Cow<'static, str>> {
         let colon = line.iter().position(|byte| *byte == b':');
-        let pending = match &mut self.current {
-            Current::Block(pending) => pending,
+        let open = match &mut self.current {
+            Current::Block(open) => open,
             // Its path has been complained of.
             Current::Refused => return Ok(()),
             Current::Nothing => {
@@ -154,20 +155,20 @@ impl Reader {
         };
         let Some(colon) = colon else {
             let Some(name) = line.strip_prefix(b"!") else {
-                return Err("neither a path nor \"Name: value\" nor \"! Name\"".into());
+                return Err("expected a path, \"Name: value\" or \"! Name\"".into());
             };
             let name = field_name(name.trim_ascii())?;
             if name == header::VARY || name == header::CONTENT_TYPE {
-                let reason = format!("{name} can't be removed: responses would be misread");
+                let reason = format!("{name} cannot be removed: responses would be misinterpreted");
                 return Err(reason.into());
             }
             if !line.starts_with(b"! ") {
-                let note = "Cloudflare wants a space after !";
+                let note = "Cloudflare requires a space after !";
                 self.complaints.note(number, note);
             }
             self.complaints
-                .note(number, "Netlify does not know how to remove a field");
-            pending.block.removed.push(name);
+                .note(number, "Netlify does not support removing a field");
+            open.block.removed.push(name);
             return Ok(());
         };
         let (name, value) = line.split_at(colon);
@@ -177,42 +178,42 @@ impl Reader {
             return Err(format!("{name} has no value; \"! {name}\" removes a field").into());
         }
         let parsed = HeaderValue::from_bytes(value)
-            .map_err(|_| format!("the value of {name} has control characters"))?;
-        let template = Template::parse(value, pending.block.pattern.names(), <[u8]>::to_vec)?;
+            .map_err(|_| format!("the value of {name} contains control characters"))?;
+        let template = Template::parse(value, open.block.pattern.names(), <[u8]>::to_vec)?;
         let value = if template.literal().is_some() {
-            Value::Fixed(parsed)
+            FieldValue::Fixed(parsed)
         } else {
-            let note = "Netlify sends placeholders in values as they are";
+            let note = "Netlify sends placeholders in values as literal text";
             self.complaints.note(number, note);
-            Value::Made(template)
+            FieldValue::Template(template)
         };
         if matches!(name.as_str(), "alt-svc" | "server" | "set-cookie") {
             let note = format!("Netlify ignores {name} here");
             self.complaints.note(number, note);
         }
-        if !pending.names.insert(name.clone()) && has_one_value(&name) {
-            let reason = format!("{name} has one value: this one stands");
+        if !open.names.insert(name.clone()) && has_one_value(&name) {
+            let reason =
+                format!("{name} can have only one value: this one replaces the previous one");
             self.complaints.warning(number, reason);
         }
-        pending.block.set.push((name, value));
+        open.block.set.push((name, value));
         Ok(())
     }
 
     /// Takes over the block that ends here.
     fn close(&mut self) {
-        let Current::Block(pending) = std::mem::replace(&mut self.current, Current::Nothing) else {
+        let Current::Block(open) = std::mem::replace(&mut self.current, Current::Nothing) else {
             return;
         };
-        let Pending { path, block, .. } = *pending;
+        let OpenBlock { path, block, .. } = *open;
         let line = block.line;
         if block.set.is_empty() && block.removed.is_empty() {
             self.complaints
-                .warning(line, "no fields follow this path: it changes nothing");
+                .warning(line, "no fields follow this path: it has no effect");
             return;
         }
-        if block.size() > MOST_LINES {
-            let reason =
-                "more than 64 KiB of fields follow this path: those at the end are left out";
+        if block.size() > MAX_OVERLAY_SIZE {
+            let reason = "more than 64 KiB of fields follow this path: the last ones are ignored";
             self.complaints.error(line, reason);
         }
         frame(&mut self.hasher, &path);
@@ -225,20 +226,20 @@ impl Reader {
         for (name, value) in &block.set {
             frame(&mut self.hasher, name.as_str().as_bytes());
             match value {
-                Value::Fixed(value) => frame(&mut self.hasher, value.as_bytes()),
-                Value::Made(template) => frame(&mut self.hasher, &template.text()),
+                FieldValue::Fixed(value) => frame(&mut self.hasher, value.as_bytes()),
+                FieldValue::Template(template) => frame(&mut self.hasher, &template.text()),
             }
         }
         self.blocks.push(block);
-        if self.blocks.len() == CLOUDFLARE_BLOCKS + 1 {
-            let note = "Cloudflare reads the first 100 paths only";
+        if self.blocks.len() == CLOUDFLARE_MAX_BLOCKS + 1 {
+            let note = "Cloudflare reads only the first 100 paths";
             self.complaints.note(line, note);
         }
     }
 
     fn finish(mut self) -> (Headers, Vec<Complaint>) {
         self.close();
-        let mut table = Table::new(READING);
+        let mut table = Table::new(MATCHING_OPTIONS);
         for (number, block) in (0..).zip(&self.blocks) {
             table.insert(number, &block.pattern);
         }
@@ -254,13 +255,13 @@ impl Reader {
 
 fn field_name(name: &[u8]) -> Result<HeaderName, Cow<'static, str>> {
     if name.is_empty() {
-        return Err("the name of the field is missing".into());
+        return Err("the field name is missing".into());
     }
     let Ok(parsed) = HeaderName::from_bytes(name) else {
-        return Err(format!("{} is no name of a field", shown(name)).into());
+        return Err(format!("{} is not a valid field name", shown(name)).into());
     };
     match refusal(&parsed) {
-        Some(reason) => Err(format!("{parsed} is not for rules: {reason}").into()),
+        Some(reason) => Err(format!("rules cannot set or remove {parsed}: {reason}").into()),
         None => Ok(parsed),
     }
 }
@@ -280,15 +281,15 @@ fn scheme(line: &[u8]) -> Option<&[u8]> {
 /// Why no rule may set or remove a field.
 fn refusal(name: &HeaderName) -> Option<&'static str> {
     Some(match name.as_str() {
-        "etag" => "the tag is made of the content",
-        "last-modified" => "the date is the file's; --last-modified off leaves it out",
-        "content-length" | "content-range" | "accept-ranges" => "it follows from the content",
-        "content-encoding" => "it follows from the file that is sent",
+        "etag" => "the tag is computed from the content",
+        "last-modified" => "the date is the file's; --last-modified off omits it",
+        "content-length" | "content-range" | "accept-ranges" => "it is computed from the content",
+        "content-encoding" => "it depends on the file that is sent",
         "repr-digest" | "content-digest" | "digest" | "content-md5" => {
-            "a digest is made of the content; see --repr-digest"
+            "a digest is computed from the content; see --repr-digest"
         }
-        "date" | "age" => "it is the server's clock",
-        "allow" => "it follows from what the server supports",
+        "date" | "age" => "the server's clock sets it",
+        "allow" => "it states what the server supports",
         "location" => "redirects belong in _redirects",
         "connection"
         | "keep-alive"
@@ -298,8 +299,8 @@ fn refusal(name: &HeaderName) -> Option<&'static str> {
         | "te"
         | "trailer"
         | "transfer-encoding"
-        | "upgrade" => "it is about the connection",
-        "basic-auth" => "etagd asks for no passwords: what should be protected is open",
+        | "upgrade" => "it controls the connection",
+        "basic-auth" => "etagd does not check passwords: the path is not protected",
         _ => return None,
     })
 }

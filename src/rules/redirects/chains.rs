@@ -3,29 +3,29 @@
 
 use percent_encoding::percent_decode;
 
-use super::{Action, Outcome, Parameters, Query, Redirects, Rule};
+use super::{Action, Parameters, Query, Redirects, Rule, RuleOutcome};
 use crate::rules::complaint::Complaints;
 use crate::rules::template::in_query;
 
-/// Stands for what a placeholder captures: no file of rules has it.
+/// Stands for what a placeholder captures: no rule file contains it.
 const SEGMENT: &[u8] = b"\x01";
 const REST: &[u8] = b"\x01/\x01";
 
-/// Browsers follow no more redirects.
-const LONGEST_WALK: usize = 20;
+/// Browsers give up after 20 redirects (WHATWG Fetch, HTTP-redirect fetch).
+const MAX_REDIRECTS: usize = 20;
 
 /// Looks at rules. What that may cost is limited; the limit counts the segments that are looked at,
 /// not time, so that every replica finds the same.
 pub(super) struct Chains {
     segments_left: usize,
-    is_over: bool,
+    is_over_budget: bool,
 }
 
 impl Default for Chains {
     fn default() -> Self {
         Self {
             segments_left: 500_000,
-            is_over: false,
+            is_over_budget: false,
         }
     }
 }
@@ -40,9 +40,9 @@ enum Next {
 }
 
 impl Chains {
-    /// Whether not all was looked at.
-    pub(super) fn are_over(&self) -> bool {
-        self.is_over
+    /// Whether the limit was reached, so that some loops may have been missed.
+    pub(super) fn is_over_budget(&self) -> bool {
+        self.is_over_budget
     }
 
     /// Complains of rules that an earlier one keeps from ever being used.
@@ -52,8 +52,8 @@ impl Chains {
             let asked = example.asked();
             let parameters = Parameters::new(asked.query);
             if rule.outcome(asked, &parameters).is_none() {
-                let reason = "leads to where it comes from: but for a slash at the end it changes \
-                              nothing; http and https, /a and /a/ are the same here";
+                let reason = "redirects to itself: it changes at most the scheme or a trailing slash, \
+                              which are ignored when matching";
                 complaints.warning(rule.line, reason);
                 continue;
             }
@@ -98,16 +98,16 @@ impl Chains {
             others.retain(|other| *other != line);
             others.sort_unstable();
             let way = match others.first() {
-                Some(other) => format!(" by way of line {other}"),
+                Some(other) => format!(" through line {other}"),
                 None => String::new(),
             };
             if members().all(|rule| rule.is_forced) {
-                complaints.error(line, format!("leads back to itself{way}: left out"));
+                complaints.error(line, format!("ignored: redirect loop{way}"));
                 if let Some(slot) = dropped.get_mut(*last) {
                     *slot = true;
                 }
             } else {
-                let reason = format!("leads back to itself{way} where no file ends it");
+                let reason = format!("redirect loop{way} unless a file exists there");
                 complaints.warning(line, reason);
             }
         }
@@ -128,16 +128,19 @@ impl Chains {
     /// path and another for many.
     fn walks(&mut self, redirects: &Redirects, next: &[Next]) -> Vec<Vec<usize>> {
         let rules = &redirects.rules;
-        let is_exact = |rule: &Rule| rule.pattern.is_exact();
         let mut circles = Vec::new();
         for (start, (rule, next)) in rules.iter().zip(next).enumerate() {
             let Next::Rule(second) = next else { continue };
-            if !is_exact(rule) || rules.get(*second).is_none_or(is_exact) {
+            if !rule.pattern.is_exact()
+                || rules
+                    .get(*second)
+                    .is_none_or(|second| second.pattern.is_exact())
+            {
                 continue;
             }
             let (mut at, mut rule) = (rule.example(), rule);
             let mut circle = vec![start];
-            while circle.len() <= LONGEST_WALK {
+            while circle.len() <= MAX_REDIRECTS {
                 let Some((number, place)) = self.follow(redirects, rule, &at) else {
                     break;
                 };
@@ -160,22 +163,22 @@ impl Chains {
         &mut self,
         redirects: &Redirects,
         rule: &Rule,
-        from: &Place,
-    ) -> Option<(usize, Place)> {
+        from: &ExampleRequest,
+    ) -> Option<(usize, ExampleRequest)> {
         let Action::Redirect(..) = rule.action else {
             return None;
         };
         let asked = from.asked();
         let outcome = rule.outcome(asked, &Parameters::new(asked.query))?;
-        let Outcome::Redirect(_, location) = outcome else {
+        let RuleOutcome::Redirect(_, location) = outcome else {
             return None;
         };
-        let place = Place::of(&location, asked.host)?;
+        let place = ExampleRequest::from_location(&location, asked.host)?;
         let asked = place.asked();
         let parameters = Parameters::new(asked.query);
         let number = self.first(redirects, asked, &parameters)?;
         let outcome = redirects.rules.get(number)?.outcome(asked, &parameters)?;
-        matches!(outcome, Outcome::Redirect(..)).then_some((number, place))
+        matches!(outcome, RuleOutcome::Redirect(..)).then_some((number, place))
     }
 
     /// The first rule that matches, as long as there is something left of the limit.
@@ -189,7 +192,7 @@ impl Chains {
             let number = usize::try_from(number).ok()?;
             let rule = redirects.rules.get(number)?;
             let Some(left) = self.segments_left.checked_sub(rule.pattern.segments()) else {
-                self.is_over = true;
+                self.is_over_budget = true;
                 return None;
             };
             self.segments_left = left;
@@ -201,14 +204,14 @@ impl Chains {
     }
 }
 
-/// Where a request may be.
-pub(super) struct Place {
+/// A request that a rule matches, to find out which rule comes next.
+pub(super) struct ExampleRequest {
     path: Vec<u8>,
     query: Option<String>,
     host: Option<String>,
 }
 
-impl Place {
+impl ExampleRequest {
     pub(super) fn asked(&self) -> Query<'_> {
         Query {
             path: &self.path,
@@ -218,7 +221,7 @@ impl Place {
     }
 
     /// Where a `Location` leads; `None` where it leaves `host`.
-    fn of(location: &str, host: Option<&str>) -> Option<Self> {
+    fn from_location(location: &str, host: Option<&str>) -> Option<Self> {
         let location = location.split('#').next().unwrap_or(location);
         let (path, query) = match location.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -242,8 +245,8 @@ impl Place {
 }
 
 impl Rule {
-    /// A place that it matches.
-    pub(super) fn example(&self) -> Place {
+    /// A request that the rule matches, with control characters for what is captured.
+    pub(super) fn example(&self) -> ExampleRequest {
         let mut query = Vec::new();
         for parameter in &self.parameters {
             if !query.is_empty() {
@@ -254,7 +257,7 @@ impl Rule {
             in_query(parameter.value.as_deref().unwrap_or(SEGMENT), &mut query);
         }
         let query = String::from_utf8(query).ok();
-        Place {
+        ExampleRequest {
             path: self.pattern.example(SEGMENT, REST),
             query: query.filter(|query| !query.is_empty()),
             host: self.host.as_ref().map(|host| host.text().to_owned()),

@@ -1,4 +1,4 @@
-//! `_redirects`: where the paths are that this site has no file for, or not any more.
+//! `_redirects`: redirects and rewrites of the site's paths.
 //!
 //! ```text
 //! /blog/:year/*   /archive/:year/:splat   301
@@ -24,25 +24,25 @@ use percent_encoding::percent_decode;
 
 use super::complaint::Complaint;
 use super::host::Host;
-use super::pattern::{Pattern, Reading, without_empty_segments};
+use super::pattern::{MatchOptions, Pattern, without_empty_segments};
 use super::table::{Candidates, Table};
 use super::template::{Template, as_it_is, in_path, in_query};
 use crate::semantics::target::encode_path;
 
-/// Whose reading of `_redirects` counts where the platforms differ.
+/// Whose interpretation of `_redirects` applies where the platforms differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Dialect {
-    /// A file wins over a rule unless that has a `!`; 301 is the default; `/a` is `/a/`.
+    /// A file takes precedence over a rule without `!`; the default is 301; `/a` is `/a/`.
     #[default]
     Netlify,
-    /// A rule wins over a file; 302 is the default; `/a` is not `/a/`.
+    /// A rule takes precedence over a file; the default is 302; `/a` is not `/a/`.
     Cloudflare,
 }
 
 impl Dialect {
-    const fn reading(self) -> Reading {
+    const fn options(self) -> MatchOptions {
         let is_netlify = matches!(self, Self::Netlify);
-        Reading {
+        MatchOptions {
             lenient: is_netlify,
             inner_placeholders: !is_netlify,
             any_case: false,
@@ -105,14 +105,14 @@ enum Action {
 #[derive(Clone, Debug)]
 struct Location {
     /// `https://example.com:8080`, as its author wrote it.
-    origin: Option<Origin>,
+    origin: Option<TargetOrigin>,
     path: Template,
     query: Option<Template>,
     fragment: Option<Template>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Origin {
+struct TargetOrigin {
     text: Box<str>,
     host: Box<str>,
 }
@@ -130,7 +130,7 @@ pub struct Query<'a> {
 
 /// What a rule does with a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum RuleOutcome {
     /// Redirect with this status to this reference: path-absolute with one slash, or on a host
     /// that the rule names.
     Redirect(StatusCode, String),
@@ -141,19 +141,19 @@ pub enum Outcome {
 
 /// A rule that does the same whatever it matches.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fixed {
+pub struct FixedRule {
     /// The number of its line.
     pub line: usize,
     /// The path, decoded, with its leading slash, where it matches one and whatever the query.
     pub path: Option<Vec<u8>>,
-    /// Whether it wins over a file.
+    /// Whether it takes precedence over a file.
     pub is_forced: bool,
     /// What it does.
-    pub outcome: Outcome,
+    pub outcome: RuleOutcome,
 }
 
-/// The longest `Location` that is sent.
-const LONGEST_LOCATION: usize = 16 << 10;
+/// Limit for the `Location` that is sent, in bytes: clients and proxies have limits of their own.
+const MAX_LOCATION_LENGTH: usize = 16 << 10;
 
 impl Default for Redirects {
     fn default() -> Self {
@@ -174,9 +174,9 @@ impl Redirects {
         self.rules.is_empty()
     }
 
-    /// Whether some of them win over files.
+    /// Whether some of them take precedence over files.
     #[must_use]
-    pub fn have_forced(&self) -> bool {
+    pub fn has_forced(&self) -> bool {
         self.has_forced
     }
 
@@ -188,12 +188,12 @@ impl Redirects {
 
     /// The rules for every host that do the same whatever they match, but for those that no request
     /// comes to.
-    pub fn fixed(&self) -> impl Iterator<Item = Fixed> {
+    pub fn fixed(&self) -> impl Iterator<Item = FixedRule> {
         let fixed = self.rules.iter().filter(|rule| rule.is_fixed());
         fixed.filter_map(|rule| {
             let example = rule.example();
             let (first, outcome) = self.first(example.asked())?;
-            (first.line == rule.line).then(|| Fixed {
+            (first.line == rule.line).then(|| FixedRule {
                 line: rule.line,
                 path: rule.pattern.path().filter(|_| rule.parameters.is_empty()),
                 is_forced: rule.is_forced,
@@ -202,15 +202,15 @@ impl Redirects {
         })
     }
 
-    /// What the first rule that matches does, and whether it wins over a file. A redirect to where
+    /// What the first rule that matches does, and whether it takes precedence over a file. A redirect to where
     /// the request already is does not match.
     #[must_use]
-    pub fn find(&self, asked: Query<'_>) -> Option<(bool, Outcome)> {
+    pub fn find(&self, asked: Query<'_>) -> Option<(bool, RuleOutcome)> {
         let (rule, outcome) = self.first(asked)?;
         Some((rule.is_forced, outcome))
     }
 
-    fn first(&self, asked: Query<'_>) -> Option<(&Rule, Outcome)> {
+    fn first(&self, asked: Query<'_>) -> Option<(&Rule, RuleOutcome)> {
         let parameters = Parameters::new(asked.query);
         let mut candidates = self.candidates(asked, &parameters);
         candidates.find_map(|number| {
@@ -221,14 +221,15 @@ impl Redirects {
 
     /// The numbers of the rules that may match, lowest first.
     fn candidates(&self, asked: Query<'_>, parameters: &Parameters<'_>) -> Candidates<'_> {
-        let with_query = || {
+        // Most sites have no such rule: then the query is not even parsed.
+        let by_query = if self.by_query.is_empty() || asked.query.is_none() {
+            None
+        } else {
             let path = self.table.key(asked.path);
             self.by_query.get(&by_query(path, parameters.pairs()))
         };
-        let is_asked = !self.by_query.is_empty() && asked.query.is_some();
-        let others = is_asked.then(with_query).flatten();
         self.table
-            .candidates(asked.path, others.map_or(&[], Vec::as_slice))
+            .candidates(asked.path, by_query.map_or(&[], Vec::as_slice))
     }
 
     fn rule(&self, number: u32) -> Option<&Rule> {
@@ -238,7 +239,7 @@ impl Redirects {
 
 impl Rule {
     /// What it does with a request; `None` where it does not match.
-    fn outcome(&self, asked: Query<'_>, parameters: &Parameters<'_>) -> Option<Outcome> {
+    fn outcome(&self, asked: Query<'_>, parameters: &Parameters<'_>) -> Option<RuleOutcome> {
         if let Some(host) = &self.host
             && !asked.host.is_some_and(|asked| host.matches(asked))
         {
@@ -246,9 +247,9 @@ impl Rule {
         }
         let captures = self.pattern.captures(asked.path)?;
         let values = self.values(parameters)?;
-        let of_pattern = self.pattern.names().len();
-        let captured = |number: usize| match number.checked_sub(of_pattern) {
-            None => captures.of(number, asked.path),
+        let pattern_names = self.pattern.names().len();
+        let captured = |number: usize| match number.checked_sub(pattern_names) {
+            None => captures.captured(number, asked.path),
             Some(number) => values.get(number).map_or(&[][..], Vec::as_slice),
         };
         match &self.action {
@@ -257,36 +258,39 @@ impl Rule {
                 template.fill(&mut path, captured, as_it_is);
                 let path = without_empty_segments(&path);
                 let path = path.strip_prefix(b"/").unwrap_or(&path);
-                Some(Outcome::Answer(*status, path.to_vec()))
+                Some(RuleOutcome::Answer(*status, path.to_vec()))
             }
             Action::Redirect(status, location) => {
                 // What a rule captures from the query has gone where it belongs.
                 let query = asked.query.filter(|_| self.parameters.is_empty());
                 let location = location.fill(asked, captured, query)?;
-                Some(Outcome::Redirect(*status, location))
+                Some(RuleOutcome::Redirect(*status, location))
             }
         }
     }
 
     /// Whether it is for every host, and leads to one place.
     fn is_fixed(&self) -> bool {
-        let is_literal = |template: &Template| template.literal().is_some();
         let is_one_place = match &self.action {
-            Action::Answer(_, path) => is_literal(path),
-            Action::Redirect(_, location) => {
-                let others = [&location.query, &location.fragment];
-                is_literal(&location.path) && others.into_iter().flatten().all(is_literal)
-            }
+            Action::Answer(_, path) => path.literal().is_some(),
+            Action::Redirect(_, location) => [&location.query, &location.fragment]
+                .into_iter()
+                .flatten()
+                .chain([&location.path])
+                .all(|template| template.literal().is_some()),
         };
         self.host.is_none() && is_one_place
     }
 
     /// Its parameters, where none of them is captured and the path is one.
     fn fixed_query(&self) -> Option<Pairs> {
-        let pair = |each: &Parameter| Some((each.key.to_vec(), each.value.as_ref()?.to_vec()));
-        let is_fixed = self.pattern.is_exact() && !self.parameters.is_empty();
-        let pairs = is_fixed.then(|| self.parameters.iter().map(pair).collect());
-        pairs.flatten()
+        if !self.pattern.is_exact() || self.parameters.is_empty() {
+            return None;
+        }
+        self.parameters
+            .iter()
+            .map(|each| Some((each.key.to_vec(), each.value.as_ref()?.to_vec())))
+            .collect()
     }
 
     /// What the query has for the parameters that are captured; `None` where it has others, or not
@@ -328,8 +332,9 @@ impl Location {
             Some(_) => Cow::Borrowed(&*path),
         };
         let is_same_host = self.origin.as_ref().is_none_or(|origin| {
-            let same = |host: &str| host.eq_ignore_ascii_case(&origin.host);
-            asked.host.is_some_and(same)
+            asked
+                .host
+                .is_some_and(|host| host.eq_ignore_ascii_case(&origin.host))
         });
         let mut text = match &self.origin {
             Some(origin) => origin.text.as_bytes().to_vec(),
@@ -354,16 +359,15 @@ impl Location {
             text.push(b'#');
             template.fill(&mut text, &captured, in_query);
         }
-        let is_here = || *path == *encoded(asked.path);
-        if text.len() > LONGEST_LOCATION || (is_same_host && is_same_query && is_here()) {
+        // A redirect to itself would loop in every browser. The path is compared last: it has to be
+        // encoded for that.
+        let is_self_redirect =
+            is_same_host && is_same_query && *path == *encode_path(asked.path).as_bytes();
+        if text.len() > MAX_LOCATION_LENGTH || is_self_redirect {
             return None;
         }
         String::from_utf8(text).ok()
     }
-}
-
-fn encoded(path: &[u8]) -> Vec<u8> {
-    encode_path(path).into_bytes()
 }
 
 /// A path and all parameters of a query, in one order.
@@ -408,7 +412,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// As forms write it: `+` is a space.
+/// Decodes a part of a query as HTML forms encode it: `+` is a space (WHATWG URL, urlencoded).
 fn decoded(text: &str) -> Vec<u8> {
     let spaces: Vec<u8> = text
         .bytes()

@@ -1,4 +1,4 @@
-//! From lines to rules.
+//! Parses the lines of a `_redirects` file into rules.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,24 +10,24 @@ use super::chains::Chains;
 use super::url::url;
 use super::{Action, Dialect, Location, Parameter, Redirects, Rule, by_query};
 use crate::rules::complaint::{
-    CLOUDFLARE_LINE, Complaint, Complaints, LONGEST_LINE, RuleFile, lines, shown,
+    CLOUDFLARE_MAX_LINE_LENGTH, Complaint, Complaints, MAX_LINE_LENGTH, RuleFile, lines, shown,
 };
 use crate::rules::frame;
 use crate::rules::host::Host;
-use crate::rules::pattern::{MOST_NAMES, Pattern, placeholder};
+use crate::rules::pattern::{MAX_NAMES, Pattern, placeholder};
 use crate::rules::table::Table;
 use crate::rules::template::{Template, as_uri, in_query};
 
-/// Most rules that have a placeholder or a `*`: each may have to be looked at for one request.
-const MOST_PATTERNS: usize = 10_000;
-/// Most rules that Cloudflare reads, of those without and with placeholders.
-const CLOUDFLARE_RULES: (usize, usize) = (2000, 100);
+/// Limit for rules with a placeholder or a `*`: one request may have to be compared with each.
+const MAX_PATTERNS: usize = 10_000;
+/// Cloudflare's limits for rules without and with placeholders.
+const CLOUDFLARE_MAX_RULES: (usize, usize) = (2000, 100);
 
 type Reason = Cow<'static, str>;
 
 /// Reads the lines of a file.
 pub(super) fn parse(text: &[u8], dialect: Dialect) -> (Redirects, Vec<Complaint>) {
-    let mut reader = Reader {
+    let mut reader = RedirectsParser {
         dialect,
         rules: Vec::new(),
         patterns: 0,
@@ -39,7 +39,7 @@ pub(super) fn parse(text: &[u8], dialect: Dialect) -> (Redirects, Vec<Complaint>
             reader.complaints.error(number, reason);
         }
     }
-    let Reader {
+    let RedirectsParser {
         rules,
         mut complaints,
         ..
@@ -50,8 +50,8 @@ pub(super) fn parse(text: &[u8], dialect: Dialect) -> (Redirects, Vec<Complaint>
     while let Some(rest) = chains.without_loops(&redirects, &mut complaints) {
         redirects = Redirects::new(rest, dialect);
     }
-    if chains.are_over() {
-        let note = "too many rules to find all that are never used, and all loops";
+    if chains.is_over_budget() {
+        let note = "too many rules: not every unused rule and loop is reported";
         complaints.note(0, note);
     }
     (redirects, complaints.finish())
@@ -59,7 +59,7 @@ pub(super) fn parse(text: &[u8], dialect: Dialect) -> (Redirects, Vec<Complaint>
 
 impl Redirects {
     fn new(rules: Vec<Rule>, dialect: Dialect) -> Self {
-        let mut table = Table::new(dialect.reading());
+        let mut table = Table::new(dialect.options());
         let mut queries: HashMap<_, Vec<u32>> = HashMap::new();
         let mut hasher = blake3::Hasher::new();
         for (number, rule) in (0..).zip(&rules) {
@@ -83,7 +83,7 @@ impl Redirects {
     }
 }
 
-struct Reader {
+struct RedirectsParser {
     dialect: Dialect,
     rules: Vec<Rule>,
     patterns: usize,
@@ -110,47 +110,52 @@ impl Status {
         };
         let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
         let digits = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
-        let allowed = |code: &u16| Self::ALLOWED.contains(code);
-        let code = digits.parse().ok().filter(allowed);
-        let code = code.and_then(|code| StatusCode::from_u16(code).ok());
+        let code = digits
+            .parse()
+            .ok()
+            .filter(|code| Self::ALLOWED.contains(code))
+            .and_then(|code| StatusCode::from_u16(code).ok());
         Some(match code {
             Some(code) => Ok(Self { code, is_forced }),
-            None => Err(format!("{digits} is no status for a rule: {}", Self::known()).into()),
+            None => Err(format!(
+                "unsupported status {digits}; expected one of {}",
+                Self::known()
+            )
+            .into()),
         })
     }
 
     fn known() -> String {
-        let known = Self::ALLOWED.map(|code| code.to_string());
-        format!("it may be {}", known.join(", "))
+        Self::ALLOWED.map(|code| code.to_string()).join(", ")
     }
 }
 
-impl Reader {
+impl RedirectsParser {
     fn line(&mut self, number: usize, line: &[u8]) -> Result<(), Reason> {
-        if line.len() > LONGEST_LINE {
-            return Err("the line is longer than 16 KiB: left out".into());
+        if line.len() > MAX_LINE_LENGTH {
+            return Err("ignored: the line is longer than 16 KiB".into());
         }
-        if line.len() > CLOUDFLARE_LINE {
-            let note = "Cloudflare ignores lines of more than 2000 characters";
+        if line.len() > CLOUDFLARE_MAX_LINE_LENGTH {
+            let note = "Cloudflare ignores lines longer than 2000 characters";
             self.complaints.note(number, note);
         }
-        let tokens = line.split(u8::is_ascii_whitespace);
-        let tokens = tokens.filter(|token| !token.is_empty());
-        let tokens: Vec<_> = tokens
+        let tokens: Vec<_> = line
+            .split(u8::is_ascii_whitespace)
+            .filter(|token| !token.is_empty())
             .take_while(|token| !token.starts_with(b"#"))
             .collect();
         let Some((source, rest)) = tokens.split_first() else {
             return Ok(());
         };
         let Some(first) = rest.first() else {
-            return Err("the target is missing: a path, or a URL".into());
+            return Err("the target is missing: expected a path or a URL".into());
         };
         let (parameters, target, rest) = match Status::read(first) {
             Some(_) => (&[][..], None, rest),
             None => {
                 let is_target = |token: &&[u8]| token.starts_with(b"/") || url(token).is_some();
                 let Some(at) = rest.iter().position(is_target) else {
-                    let reason = "the target is missing: it begins with /, http:// or https://";
+                    let reason = "the target is missing: it must begin with /, http:// or https://";
                     return Err(reason.into());
                 };
                 let (parameters, rest) = rest.split_at(at);
@@ -163,7 +168,7 @@ impl Reader {
             _ => (None, rest),
         };
         if let Some(unknown) = rest.first() {
-            return Err(refused(unknown));
+            return Err(unexpected_token(unknown));
         }
         let rule = self.rule(number, source, parameters, target, status)?;
         let key = rule.source_text();
@@ -173,20 +178,20 @@ impl Reader {
             return Ok(());
         }
         let is_exact = rule.pattern.is_exact();
-        if !is_exact && self.patterns >= MOST_PATTERNS {
-            return Err("more than 10000 rules with placeholders: left out".into());
+        if !is_exact && self.patterns >= MAX_PATTERNS {
+            return Err("ignored: more than 10000 rules with placeholders".into());
         }
         self.seen.insert(key, number);
         self.patterns += usize::from(!is_exact);
         self.rules.push(rule);
         let exact = self.rules.len() - self.patterns;
-        let (most_exact, most_patterns) = CLOUDFLARE_RULES;
+        let (most_exact, most_patterns) = CLOUDFLARE_MAX_RULES;
         let is_over = match is_exact {
             true => exact == most_exact + 1,
             false => self.patterns == most_patterns + 1,
         };
         if is_over {
-            let note = "Cloudflare reads 2000 rules, and 100 more with placeholders";
+            let note = "Cloudflare supports 2000 static rules and 100 rules with placeholders";
             self.complaints.note(number, note);
         }
         Ok(())
@@ -201,41 +206,44 @@ impl Reader {
         status: Option<Status>,
     ) -> Result<Rule, Reason> {
         let (host, path) = self.source(line, source)?;
-        let pattern = Pattern::parse(&path, self.dialect.reading())
-            .map_err(|reason| format!("the source can't be matched: {reason}"))?;
+        let pattern = Pattern::parse(&path, self.dialect.options())
+            .map_err(|reason| format!("unsupported source: {reason}"))?;
         self.note_source(line, &path, &pattern, parameters);
-        let parameters = parameters.iter().copied().map(Parameter::read);
-        let parameters: Vec<_> = parameters.collect::<Result<_, _>>()?;
+        let parameters: Vec<_> = parameters
+            .iter()
+            .copied()
+            .map(Parameter::read)
+            .collect::<Result<_, _>>()?;
         let mut names = pattern.names().to_vec();
         names.extend(parameters.iter().filter_map(|each| each.name.clone()));
-        if names.len() > MOST_NAMES {
+        if names.len() > MAX_NAMES {
             return Err("more than 16 placeholders".into());
         }
         let code = status.map_or(self.dialect.status(), |status| status.code);
         let own;
         let target = match target {
             Some(target) => target,
-            // What is there is answered, and no later rule looked at.
+            // Netlify: `/path/* 200` without a target serves the existing file and stops there.
             None if code == StatusCode::OK && path.ends_with(b"/*") => {
                 own = [path.strip_suffix(b"*").unwrap_or(&path), b":splat"].concat();
                 &own
             }
-            None => return Err("the target is missing: only \"/path/* 200\" needs none".into()),
+            None => return Err("the target is missing: only \"/path/* 200\" can omit it".into()),
         };
         let action = self.action(line, code, target, &names)?;
         let is_forced = status.is_some_and(|status| status.is_forced);
         let is_index = target.ends_with(b"/index") || target.ends_with(b"/index.html");
         if is_index && url(target).is_none() && (path.ends_with(b"/*") || *path == *b"/") {
             match self.dialect {
-                // As there: no file would ever be answered.
+                // Cloudflare rejects it too: with rules before files no file would ever be served.
                 Dialect::Cloudflare => {
-                    let reason = "an index page in the place of all that is there: Cloudflare \
-                                  refuses it, too; perhaps --not-found single-page-application \
-                                  is meant";
+                    let reason = "this would replace every page with an index page, and Cloudflare \
+                                  rejects it too; perhaps use --not-found \
+                                  single-page-application";
                     return Err(reason.into());
                 }
                 Dialect::Netlify => {
-                    let note = "Cloudflare refuses /index.html as the target of / and /*";
+                    let note = "Cloudflare rejects /index.html as the target of / and /*";
                     self.complaints.note(line, note);
                 }
             }
@@ -251,7 +259,7 @@ impl Reader {
             source: path.into_owned().into(),
             text: Box::default(),
         };
-        rule.text = rule.whole_text(code, target);
+        rule.text = rule.meaning_text(code, target);
         Ok(rule)
     }
 
@@ -264,10 +272,12 @@ impl Reader {
         let (host, path) = match url(text) {
             Some(url) => {
                 self.complaints
-                    .note(line, "Cloudflare knows no hosts in sources");
+                    .note(line, "Cloudflare does not support hosts in sources");
                 let host = Host::parse(url.authority()?)?;
                 if !host.is_exact() {
-                    return Err("the host of a source has to be written out".into());
+                    return Err(
+                        "the source's host must be written out, without * or placeholders".into(),
+                    );
                 }
                 (
                     Some(host),
@@ -293,8 +303,7 @@ impl Reader {
                 Ok((host, kept.to_vec().into()))
             }
             (Some(_), Dialect::Netlify) => {
-                let reason =
-                    "no path has a ? or #; parameters are matched by \"key=value\" after it";
+                let reason = "a source cannot contain ? or #; match query parameters with \"key=value\" after it";
                 Err(reason.into())
             }
         }
@@ -303,17 +312,19 @@ impl Reader {
     fn note_source(&mut self, line: usize, path: &[u8], pattern: &Pattern, parameters: &[&[u8]]) {
         let mut note = |text: &'static str| self.complaints.note(line, text);
         if path.starts_with(b"/.netlify") {
-            note("Netlify refuses sources below /.netlify");
+            note("Netlify rejects sources under /.netlify");
         }
         if !parameters.is_empty() {
-            note("Cloudflare matches no query parameters");
+            note("Cloudflare does not match query parameters");
         }
         if pattern.splats() > 0 && !path.ends_with(b"/*") {
-            note("Netlify knows a * only at the end, after a slash");
+            note("Netlify supports * only at the end, after a slash");
         }
-        let is_inner = |three: &[u8]| three[0] != b'/' && placeholder(three, 1).is_some();
-        if path.windows(3).any(is_inner) {
-            note("Cloudflare reads :name as a placeholder anywhere, Netlify after a slash");
+        if path
+            .windows(3)
+            .any(|three| three[0] != b'/' && placeholder(three, 1).is_some())
+        {
+            note("Cloudflare treats :name as a placeholder anywhere, Netlify only after a slash");
         }
     }
 
@@ -322,14 +333,14 @@ impl Reader {
             return;
         };
         if is_forced {
-            self.complaints.note(line, "Cloudflare refuses !");
+            self.complaints.note(line, "Cloudflare rejects !");
         }
         if matches!(code.as_u16(), 404 | 410 | 451) {
-            let note = format!("Cloudflare refuses {}", code.as_u16());
+            let note = format!("Cloudflare rejects status {}", code.as_u16());
             self.complaints.note(line, note);
         }
         if matches!(code.as_u16(), 303 | 307 | 308 | 410 | 451) {
-            let note = format!("Netlify documents no {}", code.as_u16());
+            let note = format!("Netlify does not document status {}", code.as_u16());
             self.complaints.note(line, note);
         }
     }
@@ -344,7 +355,7 @@ impl Reader {
         let (origin, rest) = match url(target) {
             Some(_) if !code.is_redirection() => {
                 let reason = format!(
-                    "etagd is no proxy: with {} the target is a path of this site",
+                    "etagd does not proxy: with status {} the target must be a path of this site",
                     code.as_u16()
                 );
                 return Err(reason.into());
@@ -353,12 +364,15 @@ impl Reader {
             None => (None, target),
         };
         if origin.is_none() && (rest.starts_with(b"//") || rest.starts_with(b"/\\")) {
-            return Err("a target that begins with // is another host: write https://".into());
+            return Err(
+                "a target that begins with // names another host: write https:// instead".into(),
+            );
         }
         if let Some(origin) = &origin
             && origin.text.starts_with("http:")
         {
-            self.complaints.note(line, "Cloudflare wants https:// here");
+            self.complaints
+                .note(line, "Cloudflare requires https:// here");
         }
         self.warn_about_names(line, rest, names);
         let (rest, fragment) = cut(rest, b'#');
@@ -376,7 +390,7 @@ impl Reader {
             ));
         }
         if query.is_some() || fragment.is_some() {
-            let reason = "? and # in the target are ignored: the answer is a file";
+            let reason = "? and # in the target are ignored: the response is a file";
             self.complaints.warning(line, reason);
         }
         let template = Template::parse(path, names, |text| percent_decode(text).collect())?;
@@ -385,21 +399,22 @@ impl Reader {
 
     fn warn_about_names(&mut self, line: usize, target: &[u8], names: &[Box<str>]) {
         if target.contains(&b'*') {
-            let reason = "a * in the target is a *: \":splat\" is what the source has for its own";
+            let reason =
+                "a * in the target is literal; use \":splat\" for what the source's * matched";
             self.complaints.warning(line, reason);
         }
         let Ok(template) = Template::parse(target, names, <[u8]>::to_vec) else {
             return;
         };
         if template.has_unknown_names() {
-            let reason = "a placeholder in the target is not in the source: it stays as it is";
+            let reason = "a placeholder in the target is not in the source: it is kept as text";
             self.complaints.warning(line, reason);
         }
     }
 }
 
 impl Rule {
-    /// What it matches, told from all else.
+    /// A text that two rules share only if they match the same requests.
     fn source_text(&self) -> Vec<u8> {
         let host = self.host.as_ref().map_or("", Host::text);
         let mut text = [host.as_bytes(), b" "].concat();
@@ -416,8 +431,8 @@ impl Rule {
         text
     }
 
-    /// All that it means.
-    fn whole_text(&self, code: StatusCode, target: &[u8]) -> Box<[u8]> {
+    /// A text that two rules share only if they mean the same; it goes into the hash of the rules.
+    fn meaning_text(&self, code: StatusCode, target: &[u8]) -> Box<[u8]> {
         let force = if self.is_forced { "!" } else { "" };
         let status = format!(" {}{force}", code.as_u16());
         let host = self.host.as_ref().map_or("", Host::text);
@@ -439,7 +454,8 @@ impl Parameter {
         let (key, value) = match cut(text, b'=') {
             ([], _) | (_, None) => {
                 let shown = shown(text);
-                let reason = format!("{shown} before the target is no parameter \"key=value\"");
+                let reason =
+                    format!("{shown} before the target is not a query parameter \"key=value\"");
                 return Err(reason.into());
             }
             (key, Some(value)) => (decoded(key), value),
@@ -463,7 +479,7 @@ impl Parameter {
         )
     }
 
-    /// Told from all others, and without a space.
+    /// `key=value` or `key=:name`, encoded so that it has no space and is unambiguous.
     fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         in_query(&self.key, &mut text);
@@ -479,12 +495,12 @@ impl Parameter {
     }
 }
 
-/// Why what follows a status makes a line unusable.
-fn refused(token: &[u8]) -> Reason {
+/// The error for a token after the status.
+fn unexpected_token(token: &[u8]) -> Reason {
     let shown = shown(token);
     match cut(token, b'=') {
         (key, Some(_)) if is_condition(key) => format!(
-            "the condition {shown} can't be checked here: left out, for without it the rule would \
+            "ignored: the condition {shown} is not supported, and without it the rule would \
              match too much"
         ),
         _ => format!("{shown} is neither a status nor a known condition"),
@@ -499,7 +515,7 @@ fn is_condition(key: &[u8]) -> bool {
         .any(|known| key.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// What stands before and after the first `at`.
+/// Splits at the first `at`, which is in neither part.
 fn cut(text: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
     match text.iter().position(|byte| *byte == at) {
         None => (text, None),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Origin;
+use super::TargetOrigin;
 use crate::rules::complaint::shown;
 use crate::rules::host::Host;
 
@@ -33,23 +33,25 @@ pub(super) fn url(text: &[u8]) -> Option<Url<'_>> {
 impl<'t> Url<'t> {
     /// The host, and the port where there is one.
     pub(super) fn authority(&self) -> Result<&'t str, Cow<'static, str>> {
-        std::str::from_utf8(self.authority).map_err(|_| "a host has letters of ASCII only".into())
+        std::str::from_utf8(self.authority).map_err(|_| "the host must be ASCII".into())
     }
 
     /// Written out to the last letter: nothing that a client sends may end up in it.
-    pub(super) fn origin(&self) -> Result<Origin, Cow<'static, str>> {
+    pub(super) fn origin(&self) -> Result<TargetOrigin, Cow<'static, str>> {
         let authority = self.authority()?;
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !host.ends_with(':') => (host, Some(port)),
             _ => (authority, None),
         };
-        let is_port = |port: &str| port.parse::<u16>().is_ok() && !port.starts_with('+');
+        // `u16::from_str` accepts a leading plus, a URL's port does not (RFC 3986 3.2.3).
+        let has_valid_port =
+            port.is_none_or(|port| port.parse::<u16>().is_ok() && !port.starts_with('+'));
         let host = Host::parse(host).ok().filter(Host::is_exact);
-        let Some(host) = host.filter(|_| port.is_none_or(is_port)) else {
+        let Some(host) = host.filter(|_| has_valid_port) else {
             let shown = shown(self.authority);
-            return Err(format!("the target's host {shown} has to be written out").into());
+            return Err(format!("the target's host {shown} must be written out").into());
         };
-        Ok(Origin {
+        Ok(TargetOrigin {
             text: format!("{}{}", self.scheme, authority.to_ascii_lowercase()).into(),
             host: host.text().into(),
         })
