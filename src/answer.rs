@@ -86,25 +86,8 @@ impl Selected<'_> {
 
 /// Answers a request from one manifest.
 pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
-    match request.method {
-        Method::GET | Method::HEAD | Method::OPTIONS => {}
-        Method::POST
-        | Method::PUT
-        | Method::DELETE
-        | Method::PATCH
-        | Method::TRACE
-        | Method::CONNECT => {
-            return Answer::Refused(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this method is not allowed".into(),
-            );
-        }
-        _ => {
-            return Answer::Refused(
-                StatusCode::NOT_IMPLEMENTED,
-                "this method is not implemented".into(),
-            );
-        }
+    if let Err((status, reason)) = check_method(&request.method) {
+        return Answer::Refused(status, reason.into());
     }
     if let Err(reason) = check_host(request) {
         return Answer::Refused(StatusCode::BAD_REQUEST, reason.into());
@@ -133,24 +116,11 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
         }
     }
     let settings = manifest.settings();
-    let found = match locate(settings.html_handling, &target, |path| {
-        manifest.locate(path)
-    }) {
+    let found = match locate_resource(manifest, &target) {
         Located::Here(resource) => Some(resource),
         Located::At(path) => {
             let location = path_reference(&path, target.query());
             return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location);
-        }
-        Located::Nowhere if manifest.has_retired() => {
-            let find = |path: &[u8]| manifest.locate(path).or(manifest.locate_retired(path));
-            match locate(settings.html_handling, &target, find) {
-                Located::Here(resource) => Some(resource),
-                Located::At(path) => {
-                    let location = path_reference(&path, target.query());
-                    return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location);
-                }
-                Located::Nowhere => None,
-            }
         }
         Located::Nowhere => None,
     };
@@ -174,6 +144,35 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     match rule {
         Some((_, outcome)) => follow(manifest, outcome, &target, request),
         None => not_found(manifest, &target, request),
+    }
+}
+
+/// RFC 9110 section 9.1: 405 for a method that is known but not allowed here, 501 for one that is
+/// not known.
+fn check_method(method: &Method) -> Result<(), (StatusCode, &'static str)> {
+    match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS => Ok(()),
+        Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::PATCH
+        | Method::TRACE
+        | Method::CONNECT => Err((StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed")),
+        _ => Err((
+            StatusCode::NOT_IMPLEMENTED,
+            "this method is not implemented",
+        )),
+    }
+}
+
+/// Where a target leads: to a file of the site, or else to a removed one that is still kept.
+fn locate_resource<'m>(manifest: &'m Manifest, target: &Target<'_>) -> Located<&'m Arc<Resource>> {
+    let handling = manifest.settings().html_handling;
+    match locate(handling, target, |path| manifest.locate(path)) {
+        Located::Nowhere if manifest.has_retired() => locate(handling, target, |path| {
+            manifest.locate(path).or(manifest.locate_retired(path))
+        }),
+        located => located,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::answer::{Answer, answer};
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
-use crate::rules::{FixedRule, RuleOutcome, RuleFile, Severity};
+use crate::rules::{FixedRule, RuleFile, RuleOutcome, Severity};
 use crate::scan::{Link, Scanner, stem};
 use crate::semantics::target::encode_path;
 

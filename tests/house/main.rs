@@ -45,9 +45,8 @@ const CIRCLES: &[&str] = &["src/config/"];
 
 /// Names that more than one type has.
 const SHARED_NAMES: &[&str] = &[
-    "Answer", "Change", "Check", "Content", "Dev", "Entry", "Error", "Listener", "Manifest",
-    "Message", "Operator", "Origin", "Outcome", "Page", "Place", "Push", "Reader", "Reading",
-    "Segment", "Shared", "Target", "Told", "Writer",
+    "Answer", "Change", "Check", "Content", "Dev", "Error", "Listener", "Manifest", "Outcome",
+    "Push", "Target", "Told",
 ];
 
 /// Names that say nothing of what is inside.
