@@ -18,7 +18,7 @@ use crate::purge::urls;
 use crate::site::Site;
 
 /// A run that takes longer than this is worth a warning when the next one waits for it.
-const LONG: Duration = Duration::from_secs(60);
+const LONG_RUN: Duration = Duration::from_secs(60);
 
 /// The command, and the thread that runs it.
 #[derive(Debug)]
@@ -105,15 +105,17 @@ impl Hook {
         let state = self.shared.state();
         if let Some(Running { process, .. }) = state.running.filter(|_| !is_over) {
             tracing::warn!(
-                "the command of --on-publish is not waited for any longer: process {process} is \
-                 left to itself"
+                process,
+                "--on-publish: not waiting for the command any longer: process {process} is left \
+                 to itself"
             );
         }
         if let Some(News { old, urls, .. }) = &state.news {
             tracing::warn!(
-                "not told to the command of --on-publish: {}; what has changed since {old} should \
-                 be purged by other means",
-                number(urls)
+                digest = %old, urls = urls.len(),
+                "--on-publish: the command was not run for {}; purge what has changed since {old} \
+                 by other means",
+                count(urls)
             );
         }
     }
@@ -138,10 +140,7 @@ impl Shared {
         }
         let handling = new.settings().html_handling;
         if old.rules().redirects.hash() != new.rules().redirects.hash() {
-            tracing::warn!(
-                "the redirects of the site have changed: the URLs that they concern are not told \
-                 to the command of --on-publish"
-            );
+            tracing::warn!("--on-publish: rules changed: affected redirects are not listed");
         }
         let later = News {
             old: old.digest(),
@@ -155,11 +154,13 @@ impl Shared {
         }
         state.is_due = true;
         if let Some(Running { since, process }) = state.running
-            && since.elapsed() >= LONG
+            && since.elapsed() >= LONG_RUN
         {
             let seconds = since.elapsed().as_secs();
             tracing::warn!(
-                "the command of --on-publish (process {process}) has been running for {seconds} s; \
+                process,
+                seconds,
+                "--on-publish: the command (process {process}) has been running for {seconds} s; \
                  later publications wait for it"
             );
         }
@@ -177,16 +178,23 @@ impl Shared {
             let News { old, new, urls } = &news;
             match outcome {
                 Ok(status) if status.success() => {
-                    tracing::info!("--on-publish: done for {new}, {}", number(urls));
+                    tracing::info!(
+                        digest = %new, urls = urls.len(),
+                        "--on-publish: done for {new}, {}", count(urls)
+                    );
                     continue;
                 }
                 // `exit status: 3`, or the signal.
                 Ok(status) => tracing::error!(
-                    "--on-publish failed ({status}) for {old} to {new}: {} will be told again \
+                    status = %status, digest = %new, urls = urls.len(),
+                    "--on-publish failed ({status}) for {old} to {new}: {} will be passed again \
                      with the next publication",
-                    number(urls)
+                    count(urls)
                 ),
-                Err(error) => tracing::error!("cannot run the command of --on-publish: {error}"),
+                Err(error) => tracing::error!(
+                    reason = %error,
+                    "--on-publish: cannot run the command: {error}"
+                ),
             }
             self.metrics.hook_failures.increment();
             state.news = Some(match state.news.take() {
@@ -238,7 +246,7 @@ impl Shared {
     }
 }
 
-fn number(urls: &BTreeSet<String>) -> String {
+fn count(urls: &BTreeSet<String>) -> String {
     match urls.len() {
         1 => "1 URL".to_owned(),
         number => format!("{number} URLs"),

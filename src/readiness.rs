@@ -38,7 +38,7 @@ pub enum NotReady {
     #[error("{0}")]
     Unproven(String),
     /// The site is not the expected one, or its digest is incomplete.
-    #[error("the site is {current}, and {} is expected", .expected.hash())]
+    #[error("site digest {current} does not match the expected {}", .expected.hash())]
     Unexpected {
         /// What `--expect` says.
         expected: Digest,
@@ -52,7 +52,7 @@ pub enum NotReady {
 
 /// A published site is not the expected one.
 #[derive(Debug, thiserror::Error)]
-#[error("the site is {current}, and --expect says {}: {consequence}", .expected.hash())]
+#[error("site digest {current} does not match --expect {}: {consequence}", .expected.hash())]
 pub struct Mismatch {
     expected: Digest,
     current: SiteDigest,

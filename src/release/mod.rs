@@ -22,10 +22,10 @@ use crate::readiness::Readiness;
 use crate::representation::{Representation, Resource};
 use proof::{Faults, Proven, prove};
 
-/// So many faults are told at once.
-const SHOWN: usize = 20;
-/// How often to tell how far a copy has come.
-const PROGRESS: Duration = Duration::from_secs(5);
+/// Faults that are reported at once, at most.
+const MAX_SHOWN: usize = 20;
+/// How often to report how far a copy has come.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why a manifest can't be what a replica serves by.
 #[derive(Debug, thiserror::Error)]
@@ -120,14 +120,17 @@ impl Release {
         let inventory = match read(&self.file) {
             Ok(inventory) => inventory,
             Err(error) => {
-                tracing::warn!("{error}; what it listed before stays in force");
+                tracing::warn!(
+                    manifest = %self.file.display(), reason = %error,
+                    "{error}; what it listed before stays in force"
+                );
                 return false;
             }
         };
         let is_other = inventory.head != self.inventory.head;
         if is_other {
             let (file, digest) = (self.file.display(), &inventory.head.digest);
-            tracing::info!("{file} lists another release now: {digest}");
+            tracing::info!(manifest = %file, %digest, "{file} now lists another release: {digest}");
             self.inventory = inventory;
             self.is_news = true;
             self.told = Told::Nothing;
@@ -139,7 +142,7 @@ impl Release {
     pub fn catch_up(&mut self) {
         if self.is_untold
             && self.may_tell()
-            && let Err(faults) = prove(&self.inventory, &self.tree, SHOWN)
+            && let Err(faults) = prove(&self.inventory, &self.tree, MAX_SHOWN)
         {
             self.reject(&faults);
         }
@@ -169,7 +172,7 @@ impl Release {
         if !std::mem::take(&mut self.is_news) {
             return None;
         }
-        match prove(&self.inventory, &self.tree, SHOWN) {
+        match prove(&self.inventory, &self.tree, MAX_SHOWN) {
             Ok(proven) => {
                 self.accept(&proven);
                 let base = published.unwrap_or(&self.tree);
@@ -190,14 +193,23 @@ impl Release {
     fn accept(&mut self, proven: &Proven) {
         let (file, files) = (self.file.display(), proven.resources.len());
         if self.told != Told::Proven {
-            tracing::info!("all {files} files are as {file} lists them");
-            if proven.unlisted > 0 {
-                let unlisted = proven.unlisted;
-                tracing::info!("{unlisted} files are not in {file}: they are not served");
+            tracing::info!(manifest = %file, files, "all files match {file}");
+            let unlisted = proven.unlisted;
+            match unlisted {
+                0 => {}
+                1 => tracing::info!(
+                    manifest = %file, unlisted,
+                    "1 file is not in {file}: it is not served"
+                ),
+                _ => tracing::info!(
+                    manifest = %file, unlisted,
+                    "{unlisted} files are not in {file}: they are not served"
+                ),
             }
             for (name, here, there) in self.tree.head().other_settings(&self.inventory.head) {
                 tracing::warn!(
-                    "--{name} is {here} here and {there} in {file}: the site digest is another"
+                    manifest = %file, flag = %name,
+                    "--{name} is {here} here and {there} in {file}: the site digests differ"
                 );
             }
         }
@@ -228,27 +240,27 @@ impl Release {
         }
         let is_known = matches!(self.told, Told::Unproven(_));
         // While a site is copied there are many, for a long time.
-        if !is_known || count <= SHOWN {
+        if !is_known || count <= MAX_SHOWN {
             for fault in &faults.shown {
-                tracing::warn!("not as listed: {fault}");
+                tracing::warn!(manifest = %file, "not as listed: {fault}");
             }
         }
         if is_known {
-            tracing::warn!("still {summary}");
+            tracing::warn!(manifest = %file, faults = count, "still {summary}");
         } else {
             self.metrics.release_mismatches.increment();
             let stays = match self.is_published {
                 true => "the last good state stays",
-                false => "not ready until that is so",
+                false => "not ready until they match",
             };
-            tracing::warn!("{summary}: {stays}");
+            tracing::warn!(manifest = %file, faults = count, "{summary}: {stays}");
         }
         self.told = Told::Unproven(Instant::now());
     }
 
     /// Whether the operator has not been told just before what is wrong.
     fn may_tell(&self) -> bool {
-        !matches!(self.told, Told::Unproven(at) if at.elapsed() < PROGRESS)
+        !matches!(self.told, Told::Unproven(at) if at.elapsed() < REPORT_INTERVAL)
     }
 }
 

@@ -70,7 +70,7 @@ pub enum Unusable {
     #[error("it is no saved manifest")]
     Foreign,
     /// Another version of etagd wrote it.
-    #[error("it is of version {0}, this etagd writes version {VERSION}")]
+    #[error("format version {0} is not supported (expected {VERSION})")]
     Version(u32),
     /// It is not what was written.
     #[error("it is damaged")]

@@ -162,7 +162,10 @@ impl Round {
         let warning = error.to_string();
         if mem::replace(&mut self.warned, warning.clone()) != warning {
             let file = self.file.path().display();
-            tracing::warn!("cannot save the manifest in {file}: {warning}: a restart hashes anew");
+            tracing::warn!(
+                path = %file, reason = %warning,
+                "cannot save the manifest in {file}: {warning}: a restart will hash all files"
+            );
         }
     }
 }

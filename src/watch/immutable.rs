@@ -7,8 +7,8 @@ use crate::metrics::Metrics;
 use crate::representation::Resource;
 use crate::semantics::target::encode_path;
 
-/// So many paths are named; a wrong pattern breaks its promise in all of them at once.
-const SHOWN: usize = 5;
+/// Paths that are named at most; a wrong pattern breaks its promise in all of them at once.
+const MAX_SHOWN: usize = 5;
 
 /// Paths of files that are immutable in `before`, or were and are still answered, and that have
 /// other content among `changed`. Each is a fingerprint that lies.
@@ -33,14 +33,17 @@ pub fn broken<'r>(
 /// Tells the operator.
 pub fn warn(broken: &[String], metrics: &Metrics) {
     metrics.broken_immutables.add(broken.len() as u64);
-    for path in broken.iter().take(SHOWN) {
+    for path in broken.iter().take(MAX_SHOWN) {
         tracing::warn!(
-            "{path} was served as immutable and has other content now: who has it keeps the old \
-             one for up to a year; give the new one a name of its own"
+            %path,
+            "{path} was served as immutable and has changed: clients that have it keep the old \
+             content for up to a year; give changed content a new name"
         );
     }
-    if let Some(more) = broken.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        tracing::warn!("{more} more immutable files have other content now");
+    match broken.len().saturating_sub(MAX_SHOWN) {
+        0 => {}
+        1 => tracing::warn!(files = 1, "1 more immutable file has changed"),
+        more => tracing::warn!(files = more, "{more} more immutable files have changed"),
     }
 }
 
