@@ -212,7 +212,7 @@ fn the_coding_is_the_one_that_was_sent() {
 }
 
 #[test]
-fn a_body_that_can_not_be_proven_is_logged_as_it_was_cut() {
+fn a_body_that_cannot_be_verified_is_logged_as_cut() {
     let content = noise(LONG, 3);
     for is_http2 in [false, true] {
         let site = TestSite::with(&[("long", &content)]);
@@ -251,7 +251,7 @@ fn a_body_that_can_not_be_proven_is_logged_as_it_was_cut() {
 }
 
 #[test]
-fn a_client_that_goes_away_has_not_been_sent_everything() {
+fn a_download_that_is_abandoned_is_logged_with_the_bytes_sent() {
     let site = TestSite::with(&[("long", &noise(LONG, 3))]);
     let (server, out) = Server::logging(&site, JSON);
     let lines = Lines::of(out);
@@ -302,7 +302,7 @@ fn combined(line: &str) -> [Vec<u8>; 3] {
 }
 
 #[test]
-fn no_client_can_forge_a_line() {
+fn a_client_cannot_forge_a_line() {
     let forged =
         "127.0.0.1 - - [10/Oct/2000:13:55:36 +0000] \"GET /forged HTTP/1.1\" 200 1 \"-\" \"-\"";
     let escape = "\\\" 200 5 \"-\" \"\\x22 \\n";
@@ -389,7 +389,7 @@ fn no_client_can_forge_a_line() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_no_request() {
+fn a_log_that_nobody_reads_delays_no_request() {
     let site = site();
     let (mut server, out) = Server::logging(&site, COMBINED);
     let agent = "x".repeat(12 << 10);
@@ -422,7 +422,7 @@ fn a_log_that_nobody_reads_holds_up_no_request() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_no_end() {
+fn a_log_that_nobody_reads_does_not_delay_shutdown() {
     let site = site();
     let (mut server, out) = Server::logging(&site, COMBINED);
     let agent = "x".repeat(12 << 10);
@@ -444,7 +444,7 @@ fn a_log_that_nobody_reads_holds_up_no_end() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_nothing() {
+fn the_server_survives_a_reader_that_goes_away() {
     let site = site();
     let (mut server, out) = Server::logging(&site, COMBINED);
     drop(out);
@@ -493,7 +493,7 @@ fn off_is_silent() {
 }
 
 #[test]
-fn the_client_is_whom_trusted_proxies_name() {
+fn trusted_proxies_name_the_client() {
     let site = site();
     let forwarded = ("X-Forwarded-For", "6.6.6.6, 203.0.113.9, 127.0.0.9");
     for (trusted, client) in [
@@ -536,7 +536,7 @@ fn a_unix_socket_has_no_address_but_may_be_a_trusted_proxy() {
 }
 
 #[test]
-fn an_ipv4_client_of_all_addresses_is_itself() {
+fn an_ipv4_client_of_a_dual_stack_listener_has_an_ipv4_address() {
     let site = site();
     let (server, out) = Server::logging(&site, &[JSON, &["--listen", ":0"]].concat());
     let address = ([127, 0, 0, 1], server.port());

@@ -113,7 +113,7 @@ fn the_manifest_is_what_the_command_prints_however_long() {
 }
 
 #[test]
-fn who_leaves_a_manifest_or_takes_none_of_it_holds_up_nobody() {
+fn a_slow_reader_of_the_manifest_delays_nobody() {
     // Far more than the kernel keeps for a client that does not read.
     let place = vec!["d".repeat(250); 14].join("/");
     let name = |n: u32| format!("{place}/{n}");
@@ -287,7 +287,7 @@ fn the_digest_is_off_unless_asked_for() {
 }
 
 #[test]
-fn health_wins_over_a_file_and_is_the_spelling_that_was_given() {
+fn health_takes_precedence_over_a_file_and_matches_only_as_given() {
     let site = site().file("healthz", "a file");
     let server = Server::with(&site, &["--health", "/healthz"]);
     let mut client = server.client();
@@ -323,7 +323,7 @@ fn health_wins_over_a_file_and_is_the_spelling_that_was_given() {
 }
 
 #[test]
-fn health_says_that_the_end_is_near() {
+fn health_is_503_while_draining() {
     let mut server = Server::with(&site(), &["--health", "/healthz", "--drain", "1h"]);
     let mut client = server.client();
     assert_eq!(client.get("/healthz").status, 200);

@@ -266,7 +266,7 @@ fn the_environment_says_which_files_are_immutable() {
 }
 
 #[test]
-fn pages_that_would_never_be_seen_to_change_are_told() {
+fn a_pattern_that_makes_pages_immutable_is_warned_about() {
     let site = TestSite::with(&[("b.html", b"b"), ("a.html", b"a"), ("c.js", b"c")]);
     let pinned = "2 pages are immutable, /a.html for one";
     let says = |flags: &[&str]| Server::with(&site, flags).log().contains(pinned);

@@ -99,7 +99,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_worth_it_gets_sidecars_that_decode_to_it() {
+fn files_that_gain_from_it_get_sidecars_that_decode_to_them() {
     let text = &text(3000, 1)[..];
     let noise = &noise(3000, 1)[..];
     let worth_it = [
@@ -201,7 +201,7 @@ fn equal_files_get_equal_sidecars_with_any_number_of_threads() {
 }
 
 #[test]
-fn a_stale_sidecar_is_written_anew() {
+fn a_stale_sidecar_is_rewritten() {
     let site = TestSite::with(&[("a.html", &text(3000, 1))]);
     compress(&site, &[]);
     write(&site, "a.html", &text(4000, 2));
@@ -216,7 +216,7 @@ fn a_stale_sidecar_is_written_anew() {
 }
 
 #[test]
-fn a_stale_sidecar_of_what_is_not_worth_one_any_more_goes() {
+fn a_stale_sidecar_is_removed_when_it_no_longer_saves_anything() {
     let site = TestSite::with(&[("a.html", &text(3000, 1)), ("b.txt", &text(3000, 2))]);
     compress(&site, &[]);
     write(&site, "a.html", b"short");
@@ -302,7 +302,7 @@ fn check_lists_what_is_not_proven_and_writes_nothing() {
 }
 
 #[test]
-fn remove_takes_away_only_what_can_be_had_again() {
+fn remove_deletes_only_sidecars_that_can_be_made_again() {
     let site = TestSite::with(&[
         ("a.html", &text(3000, 1)),
         ("b.html", &text(3000, 2)),
@@ -505,7 +505,7 @@ fn exit_codes() {
 }
 
 #[test]
-fn what_something_else_has_written_is_left_alone() {
+fn sidecars_of_other_programs_are_left_alone() {
     let gzip = |content: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(content).unwrap();
@@ -538,7 +538,7 @@ fn what_something_else_has_written_is_left_alone() {
 }
 
 #[test]
-fn what_a_killed_run_has_left_behind_is_cleared() {
+fn leftovers_of_a_killed_run_are_removed() {
     let site = TestSite::with(&[("a.html", &text(3000, 1))]);
     let (left_behind, at_work) = (".etagd-1-0", ".etagd-1-1");
     for name in [left_behind, at_work] {

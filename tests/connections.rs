@@ -105,7 +105,7 @@ fn a_request_may_come_byte_by_byte() {
 }
 
 #[test]
-fn a_body_is_passed_over_or_ends_the_connection() {
+fn a_request_body_is_discarded_or_ends_the_connection() {
     let (_site, server) = serve();
     for length in [1, 1000, 70_000, 3_000_000] {
         let mut client = server.client();
@@ -136,7 +136,7 @@ fn a_body_is_passed_over_or_ends_the_connection() {
 }
 
 #[test]
-fn a_body_that_was_announced_and_does_not_come_holds_nothing_up() {
+fn a_request_body_that_never_arrives_delays_nothing() {
     let (_site, server) = serve();
     for expect in [&[][..], &[("Expect", "100-continue")]] {
         let mut client = server.client();
@@ -167,7 +167,7 @@ fn a_body_may_wait_for_100() {
 }
 
 #[test]
-fn a_client_that_ends_its_half_gets_its_answer() {
+fn a_client_that_closes_its_sending_half_gets_its_response() {
     let (_site, server) = serve();
     for (file, _) in FILES {
         let mut client = server.client();
@@ -198,7 +198,7 @@ fn many_clients_at_once_get_what_each_asked_for() {
 }
 
 #[test]
-fn a_slow_reader_holds_nobody_up() {
+fn a_slow_reader_delays_nobody() {
     let site = TestSite::with(&[("long", &noise(16 << 20, 1)), ("short", b"short")]);
     let server = Server::with(&site, &["--workers", "1"]);
     let mut slow: Vec<Client> = (0..40)

@@ -30,7 +30,7 @@ fn understands(said_by: &str, arguments: &[&str]) {
 }
 
 #[test]
-fn what_replicas_are_told_to_run() {
+fn the_flags_for_replicas_are_valid() {
     for name in [
         "haproxy.cfg",
         "nginx.conf",

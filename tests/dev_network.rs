@@ -133,7 +133,7 @@ fn head_of(stream: &mut TcpStream) -> String {
 }
 
 #[test]
-fn another_server_is_asked_for_what_is_below_a_path() {
+fn requests_below_a_prefix_are_proxied() {
     let (seen, heads) = mpsc::channel();
     let (address, proxy) = upstream(move |mut stream| {
         let head = head_of(&mut stream);
@@ -178,7 +178,7 @@ fn another_server_is_asked_for_what_is_below_a_path() {
 }
 
 #[test]
-fn what_another_server_sends_is_passed_on_as_it_comes() {
+fn proxied_bodies_are_streamed() {
     let (go, may_go) = mpsc::channel();
     let may_go = std::sync::Mutex::new(may_go);
     let (_, proxy) = upstream(move |mut stream| {
@@ -221,7 +221,7 @@ fn what_another_server_sends_is_passed_on_as_it_comes() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_named() {
+fn an_upstream_that_is_down_is_named() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
@@ -238,7 +238,7 @@ fn a_server_that_is_not_there_is_named() {
 }
 
 #[test]
-fn web_sockets_reach_another_server() {
+fn web_sockets_are_proxied() {
     let (_, proxy) = upstream(|stream| {
         thread::spawn(move || {
             let mut socket = tungstenite::accept(stream).unwrap();

@@ -184,7 +184,7 @@ fn the_next_free_port_is_taken_unless_it_must_be_that_one() {
 }
 
 #[test]
-fn requests_are_told_in_lines() {
+fn each_request_is_a_line() {
     let developer = Developer::start(&site().root(), &[]);
     let mut client = developer.client();
     let style = client.get("/style.css");
@@ -330,7 +330,7 @@ fn a_build_that_empties_its_folder_leaves_nothing_half() {
 }
 
 #[test]
-fn a_policy_that_keeps_pages_from_reloading_is_told_once() {
+fn a_policy_that_prevents_reloading_is_warned_about_once() {
     let meta =
         "<!doctype html><meta http-equiv=Content-Security-Policy content=\"script-src 'none'\">";
     let site = TestSite::new()
@@ -414,7 +414,7 @@ fn the_site_is_opened_in_the_browser_of_the_desktop() {
 }
 
 #[test]
-fn a_phone_finds_it_where_that_is_wanted() {
+fn with_host_a_qr_code_shows_the_address() {
     let site = site();
     let addresses: Vec<_> = if_addrs::get_if_addrs()
         .unwrap()

@@ -1,4 +1,4 @@
-//! `etagd serve --on-publish COMMAND`: what it is told, when, and what happens when it fails.
+//! `etagd serve --on-publish COMMAND`: its input, when it runs, and what happens when it fails.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -284,7 +284,7 @@ fn p10_empty_frames_that_never_end() {
 }
 
 #[test]
-fn p10_content_that_nobody_asked_for() {
+fn p10_unsolicited_content() {
     flooded(400, |count| match count {
         0 => [
             frame(HEADERS, END_HEADERS, 1, &get("/small")),
@@ -418,7 +418,7 @@ fn a_refusal_is_not_lost_in_a_reset() {
 }
 
 #[test]
-fn p10_who_is_one_too_many_is_told_so() {
+fn p10_a_connection_beyond_the_limit_gets_a_503() {
     let site = site();
     let server = Server::with(&site, &["--max-connections", "2"]);
     let mut clients = [server.client(), server.client()];
@@ -445,7 +445,7 @@ fn p10_who_is_one_too_many_is_told_so() {
 }
 
 #[test]
-fn p8_descriptors_that_run_out_are_told_once_a_second() {
+fn p8_exhausted_descriptors_are_reported_once_a_second() {
     let site = site();
     let mut server = Server::run(with_descriptors(40), &site.root(), &["--workers", "1"]);
     let clients: Vec<_> = (0..60).map(|_| server.client()).collect();

@@ -20,7 +20,7 @@ fn lint(site: &TestSite, flags: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn everything_that_is_amiss_is_told_with_file_and_line() {
+fn every_problem_is_reported_with_file_and_line() {
     let site = TestSite::with(&[
         (
             "index.html",
@@ -63,7 +63,7 @@ fn everything_that_is_amiss_is_told_with_file_and_line() {
 }
 
 #[test]
-fn a_site_that_is_well_has_nothing_to_tell() {
+fn a_site_without_problems_has_no_findings() {
     let site = TestSite::with(&[
         ("index.html", b"<a href=\"/docs/\">docs</a>"),
         ("docs/index.html", b"<a href=\"../?q#top\">home</a>"),
@@ -75,7 +75,7 @@ fn a_site_that_is_well_has_nothing_to_tell() {
 }
 
 #[test]
-fn rules_that_lead_nowhere_are_told() {
+fn rules_that_lead_nowhere_are_reported() {
     let rules = [
         (
             "/a/* /nowhere 301",
@@ -135,7 +135,7 @@ fn rules_that_lead_nowhere_are_told() {
 }
 
 #[test]
-fn what_is_in_the_place_of_rules_is_told() {
+fn a_directory_in_the_place_of_rules_is_reported() {
     let site = TestSite::with(&[
         ("_headers/note.txt", b"x"),
         ("_redirects", b"/old /\n"),
@@ -148,7 +148,7 @@ fn what_is_in_the_place_of_rules_is_told() {
 }
 
 #[test]
-fn fields_for_no_file_are_told() {
+fn fields_for_no_file_are_reported() {
     let headers = "/*.jss\n X: y\n/about\n X: y\n/about.html\n X: y\n/docs/\n X: y\n\
                    /app/*\n X: y\n/None\n X: y\n/ABOUT*\n X: y\nhttps://h.example/z\n X: y\n";
     let site = TestSite::with(&[

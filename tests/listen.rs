@@ -28,7 +28,7 @@ fn a_port_that_is_taken() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_before_a_long_scan() {
+fn a_port_that_is_taken_is_reported_before_a_long_scan() {
     let site = TestSite::new();
     fs::File::create(site.path("sparse"))
         .unwrap()
@@ -108,7 +108,7 @@ fn a_unix_socket() {
     for _ in 0..2 {
         assert_eq!(client.get("/file.txt").body, b"content");
     }
-    // A second server there is told so, and the first stays.
+    // A second server there reports it, and the first stays.
     Server::assert_fails(&site.root(), &["--listen", &address], 1, &["etagd.sock"]);
     assert_eq!(Client::connect_unix(&socket).get("/file.txt").status, 200);
     drop(client);

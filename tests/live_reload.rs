@@ -51,7 +51,7 @@ fn has_colour(red: u8) -> String {
 }
 
 #[test]
-fn an_edited_page_is_shown_without_a_hand() {
+fn an_edited_page_reloads() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -89,7 +89,7 @@ fn an_edited_style_changes_what_is_seen_and_nothing_else() {
 }
 
 #[test]
-fn what_is_only_touched_changes_nothing() {
+fn a_touched_file_changes_nothing() {
     let Some(browser) = Browser::start() else {
         return;
     };

@@ -167,7 +167,7 @@ fn what_ends_early_is_counted_by_its_reason() {
 }
 
 #[test]
-fn what_is_no_request_is_counted_apart() {
+fn what_is_not_a_request_is_counted_separately() {
     let site = TestSite::with(&[("a", b"a")]);
     let server = Server::with(&site, ADMIN);
     for (bytes, status) in [

@@ -161,7 +161,7 @@ fn a_header_that_does_not_come_is_waited_for_as_long_as_a_header_section() {
 }
 
 #[test]
-fn nobody_else_can_name_a_client() {
+fn only_trusted_proxies_can_name_a_client() {
     let site = site();
     let trusted = ["--trusted-proxy", "192.0.2.0/24,unix"];
     let (server, out) = Server::logging(&site, &[FLAGS, &trusted].concat());

@@ -1,4 +1,4 @@
-//! `etagd push`: a directory comes to a server, and nothing that others did is lost.
+//! `etagd push`: a directory is uploaded, and no change of anybody else is lost.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -89,7 +89,7 @@ fn base_of(site: &TestSite) -> String {
 }
 
 #[test]
-fn what_differs_is_brought_and_no_more() {
+fn only_what_differs_is_uploaded() {
     let (local, remote) = (TestSite::new(), TestSite::new());
     write_tree(&local.root(), 200, "one");
     let local = local
@@ -169,7 +169,7 @@ fn pages_come_after_what_they_need_and_deletions_last() {
 }
 
 #[test]
-fn what_others_have_changed_is_told_and_left() {
+fn files_changed_by_somebody_else_are_reported_and_kept() {
     let local = TestSite::with(&[
         ("index.html", b"<p>old"),
         ("a.txt", b"old"),
@@ -210,7 +210,7 @@ fn what_others_have_changed_is_told_and_left() {
 }
 
 #[test]
-fn what_others_have_changed_is_not_deleted_either() {
+fn files_changed_by_somebody_else_are_not_deleted() {
     let local = TestSite::with(&[("a.txt", b"old"), ("b.txt", b"old"), ("c.txt", b"old")]);
     let remote = TestSite::with(&[]);
     let server = writable(&remote, &[]);
@@ -281,7 +281,7 @@ fn what_answers_for_all_paths_is_not_taken_for_them() {
 }
 
 #[test]
-fn rules_are_brought_where_both_sides_say_so() {
+fn rules_are_uploaded_where_both_sides_allow_it() {
     let local = TestSite::with(&[("a.txt", b"a"), ("_headers", b"/*\n  X-A: 1\n")]);
     let remote = TestSite::with(&[("_headers", b"/*\n  X-A: 0\n")]);
     let server = writable(&remote, &["--write-rules"]);
@@ -337,7 +337,7 @@ fn tokens_come_from_a_file_or_the_environment() {
 }
 
 #[test]
-fn it_speaks_tls_to_whom_it_trusts() {
+fn tls_needs_a_trusted_certificate() {
     let (local, remote) = (TestSite::with(&[("a.txt", b"a")]), TestSite::new());
     let authority = Authority::new();
     authority.issue();
@@ -446,7 +446,7 @@ fn what_changes_between_look_and_write_is_a_conflict() {
 }
 
 #[test]
-fn a_busy_server_is_asked_again_and_a_lost_answer_made_good() {
+fn a_busy_server_is_asked_again_and_a_lost_response_is_recovered() {
     let local = TestSite::with(&[("a.txt", b"ours")]);
     let ours = tag(b"ours");
     let (url, heads) = fake(move |number, _| match number {
@@ -463,7 +463,7 @@ fn a_busy_server_is_asked_again_and_a_lost_answer_made_good() {
 }
 
 #[test]
-fn a_run_that_was_killed_is_gone_on_with() {
+fn a_run_that_was_killed_is_continued() {
     let (local, remote) = (TestSite::new(), TestSite::new());
     write_tree(&local.root(), 400, "many");
     let local = local

@@ -386,7 +386,7 @@ fn manifests_are_compared_with_what_should_be_served() {
 }
 
 #[test]
-fn three_processes_tell_which_of_them_is_other() {
+fn of_three_servers_the_one_that_differs_is_named() {
     let admin = ["--admin", "127.0.0.1:0"];
     type Change = fn(&TestSite);
     let changes: [(&str, Change, &[&str]); 4] = [
@@ -521,7 +521,7 @@ fn a_public_url_is_asked_for_what_it_should_serve() {
 }
 
 #[test]
-fn what_a_public_url_serves_otherwise_is_named() {
+fn differences_of_a_public_url_are_named() {
     let (site, stale) = (copy(MTIME), copy(MTIME).file("extra", "can't be seen"));
     overwrite_in_place(&stale.path("a.txt"), b"?");
     overwrite_in_place(&stale.path("big.bin"), b"?");
@@ -547,7 +547,7 @@ fn what_a_public_url_serves_otherwise_is_named() {
 }
 
 #[test]
-fn what_lies_on_the_way_is_noticed() {
+fn a_cache_in_between_is_noticed() {
     let site = TestSite::with(&[("a.txt", b"a"), ("b.txt", b"b")]);
     let (a, b) = (tag(b"a"), tag(b"b"));
     let fields = |etag: &str, rest: &[(&'static str, &'static str)]| {
@@ -856,7 +856,7 @@ fn fields_that_rules_change_are_changes() {
 }
 
 #[test]
-fn other_flags_than_in_the_earlier_manifest_are_warned_of() {
+fn flags_that_differ_from_the_earlier_manifest_are_warned_about() {
     let site = copy(MTIME);
     let old = site.outside("old.json");
     fs::write(&old, manifest_of(&site.root(), &["--last-modified", "off"])).unwrap();

@@ -233,7 +233,7 @@ fn failure(case: &Case, ground: &Ground<'_>, carrier: &impl Carrier) -> Option<S
     (!wrong.is_empty()).then(|| format!("  {shown}\n  - {}", wrong.join("\n  - ")))
 }
 
-/// A way to bring a request to the server. HTTP/2 and TLS are to stand beside [`Http1`].
+/// A way to send a request to the server.
 trait Carrier {
     /// The response, and whether the connection stays usable where that can be known.
     /// None where this way can't carry such a request.

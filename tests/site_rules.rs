@@ -176,7 +176,7 @@ fn listings_have_the_fields_of_their_path() {
 }
 
 #[test]
-fn hosts_are_told_apart_where_a_rule_names_one() {
+fn rules_with_a_host_apply_to_that_host_only() {
     let site = site(
         "https://preview.example/*\n  X-Robots-Tag: noindex\n/\n  X-All: yes\n",
         "http://old.example/* https://new.example/:splat 301!\n/only https://new.example/x\n",
@@ -275,7 +275,7 @@ fn a_rule_makes_assets_immutable() {
         Some("public, max-age=0, must-revalidate")
     );
 
-    // A fingerprint that lies is told.
+    // A fingerprint that is not the file's is reported.
     fs::write(site.path("app/main.js"), "'use something else'").unwrap();
     server.wait_for(|lines| {
         lines
@@ -363,7 +363,7 @@ fn redirects_are_followed_where_no_file_is() {
 }
 
 #[test]
-fn cloudflares_rules_win_over_files() {
+fn cloudflares_rules_take_precedence_over_files() {
     let site = site("", "/about /elsewhere\n/docs/ /papers\n/app/* /about 200\n");
     for flags in [&["--redirects", "cloudflare"][..], &[]] {
         let server = Server::with(&site, flags);
@@ -415,7 +415,7 @@ fn rewrites_go_where_clean_urls_lead() {
 
 /// A rule that wins over files, and clean URLs that lead back to where it is: no loop comes of it.
 #[test]
-fn clean_urls_and_rules_send_nobody_in_circles() {
+fn clean_urls_and_rules_make_no_redirect_loop() {
     let site = site(
         "",
         "/about /about.html 301!\n/docs/ /docs 301!\n/docs/index /docs/ 301!\n\
@@ -644,7 +644,7 @@ fn a_file_that_is_being_written_waits() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_file_line_and_reason() {
+fn bad_lines_are_reported_with_file_line_and_reason() {
     let site = site(
         "/*\n ETag: x\n X: 1\n",
         "/a\n/old /about\n/api/* https://x.example/:splat 200\n",

@@ -285,7 +285,7 @@ fn a_session_is_resumed_also_after_a_reload() {
 }
 
 #[test]
-fn wrong_files_are_told_in_one_sentence() {
+fn bad_certificate_files_are_reported_in_one_sentence() {
     let authority = Authority::new();
     authority.issue();
     let (certificate, key) = (authority.certificate(), authority.key());

@@ -83,7 +83,7 @@ fn lines(text: &str) -> Vec<Vec<&str>> {
 }
 
 #[test]
-fn p7_two_servers_of_two_copies_answer_alike() {
+fn p7_servers_of_two_copies_answer_alike() {
     let (one, two) = (copy(false, MTIME), copy(true, MTIME - 5_000_000));
     let (first, second) = (Server::start(&one), Server::with(&two, &["--workers", "1"]));
     let (mut a, mut b) = (first.client(), second.client());
@@ -212,7 +212,7 @@ fn p11_each_line_is_what_the_server_answers() {
 }
 
 #[test]
-fn p7_a_file_that_is_not_yet_whole_is_missing_from_the_digest() {
+fn p7_while_a_file_is_being_written_the_digest_is_incomplete() {
     let site = TestSite::with(&[("index.html", b"here")]);
     let server = Server::with(&site, &["--sweep", "1h"]);
     assert!(!server.digest().contains("incomplete"));

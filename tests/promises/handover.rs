@@ -119,7 +119,7 @@ fn ask(
 }
 
 #[test]
-fn p9_who_connects_to_an_inherited_socket_waits_for_the_scan() {
+fn p9_clients_of_an_inherited_socket_wait_for_the_scan() {
     let (tcp, address) = listener();
     let site = site("a");
     let path = site.outside("inherited.sock");
@@ -133,7 +133,7 @@ fn p9_who_connects_to_an_inherited_socket_waits_for_the_scan() {
     for answer in answers {
         assert_eq!(answer.unwrap().unwrap().body, b"a");
     }
-    // The default address is not listened on beside them.
+    // The default address is not used in addition to them.
     server.wait_for(|lines| {
         lines
             .iter()
@@ -177,7 +177,7 @@ fn p9_an_inherited_socket_may_be_the_operators() {
 }
 
 #[test]
-fn p9_a_typed_address_is_listened_on_beside_inherited_sockets() {
+fn p9_a_given_address_is_used_in_addition_to_inherited_sockets() {
     let (public, address) = listener();
     let site = site("a");
     let flags = ["--listen", "127.0.0.1:0"];
@@ -192,7 +192,7 @@ fn p9_a_typed_address_is_listened_on_beside_inherited_sockets() {
 }
 
 #[test]
-fn p9_what_is_no_listening_socket_is_told() {
+fn p9_an_inherited_socket_that_does_not_listen_is_reported() {
     let site = site("a");
     let file = std::fs::File::open(site.path("name")).unwrap();
     let (public, address) = listener();

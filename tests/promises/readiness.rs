@@ -1,5 +1,5 @@
 //! P9: nobody can connect before the manifest is complete, and what is in flight when the server
-//! is told to stop is finished. What the operator is told is true at each moment.
+//! is told to stop is finished. What the operator reads is true at each moment.
 
 use std::fs::{self, File, Permissions};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -198,7 +198,7 @@ fn p9_a_connection_that_was_made_before_the_signal_is_answered() {
 }
 
 #[test]
-fn p9_who_does_not_read_is_waited_for_no_longer_than_the_grace() {
+fn p9_a_client_that_does_not_read_is_given_the_grace_period_and_no_more() {
     let site = TestSite::with(&[("long", &noise(LONG, 1))]);
     let mut server = Server::with(&site, &["--grace", "1s"]);
     let (_client, _) = slow_download(server.address());
@@ -271,7 +271,7 @@ fn p9_the_operator_is_answered_during_the_scan() {
         let (status, line) = readyz(admin);
         (status == 200).then_some(line)
     });
-    // Ready is who answers.
+    // A server that is ready answers.
     server.wait_until_listening();
     assert_eq!(server.client().get("/last.txt").body, b"last");
     assert_eq!(ready, format!("ready {} 2 entries", digest(&site)));
@@ -421,7 +421,7 @@ fn p9_without_a_way_to_be_seen_there_is_no_drain() {
 }
 
 #[test]
-fn p9_who_has_just_connected_may_ask_after_the_signal() {
+fn p9_a_new_connection_may_send_a_request_after_the_signal() {
     let site = TestSite::with(&[("short", b"short")]);
     let mut server = Server::start(&site);
     let address = server.address();

@@ -136,7 +136,7 @@ fn p4_a_swapped_link_inside_the_site_swaps_what_is_below() {
 const LONG: usize = 300 << 10;
 
 #[test]
-fn p4_a_file_that_is_asked_for_during_a_deploy_waits_for_the_others() {
+fn p4_a_file_requested_during_a_deploy_waits_for_the_rest_of_it() {
     let site = TestSite::new()
         .file("page.html", "1")
         .file("app.js", content(1, LONG));
@@ -169,7 +169,7 @@ fn p4_a_file_that_is_asked_for_during_a_deploy_waits_for_the_others() {
 }
 
 #[test]
-fn p4_a_file_that_becomes_a_directory_does_so_whole() {
+fn p4_a_file_becomes_a_directory_at_once() {
     let site = TestSite::new().file("docs", content(1, LONG));
     let server = Server::with(&site, &["--sweep", "1h"]);
     fs::remove_file(site.path("docs")).unwrap();
@@ -220,7 +220,7 @@ fn p4_a_swap_waits_for_a_file_that_is_still_being_written() {
 }
 
 #[test]
-fn p4_an_exchanged_directory_is_exchanged_whole() {
+fn p4_an_exchanged_directory_is_published_at_once() {
     let site = TestSite::in_memory();
     write_release(&site.path("app"), 1);
     let server = Server::with(&site, &["--sweep", "1h"]);
@@ -231,7 +231,7 @@ fn p4_an_exchanged_directory_is_exchanged_whole() {
 }
 
 #[test]
-fn p4_a_root_that_is_exchanged_is_exchanged_whole() {
+fn p4_an_exchanged_root_is_published_at_once() {
     let site = TestSite::in_memory();
     write_release(&site.root(), 1);
     let server = Server::with(&site, &["--sweep", "1h"]);

@@ -1,4 +1,4 @@
-//! P9: what a supervisor is told, in the manner of sd_notify(3), is so when it is told.
+//! P9: what a supervisor hears through sd_notify(3) is true at that moment.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -66,7 +66,7 @@ fn p9_a_supervisor_hears_of_start_state_and_end() {
     let site = TestSite::with(&[("file.txt", b"content")]);
     let (mut supervisor, mut server) = start(&site, &[], &["--drain", "1h"]);
     supervisor.wait_for(|line| line == "READY=1");
-    // At once: ready is who answers.
+    // At once: a server that is ready answers.
     server.wait_until_listening();
     let status = supervisor.wait_for(|line| line.starts_with("STATUS=serving"));
     assert!(status.contains("1 file, site digest "), "{status}");
@@ -142,7 +142,7 @@ fn p9_a_watchdog_is_shown_life_in_time() {
 }
 
 #[test]
-fn p9_a_supervisor_that_is_gone_is_told_of_once_and_changes_nothing() {
+fn p9_a_supervisor_that_is_gone_is_reported_once_and_changes_nothing() {
     let site = TestSite::with(&[("file.txt", b"content")]);
     let mut program = command(env!("CARGO_BIN_EXE_etagd"));
     program

@@ -62,7 +62,7 @@ impl Browser {
             .map_while(Result::ok)
             .find_map(|line| Some(line.strip_prefix("DevTools listening on ")?.to_owned()))
             .expect("a browser that listens");
-        // It must not wait for a reader of what it says beside.
+        // It must not wait for somebody to read its other output.
         std::thread::spawn(move || lines.for_each(drop));
         let address = url.strip_prefix("ws://").unwrap();
         let stream = TcpStream::connect(address.split('/').next().unwrap()).unwrap();

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use super::Response;
 
-/// A connection, made anew where the server has ended it.
+/// A connection, opened again after the server has closed it.
 pub(crate) struct Http2 {
     runtime: Runtime,
     address: SocketAddr,

@@ -57,7 +57,7 @@ impl TestSite {
         self.root().join(OsStr::from_bytes(name.as_ref()))
     }
 
-    /// What lies beside the site and must never be served.
+    /// A path next to the site, which must never be served.
     pub(crate) fn outside(&self, name: &str) -> PathBuf {
         self.outer.path().join(name)
     }
@@ -95,7 +95,7 @@ impl TestSite {
         self
     }
 
-    /// Adds a FIFO: whoever opens it for reading without care waits for ever.
+    /// Adds a FIFO: a plain open(2) for reading blocks until somebody writes.
     pub(crate) fn fifo(self, name: &str) -> Self {
         mkfifoat(CWD, self.path(name), Mode::from_raw_mode(0o644)).unwrap();
         self
@@ -121,7 +121,7 @@ impl TestSite {
         self
     }
 
-    /// Adds a file beside the site.
+    /// Adds a file next to the site.
     pub(crate) fn file_outside(self, name: &str, content: &[u8]) -> Self {
         let path = self.outside(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -162,7 +162,7 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
-/// Runs a command that must do what it is told.
+/// Runs a command that must succeed.
 #[track_caller]
 pub(crate) fn run(program: &str, arguments: &[&str], dir: &Path) {
     let output = command(program)
@@ -191,7 +191,7 @@ pub(crate) fn write_tree(dir: &Path, files: usize, seed: &str) {
     }
 }
 
-/// Replaces a file as careful programs do: written beside it, then renamed over it.
+/// Replaces a file as careful programs do: a temporary file is renamed over it.
 pub(crate) fn rename_over(path: &Path, content: impl AsRef<[u8]>) {
     let name = path.file_name().unwrap().to_string_lossy();
     let beside = path.with_file_name(format!(".{name}.new"));

@@ -23,7 +23,7 @@ pub(crate) enum Writer {
     Truncate,
     /// Stores to a mapping, whose descriptor is closed before them.
     Mapped,
-    /// Written beside it, renamed over it.
+    /// Written to a temporary file that is renamed over it.
     Rename,
 }
 

@@ -61,7 +61,7 @@ fn a_file_is_created_replaced_and_deleted() {
 }
 
 #[test]
-fn each_write_is_written_down() {
+fn each_write_is_logged() {
     let site = TestSite::with(&[("a.txt", b"one")]);
     let server = writable(&site);
     let mut pen = Pen::new(&server);
@@ -89,7 +89,7 @@ fn each_write_is_written_down() {
 }
 
 #[test]
-fn a_write_is_written_down_also_if_its_client_does_not_wait() {
+fn a_write_is_logged_even_if_its_client_does_not_wait() {
     let site = TestSite::with(&[]);
     let server = writable(&site);
     for number in 0..20 {
@@ -208,7 +208,7 @@ fn a_change_on_disk_counts_before_it_is_published() {
 }
 
 #[test]
-fn what_somebody_writes_to_is_not_replaced() {
+fn a_file_open_for_writing_is_not_replaced() {
     let site = TestSite::with(&[("a.txt", b"one")]);
     let server = writable(&site);
     let mut pen = Pen::new(&server);
@@ -250,7 +250,7 @@ fn all_names_of_a_file_are_published_with_it() {
 }
 
 #[test]
-fn what_is_deleted_is_gone_also_where_old_files_are_kept() {
+fn a_deleted_file_is_gone_even_with_keep_old() {
     let site = TestSite::with(&[("a.css", b"a{}"), ("b.css", b"b{}")]);
     let server = Server::with(&site, &["--writable", "--keep-old", "1h"]);
     let mut pen = Pen::new(&server);

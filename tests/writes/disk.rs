@@ -162,7 +162,7 @@ fn a_root_that_is_away_takes_nothing() {
 }
 
 #[test]
-fn reads_go_on_beside_uploads_that_are_too_large() {
+fn reads_continue_during_uploads_that_are_too_large() {
     let site = TestSite::with(&[("a.txt", b"one")]);
     let server = Server::with(&site, &["--writable", "--max-upload", "1MiB"]);
     thread::scope(|scope| {

@@ -115,7 +115,7 @@ fn a_reset_leaves_nothing() {
 
 /// A reset that comes with the answer is the answer to some clients.
 #[test]
-fn a_refusal_is_read_by_who_is_still_sending() {
+fn a_client_that_is_still_sending_can_read_the_refusal() {
     if !has("curl") {
         return;
     }

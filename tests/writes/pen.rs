@@ -9,7 +9,7 @@ use super::support::{Client, Response, Server, TestSite};
 
 pub(crate) const CREATE: (&str, &str) = ("If-None-Match", "*");
 
-/// A connection to write over, made anew where the server has ended it.
+/// A connection to write over, opened again after the server has closed it.
 pub(crate) struct Pen {
     address: SocketAddr,
     client: Client,

@@ -76,7 +76,7 @@ fn a_counter_counts_every_increment() {
 }
 
 #[test]
-fn what_somebody_edits_on_the_disk_beside_is_not_lost() {
+fn a_concurrent_edit_on_disk_is_not_lost() {
     let site = TestSite::with(&[("file.txt", b"")]);
     let server = Server::with(&site, &["--writable", "--settle", "20ms"]);
     let done = Arc::new(AtomicBool::new(false));
@@ -134,7 +134,7 @@ fn append(path: &Path, line: &str) {
 }
 
 #[test]
-fn of_many_who_create_a_file_one_does() {
+fn of_many_clients_that_create_a_file_one_succeeds() {
     let site = TestSite::with(&[]);
     let server = writable(&site);
     for round in 0..20 {
@@ -166,7 +166,7 @@ fn of_many_who_create_a_file_one_does() {
 }
 
 #[test]
-fn of_many_who_change_and_delete_a_version_one_does() {
+fn of_many_clients_that_change_a_version_one_succeeds() {
     let site = TestSite::with(&[]);
     let server = writable(&site);
     for round in 0..20 {

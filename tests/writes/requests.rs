@@ -235,7 +235,7 @@ fn send(server: &Server, request: &[u8]) -> Response {
 }
 
 #[test]
-fn content_is_taken_whole_and_as_it_is() {
+fn content_is_stored_exactly_as_sent() {
     let site = TestSite::with(&[]);
     let server = Server::with(&site, &["--writable", "--max-upload", "1KiB"]);
     let full = "x".repeat(1024);
@@ -387,7 +387,7 @@ fn expectations_are_answered_before_the_content() {
 }
 
 #[test]
-fn other_methods_and_what_may_be_asked() {
+fn other_methods_and_options() {
     let site = site();
     let server = writable(&site);
     let mut pen = Pen::new(&server);

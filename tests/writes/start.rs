@@ -17,7 +17,7 @@ fn token_file(site: &TestSite, text: &str) -> String {
 }
 
 #[test]
-fn nobody_is_let_in_by_accident() {
+fn nobody_gets_write_access_by_accident() {
     let site = TestSite::with(&[]);
     let root = site.root();
     let tokens = token_file(&site, &format!("ci {TOKEN}\n"));
@@ -75,7 +75,7 @@ fn flags_that_say_nothing_without_another_are_refused() {
 }
 
 #[test]
-fn a_developer_s_server_is_never_written_to() {
+fn a_developers_server_takes_no_writes() {
     let site = TestSite::with(&[]);
     let root = site.root();
     let output = etagd(["dev", root.to_str().unwrap(), "--writable"]);
@@ -83,7 +83,7 @@ fn a_developer_s_server_is_never_written_to() {
 }
 
 #[test]
-fn a_file_of_tokens_must_be_one() {
+fn a_file_of_tokens_must_be_valid() {
     let site = TestSite::with(&[]);
     let cases = [
         ("", "holds no token"),

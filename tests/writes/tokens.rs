@@ -1,4 +1,4 @@
-//! Tokens: whose they are, who tries them, and when they change.
+//! Tokens: which writer has which, failed attempts, and changes of the file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -46,7 +46,7 @@ fn create(pen: &mut Pen, target: &str, authorization: &str) -> Response {
 }
 
 #[test]
-fn a_token_is_asked_for_and_named() {
+fn a_token_is_required_and_its_name_is_logged() {
     let guarded = Guarded::new();
     let mut pen = guarded.pen();
     let refused = pen.create("/new.txt", "new");
@@ -125,7 +125,7 @@ fn tokens_are_read_again_on_sighup() {
 }
 
 #[test]
-fn who_guesses_is_slowed_down_and_who_reads_is_not() {
+fn failed_logins_are_slowed_down_and_reads_are_not() {
     let guarded = Guarded::new();
     let start = Instant::now();
     let done = AtomicBool::new(false);
