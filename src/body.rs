@@ -21,8 +21,8 @@ use crate::representation::{Data, FileSource, GROUP_SIZE, MAX_WHOLE, Representat
 /// Why content can't be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The file is not what the scan saw.
-    #[error("{} is not what was scanned: its bytes from {offset} on are others", .path.display())]
+    /// The file has changed since it was hashed.
+    #[error("{} changed on disk since it was hashed (at offset {offset})", .path.display())]
     Changed {
         /// The file.
         path: PathBuf,

@@ -1,5 +1,5 @@
-//! Another server behind some paths of the site, such as an API on a port of its own: what is
-//! asked there is passed on as it comes, and so is the answer, web sockets included.
+//! Proxies requests below some paths of the site to another server, such as an API on its own port.
+//! Requests and responses are streamed as they come, WebSockets included.
 
 use std::error::Error;
 use std::time::Duration;
@@ -21,10 +21,11 @@ use tokio::io::copy_bidirectional;
 use crate::client::Peer;
 use crate::config::Upstream;
 
-/// How long a server on this machine, or near it, may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(5);
-/// RFC 9110 section 7.6.1: what concerns one connection alone, beside what Connection names.
-const OF_A_CONNECTION: [HeaderName; 7] = [
+/// How long an upstream server, on this machine or near it, may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// RFC 9110 section 7.6.1: fields that concern one connection only, in addition to those that
+/// Connection names.
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -49,11 +50,12 @@ pub(super) struct Proxy {
 
 impl Proxy {
     pub(super) fn new(mut upstreams: Vec<Upstream>, is_secure: bool) -> Self {
-        // The longest prefix wins.
+        // The longest prefix takes precedence.
         upstreams.sort_by_key(|upstream| std::cmp::Reverse(upstream.prefix.len()));
         let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT));
-        // A connection each: one that is kept may be closed at the very moment it is used again.
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        // One connection a request: a kept one may be closed at the moment it is used again, and a
+        // request with content can't be repeated.
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build(connector);
@@ -110,7 +112,7 @@ impl Proxy {
             tokio::spawn(tunnel(client_side, server_side));
         }
         let protocol = response.headers().get(header::UPGRADE).cloned();
-        strip(response.headers_mut());
+        strip_hop_by_hop(response.headers_mut());
         if let Some(protocol) = protocol.filter(|_| switched) {
             response.headers_mut().insert(header::UPGRADE, protocol);
             response.headers_mut().insert(header::CONNECTION, UPGRADE);
@@ -139,8 +141,8 @@ impl Proxy {
             .body(())?;
         let mut fields = request.headers.clone();
         let protocol = fields.get(header::UPGRADE).cloned();
-        strip(&mut fields);
-        // Answered by whoever reads the content.
+        strip_hop_by_hop(&mut fields);
+        // hyper answers it: reading the content sends 100 Continue to the client.
         fields.remove(header::EXPECT);
         if let Some(protocol) = protocol {
             fields.insert(header::UPGRADE, protocol);
@@ -170,8 +172,8 @@ impl Proxy {
     }
 }
 
-/// Takes away what concerns the connection it came over.
-fn strip(fields: &mut HeaderMap) {
+/// Removes the fields that concern only the connection they came over.
+fn strip_hop_by_hop(fields: &mut HeaderMap) {
     let named: Vec<HeaderName> = fields
         .get_all(header::CONNECTION)
         .iter()
@@ -179,7 +181,7 @@ fn strip(fields: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in OF_A_CONNECTION.iter().chain(&named) {
+    for name in HOP_BY_HOP.iter().chain(&named) {
         fields.remove(name);
     }
 }
@@ -199,7 +201,7 @@ async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
     }
 }
 
-/// What is at the bottom of an error.
+/// The cause at the bottom of an error, as text.
 fn deepest(mut error: &(dyn Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_a_connection_is_not_passed_on() {
+    fn hop_by_hop_fields_are_not_passed_on() {
         let proxy = proxy(&["/api=http://localhost:3000"]);
         let request = Request::post("/api/x?y=%20")
             .header("host", "site.test:8080")

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn it_escapes_what_it_is_told() {
+    fn it_escapes_its_sentence() {
         let page = page("<script>\"&'</script>");
         assert!(page.contains("<p>&lt;script&gt;&quot;&amp;&#39;&lt;/script&gt;.</p>"));
         assert_eq!(page.matches("<script").count(), 0);

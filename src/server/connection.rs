@@ -1,5 +1,5 @@
 //! One connection: HTTP/1.1 or HTTP/2 over any stream, for as long as its [`Activity`] is within
-//! the limits. hyper itself is told of no time-outs.
+//! the limits. hyper itself has no time-outs set.
 
 use std::convert::Infallible;
 use std::future::poll_fn;

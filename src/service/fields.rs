@@ -1,5 +1,5 @@
-//! Which fields a response has: those that the manifest has prepared, and what the rules of the
-//! site make of them.
+//! The fields of a response: those that the manifest has prepared, and those that the rules of the
+//! site add, replace or remove.
 
 use http::header::{self, HeaderName};
 use http::request::Parts;
@@ -15,13 +15,13 @@ use crate::semantics::target::Target;
 pub(super) const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
-/// `Vary` of what has several codings.
+/// `Vary` of a resource with several codings.
 const BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
-/// `Vary` of what only a request for a page is answered with.
+/// `Vary` of a page that stands in for a missing one, which only navigations get.
 const BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
-/// `Vary` of what is a page for people and JSON for programs.
-const BY_FORM: HeaderValue = HeaderValue::from_static("accept");
-/// `Vary` of both.
+/// `Vary` of a listing: a page for browsers, JSON for programs.
+const BY_FORMAT: HeaderValue = HeaderValue::from_static("accept");
+/// `Vary` of such a page with several codings.
 const BY_PURPOSE_AND_CODING: HeaderValue =
     HeaderValue::from_static("sec-fetch-mode, accept, accept-encoding");
 
@@ -36,21 +36,21 @@ pub(super) fn validators(fields: &mut HeaderMap, selected: &Selected<'_>) {
 
 fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
     let resource = &selected.resource;
-    let own = &resource.fields;
+    let prepared = &resource.fields;
     let is_removed = || {
-        let ruled = own.ruled.as_ref();
+        let ruled = prepared.ruled.as_ref();
         ruled.is_some_and(|ruled| ruled.removed.contains(&header::CACHE_CONTROL))
     };
     match selected.terms {
         Terms::Fallback { of_page: false } => Some(NO_STORE),
         _ if is_removed() => None,
-        // What a rule says of a path is meant for it under any query.
-        Terms::Pinned if !own.has_ruled_cache_control() => Some(IMMUTABLE),
-        Terms::Pinned | Terms::Named | Terms::Listed => Some(own.cache_control.clone()),
-        // A file may come to be there: what stands in for it must be asked about.
+        // A rule for a path holds under any query, so it takes precedence over --immutable-query.
+        Terms::Pinned if !prepared.has_ruled_cache_control() => Some(IMMUTABLE),
+        Terms::Pinned | Terms::Named | Terms::Listed => Some(prepared.cache_control.clone()),
+        // A file may be created at this URL: caches must revalidate the page in its place.
         Terms::Rewritten | Terms::Fallback { of_page: true } => {
-            Some(if !resource.settled || own.has_ruled_cache_control() {
-                own.cache_control.clone()
+            Some(if !resource.settled || prepared.has_ruled_cache_control() {
+                prepared.cache_control.clone()
             } else {
                 REVALIDATE
             })
@@ -58,8 +58,8 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
     }
 }
 
-/// What in a request, beside its target, the choice of the answer depends on (RFC 9110 section
-/// 12.5.5), and what the rules of the site name.
+/// Names the request fields that the choice of the response depends on (RFC 9110 section 12.5.5),
+/// together with those that the rules of the site name.
 pub(super) fn vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
     let is_fallback = matches!(selected.terms, Terms::Fallback { .. } | Terms::Listed);
     let is_negotiable = selected.resource.is_negotiable();
@@ -67,7 +67,7 @@ pub(super) fn vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
     let vary = match (is_fallback, is_negotiable) {
         (false, false) => None,
         (false, true) => Some(BY_CODING),
-        (true, false) if selected.terms == Terms::Listed => Some(BY_FORM),
+        (true, false) if selected.terms == Terms::Listed => Some(BY_FORMAT),
         (true, false) => Some(BY_PURPOSE),
         (true, true) => Some(BY_PURPOSE_AND_CODING),
     };
@@ -84,7 +84,7 @@ pub(super) fn vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
     fields.insert(header::VARY, vary);
 }
 
-/// What the rules of the site make of the fields of a response with content, or of a 304.
+/// Applies the rules of the site to the fields of a response with content, or of a 304.
 pub(super) fn follow_rules(
     fields: &mut HeaderMap,
     selected: &Selected<'_>,
@@ -97,12 +97,12 @@ pub(super) fn follow_rules(
         fields.remove(header::X_CONTENT_TYPE_OPTIONS);
     }
     for (name, value) in ruled.lines.iter().filter(|(name, _)| is_wanted(name)) {
-        give(fields, name, value);
+        set_or_append(fields, name, value);
     }
 }
 
-/// What the rules of the site say of a path where no content is answered: not what would describe
-/// that, and not for how long to keep it.
+/// Applies the rules of the site to an error or a response to OPTIONS. Fields that describe content
+/// or let caches keep the response are left out.
 pub(super) fn follow_rules_for_errors(
     fields: &mut HeaderMap,
     manifest: &Manifest,
@@ -123,12 +123,12 @@ pub(super) fn follow_rules_for_errors(
     if overlay.removed.contains(&header::X_CONTENT_TYPE_OPTIONS) {
         fields.remove(header::X_CONTENT_TYPE_OPTIONS);
     }
-    // A page of etagd's own has the policy that it needs.
+    // A built-in page has the policy that its own style needs.
     let has_policy = fields.contains_key(header::CONTENT_SECURITY_POLICY);
     for (name, value) in &overlay.lines {
-        let is_other_policy = has_policy && *name == header::CONTENT_SECURITY_POLICY;
-        if !describes_content(name) && !says_how_long(name) && !is_other_policy {
-            give(fields, name, value);
+        let replaces_policy = has_policy && *name == header::CONTENT_SECURITY_POLICY;
+        if !describes_content(name) && !is_about_caching(name) && !replaces_policy {
+            set_or_append(fields, name, value);
         }
     }
     if let Some(vary) = overlay.vary {
@@ -136,8 +136,8 @@ pub(super) fn follow_rules_for_errors(
     }
 }
 
-/// Only cookies come in several lines (RFC 6265 section 3).
-fn give(fields: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
+/// Sets a field. Only Set-Cookie may come in several lines (RFC 6265 section 3).
+fn set_or_append(fields: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
     if name == header::SET_COOKIE {
         fields.append(name, value.clone());
     } else {
@@ -153,12 +153,12 @@ pub(super) fn describes_content(name: &HeaderName) -> bool {
 
 /// Whether a field lets caches keep a response: Cache-Control and those that some of them prefer
 /// (RFC 9213).
-fn says_how_long(name: &HeaderName) -> bool {
+fn is_about_caching(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.ends_with("cache-control") || matches!(name, "expires" | "surrogate-control" | "pragma")
 }
 
-/// The fields that 200 and 206 have beside, whatever the range.
+/// The fields that 200 and 206 have and a 304 does not, whatever the range.
 pub(super) fn description(fields: &mut HeaderMap, selected: &Selected<'_>) {
     let (resource, representation) = (&selected.resource, selected.representation());
     if let Some(date) = resource.last_modified_value() {

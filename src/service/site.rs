@@ -62,7 +62,7 @@ impl SiteLayer {
     }
 
     /// Sends a response once its content is proven. Where a file is not what the manifest says, the
-    /// file is scanned again, and the request is answered from what it is now.
+    /// file is scanned again, and the request is answered from the new state.
     async fn prove(
         self,
         mut draft: Response<Segments>,
@@ -100,9 +100,9 @@ impl SiteLayer {
                 return self.give_up(&draft, &error, decision);
             }
             let manifest = self.site.current();
-            let (again, anew) = self.drafter.draft(&manifest, &request);
-            decision = anew;
-            let (head, content) = again.into_parts();
+            let (redrafted, redecided) = self.drafter.draft(&manifest, &request);
+            decision = redecided;
+            let (head, content) = redrafted.into_parts();
             draft = match content {
                 DraftContent::Segments(segments) => Response::from_parts(head, segments),
                 DraftContent::Memory(bytes) => {
