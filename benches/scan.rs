@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use etagd::config::{Settings, Symlinks};
 use etagd::disk::Root;
 use etagd::manifest::{Changes, Manifest};
 use etagd::memory::Memory;
 use etagd::scan::{Progress, Scanner, Scope, Unsettled};
+use etagd::settings::{Settings, Symlinks};
 use tempfile::TempDir;
 
 const FILES: usize = 10_000;

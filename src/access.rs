@@ -403,8 +403,8 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
-    use crate::config::Settings;
     use crate::manifest::Manifest;
+    use crate::settings::Settings;
 
     const HOSTILE: &[u8] = b"\"-\" x\\\" \t\x80\xe2\x80\xa8\xc2\x85\xc2\x9b[31m<\xf0\x9f\x98\x80>";
 

@@ -134,8 +134,8 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::config::Settings;
     use crate::readiness::Phase;
+    use crate::settings::Settings;
 
     fn ask(admin: &Admin, method: &str, target: &str) -> (u16, String) {
         let request = Request::builder().method(method).uri(target).body(());

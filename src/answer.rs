@@ -10,7 +10,6 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, StatusCode, Uri, Version, header};
 
-use crate::config::NotFound;
 use crate::listing::{self, Listing, ListingFormat, Sorting};
 use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
@@ -21,6 +20,7 @@ use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
 use crate::semantics::range::{self, Selection};
 use crate::semantics::target::{Target, encode_path};
+use crate::settings::NotFound;
 
 /// The answer to a request, before it is made into a response.
 #[derive(Debug)]

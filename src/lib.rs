@@ -77,7 +77,8 @@
 //! | Floor | Module | Subject |
 //! |---|---|---|
 //! | 8 | [`cli`] | the subcommands, from parsed flags to the exit code |
-//! | 1 | [`config`] | flags as typed -> configuration as meant |
+//! | 7 | [`config`] | the command line: flags as typed -> settings and options |
+//! | 1 | [`settings`] | what the operator chose, free of the command line |
 //! | 5 | [`admin`] | the operator's endpoints: alive, ready, which site |
 //! | 3 | [`readiness`] | whether a balancer may send requests |
 //! | 1 | [`metrics`] | counters, and their text form |
@@ -162,3 +163,4 @@ pub mod config;
 pub mod log;
 pub mod metrics;
 pub mod readiness;
+pub mod settings;

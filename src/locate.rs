@@ -22,8 +22,8 @@
 
 use std::borrow::Cow;
 
-use crate::config::HtmlHandling;
 use crate::semantics::target::Target;
+use crate::settings::HtmlHandling;
 
 /// Where a path leads.
 #[derive(Clone, PartialEq, Eq, Debug)]

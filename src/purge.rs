@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::HtmlHandling;
 use crate::inventory::{ChangeKind, Difference, url};
+use crate::settings::HtmlHandling;
 
 /// The URLs whose answers have changed because of `differences`: absolute paths, percent-encoded.
 ///

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::config::{Digest, Expectation};
 use crate::manifest::{Manifest, SiteDigest};
+use crate::settings::{Digest, Expectation};
 
 /// Where the process stands between its start and its end. It only goes forward.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -148,8 +148,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::Settings;
     use crate::manifest::Changes;
+    use crate::settings::Settings;
 
     /// Two sites, and the first one again with a file that can't be read.
     fn sites() -> [Manifest; 3] {

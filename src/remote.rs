@@ -13,8 +13,8 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, SendBody};
 
-use crate::config::ReplicaUrl;
 use crate::inventory::{Inventory, InventoryError};
+use crate::settings::ReplicaUrl;
 
 /// A whole exchange may take this many times the timeout of one read.
 const WHOLE_EXCHANGE_FACTOR: u32 = 20;

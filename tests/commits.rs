@@ -14,11 +14,11 @@ use std::thread;
 use std::time::Duration;
 
 use etagd::commit::{CommitError, Committed, Condition, Operation, WriteJob};
-use etagd::config::{Settings, Symlinks};
 use etagd::disk::Root;
 use etagd::metrics::Metrics;
 use etagd::representation::Resource;
 use etagd::scan::{Progress, Scanner};
+use etagd::settings::{Settings, Symlinks};
 use etagd::site::Site;
 use etagd::staging::{Directory, TempFile};
 use etagd::watch::{Hint, Watch, WatcherOptions};

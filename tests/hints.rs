@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use etagd::config::{Settings, Symlinks};
 use etagd::disk::Root;
 use etagd::metrics::Metrics;
 use etagd::scan::{Progress, Scanner};
+use etagd::settings::{Settings, Symlinks};
 use etagd::site::Site;
 use etagd::watch::{ChangeSource, EventKind, Hint, Watch, WatchError, WatcherOptions};
 

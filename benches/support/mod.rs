@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etagd::config::Settings;
 use etagd::manifest::{Changes, Manifest};
 use etagd::representation::{Data, Fields, Representation, Resource};
 use etagd::semantics::coding::Coding;
 use etagd::semantics::date::HttpDate;
 use etagd::semantics::etag::ETag;
+use etagd::settings::Settings;
 use http::HeaderValue;
 
 /// Sunday, 6 November 1994, 08:49:37: when everything here was modified.

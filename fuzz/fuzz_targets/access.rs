@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use etagd::access::{AccessEntry, combined, json};
 use etagd::client::{Peer, TrustedProxies, TrustedProxy};
-use etagd::config::Settings;
+use etagd::settings::Settings;
 use etagd::manifest::Manifest;
 use etagd::metrics::Outcome;
 use etagd_fuzz::{append, lines};

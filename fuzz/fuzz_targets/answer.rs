@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use arbitrary::Arbitrary;
 use bytes::Bytes;
 use etagd::answer::{Answer, Selected, Terms, answer};
-use etagd::config::{HtmlHandling, NotFound, Settings};
+use etagd::settings::{HtmlHandling, NotFound, Settings};
 use etagd::manifest::{Changes, Manifest};
 use etagd::representation::{Data, Fields, Representation, Resource};
 use etagd::rules::{Dialect, RuleFile, Rules};

@@ -4,7 +4,7 @@
 //! Input: a manifest in JSON, as a replica sends it or a file holds it.
 #![no_main]
 
-use etagd::config::HtmlHandling;
+use etagd::settings::HtmlHandling;
 use etagd::inventory::{Inventory, between, write};
 use etagd::purge::urls;
 use libfuzzer_sys::fuzz_target;

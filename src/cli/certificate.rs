@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 
-use crate::config::TlsFiles;
+use crate::settings::TlsFiles;
 
 /// Browsers take none that is valid for longer.
 const VALID: Duration = Duration::from_secs(397 * 24 * 3600);

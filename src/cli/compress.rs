@@ -10,8 +10,8 @@ use indicatif::{HumanBytes, HumanCount};
 
 use super::progress::with_bytes;
 use super::{Error, counted, open, print};
-use crate::compress::{CODINGS, CompressReport, SidecarProblem, run};
-use crate::config::{Compress, SidecarWork};
+use crate::compress::{CODINGS, CompressReport, SidecarProblem, SidecarWork, run};
+use crate::config::Compress;
 use crate::progress::ByteProgress;
 use crate::semantics::target::encode_path;
 

@@ -16,12 +16,12 @@ use qrcode::render::unicode::Dense1x2;
 use super::certificate::{self, CertificateError};
 use super::scan::files;
 use crate::access::{AccessLog, LineFormat};
-use crate::config::{AllowedHost, Certificate, DevOptions, Listen, TlsFiles};
 use crate::dev::{Changed, Dev, Feed, line};
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
 use crate::semantics::target::encode_path;
 use crate::server::listener::{self, Bound, ListenError};
+use crate::settings::{AllowedHost, Certificate, DevOptions, Listen, TlsFiles};
 use crate::site::Site;
 
 /// So many ports are tried.

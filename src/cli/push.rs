@@ -11,13 +11,14 @@ use super::progress::{with_bar, with_bytes};
 use super::scan::scan;
 use super::usage::UsageError;
 use super::{Error, inventory, open, print, trust};
-use crate::config::{self, Settings};
+use crate::config;
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::push::{Plan, Push, PushReport};
 use crate::remote::Client;
 use crate::scan::{Progress, Scanner};
+use crate::settings::Settings;
 
 /// The environment variable of the token, so that none is in the list of processes.
 const TOKEN_VARIABLE: &str = "ETAGD_WRITE_TOKEN";

@@ -24,9 +24,7 @@ use super::{Error, open, writable};
 use crate::access::{self, AccessLog, LineFormat};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
-use crate::config::{
-    AccessLogForm, Config, Expectation, Listen, ProxyOptions, StatusOptions, WatchOptions,
-};
+use crate::config::{AccessLogForm, Config, ProxyOptions, WatchOptions};
 use crate::dev::DevLayer;
 use crate::disk::{self, Root};
 use crate::hook::Hook;
@@ -43,6 +41,7 @@ use crate::server::inherited::Inherited;
 use crate::server::listener::{self, Bound};
 use crate::server::tls::Tls;
 use crate::service::{HealthLayer, Layer, LogLayer, SiteLayer, WriteLayer};
+use crate::settings::{Expectation, Listen, StatusOptions};
 use crate::site::Site;
 use crate::state::{Saver, StateFile};
 use crate::watch::{Hint, Watch, WatcherOptions, immutable};
@@ -190,7 +189,7 @@ async fn run(config: Config, inherited: Inherited) -> Result<(), Error> {
         Some(dev) => Box::new(DevLayer::new(dev, Box::new(site_layer))),
         None => public_layers(
             site_layer,
-            operator.disclosure,
+            operator.disclosure.into(),
             &site,
             writer.clone(),
             &process.readiness,

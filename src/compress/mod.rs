@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
-use crate::config::SidecarWork;
 use crate::disk::{self, Opened, Root};
 use crate::progress::ByteProgress;
 use crate::scan::sidecar::{Unproven, prove};
 use crate::semantics::coding::Coding;
 use crate::staging::Directory;
+pub use survey::SidecarWork;
 use survey::{Sidecar, SidecarState, SourceFile};
 
 /// The codings of sidecars, in the order of [`CompressReport::after`].

@@ -14,12 +14,23 @@ use std::sync::Arc;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::{CODINGS, MIN_LENGTH, SidecarError, SidecarProblem, encode};
-use crate::config::{SidecarWork, Symlinks};
 use crate::disk::{self, Root};
 use crate::scan::hash::{self, HashOptions};
 use crate::scan::sidecar::{Unproven, prove};
 use crate::scan::walk::{self, FoundFile, WalkStep};
 use crate::semantics::coding::Coding;
+use crate::settings::Symlinks;
+
+/// What `etagd compress` does with sidecars.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SidecarWork {
+    /// Write what is missing or stale.
+    Write,
+    /// Look only.
+    Check,
+    /// Remove what is proven.
+    Remove,
+}
 
 /// A file that can have sidecars.
 #[derive(Debug)]

@@ -1,8 +1,6 @@
 //! `etagd check`: its flags.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -12,6 +10,7 @@ use clap::builder::BoolishValueParser;
 use super::offline::ManifestFormat;
 use super::site::SiteOptions;
 use super::values::{at_least_one, positive_duration, workers};
+use crate::settings::ReplicaUrl;
 
 /// `etagd check`.
 #[derive(Debug, Args)]
@@ -83,90 +82,4 @@ pub struct Check {
     /// How --dir is served.
     #[command(flatten, next_help_heading = "How --dir is served")]
     pub handling: SiteOptions,
-}
-
-/// Where a replica answers: scheme, authority and perhaps a prefix, without a slash at its end.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReplicaUrl(String);
-
-impl ReplicaUrl {
-    /// Whether TLS is spoken there.
-    pub fn is_secure(&self) -> bool {
-        self.0.starts_with("https:")
-    }
-}
-
-impl fmt::Display for ReplicaUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for ReplicaUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = "expected http://HOST or https://HOST, perhaps with a port and a prefix";
-        let uri: http::Uri = text
-            .parse()
-            .map_err(|error| format!("{expected} ({error})"))?;
-        let scheme = uri
-            .scheme_str()
-            .filter(|scheme| ["http", "https"].contains(scheme));
-        let (Some(scheme), Some(authority)) = (scheme, uri.authority()) else {
-            return Err(expected.to_owned());
-        };
-        if authority.as_str().contains('@') {
-            return Err("a user and a password are not supported".to_owned());
-        }
-        if uri.query().is_some() || text.contains('#') {
-            return Err(format!("{expected}, and no query or fragment"));
-        }
-        let prefix = uri.path().trim_end_matches('/');
-        // The address of the manifest itself is as good.
-        let prefix = prefix.strip_suffix("/manifest").unwrap_or(prefix);
-        let prefix = prefix.trim_end_matches('/');
-        Ok(Self(format!("{scheme}://{authority}{prefix}")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replica_urls() {
-        for (text, want) in [
-            ("http://a", "http://a"),
-            ("http://a/", "http://a"),
-            ("HTTP://a:80//", "http://a:80"),
-            (
-                "https://a.example:8443/prefix/",
-                "https://a.example:8443/prefix",
-            ),
-            ("http://[::1]:9000", "http://[::1]:9000"),
-            ("http://a/manifest", "http://a"),
-            ("http://a/x/manifest/", "http://a/x"),
-        ] {
-            assert_eq!(
-                text.parse::<ReplicaUrl>().map(|url| url.to_string()),
-                Ok(want.to_owned())
-            );
-        }
-        for bad in [
-            "",
-            "a",
-            "localhost:9000",
-            "/path",
-            "ftp://a",
-            "unix:/run/x",
-            "http://",
-            "http://user:secret@a",
-            "http://a?query",
-            "http://a/#fragment",
-            "http://a b",
-        ] {
-            assert!(bad.parse::<ReplicaUrl>().is_err(), "{bad:?}");
-        }
-    }
 }

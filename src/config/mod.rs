@@ -1,35 +1,35 @@
-//! Flags as typed, and the configuration they mean.
+//! The command line: flags as typed, and the settings and options they mean.
 //!
 //! [`Cli`] is what stands on the command line or in the environment; each value is parsed once,
 //! into a type that cannot be wrong. Flag before environment before default.
 
 mod check;
+mod choices;
 mod clients;
 mod dev;
-mod globs;
 mod offline;
 mod operator;
+mod process;
 mod push;
 mod serve;
 mod site;
 mod values;
+mod watch;
 mod write;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-pub use check::{Check, ReplicaUrl};
+use crate::log::LogFormat;
+pub use check::Check;
 pub use clients::{AccessLogForm, ProxyOptions};
-pub use dev::{AllowedHost, Certificate, Dev, DevOptions, Upstream};
-pub use globs::PathGlob;
-pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat, SidecarWork};
-pub use operator::{Digest, Expectation, HealthPath, Operator, StatusOptions};
+pub use dev::Dev;
+pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat};
+pub use operator::{Operator, StatusFlags};
+pub use process::Config;
 pub use push::Push;
-pub use serve::{Config, Limits, Serve, TlsFiles, WatchOptions, cores};
-pub use site::{
-    Additions, HtmlHandling, LastModified, NotFound, RedirectsDialect, ReprDigest, Settings,
-    SiteFlags, SiteOptions, Symlinks,
-};
-pub use values::Listen;
+pub use serve::{LimitFlags, Serve};
+pub use site::{LastModified, SiteFlags, SiteOptions};
+pub use watch::WatchOptions;
 pub use write::WriteOptions;
 
 /// A static file server with precomputed, content-based strong ETags
@@ -70,16 +70,6 @@ pub enum Command {
     Compress(Compress),
     /// Tell what of a site will not be served as its author hopes
     Lint(Lint),
-}
-
-/// Form of messages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub enum LogFormat {
-    /// Lines of text
-    #[default]
-    Text,
-    /// One JSON object a line
-    Json,
 }
 
 #[cfg(test)]

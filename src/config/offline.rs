@@ -6,6 +6,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use super::site::SiteFlags;
+use crate::compress::SidecarWork;
 
 /// `etagd manifest`.
 #[derive(Debug, Args)]
@@ -75,17 +76,6 @@ impl Compress {
             (false, false) => SidecarWork::Write,
         }
     }
-}
-
-/// What `etagd compress` does with sidecars.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SidecarWork {
-    /// Write what is missing or stale.
-    Write,
-    /// Look only.
-    Check,
-    /// Take away what is proven.
-    Remove,
 }
 
 /// `etagd lint`.

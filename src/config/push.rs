@@ -6,9 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::check::ReplicaUrl;
-use super::site::Symlinks;
 use super::values::{positive_duration, workers};
+use crate::settings::{ReplicaUrl, Symlinks};
 
 /// `etagd push`.
 #[derive(Debug, Args)]

@@ -8,12 +8,13 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::clients::ProxyOptions;
-use super::dev::DevOptions;
 use super::operator::Operator;
-use super::site::{Settings, SiteFlags, Symlinks};
-use super::values::{Listen, at_least_one, duration, header_size, positive_duration, workers};
+use super::process::{Config, budget, cores};
+use super::site::SiteFlags;
+use super::values::{at_least_one, duration, header_size, positive_duration, workers};
+use super::watch::WatchOptions;
 use super::write::WriteOptions;
-use crate::disk;
+use crate::settings::{Limits, Listen, TlsFiles};
 
 /// `etagd serve`.
 #[derive(Debug, Args)]
@@ -88,38 +89,12 @@ pub struct Serve {
     pub operator: Operator,
     /// What clients may use up.
     #[command(flatten)]
-    pub limits: Limits,
-}
-
-/// How changes of the site are noticed and published.
-#[derive(Clone, Debug, Args)]
-pub struct WatchOptions {
-    /// Quiet time before a change is published
-    #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
-    pub settle: Duration,
-    /// How often everything is compared with the disk
-    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
-    pub sweep: Duration,
-    /// How often every file is read again [default: never]
-    #[arg(long, value_name = "TIME", hide_short_help = true, env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
-    pub scrub: Option<Duration>,
-    /// How long removed files, not HTML, are still answered [default: not]
-    #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
-    pub keep_old: Option<Duration>,
-}
-
-/// Where the certificate for TLS and its key are.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// The certificate chain.
-    pub certificate: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
+    pub limits: LimitFlags,
 }
 
 /// Limits on what clients may use up (promise P10).
 #[derive(Clone, Debug, Args)]
-pub struct Limits {
+pub struct LimitFlags {
     /// Time to finish what is in flight at the end
     #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = duration)]
     pub grace: Duration,
@@ -154,43 +129,17 @@ pub struct Limits {
     pub max_header_size: ByteSize,
 }
 
-/// `etagd serve`'s flags as meant.
-#[derive(Debug)]
-pub struct Config {
-    /// The site's directory.
-    pub directory: PathBuf,
-    /// Which links the scan follows.
-    pub symlinks: Symlinks,
-    /// What changes answers.
-    pub settings: Arc<Settings>,
-    /// Where to listen; where nothing was typed, on inherited sockets or [`Listen::default`].
-    pub listen: Vec<Listen>,
-    /// Most files kept open; `None` for half of what the system allows.
-    pub open_files: Option<usize>,
-    /// Budget for content, in bytes.
-    pub memory: u64,
-    /// Number of threads that answer requests.
-    pub workers: usize,
-    /// How changes are noticed.
-    pub watching: WatchOptions,
-    /// The manifest that the site must prove, if any.
-    pub manifest: Option<PathBuf>,
-    /// What to run after each publication, if anything.
-    pub on_publish: Option<String>,
-    /// Where the manifest is saved, if anywhere.
-    pub state: Option<PathBuf>,
-    /// With these, TCP listeners speak TLS.
-    pub tls: Option<TlsFiles>,
-    /// What clients may change, if anything.
-    pub writing: Option<WriteOptions>,
-    /// Who asks, and what is written down about it.
-    pub clients: ProxyOptions,
-    /// The operator's side.
-    pub operator: Operator,
-    /// What clients may use up.
-    pub limits: Limits,
-    /// What a developer is shown beside.
-    pub dev: Option<DevOptions>,
+impl From<LimitFlags> for Limits {
+    fn from(flags: LimitFlags) -> Self {
+        Self {
+            grace: flags.grace,
+            max_connections: flags.max_connections,
+            header_timeout: flags.header_timeout,
+            idle_timeout: flags.idle_timeout,
+            write_timeout: flags.write_timeout,
+            max_header_size: flags.max_header_size,
+        }
+    }
 }
 
 impl From<Serve> for Config {
@@ -216,18 +165,8 @@ impl From<Serve> for Config {
             writing: flags.writing.writable.then_some(flags.writing),
             clients: flags.clients,
             operator: flags.operator,
-            limits: flags.limits,
+            limits: flags.limits.into(),
             dev: None,
         }
     }
-}
-
-/// The budget for content in bytes: a quarter of the memory that there is, unless another was typed.
-pub(super) fn budget(typed: Option<ByteSize>) -> u64 {
-    typed.map_or_else(|| disk::memory_size() / 4, |size| size.as_u64())
-}
-
-/// The cores this process may run on; 1 where the system does not say.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,12 +1,13 @@
 //! What decides which files a site has and what its answers say.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
-use super::globs::PathGlob;
+use crate::settings::{
+    Additions, HtmlHandling, NotFound, PathGlob, RedirectsDialect, ReprDigest, Settings, Symlinks,
+};
 
 /// What decides which files a site has and what its answers say.
 #[derive(Debug, Args)]
@@ -119,133 +120,6 @@ impl SiteOptions {
     }
 }
 
-/// What the operator chose that changes answers. Part of the site digest.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Whether resources have a modification date.
-    pub last_modified: bool,
-    /// When responses carry a SHA-256.
-    pub repr_digest: ReprDigest,
-    /// Which URLs HTML files have.
-    pub html_handling: HtmlHandling,
-    /// What is answered where there is nothing.
-    pub not_found: NotFound,
-    /// Files that are immutable.
-    pub immutable: Vec<PathGlob>,
-    /// Whether a query that names the content makes the answer immutable.
-    pub immutable_query: bool,
-    /// Whose reading of `_redirects` counts.
-    pub redirects: RedirectsDialect,
-    /// Whether a directory without an index lists what it has.
-    pub listing: bool,
-    /// What is no part of the digest.
-    pub additions: Additions,
-}
-
-/// What a developer is shown beside the site: no part of it, nor of its digest.
-#[derive(Clone, Debug, Default)]
-pub struct Additions {
-    /// Whether directories are listed although the site's settings do not say so.
-    pub listing: bool,
-    /// What is added at the end of every document.
-    pub tail: Option<&'static str>,
-}
-
-impl Settings {
-    /// Whether directories are listed.
-    pub fn lists(&self) -> bool {
-        self.listing || self.additions.listing
-    }
-
-    /// Whether the operator says that the file at `path` never has other content: raw bytes below
-    /// the root, without the leading slash.
-    pub fn is_immutable(&self, path: &[u8]) -> bool {
-        self.immutable.iter().any(|glob| glob.matches(path))
-    }
-}
-
-impl Settings {
-    /// Each flag without its dashes, and its value as it would be typed.
-    pub fn named(&self) -> Vec<(&'static str, String)> {
-        let Self {
-            last_modified,
-            repr_digest,
-            html_handling,
-            not_found,
-            immutable,
-            immutable_query,
-            redirects,
-            listing,
-            additions: _,
-        } = self;
-        let last_modified = match last_modified {
-            true => LastModified::Mtime,
-            false => LastModified::Off,
-        };
-        // As in the digest, their order and how often each is there does not count.
-        let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
-        let immutable: Vec<_> = immutable.into_iter().collect();
-        let mut named = vec![
-            ("last-modified", word(&last_modified)),
-            ("repr-digest", word(repr_digest)),
-            ("html-handling", word(html_handling)),
-            ("not-found", word(not_found)),
-            ("immutable", immutable.join(" ")),
-            ("immutable-query", immutable_query.to_string()),
-            ("redirects", word(redirects)),
-        ];
-        // As in the digest: without it, all is as it was before there were listings.
-        if *listing {
-            named.push(("listing", listing.to_string()));
-        }
-        named
-    }
-}
-
-fn word(value: &impl ValueEnum) -> String {
-    let value = value.to_possible_value();
-    value.map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            last_modified: true,
-            repr_digest: ReprDigest::Off,
-            html_handling: HtmlHandling::Suffix,
-            not_found: NotFound::Page,
-            immutable: Vec::new(),
-            immutable_query: false,
-            redirects: RedirectsDialect::Netlify,
-            listing: false,
-            additions: Additions::default(),
-        }
-    }
-}
-
-/// Which symbolic links are followed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub enum Symlinks {
-    /// Those whose target is inside the site
-    #[default]
-    Inside,
-    /// All
-    All,
-    /// None: links are left out
-    None,
-}
-
-impl Symlinks {
-    /// Whether a link may lead to the real path `target`, seen from the real path `root`.
-    pub fn allow(self, root: &Path, target: &Path) -> bool {
-        match self {
-            Self::All => true,
-            Self::Inside => target.starts_with(root),
-            Self::None => false,
-        }
-    }
-}
-
 /// Where `Last-Modified` comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub enum LastModified {
@@ -254,55 +128,4 @@ pub enum LastModified {
     Mtime,
     /// Nowhere: the field is not sent, dates match nothing
     Off,
-}
-
-/// When `Repr-Digest` is sent (RFC 9530).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub enum ReprDigest {
-    /// Never
-    #[default]
-    Off,
-    /// To requests with Want-Repr-Digest
-    Wanted,
-    /// Always
-    Always,
-}
-
-/// Which URLs HTML files have: `about.html` and `docs/index.html` stand for all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub enum HtmlHandling {
-    /// /about and /about.html, /docs/ and /docs/index.html
-    #[default]
-    Suffix,
-    /// /about and /docs/; redirects lead there
-    AutoTrailingSlash,
-    /// /about/ and /docs/; redirects lead there
-    ForceTrailingSlash,
-    /// /about and /docs; redirects lead there
-    DropTrailingSlash,
-    /// /about.html and /docs/index.html
-    None,
-}
-
-/// What is answered where there is nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub enum NotFound {
-    /// 404 with a page of etagd's own
-    None,
-    /// 404 with the nearest 404.html upward
-    #[default]
-    #[value(name = "404-page")]
-    Page,
-    /// /index.html to browsers that go to a page, 404 to all others
-    SinglePageApplication,
-}
-
-/// Whose reading of `_redirects` counts where the platforms differ.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub enum RedirectsDialect {
-    /// A file wins over a rule without !, and 301 is the default
-    #[default]
-    Netlify,
-    /// A rule wins over a file, and 302 is the default
-    Cloudflare,
 }

@@ -4,11 +4,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::config::NotFound;
 use crate::inventory::Difference;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::semantics::target::encode_path;
+use crate::settings::NotFound;
 
 /// How long a file must be gone before pages are told: a build may be about to write it again.
 const GONE_DELAY: Duration = Duration::from_secs(1);
@@ -124,11 +124,11 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::config::Settings;
     use crate::manifest::Changes;
     use crate::representation::{Data, Fields, REVALIDATE, Representation};
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
+    use crate::settings::Settings;
 
     fn site(files: &[(&str, &str)]) -> Manifest {
         let fields = Fields::new(HeaderValue::from_static("text/html"), REVALIDATE);

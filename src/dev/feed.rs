@@ -246,9 +246,9 @@ async fn wait_for_end(is_ended: &mut watch::Receiver<bool>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
+    use crate::settings::Settings;
 
-    fn site(not_found: crate::config::NotFound) -> Manifest {
+    fn site(not_found: crate::settings::NotFound) -> Manifest {
         Manifest::empty(Settings {
             not_found,
             ..Settings::default()
@@ -262,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_that_reconnects_gets_what_it_has_missed_and_no_more() {
-        use crate::config::NotFound::{None as Plain, Page, SinglePageApplication};
+        use crate::settings::NotFound::{None as Plain, Page, SinglePageApplication};
         let [first, second, third] = [Page, Plain, SinglePageApplication].map(site);
         let [one, two, three] = [&first, &second, &third].map(Manifest::digest);
         let feed = Arc::new(Feed::new(Arc::new(Site::new(first))));

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::AllowedHost;
+use crate::settings::AllowedHost;
 
 /// Whether requests may name `host`, which has no port.
 pub(super) fn is_allowed(host: &str, allowed: &[AllowedHost]) -> bool {

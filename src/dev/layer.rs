@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 
 use super::{Dev, DevResponse};
 use crate::client::Peer;
-use crate::config::Upstream;
 use crate::representation::NO_STORE;
 use crate::service::{BoxError, Connection, Content, Layer, Reply, ResponseFuture, error_page};
+use crate::settings::Upstream;
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");

@@ -23,8 +23,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use tokio::sync::mpsc;
 
 use crate::answer::host;
-use crate::config::{AllowedHost, DevOptions};
 use crate::service::Content;
+use crate::settings::{AllowedHost, DevOptions};
 use proxy::Proxy;
 
 pub use changes::Changed;

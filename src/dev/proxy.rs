@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::copy_bidirectional;
 
 use crate::client::Peer;
-use crate::config::Upstream;
+use crate::settings::Upstream;
 
 /// How long an upstream server, on this machine or near it, may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -425,12 +425,12 @@ const SCRIPT: &str = include_str!("script.js");
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
     use crate::manifest::Changes;
     use crate::representation::{Data, Fields, REVALIDATE, Representation};
     use crate::semantics::coding::Coding;
     use crate::semantics::date::HttpDate;
     use crate::semantics::etag::ETag;
+    use crate::settings::Settings;
 
     fn manifest(paths: &[&str]) -> Manifest {
         let content_type = HeaderValue::from_static("text/plain");

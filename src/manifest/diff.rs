@@ -65,12 +65,12 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::config::Settings;
     use crate::inventory::between;
     use crate::manifest::Changes;
     use crate::representation::{Data, Fields, NO_STORE, REVALIDATE, Representation};
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
+    use crate::settings::Settings;
 
     /// A resource of a test: path, content, whether it has a coding, whether it is settled.
     type ResourceFixture = (&'static str, u8, bool, bool);

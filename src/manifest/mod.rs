@@ -21,12 +21,12 @@ use hashbrown::HashTable;
 use http::HeaderValue;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use crate::config::{
-    Digest, HtmlHandling, NotFound, PathGlob, RedirectsDialect, ReprDigest, Settings,
-};
 use crate::representation::{Fields, Resource, visible};
 use crate::rules::Rules;
 use crate::semantics::coding::Coding;
+use crate::settings::{
+    Digest, HtmlHandling, NotFound, PathGlob, RedirectsDialect, ReprDigest, Settings,
+};
 use header_rules::HeaderRules;
 use page_cache::PageCache;
 

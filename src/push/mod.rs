@@ -17,7 +17,6 @@ use std::sync::OnceLock;
 use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::config::ReplicaUrl;
 use crate::disk::Root;
 use crate::inventory::{Inventory, url};
 use crate::manifest::Manifest;
@@ -26,6 +25,7 @@ use crate::remote::Client;
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
+use crate::settings::ReplicaUrl;
 use action::{BaseVersion, PushAction};
 use server::{PushOutcome, RemoteServer};
 use task::{DesiredFiles, LocalFile, Stage, Task};

@@ -11,13 +11,13 @@ use ureq::Body;
 
 use super::action::ContentHash;
 use super::task::{LocalFile, Task};
-use crate::config::ReplicaUrl;
 use crate::disk::Root;
 use crate::inventory::url;
 use crate::progress::ByteProgress;
 use crate::remote::{Client, RequestError, local_redirect};
 use crate::rules::RuleFile;
 use crate::semantics::etag::ETag;
+use crate::settings::ReplicaUrl;
 
 /// Number of attempts while the server is busy or unreachable.
 const MAX_ATTEMPTS: u32 = 6;

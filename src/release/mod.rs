@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::config::Settings;
 use crate::disk::Stamp;
 use crate::inventory::{Inventory, InventoryError};
 use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::representation::{Representation, Resource};
+use crate::settings::Settings;
 use proof::{Faults, Proven, prove};
 
 /// Faults that are reported at once, at most.

@@ -151,10 +151,10 @@ fn listed(resource: &Arc<Resource>, entries: &[Entry]) -> Arc<Resource> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
     use crate::manifest::Changes;
     use crate::representation::{Data, Fields, REVALIDATE, Representation};
     use crate::rules::{Dialect, RuleFile, Rules};
+    use crate::settings::Settings;
 
     /// What a test says of a file: path, content, the content of its brotli coding.
     type Said<'a> = (&'a str, &'a str, Option<&'a str>);

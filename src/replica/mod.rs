@@ -11,9 +11,9 @@ mod walk;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::ReplicaUrl;
 use crate::inventory::Inventory;
 use crate::remote::{Client, ManifestError};
+use crate::settings::ReplicaUrl;
 use compare::compare;
 
 pub use compare::{Deviation, DeviationKind, Deviations};

@@ -12,10 +12,10 @@ use ureq::Body;
 use super::WalkOptions;
 use super::compare::{Deviation, DeviationKind, Deviations};
 use super::report::{Basis, ReplicaState};
-use crate::config::ReplicaUrl;
 use crate::inventory::{Description, Entry, Inventory, text};
 use crate::remote::{Client, RequestError, local_redirect};
 use crate::representation::REVALIDATE;
+use crate::settings::ReplicaUrl;
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// Entries to ask for before their results are put together, in the order of their paths.

@@ -25,8 +25,6 @@ use std::{io, iter};
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
-use crate::config::Symlinks;
-use crate::config::{ReprDigest, Settings};
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Manifest, ancestors};
@@ -36,6 +34,7 @@ use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
+use crate::settings::{ReprDigest, Settings, Symlinks};
 use hash::{HashOptions, Retained};
 use media::{Keeping, MediaTypes};
 use pass::{FileState, Pass, is_at, lock, relocated, removed, report};

@@ -211,9 +211,9 @@ mod tests {
     use super::*;
     use std::fs;
 
-    use crate::config::{Settings, Symlinks};
     use crate::representation::group_hash;
     use crate::scan::{Progress, Scope, Unsettled};
+    use crate::settings::{Settings, Symlinks};
 
     fn scanner() -> Scanner {
         Scanner::new(Symlinks::Inside, Settings::default(), None)

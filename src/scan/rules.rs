@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::walk::FoundFile;
 use super::{Pass, RECENT, Unsettled, Visit, ancestors};
-use crate::config::{RedirectsDialect, Settings};
 use crate::disk;
 use crate::lease::{self, Writers};
 use crate::rules::{Complaint, Dialect, RuleFile, Rules, Severity};
+use crate::settings::{RedirectsDialect, Settings};
 
 /// Faulty lines of one rule file that are shown; beyond this number they are only counted.
 const MAX_SHOWN: usize = 20;

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use crate::config::Symlinks;
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
+use crate::settings::Symlinks;
 
 /// One thing that the walk yields.
 #[derive(Debug)]

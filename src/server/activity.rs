@@ -11,9 +11,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::client::Peer;
-use crate::config::Limits;
 use crate::disk;
 use crate::service::Connection;
+use crate::settings::Limits;
 
 /// Limit for the responses of one connection that read files at once.
 const MAX_READING: usize = 8;

@@ -30,9 +30,9 @@ use super::listener::{self, Accepted, Bound, ListenError, Listener, Stream};
 use super::metered_io::MeteredSocket;
 use super::overload::Overload;
 use crate::admin::{Admin, AdminContent};
-use crate::config::Limits;
 use crate::manifest::Manifest;
 use crate::service::{Handler, InFlight};
+use crate::settings::Limits;
 
 /// Limit for manifests that are written at once; each takes a thread that waits for its client.
 const MAX_WRITERS: usize = 2;

@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::activity::{Activity, Overdue};
 use super::metered_io::Observed;
-use crate::config::Limits;
 use crate::service::{Connection, Handler, InFlight};
+use crate::settings::Limits;
 
 /// How long a connection that was told to close may take to do so.
 const FAREWELL: Duration = Duration::from_secs(1);

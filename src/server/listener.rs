@@ -19,8 +19,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::client::Peer;
-use crate::config::Listen;
 use crate::metrics::Counter;
+use crate::settings::Listen;
 
 /// Connections that the kernel completes ahead of `accept`; it caps this at its own limit.
 const BACKLOG: u16 = 4096;

@@ -33,9 +33,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::{Peer, TrustedProxies};
-use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::service::LogLayer;
+use crate::settings::Limits;
 use activity::Activity;
 use listener::{Accepted, Listener, Stream};
 use metered_io::MeteredSocket;

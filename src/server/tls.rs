@@ -18,7 +18,7 @@ use tokio_rustls::rustls::server::ProducesTickets;
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use crate::config::TlsFiles;
+use crate::settings::TlsFiles;
 
 /// Why the files can't be used.
 #[derive(Debug, thiserror::Error)]

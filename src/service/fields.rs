@@ -6,11 +6,11 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use crate::answer::{self, Selected, Terms};
-use crate::config::{ReprDigest, Settings};
 use crate::manifest::Manifest;
 use crate::representation::{IMMUTABLE, NO_STORE, REVALIDATE, visible};
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::target::Target;
+use crate::settings::{ReprDigest, Settings};
 
 pub(super) const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");

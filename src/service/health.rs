@@ -11,9 +11,9 @@ use super::fields::NOSNIFF;
 use super::handler::{Connection, Layer};
 use super::pages::PLAIN;
 use super::response::ResponseFuture;
-use crate::config::HealthPath;
 use crate::readiness::{Phase, Readiness};
 use crate::representation::NO_STORE;
+use crate::settings::HealthPath;
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
 

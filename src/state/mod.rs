@@ -22,10 +22,10 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
-use crate::config::Settings;
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::scan::{SavedFile, Scanner, is_hidden};
+use crate::settings::Settings;
 
 use format::MAGIC;
 pub use format::{Files, Origin, Unusable, read, write};

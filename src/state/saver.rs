@@ -194,10 +194,10 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use crate::config::{Settings, Symlinks};
     use crate::memory::Memory;
     use crate::representation::{GROUP_SIZE, MAX_WHOLE};
     use crate::scan::{Progress, Scanner, Scope, Unsettled};
+    use crate::settings::{Settings, Symlinks};
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -379,7 +379,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::config::{Settings, Symlinks};
+    use crate::settings::{Settings, Symlinks};
 
     /// A source that reports nothing, and refuses to watch what it is told to refuse.
     struct Deaf {

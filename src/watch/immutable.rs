@@ -54,11 +54,11 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::config::Settings;
     use crate::manifest::Changes;
     use crate::representation::{Data, Fields, IMMUTABLE, REVALIDATE, Representation};
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
+    use crate::settings::Settings;
 
     fn resource(path: &str, body: &'static str, cache_control: http::HeaderValue) -> Arc<Resource> {
         let etag = ETag::new(*blake3::hash(body.as_bytes()).as_bytes());

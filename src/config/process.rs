@@ -1,0 +1,62 @@
+//! What the flags of `etagd serve` and `etagd dev` mean.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+
+use super::clients::ProxyOptions;
+use super::operator::Operator;
+use super::watch::WatchOptions;
+use super::write::WriteOptions;
+use crate::disk;
+use crate::settings::{DevOptions, Limits, Listen, Settings, Symlinks, TlsFiles};
+
+/// What one process that serves needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// The site's directory.
+    pub directory: PathBuf,
+    /// Which links the scan follows.
+    pub symlinks: Symlinks,
+    /// What changes answers.
+    pub settings: Arc<Settings>,
+    /// Where to listen; where nothing was typed, on inherited sockets or [`Listen::default`].
+    pub listen: Vec<Listen>,
+    /// Most files kept open; `None` for half of what the system allows.
+    pub open_files: Option<usize>,
+    /// Budget for content, in bytes.
+    pub memory: u64,
+    /// Number of threads that answer requests.
+    pub workers: usize,
+    /// How changes are noticed.
+    pub watching: WatchOptions,
+    /// The manifest that the site must prove, if any.
+    pub manifest: Option<PathBuf>,
+    /// What to run after each publication, if anything.
+    pub on_publish: Option<String>,
+    /// Where the manifest is saved, if anywhere.
+    pub state: Option<PathBuf>,
+    /// With these, TCP listeners speak TLS.
+    pub tls: Option<TlsFiles>,
+    /// What clients may change, if anything.
+    pub writing: Option<WriteOptions>,
+    /// Who asks, and what is written down about it.
+    pub clients: ProxyOptions,
+    /// The operator's side.
+    pub operator: Operator,
+    /// What clients may use up.
+    pub limits: Limits,
+    /// What a developer is shown beside.
+    pub dev: Option<DevOptions>,
+}
+
+/// The budget for content in bytes: a quarter of the memory that there is, unless another was typed.
+pub(super) fn budget(typed: Option<ByteSize>) -> u64 {
+    typed.map_or_else(|| disk::memory_size() / 4, |size| size.as_u64())
+}
+
+/// The cores this process may run on; 1 where the system does not say.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

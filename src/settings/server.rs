@@ -1,0 +1,91 @@
+//! What a server needs to know: its limits, its certificate, and what its public port says in
+//! addition to the site.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+/// Limits on what clients may use up (promise P10).
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long requests in flight may take to finish at shutdown.
+    pub grace: Duration,
+    /// Connections at once, over all listeners; more are answered 503.
+    pub max_connections: usize,
+    /// How long a request's header section may take to arrive.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    pub idle_timeout: Duration,
+    /// How long a client may take no byte of a response, or send none of an upload.
+    pub write_timeout: Duration,
+    /// Size of a request's header section.
+    pub max_header_size: ByteSize,
+}
+
+/// Where the certificate for TLS and its key are.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// What the public port says beside the site.
+#[derive(Clone, Debug, Default)]
+pub struct StatusOptions {
+    /// Whether responses carry the site digest in the field `Etagd-Digest`.
+    pub digest_header: bool,
+    /// The path that answers 200 while serving and 503 while draining, if any.
+    pub health: Option<HealthPath>,
+}
+
+/// A path as it stands in a request, compared byte by byte.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HealthPath(String);
+
+impl HealthPath {
+    /// The path, with its slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HealthPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_path = |byte: u8| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte);
+        if text.starts_with('/') && text.len() > 1 && text.bytes().all(is_path) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("a path such as /healthz is expected, without a query".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_paths() {
+        for good in ["/healthz", "/-/alive", "/a%20b"] {
+            assert_eq!(good.parse(), Ok(HealthPath(good.to_owned())));
+        }
+        for bad in [
+            "",
+            "/",
+            "healthz",
+            "/a b",
+            "/a?b",
+            "/a#b",
+            "/\u{e9}",
+            "http://a/b",
+        ] {
+            assert!(bad.parse::<HealthPath>().is_err(), "{bad:?}");
+        }
+    }
+}
