@@ -91,7 +91,7 @@ pub(super) fn dialect(settings: &Settings) -> Dialect {
     }
 }
 
-/// Warns of the faulty lines in each rule file that changed since `before`, up to [`MAX_SHOWN`]
+/// Warns of the faulty lines in each rule file that changed since `before`, up to `MAX_SHOWN`
 /// lines a file.
 pub fn report(rules: &Rules, before: &Rules) {
     for file in RuleFile::ALL {
