@@ -2,7 +2,11 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
+use std::time::SystemTime;
 
+use humantime::format_rfc3339_millis;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -15,10 +19,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Form of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LogFormat {
-    /// Lines of text
+    /// Lines of text, without the fields of a message.
     #[default]
     Text,
-    /// One JSON object a line
+    /// One JSON object a line, with all fields.
     Json,
 }
 
@@ -32,36 +36,37 @@ impl LogFormat {
     }
 }
 
-/// Sends messages of this level, and graver ones, to stderr from now on. Only the first call of a process has an effect.
+/// Sends messages of this level, and graver ones, to stderr from now on. Only the first call of a
+/// process has an effect.
 ///
-/// Only our own: what libraries warn of is mostly what clients do, and a client could fill the
-/// disk with it (h2 has a line for every PING acknowledgement that nobody asked for).
+/// Only etagd's own: libraries warn mostly of what clients do, and a client could fill the disk
+/// with that (h2 logs every PING acknowledgement without a PING).
 pub fn init(format: LogFormat, level: Level) {
-    // A message that can't be written is lost; that must not end who had something to say.
+    // A message that can't be written is lost. To report that would be one more such message.
     let builder = tracing_subscriber::fmt()
         .with_writer(|| Lossy)
         .log_internal_errors(false);
     let ours = Targets::new().with_target(env!("CARGO_PKG_NAME"), level);
     let _ = match format {
         LogFormat::Json => {
-            let builder = builder.json().flatten_event(true);
+            let builder = builder.event_format(JsonLines);
             builder.finish().with(ours).try_init()
         }
         LogFormat::Text => {
             let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             let colours = io::stderr().is_terminal() && !is_plain;
-            let builder = builder.event_format(Lines { colours });
+            let builder = builder.event_format(TextLines { colours });
             builder.finish().with(ours).try_init()
         }
     };
 }
 
-/// The message alone; a level only where it is not good news.
-struct Lines {
+/// The message alone, after its level if that is a warning or worse.
+struct TextLines {
     colours: bool,
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for TextLines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -101,7 +106,88 @@ impl Visit for MessageText {
     }
 }
 
-/// Text on one line: a file's name may hold line feeds and a terminal's commands.
+/// One JSON object a line: `time`, `level` and `message` first, as in the access log, then the
+/// message's fields.
+struct JsonLines;
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = JsonFields::default();
+        event.record(&mut fields);
+        let mut line = Vec::new();
+        write_json(&mut line, *event.metadata().level(), &fields).map_err(|_| fmt::Error)?;
+        for character in String::from_utf8_lossy(&line).chars() {
+            // JSON allows U+007F to U+009F in a string, but a terminal takes U+009B for a command.
+            if character.is_control() {
+                write!(writer, "\\u{:04x}", u32::from(character))?;
+            } else {
+                writer.write_char(character)?;
+            }
+        }
+        writer.write_char('\n')
+    }
+}
+
+fn write_json(line: &mut Vec<u8>, level: Level, fields: &JsonFields) -> serde_json::Result<()> {
+    let mut serializer = serde_json::Serializer::new(line);
+    let mut object = serializer.serialize_map(None)?;
+    let time = format_rfc3339_millis(SystemTime::now()).to_string();
+    object.serialize_entry("time", &time)?;
+    object.serialize_entry("level", level.as_str())?;
+    object.serialize_entry("message", &fields.message)?;
+    for (name, value) in &fields.others {
+        object.serialize_entry(name, value)?;
+    }
+    object.end()
+}
+
+/// The text of a message, and its fields as JSON has them.
+#[derive(Default)]
+struct JsonFields {
+    message: String,
+    others: Vec<(&'static str, Value)>,
+}
+
+impl Visit for JsonFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => self.message = text,
+            name => self.others.push((name, text.into())),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.others.push((field.name(), value.into()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.others.push((field.name(), value.into()));
+    }
+}
+
+/// Text on one line: a file's name may have line feeds and escape sequences of terminals in it.
 pub struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {
@@ -117,7 +203,7 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// Standard error, for whom all is written.
+/// Standard error, to which every write succeeds: messages get lost where nobody reads them.
 struct Lossy;
 
 impl io::Write for Lossy {
@@ -133,6 +219,8 @@ impl io::Write for Lossy {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -142,6 +230,45 @@ mod tests {
         assert_eq!(
             printed,
             "cannot read a\\nerror: forged\\r\\u{1b}[31mb\\u{9b}c é"
+        );
+    }
+
+    /// A place for lines that a test reads afterwards.
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_json_line_has_time_level_message_and_fields() {
+        let captured = Captured::default();
+        let out = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || out.clone())
+            .event_format(JsonLines)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let error = io::Error::other("no");
+            tracing::warn!(files = 2_u64, seconds = 0.5, path = "/a\n\u{9b}", %error, hashed = None::<u64>,
+                "2 files: {error}");
+        });
+        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let (head, rest) = text.split_once("\"level\"").unwrap();
+        assert!(
+            head.starts_with("{\"time\":\"2") && head.ends_with("Z\","),
+            "{head}"
+        );
+        assert_eq!(
+            rest,
+            ":\"WARN\",\"message\":\"2 files: no\",\"files\":2,\"seconds\":0.5,\"path\":\"/a\\n\\u009b\",\"error\":\"no\"}\n"
         );
     }
 }

@@ -268,7 +268,7 @@ fn the_environment_says_which_files_are_immutable() {
 #[test]
 fn a_pattern_that_makes_pages_immutable_is_warned_about() {
     let site = TestSite::with(&[("b.html", b"b"), ("a.html", b"a"), ("c.js", b"c")]);
-    let pinned = "2 pages are immutable, /a.html for one";
+    let pinned = "2 pages are immutable, such as /a.html";
     let says = |flags: &[&str]| Server::with(&site, flags).log().contains(pinned);
     assert!(says(&["--immutable", "/*"]));
     assert!(!says(&["--immutable", "/*.js"]));

@@ -268,7 +268,9 @@ fn the_end_waits_for_a_run_and_for_what_it_has_not_been_told() {
     fs::write(script.site.path("b.txt"), "1").unwrap();
     server.wait_for_body("/b.txt", "1");
     server.signal(Signal::TERM);
-    eventually("it drains", || server.log().contains("finishing requests"));
+    eventually("it drains", || {
+        server.log().contains("waiting for in-flight requests")
+    });
     script.let_go();
     assert_eq!(server.wait().code(), Some(0));
     assert!(script.path("finished-0").exists() && script.path("finished-1").exists());

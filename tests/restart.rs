@@ -48,10 +48,10 @@ fn wait_for_state(file: &Path, before: &[u8]) -> Vec<u8> {
 }
 
 /// How many files a server that had something to take over has hashed at its start.
-fn hashed_anew(server: &Server) -> Option<u64> {
+fn rehashed(server: &Server) -> Option<u64> {
     let log = server.log();
     let line = log.lines().find(|line| line.contains("site digest"))?;
-    let (before, _) = line.split_once(" hashed anew")?;
+    let (before, _) = line.split_once(" rehashed")?;
     before.rsplit(' ').next()?.replace(',', "").parse().ok()
 }
 
@@ -131,7 +131,7 @@ fn a_restart_opens_no_file_and_a_first_request_opens_one() {
 
     let opened = Opened::below(&site.root(), &site.path("marker"));
     let second = served(&site);
-    assert_eq!(hashed_anew(&second), Some(0), "{}", second.log());
+    assert_eq!(rehashed(&second), Some(0), "{}", second.log());
     assert_eq!(second.digest(), digest);
     assert_eq!(opened.files(), BTreeSet::new());
     let unmodified = [("If-None-Match", &*tag(&large))];
@@ -159,7 +159,7 @@ fn what_changed_meanwhile_is_hashed_and_nothing_else() {
     fs::write(site.path("new"), "new").unwrap();
     fs::remove_file(site.path("0/0/0/2.txt")).unwrap();
     let second = served(&site);
-    assert_eq!(hashed_anew(&second), Some(2), "{}", second.log());
+    assert_eq!(rehashed(&second), Some(2), "{}", second.log());
     assert_eq!(second.digest(), digest_of(&site.root()));
     // It is watched as ever.
     fs::write(site.path("0/0/0/3.txt"), "changed too").unwrap();
@@ -167,7 +167,7 @@ fn what_changed_meanwhile_is_hashed_and_nothing_else() {
     // What is known at the end is known at the next start, but for what is too new.
     stop(second);
     let third = served(&site);
-    let hashed = hashed_anew(&third).unwrap();
+    let hashed = rehashed(&third).unwrap();
     assert!((1..=3).contains(&hashed), "{}", third.log());
     assert_eq!(third.digest(), digest_of(&site.root()));
 }
@@ -183,7 +183,7 @@ fn a_site_with_rules_is_what_it_was_and_not_saved_again() {
     let inode = || fs::metadata(state(&site)).unwrap().ino();
     let before = inode();
     let second = served(&site);
-    assert_eq!((hashed_anew(&second), second.digest()), (Some(0), digest));
+    assert_eq!((rehashed(&second), second.digest()), (Some(0), digest));
     let tag = |server: &Server| {
         let page = server.client().get("/page.html");
         assert_eq!(page.field("x-frame-options"), Some("DENY"));
@@ -199,7 +199,7 @@ fn a_site_with_rules_is_what_it_was_and_not_saved_again() {
     )
     .unwrap();
     let third = served(&site);
-    assert_eq!(hashed_anew(&third), Some(0));
+    assert_eq!(rehashed(&third), Some(0));
     assert_eq!(third.digest(), digest_of(&site.root()));
 }
 
@@ -215,7 +215,7 @@ fn other_flags_or_damage_make_it_useless_and_are_named() {
             .log()
             .contains("state is not used, all files are hashed: it was saved with other flags")
     );
-    assert_eq!(hashed_anew(&other), None);
+    assert_eq!(rehashed(&other), None);
     drop(other);
     fs::write(state(&site), &saved[..saved.len() - 1]).unwrap();
     let damaged = served(&site);
@@ -230,7 +230,7 @@ fn other_flags_or_damage_make_it_useless_and_are_named() {
     assert_eq!(damaged.digest(), digest_of(&site.root()));
     wait_for_state(&state(&site), &saved[..saved.len() - 1]);
     stop(damaged);
-    assert_eq!(hashed_anew(&served(&site)), Some(0));
+    assert_eq!(rehashed(&served(&site)), Some(0));
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn a_kill_while_it_is_written_leaves_a_whole_one() {
         is_old += u32::from(fs::read(state(&site)).unwrap() == before);
         let next = served(&site);
         assert!(
-            hashed_anew(&next) <= Some(1) && hashed_anew(&next).is_some(),
+            rehashed(&next) <= Some(1) && rehashed(&next).is_some(),
             "{}",
             next.log()
         );
@@ -388,7 +388,7 @@ fn two_processes_may_share_it() {
     }
     let next = served(&site);
     assert!(
-        hashed_anew(&next) <= Some(1) && hashed_anew(&next).is_some(),
+        rehashed(&next) <= Some(1) && rehashed(&next).is_some(),
         "{}",
         next.log()
     );
@@ -410,7 +410,7 @@ fn what_cannot_be_read_any_more_is_not_taken_over() {
     // No stamp of a file tells of it.
     fs::set_permissions(site.path("shut"), Permissions::from_mode(0o000)).unwrap();
     let second = Server::run(unprivileged().unwrap(), &site.root(), &flags);
-    assert_eq!(hashed_anew(&second), Some(0));
+    assert_eq!(rehashed(&second), Some(0));
     assert!(second.digest().ends_with("-incomplete"));
     assert_eq!(second.client().get("/shut/file").status, 404);
     let without = Server::run(unprivileged().unwrap(), &site.root(), &[]);
@@ -431,7 +431,7 @@ fn what_another_user_has_saved_is_not_used() {
     fs::set_permissions(state(&site), Permissions::from_mode(0o666)).unwrap();
     let flags = ["--state", &state(&site).display().to_string()];
     let second = Server::run(unprivileged().unwrap(), &site.root(), &flags);
-    assert_eq!(hashed_anew(&second), None);
+    assert_eq!(rehashed(&second), None);
     assert!(
         second.log().contains("it belongs to another user"),
         "{}",
@@ -461,7 +461,7 @@ fn what_is_taken_over_follows_the_rules_as_they_are_now() {
     stop(first);
 
     let second = served(&site);
-    assert_eq!(hashed_anew(&second), Some(0));
+    assert_eq!(rehashed(&second), Some(0));
     assert_eq!(answers(&second), before);
     assert_eq!(second.digest(), digest);
     stop(second);
@@ -469,7 +469,7 @@ fn what_is_taken_over_follows_the_rules_as_they_are_now() {
     fs::write(site.path("_headers"), "/*\n  X-Rule: 2\n").unwrap();
     fs::remove_file(site.path("_redirects")).unwrap();
     let third = served(&site);
-    assert_eq!(hashed_anew(&third), Some(0));
+    assert_eq!(rehashed(&third), Some(0));
     let after = answers(&third);
     assert_eq!(after.0.as_deref(), Some("2"));
     assert_eq!(after.1, Some(tag(b"page")));

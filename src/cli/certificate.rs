@@ -1,4 +1,5 @@
-//! A certificate for this machine, made once and kept: browsers ask about it once and no more.
+//! A self-signed certificate for this machine, made once and kept: a browser asks about each new
+//! one.
 
 use std::env;
 use std::fs;
@@ -12,57 +13,56 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 
 use crate::settings::TlsFiles;
 
-/// Browsers take none that is valid for longer.
-const VALID: Duration = Duration::from_secs(397 * 24 * 3600);
-/// So long before its end it is made anew.
-const RENEWED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a certificate is valid: Apple's systems refuse more than 397 days.
+const VALIDITY: Duration = Duration::from_secs(397 * 24 * 3600);
+/// A new one is made this long before the old one expires.
+const RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Why there is none.
+/// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// Nobody says where such files belong.
+    /// The environment does not say where such files belong.
     #[error("cannot keep a certificate: neither XDG_STATE_HOME nor HOME is set")]
-    Homeless,
-    /// It can't be kept.
+    NoStateDirectory,
+    /// It can't be written to its directory.
     #[error("cannot keep a certificate in {}: {source}", .path.display())]
-    Keep {
+    Write {
         /// The directory, or the file in it.
         path: PathBuf,
-        /// What failed.
+        /// Why.
         source: io::Error,
     },
-    /// It can't be made.
+    /// It can't be generated.
     #[error("cannot make a certificate: {0}")]
-    Make(#[from] rcgen::Error),
+    Generate(#[from] rcgen::Error),
 }
 
 /// The certificate for these names and addresses, and its key: what was kept, or new ones.
 ///
 /// # Errors
 /// When they can be neither found nor kept.
-pub(super) fn own(names: Vec<String>) -> Result<TlsFiles, CertificateError> {
+pub(super) fn for_names(names: Vec<String>) -> Result<TlsFiles, CertificateError> {
     let home = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     let state = match (home("XDG_STATE_HOME"), home("HOME")) {
         (Some(state), _) => PathBuf::from(state),
         (None, Some(home)) => PathBuf::from(home).join(".local/state"),
-        (None, None) => return Err(CertificateError::Homeless),
+        (None, None) => return Err(CertificateError::NoStateDirectory),
     };
-    own_in(&state.join("etagd"), names, SystemTime::now())
+    for_names_in(&state.join("etagd"), names, SystemTime::now())
 }
 
-fn own_in(
+fn for_names_in(
     directory: &Path,
     mut names: Vec<String>,
     now: SystemTime,
 ) -> Result<TlsFiles, CertificateError> {
     names.sort();
     names.dedup();
-    // Other names, another certificate; both are there for whoever comes back.
+    // Each set of names has files of its own, so that switching back and forth renews nothing.
     let hash = blake3::hash(names.join(" ").as_bytes()).to_hex();
-    let file = |what: &str| directory.join(format!("{}-{what}.pem", &hash[..8]));
     let files = TlsFiles {
-        certificate: file("certificate"),
-        key: file("key"),
+        certificate: directory.join(format!("{}-certificate.pem", &hash[..8])),
+        key: directory.join(format!("{}-key.pem", &hash[..8])),
     };
     if is_fresh(&files, now) {
         return Ok(files);
@@ -72,47 +72,49 @@ fn own_in(
     subject.push(DnType::CommonName, "etagd dev on this machine");
     parameters.distinguished_name = subject;
     parameters.not_before = now.into();
-    parameters.not_after = (now + VALID).into();
+    parameters.not_after = (now + VALIDITY).into();
     let key = KeyPair::generate()?;
     let certificate = parameters.self_signed(&key)?;
     let keep = |path: &Path, text: &str| {
-        write_privately(path, text).map_err(|source| CertificateError::Keep {
+        write_privately(path, text).map_err(|source| CertificateError::Write {
             path: path.to_path_buf(),
             source,
         })
     };
-    // The key first: where it stops between the two, the certificate is missing or old, and the
-    // next start makes both.
+    // The key first: if the process ends between the two, the certificate is missing or older than
+    // its key, and the next start makes both again.
     keep(&files.key, &key.serialize_pem())?;
     keep(&files.certificate, &certificate.pem())?;
-    tracing::info!(
-        "made a certificate for this machine, {}: browsers ask about it once",
-        files.certificate.display()
-    );
+    let path = files.certificate.display();
+    tracing::info!(%path, "made a certificate for this machine, {path}: browsers ask about it once");
     Ok(files)
 }
 
-/// Whether both are there, the key not newer than its certificate, and good for some time to come.
+/// Whether both files exist, the key is not newer than its certificate, and renewal is not due.
 fn is_fresh(files: &TlsFiles, now: SystemTime) -> bool {
-    let made = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
-    let Some((key, certificate)) = made(&files.key).zip(made(&files.certificate)) else {
+    let modified = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let Some((key, certificate)) = modified(&files.key).zip(modified(&files.certificate)) else {
         return false;
     };
     let age = now.duration_since(certificate);
-    key <= certificate && age.is_ok_and(|age| age < VALID - RENEWED)
+    key <= certificate && age.is_ok_and(|age| age < VALIDITY - RENEWAL)
 }
 
-/// Whole or not at all, and for nobody else to read.
+/// Writes the whole file or nothing, readable by its owner alone.
 fn write_privately(path: &Path, text: &str) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(directory)?;
     }
-    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut options = fs::OpenOptions::new();
-    let options = options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(&beside)?.write_all(text.as_bytes())?;
-    fs::rename(&beside, path)
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?
+        .write_all(text.as_bytes())?;
+    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]
@@ -122,26 +124,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_kept_until_it_is_old_or_the_names_are_others() {
+    fn it_is_kept_until_it_is_old_or_the_names_differ() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().join("deep/etagd");
         let now = SystemTime::now();
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let read = |files: &TlsFiles| fs::read(&files.certificate).unwrap();
-        let first = own_in(&directory, names(&["localhost", "127.0.0.1"]), now).unwrap();
+        let first = for_names_in(&directory, names(&["localhost", "127.0.0.1"]), now).unwrap();
         let content = read(&first);
         let soon = now + Duration::from_secs(60);
         let mode = fs::metadata(&first.key).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let again = own_in(&directory, names(&["127.0.0.1", "localhost"]), soon).unwrap();
+        let again = for_names_in(&directory, names(&["127.0.0.1", "localhost"]), soon).unwrap();
         assert_eq!(
             (&again.certificate, read(&again)),
             (&first.certificate, content.clone())
         );
-        let other = own_in(&directory, names(&["localhost", "dev.example"]), now).unwrap();
+        let other = for_names_in(&directory, names(&["localhost", "dev.example"]), now).unwrap();
         assert_ne!(other.certificate, first.certificate);
-        let later = now + VALID - RENEWED + Duration::from_secs(1);
-        let renewed = own_in(&directory, names(&["localhost", "127.0.0.1"]), later).unwrap();
+        let later = now + VALIDITY - RENEWAL + Duration::from_secs(1);
+        let renewed = for_names_in(&directory, names(&["localhost", "127.0.0.1"]), later).unwrap();
         assert_ne!(read(&renewed), content);
         assert_eq!(
             fs::read_dir(&directory).unwrap().count(),

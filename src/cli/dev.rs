@@ -1,4 +1,4 @@
-//! What a developer sees of `etagd dev`: where it is, and what happens.
+//! `etagd dev` at a terminal: the address of the site, and a line for each change.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -14,7 +14,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
 use super::certificate::{self, CertificateError};
-use super::scan::files;
+use super::counted;
 use crate::access::{AccessLog, LineFormat};
 use crate::dev::{Changed, Dev, Feed, line};
 use crate::manifest::Manifest;
@@ -24,20 +24,20 @@ use crate::server::listener::{self, Bound, ListenError};
 use crate::settings::{AllowedHost, Certificate, DevOptions, Listen, TlsFiles};
 use crate::site::Site;
 
-/// So many ports are tried.
-const PORTS: u16 = 100;
-/// So many changed paths are shown.
-const SHOWN: usize = 3;
+/// Ports after the first that are tried.
+const MAX_RETRIES: u16 = 100;
+/// Changed paths that are shown in one line.
+const MAX_SHOWN: usize = 3;
 
 /// Binds the port that is asked for, or the next one that is free.
-pub(super) fn bind(developing: &DevOptions) -> Result<Vec<Bound>, ListenError> {
-    let last = match developing.is_strict {
-        true => developing.port,
-        false => developing.port.saturating_add(PORTS),
+pub(super) fn bind(options: &DevOptions) -> Result<Vec<Bound>, ListenError> {
+    let last = match options.is_strict {
+        true => options.port,
+        false => options.port.saturating_add(MAX_RETRIES),
     };
-    let mut port = developing.port;
+    let mut port = options.port;
     loop {
-        match bind_port(port, developing.all_addresses) {
+        match bind_port(port, options.all_addresses) {
             Err(error) if error.is_taken() && port < last => port += 1,
             bound => return bound,
         }
@@ -53,18 +53,19 @@ fn bind_port(port: u16, all_addresses: bool) -> Result<Vec<Bound>, ListenError> 
         return bind(Ipv6Addr::UNSPECIFIED.into(), port);
     }
     let mut bound = bind(Ipv4Addr::LOCALHOST.into(), port)?;
-    // Browsers may take `localhost` for either: nobody else must be found there.
+    // Browsers try both addresses of `localhost`. With another program on the second one, the
+    // developer would see that program's pages at random.
     let port = bound.iter().find_map(Bound::port).unwrap_or(port);
     match bind(Ipv6Addr::LOCALHOST.into(), port) {
         Ok(more) => bound.extend(more),
         Err(error) if error.is_taken() => return Err(error),
-        // A machine without IPv6.
+        // The machine has no IPv6.
         Err(_) => {}
     }
     Ok(bound)
 }
 
-/// What there is beside a server, for a developer.
+/// What a developer gets in addition to the server.
 pub(super) struct Developer {
     flags: DevOptions,
     feed: Option<Arc<Feed>>,
@@ -83,29 +84,33 @@ impl Developer {
         }
     }
 
-    /// Says where the site is, and opens it.
+    /// Shows where the site is, and opens it in a browser if that is wanted.
     pub(super) fn greet(&self, port: u16, site: &Manifest, took: Duration) {
         self.screen.greet(&self.flags, port, site, took);
         let url = url(&self.flags, port);
         if self.flags.opens
             && let Err(error) = open::that_detached(&url)
         {
-            tracing::warn!("cannot open {url} in a browser: {error}");
+            tracing::warn!(url, %error, "cannot open {url} in a browser: {error}");
         }
     }
 
-    /// Tells pages and the developer of changes. Never ends.
+    /// Reports changes to open pages and at the terminal. Never ends.
     pub(super) async fn follow(developer: Option<&Self>) -> Infallible {
-        let feed =
-            developer.and_then(|developer| Some((developer.screen, developer.feed.as_ref()?)));
-        match feed {
-            Some((screen, feed)) => feed.follow(|changed| screen.tell(changed)).await,
+        let Some(developer) = developer else {
+            return pending().await;
+        };
+        match &developer.feed {
+            Some(feed) => {
+                feed.follow(|changed| developer.screen.show_change(changed))
+                    .await
+            }
             None => pending().await,
         }
     }
 }
 
-/// The terminal, or where standard output goes.
+/// Standard output, as a developer sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Screen {
     is_terminal: bool,
@@ -124,7 +129,7 @@ impl Screen {
         }
     }
 
-    /// A line for each request.
+    /// The access log: one readable line for each request.
     pub(super) fn log(self, metrics: &Arc<Metrics>) -> io::Result<Arc<AccessLog>> {
         let form: LineFormat = match (self.colours, self.quiet) {
             (false, false) => line::<false, false>,
@@ -137,18 +142,18 @@ impl Screen {
         Ok(Arc::new(log))
     }
 
-    /// Where the site is found, and which one it is.
-    fn greet(self, developing: &DevOptions, port: u16, site: &Manifest, took: Duration) {
-        let mut text = format!("\n  {}  {}\n", self.bold("Local  "), url(developing, port));
-        let networks = match developing.all_addresses {
+    /// The addresses of the site, what it has and its digest.
+    fn greet(self, options: &DevOptions, port: u16, site: &Manifest, took: Duration) {
+        let mut text = format!("\n  {}  {}\n", self.bold("Local  "), url(options, port));
+        let networks = match options.all_addresses {
             true => addresses(),
             false => Vec::new(),
         };
         for address in &networks {
-            let url = format!("{}://{address}:{port}/", scheme(developing));
+            let url = format!("{}://{address}:{port}/", scheme(options));
             text += &format!("  {}  {url}\n", self.bold("Network"));
         }
-        let (files, size) = (files(site), HumanBytes(site.bytes()));
+        let (files, size) = (counted(site.len(), "file"), HumanBytes(site.bytes()));
         let milliseconds = took.as_millis();
         text += &format!(
             "  {}  {files}, {size}, ready in {milliseconds} ms\n  {}  {}\n\n",
@@ -157,7 +162,7 @@ impl Screen {
             site.digest()
         );
         if let Some(address) = networks.first().filter(|_| self.is_terminal)
-            && let Ok(code) = QrCode::new(format!("{}://{address}:{port}/", scheme(developing)))
+            && let Ok(code) = QrCode::new(format!("{}://{address}:{port}/", scheme(options)))
         {
             // Light on dark, as most terminals are; readers take it either way.
             let code = code
@@ -171,21 +176,21 @@ impl Screen {
         print(&text);
     }
 
-    /// What pages were told of.
-    fn tell(self, changed: &Changed) {
+    /// One line for a change that pages were told about.
+    fn show_change(self, changed: &Changed) {
         if self.quiet {
             return;
         }
         let files = &changed.files;
         let shown = files
             .iter()
-            .take(SHOWN)
+            .take(MAX_SHOWN)
             .map(|path| format!("/{}", encode_path(path)));
         let shown = match files.is_empty() {
             true => "the rules of the site".to_owned(),
             false => shown.collect::<Vec<_>>().join(", "),
         };
-        let more = match files.len().saturating_sub(SHOWN) {
+        let more = match files.len().saturating_sub(MAX_SHOWN) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
@@ -205,45 +210,47 @@ impl Screen {
     }
 }
 
-fn scheme(developing: &DevOptions) -> &'static str {
-    match developing.tls {
+fn scheme(options: &DevOptions) -> &'static str {
+    match options.tls {
         None => "http",
         Some(Certificate::OwnMade) => "https",
     }
 }
 
-fn url(developing: &DevOptions, port: u16) -> String {
-    format!("{}://localhost:{port}/", scheme(developing))
+fn url(options: &DevOptions, port: u16) -> String {
+    format!("{}://localhost:{port}/", scheme(options))
 }
 
-/// The certificate and its key, where TLS is to be spoken.
-pub(super) fn certificate(developing: &DevOptions) -> Result<Option<TlsFiles>, CertificateError> {
-    let Some(Certificate::OwnMade) = developing.tls else {
+/// The certificate for `--tls self` and its key, if TLS is wanted.
+pub(super) fn certificate(options: &DevOptions) -> Result<Option<TlsFiles>, CertificateError> {
+    let Some(Certificate::OwnMade) = options.tls else {
         return Ok(None);
     };
     let mut names = vec!["localhost", "*.localhost", "127.0.0.1", "::1"]
         .into_iter()
         .map(str::to_owned)
         .collect::<Vec<_>>();
-    names.extend(developing.allowed.iter().map(AllowedHost::to_string));
-    if developing.all_addresses {
+    names.extend(options.allowed.iter().map(AllowedHost::to_string));
+    if options.all_addresses {
         names.extend(addresses().iter().map(Ipv4Addr::to_string));
     }
-    certificate::own(names).map(Some)
+    certificate::for_names(names).map(Some)
 }
 
-/// This machine's addresses in its networks.
+/// This machine's IPv4 addresses in its networks: short enough to type on a phone.
 fn addresses() -> Vec<Ipv4Addr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    let outward = interfaces.iter().filter(|each| !each.is_loopback());
-    let v4 = outward.filter_map(|each| match each.ip() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    });
-    v4.collect()
+    if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .iter()
+        .filter(|interface| !interface.is_loopback())
+        .filter_map(|interface| match interface.ip() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+        .collect()
 }
 
-/// Who has closed standard output does not want to know.
+/// Prints to standard output. One that is closed is no error: nobody reads it.
 fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -1,16 +1,20 @@
 //! What each subcommand does, from parsed flags to the end of the process.
 
+mod background;
 mod certificate;
 mod check;
 mod compress;
 mod dev;
 mod lint;
 mod manifest;
+mod process;
 mod progress;
 mod push;
 mod scan;
 mod serve;
+mod shutdown;
 mod signals;
+mod startup;
 mod supervisor;
 mod usage;
 mod writable;
@@ -41,45 +45,45 @@ use usage::UsageError;
 /// Why a subcommand failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The site's directory can't be used.
+    /// The site's directory can't be opened or read.
     #[error("cannot open {}: {source}", .path.display())]
     Directory {
-        /// As it was given.
+        /// The directory, as it was given.
         path: PathBuf,
         /// What failed.
         source: io::Error,
     },
-    /// A listener can't be had.
+    /// A public address can't be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The operator can't be answered.
+    /// The admin listener can't be started.
     #[error(transparent)]
     Admin(#[from] AdminError),
     /// The certificate or its key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// No certificate can be made or kept.
+    /// A certificate for `etagd dev --tls self` can't be made or kept.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// The file of tokens can't be used.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// Strangers could write.
+    /// `--writable` would let strangers write.
     #[error(transparent)]
     InsecureWrites(#[from] writable::InsecureWrites),
-    /// The manifest can't be saved there.
+    /// The file of `--state` can't be used.
     #[error(transparent)]
     State(#[from] Refused),
-    /// The system refuses what a server needs.
+    /// The system refuses a thread, a signal or a descriptor that a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),
-    /// A bug: the thread that scans ended without a result.
-    #[error("the scan broke off; the message above says where: please report it")]
+    /// The thread that scans panicked, which is a bug.
+    #[error("internal error: the scan panicked (see above); please report this")]
     Scan,
-    /// A manifest can't be used.
+    /// A manifest in JSON can't be read.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
-    /// A manifest can't be served by.
+    /// The manifest of `--manifest` can't be served.
     #[error(transparent)]
     Release(#[from] ReleaseError),
     /// The command line asks for something that cannot be done.
@@ -121,8 +125,8 @@ impl Error {
 /// When the subcommand can't do its work.
 pub fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
-        Command::Serve(flags) => serve::serve((*flags).into()).map(|()| ExitCode::SUCCESS),
-        Command::Dev(flags) => serve::serve(flags.config(TAIL)).map(|()| ExitCode::SUCCESS),
+        Command::Serve(flags) => serve::serve(&(*flags).into()).map(|()| ExitCode::SUCCESS),
+        Command::Dev(flags) => serve::serve(&flags.config(TAIL)).map(|()| ExitCode::SUCCESS),
         Command::Manifest(flags) => manifest::manifest(&flags).map(|()| ExitCode::SUCCESS),
         Command::Check(flags) => check::check(*flags),
         Command::Push(flags) => push::push(*flags),

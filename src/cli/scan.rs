@@ -1,53 +1,32 @@
-//! A scan that somebody at a terminal waits for.
+//! A scan that somebody may wait for at a terminal: a progress bar, and one line at the end.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 
-use super::Error;
 use super::progress::with_bar;
+use super::{Error, counted};
 use crate::disk::Root;
 use crate::manifest::Manifest;
-use crate::representation::Resource;
 use crate::scan::{Link, Progress, Scanner};
 use crate::semantics::target::encode_path;
 use crate::state::StateFile;
 use crate::watch::immutable;
 
-/// Pages link to each next version of everything else; of themselves nobody would see one.
-fn warn_of_pinned_pages(manifest: &Manifest) {
-    if manifest.settings().immutable.is_empty() {
-        return;
-    }
-    let pages = manifest.iter();
-    let pages = pages.filter(|each| each.is_html() && each.is_immutable());
-    let (number, first) = pages.fold((0, None), |(number, first), page| {
-        let is_before = first.is_none_or(|first: &Arc<Resource>| page.path < first.path);
-        (number + 1, if is_before { Some(page) } else { first })
-    });
-    if let Some(first) = first {
-        let path = encode_path(&first.path);
-        tracing::warn!(
-            "{number} pages are immutable, /{path} for one: who has seen them will not see them \
-             change for a year (see --immutable)"
-        );
-    }
-}
-
 /// What a scan has found.
 pub(super) struct Scanned {
     pub(super) manifest: Manifest,
     pub(super) links: Vec<Link>,
-    /// Whether that is what was saved.
+    /// Whether the saved manifest lists just this.
     pub(super) is_saved: bool,
-    /// Immutable paths that have other content than what was saved.
+    /// Immutable paths with other content than in the saved manifest.
     pub(super) broken: Vec<String>,
 }
 
-/// Scans with a progress bar, on terminals, and sums up in one line. What was `saved` is not
-/// hashed again. The tree itself is looked at when `ready` returns.
+/// Scans with a progress bar, on terminals, and sums up in one line. Files that are as in the
+/// `saved` manifest are not hashed again. The tree is looked at once `wait_until_armed` returns.
 ///
 /// # Errors
 /// When the directory itself can't be read: that is no empty site.
@@ -56,77 +35,128 @@ pub(super) fn scan(
     root: &Arc<Root>,
     progress: &Progress,
     saved: Option<&StateFile>,
-    ready: impl FnOnce(),
+    wait_until_armed: impl FnOnce(),
 ) -> Result<Scanned, Error> {
     let started = Instant::now();
     let base = saved.and_then(|saved| load(saved, scanner, root));
-    ready();
-    let were_saved = base.as_ref().map(Manifest::len);
+    wait_until_armed();
     let before = base.clone();
     let update = |bar: &ProgressBar| {
-        let (files, bytes) = (HumanCount(progress.files()), HumanBytes(progress.bytes()));
-        bar.set_message(format!("{files} files, {bytes}"));
+        let (files, bytes) = (progress.files(), HumanBytes(progress.bytes()));
+        bar.set_message(format!("{}, {bytes}", counted(files, "file")));
     };
-    let scan = || match base {
+    let work = || match base {
         Some(base) => scanner.scan_from(base, root, progress),
         None => scanner.scan(root, progress),
     };
-    let (manifest, links) = with_bar("{spinner} hashing: {msg} in {elapsed}", update, scan);
-    let (files, bytes) = (files(&manifest), HumanBytes(manifest.bytes()));
-    let (seconds, digest) = (started.elapsed().as_secs_f64(), manifest.digest());
+    let (manifest, links) = with_bar("{spinner} hashing: {msg} in {elapsed}", update, work);
+    // The empty path is the root itself.
     if let Some(reason) = manifest.unreadable().get(&b""[..]) {
-        let path = root.path().to_path_buf();
         return Err(Error::Directory {
-            path,
+            path: root.path().to_path_buf(),
             source: io::Error::other(reason.clone()),
         });
     }
-    let unreadable = match manifest.unreadable().len() {
-        0 => String::new(),
-        number => format!(" ({number} unreadable)"),
-    };
-    let is_nowhere = |link: &&Link| scanner.excludes(root, link);
-    match links.iter().filter(is_nowhere).count() {
-        0 => {}
-        number => tracing::info!(
-            "{number} links are left out: they lead out of the site (see --symlinks), or nowhere"
-        ),
-    }
-    warn_of_pinned_pages(&manifest);
-    let hashed = match were_saved {
-        None => String::new(),
-        Some(_) => format!(", {} hashed anew", HumanCount(progress.files())),
-    };
-    tracing::info!("{files}{unreadable}, {bytes}, site digest {digest}, {seconds:.2} s{hashed}");
-    let before = before.filter(|_| progress.files() > 0);
-    let broken = before.map(|before| immutable::broken(&before, manifest.iter()));
+    report_skipped(
+        links
+            .iter()
+            .filter(|link| scanner.excludes(root, link))
+            .count(),
+    );
+    warn_about_immutable_pages(&manifest);
+    let hashed = before.is_some().then(|| progress.files());
+    summarize(&manifest, hashed, started.elapsed());
+
+    let is_complete = before.as_ref().map(Manifest::len) == Some(manifest.len());
+    let broken = before
+        .filter(|_| progress.files() > 0)
+        .map(|before| immutable::broken(&before, manifest.iter()));
     Ok(Scanned {
         broken: broken.unwrap_or_default(),
-        is_saved: were_saved == Some(manifest.len()) && progress.files() == 0,
+        is_saved: is_complete && progress.files() == 0,
         manifest,
         links,
     })
 }
 
-/// What an earlier process has saved, if it is of any use.
-fn load(saved: &StateFile, scanner: &Scanner, root: &Arc<Root>) -> Option<Manifest> {
-    let why = match saved.load(scanner, root) {
-        Ok(manifest) => return manifest,
-        Err(why) => why,
-    };
-    let file = saved.path().display();
-    if why.is_expected() {
-        tracing::info!("{file} is not used, all files are hashed: {why}");
-    } else {
-        tracing::warn!("{file} is not used, all files are hashed: {why}");
+fn report_skipped(links: usize) {
+    match links {
+        0 => {}
+        1 => tracing::info!(
+            links,
+            "skipped 1 symlink that is broken or leaves the site (see --symlinks)"
+        ),
+        _ => tracing::info!(
+            links,
+            "skipped {links} symlinks that are broken or leave the site (see --symlinks)"
+        ),
     }
-    None
 }
 
-/// How many files a site has, in words.
-pub(super) fn files(manifest: &Manifest) -> String {
-    match manifest.len() {
-        1 => "1 file".to_owned(),
-        number => format!("{} files", HumanCount(number as u64)),
+/// Pages link to new versions of everything else, but nothing links to a new version of a page: a
+/// browser that has an immutable page shows that one until its cache lets go of it.
+fn warn_about_immutable_pages(manifest: &Manifest) {
+    if manifest.settings().immutable.is_empty() {
+        return;
     }
+    let mut paths: Vec<_> = manifest
+        .iter()
+        .filter(|resource| resource.is_html() && resource.is_immutable())
+        .map(|resource| &resource.path)
+        .collect();
+    paths.sort_unstable();
+    let Some(first) = paths.first() else {
+        return;
+    };
+    let (pages, path) = (paths.len(), encode_path(first));
+    let subject = match pages {
+        1 => format!("1 page is immutable, /{path}"),
+        _ => format!("{pages} pages are immutable, such as /{path}"),
+    };
+    tracing::warn!(
+        pages,
+        path = format!("/{path}"),
+        "{subject}: browsers do not see a change for up to a year (see --immutable)"
+    );
+}
+
+/// One line about the site. `hashed` is the number of files that were not as in the saved manifest.
+fn summarize(manifest: &Manifest, hashed: Option<u64>, elapsed: Duration) {
+    let (files, bytes) = (manifest.len(), manifest.bytes());
+    let (unreadable, digest) = (manifest.unreadable().len(), manifest.digest());
+    let seconds = elapsed.as_secs_f64();
+    let unreadable_part = match unreadable {
+        0 => String::new(),
+        number => format!(" ({number} unreadable)"),
+    };
+    let hashed_part = match hashed {
+        None => String::new(),
+        Some(number) => format!(", {} rehashed", HumanCount(number)),
+    };
+    tracing::info!(
+        files,
+        unreadable,
+        bytes,
+        %digest,
+        seconds,
+        hashed,
+        "{}{unreadable_part}, {}, site digest {digest}, {seconds:.2} s{hashed_part}",
+        counted(files, "file"),
+        HumanBytes(bytes)
+    );
+}
+
+/// The manifest that an earlier process has saved, if it can be used.
+fn load(saved: &StateFile, scanner: &Scanner, root: &Arc<Root>) -> Option<Manifest> {
+    let reason = match saved.load(scanner, root) {
+        Ok(manifest) => return manifest,
+        Err(reason) => reason,
+    };
+    let path = saved.path().display();
+    if reason.is_expected() {
+        tracing::info!(%path, %reason, "{path} is not used, all files are hashed: {reason}");
+    } else {
+        tracing::warn!(%path, %reason, "{path} is not used, all files are hashed: {reason}");
+    }
+    None
 }

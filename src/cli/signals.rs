@@ -1,4 +1,4 @@
-//! The signals that are answers.
+//! The signals that a server acts on: SIGTERM, SIGINT, SIGHUP.
 
 use std::io;
 
@@ -8,15 +8,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// What a signal asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignalAction {
-    /// Finish what is in flight, and end.
+    /// SIGINT: finish the requests in flight, and end.
     Stop,
-    /// The same, after a while in which others take over.
+    /// SIGTERM: the same, after serving for a while longer as not ready (see `--drain`).
     Drain,
-    /// Compare everything with the disk.
+    /// SIGHUP: compare everything with the disk, and read certificate and tokens again.
     Reload,
 }
 
-/// The signals that are answers.
+/// The signals that a server acts on.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -24,8 +24,13 @@ pub(super) struct Signals {
 }
 
 impl Signals {
+    /// Replaces the default actions of these signals.
+    ///
+    /// # Errors
+    /// When the system refuses a handler.
     pub(super) fn new() -> io::Result<Self> {
-        // A file that may not grow any more (`ulimit -f`) is a write that fails, not the end.
+        // Without a handler, writing past `ulimit -f` kills the process (setrlimit(2)); with one,
+        // the write fails with EFBIG.
         let _ = signal(SignalKind::from_raw(Number::XFSZ.as_raw()))?;
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -34,6 +39,7 @@ impl Signals {
         })
     }
 
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> SignalAction {
         tokio::select! {
             _ = self.terminate.recv() => SignalAction::Drain,
@@ -42,12 +48,13 @@ impl Signals {
         }
     }
 
+    /// Waits for a signal that ends the process.
     pub(super) async fn stop(&mut self) {
         while self.next().await == SignalAction::Reload {}
     }
 
-    /// An interrupt: somebody at a terminal is tired of waiting. Supervisors repeat themselves
-    /// with SIGTERM, which asks for nothing more.
+    /// Waits for SIGINT: someone at a terminal does not want to wait any longer. A second SIGTERM is
+    /// no hurry, since some supervisors send several.
     pub(super) async fn force(&mut self) {
         self.interrupt.recv().await;
     }

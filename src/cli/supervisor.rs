@@ -1,8 +1,8 @@
-//! systemd, or who else has started us and speaks its protocol (sd_notify(3)). Without one, all
-//! of this is silence.
+//! systemd, or another supervisor that speaks its protocol (sd_notify(3)). Without one nothing is
+//! sent.
 //!
-//! A supervisor that does not read what it is told makes whoever tells it wait: that is a thread of
-//! its own, and nobody waits for the thread.
+//! Sending to a supervisor that does not read its socket blocks, so a thread of its own does that,
+//! and nothing waits for the thread.
 
 use std::convert::Infallible;
 use std::env;
@@ -13,106 +13,108 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::HumanBytes;
 use sd_notify::NotifyState::{
     self, Custom, ExtendTimeoutUsec, Ready, Reloading, Status, Stopping, Watchdog,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::counted;
 use crate::scan::Progress;
 
-/// How often a scan is reported.
-const REPORT: Duration = Duration::from_secs(5);
-/// What a scan that gets on asks for, each time: far more than until the next report.
+/// How often the progress of a scan is reported.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// The time a scan that makes progress asks for with each report, far longer than until the next.
 const EXTENSION: Duration = Duration::from_secs(30);
-/// Messages that may wait to be told; those beyond are lost.
-const MOST_WAITING: usize = 64;
-/// How long the end may wait until it is told.
-const PARTING: Duration = Duration::from_millis(100);
+/// Messages that may wait to be sent; more are dropped.
+const MAX_QUEUED: usize = 64;
+/// How long shutdown waits for its message to be sent.
+const STOPPING_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Whoever has started us.
+/// The supervisor that has started this process, if any.
 #[derive(Debug)]
 pub(super) struct Supervisor {
-    /// How often it wants to hear that we are alive.
+    /// How long it waits for a sign of life (WATCHDOG_USEC).
     watchdog: Option<Duration>,
-    /// `None` where nobody listens.
+    /// `None` without a supervisor.
     messages: Option<SyncSender<Message>>,
 }
 
-/// What is to be told.
+/// A message to send.
 #[derive(Debug)]
 struct Message {
     text: String,
-    /// Dropped when it is told.
-    waiting: Option<SyncSender<()>>,
+    /// Dropped once the message is sent, which the sender may wait for.
+    sent: Option<SyncSender<()>>,
 }
 
 impl Supervisor {
-    /// As the environment says.
+    /// The supervisor that the environment names (NOTIFY_SOCKET).
     ///
     /// # Errors
     /// When the system has no more threads.
     pub(super) fn from_env() -> io::Result<Self> {
-        let (messages, told) = sync_channel(MOST_WAITING);
-        let is_there = env::var_os("NOTIFY_SOCKET").is_some();
-        if is_there {
-            let name = "supervisor".to_owned();
+        let (messages, queue) = sync_channel(MAX_QUEUED);
+        let is_supervised = env::var_os("NOTIFY_SOCKET").is_some();
+        if is_supervised {
             thread::Builder::new()
-                .name(name)
-                .spawn(move || tell(&told))?;
+                .name("supervisor".to_owned())
+                .spawn(move || send_all(&queue))?;
         }
         Ok(Self {
             watchdog: sd_notify::watchdog_enabled().filter(|every| !every.is_zero()),
-            messages: is_there.then_some(messages),
+            messages: is_supervised.then_some(messages),
         })
     }
 
-    /// Reports how far a scan has come. As long as it gets on, it may take its time. Never ends.
+    /// Reports how far a scan has come. As long as it makes progress, its time is extended: systemd
+    /// would kill it at TimeoutStartSec. Never ends.
     pub(super) async fn report(&self, progress: &Progress) -> Infallible {
-        let mut ticks = interval(REPORT);
+        let mut ticks = interval(REPORT_INTERVAL);
         let mut before = None;
         loop {
             ticks.tick().await;
             let (files, bytes) = (progress.files(), progress.bytes());
-            let (count, size) = (HumanCount(files), HumanBytes(bytes));
-            let status = format!("hashing: {count} files, {size}");
+            let status = format!("hashing: {}, {}", counted(files, "file"), HumanBytes(bytes));
             let now = Some((files, bytes));
             let extension = ExtendTimeoutUsec(EXTENSION.as_micros() as u32);
-            match before != now {
-                true => self.tell(&[Status(&status), extension]),
-                false => self.tell(&[Status(&status)]),
+            if before == now {
+                self.send(&[Status(&status)]);
+            } else {
+                self.send(&[Status(&status), extension]);
             }
             before = now;
         }
     }
 
-    /// Requests are answered.
+    /// Reports that requests are answered.
     pub(super) fn ready(&self) {
-        self.tell(&[Ready]);
+        self.send(&[Ready]);
     }
 
-    /// Where we stand, in one line.
+    /// One line about the state of the process (`systemctl status`).
     pub(super) fn status(&self, status: impl fmt::Display) {
-        self.tell(&[Status(&status.to_string())]);
+        self.send(&[Status(&status.to_string())]);
     }
 
-    /// What can be read again is being read; [`Supervisor::ready`] follows.
+    /// Reports that files are read again; [`Supervisor::ready`] has to follow.
     pub(super) fn reloading(&self) {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
-            self.tell(&[Reloading, now]);
+            self.send(&[Reloading, now]);
         }
     }
 
-    /// The end has begun.
+    /// Reports that the process is about to end.
     pub(super) fn stopping(&self) {
-        let (waiting, told) = sync_channel(1);
-        self.queue(&[Stopping, Status("draining")], Some(waiting));
-        // Whatever comes of it.
-        let _ = told.recv_timeout(PARTING);
+        let (sent, is_sent) = sync_channel(1);
+        self.queue(&[Stopping, Status("draining")], Some(sent));
+        // Sent or not, shutdown goes on.
+        let _ = is_sent.recv_timeout(STOPPING_PATIENCE);
     }
 
-    /// Shows that the thread that accepts connections gets its turn. Never ends.
-    pub(super) async fn show_life(&self) -> Infallible {
+    /// Answers the watchdog, from the thread that accepts connections: as long as that one gets its
+    /// turn, new clients are served. Never ends.
+    pub(super) async fn keep_alive(&self) -> Infallible {
         let Some(every) = self.watchdog else {
             return pending().await;
         };
@@ -120,33 +122,33 @@ impl Supervisor {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.tell(&[Watchdog]);
+            self.send(&[Watchdog]);
         }
     }
 
-    fn tell(&self, states: &[NotifyState<'_>]) {
+    fn send(&self, states: &[NotifyState<'_>]) {
         self.queue(states, None);
     }
 
-    fn queue(&self, states: &[NotifyState<'_>], waiting: Option<SyncSender<()>>) {
+    fn queue(&self, states: &[NotifyState<'_>], sent: Option<SyncSender<()>>) {
         if let Some(messages) = &self.messages {
             let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
             let text = lines.join("\n");
-            // One that has no room is not missed: whoever does not listen hears no other either.
-            let _ = messages.try_send(Message { text, waiting });
+            // With a full queue the supervisor reads nothing, so the message is dropped.
+            let _ = messages.try_send(Message { text, sent });
         }
     }
 }
 
-/// Tells all that is to be told. A supervisor that can't be reached is worth one message.
-fn tell(messages: &Receiver<Message>) {
-    let mut is_lost = false;
-    for Message { text, waiting } in messages {
+/// Sends all messages. A supervisor that can't be reached is reported once.
+fn send_all(messages: &Receiver<Message>) {
+    let mut is_reported = false;
+    for Message { text, sent } in messages {
         if let Err(error) = sd_notify::notify(&[Custom(&text)])
-            && !std::mem::replace(&mut is_lost, true)
+            && !std::mem::replace(&mut is_reported, true)
         {
-            tracing::warn!("cannot reach the supervisor (NOTIFY_SOCKET): {error}");
+            tracing::warn!(%error, "cannot reach the supervisor (NOTIFY_SOCKET): {error}");
         }
-        drop(waiting);
+        drop(sent);
     }
 }

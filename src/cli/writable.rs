@@ -1,4 +1,4 @@
-//! `--writable`: who must not be let in, and what to write with.
+//! `--writable`: which combinations of flags are refused, and what to write with.
 
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -17,67 +17,73 @@ use crate::server::listener::Bound;
 use crate::watch::Hint;
 use crate::write::{TokenError, Writer, WriterConfig};
 
-/// Strangers could write, or learn how to.
+/// Clients that should not could write, or learn a token.
 #[derive(Debug, thiserror::Error)]
 pub enum InsecureWrites {
     /// There are no tokens.
     #[error(
-        "--writable lets anybody write who can reach {0}: give --write-token-file FILE, or listen \
+        "--writable lets anyone write who can reach {0}: give --write-token-file FILE, or listen \
          on 127.0.0.1, [::1] or unix:PATH only"
     )]
     NoTokens(SocketAddr),
     /// There is no TLS.
     #[error(
-        "--writable on {0} without TLS shows tokens to the network: give --tls-cert and --tls-key, \
-         or --write-insecure where something else encrypts"
+        "--writable on {0} without TLS sends tokens in the clear: give --tls-cert and --tls-key, \
+         or --write-insecure behind a proxy that speaks TLS"
     )]
     NoTls(SocketAddr),
-    /// Somebody else connects in their place.
+    /// Without tokens, a local address is the only protection, and a proxy connects from one.
     #[error(
-        "--writable lets anybody write whom a --trusted-proxy lets through: give \
+        "--writable lets anyone write whom a --trusted-proxy lets through: give \
          --write-token-file FILE"
     )]
     Proxied,
-    /// Anybody could read the tokens.
+    /// Any client could read the tokens.
     #[error(
         "--write-token-file {}: it would be served: choose a file outside of {}",
         .file.display(), .root.display()
     )]
     Served {
-        /// As it was given.
+        /// The file of tokens, as it was given.
         file: PathBuf,
         /// The real path of the site.
         root: PathBuf,
     },
 }
 
-/// Whether it is safe to let clients write who can reach these listeners.
+/// Checks that only clients with a token, or on this machine, can write over these listeners.
+///
+/// # Errors
+/// When others could, or could read a token.
 pub(super) fn check(
-    writing: &WriteOptions,
+    options: &WriteOptions,
     root: &Root,
     bound: &[Bound],
     has_proxies: bool,
     is_secure: bool,
 ) -> Result<(), InsecureWrites> {
-    let real = writing.write_token_file.as_ref();
-    let real = real.map(|file| (file, file.canonicalize().unwrap_or_else(|_| file.clone())));
-    if let Some((file, real)) = &real
+    if let Some(file) = &options.write_token_file
+        // Its real path: a link into the site is as bad. One that is missing is reported later.
+        && let real = file.canonicalize().unwrap_or_else(|_| file.clone())
         && let Ok(path) = real.strip_prefix(root.path())
         && !is_hidden(path.as_os_str().as_bytes())
     {
-        let (file, root) = (file.to_path_buf(), root.path().to_path_buf());
-        return Err(InsecureWrites::Served { file, root });
+        return Err(InsecureWrites::Served {
+            file: file.clone(),
+            root: root.path().to_path_buf(),
+        });
     }
-    if real.is_none() && has_proxies {
+    let has_tokens = options.write_token_file.is_some();
+    if !has_tokens && has_proxies {
         return Err(InsecureWrites::Proxied);
     }
     let Some(public) = bound.iter().find_map(Bound::public) else {
         return Ok(());
     };
-    if real.is_none() {
+    if !has_tokens {
         return Err(InsecureWrites::NoTokens(public));
     }
-    if !is_secure && !writing.write_insecure {
+    if !is_secure && !options.write_insecure {
         return Err(InsecureWrites::NoTls(public));
     }
     Ok(())
@@ -101,7 +107,8 @@ pub(super) fn options(
     }
 }
 
-/// A writer whose changes the watcher makes. What killed processes have left is removed meanwhile.
+/// A writer whose changes the watcher makes, so that no write races with a scan. Temporary files
+/// of killed processes are removed on a thread of their own.
 pub(super) fn writer(
     options: WriterConfig,
     metrics: &Arc<Metrics>,
@@ -109,7 +116,7 @@ pub(super) fn writer(
 ) -> Result<Arc<Writer>, TokenError> {
     let hints = hints.clone();
     let commit = move |commit| {
-        // Without a watcher nobody answers, which is an answer as well.
+        // If the watcher is gone, dropping the job reports that to the writer.
         let _ = hints.send(Hint::WriteJob(commit));
     };
     let writer = Arc::new(Writer::new(options, Arc::clone(metrics), commit)?);

@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 
 use super::offline::ManifestFormat;
 use super::site::SiteOptions;
-use super::values::{at_least_one, positive_duration, workers};
+use super::values::{at_least_one, positive_duration, size, threads};
 use crate::settings::ReplicaUrl;
 
 /// `etagd check`.
@@ -52,7 +52,7 @@ pub struct Check {
     #[arg(long, value_name = "TIME", default_value = "10s", env = "ETAGD_TIMEOUT", hide_env = true, value_parser = positive_duration)]
     pub timeout: Duration,
     /// Connections at once to each replica
-    #[arg(long, value_name = "N", default_value_t = 8, env = "ETAGD_CONNECTIONS", hide_env = true, value_parser = workers)]
+    #[arg(long, value_name = "N", default_value_t = 8, env = "ETAGD_CONNECTIONS", hide_env = true, value_parser = threads)]
     pub connections: usize,
     /// Most bytes of a manifest
     #[arg(
@@ -60,7 +60,8 @@ pub struct Check {
         value_name = "SIZE",
         default_value = "1GiB",
         env = "ETAGD_MAX_SIZE",
-        hide_env = true
+        hide_env = true,
+        value_parser = size
     )]
     pub max_size: ByteSize,
     /// Trust the certificate authorities in this PEM file [default: those of the system]

@@ -11,6 +11,7 @@ use super::clients::{AccessLogForm, ProxyOptions};
 use super::operator::{Operator, StatusFlags};
 use super::process::{Config, budget, cores};
 use super::site::SiteFlags;
+use super::values::size;
 use super::watch::WatchOptions;
 use crate::settings::{
     Additions, AllowedHost, Certificate, DevOptions, Limits, Settings, Upstream,
@@ -82,7 +83,8 @@ pub struct Dev {
         value_name = "SIZE",
         hide_short_help = true,
         env = "ETAGD_MEMORY",
-        hide_env = true
+        hide_env = true,
+        value_parser = size
     )]
     pub memory: Option<ByteSize>,
     /// Show only what goes wrong

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::{positive_duration, workers};
+use super::values::{positive_duration, threads};
 use crate::settings::{ReplicaUrl, Symlinks};
 
 /// `etagd push`.
@@ -46,7 +46,7 @@ pub struct Push {
     #[arg(long, env = "ETAGD_DRY_RUN", hide_env = true, value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
     /// Connections at once
-    #[arg(long, value_name = "N", default_value_t = 8, env = "ETAGD_CONNECTIONS", hide_env = true, value_parser = workers)]
+    #[arg(long, value_name = "N", default_value_t = 8, env = "ETAGD_CONNECTIONS", hide_env = true, value_parser = threads)]
     pub connections: usize,
     /// Time for an answer to begin, and for more of anything to move
     #[arg(long, value_name = "TIME", default_value = "30s", env = "ETAGD_TIMEOUT", hide_env = true, value_parser = positive_duration)]

@@ -11,7 +11,7 @@ use super::clients::ProxyOptions;
 use super::operator::Operator;
 use super::process::{Config, budget, cores};
 use super::site::SiteFlags;
-use super::values::{at_least_one, duration, header_size, positive_duration, workers};
+use super::values::{at_least_one, duration, header_size, positive_duration, size, threads};
 use super::watch::WatchOptions;
 use super::write::WriteOptions;
 use crate::settings::{Limits, Listen, TlsFiles};
@@ -35,13 +35,13 @@ pub struct Serve {
     )]
     pub listen: Vec<Listen>,
     /// Most memory for content [default: 1/4 of RAM]
-    #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true)]
+    #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true, value_parser = size)]
     pub memory: Option<ByteSize>,
     /// Most large files kept open [default: half of the limit]
     #[arg(long, value_name = "N", hide_short_help = true, env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
     pub open_files: Option<usize>,
     /// Threads that answer requests [default: one for each core]
-    #[arg(long, value_name = "N", env = "ETAGD_WORKERS", hide_env = true, value_parser = workers)]
+    #[arg(long, value_name = "N", env = "ETAGD_WORKERS", hide_env = true, value_parser = threads)]
     pub workers: Option<usize>,
     /// How changes are noticed.
     #[command(flatten)]

@@ -1,46 +1,108 @@
 //! Values of flags: parsed once, into types that cannot be wrong.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// `10s`, `1m 30s`, `100ms`; so long that no clock overflows, and longer than anybody waits.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration > LONGEST {
-        return Err("ten years are the most".to_owned());
-    }
-    Ok(duration)
+/// Far longer than anyone waits, and short enough that no clock overflows.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Threads or connections at once.
+const MAX_THREADS: usize = 1024;
+/// hyper panics below 8 KiB (`max_buf_size`), and no client sends a megabyte of header fields.
+const HEADER_SIZES: RangeInclusive<u64> = 8 << 10..=1 << 20;
+
+/// Why a value is refused; clap adds the flag and the value.
+#[derive(PartialEq, Debug, thiserror::Error)]
+pub(super) enum InvalidValue {
+    #[error(transparent)]
+    Duration(#[from] humantime::DurationError),
+    #[error("must be at most 10 years")]
+    TooLong,
+    #[error("must be greater than zero")]
+    Zero,
+    #[error("must be at least 1")]
+    TooFew,
+    #[error("must be at most {MAX_THREADS}")]
+    TooMany,
+    #[error("expected a whole number")]
+    NotANumber,
+    #[error("expected a size such as 512MiB")]
+    NotASize,
+    #[error("must be between 8KiB and 1MiB")]
+    HeaderSize,
 }
 
-pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("more than 0 is needed".to_owned()),
+/// `10s`, `1m 30s`, `100ms`.
+pub(super) fn duration(text: &str) -> Result<Duration, InvalidValue> {
+    match humantime::parse_duration(text)? {
+        duration if duration > MAX_DURATION => Err(InvalidValue::TooLong),
         duration => Ok(duration),
     }
 }
 
-pub(super) fn workers(text: &str) -> Result<usize, String> {
+pub(super) fn positive_duration(text: &str) -> Result<Duration, InvalidValue> {
+    match duration(text)? {
+        Duration::ZERO => Err(InvalidValue::Zero),
+        duration => Ok(duration),
+    }
+}
+
+pub(super) fn threads(text: &str) -> Result<usize, InvalidValue> {
     match at_least_one(text)? {
-        number if number > 1024 => Err("1024 are the most".to_owned()),
+        number if number > MAX_THREADS => Err(InvalidValue::TooMany),
         number => Ok(number),
     }
 }
 
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+pub(super) fn at_least_one(text: &str) -> Result<usize, InvalidValue> {
     match text.parse() {
-        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(0) => Err(InvalidValue::TooFew),
         Ok(number) => Ok(number),
-        Err(_) => Err("a whole number is expected".to_owned()),
+        Err(_) => Err(InvalidValue::NotANumber),
     }
 }
 
-pub(super) fn header_size(text: &str) -> Result<ByteSize, String> {
-    let size: ByteSize = text.parse()?;
-    if (8 << 10..=1 << 20).contains(&size.as_u64()) {
-        Ok(size)
-    } else {
-        Err("from 8KiB to 1MiB is accepted".to_owned())
+/// `512MiB`, `2G`, or a number of bytes.
+pub(super) fn size(text: &str) -> Result<ByteSize, InvalidValue> {
+    text.parse().map_err(|_| InvalidValue::NotASize)
+}
+
+pub(super) fn header_size(text: &str) -> Result<ByteSize, InvalidValue> {
+    let size = size(text)?;
+    match HEADER_SIZES.contains(&size.as_u64()) {
+        true => Ok(size),
+        false => Err(InvalidValue::HeaderSize),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal<T>(parsed: Result<T, InvalidValue>) -> String {
+        parsed
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_accepted() {
+        assert_eq!(refusal(duration("11years")), "must be at most 10 years");
+        assert_eq!(
+            refusal(positive_duration("0s")),
+            "must be greater than zero"
+        );
+        assert_eq!(refusal(threads("1025")), "must be at most 1024");
+        assert_eq!(refusal(at_least_one("0")), "must be at least 1");
+        assert_eq!(refusal(at_least_one("x")), "expected a whole number");
+        assert_eq!(refusal(size("abc")), "expected a size such as 512MiB");
+        assert_eq!(
+            refusal(header_size("4KiB")),
+            "must be between 8KiB and 1MiB"
+        );
+        assert_eq!(size("2KiB"), Ok(ByteSize::kib(2)));
+        assert_eq!(threads("1024"), Ok(1024));
     }
 }

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::at_least_one;
+use super::values::{at_least_one, size};
 
 /// What clients may change.
 #[derive(Clone, Debug, Args)]
@@ -49,7 +49,8 @@ pub struct WriteOptions {
         default_value = "256MiB",
         hide_short_help = true,
         env = "ETAGD_MAX_UPLOAD",
-        hide_env = true
+        hide_env = true,
+        value_parser = size
     )]
     pub max_upload: ByteSize,
     /// Uploads at once; more are answered 503

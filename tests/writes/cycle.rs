@@ -333,7 +333,11 @@ fn a_drain_finishes_an_upload() {
     client.send("one").unwrap();
     eventually("it has begun", || files(&site.root()).len() == 1);
     server.signal(Signal::TERM);
-    server.wait_for(|lines| lines.iter().any(|line| line.contains("finishing requests")));
+    server.wait_for(|lines| {
+        lines
+            .iter()
+            .any(|line| line.contains("waiting for in-flight requests"))
+    });
     client.send("two").unwrap();
     assert_eq!(client.receive("PUT").unwrap().unwrap().status, 201);
     assert!(server.wait().success());

@@ -1,0 +1,89 @@
+//! What lives as long as a process that serves.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use tokio::sync::Notify;
+
+use super::counted;
+use super::supervisor::Supervisor;
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::server::tls::Tls;
+use crate::settings::Expectation;
+use crate::site::Site;
+use crate::watch::Hint;
+use crate::write::Writer;
+
+/// What lives as long as the process: its supervisor, its readiness and its counters.
+pub(super) struct Process {
+    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Process {
+    /// Must be called within a tokio runtime: a task of it answers the supervisor's watchdog.
+    ///
+    /// # Errors
+    /// When the system has no more threads.
+    pub(super) fn new(expectation: Option<Expectation>) -> io::Result<Self> {
+        let supervisor = Arc::new(Supervisor::from_env()?);
+        let watched = Arc::clone(&supervisor);
+        tokio::spawn(async move { watched.keep_alive().await });
+        Ok(Self {
+            supervisor,
+            readiness: Arc::new(Readiness::new(expectation)),
+            metrics: Arc::default(),
+        })
+    }
+
+    /// Compares each published state with `--expect`, and reports it to the supervisor. Never ends.
+    pub(super) async fn follow(&self, site: &Site) -> Infallible {
+        let mut publications = site.subscribe();
+        loop {
+            // Not held over the wait below: a manifest pins the content of its site.
+            let (digest, files) = {
+                let manifest = site.current();
+                (manifest.digest(), counted(manifest.len(), "file"))
+            };
+            if let Err(mismatch) = self.readiness.observe(digest) {
+                self.metrics.unexpected.increment();
+                tracing::warn!(%digest, "{mismatch}");
+            }
+            self.supervisor
+                .status(format_args!("serving {files}, site digest {digest}"));
+            if publications.changed().await.is_err() {
+                return pending().await;
+            }
+        }
+    }
+
+    /// Reloads whenever `requested` says so. Never ends.
+    pub(super) async fn reload(&self, requested: &Notify, sources: &Reloadable) -> Infallible {
+        loop {
+            requested.notified().await;
+            self.supervisor.reloading();
+            // Without a watcher there is nobody to compare the site with the disk.
+            let _ = sources.hints.send(Hint::Sweep);
+            if let Some(tls) = &sources.tls {
+                tls.reload_aside().await;
+            }
+            if let Some(writer) = &sources.writer {
+                writer.reload_aside().await;
+            }
+            // systemd.service(5), Type=notify-reload: RELOADING=1 has to be followed by READY=1.
+            self.supervisor.ready();
+        }
+    }
+}
+
+/// What is read again on SIGHUP: the site, the certificate and the tokens.
+pub(super) struct Reloadable {
+    pub(super) hints: Sender<Hint>,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) writer: Option<Arc<Writer>>,
+}

@@ -1,0 +1,538 @@
+//! The steps from a configuration to a server that answers requests.
+//!
+//! What can fail at once does so before the slow work of the scan, and nothing listens on a public
+//! address before there is something to serve: a balancer would take an open port for a server.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{self, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::background::{BackgroundTasks, ShutdownStage};
+use super::dev::{self, Developer};
+use super::process::{Process, Reloadable};
+use super::scan::{Scanned, scan as scan_with_bar};
+use super::signals::{SignalAction, Signals};
+use super::{Error, open as open_root, writable};
+use crate::access::{self, AccessLog, LineFormat};
+use crate::admin::Admin;
+use crate::client::TrustedProxies;
+use crate::config::{AccessLogForm, Config, ProxyOptions};
+use crate::dev::DevLayer;
+use crate::disk::{self, Root};
+use crate::hook::Hook;
+use crate::manifest::Manifest;
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::readiness::{Phase, Readiness};
+use crate::release::Release;
+use crate::scan::{Progress, Scanner};
+use crate::server::Server;
+use crate::server::admin::{AdminError, AdminServer};
+use crate::server::inherited::Inherited;
+use crate::server::listener::{self, Bound, ListenError, Listener};
+use crate::server::tls::Tls;
+use crate::service::{HealthLayer, Layer, LogLayer, SiteLayer, WriteLayer};
+use crate::settings::{Listen, StatusOptions};
+use crate::site::Site;
+use crate::state::{Saver, StateFile};
+use crate::watch::{Hint, Watch, WatcherOptions, immutable};
+use crate::write::Writer;
+
+/// How long a change may wait for quiet: replicas should publish a deploy as a whole.
+const MAX_BATCH_AGE: Duration = Duration::from_secs(2);
+/// The same for `etagd dev`, where somebody waits to see the change.
+const MAX_BATCH_AGE_DEV: Duration = Duration::from_millis(200);
+/// Quiet time after a single file was saved in place, for `etagd dev`.
+const SETTLE_ALONE: Duration = Duration::from_millis(5);
+/// How long shutdown waits for the command of `--on-publish`.
+const HOOK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long shutdown waits for the last lines of the access log to be written.
+const ACCESS_LOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The files that flags name, opened and read.
+pub(super) struct Inputs {
+    /// The site's directory, absolute; its last parts may be links that are switched later.
+    directory: PathBuf,
+    root: Arc<Root>,
+    state: Option<StateFile>,
+    tls: Option<Arc<Tls>>,
+    pub(super) release: Option<Release>,
+}
+
+/// Opens and reads the files that flags name.
+pub(super) fn open(config: &Config, process: &Process) -> Result<Inputs, Error> {
+    let directory = path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
+    let root = open_root(&directory)?;
+    let state = match &config.state {
+        Some(file) => Some(StateFile::new(file, &root, Arc::clone(&config.settings))?),
+        None => None,
+    };
+    let tls_files = match &config.dev {
+        Some(options) => dev::certificate(options)?,
+        None => config.tls.clone(),
+    };
+    let tls = tls_files.map(Tls::load).transpose()?.map(Arc::new);
+    let release = match &config.manifest {
+        Some(file) => Some(Release::open(
+            file.clone(),
+            Arc::clone(&config.settings),
+            Arc::clone(&process.metrics),
+            Arc::clone(&process.readiness),
+        )?),
+        None => None,
+    };
+    Ok(Inputs {
+        directory,
+        root,
+        state,
+        tls,
+        release,
+    })
+}
+
+/// The operator's listeners, which answer already, and the public ones, which do not listen yet.
+pub(super) struct Listeners {
+    public: Vec<Bound>,
+    admin: Arc<Admin>,
+    /// `None` without an admin listener.
+    admin_server: Option<AdminServer>,
+}
+
+/// Takes all addresses, and starts to answer the operator.
+pub(super) fn bind(
+    config: &Config,
+    inherited: Inherited,
+    inputs: &Inputs,
+    process: &Process,
+) -> Result<Listeners, Error> {
+    let admin = Arc::new(Admin::new(
+        Arc::clone(&process.readiness),
+        Arc::clone(&process.metrics),
+    ));
+    // It listens before the public addresses are bound, so that none of them can be its own.
+    let mut admin_bound = inherited.admin;
+    admin_bound.extend(listener::bind(&config.operator.admin, false).map_err(AdminError::Listen)?);
+    let admin_server = AdminServer::start(admin_bound, Arc::clone(&admin))?;
+
+    let mut public = inherited.public;
+    public.extend(bind_public(config, public.is_empty())?);
+    if let Some(options) = &config.writing {
+        let has_proxies = !config.clients.trusted_proxy.is_empty();
+        writable::check(
+            options,
+            &inputs.root,
+            &public,
+            has_proxies,
+            inputs.tls.is_some(),
+        )?;
+    }
+    Ok(Listeners {
+        public,
+        admin,
+        admin_server,
+    })
+}
+
+fn bind_public(config: &Config, needs_default: bool) -> Result<Vec<Bound>, ListenError> {
+    let can_share = config.operator.reuse_port;
+    match &config.dev {
+        Some(options) => dev::bind(options),
+        None if config.listen.is_empty() && needs_default => {
+            listener::bind(&[Listen::default()], can_share)
+        }
+        None => listener::bind(&config.listen, can_share),
+    }
+}
+
+/// The result of the first scan, and the watch that was armed before it.
+pub(super) struct FirstScan {
+    scanner: Scanner,
+    scanned: Scanned,
+    watch: Watch,
+    memory: Arc<Memory>,
+    writer: Option<Arc<Writer>>,
+}
+
+/// Arms the watch and scans the site. `None` when a signal ends that.
+pub(super) async fn scan(
+    config: &Config,
+    inputs: &Inputs,
+    process: &Process,
+    signals: &mut Signals,
+) -> Result<Option<FirstScan>, Error> {
+    let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
+    let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
+    let scanner = Scanner::new(
+        config.symlinks,
+        Arc::clone(&config.settings),
+        Some(Arc::clone(&memory)),
+    );
+    // The saved manifest is read while the watch is armed, and the tree is looked at afterwards:
+    // no change can fall between the two.
+    let (arming, armed) = channel();
+    let scanning = scan_on_thread(scanner, inputs, process, armed);
+    let watch = Watch::arm(
+        watcher_options(config, inputs),
+        Arc::clone(&inputs.root),
+        Arc::clone(&process.metrics),
+    );
+    drop(arming);
+    let writer = match &config.writing {
+        Some(options) => {
+            let options = writable::options(
+                options.clone(),
+                inputs.directory.clone(),
+                config.clients.trusted_proxy.clone().into(),
+                config.limits.write_timeout,
+            );
+            Some(writable::writer(options, &process.metrics, &watch.hints())?)
+        }
+        None => None,
+    };
+    tokio::select! {
+        scanned = scanning => {
+            let (scanner, scanned) = scanned?;
+            Ok(Some(FirstScan { scanner, scanned, watch, memory, writer }))
+        }
+        () = signals.stop() => Ok(None),
+    }
+}
+
+/// Scans on a thread of its own. It begins at once with the saved manifest, and looks at the tree
+/// when the other end of `armed` is gone.
+fn scan_on_thread(
+    scanner: Scanner,
+    inputs: &Inputs,
+    process: &Process,
+    armed: Receiver<Infallible>,
+) -> impl Future<Output = Result<(Scanner, Scanned), Error>> {
+    let progress = Arc::new(Progress::default());
+    let (done, result) = oneshot::channel();
+    let (root, state) = (Arc::clone(&inputs.root), inputs.state.clone());
+    let (shown, metrics) = (Arc::clone(&progress), Arc::clone(&process.metrics));
+    thread::spawn(move || {
+        let wait_until_armed = || {
+            // Nothing is ever sent: the channel is closed.
+            let _ = armed.recv();
+        };
+        let started = Instant::now();
+        let scanned = scan_with_bar(&scanner, &root, &shown, state.as_ref(), wait_until_armed);
+        metrics.site_scans.observe(started.elapsed());
+        // After a signal nobody waits for it.
+        let _ = done.send((scanner, scanned));
+    });
+    let supervisor = Arc::clone(&process.supervisor);
+    async move {
+        let (scanner, scanned) = tokio::select! {
+            result = result => result.map_err(|_| Error::Scan)?,
+            never = supervisor.report(&progress) => match never {},
+        };
+        Ok((scanner, scanned?))
+    }
+}
+
+fn watcher_options(config: &Config, inputs: &Inputs) -> WatcherOptions {
+    let is_dev = config.dev.is_some();
+    let options = &config.watching;
+    WatcherOptions {
+        directory: inputs.directory.clone(),
+        settle: options.settle,
+        settle_alone: if is_dev { SETTLE_ALONE } else { options.settle },
+        max_batch_age: if is_dev {
+            MAX_BATCH_AGE_DEV
+        } else {
+            MAX_BATCH_AGE
+        },
+        sweep: options.sweep,
+        scrub: options.scrub,
+        keep_old: options.keep_old,
+        keep_pages: is_dev,
+        hold_empty: options.keep_old.filter(|_| is_dev),
+    }
+}
+
+/// A site that is published and watched, with what acts on it.
+pub(super) struct Published {
+    site: Arc<Site>,
+    /// The state that is in the file of `--state` already, if it is the published one.
+    saved: Weak<Manifest>,
+    memory: Arc<Memory>,
+    hints: Sender<Hint>,
+    writer: Option<Arc<Writer>>,
+    background: BackgroundTasks,
+}
+
+/// Publishes what was scanned, once it is what `--manifest` lists, and starts to watch the site.
+/// `None` when a signal ends the wait for that.
+pub(super) async fn publish(
+    config: &Config,
+    first: FirstScan,
+    mut release: Option<Release>,
+    process: &Process,
+    signals: &mut Signals,
+) -> Result<Option<Published>, Error> {
+    let FirstScan {
+        scanner,
+        scanned,
+        watch,
+        memory,
+        writer,
+    } = first;
+    immutable::warn(&scanned.broken, &process.metrics);
+    let proven = match &mut release {
+        Some(release) => release.begin(scanned.manifest),
+        None => Some(scanned.manifest),
+    };
+    let is_proven = proven.is_some();
+    let manifest = proven.unwrap_or_else(|| Manifest::empty(Arc::clone(&config.settings)));
+    let site = Arc::new(Site::new(manifest));
+    let saved = match scanned.is_saved && is_proven {
+        true => Arc::downgrade(&site.current()),
+        false => Weak::new(),
+    };
+    let mut background = BackgroundTasks::default();
+    if let Some(command) = &config.on_publish {
+        let metrics = Arc::clone(&process.metrics);
+        let hook = Hook::start(command.clone(), &site, is_proven, metrics).map_err(Error::Start)?;
+        background.add(
+            "--on-publish command",
+            ShutdownStage::AfterRequests,
+            move || {
+                hook.finish(HOOK_PATIENCE);
+            },
+        );
+    }
+    let hints = watch.hints();
+    let suspects = hints.clone();
+    site.on_suspect(move |file| {
+        // The watcher's thread ends with the process.
+        let _ = suspects.send(Hint::Suspect(file.to_path_buf()));
+    });
+    watch
+        .proving(release)
+        .spawn(Arc::clone(&site), scanner, scanned.links)
+        .map_err(Error::Start)?;
+    if !is_proven && !is_proven_later(&site, process, signals, &hints).await {
+        return Ok(None);
+    }
+    Ok(Some(Published {
+        site,
+        saved,
+        memory,
+        hints,
+        writer,
+        background,
+    }))
+}
+
+/// Waits for the first publication while what is on disk is not what `--manifest` lists: `false`
+/// when a signal to stop comes first.
+async fn is_proven_later(
+    site: &Site,
+    process: &Process,
+    signals: &mut Signals,
+    hints: &Sender<Hint>,
+) -> bool {
+    process
+        .supervisor
+        .status("waiting: the files on disk do not match --manifest");
+    let mut publications = site.subscribe();
+    let proven = async {
+        // A manifest that lists nothing is refused, so an empty site is not published yet.
+        while site.current().is_empty() && publications.changed().await.is_ok() {}
+    };
+    let stop = async {
+        while signals.next().await == SignalAction::Reload {
+            let _ = hints.send(Hint::Sweep);
+        }
+    };
+    tokio::select! {
+        () = proven => true,
+        () = stop => false,
+    }
+}
+
+/// A server that answers requests.
+pub(super) struct RunningServer {
+    pub(super) server: Server,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) site: Arc<Site>,
+    pub(super) developer: Option<Developer>,
+    pub(super) reloadable: Reloadable,
+    pub(super) background: BackgroundTasks,
+    /// The first public port.
+    port: Option<u16>,
+    /// Answers the operator until it is dropped.
+    _admin_server: Option<AdminServer>,
+}
+
+/// Starts the workers and listens: from here on requests are answered.
+pub(super) fn serve(
+    config: &Config,
+    inputs: Inputs,
+    bound: Listeners,
+    published: Published,
+    process: &Process,
+) -> Result<RunningServer, Error> {
+    let Published {
+        site,
+        saved,
+        memory,
+        hints,
+        writer,
+        mut background,
+    } = published;
+    bound.admin.show(Arc::clone(&site), Arc::clone(&memory));
+    let developer = config
+        .dev
+        .clone()
+        .map(|options| Developer::new(options, &site));
+    let log = access_log(config, developer.as_ref(), &process.metrics).map_err(Error::Start)?;
+    if let Some(dev) = developer
+        .as_ref()
+        .map(|developer| Arc::clone(&developer.dev))
+    {
+        background.add("event streams", ShutdownStage::BeforeRequests, move || {
+            dev.end()
+        });
+    }
+    if let Some(log) = log.clone() {
+        background.add("access log", ShutdownStage::AfterRequests, move || {
+            log.finish(ACCESS_LOG_PATIENCE);
+        });
+    }
+    if let Some(file) = inputs.state {
+        let saver =
+            Saver::start(file, inputs.directory, Arc::clone(&site), saved).map_err(Error::Start)?;
+        background.add("saved manifest", ShutdownStage::AfterRequests, move || {
+            saver.finish();
+        });
+    }
+
+    let site_layer = SiteLayer::new(Arc::clone(&site), memory, Arc::clone(&process.metrics));
+    let layers = match &developer {
+        Some(developer) => {
+            let dev = Arc::clone(&developer.dev);
+            Box::new(DevLayer::new(dev, Box::new(site_layer)))
+        }
+        None => public_layers(
+            site_layer,
+            config.operator.disclosure.clone().into(),
+            &site,
+            writer.clone(),
+            &process.readiness,
+        ),
+    };
+    let handler = LogLayer::new(
+        Arc::clone(&process.metrics),
+        Arc::clone(&process.readiness),
+        log,
+        layers,
+    );
+    let server = Server::start(
+        handler,
+        config.workers,
+        config.limits.clone(),
+        inputs.tls.clone(),
+        proxy_header_from(&config.clients),
+    )
+    .map_err(Error::Start)?;
+    let port = bound.public.iter().find_map(Bound::port);
+    let listeners = listen(bound.public, process, inputs.tls.is_some())?;
+    Ok(RunningServer {
+        server,
+        listeners,
+        site,
+        developer,
+        reloadable: Reloadable {
+            hints,
+            tls: inputs.tls,
+            writer,
+        },
+        background,
+        port,
+        _admin_server: bound.admin_server,
+    })
+}
+
+/// Listens on the public addresses, and says so: to the operator, the supervisor and the log.
+fn listen(bound: Vec<Bound>, process: &Process, is_secure: bool) -> Result<Vec<Listener>, Error> {
+    let listeners = bound
+        .into_iter()
+        .map(Bound::listen)
+        .collect::<Result<Vec<_>, _>>()?;
+    process.readiness.enter(Phase::Serving);
+    process.supervisor.ready();
+    for listener in &listeners {
+        let url = listener.url(is_secure);
+        tracing::info!(%url, "listening on {url}");
+    }
+    Ok(listeners)
+}
+
+impl RunningServer {
+    /// Shows a developer where the site is, `started` ago.
+    pub(super) fn greet(&self, started: Duration) {
+        if let (Some(developer), Some(port)) = (&self.developer, self.port) {
+            developer.greet(port, &self.site.current(), started);
+        }
+    }
+}
+
+/// The layers of a public server: health and writes, if they are wanted, in front of the site.
+fn public_layers(
+    site_layer: SiteLayer,
+    options: StatusOptions,
+    site: &Arc<Site>,
+    writer: Option<Arc<Writer>>,
+    readiness: &Arc<Readiness>,
+) -> Box<dyn Layer> {
+    let mut layers: Box<dyn Layer> = Box::new(
+        site_layer
+            .with_digest_header(options.digest_header)
+            .with_writes(writer.is_some()),
+    );
+    if let Some(writer) = writer {
+        layers = Box::new(WriteLayer::new(writer, Arc::clone(site), layers));
+    }
+    if let Some(path) = options.health {
+        layers = Box::new(HealthLayer::new(path, Arc::clone(readiness), layers));
+    }
+    layers
+}
+
+/// The access log on standard output, if there is to be one.
+fn access_log(
+    config: &Config,
+    developer: Option<&Developer>,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Option<Arc<AccessLog>>> {
+    if let Some(developer) = developer {
+        return developer.screen.log(metrics).map(Some);
+    }
+    let format: LineFormat = match config.clients.access_log {
+        AccessLogForm::Off => return Ok(None),
+        AccessLogForm::Combined => access::combined,
+        AccessLogForm::Json => access::json,
+    };
+    // Not `Stdout`, which would write line by line: the log writes whole batches.
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let trusted = config.clients.trusted_proxy.clone().into();
+    let log = AccessLog::start(format, trusted, out, Arc::clone(metrics))?;
+    Ok(Some(Arc::new(log)))
+}
+
+/// The proxies whose connections begin with a PROXY header.
+fn proxy_header_from(clients: &ProxyOptions) -> Option<TrustedProxies> {
+    clients
+        .proxy_protocol
+        .then(|| clients.trusted_proxy.clone().into())
+}
