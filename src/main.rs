@@ -11,7 +11,7 @@ use tracing::Level;
 fn main() -> ExitCode {
     // A usage error or `--help` ends the process here: 2, or 0.
     let cli = Cli::parse();
-    // A developer is shown the rest in a form of its own.
+    // `etagd dev` shows everything below a warning in its own form.
     let is_dev = matches!(cli.command, Command::Dev(_));
     log::init(
         cli.log_format,

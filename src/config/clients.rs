@@ -1,11 +1,11 @@
-//! Who asks, and what is written down about it.
+//! Flags about clients: the access log and the proxies in front.
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::client::TrustedProxy;
 
-/// Who asks, and what is written down about it.
+/// The access log and the proxies in front.
 #[derive(Clone, Debug, Args)]
 pub struct ProxyOptions {
     /// A line for each request: off, combined or json

@@ -17,8 +17,8 @@ use crate::settings::{
     Additions, AllowedHost, Certificate, DevOptions, Limits, Settings, Upstream,
 };
 
-/// The first port that is tried.
-const PORT: u16 = 8080;
+/// The port to try first, if none is given.
+const DEFAULT_PORT: u16 = 8080;
 
 /// `etagd dev`.
 #[derive(Debug, Args)]
@@ -145,7 +145,7 @@ impl Dev {
                 max_header_size: ByteSize::kib(64),
             },
             dev: Some(DevOptions {
-                port: self.port.or(self.usual_port).unwrap_or(PORT),
+                port: self.port.or(self.usual_port).unwrap_or(DEFAULT_PORT),
                 is_strict: self.strict_port,
                 all_addresses: self.host,
                 allowed: self.allow_host,

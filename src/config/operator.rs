@@ -26,7 +26,7 @@ pub struct Operator {
     /// Not ready whenever the site digest is another
     #[arg(long, requires_if("true", "expect"), hide_short_help = true, env = "ETAGD_EXPECT_ALWAYS", hide_env = true, value_parser = BoolishValueParser::new())]
     pub expect_always: bool,
-    /// What the public port says beside the site.
+    /// What the public port says in addition to the site.
     #[command(flatten)]
     pub disclosure: StatusFlags,
     /// Time to go on serving after SIGTERM [default: 5s if visible]
@@ -44,17 +44,21 @@ impl Operator {
         self.expect.map(|digest| Expectation { digest, always })
     }
 
-    /// How long SIGTERM goes on serving. `has_admin` says that an admin listener was inherited:
-    /// where nobody can see that this process is not ready, waiting helps nobody.
+    /// How long to go on serving after SIGTERM. `has_admin` says whether an admin listener was
+    /// inherited: without one, and without `--health`, no balancer can see that this process is not
+    /// ready, so waiting would be in vain.
     pub fn drain(&self, has_admin: bool) -> Duration {
-        const DEFAULT: Duration = Duration::from_secs(5);
+        const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
         let is_seen = has_admin || !self.admin.is_empty() || self.disclosure.health.is_some();
-        self.drain
-            .unwrap_or(if is_seen { DEFAULT } else { Duration::ZERO })
+        self.drain.unwrap_or(if is_seen {
+            DEFAULT_DRAIN
+        } else {
+            Duration::ZERO
+        })
     }
 }
 
-/// What the public port says beside the site.
+/// What the public port says in addition to the site.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StatusFlags {
     /// Send the site digest in a field Etagd-Digest

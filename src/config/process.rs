@@ -23,7 +23,7 @@ pub struct Config {
     pub settings: Arc<Settings>,
     /// Where to listen; where nothing was typed, on inherited sockets or [`Listen::default`].
     pub listen: Vec<Listen>,
-    /// Most files kept open; `None` for half of what the system allows.
+    /// Limit for large files kept open; `None` for half of what the system allows.
     pub open_files: Option<usize>,
     /// Budget for content, in bytes.
     pub memory: u64,
@@ -47,13 +47,13 @@ pub struct Config {
     pub operator: Operator,
     /// What clients may use up.
     pub limits: Limits,
-    /// What a developer is shown beside.
+    /// What `etagd dev` does in addition; `None` for `etagd serve`.
     pub dev: Option<DevOptions>,
 }
 
-/// The budget for content in bytes: a quarter of the memory that there is, unless another was typed.
-pub(super) fn budget(typed: Option<ByteSize>) -> u64 {
-    typed.map_or_else(|| disk::memory_size() / 4, |size| size.as_u64())
+/// The memory budget for content in bytes: a quarter of the memory that there is, unless given.
+pub(super) fn budget(given: Option<ByteSize>) -> u64 {
+    given.map_or_else(|| disk::memory_size() / 4, |size| size.as_u64())
 }
 
 /// The cores this process may run on; 1 where the system does not say.

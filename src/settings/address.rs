@@ -1,6 +1,7 @@
-//! Where to listen, and which replica to ask.
+//! Addresses: where to listen, and the URLs of replicas.
 
 use std::fmt;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -21,33 +22,47 @@ impl Default for Listen {
     }
 }
 
-impl FromStr for Listen {
-    type Err = String;
+/// Why a text is no [`Listen`].
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidListen {
+    /// `unix:` alone.
+    #[error("expected a path after unix:")]
+    NoPath,
+    /// What follows the colon of `:PORT` is no port.
+    #[error("{0:?} is no port (0 to 65535)")]
+    Port(String),
+    /// The host has no address, or there is no port.
+    #[error("expected HOST:PORT, :PORT or unix:PATH ({0})")]
+    Unresolved(io::Error),
+    /// The host's name is known, but has no address.
+    #[error("expected HOST:PORT, :PORT or unix:PATH (the host has no address)")]
+    NoAddress,
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Listen {
+    type Err = InvalidListen;
+
+    fn from_str(text: &str) -> Result<Self, InvalidListen> {
         if let Some(path) = text.strip_prefix("unix:") {
             if path.is_empty() {
-                return Err("a path is expected after unix:".to_owned());
+                return Err(InvalidListen::NoPath);
             }
             return Ok(Self::Unix(path.into()));
         }
         if let Some(port) = text.strip_prefix(':') {
             let port = port
                 .parse()
-                .map_err(|_| format!("{port:?} is no port (0 to 65535)"))?;
+                .map_err(|_| InvalidListen::Port(port.to_owned()))?;
+            // On most systems the socket takes IPv4 as well (ipv6(7), IPV6_V6ONLY).
             return Ok(Self::Tcp(vec![(Ipv6Addr::UNSPECIFIED, port).into()]));
         }
-        let expected = "expected HOST:PORT, :PORT or unix:PATH";
-        match text.to_socket_addrs() {
-            Ok(addresses) => {
-                let addresses: Vec<_> = addresses.collect();
-                if addresses.is_empty() {
-                    Err(expected.to_owned())
-                } else {
-                    Ok(Self::Tcp(addresses))
-                }
-            }
-            Err(error) => Err(format!("{expected} ({error})")),
+        let addresses: Vec<_> = text
+            .to_socket_addrs()
+            .map_err(InvalidListen::Unresolved)?
+            .collect();
+        match addresses.is_empty() {
+            true => Err(InvalidListen::NoAddress),
+            false => Ok(Self::Tcp(addresses)),
         }
     }
 }
@@ -69,28 +84,43 @@ impl fmt::Display for ReplicaUrl {
     }
 }
 
-impl FromStr for ReplicaUrl {
-    type Err = String;
+/// Why a text is no [`ReplicaUrl`].
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidReplicaUrl {
+    /// No URL at all.
+    #[error("expected http://HOST or https://HOST, with an optional port and prefix ({0})")]
+    Syntax(#[from] http::uri::InvalidUri),
+    /// No http or https, or no host.
+    #[error("expected http://HOST or https://HOST, with an optional port and prefix")]
+    NoServer,
+    /// `user:password@` before the host.
+    #[error("a user and a password are not supported")]
+    Credentials,
+    /// A query or a fragment: paths are appended to the URL.
+    #[error("expected no query and no fragment")]
+    Query,
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = "expected http://HOST or https://HOST, perhaps with a port and a prefix";
-        let uri: http::Uri = text
-            .parse()
-            .map_err(|error| format!("{expected} ({error})"))?;
+impl FromStr for ReplicaUrl {
+    type Err = InvalidReplicaUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidReplicaUrl> {
+        let uri: http::Uri = text.parse()?;
         let scheme = uri
             .scheme_str()
             .filter(|scheme| ["http", "https"].contains(scheme));
         let (Some(scheme), Some(authority)) = (scheme, uri.authority()) else {
-            return Err(expected.to_owned());
+            return Err(InvalidReplicaUrl::NoServer);
         };
         if authority.as_str().contains('@') {
-            return Err("a user and a password are not supported".to_owned());
+            return Err(InvalidReplicaUrl::Credentials);
         }
+        // `http::Uri` drops a fragment without a word.
         if uri.query().is_some() || text.contains('#') {
-            return Err(format!("{expected}, and no query or fragment"));
+            return Err(InvalidReplicaUrl::Query);
         }
+        // The URL of the manifest itself means the same server.
         let prefix = uri.path().trim_end_matches('/');
-        // The address of the manifest itself is as good.
         let prefix = prefix.strip_suffix("/manifest").unwrap_or(prefix);
         let prefix = prefix.trim_end_matches('/');
         Ok(Self(format!("{scheme}://{authority}{prefix}")))
@@ -103,11 +133,14 @@ mod tests {
 
     #[test]
     fn listen_addresses() {
-        let tcp = |text: &str| Ok(Listen::Tcp(vec![text.parse().expect("an address")]));
-        assert_eq!("127.0.0.1:0".parse(), tcp("127.0.0.1:0"));
-        assert_eq!("[::1]:8080".parse(), tcp("[::1]:8080"));
-        assert_eq!(":80".parse(), tcp("[::]:80"));
-        assert_eq!("unix:/run/x".parse(), Ok(Listen::Unix("/run/x".into())));
+        let tcp = |text: &str| Some(Listen::Tcp(vec![text.parse().expect("an address")]));
+        assert_eq!("127.0.0.1:0".parse().ok(), tcp("127.0.0.1:0"));
+        assert_eq!("[::1]:8080".parse().ok(), tcp("[::1]:8080"));
+        assert_eq!(":80".parse().ok(), tcp("[::]:80"));
+        assert_eq!(
+            "unix:/run/x".parse().ok(),
+            Some(Listen::Unix("/run/x".into()))
+        );
         for bad in [
             "",
             "unix:",
@@ -136,8 +169,8 @@ mod tests {
             ("http://a/x/manifest/", "http://a/x"),
         ] {
             assert_eq!(
-                text.parse::<ReplicaUrl>().map(|url| url.to_string()),
-                Ok(want.to_owned())
+                text.parse::<ReplicaUrl>().ok().map(|url| url.to_string()),
+                Some(want.to_owned())
             );
         }
         for bad in [

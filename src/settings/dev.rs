@@ -6,22 +6,22 @@ use std::str::FromStr;
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
-/// What `etagd dev` does beside serving.
+/// What `etagd dev` does in addition to serving.
 #[derive(Clone, Debug)]
 pub struct DevOptions {
     /// The port, or the first that is tried.
     pub port: u16,
-    /// Whether others may be tried.
+    /// Whether that port is the only one to try.
     pub is_strict: bool,
     /// Whether to listen on all addresses.
     pub all_addresses: bool,
-    /// Names that requests may use, beside those of this machine.
+    /// Names that requests may use, in addition to those of this machine.
     pub allowed: Vec<AllowedHost>,
     /// Whether to open a browser.
     pub opens: bool,
     /// Whether pages reload by themselves.
     pub reloads: bool,
-    /// Whether to show only what goes wrong.
+    /// Whether to show warnings and errors only.
     pub quiet: bool,
     /// Whether pages of all origins may read everything.
     pub cors: bool,
@@ -36,7 +36,7 @@ pub struct DevOptions {
 /// Whose certificate a developer's server shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Certificate {
-    /// One that etagd has made for this machine, and that nobody vouches for.
+    /// One that etagd has made for this machine, signed by no authority.
     OwnMade,
 }
 
@@ -66,28 +66,45 @@ impl Upstream {
     }
 }
 
-impl FromStr for Upstream {
-    type Err = &'static str;
+/// Why a text is no [`Upstream`].
+#[derive(PartialEq, Eq, Debug, thiserror::Error)]
+pub enum InvalidUpstream {
+    /// No `=`, or no URL after it.
+    #[error("expected PREFIX=URL, such as /api=http://localhost:3000")]
+    Syntax,
+    /// The part before the `=` is no path.
+    #[error("the prefix must be a path, such as /api")]
+    Prefix,
+    /// The URL is not one of plain HTTP.
+    #[error("the URL must begin with http://: etagd speaks no TLS to other servers")]
+    Scheme,
+    /// The URL has a path: requests keep their own.
+    #[error("the URL must have no path: paths are passed on unchanged")]
+    Path,
+    /// `user:password@` before the host.
+    #[error("the URL must not have a user")]
+    Credentials,
+}
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "PREFIX=URL is expected, such as /api=http://localhost:3000";
-        let (prefix, url) = text.split_once('=').ok_or(EXPECTED)?;
+impl FromStr for Upstream {
+    type Err = InvalidUpstream;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUpstream> {
+        let (prefix, url) = text.split_once('=').ok_or(InvalidUpstream::Syntax)?;
         if !prefix.starts_with('/') || prefix.contains(['?', '#']) {
-            return Err("the prefix is a path, such as /api");
+            return Err(InvalidUpstream::Prefix);
         }
-        let url: Uri = url.parse().map_err(|_| EXPECTED)?;
+        let url: Uri = url.parse().map_err(|_| InvalidUpstream::Syntax)?;
         if url.scheme() != Some(&Scheme::HTTP) {
-            return Err("the URL begins with http://: other servers are asked without TLS");
+            return Err(InvalidUpstream::Scheme);
         }
-        if !matches!(
-            url.path_and_query().map(PathAndQuery::as_str),
-            None | Some("/")
-        ) {
-            return Err("the URL has no path of its own: paths are passed on as they are");
+        let path = url.path_and_query().map(PathAndQuery::as_str);
+        if !matches!(path, None | Some("/")) {
+            return Err(InvalidUpstream::Path);
         }
-        let authority = url.authority().ok_or(EXPECTED)?;
+        let authority = url.authority().ok_or(InvalidUpstream::Syntax)?;
         if authority.as_str().contains('@') {
-            return Err("the URL names no user");
+            return Err(InvalidUpstream::Credentials);
         }
         Ok(Self {
             prefix: prefix.trim_end_matches('/').to_owned(),
@@ -122,17 +139,24 @@ impl fmt::Display for AllowedHost {
     }
 }
 
-impl FromStr for AllowedHost {
-    type Err = &'static str;
+/// A text is no [`AllowedHost`].
+#[derive(PartialEq, Eq, Debug, thiserror::Error)]
+#[error("expected a name without a port, such as dev.example or *.test")]
+pub struct InvalidHost;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+impl FromStr for AllowedHost {
+    type Err = InvalidHost;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHost> {
         let (name, is_above) = match text.strip_prefix("*.") {
             Some(name) => (name, true),
             None => (text, false),
         };
-        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_name_byte) {
-            return Err("a name without a port is expected, such as dev.example or *.test");
+        let has_only_name_bytes = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if name.is_empty() || name.starts_with('.') || !has_only_name_bytes {
+            return Err(InvalidHost);
         }
         Ok(Self {
             name: name.to_ascii_lowercase(),

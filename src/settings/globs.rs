@@ -37,21 +37,31 @@ impl PathGlob {
     }
 }
 
-impl FromStr for PathGlob {
-    type Err = String;
+/// Why a text is no [`PathGlob`].
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidGlob {
+    /// It does not begin with a slash.
+    #[error("expected a path from the root, such as /assets/**")]
+    Relative,
+    /// It is no pattern, or one that is too large.
+    #[error("{}", .0.kind())]
+    Pattern(#[from] globset::Error),
+}
 
-    fn from_str(pattern: &str) -> Result<Self, String> {
+impl FromStr for PathGlob {
+    type Err = InvalidGlob;
+
+    fn from_str(pattern: &str) -> Result<Self, InvalidGlob> {
         let Some(relative) = pattern.strip_prefix('/') else {
-            return Err("a path from the root is expected, such as /assets/**".to_owned());
+            return Err(InvalidGlob::Relative);
         };
-        // With `*` across slashes, `/*` would be all of the site.
-        let glob = GlobBuilder::new(relative).literal_separator(true).build();
-        let glob = glob.map_err(|error| error.kind().to_string())?;
-        // A set, for what it can't compile is an error and no panic.
-        let set = GlobSet::builder().add(glob).build();
+        // If `*` matched slashes, `/*` would be all of the site.
+        let glob = GlobBuilder::new(relative).literal_separator(true).build()?;
+        // A set, since `Glob::compile_matcher` panics where a pattern is too large to compile.
+        let set = GlobSet::builder().add(glob).build()?;
         Ok(Self {
             pattern: pattern.to_owned(),
-            set: set.map_err(|error| error.kind().to_string())?,
+            set,
         })
     }
 }
@@ -113,7 +123,7 @@ mod tests {
         ] {
             let refused = pattern.parse::<PathGlob>().err();
             assert!(
-                refused.is_some_and(|reason| !reason.is_empty()),
+                refused.is_some_and(|reason| !reason.to_string().is_empty()),
                 "{pattern}"
             );
         }

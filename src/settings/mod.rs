@@ -1,5 +1,5 @@
-//! What the site, the scan and the server need to know of the operator's choices, whoever made
-//! them: no type here knows of a command line.
+//! What the site, the scan and the server need to know of the operator's choices. No type here
+//! knows of a command line.
 
 mod address;
 mod dev;
@@ -10,11 +10,11 @@ mod server;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-pub use address::{Listen, ReplicaUrl};
-pub use dev::{AllowedHost, Certificate, DevOptions, Upstream};
-pub use expectation::{Digest, Expectation};
-pub use globs::PathGlob;
-pub use server::{HealthPath, Limits, StatusOptions, TlsFiles};
+pub use address::{InvalidListen, InvalidReplicaUrl, Listen, ReplicaUrl};
+pub use dev::{AllowedHost, Certificate, DevOptions, InvalidHost, InvalidUpstream, Upstream};
+pub use expectation::{Digest, Expectation, InvalidDigest};
+pub use globs::{InvalidGlob, PathGlob};
+pub use server::{HealthPath, InvalidHealthPath, Limits, StatusOptions, TlsFiles};
 
 /// What the operator chose that changes answers. Part of the site digest.
 #[derive(Clone, Debug)]
@@ -35,11 +35,11 @@ pub struct Settings {
     pub redirects: RedirectsDialect,
     /// Whether a directory without an index lists what it has.
     pub listing: bool,
-    /// What is no part of the digest.
+    /// What a developer sees in addition; no part of the site digest.
     pub additions: Additions,
 }
 
-/// What a developer is shown beside the site: no part of it, nor of its digest.
+/// What a developer sees in addition to the site. No part of the site digest.
 #[derive(Clone, Debug, Default)]
 pub struct Additions {
     /// Whether directories are listed although the site's settings do not say so.

@@ -33,7 +33,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// What the public port says beside the site.
+/// What the public port says in addition to the site.
 #[derive(Clone, Debug, Default)]
 pub struct StatusOptions {
     /// Whether responses carry the site digest in the field `Etagd-Digest`.
@@ -53,15 +53,22 @@ impl HealthPath {
     }
 }
 
-impl FromStr for HealthPath {
-    type Err = String;
+/// A text is no [`HealthPath`].
+#[derive(PartialEq, Eq, Debug, thiserror::Error)]
+#[error("expected a path such as /healthz, without a query")]
+pub struct InvalidHealthPath;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let is_path = |byte: u8| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte);
-        if text.starts_with('/') && text.len() > 1 && text.bytes().all(is_path) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("a path such as /healthz is expected, without a query".to_owned())
+impl FromStr for HealthPath {
+    type Err = InvalidHealthPath;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHealthPath> {
+        // RFC 3986, 3.3: what a path can't have. `/` alone would hide the site's first page.
+        let has_only_path_bytes = text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
+        match text.starts_with('/') && text.len() > 1 && has_only_path_bytes {
+            true => Ok(Self(text.to_owned())),
+            false => Err(InvalidHealthPath),
         }
     }
 }
