@@ -53,7 +53,7 @@ impl FromStr for Listen {
             let port = port
                 .parse()
                 .map_err(|_| InvalidListen::Port(port.to_owned()))?;
-            // On most systems the socket takes IPv4 as well (ipv6(7), IPV6_V6ONLY).
+            // The listener takes IPv4 on it as well: it clears IPV6_V6ONLY (ipv6(7)).
             return Ok(Self::Tcp(vec![(Ipv6Addr::UNSPECIFIED, port).into()]));
         }
         let addresses: Vec<_> = text
