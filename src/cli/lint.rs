@@ -21,7 +21,6 @@ pub(super) fn lint(flags: &Lint) -> Result<ExitCode, Error> {
         root: &root,
         manifest: &manifest,
         links: &links,
-        scanner: &scanner,
     });
     print(|out| match flags.format {
         LintFormat::Text => findings

@@ -1,6 +1,7 @@
 //! A scan that somebody may wait for at a terminal: a progress bar, and one line at the end.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::progress::with_bar;
 use super::{Error, counted};
 use crate::disk::Root;
 use crate::manifest::Manifest;
-use crate::scan::{Link, Progress, Scanner};
+use crate::scan::{Link, LinkVerdict, Progress, Scanner, warn_limited};
 use crate::semantics::target::encode_path;
 use crate::state::StateFile;
 use crate::watch::immutable;
@@ -57,12 +58,7 @@ pub(super) fn scan(
             source: io::Error::other(reason.clone()),
         });
     }
-    report_skipped(
-        links
-            .iter()
-            .filter(|link| scanner.excludes(root, link))
-            .count(),
-    );
+    report_skipped(root.path(), &links);
     warn_about_immutable_pages(&manifest);
     let hashed = before.is_some().then(|| progress.files());
     summarize(&manifest, hashed, started.elapsed());
@@ -79,18 +75,42 @@ pub(super) fn scan(
     })
 }
 
-fn report_skipped(links: usize) {
-    match links {
+/// Says which links are not followed, and why.
+fn report_skipped(root: &Path, links: &[Link]) {
+    let count = |verdict| links.iter().filter(|link| link.verdict == verdict).count();
+    match count(LinkVerdict::Excluded) {
         0 => {}
         1 => tracing::info!(
-            links,
+            links = 1,
             "skipped 1 symlink that is broken or leaves the site (see --symlinks)"
         ),
-        _ => tracing::info!(
+        links => tracing::info!(
             links,
             "skipped {links} symlinks that are broken or leave the site (see --symlinks)"
         ),
     }
+    let repeating = count(LinkVerdict::Repeats);
+    let first = links
+        .iter()
+        .filter(|link| link.verdict == LinkVerdict::Repeats)
+        .map(|link| &link.path)
+        .min();
+    if let Some(first) = first {
+        let path = format!("/{}", encode_path(first));
+        let subject = match repeating {
+            1 => format!("skipped {path}, which leads"),
+            _ => format!("skipped {repeating} symlinks, such as {path}, which lead"),
+        };
+        tracing::info!(
+            links = repeating,
+            path,
+            "{subject} to a folder above once more: such a link is followed once"
+        );
+    }
+    let limited = links
+        .iter()
+        .filter(|link| link.verdict == LinkVerdict::TooMuch);
+    warn_limited(root, limited.map(|link| &*link.path));
 }
 
 /// Pages link to new versions of everything else, but nothing links to a new version of a page: a

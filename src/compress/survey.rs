@@ -109,7 +109,7 @@ pub(super) fn survey(
             WalkStep::File(file) => {
                 files.insert(file.path.clone(), file);
             }
-            WalkStep::Rules(..) | WalkStep::Link(_) => {}
+            WalkStep::Rules(..) | WalkStep::Link(_) | WalkStep::End(_) => {}
             WalkStep::Unreadable(path, reason) => problems.push(SidecarProblem {
                 path: OsStr::from_bytes(&path).into(),
                 error: io::Error::other(reason).into(),

@@ -10,6 +10,7 @@ mod links;
 mod names;
 
 use std::fmt;
+use std::path::Path;
 
 use http::request::Parts;
 use http::{Request, StatusCode, header};
@@ -21,7 +22,7 @@ use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::rules::{FixedRule, RuleFile, RuleOutcome, Severity};
-use crate::scan::{Link, Scanner, stem};
+use crate::scan::{Link, LinkVerdict, stem};
 use crate::semantics::target::encode_path;
 
 /// A host name for a site that has none yet; `.invalid` never resolves (RFC 2606 section 2).
@@ -94,8 +95,6 @@ pub struct ScannedSite<'a> {
     pub manifest: &'a Manifest,
     /// The symbolic links in it.
     pub links: &'a [Link],
-    /// The scanner, which decides which links are followed.
-    pub scanner: &'a Scanner,
 }
 
 /// All findings, ordered by file and line.
@@ -225,19 +224,32 @@ fn unreadable(manifest: &Manifest) -> impl Iterator<Item = Finding> {
 
 /// Symbolic links that are not followed.
 fn lost_links(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
-    site.links
-        .iter()
-        .filter(move |link| site.scanner.excludes(site.root, link))
-        .map(|link| {
-            let reason = match &link.target {
-                Some(target) => format!(
-                    "leads to {}, and is not followed (see --symlinks)",
-                    target.display()
+    site.links.iter().filter_map(|link| {
+        let target = link.target.as_deref().unwrap_or(Path::new("")).display();
+        let (severity, reason) = match (link.verdict, &link.target) {
+            (LinkVerdict::Followed, _) => return None,
+            (LinkVerdict::Excluded, None) => (Severity::Error, "leads nowhere".to_owned()),
+            (LinkVerdict::Excluded, Some(_)) => (
+                Severity::Error,
+                format!("leads to {target}, and is not followed (see --symlinks)"),
+            ),
+            (LinkVerdict::Repeats, _) => (
+                Severity::Note,
+                format!(
+                    "leads to {target} once more, and is not followed here: a link to a folder \
+                     above is followed once"
                 ),
-                None => "leads nowhere".to_owned(),
-            };
-            Finding::new(&link.path, 0, Severity::Error, reason)
-        })
+            ),
+            (LinkVerdict::TooMuch, _) => (
+                Severity::Error,
+                format!(
+                    "leads to {target}, and is not followed: links would bring too many files to \
+                     the site"
+                ),
+            ),
+        };
+        Some(Finding::new(&link.path, 0, severity, reason))
+    })
 }
 
 /// Files that are named like sidecars, and are not used as content codings.

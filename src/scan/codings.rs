@@ -120,7 +120,7 @@ fn candidates<'a>(pass: &'a Pass<'_>, next: &'a NextState<'_>) -> BTreeSet<&'a [
     let mut candidates: BTreeSet<&[u8]> = touched.chain(retried).filter_map(stem).collect();
     // In the first scan every sidecar is itself a change, so its file is in the set already. Later
     // a file may change while its sidecar does not.
-    let is_first = pass.base.is_empty() && matches!(pass.scope, Scope::Everything);
+    let is_first = pass.base.is_empty() && !matches!(pass.scope, Scope::Paths(_));
     if !is_first {
         candidates.extend(next.changed.keys());
     }

@@ -16,7 +16,6 @@ pub mod sidecar;
 pub(crate) mod walk;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -44,7 +43,9 @@ pub use codings::stem;
 pub use restore::SavedFile;
 pub use rules::report as report_rules;
 pub use scope::{ScanOutcome, Scope, Unsettled};
-pub use walk::{Link, is_admitted, is_beside_rules, is_hidden};
+pub use walk::{
+    Link, LinkVerdict, TreeSize, is_admitted, is_beside_rules, is_hidden, warn_limited,
+};
 
 /// How long a file may keep changing before it is published as it was read.
 pub const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
@@ -94,6 +95,7 @@ enum Visit {
     Busy(Box<[u8]>),
     Unreadable(Box<[u8]>, String),
     Link(Link),
+    Size(TreeSize),
     Gone,
 }
 
@@ -112,11 +114,6 @@ impl Scanner {
         }
     }
 
-    /// Whether a link may lead to this real path.
-    pub fn follows(&self, root: &Root, target: &Path) -> bool {
-        self.symlinks.allow(root.path(), target)
-    }
-
     /// Closes the files that were kept open for these resources.
     pub fn close(&self, resources: &[Arc<Resource>]) {
         if let Some(memory) = &self.memory {
@@ -124,13 +121,6 @@ impl Scanner {
                 memory.close(representation.etag.hash());
             }
         }
-    }
-
-    /// Whether the target of a link is missing, or not part of the site.
-    pub fn excludes(&self, root: &Root, link: &Link) -> bool {
-        link.target
-            .as_ref()
-            .is_none_or(|target| !self.follows(root, target))
     }
 
     /// Scans the whole site for the first time. Waits up to [`MAX_SETTLE_TIME`] for files that are
@@ -230,6 +220,7 @@ impl Scanner {
             WalkStep::File(found) => self.visit(pass, found),
             WalkStep::Rules(file, found) => rules::visit(pass, file, found),
             WalkStep::Link(link) => Visit::Link(link),
+            WalkStep::End(size) => Visit::Size(size),
             WalkStep::Unreadable(path, reason) => Visit::Unreadable(path, reason),
         };
         let visits: Vec<Visit> = batches
@@ -399,6 +390,7 @@ impl Scanner {
                     unreadable.insert(path, reason);
                 }
                 Visit::Link(link) => outcome.links.push(link),
+                Visit::Size(size) => outcome.size.add(size),
                 Visit::Gone => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::walk::Link;
+use super::walk::{Link, TreeSize};
 use crate::manifest::{Changes, ancestors};
 use crate::rules::RuleFile;
 
@@ -11,6 +11,8 @@ use crate::rules::RuleFile;
 pub enum Scope {
     /// The whole site. A file with the stamp that the manifest has is not read again.
     Everything,
+    /// The whole site, and these paths are read again whatever their stamp.
+    EverythingWith(BTreeSet<Box<[u8]>>),
     /// These paths, which are read again whatever their stamp, and everything below them, which
     /// is treated as under [`Scope::Everything`].
     Paths(BTreeSet<Box<[u8]>>),
@@ -20,14 +22,14 @@ impl Scope {
     pub(super) fn rereads(&self, path: &[u8]) -> bool {
         match self {
             Self::Everything => false,
-            Self::Paths(paths) => paths.contains(path),
+            Self::EverythingWith(paths) | Self::Paths(paths) => paths.contains(path),
         }
     }
 
     /// Where to begin walking: no start lies below another.
     pub(super) fn starts(&self) -> Vec<&[u8]> {
         match self {
-            Self::Everything => vec![b"".as_slice()],
+            Self::Everything | Self::EverythingWith(_) => vec![b"".as_slice()],
             Self::Paths(paths) => {
                 paths
                     .iter()
@@ -42,7 +44,7 @@ impl Scope {
     /// Whether `path` is in the scope.
     pub fn covers(&self, path: &[u8]) -> bool {
         match self {
-            Self::Everything => true,
+            Self::Everything | Self::EverythingWith(_) => true,
             Self::Paths(paths) => {
                 paths.contains(path) || ancestors(path).any(|above| paths.contains(above))
             }
@@ -68,6 +70,8 @@ pub struct ScanOutcome {
     pub links: Vec<Link>,
     /// Files that are still being written.
     pub busy: Vec<Box<[u8]>>,
+    /// How many entries the walk has met within the scope.
+    pub size: TreeSize,
 }
 
 impl ScanOutcome {

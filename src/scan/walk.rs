@@ -4,10 +4,20 @@
 //! nor a directory, and links that the policy forbids are left out. The rule files in the root are
 //! yielded, but are not part of the site. These conditions apply to the path in the site, not to
 //! the real path that a link resolves to.
+//!
+//! Whether a link is followed depends on the real folders along its path and on nothing that was
+//! looked at before, so that a walk from any start finds what a walk from the root finds there.
+//! The one exception is the limit on what links bring to the whole site ([`TreeSize::limit`]): a
+//! walk that reaches it says so, and only a walk from the root can then tell which links are
+//! followed.
 
+use std::cmp::max;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use walkdir::{DirEntry, WalkDir};
 
@@ -26,6 +36,8 @@ pub(crate) enum WalkStep {
     Link(Link),
     /// A path that may be part of the site but can't be read, with the reason.
     Unreadable(Box<[u8]>, String),
+    /// The last step: how much was found.
+    End(TreeSize),
 }
 
 impl WalkStep {
@@ -55,31 +67,116 @@ pub struct Link {
     pub path: Box<[u8]>,
     /// The real path at its end; `None` if there is nothing.
     pub target: Option<PathBuf>,
+    /// Whether it is followed.
+    pub verdict: LinkVerdict,
+}
+
+/// Whether a link is followed, and if not, why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkVerdict {
+    /// It is followed.
+    Followed,
+    /// It leads nowhere, or to where links may not lead.
+    Excluded,
+    /// It leads to a folder that its path has already passed, and the path has repeated one before.
+    Repeats,
+    /// What lies behind it would be more than links may bring to a site.
+    TooMuch,
+}
+
+/// Number of entries that links may bring to a small site.
+const MIN_LINKED_LIMIT: usize = 100_000;
+/// How many times as many entries as a site has without links they may bring to it.
+const LINKED_FACTOR: usize = 10;
+/// How many times as many entries as links may bring are looked at to find those that fit.
+const MAX_DISCARDED: usize = 4;
+
+/// Number of files, directories and links that a walk has met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TreeSize {
+    /// Those that are in the site without links.
+    pub own: usize,
+    /// Those that linked directories bring.
+    pub linked: usize,
+    /// Whether links were left out because they would bring too much.
+    pub is_limited: bool,
+}
+
+impl TreeSize {
+    /// How many entries links may bring at most. Folders that link to each other have a path for
+    /// each order of visiting them: ten would have millions.
+    pub fn limit(&self) -> usize {
+        max(MIN_LINKED_LIMIT, self.own.saturating_mul(LINKED_FACTOR))
+    }
+
+    /// Whether a site of this size, of which a part has changed, may have more behind links than it
+    /// should: a look at the `part` can't tell, and what has gone is counted as well. Rather too
+    /// often than not: a walk from the root then decides.
+    pub fn may_be_exceeded(&self, part: &Self) -> bool {
+        let limit = max(MIN_LINKED_LIMIT, self.own.saturating_mul(LINKED_FACTOR / 2));
+        part.is_limited || self.linked.saturating_add(part.linked) > limit
+    }
+
+    /// Adds what another walk has met.
+    pub fn add(&mut self, other: Self) {
+        self.own += other.own;
+        self.linked += other.linked;
+        self.is_limited |= other.is_limited;
+    }
 }
 
 /// Walks the site from `start`: a file, or a directory and everything below it, or the whole site
 /// if it is empty. `root` is a real path.
+///
+/// Links are followed in the order of their distance from the root, counted in links, and then of
+/// their paths: where they bring too much, the longest ways are left out, on every machine the
+/// same.
 pub(crate) fn walk(
     root: &Path,
     start: &[u8],
     symlinks: Symlinks,
 ) -> impl Iterator<Item = WalkStep> {
-    let walker = is_admitted(start).then(|| {
-        WalkDir::new(join(root, start))
-            // A start that is a link itself is yielded as one.
-            .follow_root_links(false)
-            .follow_links(symlinks != Symlinks::None)
-            .into_iter()
-    });
     let mut walk = SiteWalk {
         root: root.to_path_buf(),
         symlinks,
-        walker,
-        links: Vec::new(),
-        next: None,
+        current: None,
+        steps: VecDeque::new(),
+        found: BTreeMap::new(),
+        level: BTreeMap::new(),
+        size: TreeSize::default(),
+        discarded: 0,
+        is_done: false,
     };
-    walk.enter(start);
+    if is_admitted(start) {
+        match walk.find(start) {
+            Ok(Some((place, real))) => walk.current = Some(PlainWalk::new(place, &real)),
+            // It is gone, or behind a link that is not followed.
+            Ok(None) => {}
+            Err(error) => walk
+                .steps
+                .push_back(WalkStep::Unreadable(start.into(), error.to_string())),
+        }
+    }
     walk
+}
+
+/// Warns of links that would bring too much to the site, each by its path in the site.
+pub fn warn_limited<'p>(root: &Path, links: impl Iterator<Item = &'p [u8]>) {
+    let links: Vec<_> = links.collect();
+    let Some(first) = links.first() else {
+        return;
+    };
+    let (first, count) = (join(root, first), links.len());
+    let (first, others) = match count {
+        1 => (first.display(), String::new()),
+        _ => (first.display(), format!(" and {} more links", count - 1)),
+    };
+    tracing::warn!(
+        path = %first,
+        count,
+        "not following {first}{others}: links may bring {LINKED_FACTOR} times as many entries as \
+         the site has without them, or {MIN_LINKED_LIMIT}"
+    );
 }
 
 /// Whether a path may be part of the site, judged by its names alone.
@@ -119,184 +216,560 @@ pub(super) fn join(root: &Path, path: &[u8]) -> PathBuf {
     }
 }
 
-/// Linked directories on one path. Directories that link to each other have a path for each order
-/// of visiting them: ten would have millions.
-const MAX_LINK_DEPTH: usize = 4;
+/// The root, or a directory that a link leads to: what lies below it without another link.
+struct Place {
+    /// Its path in the site.
+    path: Box<[u8]>,
+    real: PathBuf,
+    /// Where its link is: in which place, and in which real folder there. `None` for the root.
+    above: Option<(Arc<Place>, PathBuf)>,
+}
+
+impl Place {
+    /// The real folders along the path of `folder` in this place, innermost first.
+    fn folders<'p>(&'p self, folder: &'p Path) -> Vec<&'p Path> {
+        let mut folders = Vec::new();
+        let mut next = Some((self, folder));
+        while let Some((place, folder)) = next {
+            for each in folder.ancestors() {
+                folders.push(each);
+                if each == place.real {
+                    break;
+                }
+            }
+            next = place
+                .above
+                .as_ref()
+                .map(|(place, folder)| (&**place, &**folder));
+        }
+        folders
+    }
+
+    /// The path in the site of a real path in this place.
+    fn site_path(&self, real: &Path) -> Box<[u8]> {
+        let below = real.strip_prefix(&self.real).unwrap_or(real);
+        let below = below.as_os_str().as_bytes();
+        match (self.path.is_empty(), below.is_empty()) {
+            (true, _) => below.into(),
+            (_, true) => self.path.clone(),
+            _ => [&self.path, b"/".as_slice(), below].concat().into(),
+        }
+    }
+
+    fn is_linked(&self) -> bool {
+        self.above.is_some()
+    }
+}
+
+/// Whether a link to the folder `target` is followed from the last of these `folders`, through
+/// which its path leads. One folder of a path may occur twice: a link to a folder above it is
+/// followed once, as `en` for a site whose pages begin with their language. The link that would
+/// begin a second repetition is not.
+fn repeats_too_often(folders: &[&Path], target: &Path) -> bool {
+    let occurs = |folder: &Path| folders.iter().filter(|each| **each == folder).count();
+    match occurs(target) {
+        0 => false,
+        1 => folders.iter().any(|folder| occurs(folder) > 1),
+        _ => true,
+    }
+}
+
+/// A walk through one place that follows no link.
+struct PlainWalk {
+    place: Arc<Place>,
+    walker: walkdir::IntoIter,
+}
+
+impl PlainWalk {
+    fn new(place: Arc<Place>, start: &Path) -> Self {
+        let walker = WalkDir::new(start)
+            // A start that is a link itself is yielded as one.
+            .follow_root_links(false)
+            .follow_links(false)
+            .into_iter();
+        Self { place, walker }
+    }
+}
+
+/// What a plain walk has met.
+enum Met {
+    /// Nothing that counts.
+    Nothing,
+    Directory,
+    Step(WalkStep),
+    /// A link to a file, and that file.
+    LinkedFile(Link, FoundFile),
+    /// A link to a directory, which is followed if there is room for what lies there.
+    Door(Arc<Place>),
+}
 
 struct SiteWalk {
     root: PathBuf,
     symlinks: Symlinks,
-    walker: Option<walkdir::IntoIter>,
-    /// The linked directories on the path of the current entry, outermost first.
-    links: Vec<Entered>,
-    /// The file that the link yielded last leads to.
-    next: Option<WalkStep>,
-}
-
-/// A directory that was entered through a link.
-struct Entered {
-    depth: usize,
-    as_found: PathBuf,
-    real: PathBuf,
+    /// The walk that yields its steps as it meets them; there is no limit on what it finds.
+    current: Option<PlainWalk>,
+    steps: VecDeque<WalkStep>,
+    /// The linked directories that were found behind those of the present level, by their paths.
+    found: BTreeMap<Box<[u8]>, Arc<Place>>,
+    /// Those that are as many links away from the root as the one that was entered last.
+    level: BTreeMap<Box<[u8]>, Arc<Place>>,
+    size: TreeSize,
+    /// Entries that were met behind links that are not followed, because there were too many.
+    discarded: usize,
+    is_done: bool,
 }
 
 impl Iterator for SiteWalk {
     type Item = WalkStep;
 
     fn next(&mut self) -> Option<WalkStep> {
-        if let Some(step) = self.next.take() {
-            return Some(step);
-        }
         loop {
-            let entry = match self.walker.as_mut()?.next()? {
-                Ok(entry) => entry,
-                Err(error) => match self.explain(&error) {
-                    Some(step) => return Some(step),
-                    None => continue,
-                },
-            };
-            if let Some(step) = self.step(&entry) {
+            if let Some(step) = self.steps.pop_front() {
                 return Some(step);
+            }
+            if let Some(mut current) = self.current.take() {
+                if let Some(met) = self.meet(&mut current) {
+                    let is_linked = current.place.is_linked();
+                    self.current = Some(current);
+                    self.take(met, is_linked);
+                }
+                continue;
+            }
+            if self.level.is_empty() {
+                self.level = std::mem::take(&mut self.found);
+            }
+            match self.level.pop_first() {
+                Some((_, place)) => self.enter(&place),
+                None if self.is_done => return None,
+                None => {
+                    self.is_done = true;
+                    return Some(WalkStep::End(self.size));
+                }
             }
         }
     }
 }
 
 impl SiteWalk {
-    /// Prepares for a start that itself lies behind links.
-    fn enter(&mut self, start: &[u8]) {
-        let Some(parent) = start
-            .iter()
-            .rposition(|byte| *byte == b'/')
-            .map(|end| &start[..end])
-        else {
-            return;
+    /// Finds a path of the site on the disk as a walk from the root would: in which place it is,
+    /// and its real path, whose last step may be a link. `None` if no walk would find it.
+    fn find(&self, start: &[u8]) -> io::Result<Option<(Arc<Place>, PathBuf)>> {
+        let mut place = Arc::new(Place {
+            path: Box::default(),
+            real: self.root.clone(),
+            above: None,
+        });
+        let mut folder = self.root.clone();
+        let start = Path::new(OsStr::from_bytes(start));
+        let Some(name) = start.file_name() else {
+            return Ok(Some((place, folder)));
         };
-        let as_found = join(&self.root, parent);
-        match as_found.canonicalize() {
-            Ok(real) if real == as_found => {}
-            Ok(real) if self.allows(&real) => {
-                self.links.push(Entered {
-                    depth: 0,
-                    as_found,
-                    real,
+        for step in start.parent().unwrap_or(Path::new("")).components() {
+            let Component::Normal(name) = step else {
+                return Ok(None);
+            };
+            let next = folder.join(name);
+            let kind = match next.symlink_metadata() {
+                Ok(metadata) => metadata.file_type(),
+                Err(error) if is_gone(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if kind.is_dir() {
+                folder = next;
+            } else if kind.is_symlink() {
+                let (link, is_directory) = self.judge(&place, &next);
+                let (Some(real), LinkVerdict::Followed, true) =
+                    (link.target, link.verdict, is_directory)
+                else {
+                    return Ok(None);
+                };
+                place = Arc::new(Place {
+                    path: link.path,
+                    real: real.clone(),
+                    above: Some((place, folder)),
                 });
+                folder = real;
+            } else {
+                return Ok(None);
             }
-            // Gone, or behind a link that may not be followed: the walk yields nothing.
-            _ => self.walker = None,
         }
+        Ok(Some((place, folder.join(name))))
     }
 
-    fn allows(&self, real: &Path) -> bool {
-        self.symlinks.allow(&self.root, real)
-    }
-
-    fn step(&mut self, entry: &DirEntry) -> Option<WalkStep> {
-        // The links that lead to the start itself, at depth 0, apply to the whole walk.
-        while self
-            .links
-            .last()
-            .is_some_and(|link| link.depth > 0 && link.depth >= entry.depth())
-        {
-            self.links.pop();
-        }
-        let path = self.site_path(entry.path());
+    /// What the walk meets next; `None` at its end.
+    fn meet(&self, walk: &mut PlainWalk) -> Option<Met> {
+        let entry = match walk.walker.next()? {
+            Ok(entry) => entry,
+            Err(error) => return Some(self.explain(&walk.place, &error)),
+        };
+        let path = walk.place.site_path(entry.path());
         if !is_admitted(&path) {
-            self.skip(entry);
-            return None;
+            if entry.file_type().is_dir() {
+                walk.walker.skip_current_dir();
+            }
+            return Some(Met::Nothing);
         }
-        // The root may be a link itself: the whole site is behind it.
-        if entry.path_is_symlink() && !path.is_empty() {
-            return Some(WalkStep::Link(self.follow(entry, path)));
+        if entry.path_is_symlink() {
+            return Some(self.follow(&walk.place, &entry));
         }
-        if !entry.file_type().is_file() {
-            return None;
-        }
-        let Some(Entered { as_found, real, .. }) = self.links.last() else {
-            let location = PathBuf::from(OsStr::from_bytes(&path));
-            return Some(WalkStep::of(FoundFile {
-                path,
-                location,
-                linked: false,
-            }));
-        };
-        let below = entry.path().strip_prefix(as_found).unwrap_or(entry.path());
-        Some(WalkStep::of(self.found(path, real.join(below))))
-    }
-
-    fn follow(&mut self, entry: &DirEntry, path: Box<[u8]>) -> Link {
-        let target = entry.path().canonicalize().ok();
-        let link = Link { path, target };
-        let Some(real) = link.target.clone().filter(|real| self.allows(real)) else {
-            self.skip(entry);
-            return link;
-        };
-        if entry.file_type().is_dir() && self.links.len() >= MAX_LINK_DEPTH {
-            let path = entry.path().display();
-            tracing::warn!(
-                path = %path,
-                "not following {path}: it already lies behind {MAX_LINK_DEPTH} linked directories"
-            );
-            self.skip(entry);
+        Some(if entry.file_type().is_file() {
+            let is_linked = walk.place.is_linked();
+            Met::Step(WalkStep::of(self.found(path, entry.path(), is_linked)))
         } else if entry.file_type().is_dir() {
-            let as_found = entry.path().to_path_buf();
-            self.links.push(Entered {
-                depth: entry.depth(),
-                as_found,
-                real,
-            });
-        } else if entry.file_type().is_file() {
-            self.next = Some(WalkStep::of(self.found(link.path.clone(), real)));
-        }
-        link
+            Met::Directory
+        } else {
+            Met::Nothing
+        })
     }
 
-    fn found(&self, path: Box<[u8]>, real: PathBuf) -> FoundFile {
-        let location = match real.strip_prefix(&self.root) {
-            Ok(relative) => relative.to_path_buf(),
-            Err(_) => real,
+    /// Counts and keeps what was met on the way.
+    fn take(&mut self, met: Met, is_linked: bool) {
+        let count = match is_linked {
+            true => &mut self.size.linked,
+            false => &mut self.size.own,
         };
+        match met {
+            Met::Nothing => {}
+            Met::Directory => *count += 1,
+            Met::Step(step) => {
+                *count += 1;
+                self.steps.push_back(step);
+            }
+            Met::LinkedFile(link, file) => {
+                *count += 1;
+                self.steps.push_back(WalkStep::Link(link));
+                self.steps.push_back(WalkStep::of(file));
+            }
+            Met::Door(place) => {
+                *count += 1;
+                self.found.insert(place.path.clone(), place);
+            }
+        }
+    }
+
+    /// Follows a link to a directory, if there is room for all that lies in it without another
+    /// link.
+    fn enter(&mut self, place: &Arc<Place>) {
+        let limit = self.size.limit();
+        let room = limit.saturating_sub(self.size.linked);
+        let mut all = Vec::new();
+        let may_look = self.discarded < limit.saturating_mul(MAX_DISCARDED);
+        if may_look {
+            let mut walk = PlainWalk::new(Arc::clone(place), &place.real);
+            while all.len() <= room
+                && let Some(met) = self.meet(&mut walk)
+            {
+                if !matches!(met, Met::Nothing) {
+                    all.push(met);
+                }
+            }
+        }
+        let has_room = may_look && all.len() <= room;
+        let verdict = match has_room {
+            true => LinkVerdict::Followed,
+            false => LinkVerdict::TooMuch,
+        };
+        self.steps.push_back(WalkStep::Link(Link {
+            path: place.path.clone(),
+            target: Some(place.real.clone()),
+            verdict,
+        }));
+        if !has_room {
+            self.size.is_limited = true;
+            self.discarded += all.len();
+            return;
+        }
+        for met in all {
+            self.take(met, true);
+        }
+    }
+
+    /// A link, whether it is followed by what is known of its target and its path, and whether it
+    /// leads to a directory. `link` is its real path in the place.
+    fn judge(&self, place: &Place, link: &Path) -> (Link, bool) {
+        let path = place.site_path(link);
+        let target = link.canonicalize().ok();
+        let is_allowed = |real: &PathBuf| self.symlinks.allow(&self.root, real);
+        let is_directory = target.as_ref().is_some_and(|real| real.is_dir());
+        let verdict = match target.as_ref().filter(|real| is_allowed(real)) {
+            None => LinkVerdict::Excluded,
+            Some(real) => {
+                let folder = link.parent().unwrap_or(link);
+                match is_directory && repeats_too_often(&place.folders(folder), real) {
+                    true => LinkVerdict::Repeats,
+                    false => LinkVerdict::Followed,
+                }
+            }
+        };
+        let link = Link {
+            path,
+            target,
+            verdict,
+        };
+        (link, is_directory)
+    }
+
+    fn follow(&self, place: &Arc<Place>, entry: &DirEntry) -> Met {
+        let (link, is_directory) = self.judge(place, entry.path());
+        match &link.target {
+            Some(real) if is_directory && link.verdict == LinkVerdict::Followed => {
+                let folder = entry.path().parent().unwrap_or(entry.path());
+                Met::Door(Arc::new(Place {
+                    path: link.path,
+                    real: real.clone(),
+                    above: Some((Arc::clone(place), folder.to_path_buf())),
+                }))
+            }
+            Some(real) if link.verdict == LinkVerdict::Followed && real.is_file() => {
+                let file = self.found(link.path.clone(), real, true);
+                Met::LinkedFile(link, file)
+            }
+            _ => Met::Step(WalkStep::Link(link)),
+        }
+    }
+
+    fn found(&self, path: Box<[u8]>, real: &Path, linked: bool) -> FoundFile {
+        let location = real.strip_prefix(&self.root).unwrap_or(real).to_path_buf();
         FoundFile {
             path,
             location,
-            linked: true,
+            linked,
         }
     }
 
-    fn skip(&mut self, entry: &DirEntry) {
-        if entry.file_type().is_dir()
-            && let Some(walker) = &mut self.walker
-        {
-            walker.skip_current_dir();
-        }
-    }
-
-    /// The walk only meets paths that begin with the root's, so its bytes can be cut off.
-    fn site_path(&self, path: &Path) -> Box<[u8]> {
-        let path = path.as_os_str().as_bytes();
-        let below = path
-            .strip_prefix(self.root.as_os_str().as_bytes())
-            .unwrap_or(path);
-        below.strip_prefix(b"/").unwrap_or(below).into()
-    }
-
-    /// A walk error as a step; `None` if nothing is missing from the site because of it.
-    fn explain(&self, error: &walkdir::Error) -> Option<WalkStep> {
-        let as_found = error.path().unwrap_or(&self.root);
-        let path = self.site_path(as_found);
+    /// A walk error as a step, unless nothing is missing from the site because of it.
+    fn explain(&self, place: &Place, error: &walkdir::Error) -> Met {
+        let path = place.site_path(error.path().unwrap_or(&place.real));
         if !is_admitted(&path) {
-            return None;
+            return Met::Nothing;
         }
-        if as_found.is_symlink() {
-            // It is broken or leads back to a directory above it. The watcher has to know of it:
-            // it becomes part of the site once its target appears.
-            let target = as_found.canonicalize().ok();
-            return Some(WalkStep::Link(Link { path, target }));
+        match error.io_error() {
+            // Deleted after its directory was listed: no longer part of the site.
+            Some(error) if is_gone(error) => Met::Nothing,
+            Some(error) => Met::Step(WalkStep::Unreadable(path, error.to_string())),
+            // A loop, which a walk that follows no link can't meet.
+            None => Met::Nothing,
         }
-        let error = error.io_error()?;
-        // Deleted after its directory was listed: no longer part of the site.
-        use std::io::ErrorKind::{NotADirectory, NotFound};
-        let is_gone = matches!(error.kind(), NotFound | NotADirectory);
-        (!is_gone).then(|| WalkStep::Unreadable(path, error.to_string()))
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A site with these links, `path -> target`, and with a file `f` in each of these folders.
+    fn site(folders: &[&str], links: &[(&str, &str)]) -> TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        for folder in folders {
+            fs::create_dir_all(directory.path().join(folder)).expect("made");
+            fs::write(directory.path().join(folder).join("f"), "").expect("written");
+        }
+        for (path, target) in links {
+            symlink(target, directory.path().join(path)).expect("linked");
+        }
+        directory
+    }
+
+    struct Walked {
+        files: BTreeSet<String>,
+        links: Vec<(String, LinkVerdict)>,
+        size: TreeSize,
+    }
+
+    fn walked(site: &TempDir, start: &str, symlinks: Symlinks) -> Walked {
+        let root = site.path().canonicalize().expect("there");
+        let mut walked = Walked {
+            files: BTreeSet::new(),
+            links: Vec::new(),
+            size: TreeSize::default(),
+        };
+        let shown = |path: &[u8]| path.escape_ascii().to_string();
+        for step in walk(&root, start.as_bytes(), symlinks) {
+            match step {
+                WalkStep::File(file) => {
+                    assert!(root.join(&file.location).is_file(), "{file:?}");
+                    assert!(walked.files.insert(shown(&file.path)), "once: {file:?}");
+                }
+                WalkStep::Link(link) => walked.links.push((shown(&link.path), link.verdict)),
+                WalkStep::End(size) => walked.size = size,
+                step => panic!("{step:?}"),
+            }
+        }
+        walked.links.sort_by(|a, b| a.0.cmp(&b.0));
+        walked
+    }
+
+    #[test]
+    fn a_link_to_a_folder_above_is_followed_once() {
+        use LinkVerdict::{Excluded, Followed, Repeats};
+        type Case = (
+            &'static [&'static str],
+            &'static [(&'static str, &'static str)],
+            &'static [&'static str],
+            &'static [(&'static str, LinkVerdict)],
+        );
+        let cases: [Case; 5] = [
+            (
+                &["", "docs"],
+                &[("en", ".")],
+                &["docs/f", "en/docs/f", "en/f", "f"],
+                &[("en", Followed), ("en/en", Repeats)],
+            ),
+            (
+                &["docs"],
+                &[("docs/up", "..")],
+                &["docs/f", "docs/up/docs/f"],
+                &[("docs/up", Followed), ("docs/up/docs/up", Repeats)],
+            ),
+            (
+                &["x", "z"],
+                &[("x/toz", "../z"), ("z/tox", "../x")],
+                &[
+                    "x/f",
+                    "x/toz/f",
+                    "x/toz/tox/f",
+                    "z/f",
+                    "z/tox/f",
+                    "z/tox/toz/f",
+                ],
+                &[
+                    ("x/toz", Followed),
+                    ("x/toz/tox", Followed),
+                    ("x/toz/tox/toz", Repeats),
+                    ("z/tox", Followed),
+                    ("z/tox/toz", Followed),
+                    ("z/tox/toz/tox", Repeats),
+                ],
+            ),
+            (
+                &["", ".hidden"],
+                &[("link", ".hidden"), (".hidden/back", "..")],
+                &["f", "link/back/f", "link/f"],
+                &[
+                    ("link", Followed),
+                    ("link/back", Followed),
+                    ("link/back/link", Repeats),
+                ],
+            ),
+            (
+                &["a"],
+                &[
+                    ("loop", "loop"),
+                    ("out", "/"),
+                    ("gone", "nowhere"),
+                    ("b", "a/f"),
+                ],
+                &["a/f", "b"],
+                &[
+                    ("b", Followed),
+                    ("gone", Excluded),
+                    ("loop", Excluded),
+                    ("out", Excluded),
+                ],
+            ),
+        ];
+        for (folders, links, files, verdicts) in cases {
+            let site = site(folders, links);
+            let whole = walked(&site, "", Symlinks::Inside);
+            let found: Vec<_> = whole.files.iter().map(String::as_str).collect();
+            assert_eq!(found, files, "{links:?}");
+            let found: Vec<_> = whole.links.iter().map(|(path, v)| (&**path, *v)).collect();
+            assert_eq!(found, verdicts, "{links:?}");
+            // From every path of the site, a walk finds what the walk from the root finds there.
+            let paths = whole
+                .files
+                .iter()
+                .chain(whole.links.iter().map(|(path, _)| path));
+            let folders = paths.clone().filter_map(|path| path.rsplit_once('/'));
+            let folders: BTreeSet<_> = folders.map(|(folder, _)| folder.to_owned()).collect();
+            for start in paths.chain(&folders) {
+                let is_in = |path: &str| {
+                    path.strip_prefix(start.as_str())
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                };
+                let part = walked(&site, start, Symlinks::Inside);
+                let expected: BTreeSet<_> = whole
+                    .files
+                    .iter()
+                    .filter(|path| is_in(path))
+                    .cloned()
+                    .collect();
+                assert_eq!(part.files, expected, "{links:?} from {start}");
+                let expected: Vec<_> = whole
+                    .links
+                    .iter()
+                    .filter(|(path, _)| is_in(path))
+                    .cloned()
+                    .collect();
+                assert_eq!(part.links, expected, "{links:?} from {start}");
+            }
+            for nowhere in [
+                "nowhere",
+                "en/en/docs/f",
+                "x/toz/tox/toz/f",
+                "out/etc",
+                "a/f/g",
+            ] {
+                let part = walked(&site, nowhere, Symlinks::Inside);
+                assert!(part.files.is_empty() && part.links.is_empty(), "{nowhere}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_leaves_the_site_is_not_the_way_to_one_that_returns() {
+        let outside = site(&["out"], &[]);
+        let out = outside.path().join("out");
+        let site = site(&["x"], &[("away", out.to_str().expect("text"))]);
+        symlink(site.path().join("x"), out.join("back")).expect("linked");
+        let inside = walked(&site, "away/back/f", Symlinks::Inside);
+        assert!(inside.files.is_empty() && inside.links.is_empty());
+        let all = walked(&site, "away/back/f", Symlinks::All);
+        assert!(all.files.contains("away/back/f"));
+    }
+
+    #[test]
+    fn what_links_bring_is_limited_and_the_same_each_time() {
+        let names = ["a", "b", "c", "d", "e", "f0", "g", "h"];
+        let pairs = names
+            .iter()
+            .flat_map(|from| names.iter().map(move |to| (from, to)));
+        let links: Vec<_> = pairs
+            .filter(|(from, to)| from != to)
+            .map(|(from, to)| (format!("{from}/{to}"), format!("../{to}")))
+            .collect();
+        let links: Vec<_> = links.iter().map(|(path, to)| (&**path, &**to)).collect();
+        let site = site(&names, &links);
+        let whole = walked(&site, "", Symlinks::Inside);
+        assert!(whole.size.is_limited && whole.size.linked <= whole.size.limit());
+        assert!(
+            whole.size.linked > whole.size.limit() / 2,
+            "{:?}",
+            whole.size
+        );
+        let followed = |path: &str| {
+            let at = whole.links.iter().find(|(link, _)| link == path);
+            at.map(|(_, verdict)| *verdict)
+        };
+        // The short ways are there, and it is the longest that are not.
+        assert_eq!(followed("a/b/c/d"), Some(LinkVerdict::Followed));
+        let depth = |path: &String| path.matches('/').count();
+        let is = |verdict| move |link: &&(String, LinkVerdict)| link.1 == verdict;
+        let longest = whole.links.iter().filter(is(LinkVerdict::Followed));
+        let longest = longest.map(|(path, _)| depth(path)).max();
+        let left_out = whole.links.iter().filter(is(LinkVerdict::TooMuch));
+        let shortest = left_out.map(|(path, _)| depth(path)).min();
+        assert!(shortest >= longest, "{shortest:?} {longest:?}");
     }
 }

@@ -11,7 +11,7 @@ use std::{io, mem};
 use super::source::{ChangeSource, WatchError};
 use crate::disk::{self, Root};
 use crate::metrics::Metrics;
-use crate::scan::{self, Link, Scanner, Scope};
+use crate::scan::{self, Link, LinkVerdict, Scope, TreeSize};
 use crate::staging;
 
 /// While a file of this name is in the root, nothing is published.
@@ -38,6 +38,8 @@ pub(super) struct Coverage {
     source: Box<dyn ChangeSource>,
     metrics: Arc<Metrics>,
     links: Vec<Link>,
+    /// What the site had at the last look at all of it, and what looks at parts have met since.
+    size: TreeSize,
     /// What is mounted within the site.
     mounts: BTreeSet<PathBuf>,
     /// What of that, and of where links lead, reports nothing.
@@ -63,6 +65,7 @@ impl Coverage {
             source,
             metrics,
             links: Vec::new(),
+            size: TreeSize::default(),
             mounts: BTreeSet::new(),
             blind_places: BTreeSet::new(),
             is_blind: false,
@@ -223,11 +226,16 @@ impl Coverage {
     }
 
     /// What a real path is called in the site: its own name, and those that all links give it which
-    /// lead to it or above it.
+    /// lead to it or above it. Links that lead below it are among them: they may lead to something
+    /// else now, although their target has the same name.
     pub(super) fn site_paths(&self, real: &Path) -> Vec<Box<[u8]>> {
         let inside = real.strip_prefix(self.root.path()).ok();
         let linked = self.links.iter().filter_map(|link| {
-            let below = real.strip_prefix(link.target.as_ref()?).ok()?;
+            let target = link.target.as_ref()?;
+            if target.starts_with(real) {
+                return Some(link.path.clone());
+            }
+            let below = real.strip_prefix(target).ok()?;
             let path = Path::new(OsStr::from_bytes(&link.path)).join(below);
             let path = path.as_os_str().as_bytes();
             Some(path.strip_suffix(b"/").unwrap_or(path).into())
@@ -246,6 +254,13 @@ impl Coverage {
     ) -> BTreeSet<Box<[u8]>> {
         let real = real.into_iter();
         real.flat_map(|path| self.site_paths(path)).collect()
+    }
+
+    /// The paths of the site to look at when something has happened at these real paths.
+    pub(super) fn concerned_paths(&self, dirty: &BTreeSet<PathBuf>) -> BTreeSet<Box<[u8]>> {
+        let mut paths = self.all_site_paths(dirty);
+        paths.extend(self.moved_links());
+        paths
     }
 
     /// The real path of a path in the site.
@@ -289,15 +304,37 @@ impl Coverage {
             .collect()
     }
 
+    /// Takes over how much a look has met within its scope.
+    pub(super) fn adopt_size(&mut self, size: TreeSize, scope: &Scope) {
+        match scope {
+            Scope::Everything | Scope::EverythingWith(_) => self.size = size,
+            Scope::Paths(_) => self.size.add(size),
+        }
+    }
+
+    /// Whether links are left out because they would bring too much. Then no look at a part can
+    /// tell which of them are followed now.
+    pub(super) fn is_limited(&self) -> bool {
+        self.size.is_limited
+    }
+
+    /// Whether it takes a look at the whole site to tell which links are followed, now that a part
+    /// of it has been found to be of this size.
+    pub(super) fn needs_whole_look(&self, part: &TreeSize) -> bool {
+        self.size.may_be_exceeded(part)
+    }
+
     /// Takes over the links that a look has found within its scope, and watches where they lead.
-    pub(super) fn adopt_links(&mut self, links: Vec<Link>, scope: &Scope, scanner: &Scanner) {
+    pub(super) fn adopt_links(&mut self, links: Vec<Link>, scope: &Scope) {
+        self.warn_limited(&links);
+        self.watch_links(links, scope);
+    }
+
+    /// Takes over the links that the first scan has found.
+    pub(super) fn watch_links(&mut self, links: Vec<Link>, scope: &Scope) {
         self.links.retain(|link| !scope.covers(&link.path));
-        let targets = links.iter().filter_map(|link| link.target.as_ref());
         // What is below the root is watched with it.
-        let outside = targets
-            .filter(|target| self.is_outside(target) && scanner.follows(&self.root, target))
-            .cloned();
-        for target in outside.collect::<Vec<_>>() {
+        for target in self.outside_targets(&links) {
             if target.is_dir() {
                 self.watch(&target, true);
             } else if let Some(parent) = target.parent() {
@@ -307,16 +344,38 @@ impl Coverage {
         self.links.extend(links);
     }
 
+    /// Where links that are followed lead outside the root.
+    fn outside_targets(&self, links: &[Link]) -> BTreeSet<PathBuf> {
+        links
+            .iter()
+            .filter(|link| link.verdict == LinkVerdict::Followed)
+            .filter_map(|link| link.target.clone())
+            .filter(|target| self.is_outside(target))
+            .collect()
+    }
+
+    /// Warns when links are left out that would bring too much, and were not before. The start has
+    /// warned of the first ones.
+    fn warn_limited(&self, links: &[Link]) {
+        let limited = |links: &[Link]| -> BTreeSet<Box<[u8]>> {
+            links
+                .iter()
+                .filter(|link| link.verdict == LinkVerdict::TooMuch)
+                .map(|link| link.path.clone())
+                .collect()
+        };
+        let before = limited(&self.links);
+        scan::warn_limited(
+            self.root.path(),
+            limited(links).difference(&before).map(AsRef::as_ref),
+        );
+    }
+
     /// Finds out what is mounted within the site, or where its links lead: what reports nothing is
     /// to be swept, and what has come since the last time is watched.
-    pub(super) fn find_mounts(&mut self, scanner: &Scanner) {
+    pub(super) fn find_mounts(&mut self) {
         let root = Arc::clone(&self.root);
-        let outside: Vec<_> = self
-            .links
-            .iter()
-            .filter_map(|link| link.target.clone())
-            .filter(|target| self.is_outside(target) && scanner.follows(&root, target))
-            .collect();
+        let outside = self.outside_targets(&self.links);
         let is_within = |mount: &Path, above: &Path| mount != above && mount.starts_with(above);
         let mounts: BTreeSet<_> = disk::mount_points()
             .into_iter()
@@ -379,7 +438,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::settings::{Settings, Symlinks};
 
     /// A source that reports nothing, and refuses to watch what it is told to refuse.
     struct Deaf {
@@ -401,7 +459,6 @@ mod tests {
 
     struct Ground {
         directory: TempDir,
-        scanner: Scanner,
     }
 
     impl Ground {
@@ -409,8 +466,7 @@ mod tests {
             let directory = tempfile::tempdir().expect("a directory");
             fs::create_dir_all(directory.path().join("site/dir")).expect("made");
             fs::create_dir_all(directory.path().join("elsewhere")).expect("made");
-            let scanner = Scanner::new(Symlinks::All, Settings::default(), None);
-            Self { directory, scanner }
+            Self { directory }
         }
 
         fn path(&self, path: &str) -> PathBuf {
@@ -435,6 +491,7 @@ mod tests {
             Link {
                 path: path.as_bytes().into(),
                 target: self.path(target).canonicalize().ok(),
+                verdict: LinkVerdict::Followed,
             }
         }
     }
@@ -453,11 +510,12 @@ mod tests {
             ground.link("in", "site/dir"),
             ground.link("nowhere", "missing"),
         ];
-        coverage.adopt_links(links, &Scope::Everything, &ground.scanner);
+        coverage.adopt_links(links, &Scope::Everything);
         let names = |path: &str| shown(coverage.site_paths(&ground.path(path)));
         assert_eq!(names("site/dir/x"), ["dir/x", "in/x"]);
         assert_eq!(names("elsewhere/x"), ["link/x"]);
         assert_eq!(names("elsewhere"), ["link"]);
+        assert_eq!(names("site"), ["", "in"]);
         assert_eq!(names("other"), [""; 0]);
     }
 
@@ -475,7 +533,7 @@ mod tests {
             ground.link("link", "elsewhere"),
             ground.link("page", "site/..2026"),
         ];
-        coverage.adopt_links(links, &Scope::Everything, &ground.scanner);
+        coverage.adopt_links(links, &Scope::Everything);
         assert!(concerns(&coverage, "elsewhere/x"));
         assert!(concerns(&coverage, "site/..2026/x"));
         assert!(
@@ -493,14 +551,14 @@ mod tests {
             ground.link("moves", "elsewhere"),
             ground.link("stays", "elsewhere"),
         ];
-        coverage.adopt_links(links, &Scope::Everything, &ground.scanner);
+        coverage.adopt_links(links, &Scope::Everything);
         assert_eq!(coverage.moved_links().count(), 0);
         ground.link("moves", "site/dir");
         assert_eq!(shown(coverage.moved_links()), ["moves"]);
         // A look at that path alone replaces what is known of it, and nothing else.
         let scope = Scope::Paths(BTreeSet::from([b"moves".as_slice().into()]));
         let found = ground.link("moves", "site/dir");
-        coverage.adopt_links(vec![found], &scope, &ground.scanner);
+        coverage.adopt_links(vec![found], &scope);
         assert_eq!(coverage.moved_links().count(), 0);
         assert_eq!(coverage.links.len(), 2);
     }
@@ -512,7 +570,7 @@ mod tests {
         assert!(!coverage.is_blind() && !coverage.take_new_failure());
         coverage = ground.coverage(Some("elsewhere"));
         let link = ground.link("link", "elsewhere");
-        coverage.adopt_links(vec![link], &Scope::Everything, &ground.scanner);
+        coverage.adopt_links(vec![link], &Scope::Everything);
         assert!(coverage.is_blind() && coverage.take_new_failure());
         assert!(!coverage.take_new_failure(), "once");
         coverage = ground.coverage(Some("site"));

@@ -17,7 +17,7 @@ use super::schedule::{Decision, Due, Findings, Schedule};
 use super::source::{EventKind, Hint};
 use crate::commit::{CommitError, Committed, Condition, Operation, WriteJob};
 use crate::rules::RuleFile;
-use crate::scan::{Link, ScanOutcome, Scope, Unsettled};
+use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled};
 use crate::semantics::etag::ETag;
 
 /// The thread that keeps a site true to the disk. What is watched, what is due and what may be
@@ -52,11 +52,20 @@ impl Driver {
             writes: WriteQueue::default(),
             suspects: BTreeSet::new(),
         };
-        let scanner = &driver.publisher.scanner;
-        driver
-            .coverage
-            .adopt_links(links, &Scope::Everything, scanner);
-        driver.coverage.find_mounts(scanner);
+        let files = driver.publisher.current().len();
+        let are_followed = |verdict| links.iter().any(|link| link.verdict == verdict);
+        // How many of the files lie behind links is known after the first sweep: until then all may.
+        let size = TreeSize {
+            own: files,
+            linked: match are_followed(LinkVerdict::Followed) {
+                true => files,
+                false => 0,
+            },
+            is_limited: are_followed(LinkVerdict::TooMuch),
+        };
+        driver.coverage.adopt_size(size, &Scope::Everything);
+        driver.coverage.watch_links(links, &Scope::Everything);
+        driver.coverage.find_mounts();
         driver.follow_coverage(Instant::now());
         driver
     }
@@ -222,8 +231,7 @@ impl Driver {
         let batch = self.schedule.start_batch(now);
         self.suspects.clear();
         let root = Arc::clone(self.coverage.root());
-        let scope = self.scope(&batch, now);
-        let outcome = self.scan(&scope, now);
+        let (scope, outcome) = self.look(&batch, now);
         let finished = Instant::now();
         self.finish_look(&batch, &scope, now, finished);
         // What has happened meanwhile is known when its reports have been read.
@@ -261,10 +269,10 @@ impl Driver {
     fn finish_look(&mut self, batch: &Batch, scope: &Scope, started: Instant, finished: Instant) {
         let metrics = &self.publisher.metrics;
         match scope {
-            Scope::Everything => {
+            Scope::Everything | Scope::EverythingWith(_) => {
                 metrics.site_scans.observe(finished - started);
                 metrics.sweeps.increment();
-                self.coverage.find_mounts(&self.publisher.scanner);
+                self.coverage.find_mounts();
                 self.follow_coverage(finished);
             }
             Scope::Paths(_) => metrics.change_scans.observe(finished - started),
@@ -277,8 +285,7 @@ impl Driver {
         if batch.dirty.is_everything {
             return Scope::Everything;
         }
-        let mut paths = self.coverage.all_site_paths(&batch.dirty.paths);
-        paths.extend(self.coverage.moved_links());
+        let mut paths = self.coverage.concerned_paths(&batch.dirty.paths);
         paths.extend(self.schedule.busy_due(now).cloned());
         // A file that changed under one name changed under all its names.
         let inodes = self.coverage.shared_inodes(&paths);
@@ -289,7 +296,25 @@ impl Driver {
             let named = named.filter(|known| inodes.contains(&known.stamp.inode));
             paths.extend(named.map(|known| known.path.clone()));
         }
-        Scope::Paths(paths)
+        match self.coverage.is_limited() {
+            true => Scope::EverythingWith(paths),
+            false => Scope::Paths(paths),
+        }
+    }
+
+    /// Looks at what a batch is about, or at the whole site if only that tells which links are
+    /// followed.
+    fn look(&self, batch: &Batch, now: Instant) -> (Scope, ScanOutcome) {
+        let scope = self.scope(batch, now);
+        let outcome = self.scan(&scope, now);
+        match scope {
+            Scope::Paths(paths) if self.coverage.needs_whole_look(&outcome.size) => {
+                let scope = Scope::EverythingWith(paths);
+                let outcome = self.scan(&scope, now);
+                (scope, outcome)
+            }
+            _ => (scope, outcome),
+        }
     }
 
     fn scan(&self, scope: &Scope, now: Instant) -> ScanOutcome {
@@ -355,11 +380,12 @@ impl Driver {
             changes,
             links,
             busy,
+            size,
         } = outcome;
         self.publisher.publish(changes, now);
         self.announce_look();
-        let scanner = &self.publisher.scanner;
-        self.coverage.adopt_links(links, scope, scanner);
+        self.coverage.adopt_size(size, scope);
+        self.coverage.adopt_links(links, scope);
         self.follow_coverage(now);
         self.remember_busy(busy, scope, now);
     }

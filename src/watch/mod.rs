@@ -15,6 +15,8 @@
 //! | `commit` | writes of clients, made between two looks |
 //! | `driver` | the thread that brings these together |
 
+#[cfg(test)]
+mod agreement;
 mod batch;
 mod commit;
 mod coverage;
