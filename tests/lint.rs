@@ -38,6 +38,7 @@ fn every_problem_is_reported_with_file_and_line() {
         (".hidden", b"x"),
     ]);
     symlink("/etc/hostname", site.path("outside")).unwrap();
+    symlink(".", site.path("en")).unwrap();
     let (code, said) = lint(&site, &[]);
     assert_eq!(code, Some(1), "{said}");
     for expected in [
@@ -48,6 +49,7 @@ fn every_problem_is_reported_with_file_and_line() {
         "_redirects:3: error: leads to /nowhere",
         "_redirects:4: error",
         "outside: error: leads to /etc/hostname",
+        "en/en: note: leads to ",
         ".hidden: note: is not served",
     ] {
         assert!(said.contains(expected), "{expected} is not in:\n{said}");

@@ -283,3 +283,21 @@ fn looks_at_parts_find_what_a_fresh_scan_finds() {
     }
     assert!(publications == TREES as usize * EDITS && followed > publications);
 }
+
+#[test]
+fn a_link_below_a_folder_that_was_replaced_is_looked_at() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let top = directory.path().canonicalize().expect("there");
+    for (folder, text) in [("site/one/sub", "1"), ("site/two/sub", "2")] {
+        fs::create_dir_all(top.join(folder)).expect("made");
+        fs::write(top.join(folder).join("f"), text).expect("written");
+    }
+    symlink("one/sub", top.join("site/link")).expect("linked");
+    let mut watched = Watched::new(&top, Symlinks::Inside);
+    let [one, two, aside] = ["site/one", "site/two", "aside"].map(|folder| top.join(folder));
+    fs::rename(&one, &aside).expect("moved");
+    fs::rename(&two, &one).expect("moved");
+    watched.look(BTreeSet::from([one, two]));
+    let fresh = Watched::new(&top, Symlinks::Inside);
+    assert_eq!(listed(&watched.manifest), listed(&fresh.manifest));
+}

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::served;
 use super::support::tree::{relink, write_tree};
-use super::support::{Server, TestSite};
+use super::support::{Server, TestSite, etagd};
 
 #[test]
 fn links_that_lead_in_circles_are_survived_and_mended() {
@@ -102,4 +102,26 @@ fn a_hangup_asks_for_a_sweep() {
     fs::write(site.outside("name"), "2").unwrap();
     server.signal(rustix::process::Signal::HUP);
     server.wait_for_body("/file", "2");
+}
+
+#[test]
+fn links_to_folders_above_leave_the_digest_that_a_fresh_scan_finds() {
+    let site = TestSite::with(&[("x/a.txt", b"1"), ("z/b.txt", b"1")]);
+    symlink("../z", site.path("x/toz")).unwrap();
+    symlink("../x", site.path("z/tox")).unwrap();
+    let server = served(&site);
+    assert_eq!(server.body("/x/toz/tox/a.txt").unwrap(), b"1");
+    assert_eq!(server.client().get("/x/toz/tox/toz/b.txt").status, 404);
+    fs::write(site.path("x/a.txt"), "2").unwrap();
+    server.wait_for_body("/x/toz/tox/a.txt", "2");
+    assert_eq!(server.client().get("/x/toz/tox/toz/tox/a.txt").status, 404);
+    symlink(".", site.path("en")).unwrap();
+    server.wait_for_body("/en/x/a.txt", "2");
+    fs::write(site.path("x/a.txt"), "3").unwrap();
+    server.wait_for_body("/en/x/a.txt", "3");
+    assert_eq!(server.client().get("/en/en/x/a.txt").status, 404);
+    let root = site.root();
+    let fresh = etagd(["manifest", root.to_str().unwrap(), "--digest"]).stdout;
+    let digest = String::from_utf8(fresh).unwrap();
+    server.wait_for_line(&format!("site digest {}", digest.trim()));
 }
