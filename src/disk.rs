@@ -295,9 +295,61 @@ fn is_silent(directory: impl AsFd) -> bool {
     }
 }
 
-/// Whether `path` is on a file system where inotify misses changes that are made elsewhere.
+/// Whether `path` is on a file system where inotify misses changes that are made elsewhere. Nothing
+/// is opened: to open a FIFO would wait for its writer (fifo(7)).
 pub fn is_silent_at(path: &Path) -> bool {
-    File::open(path).is_ok_and(is_silent)
+    #[cfg(target_os = "linux")]
+    {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        openat(rustix::fs::CWD, path, flags, Mode::empty()).is_ok_and(is_silent)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// The kernel's list of what is mounted, which tells when it has changed.
+#[derive(Debug)]
+pub struct MountTable {
+    /// `None` if the system does not list mounts.
+    #[cfg(target_os = "linux")]
+    file: Option<File>,
+}
+
+#[cfg(target_os = "linux")]
+impl MountTable {
+    /// Tells of changes from now on.
+    pub fn open() -> Self {
+        Self {
+            file: File::open("/proc/self/mountinfo").ok(),
+        }
+    }
+
+    /// Whether something was mounted or unmounted since this was last asked.
+    pub fn has_changed(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        // The file is always readable; a change is an exceptional condition (proc_mounts(5)).
+        self.file.as_ref().is_some_and(|file| {
+            let mut polled = [PollFd::new(file, PollFlags::PRI)];
+            let at_once = Timespec::default();
+            poll(&mut polled, Some(&at_once)).is_ok_and(|changed| changed > 0)
+        })
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl MountTable {
+    /// Other systems have no such list.
+    pub fn open() -> Self {
+        Self {}
+    }
+
+    /// Never: sweeps find what is mounted.
+    pub fn has_changed(&self) -> bool {
+        false
+    }
 }
 
 /// The mount points of this process; none if the system does not list them.

@@ -82,6 +82,7 @@
 //! | 5 | [`admin`] | the operator's endpoints: alive, ready, which site |
 //! | 3 | [`readiness`] | whether a balancer may send requests |
 //! | 1 | [`metrics`] | counters, and their text form |
+//! | 0 | [`beat`] | whether work that must never stop gets on |
 //! | 3 | [`access`] | the access log |
 //! | 2 | [`log`] | messages for the operator |
 //!
@@ -158,6 +159,7 @@ pub mod replica;
 // Operating.
 pub mod access;
 pub mod admin;
+pub mod beat;
 pub mod cli;
 pub mod config;
 pub mod log;

@@ -1,8 +1,12 @@
 //! Whether a balancer may send requests here (promise P9).
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use humantime::format_duration;
+
+use crate::beat::Beat;
 use crate::manifest::{Manifest, SiteDigest};
 use crate::settings::{Digest, Expectation};
 
@@ -26,6 +30,8 @@ pub struct Readiness {
     has_held: AtomicBool,
     /// What a scan has found to be wrong.
     reason: Mutex<Option<String>>,
+    /// Whether the watcher gets on; there is none before the first scan.
+    watcher: OnceLock<Arc<Beat>>,
 }
 
 /// Why no requests should be sent here.
@@ -45,6 +51,12 @@ pub enum NotReady {
         /// The published site.
         current: SiteDigest,
     },
+    /// The watcher waits for the file system, so that no change is published.
+    #[error(
+        "the watcher has waited for the file system for {}: no change is published; is a mount in \
+         the site dead?", format_duration(Duration::from_secs(.0.as_secs()))
+    )]
+    Stalled(Duration),
     /// The process is about to end.
     #[error("draining: this process is about to end")]
     Draining,
@@ -80,6 +92,20 @@ impl Readiness {
             1 => Phase::Serving,
             _ => Phase::Draining,
         }
+    }
+
+    /// Has the watcher's beat looked at from now on. Only the first one counts.
+    pub fn look_after(&self, watcher: Arc<Beat>) {
+        let _ = self.watcher.set(watcher);
+    }
+
+    /// Whether changes are published.
+    ///
+    /// # Errors
+    /// When the watcher does not get on.
+    pub fn check_watcher(&self) -> Result<(), NotReady> {
+        let stalled = self.watcher.get().and_then(|watcher| watcher.stalled());
+        stalled.map_or(Ok(()), |waited| Err(NotReady::Stalled(waited)))
     }
 
     /// Says what stands in the way of the first publication, or that nothing does.
@@ -122,6 +148,9 @@ impl Readiness {
     /// # Errors
     /// The reason why not.
     pub fn check<'m>(&self, published: Option<&'m Manifest>) -> Result<&'m Manifest, NotReady> {
+        if self.phase() == Phase::Serving {
+            self.check_watcher()?;
+        }
         let manifest = match (self.phase(), published) {
             (Phase::Draining, _) => return Err(NotReady::Draining),
             (Phase::Scanning, _) | (_, None) => return Err(self.obstacle()),
@@ -188,6 +217,26 @@ mod tests {
         readiness.enter(Phase::Serving);
         let draining = readiness.check(Some(&site));
         assert!(matches!(draining, Err(NotReady::Draining)));
+    }
+
+    #[test]
+    fn a_watcher_that_does_not_get_on_is_not_ready() {
+        let (readiness, [site, ..]) = (Readiness::default(), sites());
+        readiness.enter(Phase::Serving);
+        assert!(readiness.check(Some(&site)).is_ok(), "none yet");
+        let beat = Arc::new(Beat::new(Duration::ZERO));
+        readiness.look_after(Arc::clone(&beat));
+        assert!(readiness.check(Some(&site)).is_ok(), "nothing to do");
+        beat.step();
+        std::thread::sleep(Duration::from_millis(5));
+        let stalled = readiness.check(Some(&site));
+        assert!(matches!(stalled, Err(NotReady::Stalled(_))), "{stalled:?}");
+        beat.rest();
+        assert!(readiness.check(Some(&site)).is_ok());
+        beat.step();
+        readiness.enter(Phase::Draining);
+        let draining = readiness.check(Some(&site));
+        assert!(matches!(draining, Err(NotReady::Draining)), "{draining:?}");
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Desk {
             keep_old: None,
             keep_pages: false,
             hold_empty: None,
+            max_step: Duration::from_secs(60),
         };
         let watch = Watch::arm(options, Arc::clone(&root), Arc::new(Metrics::default()));
         let scanner = Scanner::new(Symlinks::Inside, Arc::new(Settings::default()), None);

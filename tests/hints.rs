@@ -7,10 +7,12 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use etagd::beat::Beat;
 use etagd::disk::Root;
 use etagd::metrics::Metrics;
 use etagd::scan::{Progress, Scanner};
@@ -21,20 +23,33 @@ use etagd::watch::{ChangeSource, EventKind, Hint, Watch, WatchError, WatcherOpti
 use support::TestSite;
 use support::tree::{digest_of, stays, within, write_tree};
 
+/// Why nothing can be watched, if that is so at the moment.
+type Refusal = Arc<Mutex<Option<WatchError>>>;
+
 /// A source that reports nothing by itself.
 struct Silent {
-    /// Why nothing can be watched.
-    refusal: Option<WatchError>,
+    refusal: Refusal,
+    /// How often the root was watched.
+    watched: Arc<AtomicUsize>,
+    root: PathBuf,
+    /// Whoever holds it keeps the watcher waiting, as a dead mount does.
+    gate: Arc<Mutex<()>>,
 }
 
 impl ChangeSource for Silent {
-    fn watch(&mut self, _: &Path, _: bool) -> Result<(), WatchError> {
-        self.refusal.clone().map_or(Ok(()), Err)
+    fn watch(&mut self, path: &Path, _: bool) -> Result<(), WatchError> {
+        if path == self.root {
+            self.watched.fetch_add(1, Ordering::SeqCst);
+        }
+        let refusal = self.refusal.lock().unwrap().clone();
+        refusal.map_or(Ok(()), Err)
     }
 
-    fn unwatch(&mut self, _: &Path) {}
+    fn unwatch_all(&mut self) {}
 
-    fn barrier(&mut self) {}
+    fn barrier(&mut self) {
+        drop(self.gate.lock().unwrap());
+    }
 }
 
 /// A site in this process, watched with such a source.
@@ -43,6 +58,10 @@ struct Watched {
     metrics: Arc<Metrics>,
     hints: Sender<Hint>,
     root: PathBuf,
+    refusal: Refusal,
+    watched: Arc<AtomicUsize>,
+    gate: Arc<Mutex<()>>,
+    beat: Arc<Beat>,
 }
 
 impl Watched {
@@ -58,16 +77,27 @@ impl Watched {
             keep_old: None,
             keep_pages: false,
             hold_empty: None,
+            max_step: Duration::from_millis(200),
         };
         let metrics = Arc::new(Metrics::default());
         let (hints, received) = channel();
+        let refusal = Arc::new(Mutex::new(refusal));
+        let watched = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(Mutex::new(()));
+        let source = Silent {
+            refusal: Arc::clone(&refusal),
+            watched: Arc::clone(&watched),
+            root: site.root().canonicalize().unwrap(),
+            gate: Arc::clone(&gate),
+        };
         let watch = Watch::arm_with(
-            Box::new(Silent { refusal }),
+            Box::new(source),
             options,
             Arc::clone(&root),
             Arc::clone(&metrics),
             (hints.clone(), received),
         );
+        let beat = watch.beat();
         let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         let published = Arc::new(Site::new(manifest));
@@ -77,7 +107,15 @@ impl Watched {
             metrics,
             hints,
             root: site.root(),
+            refusal,
+            watched,
+            gate,
+            beat,
         }
+    }
+
+    fn sweeps(&self) -> u64 {
+        self.metrics.sweeps.get()
     }
 
     fn digest(&self) -> String {
@@ -108,6 +146,8 @@ fn lost_hints_are_made_good_by_a_sweep() {
             watched.is_true(&after)
         });
         assert_eq!(watched.metrics.overflows.get(), round);
+        // What came meanwhile is watched, too.
+        assert!(watched.watched.load(Ordering::SeqCst) > round as usize);
     }
 }
 
@@ -136,6 +176,7 @@ fn what_goes_blind_later_is_swept_from_then_on() {
         "nobody has said anything",
         || watched.is_true(&before),
     );
+    *watched.refusal.lock().unwrap() = Some(WatchError::TooMany);
     let hint = Hint::Blind(site.path("dir"), WatchError::TooMany);
     watched.hints.send(hint).unwrap();
     for round in 3..5 {
@@ -145,7 +186,52 @@ fn what_goes_blind_later_is_swept_from_then_on() {
             watched.is_true(&after)
         });
     }
-    assert_eq!(watched.metrics.watch_failures.get(), 1);
+}
+
+#[test]
+fn what_could_not_be_watched_is_tried_again_before_a_sweep() {
+    let site = TestSite::in_memory().file("dir/file", "1");
+    let watched = Watched::start(&site, Some(WatchError::TooMany));
+    assert_eq!(watched.watched.load(Ordering::SeqCst), 1);
+    *watched.refusal.lock().unwrap() = None;
+    within(Duration::from_secs(10), "a sweep is made", || {
+        watched.sweeps() == 1
+    });
+    assert_eq!(watched.watched.load(Ordering::SeqCst), 2);
+    // Sweeps are rare again: what is watched is reported.
+    fs::write(site.path("dir/file"), "2").unwrap();
+    stays(Duration::from_secs(4), "no sweep is made", || {
+        watched.sweeps() == 1
+    });
+    watched
+        .hints
+        .send(Hint::Path {
+            path: site.path("dir/file"),
+            kind: EventKind::Closed,
+        })
+        .unwrap();
+    let after = digest_of(&watched.root);
+    within(Duration::from_secs(2), "it is found", || {
+        watched.is_true(&after)
+    });
+}
+
+#[test]
+fn a_watcher_that_does_not_come_back_is_noticed() {
+    let site = TestSite::in_memory().file("file", "1");
+    let watched = Watched::start(&site, None);
+    assert_eq!(watched.beat.stalled(), None);
+    let gate = watched.gate.lock().unwrap();
+    fs::write(site.path("file"), "2").unwrap();
+    watched.hints.send(Hint::Lost).unwrap();
+    within(Duration::from_secs(5), "it is stalled", || {
+        watched.beat.stalled().is_some()
+    });
+    drop(gate);
+    let after = digest_of(&watched.root);
+    within(Duration::from_secs(5), "it goes on", || {
+        watched.is_true(&after) && watched.beat.stalled().is_none()
+    });
 }
 
 #[test]

@@ -4,9 +4,12 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::counted;
 use super::supervisor::Supervisor;
@@ -17,6 +20,9 @@ use crate::settings::Expectation;
 use crate::site::Site;
 use crate::watch::Hint;
 use crate::write::Writer;
+
+/// How often it is looked whether the watcher gets on.
+const STALL_CHECK: Duration = Duration::from_secs(1);
 
 /// What lives as long as the process: its supervisor, its readiness and its counters.
 pub(super) struct Process {
@@ -32,12 +38,16 @@ impl Process {
     /// When the system has no more threads.
     pub(super) fn new(expectation: Option<Expectation>) -> io::Result<Self> {
         let supervisor = Arc::new(Supervisor::from_env()?);
-        let watched = Arc::clone(&supervisor);
-        tokio::spawn(async move { watched.keep_alive().await });
+        let readiness = Arc::new(Readiness::new(expectation));
+        let metrics = Arc::<Metrics>::default();
+        let (told, checked) = (Arc::clone(&supervisor), Arc::clone(&readiness));
+        tokio::spawn(async move { told.keep_alive(&checked).await });
+        let (counted, checked) = (Arc::clone(&metrics), Arc::clone(&readiness));
+        tokio::spawn(async move { report_stalls(&checked, &counted).await });
         Ok(Self {
             supervisor,
-            readiness: Arc::new(Readiness::new(expectation)),
-            metrics: Arc::default(),
+            readiness,
+            metrics,
         })
     }
 
@@ -86,4 +96,22 @@ pub(super) struct Reloadable {
     pub(super) hints: Sender<Hint>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) writer: Option<Arc<Writer>>,
+}
+
+/// Says when the watcher does not get on, and when it does again. Never ends.
+async fn report_stalls(readiness: &Readiness, metrics: &Metrics) -> Infallible {
+    let mut was_stalled = false;
+    loop {
+        sleep(STALL_CHECK).await;
+        let stalled = readiness.check_watcher().err();
+        metrics
+            .watch_stalled
+            .store(stalled.is_some(), Ordering::Relaxed);
+        match (&stalled, was_stalled) {
+            (Some(reason), false) => tracing::warn!("{reason}"),
+            (None, true) => tracing::info!("the watcher goes on: changes are published again"),
+            _ => {}
+        }
+        was_stalled = stalled.is_some();
+    }
 }

@@ -52,6 +52,9 @@ const MAX_BATCH_AGE: Duration = Duration::from_secs(2);
 const MAX_BATCH_AGE_DEV: Duration = Duration::from_millis(200);
 /// Quiet time after a single file was saved in place, for `etagd dev`.
 const SETTLE_ALONE: Duration = Duration::from_millis(5);
+/// How long the watcher may wait for one call of the file system before this process is not ready:
+/// to watch a site of a million directories takes some seconds.
+const MAX_STEP: Duration = Duration::from_secs(30);
 /// How long shutdown waits for the command of `--on-publish`.
 const HOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long shutdown waits for the last lines of the access log to be written.
@@ -184,6 +187,7 @@ pub(super) async fn scan(
         Arc::clone(&inputs.root),
         Arc::clone(&process.metrics),
     );
+    process.readiness.look_after(watch.beat());
     drop(arming);
     let writer = match &config.writing {
         Some(options) => {
@@ -256,6 +260,7 @@ fn watcher_options(config: &Config, inputs: &Inputs) -> WatcherOptions {
         keep_old: options.keep_old,
         keep_pages: is_dev,
         hold_empty: options.keep_old.filter(|_| is_dev),
+        max_step: MAX_STEP,
     }
 }
 

@@ -20,6 +20,7 @@ use sd_notify::NotifyState::{
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::counted;
+use crate::readiness::Readiness;
 use crate::scan::Progress;
 
 /// How often the progress of a scan is reported.
@@ -114,7 +115,7 @@ impl Supervisor {
 
     /// Answers the watchdog, from the thread that accepts connections: as long as that one gets its
     /// turn, new clients are served. Never ends.
-    pub(super) async fn keep_alive(&self) -> Infallible {
+    pub(super) async fn keep_alive(&self, readiness: &Readiness) -> Infallible {
         let Some(every) = self.watchdog else {
             return pending().await;
         };
@@ -122,7 +123,9 @@ impl Supervisor {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.send(&[Watchdog]);
+            if readiness.check_watcher().is_ok() {
+                self.send(&[Watchdog]);
+            }
         }
     }
 

@@ -187,7 +187,7 @@ fn prove_existing(
     let is_text_by_name = encode::is_compressible(&file.path, false);
     let mut hash = [0; 32];
     if has_some || !is_text_by_name {
-        let content = hash::content(&opened.file, source.length, HashOptions::default())?;
+        let content = hash::content(&opened.file, source.length, HashOptions::default(), &|| ())?;
         if disk::stamp(&opened.file)? != opened.stamp {
             return Err(SidecarError::Changed);
         }

@@ -51,6 +51,9 @@ impl Collector for Exposition {
         let faults = self.metrics.release_faults.load(Ordering::Relaxed);
         let help = "Entries of --manifest that differ from the disk.";
         families.gauge("release_faults", help, None, faults)?;
+        let stalled = self.metrics.watch_stalled.load(Ordering::Relaxed);
+        let help = "1 while the watcher waits for the file system and publishes no change.";
+        families.gauge("watch_stalled", help, None, stalled.into())?;
         let connections = self.metrics.connections.load(Ordering::Relaxed) as u64;
         families.gauge(
             "connections",

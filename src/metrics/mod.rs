@@ -6,7 +6,7 @@
 mod exposition;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -144,6 +144,8 @@ pub struct Metrics {
     pub overflows: Counter,
     /// Paths that could not be watched.
     pub watch_failures: Counter,
+    /// Whether the watcher waits for the file system and does not get on, as of a second ago.
+    pub watch_stalled: AtomicBool,
     /// Sweeps of the whole site.
     pub sweeps: Counter,
     /// Published states.

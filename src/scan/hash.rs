@@ -70,11 +70,17 @@ pub(crate) struct HashOptions {
     pub(super) sha256: bool,
 }
 
-/// Reads and hashes the first `length` bytes of `file`.
+/// Reads and hashes the first `length` bytes of `file`, and calls `step` as it gets on.
 ///
 /// # Errors
 /// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
-pub(crate) fn content(file: &File, length: u64, wanted: HashOptions) -> io::Result<HashedFile> {
+pub(crate) fn content(
+    file: &File,
+    length: u64,
+    wanted: HashOptions,
+    step: &(dyn Fn() + Sync),
+) -> io::Result<HashedFile> {
+    step();
     if length <= MAX_IN_MEMORY && wanted.body {
         let mut body = vec![0; length as usize];
         read_exact_at(file, &mut body, 0)?;
@@ -90,22 +96,29 @@ pub(crate) fn content(file: &File, length: u64, wanted: HashOptions) -> io::Resu
             Ok(HashedFile::of(buffer, wanted))
         });
     }
-    content_in_groups(file, length, wanted)
+    content_in_groups(file, length, wanted, step)
 }
 
 /// Reads a file of more than one group: on all cores, unless its SHA-256 is wanted, which has to
 /// see the bytes in order.
-fn content_in_groups(file: &File, length: u64, wanted: HashOptions) -> io::Result<HashedFile> {
+fn content_in_groups(
+    file: &File,
+    length: u64,
+    wanted: HashOptions,
+    step: &(dyn Fn() + Sync),
+) -> io::Result<HashedFile> {
     let indices = 0..length.div_ceil(GROUP_SIZE);
+    let read = |index, sha256: Option<&mut Sha256>| {
+        step();
+        read_group(file, length, index, sha256)
+    };
     let mut sha256 = wanted.sha256.then(Sha256::new);
     let groups: Vec<Group> = match &mut sha256 {
         None => indices
             .into_par_iter()
-            .map(|index| read_group(file, length, index, None))
+            .map(|index| read(index, None))
             .collect::<io::Result<_>>(),
-        Some(sha256) => indices
-            .map(|index| read_group(file, length, index, Some(sha256)))
-            .collect(),
+        Some(sha256) => indices.map(|index| read(index, Some(sha256))).collect(),
     }?;
     let utf8 = Utf8Edges::is_utf8(groups.iter().map(|group| &group.text));
     let groups: Arc<[_]> = groups.into_iter().map(|group| group.hash).collect();
@@ -150,7 +163,7 @@ pub(super) fn content_with_tail(
     let mut body = vec![0; length as usize];
     read_exact_at(file, &mut body, 0)?;
     if !is_document(&body) {
-        return content(file, length, wanted);
+        return content(file, length, wanted, &|| ());
     }
     let plain = *blake3::hash(&body).as_bytes();
     let utf8 = std::str::from_utf8(&body).is_ok();
@@ -283,7 +296,7 @@ mod tests {
         ]);
         for length in lengths {
             let bytes = &bytes[..length as usize];
-            let content = content(&file(bytes), length, BODY).expect("read");
+            let content = content(&file(bytes), length, BODY, &|| ()).expect("read");
             assert_eq!(
                 content.hash,
                 *blake3::hash(bytes).as_bytes(),
@@ -311,7 +324,7 @@ mod tests {
                 body: true,
                 sha256: true,
             };
-            let content = content(&file(bytes), length, wanted).expect("read");
+            let content = content(&file(bytes), length, wanted, &|| ()).expect("read");
             assert_eq!(
                 content.sha256,
                 Some(Sha256::digest(bytes).into()),
@@ -332,21 +345,25 @@ mod tests {
             let text = format!("{}{euro}", &"abc"[..shift.min(3)]);
             let length = text.len() as u64;
             assert!(
-                content(&file(text.as_bytes()), length, BODY)
+                content(&file(text.as_bytes()), length, BODY, &|| ())
                     .expect("read")
                     .utf8,
                 "shift {shift}"
             );
             let cut = &text.as_bytes()[..text.len() - 1];
             assert!(
-                !content(&file(cut), length - 1, BODY).expect("read").utf8,
+                !content(&file(cut), length - 1, BODY, &|| ())
+                    .expect("read")
+                    .utf8,
                 "cut, shift {shift}"
             );
             let mut torn = text.into_bytes();
             torn[2 * GROUP_SIZE as usize] = b'x';
             torn[2 * GROUP_SIZE as usize - 1] = b'\xe2';
             assert!(
-                !content(&file(&torn), length, BODY).expect("read").utf8,
+                !content(&file(&torn), length, BODY, &|| ())
+                    .expect("read")
+                    .utf8,
                 "torn, shift {shift}"
             );
         }
@@ -354,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_shorter_file_is_an_error() {
-        let error = content(&file(b"four"), 5, BODY).expect_err("short");
+        let error = content(&file(b"four"), 5, BODY, &|| ()).expect_err("short");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

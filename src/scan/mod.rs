@@ -24,6 +24,7 @@ use std::{io, iter};
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
+use crate::beat::Beat;
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Manifest, ancestors};
@@ -64,9 +65,25 @@ const BATCH_SIZE: usize = 32;
 pub struct Progress {
     files: AtomicU64,
     bytes: AtomicU64,
+    beat: Option<Arc<Beat>>,
 }
 
 impl Progress {
+    /// Notes each step of the scan as one of `beat`, too.
+    pub fn of(beat: Arc<Beat>) -> Self {
+        Self {
+            beat: Some(beat),
+            ..Self::default()
+        }
+    }
+
+    /// Notes that the scan gets on.
+    fn step(&self) {
+        if let Some(beat) = &self.beat {
+            beat.step();
+        }
+    }
+
     /// Files hashed so far.
     pub fn files(&self) -> u64 {
         self.files.load(Ordering::Relaxed)
@@ -213,7 +230,8 @@ impl Scanner {
         // One thread walks at a time. Handing its steps out one by one would have the hashing
         // threads queue for its lock.
         let batches = iter::from_fn(move || {
-            let batch: Vec<WalkStep> = steps.by_ref().take(BATCH_SIZE).collect();
+            let step = |_: &WalkStep| pass.progress.step();
+            let batch: Vec<WalkStep> = steps.by_ref().inspect(step).take(BATCH_SIZE).collect();
             (!batch.is_empty()).then_some(batch)
         });
         let visit = |step| match step {
@@ -300,7 +318,7 @@ impl Scanner {
         };
         let content = match self.tail(&found.path, stamp.size) {
             Some(tail) => hash::content_with_tail(&file, stamp.size, tail, wanted),
-            None => hash::content(&file, stamp.size, wanted),
+            None => hash::content(&file, stamp.size, wanted, &|| pass.progress.step()),
         };
         pass.progress.files.fetch_add(1, Ordering::Relaxed);
         pass.progress.bytes.fetch_add(stamp.size, Ordering::Relaxed);

@@ -188,7 +188,14 @@ fn on_disk(
     let scanner = &publisher.scanner;
     let ScanOutcome {
         mut changes, busy, ..
-    } = look::reconcile(scanner, root, &current, &scope, Unsettled::Report);
+    } = look::reconcile(
+        scanner,
+        root,
+        &current,
+        &scope,
+        Unsettled::Report,
+        &publisher.progress,
+    );
     if !busy.is_empty() {
         return Err(BUSY);
     }

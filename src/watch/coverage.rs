@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::{io, mem};
 
 use super::source::{ChangeSource, WatchError};
-use crate::disk::{self, Root};
+use crate::disk::{self, MountTable, Root};
 use crate::metrics::Metrics;
 use crate::scan::{self, Link, LinkVerdict, Scope, TreeSize};
 use crate::staging;
@@ -18,6 +18,8 @@ use crate::staging;
 const HOLD: &str = ".etagd-hold";
 /// Links on the way to the root that are followed at most, as the kernel does (`path_resolution(7)`).
 const MAX_ROOT_LINKS: usize = 40;
+/// Sweeps that are let pass at most before what could not be watched is tried again.
+const MAX_RETRY_PAUSE: u32 = 15;
 
 /// Whether the root is still the directory it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +32,16 @@ pub(super) enum RootState {
     Missing,
 }
 
+/// When to try again to watch what could not be watched. Each try watches the whole site anew, so
+/// that it is not made before every sweep while the limit stays reached.
+#[derive(Clone, Copy, Debug)]
+struct WatchRetry {
+    /// Sweeps that are let pass before the next try.
+    wait: u32,
+    /// Sweeps that were let pass before this one.
+    pause: u32,
+}
+
 /// What is watched, and what of it reports nothing.
 pub(super) struct Coverage {
     /// The site's directory as it was given: it may be a link, and lead elsewhere later.
@@ -40,6 +52,7 @@ pub(super) struct Coverage {
     links: Vec<Link>,
     /// What the site had at the last look at all of it, and what looks at parts have met since.
     size: TreeSize,
+    mount_table: MountTable,
     /// What is mounted within the site.
     mounts: BTreeSet<PathBuf>,
     /// What of that, and of where links lead, reports nothing.
@@ -47,6 +60,11 @@ pub(super) struct Coverage {
     /// Whether something below the root itself reports nothing.
     is_blind: bool,
     has_new_failure: bool,
+    /// Whether it is not known any more what is watched: events were lost, or something was
+    /// mounted or unmounted.
+    is_uncertain: bool,
+    /// What could not be watched is tried again, if there is any.
+    retry: Option<WatchRetry>,
     is_root_missing: bool,
     is_held: bool,
 }
@@ -66,10 +84,13 @@ impl Coverage {
             metrics,
             links: Vec::new(),
             size: TreeSize::default(),
+            mount_table: MountTable::open(),
             mounts: BTreeSet::new(),
             blind_places: BTreeSet::new(),
             is_blind: false,
             has_new_failure: false,
+            is_uncertain: false,
+            retry: None,
             is_root_missing: false,
             is_held: false,
         };
@@ -88,7 +109,17 @@ impl Coverage {
 
     /// Whether something below the root reports nothing.
     pub(super) fn is_blind(&self) -> bool {
-        self.is_blind
+        self.is_blind || self.is_uncertain
+    }
+
+    /// Whether everything has to be watched anew, and swept after that.
+    pub(super) fn is_uncertain(&self) -> bool {
+        self.is_uncertain
+    }
+
+    /// Notes that events were lost: a directory that came or was renamed meanwhile is not watched.
+    pub(super) fn mark_uncertain(&mut self) {
+        self.is_uncertain = true;
     }
 
     /// The mounts and targets of links that report nothing.
@@ -126,6 +157,9 @@ impl Coverage {
     pub(super) fn mark_blind(&mut self, path: &Path, reason: &WatchError) {
         self.metrics.watch_failures.increment();
         self.has_new_failure = true;
+        if !matches!(reason, WatchError::Unsupported) {
+            self.retry.get_or_insert(WatchRetry { wait: 0, pause: 0 });
+        }
         // Watching a tree ends at the first directory that can't be watched, and only that one is
         // named; the warning holds for the others.
         if !mem::replace(&mut self.is_blind, true) {
@@ -142,7 +176,6 @@ impl Coverage {
 
     fn watch_root(&mut self) {
         let root = Arc::clone(&self.root);
-        self.is_blind = false;
         self.watch(root.path(), true);
         self.is_blind |= root.is_silent();
         // The directories that hold the links to the root, so that a swap is seen at once. Where
@@ -185,13 +218,62 @@ impl Coverage {
         let path = root.path().display();
         tracing::info!(root = %path, "the site is now in {path}");
         self.is_root_missing = false;
-        let old = mem::replace(&mut self.root, Arc::new(root));
-        self.source.unwatch(old.path());
+        self.root = Arc::new(root);
         self.blind_places.clear();
         self.mounts.clear();
         self.links.clear();
+        self.source.unwatch_all();
+        self.is_blind = false;
+        self.is_uncertain = false;
+        self.retry = None;
         self.watch_root();
         RootState::Replaced
+    }
+
+    /// Watches everything anew, if that is called for. To be done before the sweep that makes good
+    /// what was missed: what happens after it is reported again.
+    pub(super) fn watch_again(&mut self) {
+        let is_retry = match &mut self.retry {
+            Some(retry) if retry.wait > 0 => {
+                retry.wait -= 1;
+                false
+            }
+            retry => retry.is_some(),
+        };
+        if !self.is_uncertain && !is_retry {
+            return;
+        }
+        let failed = self.retry.take();
+        let was_blind = mem::replace(&mut self.is_blind, failed.is_some());
+        self.is_uncertain = false;
+        self.source.unwatch_all();
+        self.watch_root();
+        self.watch_targets(&self.outside_targets());
+        self.mounts.clear();
+        self.find_mounts();
+        match (&mut self.retry, failed) {
+            (Some(retry), Some(failed)) => {
+                let pause = (failed.pause * 2 + 1).min(MAX_RETRY_PAUSE);
+                *retry = WatchRetry { wait: pause, pause };
+            }
+            (None, Some(_)) => {
+                self.is_blind = self.root.is_silent();
+                let root = self.root.path().display();
+                tracing::info!(root = %root, "changes below {root} are reported again");
+            }
+            _ => {}
+        }
+        tracing::debug!(
+            was_blind,
+            is_blind = self.is_blind,
+            "everything is watched again"
+        );
+    }
+
+    /// Whether something was mounted or unmounted where that matters, since this was last asked.
+    pub(super) fn have_mounts_changed(&self) -> bool {
+        self.mount_table.has_changed()
+            && self.current_mounts(&self.outside_targets()) != self.mounts
     }
 
     /// Whether a real path is outside the root.
@@ -325,28 +407,49 @@ impl Coverage {
     }
 
     /// Takes over the links that a look has found within its scope, and watches where they lead.
-    pub(super) fn adopt_links(&mut self, links: Vec<Link>, scope: &Scope) {
+    /// Returns the directories that are watched only now: what has changed there since the look is
+    /// found by another one.
+    pub(super) fn adopt_links(&mut self, links: Vec<Link>, scope: &Scope) -> Vec<PathBuf> {
         self.warn_limited(&links);
-        self.watch_links(links, scope);
+        self.watch_links(links, scope)
     }
 
-    /// Takes over the links that the first scan has found.
-    pub(super) fn watch_links(&mut self, links: Vec<Link>, scope: &Scope) {
+    /// Takes over the links that the first scan has found, in the way of [`Coverage::adopt_links`].
+    pub(super) fn watch_links(&mut self, links: Vec<Link>, scope: &Scope) -> Vec<PathBuf> {
+        let before = self.outside_targets();
         self.links.retain(|link| !scope.covers(&link.path));
-        // What is below the root is watched with it.
-        for target in self.outside_targets(&links) {
+        self.links.extend(links);
+        let targets = self.outside_targets();
+        self.watch_targets(&targets);
+        let new = targets.difference(&before).filter(|path| path.is_dir());
+        new.cloned().collect()
+    }
+
+    fn watch_targets(&mut self, targets: &BTreeSet<PathBuf>) {
+        for target in targets {
             if target.is_dir() {
-                self.watch(&target, true);
+                self.watch(target, true);
             } else if let Some(parent) = target.parent() {
                 self.watch(parent, false);
             }
         }
-        self.links.extend(links);
+    }
+
+    /// What is mounted within the site, or where its links lead.
+    fn current_mounts(&self, outside: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        let is_within = |mount: &Path, above: &Path| mount != above && mount.starts_with(above);
+        disk::mount_points()
+            .into_iter()
+            .filter(|mount| {
+                is_within(mount, self.root.path())
+                    || outside.iter().any(|above| is_within(mount, above))
+            })
+            .collect()
     }
 
     /// Where links that are followed lead outside the root.
-    fn outside_targets(&self, links: &[Link]) -> BTreeSet<PathBuf> {
-        links
+    fn outside_targets(&self) -> BTreeSet<PathBuf> {
+        self.links
             .iter()
             .filter(|link| link.verdict == LinkVerdict::Followed)
             .filter_map(|link| link.target.clone())
@@ -372,17 +475,10 @@ impl Coverage {
     }
 
     /// Finds out what is mounted within the site, or where its links lead: what reports nothing is
-    /// to be swept, and what has come since the last time is watched.
-    pub(super) fn find_mounts(&mut self) {
-        let root = Arc::clone(&self.root);
-        let outside = self.outside_targets(&self.links);
-        let is_within = |mount: &Path, above: &Path| mount != above && mount.starts_with(above);
-        let mounts: BTreeSet<_> = disk::mount_points()
-            .into_iter()
-            .filter(|mount| {
-                is_within(mount, root.path()) || outside.iter().any(|above| is_within(mount, above))
-            })
-            .collect();
+    /// to be swept, and what has come since the last time is watched. Returns whether something has.
+    pub(super) fn find_mounts(&mut self) -> bool {
+        let outside = self.outside_targets();
+        let mounts = self.current_mounts(&outside);
         let blind_places: BTreeSet<_> = mounts
             .iter()
             .chain(&outside)
@@ -400,6 +496,7 @@ impl Coverage {
         }
         self.mounts = mounts;
         self.blind_places = blind_places;
+        !new.is_empty()
     }
 }
 
@@ -452,7 +549,7 @@ mod tests {
             }
         }
 
-        fn unwatch(&mut self, _: &Path) {}
+        fn unwatch_all(&mut self) {}
 
         fn barrier(&mut self) {}
     }

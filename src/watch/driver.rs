@@ -15,6 +15,7 @@ use super::look;
 use super::publisher::Publisher;
 use super::schedule::{Decision, Due, Findings, Schedule};
 use super::source::{EventKind, Hint};
+use crate::beat::Beat;
 use crate::commit::{CommitError, Committed, Condition, Operation, WriteJob};
 use crate::rules::RuleFile;
 use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled};
@@ -26,6 +27,7 @@ pub(super) struct Driver {
     hints: Receiver<Hint>,
     /// Never used. Without any sender, to wait for hints would not take any time.
     _sender: Sender<Hint>,
+    beat: Arc<Beat>,
     coverage: Coverage,
     schedule: Schedule,
     publisher: Publisher,
@@ -38,6 +40,7 @@ impl Driver {
     /// A driver whose first state a scan has published, with the links that it has found.
     pub(super) fn new(
         (sender, hints): (Sender<Hint>, Receiver<Hint>),
+        beat: Arc<Beat>,
         coverage: Coverage,
         schedule: Schedule,
         publisher: Publisher,
@@ -46,12 +49,14 @@ impl Driver {
         let mut driver = Self {
             hints,
             _sender: sender,
+            beat,
             coverage,
             schedule,
             publisher,
             writes: WriteQueue::default(),
             suspects: BTreeSet::new(),
         };
+        let now = Instant::now();
         let files = driver.publisher.current().len();
         let are_followed = |verdict| links.iter().any(|link| link.verdict == verdict);
         // How many of the files lie behind links is known after the first sweep: until then all may.
@@ -64,9 +69,11 @@ impl Driver {
             is_limited: are_followed(LinkVerdict::TooMuch),
         };
         driver.coverage.adopt_size(size, &Scope::Everything);
-        driver.coverage.watch_links(links, &Scope::Everything);
+        for directory in driver.coverage.watch_links(links, &Scope::Everything) {
+            driver.schedule.join_path(directory, now);
+        }
         driver.coverage.find_mounts();
-        driver.follow_coverage(Instant::now());
+        driver.follow_coverage(now);
         driver
     }
 
@@ -80,6 +87,7 @@ impl Driver {
                      report this"
                 );
                 self.publisher.metrics.overflows.increment();
+                self.coverage.mark_uncertain();
                 self.schedule.start_over(Instant::now());
             }
         }
@@ -88,8 +96,11 @@ impl Driver {
     fn turn(&mut self) {
         let wake = self.schedule.wake();
         let wait = wake.saturating_duration_since(Instant::now());
+        self.beat.rest();
         // There is always a sender, for this thread holds one itself: this fails by a timeout alone.
-        if let Ok(hint) = self.hints.recv_timeout(wait) {
+        let hint = self.hints.recv_timeout(wait);
+        self.beat.step();
+        if let Ok(hint) = hint {
             self.record(hint);
             self.read_pending();
         }
@@ -98,9 +109,11 @@ impl Driver {
 
     fn run_due(&mut self, now: Instant) {
         while let Some(task) = self.schedule.next_due(now) {
+            self.beat.step();
             match task {
                 Due::CheckRoot => {
                     self.check_root(now);
+                    self.check_mounts(now);
                     self.check_release(false, now);
                 }
                 Due::SweepBlind => {
@@ -116,6 +129,7 @@ impl Driver {
                 }
             }
         }
+        self.beat.step();
         self.commit_writes();
         if self.schedule.is_answer_due(Instant::now()) {
             self.announce_look();
@@ -137,7 +151,7 @@ impl Driver {
             Hint::Lost => {
                 self.publisher.metrics.overflows.increment();
                 tracing::warn!("changes came faster than they could be read: sweeping the site");
-                self.schedule.record_everything(now);
+                self.record_loss(now);
             }
             Hint::Blind(path, reason) => {
                 self.coverage.mark_blind(&path, &reason);
@@ -187,6 +201,21 @@ impl Driver {
         }
     }
 
+    /// Has everything watched anew and then swept.
+    fn record_loss(&mut self, now: Instant) {
+        self.coverage.mark_uncertain();
+        self.follow_coverage(now);
+        self.schedule.record_everything(now);
+    }
+
+    /// Finds out whether something was mounted or unmounted. The watches of what it hides, or of
+    /// what was there, are of no use.
+    fn check_mounts(&mut self, now: Instant) {
+        if self.coverage.have_mounts_changed() {
+            self.record_loss(now);
+        }
+    }
+
     /// Passes on to the schedule which places report nothing.
     fn follow_coverage(&mut self, now: Instant) {
         let has_blind_places = !self.coverage.blind_places().is_empty();
@@ -201,6 +230,7 @@ impl Driver {
     /// published when all of it is hashed.
     fn check_root(&mut self, now: Instant) {
         if self.coverage.check_root() == RootState::Replaced {
+            self.coverage.find_mounts();
             self.follow_coverage(now);
             let root = self.coverage.root().path();
             self.schedule.replace_root(root, now);
@@ -220,6 +250,10 @@ impl Driver {
             self.schedule.postpone(now);
             self.announce_look();
             return;
+        }
+        if self.schedule.waiting().dirty.is_everything {
+            self.coverage.watch_again();
+            self.follow_coverage(now);
         }
         // New directories are watched from here on, so that listing them misses nothing.
         self.coverage.barrier();
@@ -267,12 +301,14 @@ impl Driver {
 
     /// Counts a look, and sets the next sweeps by how long it took.
     fn finish_look(&mut self, batch: &Batch, scope: &Scope, started: Instant, finished: Instant) {
-        let metrics = &self.publisher.metrics;
+        let metrics = Arc::clone(&self.publisher.metrics);
         match scope {
             Scope::Everything | Scope::EverythingWith(_) => {
                 metrics.site_scans.observe(finished - started);
                 metrics.sweeps.increment();
-                self.coverage.find_mounts();
+                if self.coverage.find_mounts() {
+                    self.record_loss(finished);
+                }
                 self.follow_coverage(finished);
             }
             Scope::Paths(_) => metrics.change_scans.observe(finished - started),
@@ -324,6 +360,7 @@ impl Driver {
             self.coverage.root(),
             self.publisher.on_disk(&current),
             scope,
+            &self.publisher.progress,
             |path| {
                 let length = self.coverage.length(path);
                 self.schedule.is_given_up(path, length, now)
@@ -385,7 +422,13 @@ impl Driver {
         self.publisher.publish(changes, now);
         self.announce_look();
         self.coverage.adopt_size(size, scope);
-        self.coverage.adopt_links(links, scope);
+        for directory in self.coverage.adopt_links(links, scope) {
+            self.schedule.join_path(directory, now);
+        }
+        if self.coverage.is_uncertain() {
+            // Events were lost after the watches for this look were made.
+            self.schedule.record_everything(now);
+        }
         self.follow_coverage(now);
         self.remember_busy(busy, scope, now);
     }
@@ -424,6 +467,7 @@ impl Driver {
     }
 
     fn commit_next(&mut self, refusal: Option<&'static str>) {
+        self.beat.step();
         let (coverage, waiting) = (&self.coverage, self.schedule.waiting());
         // A path may be about to name something else, with all that is around it.
         let is_in_motion = |path: &[u8]| {
@@ -479,7 +523,8 @@ impl Driver {
         let scope = Scope::Paths(names.into_iter().collect());
         let current = self.publisher.current();
         let (scanner, root) = (&self.publisher.scanner, self.coverage.root());
-        let outcome = look::reconcile(scanner, root, &current, &scope, Unsettled::Report);
+        let progress = &self.publisher.progress;
+        let outcome = look::reconcile(scanner, root, &current, &scope, Unsettled::Report, progress);
         self.publish(&scope, outcome, Instant::now());
         let Some(hash) = hash else {
             // Not even as what a deploy has left behind: whoever deleted it wants it gone.

@@ -14,8 +14,9 @@ pub(super) fn reconcile(
     base: &Manifest,
     scope: &Scope,
     unsettled: Unsettled,
+    progress: &Progress,
 ) -> ScanOutcome {
-    scanner.reconcile(root, base, scope, unsettled, &Progress::default())
+    scanner.reconcile(root, base, scope, unsettled, progress)
 }
 
 /// Compares `scope` with `base`, and reads those busy files all the same that `is_given_up`: they
@@ -25,9 +26,10 @@ pub(super) fn scan(
     root: &Arc<Root>,
     base: &Manifest,
     scope: &Scope,
+    progress: &Progress,
     is_given_up: impl Fn(&[u8]) -> bool,
 ) -> ScanOutcome {
-    let mut outcome = reconcile(scanner, root, base, scope, Unsettled::Report);
+    let mut outcome = reconcile(scanner, root, base, scope, Unsettled::Report, progress);
     let given_up = outcome.busy.extract_if(.., |path| is_given_up(path));
     let given_up: BTreeSet<_> = given_up.collect();
     if given_up.is_empty() {
@@ -37,7 +39,7 @@ pub(super) fn scan(
     // which may have changed in this batch too.
     let seen = base.with(outcome.changes.clone());
     let scope = Scope::Paths(given_up);
-    let forced = reconcile(scanner, root, &seen, &scope, Unsettled::Publish).changes;
+    let forced = reconcile(scanner, root, &seen, &scope, Unsettled::Publish, progress).changes;
     let again: HashSet<_> = forced.changed.iter().map(|new| &new.path).collect();
     let changes = &mut outcome.changes;
     changes.changed.retain(|new| !again.contains(&new.path));

@@ -35,10 +35,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::beat::Beat;
 use crate::disk::Root;
 use crate::metrics::Metrics;
 use crate::release::Release;
-use crate::scan::{Link, Scanner};
+use crate::scan::{Link, Progress, Scanner};
 use crate::site::Site;
 use coverage::Coverage;
 use driver::Driver;
@@ -69,6 +70,8 @@ pub struct WatcherOptions {
     /// How long a site of which nothing is left stays as it was, if at all: a build may be about
     /// to write all of it again.
     pub hold_empty: Option<Duration>,
+    /// How long the watcher may be without getting on before it counts as stalled.
+    pub max_step: Duration,
 }
 
 /// A watch that is armed, so that no change after this is missed, but not yet acted upon.
@@ -79,6 +82,7 @@ pub struct Watch {
     sender: Sender<Hint>,
     metrics: Arc<Metrics>,
     release: Option<Release>,
+    beat: Arc<Beat>,
 }
 
 impl Watch {
@@ -108,6 +112,7 @@ impl Watch {
         let directory = options.directory.clone();
         Self {
             coverage: Coverage::new(source, directory, root, Arc::clone(&metrics)),
+            beat: Arc::new(Beat::new(options.max_step)),
             options,
             hints,
             sender,
@@ -125,6 +130,11 @@ impl Watch {
     /// Where to send hints of one's own.
     pub fn hints(&self) -> Sender<Hint> {
         self.sender.clone()
+    }
+
+    /// Whether the watcher gets on.
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     /// Keeps `site` true to the disk on a thread of its own, from the state that a scan has found,
@@ -161,10 +171,11 @@ impl Watch {
             release: self.release,
             keep_old: options.keep_old,
             keep_pages: options.keep_pages,
+            progress: Progress::of(Arc::clone(&self.beat)),
         };
         let schedule = Schedule::new(periods, Instant::now());
         let hints = (self.sender, self.hints);
-        let driver = Driver::new(hints, self.coverage, schedule, publisher, links);
+        let driver = Driver::new(hints, self.beat, self.coverage, schedule, publisher, links);
         thread::Builder::new()
             .name("watcher".to_owned())
             .spawn(move || driver.run())

@@ -10,7 +10,7 @@ use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
 use crate::release::Release;
 use crate::representation::Resource;
-use crate::scan::{self, Scanner};
+use crate::scan::{self, Progress, Scanner};
 use crate::site::Site;
 
 /// Publishes what may be published.
@@ -24,6 +24,8 @@ pub(super) struct Publisher {
     pub(super) keep_old: Option<Duration>,
     /// Whether pages are, too.
     pub(super) keep_pages: bool,
+    /// Of the looks at the disk.
+    pub(super) progress: Progress,
 }
 
 impl Publisher {

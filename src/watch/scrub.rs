@@ -1,7 +1,6 @@
 //! Reads every file again, whatever its stamp says, beside the thread that publishes.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::source::{EventKind, Hint};
+use crate::disk::Root;
 use crate::representation::Resource;
 use crate::site::Site;
 
@@ -19,12 +19,12 @@ pub(super) fn scrub(site: &Site, directory: &Path, every: Duration, hints: &Send
     loop {
         thread::sleep(every);
         let resources: Vec<_> = site.current().iter().cloned().collect();
-        let Ok(root) = directory.canonicalize() else {
+        let Ok(root) = Root::open(directory) else {
             continue;
         };
         for known in resources {
-            let path = root.join(OsStr::from_bytes(&known.path));
-            if is_as_known(&path, &known) {
+            let path = root.path().join(OsStr::from_bytes(&known.path));
+            if is_as_known(&root, &path, &known) {
                 continue;
             }
             let kind = EventKind::Changed;
@@ -38,14 +38,19 @@ pub(super) fn scrub(site: &Site, directory: &Path, every: Duration, hints: &Send
 
 /// Whether a file holds what the manifest says. One that can't be read is for others to tell. Read
 /// by this thread alone: the pool is for what is to be published.
-fn is_as_known(path: &Path, known: &Resource) -> bool {
-    let Ok(file) = File::open(path) else {
+fn is_as_known(root: &Root, path: &Path, known: &Resource) -> bool {
+    // A FIFO may have the name now. To open that would wait for its writer (fifo(7)).
+    let opened = path.canonicalize().and_then(|real| {
+        let inside = real.strip_prefix(root.path()).unwrap_or(&real);
+        root.open_file(inside)
+    });
+    let Ok(opened) = opened else {
         return true;
     };
     let mut hasher = blake3::Hasher::new();
     let (known, _) = known.of_files();
     // More than there should be is another file already.
-    let content = file.take(known.length.saturating_add(1));
+    let content = opened.file.take(known.length.saturating_add(1));
     match hasher.update_reader(content) {
         Ok(hasher) => hasher.finalize() == *known.etag.hash(),
         Err(_) => true,

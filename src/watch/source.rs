@@ -1,6 +1,6 @@
 //! Where hints of changes come from.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -83,8 +83,9 @@ pub trait ChangeSource: Send {
     /// reason to stop: sweeps find them.
     fn watch(&mut self, path: &Path, is_recursive: bool) -> Result<(), WatchError>;
 
-    /// Stops watching.
-    fn unwatch(&mut self, path: &Path);
+    /// Ends all watches. After lost events it is not known any more which directory a watch is
+    /// of, and to watch a path that is watched already changes nothing.
+    fn unwatch_all(&mut self);
 
     /// Returns once every directory that was reported is watched itself: what is listed after it
     /// misses nothing.
@@ -99,7 +100,7 @@ impl ChangeSource for NoReports {
         Err(WatchError::Unsupported)
     }
 
-    fn unwatch(&mut self, _: &Path) {}
+    fn unwatch_all(&mut self) {}
 
     fn barrier(&mut self) {}
 }
@@ -107,8 +108,8 @@ impl ChangeSource for NoReports {
 /// The kernel's reports, through the crate `notify`.
 pub(super) struct Notify {
     watcher: RecommendedWatcher,
-    /// What is watched with all below it.
-    recursive: HashSet<PathBuf>,
+    /// What is watched, and whether with all below it.
+    watched: HashMap<PathBuf, bool>,
 }
 
 impl Notify {
@@ -126,7 +127,7 @@ impl Notify {
         };
         Ok(Self {
             watcher: RecommendedWatcher::new(handler, config)?,
-            recursive: HashSet::new(),
+            watched: HashMap::new(),
         })
     }
 }
@@ -166,12 +167,10 @@ fn kind_of(kind: &notify::EventKind) -> EventKind {
 impl ChangeSource for Notify {
     fn watch(&mut self, path: &Path, is_recursive: bool) -> Result<(), WatchError> {
         // To watch it alone would end the watch of what is below it.
-        if !is_recursive && self.recursive.contains(path) {
+        if !is_recursive && self.watched.get(path) == Some(&true) {
             return Ok(());
         }
-        if is_recursive {
-            self.recursive.insert(path.to_path_buf());
-        }
+        self.watched.insert(path.to_path_buf(), is_recursive);
         let mode = if is_recursive {
             RecursiveMode::Recursive
         } else {
@@ -180,10 +179,11 @@ impl ChangeSource for Notify {
         Ok(self.watcher.watch(path, mode)?)
     }
 
-    fn unwatch(&mut self, path: &Path) {
-        self.recursive.remove(path);
-        // It may be gone, and its watch with it.
-        let _ = self.watcher.unwatch(path);
+    fn unwatch_all(&mut self) {
+        for path in self.watched.drain().map(|(path, _)| path) {
+            // It may be gone, and its watch with it.
+            let _ = self.watcher.unwatch(&path);
+        }
     }
 
     fn barrier(&mut self) {

@@ -11,6 +11,7 @@ mod clock;
 mod config_map;
 mod early;
 mod links;
+mod lost;
 mod permissions;
 mod publication;
 mod removed;

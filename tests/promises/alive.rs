@@ -4,10 +4,12 @@
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::Duration;
 
 use crate::support::server::{unprivileged, with_descriptors};
 use crate::support::site::set_mtime;
+use crate::support::tree::stays;
 use crate::support::wire::head;
 use crate::support::{Client, Server, TestSite, noise};
 
@@ -102,6 +104,51 @@ fn p8_thirty_requests_for_a_fifo_stop_nothing() {
         assert_eq!(client.get(target).status, 404, "{target}");
     }
     server.assert_alive();
+}
+
+#[test]
+fn p8_a_link_to_a_fifo_stops_no_publication() {
+    let site = TestSite::with(&[("file", b"1")]).fifo("../pipe");
+    let link = || symlink(site.outside("pipe"), site.path("link")).unwrap();
+    link();
+    let flags = ["--symlinks", "all", "--sweep", "200ms", "--scrub", "200ms"];
+    let server = Server::with(&site, &flags);
+    fs::write(site.path("file"), "2").unwrap();
+    server.wait_for_body("/file", "2");
+    fs::remove_file(site.path("link")).unwrap();
+    fs::write(site.path("file"), "3").unwrap();
+    server.wait_for_body("/file", "3");
+    link();
+    let sweeps = server.publications();
+    fs::write(site.path("file"), "4").unwrap();
+    server.wait_for_body("/file", "4");
+    fs::write(site.path("file"), "5").unwrap();
+    server.wait_for_body("/file", "5");
+    assert!(server.publications() > sweeps);
+}
+
+#[test]
+fn p8_a_scrub_waits_for_no_fifo() {
+    let site = TestSite::in_memory()
+        .file("0", "first")
+        .file("file", "1")
+        .file_outside("name", b"2");
+    let server = Server::with(&site, &["--scrub", "300ms", "--sweep", "1h"]);
+    // Not noticed by an event: the directory it comes from is not watched.
+    fs::remove_file(site.path("file")).unwrap();
+    fs::hard_link(site.outside("name"), site.path("file")).unwrap();
+    server.wait_for_body("/file", "2");
+    // As long as publication is held back, the scrub looks for the file.
+    fs::write(site.path(".etagd-hold"), "").unwrap();
+    fs::remove_file(site.path("0")).unwrap();
+    let site = site.fifo("0");
+    stays(Duration::from_secs(1), "it is published", || {
+        server.body("/0").is_some()
+    });
+    fs::remove_file(site.path(".etagd-hold")).unwrap();
+    server.wait_for_absence("/0");
+    fs::write(site.outside("name"), "3").unwrap();
+    server.wait_for_body("/file", "3");
 }
 
 #[test]
