@@ -114,7 +114,8 @@ impl Supervisor {
     }
 
     /// Answers the watchdog, from the thread that accepts connections: as long as that one gets its
-    /// turn, new clients are served. Never ends.
+    /// turn, new clients are served. Not while the watcher does not get on: a restart may help it.
+    /// Never ends.
     pub(super) async fn keep_alive(&self, readiness: &Readiness) -> Infallible {
         let Some(every) = self.watchdog else {
             return pending().await;
