@@ -140,7 +140,8 @@ fn p4_a_file_requested_during_a_deploy_waits_for_the_rest_of_it() {
     let site = TestSite::new()
         .file("page.html", "1")
         .file("app.js", content(1, LONG));
-    let server = Server::with(&site, &["--sweep", "1h"]);
+    // Long enough that a busy machine makes no pause of it between two steps of the deploy.
+    let server = Server::with(&site, &["--sweep", "1h", "--settle", "1s"]);
     let mut client = server.client();
     thread::scope(|scope| {
         scope.spawn(|| {
