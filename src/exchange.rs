@@ -16,7 +16,7 @@ use crate::semantics::coding::Coding;
 
 /// What was decided about a request, as far as counters and the access log want to know.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Decision {
+pub struct AnswerSummary {
     outcome: Outcome,
     /// Bytes of content that a 304 does not have to send.
     saved: u64,
@@ -26,7 +26,7 @@ pub struct Decision {
     digest: Option<SiteDigest>,
 }
 
-impl Decision {
+impl AnswerSummary {
     /// What `answer` says, which `manifest` gave to `request`.
     pub fn new(answer: &Answer<'_>, manifest: &Manifest, request: &Parts) -> Self {
         let (outcome, selected) = match answer {
@@ -84,7 +84,7 @@ fn asks_whether_modified(request: &Parts) -> bool {
 #[derive(Debug)]
 pub struct Exchange {
     verb: Verb,
-    decision: Decision,
+    decision: AnswerSummary,
     status: Option<StatusCode>,
     /// Bytes of the body that were handed to the connection, and those still to come.
     sent: u64,
@@ -123,7 +123,7 @@ impl Exchange {
         });
         Self {
             verb: Verb::from(&request.method),
-            decision: Decision::default(),
+            decision: AnswerSummary::default(),
             status: None,
             sent: 0,
             remaining: 0,
@@ -133,7 +133,7 @@ impl Exchange {
     }
 
     /// Notes what was decided, the response's head, and the length of the body that is to follow.
-    pub fn respond(&mut self, head: &response::Parts, length: u64, decision: &Decision) {
+    pub fn respond(&mut self, head: &response::Parts, length: u64, decision: &AnswerSummary) {
         self.decision = *decision;
         self.status = Some(head.status);
         self.remaining = length;

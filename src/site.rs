@@ -24,14 +24,14 @@ pub struct Site {
     publications: watch::Sender<u64>,
     looks: watch::Sender<u64>,
     suspects: Mutex<Option<Suspects>>,
-    listener: Mutex<Option<Listener>>,
+    listener: Mutex<Option<PublicationCallback>>,
 }
 
 /// Who is told of files that are not what the manifest says.
 type Suspects = Box<dyn Fn(&Path) + Send>;
 
 /// Who is told of each publication: the state before, and the state now.
-type Listener = Box<dyn Fn(&Manifest, &Manifest) + Send>;
+type PublicationCallback = Box<dyn Fn(&Manifest, &Manifest) + Send>;
 
 impl Site {
     /// A site whose first published state is `manifest`.

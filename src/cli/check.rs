@@ -15,7 +15,7 @@ use crate::scan::{Progress, Scanner};
 const DEFAULT_MAX_SHOWN: usize = 20;
 
 /// Compares replicas, and prints how they deviate: exit code 0 when all agree, or 1.
-pub(super) fn check(flags: config::Check) -> Result<ExitCode, Error> {
+pub(super) fn check(flags: config::CheckFlags) -> Result<ExitCode, Error> {
     let expected = expected_site(&flags)?;
     if expected.is_none() && flags.replicas.len() < 2 {
         return Err(UsageError::SingleReplica.into());
@@ -76,7 +76,7 @@ fn summarize(report: &CheckReport) -> ExitCode {
 }
 
 /// What the replicas should serve, as `--manifest` or `--dir` says.
-fn expected_site(flags: &config::Check) -> Result<Option<ExpectedSite>, Error> {
+fn expected_site(flags: &config::CheckFlags) -> Result<Option<ExpectedSite>, Error> {
     if let Some(file) = &flags.manifest {
         return Ok(Some(ExpectedSite {
             name: file.display().to_string(),

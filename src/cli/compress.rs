@@ -11,7 +11,7 @@ use indicatif::{HumanBytes, HumanCount};
 use super::progress::with_bytes;
 use super::{Error, counted, open, print};
 use crate::compress::{CODINGS, CompressReport, SidecarProblem, SidecarWork, run};
-use crate::config::Compress;
+use crate::config::CompressFlags;
 use crate::progress::ByteProgress;
 use crate::semantics::target::encode_path;
 
@@ -19,7 +19,7 @@ use crate::semantics::target::encode_path;
 const MAX_LOGGED_PROBLEMS: usize = 20;
 
 /// Writes, checks or removes sidecars: exit code 1 if any is not as it should be.
-pub(super) fn compress(flags: &Compress) -> Result<ExitCode, Error> {
+pub(super) fn compress(flags: &CompressFlags) -> Result<ExitCode, Error> {
     let started = Instant::now();
     let (root, work) = (open(&flags.directory)?, flags.work());
     let progress = ByteProgress::default();

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use super::scan::{Scanned, scan};
 use super::{Error, counted, open, print};
-use crate::config::{Lint, LintFormat};
+use crate::config::{LintFlags, LintFormat};
 use crate::lint::{Finding, ScannedSite};
 use crate::rules::Severity;
 use crate::scan::{Progress, Scanner};
 
 /// Prints the problems of a site: exit code 1 if one of them is an error.
-pub(super) fn lint(flags: &Lint) -> Result<ExitCode, Error> {
+pub(super) fn lint(flags: &LintFlags) -> Result<ExitCode, Error> {
     let root = open(&flags.site.directory)?;
     let handling = &flags.site.handling;
     let scanner = Scanner::new(handling.symlinks, handling.settings(), None);

@@ -9,7 +9,7 @@ use crate::purge::urls;
 use crate::scan::{Progress, Scanner};
 
 /// Prints the manifest of a directory, or the URLs that changed since an earlier one.
-pub(super) fn manifest(flags: &config::Manifest) -> Result<(), Error> {
+pub(super) fn manifest(flags: &config::ManifestFlags) -> Result<(), Error> {
     // It may be a pipe, whose writer should not have to wait for the scan.
     let old = flags.diff.as_deref().map(inventory).transpose()?;
     let root = open(&flags.site.directory)?;

@@ -26,7 +26,7 @@ const TOKEN_VARIABLE: &str = "ETAGD_WRITE_TOKEN";
 const MAX_MANIFEST_SIZE: u64 = 1 << 30;
 
 /// Pushes a directory to a server, and prints what was not done: exit code 1 if there is any.
-pub(super) fn push(flags: config::Push) -> Result<ExitCode, Error> {
+pub(super) fn push(flags: config::PushFlags) -> Result<ExitCode, Error> {
     let started = Instant::now();
     if flags.delete && flags.admin_url.is_none() && flags.base.is_none() {
         return Err(UsageError::UnknownFiles.into());
@@ -81,7 +81,7 @@ pub(super) fn push(flags: config::Push) -> Result<ExitCode, Error> {
 }
 
 /// Scans the directory, which has to be complete.
-fn scan_directory(flags: &config::Push) -> Result<(Arc<Root>, Manifest), Error> {
+fn scan_directory(flags: &config::PushFlags) -> Result<(Arc<Root>, Manifest), Error> {
     let root = open(&flags.directory)?;
     let scanner = Scanner::new(flags.symlinks, Arc::new(Settings::default()), None);
     let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
@@ -97,7 +97,7 @@ fn scan_directory(flags: &config::Push) -> Result<(Arc<Root>, Manifest), Error> 
 }
 
 /// The token to authenticate with, if there is one.
-fn token(flags: &config::Push) -> Result<Option<String>, UsageError> {
+fn token(flags: &config::PushFlags) -> Result<Option<String>, UsageError> {
     let Some(path) = &flags.token_file else {
         return Ok(std::env::var(TOKEN_VARIABLE)
             .ok()

@@ -20,7 +20,7 @@ use crate::settings::ReplicaUrl;
                         directory has. Exit code 0 tells that all agree, 1 that they differ or \
                         cannot be reached."
 )]
-pub struct Check {
+pub struct CheckFlags {
     /// The replicas: http or https, HOST, port and perhaps a prefix
     #[arg(value_name = "URL", required = true)]
     pub replicas: Vec<ReplicaUrl>,

@@ -22,7 +22,7 @@ const DEFAULT_PORT: u16 = 8080;
 
 /// `etagd dev`.
 #[derive(Debug, Args)]
-pub struct Dev {
+pub struct DevFlags {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
@@ -92,7 +92,7 @@ pub struct Dev {
     pub quiet: bool,
 }
 
-impl Dev {
+impl DevFlags {
     /// What they mean. `tail` is added to documents, if they are to reload.
     pub fn config(self, tail: &'static str) -> Config {
         let settings = Settings {

@@ -20,14 +20,14 @@ mod write;
 use clap::{Parser, Subcommand};
 
 use crate::log::LogFormat;
-pub use check::Check;
+pub use check::CheckFlags;
 pub use clients::{AccessLogForm, ProxyOptions};
-pub use dev::Dev;
-pub use offline::{Compress, Lint, LintFormat, Manifest, ManifestFormat};
+pub use dev::DevFlags;
+pub use offline::{CompressFlags, LintFlags, LintFormat, ManifestFlags, ManifestFormat};
 pub use operator::{Operator, StatusFlags};
 pub use process::Config;
-pub use push::Push;
-pub use serve::{LimitFlags, Serve};
+pub use push::PushFlags;
+pub use serve::{LimitFlags, ServeFlags};
 pub use site::{LastModified, SiteFlags, SiteOptions};
 pub use watch::WatchOptions;
 pub use write::WriteOptions;
@@ -57,19 +57,19 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a directory
-    Serve(Box<Serve>),
+    Serve(Box<ServeFlags>),
     /// Serve a directory to its developer: pages reload when something changes
-    Dev(Box<Dev>),
+    Dev(Box<DevFlags>),
     /// Print the manifest: path, tag, size and type of everything that would be served
-    Manifest(Manifest),
+    Manifest(ManifestFlags),
     /// Compare replicas: do they serve the same site?
-    Check(Box<Check>),
+    Check(Box<CheckFlags>),
     /// Bring a directory to a server that was started with --writable
-    Push(Box<Push>),
+    Push(Box<PushFlags>),
     /// Write .br, .zst and .gz files beside the files of a site
-    Compress(Compress),
+    Compress(CompressFlags),
     /// Tell what of a site will not be served as its author hopes
-    Lint(Lint),
+    Lint(LintFlags),
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::compress::SidecarWork;
 
 /// `etagd manifest`.
 #[derive(Debug, Args)]
-pub struct Manifest {
+pub struct ManifestFlags {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
@@ -55,7 +55,7 @@ pub enum ManifestFormat {
                         or more, and 5 % or more are saved. What something else has written is left \
                         alone. Exit code 1 tells that a sidecar is not as it should be."
 )]
-pub struct Compress {
+pub struct CompressFlags {
     /// The site's directory
     #[arg(value_name = "DIR", default_value = ".")]
     pub directory: PathBuf,
@@ -67,7 +67,7 @@ pub struct Compress {
     pub remove: bool,
 }
 
-impl Compress {
+impl CompressFlags {
     /// What is to be done.
     pub fn work(&self) -> SidecarWork {
         match (self.check, self.remove) {
@@ -84,7 +84,7 @@ impl Compress {
     after_help = "Exit code 1 tells that there are errors: what is missing, unreadable or not \
                         understood. Warnings and notes are told and change nothing."
 )]
-pub struct Lint {
+pub struct LintFlags {
     /// Which site, and how it would be served.
     #[command(flatten)]
     pub site: SiteFlags,

@@ -17,7 +17,7 @@ use crate::settings::{ReplicaUrl, Symlinks};
                         has all of DIR, 1 that it has not: run again, what is there is not sent \
                         twice."
 )]
-pub struct Push {
+pub struct PushFlags {
     /// The directory to bring there
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,

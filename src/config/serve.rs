@@ -21,7 +21,7 @@ use crate::settings::{Limits, Listen, TlsFiles};
 #[command(
     after_help = "Every flag is also read from the environment: --open-files from ETAGD_OPEN_FILES."
 )]
-pub struct Serve {
+pub struct ServeFlags {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
@@ -142,8 +142,8 @@ impl From<LimitFlags> for Limits {
     }
 }
 
-impl From<Serve> for Config {
-    fn from(flags: Serve) -> Self {
+impl From<ServeFlags> for Config {
+    fn from(flags: ServeFlags) -> Self {
         let SiteFlags {
             directory,
             handling,

@@ -14,7 +14,7 @@ use super::pages::{error_page, error_page_with_tail, negotiated_error, not_found
 use super::response::{Draft, DraftContent, empty};
 use crate::answer::{Answer, Selected, answer};
 use crate::body::Segments;
-use crate::exchange::Decision;
+use crate::exchange::AnswerSummary;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::representation::{Data, NO_STORE, REVALIDATE, Representation, Resource, visible};
@@ -42,9 +42,9 @@ impl Drafter {
     }
 
     /// Drafts the response to a request from one state of the site, and says what was decided.
-    pub(super) fn draft(&self, manifest: &Manifest, request: &Parts) -> (Draft, Decision) {
+    pub(super) fn draft(&self, manifest: &Manifest, request: &Parts) -> (Draft, AnswerSummary) {
         let answer = answer(manifest, request);
-        let decision = Decision::new(&answer, manifest, request);
+        let decision = AnswerSummary::new(&answer, manifest, request);
         let mut draft = self.draft_answer(answer, manifest, request);
         if self.has_digest_header {
             let digest = manifest.digest_value().clone();

@@ -11,7 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use super::content::FileContent;
 use crate::body::Segments;
-use crate::exchange::Decision;
+use crate::exchange::AnswerSummary;
 
 /// Why a body that a layer sends has ended early.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -66,14 +66,14 @@ pub struct Reply {
     /// The response. What every response says is still to be added.
     pub response: Response<Content>,
     /// How it came about.
-    pub decision: Decision,
+    pub decision: AnswerSummary,
 }
 
 impl From<Response<Content>> for Reply {
     fn from(response: Response<Content>) -> Self {
         Self {
             response,
-            decision: Decision::default(),
+            decision: AnswerSummary::default(),
         }
     }
 }

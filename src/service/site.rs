@@ -15,7 +15,7 @@ use super::handler::{Connection, Layer};
 use super::pages::unavailable;
 use super::response::{Content, DraftContent, Reply, ResponseFuture};
 use crate::body::{BodyError, Segments};
-use crate::exchange::Decision;
+use crate::exchange::AnswerSummary;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::site::Site;
@@ -66,7 +66,7 @@ impl SiteLayer {
     async fn prove(
         self,
         mut draft: Response<Segments>,
-        mut decision: Decision,
+        mut decision: AnswerSummary,
         mut request: Parts,
         connection: Arc<dyn Connection>,
     ) -> Reply {
@@ -114,7 +114,12 @@ impl SiteLayer {
     }
 
     /// 503 in place of a draft whose content can't be had.
-    fn give_up(&self, draft: &Response<Segments>, error: &BodyError, decision: Decision) -> Reply {
+    fn give_up(
+        &self,
+        draft: &Response<Segments>,
+        error: &BodyError,
+        decision: AnswerSummary,
+    ) -> Reply {
         self.metrics.unavailable.increment();
         tracing::warn!("{error}: answered 503");
         let mut page = unavailable();

@@ -12,7 +12,7 @@ use super::framing::CLOSE;
 use super::handler::{Connection, Layer};
 use super::pages::{PLAIN, RETRY_SOON};
 use super::response::{Reply, ResponseFuture};
-use crate::exchange::Decision;
+use crate::exchange::AnswerSummary;
 use crate::representation::{NO_STORE, visible};
 use crate::site::Site;
 use crate::write::{self, Refusal, Writer, Written, is_write};
@@ -74,8 +74,8 @@ async fn change(
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
     let decision = match response.status() {
-        StatusCode::PRECONDITION_FAILED => Decision::failed(),
-        _ => Decision::default(),
+        StatusCode::PRECONDITION_FAILED => AnswerSummary::failed(),
+        _ => AnswerSummary::default(),
     };
     Reply {
         decision,

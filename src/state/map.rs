@@ -18,9 +18,9 @@ use std::os::unix::fs::MetadataExt;
 use memmap2::Mmap;
 
 /// The content of a saved manifest.
-pub(super) struct Content(Option<Mmap>);
+pub(super) struct StateBytes(Option<Mmap>);
 
-impl Content {
+impl StateBytes {
     /// Maps all of `file`.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Content {
     }
 }
 
-impl Deref for Content {
+impl Deref for StateBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {

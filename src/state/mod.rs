@@ -101,7 +101,7 @@ impl StateFile {
             // Nothing was saved, or it would tell nothing.
             _ => return Ok(None),
         };
-        let content = map::Content::of(&file)?;
+        let content = map::StateBytes::of(&file)?;
         let known = read(&content, self.origin(root))?;
         Ok(Some(scanner.restore(root, known)))
     }
