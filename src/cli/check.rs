@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::scan::scan;
+use super::scan::{Writers, scan};
 use super::usage::UsageError;
 use super::{Error, inventory, open, print, trust};
 use crate::config::{self, ManifestFormat};
@@ -89,7 +89,15 @@ fn expected_site(flags: &config::CheckFlags) -> Result<Option<ExpectedSite>, Err
     let root = open(directory)?;
     let handling = &flags.handling;
     let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
-    let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
+    let manifest = scan(
+        &scanner,
+        &root,
+        &Progress::default(),
+        None,
+        || (),
+        Writers::Await,
+    )?
+    .manifest;
     // A replica that serves the file would seem to have one too many.
     if !manifest.digest().is_complete() {
         return Err(Error::IncompleteDirectory(directory.clone()));

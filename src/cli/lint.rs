@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::scan::{Scanned, scan};
+use super::scan::{Scanned, Writers, scan};
 use super::{Error, counted, open, print};
 use crate::config::{LintFlags, LintFormat};
 use crate::lint::{Finding, ScannedSite};
@@ -16,7 +16,14 @@ pub(super) fn lint(flags: &LintFlags) -> Result<ExitCode, Error> {
     let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
     let Scanned {
         manifest, links, ..
-    } = scan(&scanner, &root, &Progress::default(), None, || ())?;
+    } = scan(
+        &scanner,
+        &root,
+        &Progress::default(),
+        None,
+        || (),
+        Writers::Await,
+    )?;
     let findings = crate::lint::lint(ScannedSite {
         root: &root,
         manifest: &manifest,

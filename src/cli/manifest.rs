@@ -1,6 +1,6 @@
 //! `etagd manifest`.
 
-use super::scan::scan;
+use super::scan::{Writers, scan};
 use super::{Error, inventory, open, print};
 use crate::config::{self, ManifestFormat};
 use crate::inventory::{ChangeKind, Head, Inventory, between};
@@ -16,7 +16,15 @@ pub(super) fn manifest(flags: &config::ManifestFlags) -> Result<(), Error> {
     // No memory for content: nothing is served.
     let handling = &flags.site.handling;
     let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
-    let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
+    let manifest = scan(
+        &scanner,
+        &root,
+        &Progress::default(),
+        None,
+        || (),
+        Writers::Await,
+    )?
+    .manifest;
     if let Some(old) = old {
         return print_difference(&old, &manifest, flags.format);
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::progress::{with_bar, with_bytes};
-use super::scan::scan;
+use super::scan::{Writers, scan};
 use super::usage::UsageError;
 use super::{Error, inventory, open, print, trust};
 use crate::config;
@@ -84,7 +84,15 @@ pub(super) fn push(flags: config::PushFlags) -> Result<ExitCode, Error> {
 fn scan_directory(flags: &config::PushFlags) -> Result<(Arc<Root>, Manifest), Error> {
     let root = open(&flags.directory)?;
     let scanner = Scanner::new(flags.symlinks, Arc::new(Settings::default()), None);
-    let manifest = scan(&scanner, &root, &Progress::default(), None, || ())?.manifest;
+    let manifest = scan(
+        &scanner,
+        &root,
+        &Progress::default(),
+        None,
+        || (),
+        Writers::Await,
+    )?
+    .manifest;
     // With --delete, a file that is missing from the manifest would be deleted on the server.
     if !manifest.digest().is_complete() {
         return Err(Error::IncompleteDirectory(flags.directory.clone()));

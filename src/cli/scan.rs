@@ -11,7 +11,7 @@ use super::progress::with_bar;
 use super::{Error, counted};
 use crate::disk::Root;
 use crate::manifest::Manifest;
-use crate::scan::{Link, LinkVerdict, Progress, Scanner, warn_limited};
+use crate::scan::{FirstScan, Link, LinkVerdict, Progress, Scanner, warn_limited};
 use crate::semantics::target::encode_path;
 use crate::state::StateFile;
 use crate::watch::immutable;
@@ -20,10 +20,21 @@ use crate::watch::immutable;
 pub(super) struct Scanned {
     pub(super) manifest: Manifest,
     pub(super) links: Vec<Link>,
+    /// Files that were left out because another process is writing them.
+    pub(super) busy: Vec<Box<[u8]>>,
     /// Whether the saved manifest lists just this.
     pub(super) is_saved: bool,
     /// Immutable paths with other content than in the saved manifest.
     pub(super) broken: Vec<String>,
+}
+
+/// What to do about files that another process is writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Writers {
+    /// Wait for a while, and take them as they are then.
+    Await,
+    /// Leave them to the watcher: a log that is always open must not delay a server.
+    Leave,
 }
 
 /// Scans with a progress bar, on terminals, and sums up in one line. Files that are as in the
@@ -37,6 +48,7 @@ pub(super) fn scan(
     progress: &Progress,
     saved: Option<&StateFile>,
     wait_until_armed: impl FnOnce(),
+    writers: Writers,
 ) -> Result<Scanned, Error> {
     let started = Instant::now();
     let base = saved.and_then(|saved| load(saved, scanner, root));
@@ -46,11 +58,25 @@ pub(super) fn scan(
         let (files, bytes) = (progress.files(), HumanBytes(progress.bytes()));
         bar.set_message(format!("{}, {bytes}", counted(files, "file")));
     };
-    let work = || match base {
-        Some(base) => scanner.scan_from(base, root, progress),
-        None => scanner.scan(root, progress),
+    let work = || {
+        let base = base.unwrap_or_else(|| scanner.empty());
+        match writers {
+            Writers::Await => {
+                let (manifest, links) = scanner.scan_from(base, root, progress);
+                FirstScan {
+                    manifest,
+                    links,
+                    busy: Vec::new(),
+                }
+            }
+            Writers::Leave => scanner.scan_at_once(base, root, progress),
+        }
     };
-    let (manifest, links) = with_bar("{spinner} hashing: {msg} in {elapsed}", update, work);
+    let FirstScan {
+        manifest,
+        links,
+        busy,
+    } = with_bar("{spinner} hashing: {msg} in {elapsed}", update, work);
     // The empty path is the root itself.
     if let Some(reason) = manifest.unreadable().get(&b""[..]) {
         return Err(Error::Directory {
@@ -61,7 +87,8 @@ pub(super) fn scan(
     report_skipped(root.path(), &links);
     warn_about_immutable_pages(&manifest);
     let hashed = before.is_some().then(|| progress.files());
-    summarize(&manifest, hashed, started.elapsed());
+    let unreadable = manifest.unreadable().len() - busy.len();
+    summarize(&manifest, unreadable, hashed, started.elapsed());
 
     let is_complete = before.as_ref().map(Manifest::len) == Some(manifest.len());
     let broken = before
@@ -72,6 +99,7 @@ pub(super) fn scan(
         is_saved: is_complete && progress.files() == 0,
         manifest,
         links,
+        busy,
     })
 }
 
@@ -141,9 +169,9 @@ fn warn_about_immutable_pages(manifest: &Manifest) {
 }
 
 /// One line about the site. `hashed` is the number of files that were not as in the saved manifest.
-fn summarize(manifest: &Manifest, hashed: Option<u64>, elapsed: Duration) {
+fn summarize(manifest: &Manifest, unreadable: usize, hashed: Option<u64>, elapsed: Duration) {
     let (files, bytes) = (manifest.len(), manifest.bytes());
-    let (unreadable, digest) = (manifest.unreadable().len(), manifest.digest());
+    let digest = manifest.digest();
     let seconds = elapsed.as_secs_f64();
     let unreadable_part = match unreadable {
         0 => String::new(),

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::background::{BackgroundTasks, ShutdownStage};
 use super::dev::{self, Developer};
 use super::process::{Process, Reloadable};
-use super::scan::{Scanned, scan as scan_with_bar};
+use super::scan::{Scanned, Writers, scan as scan_with_bar};
 use super::signals::{SignalAction, Signals};
 use super::{Error, open as open_root, writable};
 use crate::access::{self, AccessLog, LineFormat};
@@ -228,7 +228,14 @@ fn scan_on_thread(
             let _ = armed.recv();
         };
         let started = Instant::now();
-        let scanned = scan_with_bar(&scanner, &root, &shown, state.as_ref(), wait_until_armed);
+        let scanned = scan_with_bar(
+            &scanner,
+            &root,
+            &shown,
+            state.as_ref(),
+            wait_until_armed,
+            Writers::Leave,
+        );
         metrics.site_scans.observe(started.elapsed());
         // After a signal nobody waits for it.
         let _ = done.send((scanner, scanned));
@@ -323,6 +330,7 @@ pub(super) async fn publish(
     });
     watch
         .proving(release)
+        .awaiting(scanned.busy)
         .spawn(Arc::clone(&site), scanner, scanned.links)
         .map_err(Error::Start)?;
     if !is_proven && !is_proven_later(&site, process, signals, &hints).await {

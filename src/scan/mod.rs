@@ -27,7 +27,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 use crate::beat::Beat;
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
-use crate::manifest::{Manifest, ancestors};
+use crate::manifest::{Changes, Manifest, ancestors};
 use crate::memory::Memory;
 use crate::representation::{Data, Fields, FileSource, Plain, Representation, Resource};
 use crate::rules::RuleFile;
@@ -56,6 +56,9 @@ const RECENT: Duration = Duration::from_secs(2);
 /// The coarsest clock of a file system (FAT counts in steps of 2 s), and a margin for clocks that
 /// disagree.
 const MAX_CLOCK_STEP: Duration = Duration::from_millis(2_500);
+
+/// Why a file is not in the manifest that is there.
+const BEING_WRITTEN: &str = "another process is writing it";
 
 /// Number of files handed from the walk to a hashing thread at once.
 const BATCH_SIZE: usize = 32;
@@ -104,6 +107,17 @@ pub struct Scanner {
     media: MediaTypes,
 }
 
+/// The result of a first scan.
+#[derive(Debug)]
+pub struct FirstScan {
+    /// The first state of the site.
+    pub manifest: Manifest,
+    /// All symbolic links of the site.
+    pub links: Vec<Link>,
+    /// Files that were left out because another process is writing them.
+    pub busy: Vec<Box<[u8]>>,
+}
+
 /// The result of looking at one step of the walk.
 enum Visit {
     Unchanged(Box<[u8]>),
@@ -143,7 +157,12 @@ impl Scanner {
     /// Scans the whole site for the first time. Waits up to [`MAX_SETTLE_TIME`] for files that are
     /// being written. Returns the manifest and all symbolic links of the site.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
-        self.scan_from(Manifest::empty(Arc::clone(&self.settings)), root, progress)
+        self.scan_from(self.empty(), root, progress)
+    }
+
+    /// A site without files, as a base for the first scan.
+    pub fn empty(&self) -> Manifest {
+        Manifest::empty(Arc::clone(&self.settings))
     }
 
     /// Scans as [`Scanner::scan`] does, without reading files that are as an earlier process left
@@ -154,16 +173,44 @@ impl Scanner {
         root: &Arc<Root>,
         progress: &Progress,
     ) -> (Manifest, Vec<Link>) {
+        let rules_before = Arc::clone(base.rules());
+        let first = self.first_look(base, root, progress);
+        let manifest = self.wait_for_writers(first.manifest, root, first.busy, progress);
+        report_rules(manifest.rules(), &rules_before);
+        (manifest, first.links)
+    }
+
+    /// Scans as [`Scanner::scan_from`] does, but waits only for rules that are being written: they
+    /// are about every file. Other files that are being written are left out, and the digest says
+    /// that the site is incomplete until a later pass finds them at rest.
+    pub fn scan_at_once(&self, base: Manifest, root: &Arc<Root>, progress: &Progress) -> FirstScan {
+        let rules_before = Arc::clone(base.rules());
+        let first = self.first_look(base, root, progress);
+        let (rules, busy): (Vec<_>, Vec<_>) = first
+            .busy
+            .into_iter()
+            .partition(|path| RuleFile::named(path).is_some());
+        let manifest = self.wait_for_writers(first.manifest, root, rules, progress);
+        report_rules(manifest.rules(), &rules_before);
+        report_busy(root, &busy, "publishing the rest without");
+        FirstScan {
+            manifest: without(manifest, &busy),
+            links: first.links,
+            busy,
+        }
+    }
+
+    fn first_look(&self, base: Manifest, root: &Arc<Root>, progress: &Progress) -> FirstScan {
         let scope = Scope::Everything;
         let outcome = self.compare(&Pass {
             is_start: true,
             ..Pass::new(root, &base, &scope, Unsettled::Report, progress)
         });
-        let rules_before = Arc::clone(base.rules());
-        let manifest = base.with(outcome.changes);
-        let manifest = self.wait_for_writers(manifest, root, outcome.busy, progress);
-        report_rules(manifest.rules(), &rules_before);
-        (manifest, outcome.links)
+        FirstScan {
+            manifest: base.with(outcome.changes),
+            links: outcome.links,
+            busy: outcome.busy,
+        }
     }
 
     /// Adds the `busy` files to a first manifest as soon as nobody writes to them any more, or as
@@ -176,19 +223,7 @@ impl Scanner {
         progress: &Progress,
     ) -> Manifest {
         let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
-        if let Some(first) = busy.first() {
-            let first = walk::join(root.path(), first);
-            let first = first.display();
-            let others = match busy.len() - 1 {
-                0 => String::new(),
-                others => format!(" and {others} more"),
-            };
-            tracing::info!(
-                path = %first,
-                count = busy.len(),
-                "waiting for {first}{others}, which another process is writing"
-            );
-        }
+        report_busy(root, &busy, "waiting for");
         while !busy.is_empty() {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_secs(1));
@@ -417,7 +452,7 @@ impl Scanner {
         // is missing (P7).
         for path in &outcome.busy {
             if pass.base.locate(path).is_none() {
-                unreadable.insert(path.clone(), "another process is writing it".to_owned());
+                unreadable.insert(path.clone(), BEING_WRITTEN.to_owned());
             }
         }
         outcome.changes.removed = removed(pass, &unchanged, &outcome, &unreadable);
@@ -509,6 +544,47 @@ impl Scanner {
             .then(|| HttpDate::from_unix(modified))
             .flatten()
     }
+}
+
+/// A first manifest without these files, which are being written: what an earlier process has saved
+/// of them can't be sent by this one.
+fn without(manifest: Manifest, busy: &[Box<[u8]>]) -> Manifest {
+    if busy.is_empty() {
+        return manifest;
+    }
+    let is_known = |path: &&Box<[u8]>| manifest.locate(path).is_some();
+    let marks = busy
+        .iter()
+        .map(|path| (path.clone(), BEING_WRITTEN.to_owned()));
+    let changes = Changes {
+        removed: busy.iter().filter(is_known).cloned().collect(),
+        unreadable: manifest
+            .unreadable()
+            .clone()
+            .into_iter()
+            .chain(marks)
+            .collect(),
+        ..Changes::default()
+    };
+    manifest.with(changes)
+}
+
+/// Says which files another process is writing at a start, and what is done about it.
+fn report_busy(root: &Root, busy: &[Box<[u8]>], consequence: &str) {
+    let Some(first) = busy.first() else {
+        return;
+    };
+    let first = walk::join(root.path(), first);
+    let first = first.display();
+    let others = match busy.len() - 1 {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    tracing::info!(
+        path = %first,
+        count = busy.len(),
+        "{consequence} {first}{others}, which another process is writing"
+    );
 }
 
 /// The content of a file that is served with a tail: the first `length` bytes of `data`, whose

@@ -77,6 +77,13 @@ impl Driver {
         driver
     }
 
+    /// Tries these files again and again, which the first scan has left out because another process
+    /// is writing them.
+    pub(super) fn awaiting(mut self, busy: Vec<Box<[u8]>>) -> Self {
+        self.remember_busy(busy, &Scope::Everything, Instant::now());
+        self
+    }
+
     /// Works until the process ends. A panic in one turn is a bug, and no reason to leave the site
     /// to itself: a sweep makes good what that turn may have missed.
     pub(super) fn run(mut self) {

@@ -83,6 +83,7 @@ pub struct Watch {
     metrics: Arc<Metrics>,
     release: Option<Release>,
     beat: Arc<Beat>,
+    busy: Vec<Box<[u8]>>,
 }
 
 impl Watch {
@@ -118,6 +119,7 @@ impl Watch {
             sender,
             metrics,
             release: None,
+            busy: Vec::new(),
         }
     }
 
@@ -125,6 +127,12 @@ impl Watch {
     #[must_use]
     pub fn proving(self, release: Option<Release>) -> Self {
         Self { release, ..self }
+    }
+
+    /// Publishes these files, which the scan has left out, when nobody writes to them any more.
+    #[must_use]
+    pub fn awaiting(self, busy: Vec<Box<[u8]>>) -> Self {
+        Self { busy, ..self }
     }
 
     /// Where to send hints of one's own.
@@ -175,7 +183,8 @@ impl Watch {
         };
         let schedule = Schedule::new(periods, Instant::now());
         let hints = (self.sender, self.hints);
-        let driver = Driver::new(hints, self.beat, self.coverage, schedule, publisher, links);
+        let driver = Driver::new(hints, self.beat, self.coverage, schedule, publisher, links)
+            .awaiting(self.busy);
         thread::Builder::new()
             .name("watcher".to_owned())
             .spawn(move || driver.run())

@@ -2,6 +2,7 @@
 //! is told to stop is finished. What the operator reads is true at each moment.
 
 use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
@@ -434,4 +435,23 @@ fn p9_a_new_connection_may_send_a_request_after_the_signal() {
         assert_eq!((response.status, response.says_close()), (200, true));
     }
     assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn p9_a_file_that_is_being_written_comes_later_alone() {
+    let site = TestSite::with(&[("page", b"here"), ("dir/log", b"first")]);
+    let log = File::options()
+        .append(true)
+        .open(site.path("dir/log"))
+        .unwrap();
+    let server = Server::with(&site, &["--admin", "127.0.0.1:0"]);
+    assert_eq!(server.body("/page").unwrap(), b"here");
+    assert_eq!(server.client().get("/dir/log").status, 404);
+    let digest = || Client::connect(server.admin()).get("/digest").body;
+    assert!(digest().trim_ascii().ends_with(b"-incomplete"));
+    (&log).write_all(b", last").unwrap();
+    drop(log);
+    server.wait_for_body("/dir/log", "first, last");
+    assert!(!digest().trim_ascii().ends_with(b"-incomplete"));
+    assert!(!server.log().contains("unreadable"), "{}", server.log());
 }
