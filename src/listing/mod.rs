@@ -23,7 +23,7 @@ use crate::semantics::target::encode_path;
 macro_rules! policy {
     ($script:literal, $more:literal) => {
         concat!(
-            "default-src 'none'; img-src 'self'; base-uri 'none'; form-action 'none'; \
+            "default-src 'none'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
              frame-ancestors 'self'; style-src 'sha256-Xkb8DM/EhIF0h5VPazB/8ZrkHSmdSJVf7SjqGeR7cgg='; \
              script-src 'sha256-y4FdjwAOV1SmT6UxfmxKtDn3oUB6S8m3nSPG4rurFqY='",
             $script,
@@ -32,6 +32,12 @@ macro_rules! policy {
     };
 }
 
+/// Number of entries of a directory that are listed. A page of 100,000 would be 18 MB, which no
+/// reader scrolls through.
+const MAX_ENTRIES: usize = 10_000;
+/// A site without an icon says so in its listings: browsers would ask for this one, and get a 404.
+const ICON: &[u8] = b"favicon.ico";
+const NO_ICON: &str = "<link rel=\"icon\" href=\"data:,\">\n";
 /// Number of hex digits of a tag to show.
 const TAG_DIGITS: usize = 8;
 
@@ -41,7 +47,9 @@ pub struct Listing<'m> {
     /// The directory's path below the root, with the slash at its end; empty for the root.
     directory: &'m [u8],
     directories: Vec<Subdirectory<'m>>,
+    /// Without the sidecars that are sent as content codings of their file.
     files: Vec<&'m Resource>,
+    has_icon: bool,
 }
 
 #[derive(Debug)]
@@ -102,12 +110,15 @@ impl<'m> Listing<'m> {
             directory,
             directories: Vec::new(),
             files: Vec::new(),
+            has_icon: manifest.locate(ICON).is_some(),
         };
         while let Some(first) = rest.first().filter(is_below) {
             let name = &first.path[directory.len()..];
             let taken = match name.iter().position(|byte| *byte == b'/') {
                 None => {
-                    listing.files.push(first);
+                    if !is_coding(manifest, first) {
+                        listing.files.push(first);
+                    }
                     1
                 }
                 Some(slash) => {
@@ -144,16 +155,21 @@ impl<'m> Listing<'m> {
     /// The listing as an HTML page.
     pub fn html(&self, sorting: Sorting) -> String {
         let title = format!("/{}", Text(self.directory));
-        let mut page =
-            String::with_capacity(4096 + 256 * (self.directories.len() + self.files.len()));
-        let number = self.directories.len() + self.files.len();
+        let number = self.total();
+        let mut page = String::with_capacity(4096 + 256 * number.min(MAX_ENTRIES));
+        let shown = match number {
+            0..=MAX_ENTRIES => String::new(),
+            _ => format!(", of which the first {MAX_ENTRIES} are shown"),
+        };
+        let icon = if self.has_icon { "" } else { NO_ICON };
         // Writing to a string never fails; hence `let _` here and below.
         let _ = write!(
             page,
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
-             <style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n<p>{number} {}</p>\n\
+             {icon}<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n\
+             <p>{number} {}{shown}</p>\n\
              <table>\n<thead><tr>",
             self.crumbs(),
             if number == 1 { "entry" } else { "entries" },
@@ -181,7 +197,9 @@ impl<'m> Listing<'m> {
     }
 
     fn write_rows(&self, page: &mut String, sorting: Sorting) {
-        for directory in sorting.directories(&self.directories) {
+        let directories = sorting.directories(&self.directories);
+        let room = MAX_ENTRIES.saturating_sub(directories.len());
+        for directory in directories.into_iter().take(MAX_ENTRIES) {
             let (link, shown) = (link(directory.name), Text(directory.name));
             let files = directory.files;
             let unit = if files == 1 { "file" } else { "files" };
@@ -191,13 +209,14 @@ impl<'m> Listing<'m> {
                  <td>{files} {unit}</td><td></td><td></td></tr>"
             );
         }
-        for file in sorting.files(&self.files) {
+        for file in sorting.files(&self.files).into_iter().take(room) {
             let (link, shown) = (link(self.name(file)), Text(self.name(file)));
             let size = ByteSize::b(file.identity.length).display().iec();
             let tag = digits(file);
+            let codings: String = codings(file).map(|coding| format!(" {coding}")).collect();
             let _ = write!(
                 page,
-                "<tr><td><a href=\"{link}\"><bdi>{shown}</bdi></a></td><td>{size}</td><td>"
+                "<tr><td><a href=\"{link}\"><bdi>{shown}</bdi></a></td><td>{size}{codings}</td><td>"
             );
             if let Some(time) = time(file) {
                 let (day, clock) = time.split_once('T').unwrap_or((&time, ""));
@@ -208,8 +227,14 @@ impl<'m> Listing<'m> {
         }
     }
 
+    /// Number of entries, shown or not.
+    fn total(&self) -> usize {
+        self.directories.len() + self.files.len()
+    }
+
     /// The listing as JSON: `path` and `entries`, each with `name` and `type` (`directory` or `file`); a
-    /// directory with `files`, a file with `size` in bytes, `modified` and `etag`.
+    /// directory with `files`, a file with `size` in bytes, `modified`, `etag` and the `codings` in
+    /// which it is sent too. Where there are more than [`MAX_ENTRIES`], `total` says how many.
     pub fn json(&self) -> String {
         let directories = self.directories.iter().map(|each| ListingEntry {
             name: String::from_utf8_lossy(each.name).into_owned(),
@@ -225,11 +250,13 @@ impl<'m> Listing<'m> {
             size: Some(each.identity.length),
             modified: time(each),
             etag: Some(each.identity.etag.to_string()),
+            codings: codings(each).collect(),
             ..ListingEntry::default()
         });
         let whole = ListingJson {
             path: format!("/{}", encode_path(self.directory)),
-            entries: directories.chain(files).collect(),
+            total: Some(self.total()).filter(|total| *total > MAX_ENTRIES),
+            entries: directories.chain(files).take(MAX_ENTRIES).collect(),
         };
         // Serialising strings and numbers never fails.
         serde_json::to_string_pretty(&whole).unwrap_or_default() + "\n"
@@ -277,6 +304,8 @@ pub fn prefers_json(fields: &HeaderMap) -> bool {
 #[derive(Serialize)]
 struct ListingJson {
     path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<usize>,
     entries: Vec<ListingEntry>,
 }
 
@@ -293,6 +322,8 @@ struct ListingEntry {
     modified: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     etag: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    codings: Vec<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -390,10 +421,60 @@ impl Sorting {
     }
 }
 
-/// Compares names without regard to ASCII case, and by their bytes if that makes them equal.
+/// Compares names as people do: without regard to ASCII case, numbers by their value, so that
+/// `file-2` comes before `file-10`; and by their bytes if that makes them equal.
 fn by_name(a: &[u8], b: &[u8]) -> Ordering {
-    let [lower_a, lower_b] = [a, b].map(|name| name.iter().map(u8::to_ascii_lowercase));
-    lower_a.cmp(lower_b).then_with(|| a.cmp(b))
+    let (mut left, mut right) = (a, b);
+    loop {
+        let (digits, others) = (leading_digits(left), leading_digits(right));
+        let order = if digits > 0 && others > 0 {
+            let numbers = by_value(&left[..digits], &right[..others]);
+            (left, right) = (&left[digits..], &right[others..]);
+            numbers
+        } else {
+            let (Some((first, rest)), Some((other, others))) =
+                (left.split_first(), right.split_first())
+            else {
+                return left.len().cmp(&right.len()).then_with(|| a.cmp(b));
+            };
+            (left, right) = (rest, others);
+            first.to_ascii_lowercase().cmp(&other.to_ascii_lowercase())
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+}
+
+fn leading_digits(name: &[u8]) -> usize {
+    name.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// Compares two numbers of any length.
+fn by_value(a: &[u8], b: &[u8]) -> Ordering {
+    let [a, b] = [a, b].map(|digits| {
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+        &digits[zeros..]
+    });
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+}
+
+/// The content codings in which a file of the site is sent, apart from itself.
+fn codings(file: &Resource) -> impl Iterator<Item = &'static str> {
+    let (_, encoded) = file.of_files();
+    encoded.iter().map(|each| each.coding.token())
+}
+
+/// Whether a resource is sent as a content coding of another one: its line in a listing is that of
+/// its file.
+fn is_coding(manifest: &Manifest, resource: &Resource) -> bool {
+    Coding::ALL.into_iter().any(|coding| {
+        coding
+            .extension()
+            .and_then(|extension| resource.path.strip_suffix(extension.as_bytes()))
+            .and_then(|rest| manifest.locate(rest.strip_suffix(b".")?))
+            .is_some_and(|file| file.of_files().1.iter().any(|each| each.coding == coding))
+    })
 }
 
 /// A relative reference to a name in the same directory. It begins with `./`, or the name `a:b`
@@ -552,6 +633,107 @@ mod tests {
         ] {
             assert_eq!(order(query), expected, "{query:?}");
         }
+    }
+
+    #[test]
+    fn numbers_in_names_are_compared_by_value() {
+        let sorted = [
+            "",
+            "01",
+            "1",
+            "1a",
+            "2",
+            "10",
+            "a",
+            "A1",
+            "a01b",
+            "a1b",
+            "a2",
+            "a10",
+            "a10b",
+            "a10c",
+            "b",
+            "file-2",
+            "file-10",
+            "v1.9.0",
+            "v1.10.0",
+            "v1.10.0-1",
+            "x99999999999999999999",
+            "x100000000000000000000",
+        ];
+        for (at, one) in sorted.iter().enumerate() {
+            for (other_at, other) in sorted.iter().enumerate() {
+                let order = by_name(one.as_bytes(), other.as_bytes());
+                assert_eq!(order, at.cmp(&other_at), "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sidecar_is_on_the_line_of_its_file() {
+        let site = manifest(&["a.js", "a.js.br", "a.js.gz", "b.js.gz"]);
+        let [file, sidecar] = [&b"a.js"[..], b"a.js.br"].map(|path| {
+            let resource = site.locate(path).expect("there");
+            Resource::clone(resource)
+        });
+        let (etag, length) = (sidecar.identity.etag, sidecar.identity.length);
+        let data = sidecar.identity.data.clone();
+        let encoded = [Representation::new(Coding::Brotli, etag, length, data)];
+        let file = Resource {
+            encoded: encoded.into(),
+            ..file
+        };
+        let site = site.with(Changes {
+            changed: vec![Arc::new(file)],
+            ..Changes::default()
+        });
+        let listing = Listing::of(&site, b"").expect("the root");
+        // What is not proven is a file of its own.
+        assert_eq!(names(&listing), ["a.js", "a.js.gz", "b.js.gz"]);
+        let json: serde_json::Value = serde_json::from_str(&listing.json()).expect("JSON");
+        assert_eq!(json["entries"][0]["codings"], serde_json::json!(["br"]));
+        assert!(json["entries"][1].get("codings").is_none());
+        let page = listing.html(Sorting::parse(None));
+        assert!(
+            page.contains("<p>3 entries</p>") && page.contains("B br</td>"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn a_large_directory_is_listed_in_part_and_says_so() {
+        let paths: Vec<_> = (0..MAX_ENTRIES + 2)
+            .map(|number| format!("f{number}"))
+            .collect();
+        let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+        let (whole, more) = (manifest(&paths[..MAX_ENTRIES]), manifest(&paths));
+        let [whole, more] = [&whole, &more].map(|site| Listing::of(site, b"").expect("the root"));
+        let rows = |page: &str| page.matches("<tr><td>").count();
+        let page = whole.html(Sorting::parse(None));
+        assert!(page.contains("<p>10000 entries</p>") && rows(&page) == MAX_ENTRIES);
+        let page = more.html(Sorting::parse(Some("order=desc")));
+        assert!(page.contains("<p>10002 entries, of which the first 10000 are shown</p>"));
+        assert!(
+            rows(&page) == MAX_ENTRIES && page.contains("./f10001\"") && !page.contains("./f1\"")
+        );
+        let json: serde_json::Value = serde_json::from_str(&more.json()).expect("JSON");
+        assert_eq!(json["total"], MAX_ENTRIES + 2);
+        assert_eq!(json["entries"].as_array().map(Vec::len), Some(MAX_ENTRIES));
+        let json: serde_json::Value = serde_json::from_str(&whole.json()).expect("JSON");
+        assert!(json.get("total").is_none());
+    }
+
+    #[test]
+    fn a_page_asks_for_no_icon_that_is_not_there() {
+        let page = |paths: &[&str]| {
+            let site = manifest(paths);
+            Listing::of(&site, b"")
+                .expect("the root")
+                .html(Sorting::parse(None))
+        };
+        assert!(page(&["a"]).contains(NO_ICON));
+        assert!(!page(&["a", "favicon.ico"]).contains(NO_ICON));
+        assert!(POLICY.contains("img-src 'self' data:;"));
     }
 
     #[test]
