@@ -9,6 +9,8 @@ use bytesize::ByteSize;
 const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Threads or connections at once.
 const MAX_THREADS: usize = 1024;
+/// Uploads at once: each has a descriptor, and a semaphore of tokio can't count much further.
+const MAX_UPLOADS: usize = 1 << 20;
 /// hyper panics below 8 KiB (`max_buf_size`), and no client sends a megabyte of header fields.
 const HEADER_SIZES: RangeInclusive<u64> = 8 << 10..=1 << 20;
 
@@ -25,6 +27,8 @@ pub(super) enum InvalidValue {
     TooFew,
     #[error("must be at most {MAX_THREADS}")]
     TooMany,
+    #[error("must be at most {MAX_UPLOADS}")]
+    TooManyUploads,
     #[error("expected a whole number")]
     NotANumber,
     #[error("expected a size such as 512MiB")]
@@ -51,6 +55,13 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, InvalidValue> {
 pub(super) fn threads(text: &str) -> Result<usize, InvalidValue> {
     match at_least_one(text)? {
         number if number > MAX_THREADS => Err(InvalidValue::TooMany),
+        number => Ok(number),
+    }
+}
+
+pub(super) fn uploads(text: &str) -> Result<usize, InvalidValue> {
+    match at_least_one(text)? {
+        number if number > MAX_UPLOADS => Err(InvalidValue::TooManyUploads),
         number => Ok(number),
     }
 }
@@ -104,5 +115,9 @@ mod tests {
         );
         assert_eq!(size("2KiB"), Ok(ByteSize::kib(2)));
         assert_eq!(threads("1024"), Ok(1024));
+        for number in ["1048577", "2305843009213693952", "18446744073709551615"] {
+            assert_eq!(refusal(uploads(number)), "must be at most 1048576");
+        }
+        assert_eq!(uploads("1048576"), Ok(1 << 20));
     }
 }

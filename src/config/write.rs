@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::{at_least_one, size};
+use super::values::{size, uploads};
 
 /// What clients may change.
 #[derive(Clone, Debug, Args)]
@@ -60,7 +60,7 @@ pub struct WriteOptions {
         default_value_t = 32,
         hide_short_help = true, env = "ETAGD_MAX_UPLOADS",
         hide_env = true,
-        value_parser = at_least_one
+        value_parser = uploads
     )]
     pub max_uploads: usize,
 }
