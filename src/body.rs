@@ -94,7 +94,6 @@ impl Segments {
             }
             Data::File(source) if length > 0 => self.queue.push_back(Segment::File(Pieces {
                 source: Arc::clone(source),
-                file: None,
                 memory: Arc::clone(memory),
                 hash: *representation.etag.hash(),
                 whole: representation.length,
@@ -126,7 +125,12 @@ impl Segments {
             match segment {
                 Segment::File(mut pieces) if is_first || pieces.whole <= MAX_WHOLE => {
                     is_first = false;
-                    proven.push_back(Segment::Memory(pieces.next().await?));
+                    if pieces.memory.is_short() {
+                        // Whether the client will take it is not known: nothing is pinned for it.
+                        pieces.proven().await?;
+                    } else {
+                        proven.push_back(Segment::Memory(pieces.next().await?));
+                    }
                     if pieces.position < pieces.end {
                         proven.push_back(Segment::File(pieces));
                     }
@@ -181,9 +185,6 @@ impl std::fmt::Debug for Reading {
 #[derive(Debug)]
 struct Pieces {
     source: Arc<FileSource>,
-    /// Opened when the first piece has to be read, and kept: a file that is renamed over or
-    /// deleted meanwhile still finishes.
-    file: Option<Arc<File>>,
     memory: Arc<Memory>,
     hash: [u8; 32],
     /// Length of the whole representation.
@@ -201,22 +202,27 @@ struct Piece {
 }
 
 impl Pieces {
-    /// The next slice of proven bytes, at most one piece.
-    async fn next(&mut self) -> Result<Bytes, BodyError> {
+    /// The piece at the present position, from the cache or the disk.
+    async fn proven(&self) -> Result<Bytes, BodyError> {
         let piece = self.piece();
         let key = (self.hash, piece.index);
-        let proven = match self.memory.recall(&key) {
-            Some(proven) => proven,
-            None => {
-                let proven = self.read(piece).await?;
-                self.memory.remember(key, proven.clone());
-                proven
-            }
-        };
+        if let Some(proven) = self.memory.recall(&key) {
+            return Ok(proven);
+        }
+        let proven = self.read(piece).await?;
+        self.memory.remember(key, proven.clone());
+        Ok(proven)
+    }
+
+    /// The next slice of proven bytes, at most one piece.
+    async fn next(&mut self) -> Result<Bytes, BodyError> {
+        let proven = self.proven().await?;
+        let piece = self.piece();
         let from = (self.position - piece.offset) as usize;
         let to = piece.length.min((self.end - piece.offset) as usize);
-        self.position = piece.offset + to as u64;
-        Ok(proven.slice(from..to))
+        let part = self.memory.hand_out(proven.slice(from..to), proven.len());
+        self.position += part.len() as u64;
+        Ok(part)
     }
 
     fn piece(&self) -> Piece {
@@ -237,38 +243,40 @@ impl Pieces {
         }
     }
 
-    /// Reads a piece and proves it. A descriptor that is kept for this content is tried first,
-    /// then the file at its path.
-    async fn read(&mut self, piece: Piece) -> Result<Bytes, BodyError> {
-        if self.file.is_none()
-            && let Some(file) = self.memory.file(&self.hash)
-        {
-            self.file = Some(file);
-            if let Ok(bytes) = self.read_from_file(piece).await {
+    /// Reads a piece and proves it. A descriptor that is kept for this content is tried first, then
+    /// the file at its path. Only [`Memory`] keeps descriptors, so that there is one limit for them;
+    /// within it, a file that is renamed over or deleted meanwhile still finishes.
+    async fn read(&self, piece: Piece) -> Result<Bytes, BodyError> {
+        if let Some(file) = self.memory.file(&self.hash) {
+            if let Ok(bytes) = self.read_from_file(piece, Some(file)).await {
                 return Ok(bytes);
             }
             self.memory.close(&self.hash);
-            self.file = None;
         }
-        self.read_from_file(piece).await
+        self.read_from_file(piece, None).await
     }
 
     /// Reads and proves on this thread when the page cache has the bytes, else on one that may
     /// block.
-    async fn read_from_file(&mut self, piece: Piece) -> Result<Bytes, BodyError> {
+    async fn read_from_file(
+        &self,
+        piece: Piece,
+        kept: Option<Arc<File>>,
+    ) -> Result<Bytes, BodyError> {
         let Some(mut buffer) = self.memory.buffer(piece.length).await else {
             return Err(BodyError::NoMemory {
                 path: self.source.location(),
             });
         };
-        if let Some(file) = &self.file
+        if let Some(file) = &kept
             && disk::read_cached(file, buffer.space(), piece.offset)
         {
             return self.prove(piece, buffer);
         }
-        let (source, file) = (Arc::clone(&self.source), self.file.clone());
+        let is_new = kept.is_none();
+        let source = Arc::clone(&self.source);
         let reading = tokio::task::spawn_blocking(move || {
-            let file = match file {
+            let file = match kept {
                 Some(file) => file,
                 None => Arc::new(source.root.open_file(&source.path)?.file),
             };
@@ -281,9 +289,8 @@ impl Pieces {
         match read {
             Ok((file, buffer)) => {
                 let bytes = self.prove(piece, buffer)?;
-                if self.file.is_none() {
+                if is_new {
                     self.memory.keep_open(self.hash, &file);
-                    self.file = Some(file);
                 }
                 Ok(bytes)
             }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::{Instant, SystemTime};
 
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Uri, Version, header, response};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, response};
 
 use crate::access::{AccessEntry, AccessLog};
 use crate::answer::Answer;
@@ -115,10 +115,10 @@ impl Exchange {
             started: Instant::now(),
             client: log.client(peer, &request.headers),
             method: request.method.clone(),
-            target: request.uri.clone(),
+            target: Uri::try_from(request.uri.to_string()).unwrap_or_else(|_| request.uri.clone()),
             version: request.version,
-            referer: request.headers.get(header::REFERER).cloned(),
-            user_agent: request.headers.get(header::USER_AGENT).cloned(),
+            referer: copy_of(request, &header::REFERER),
+            user_agent: copy_of(request, &header::USER_AGENT),
             tag: None,
         });
         Self {
@@ -195,6 +195,13 @@ impl Exchange {
             });
         }
     }
+}
+
+/// A copy of a field: a clone of it would pin the whole header section for as long as the response
+/// takes.
+fn copy_of(request: &Parts, name: &HeaderName) -> Option<HeaderValue> {
+    let value = request.headers.get(name)?;
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
 /// The request target as the client wrote it; of HTTP/2's pseudo-fields, the path.

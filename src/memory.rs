@@ -38,6 +38,8 @@ pub struct Memory {
     used: AtomicU64,
     /// The part of `used` that small bodies hold.
     kept: AtomicU64,
+    /// Bytes that responses pin: what was handed out and has not been taken by the client yet.
+    pinned: AtomicU64,
     proven: Mutex<LruCache<PieceKey, Bytes>>,
     files: Mutex<LruCache<[u8; 32], Arc<File>>>,
     max_files: usize,
@@ -54,6 +56,7 @@ impl Memory {
             files: Mutex::new(LruCache::unbounded()),
             max_files,
             kept: AtomicU64::new(0),
+            pinned: AtomicU64::new(0),
             limit: limit.max(MIN_MEMORY),
             used: AtomicU64::new(0),
             proven: Mutex::new(LruCache::unbounded()),
@@ -65,6 +68,11 @@ impl Memory {
     /// Bytes held now.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that responses pin now: of a piece that several of them send, each counts all.
+    pub fn pinned(&self) -> u64 {
+        self.pinned.load(Ordering::Relaxed)
     }
 
     /// Most bytes that may be held.
@@ -119,6 +127,53 @@ impl Memory {
         }
     }
 
+    /// Hands a part of a proven piece to a response. While there is memory enough the part pins the
+    /// whole piece, of `piece` bytes, and nothing is copied.
+    ///
+    /// When pieces that clients don't take hold half of what there is for streams, a response gets a
+    /// short copy instead, and the piece can make room for others as soon as it is not used: what is
+    /// left of it is recalled or read and proven again when the client has taken the copy. So slow
+    /// clients slow down only themselves.
+    pub fn hand_out(self: &Arc<Self>, part: Bytes, piece: usize) -> Bytes {
+        let copied = match self.max_copy() {
+            Some(length) if length < part.len() => self.copy(&part[..length]),
+            _ => None,
+        };
+        let (bytes, pins) = match copied {
+            Some(copy) => {
+                let length = copy.len();
+                (copy, length)
+            }
+            None => (part, piece),
+        };
+        let pins = pins as u64 + OVERHEAD;
+        self.pinned.fetch_add(pins, Ordering::Relaxed);
+        Bytes::from_owner(PinnedPart {
+            bytes,
+            pins,
+            memory: Arc::clone(self),
+        })
+    }
+
+    /// Whether responses pin so much that they are to pin no whole piece more.
+    pub fn is_short(&self) -> bool {
+        self.max_copy().is_some()
+    }
+
+    fn max_copy(&self) -> Option<usize> {
+        let for_pieces = self.limit - self.kept.load(Ordering::Relaxed).min(self.limit);
+        max_copy(self.pinned(), for_pieces)
+    }
+
+    fn copy(self: &Arc<Self>, bytes: &[u8]) -> Option<Bytes> {
+        let held = self.hold(bytes.len() as u64 + OVERHEAD)?;
+        let buffer = Buffer {
+            bytes: bytes.to_vec(),
+            held,
+        };
+        Some(buffer.freeze())
+    }
+
     /// A proven piece, if it is still cached.
     pub fn recall(&self, key: &PieceKey) -> Option<Bytes> {
         lock(&self.proven).get(key).cloned()
@@ -169,6 +224,37 @@ impl Memory {
             let evicted = lock(&self.proven).pop_lru();
             evicted?;
         }
+    }
+}
+
+/// How many bytes a response is handed at once when `pinned` of the `available` bytes are pinned;
+/// `None` for a whole piece. Each copy costs reading and proving the piece again if it was evicted
+/// meanwhile, so copies are as long as memory allows.
+fn max_copy(pinned: u64, available: u64) -> Option<usize> {
+    match (pinned.saturating_mul(8) / available.max(1)).min(8) {
+        0..4 => None,
+        4..6 => Some(64 << 10),
+        6 => Some(16 << 10),
+        _ => Some(4 << 10),
+    }
+}
+
+/// What a response was handed, until the client has taken it.
+struct PinnedPart {
+    bytes: Bytes,
+    pins: u64,
+    memory: Arc<Memory>,
+}
+
+impl Drop for PinnedPart {
+    fn drop(&mut self) {
+        self.memory.pinned.fetch_sub(self.pins, Ordering::Relaxed);
+    }
+}
+
+impl AsRef<[u8]> for PinnedPart {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -334,6 +420,43 @@ mod tests {
         let group = memory.buffer(POOLED_LENGTH - 1).await.expect("fits");
         assert_eq!(group.bytes.capacity(), POOLED_LENGTH);
         assert_eq!(memory.used(), 1 + POOLED_LENGTH as u64 + 2 * OVERHEAD);
+    }
+
+    #[test]
+    fn the_more_is_pinned_the_less_is_handed_out() {
+        for (pinned, wanted) in [
+            (0, None),
+            (499, None),
+            (500, Some(64 << 10)),
+            (749, Some(64 << 10)),
+            (750, Some(16 << 10)),
+            (875, Some(4 << 10)),
+            (1000, Some(4 << 10)),
+            (u64::MAX, Some(4 << 10)),
+        ] {
+            assert_eq!(max_copy(pinned, 1000), wanted, "{pinned} of 1000");
+        }
+        assert_eq!(max_copy(0, 0), None);
+        assert_eq!(max_copy(1, 0), Some(4 << 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_take_nothing_leave_memory_for_others() {
+        let memory = Memory::new(MIN_MEMORY, 1);
+        let mut taken = Vec::new();
+        for index in 0..200 {
+            let piece = fill(&memory, POOLED_LENGTH).await.expect("no room left");
+            memory.remember(([index; 32], 0), piece.clone());
+            let part = memory.hand_out(piece.clone(), piece.len());
+            assert_eq!(part, piece[..part.len()]);
+            assert!(part.len() >= 4 << 10);
+            taken.push(part);
+        }
+        assert!(memory.is_short());
+        assert!(memory.used() <= memory.limit());
+        drop(taken);
+        assert_eq!(memory.pinned(), 0);
+        assert!(!memory.is_short());
     }
 
     #[test]

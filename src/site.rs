@@ -152,6 +152,7 @@ impl Site {
             entries: current.len() as u64,
             bytes: current.bytes(),
             memory_used: memory.used(),
+            memory_pinned: memory.pinned(),
             memory_limit: memory.limit(),
         }
     }

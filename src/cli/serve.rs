@@ -37,7 +37,9 @@ async fn run(config: &Config, inherited: Inherited) -> Result<(), Error> {
 
     let mut inputs = startup::open(config, &process)?;
     let listeners = startup::bind(config, inherited, &inputs, &process)?;
-    let Some(scanned) = startup::scan(config, &inputs, &process, &mut signals).await? else {
+    let budget = startup::share_descriptors(config, &listeners);
+    let scanned = startup::scan(config, &inputs, budget, &process, &mut signals).await?;
+    let Some(scanned) = scanned else {
         return Ok(());
     };
     let release = inputs.release.take();
@@ -45,7 +47,7 @@ async fn run(config: &Config, inherited: Inherited) -> Result<(), Error> {
     let Some(published) = published else {
         return Ok(());
     };
-    let running = startup::serve(config, inputs, listeners, published, &process)?;
+    let running = startup::serve(config, inputs, listeners, published, budget, &process)?;
     running.greet(started.elapsed());
 
     shutdown::run_until_drained(&running, &process, &mut signals, drain).await;

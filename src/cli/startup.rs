@@ -40,7 +40,7 @@ use crate::server::inherited::Inherited;
 use crate::server::listener::{self, Bound, ListenError, Listener};
 use crate::server::tls::Tls;
 use crate::service::{HealthLayer, Layer, LogLayer, SiteLayer, WriteLayer};
-use crate::settings::{Listen, StatusOptions};
+use crate::settings::{DescriptorBudget, DescriptorDemand, Limits, Listen, StatusOptions};
 use crate::site::Site;
 use crate::state::{Saver, StateFile};
 use crate::watch::{Hint, Watch, WatcherOptions, immutable};
@@ -164,15 +164,50 @@ pub(super) struct FirstScan {
     writer: Option<Arc<Writer>>,
 }
 
+/// Raises the limit of open descriptors as far as it goes, and shares it out. What was asked for and
+/// does not fit is named.
+pub(super) fn share_descriptors(config: &Config, listeners: &Listeners) -> DescriptorBudget {
+    let limit = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
+    let demand = DescriptorDemand {
+        workers: config.workers,
+        listeners: listeners.public.len() + config.operator.admin.len(),
+        uploads: config
+            .writing
+            .as_ref()
+            .map_or(0, |writing| writing.max_uploads),
+        connections: config.limits.max_connections,
+        open_files: config.open_files,
+    };
+    let budget = DescriptorBudget::new(limit, &demand);
+    let warn = |flag, wanted, given| {
+        tracing::warn!(
+            limit,
+            wanted,
+            given,
+            "{flag} is {given} instead of {wanted}: the process may have {limit} open descriptors; \
+             raise that with `ulimit -n` or LimitNOFILE="
+        );
+    };
+    if budget.connections < demand.connections {
+        warn("--max-connections", demand.connections, budget.connections);
+    }
+    if let Some(wanted) = demand.open_files
+        && budget.open_files < wanted
+    {
+        warn("--open-files", wanted, budget.open_files);
+    }
+    budget
+}
+
 /// Arms the watch and scans the site. `None` when a signal ends that.
 pub(super) async fn scan(
     config: &Config,
     inputs: &Inputs,
+    budget: DescriptorBudget,
     process: &Process,
     signals: &mut Signals,
 ) -> Result<Option<FirstScan>, Error> {
-    let descriptors = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
-    let memory = Memory::new(config.memory, config.open_files.unwrap_or(descriptors / 2));
+    let memory = Memory::new(config.memory, budget.open_files);
     let scanner = Scanner::new(
         config.symlinks,
         Arc::clone(&config.settings),
@@ -393,6 +428,7 @@ pub(super) fn serve(
     inputs: Inputs,
     bound: Listeners,
     published: Published,
+    budget: DescriptorBudget,
     process: &Process,
 ) -> Result<RunningServer, Error> {
     let Published {
@@ -409,10 +445,8 @@ pub(super) fn serve(
         .clone()
         .map(|options| Developer::new(options, &site));
     let log = access_log(config, developer.as_ref(), &process.metrics).map_err(Error::Start)?;
-    if let Some(dev) = developer
-        .as_ref()
-        .map(|developer| Arc::clone(&developer.dev))
-    {
+    if let Some(developer) = &developer {
+        let dev = Arc::clone(&developer.dev);
         background.add("event streams", ShutdownStage::BeforeRequests, move || {
             dev.end()
         });
@@ -453,7 +487,7 @@ pub(super) fn serve(
     let server = Server::start(
         handler,
         config.workers,
-        config.limits.clone(),
+        limits_within(budget, config),
         inputs.tls.clone(),
         proxy_header_from(&config.clients),
     )
@@ -474,6 +508,14 @@ pub(super) fn serve(
         port,
         _admin_server: bound.admin_server,
     })
+}
+
+/// The limits on clients, with no more connections than there are descriptors for.
+fn limits_within(budget: DescriptorBudget, config: &Config) -> Limits {
+    Limits {
+        max_connections: budget.connections,
+        ..config.limits.clone()
+    }
 }
 
 /// Listens on the public addresses, and says so: to the operator, the supervisor and the log.

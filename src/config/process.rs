@@ -23,7 +23,7 @@ pub struct Config {
     pub settings: Arc<Settings>,
     /// Where to listen; where nothing was typed, on inherited sockets or [`Listen::default`].
     pub listen: Vec<Listen>,
-    /// Limit for large files kept open; `None` for half of what the system allows.
+    /// Limit for large files kept open; `None` for as many as the descriptor limit leaves room for.
     pub open_files: Option<usize>,
     /// Budget for content, in bytes.
     pub memory: u64,

@@ -37,7 +37,7 @@ pub struct ServeFlags {
     /// Most memory for content [default: 1/4 of RAM]
     #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true, value_parser = size)]
     pub memory: Option<ByteSize>,
-    /// Most large files kept open [default: half of the limit]
+    /// Most large files kept open [default: what connections leave of the limit]
     #[arg(long, value_name = "N", hide_short_help = true, env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
     pub open_files: Option<usize>,
     /// Threads that answer requests [default: one for each core]

@@ -161,6 +161,17 @@ impl FamilyEncoder<'_> {
                 &metrics.lost_lines,
             ),
             (
+                "refused_requests",
+                "Requests answered 503 because too many with long header fields wait on their \
+                 connection.",
+                &metrics.refused_requests,
+            ),
+            (
+                "frame_floods",
+                "HTTP/2 connections closed because they sent too many control frames.",
+                &metrics.frame_floods,
+            ),
+            (
                 "surplus_connections",
                 "Connections beyond --max-connections.",
                 &metrics.surplus_connections,
@@ -290,6 +301,8 @@ impl FamilyEncoder<'_> {
         )?;
         let help = "Memory used by cached content.";
         self.gauge("memory_used", help, bytes, figures.memory_used)?;
+        let help = "Cached content that responses pin until their clients take it.";
+        self.gauge("memory_pinned", help, bytes, figures.memory_pinned)?;
         let help = "Memory limit for cached content.";
         self.gauge("memory_limit", help, bytes, figures.memory_limit)
     }
@@ -310,6 +323,7 @@ mod tests {
             entries: 3,
             bytes: 4096,
             memory_used: 5,
+            memory_pinned: 4,
             memory_limit: 6,
         };
         let mut text = String::new();

@@ -132,6 +132,10 @@ pub struct Metrics {
     pub connections: Arc<AtomicUsize>,
     /// Times that no connection could be accepted, mostly for want of descriptors.
     pub accept_errors: Counter,
+    /// Requests refused because others that wait on their connection keep too many bytes.
+    pub refused_requests: Counter,
+    /// HTTP/2 connections closed because they sent too many control frames.
+    pub frame_floods: Counter,
     /// Connections beyond `--max-connections`.
     pub surplus_connections: Counter,
     /// Connections that ended with something that is no HTTP/1 request.
@@ -207,6 +211,8 @@ pub struct Figures {
     pub bytes: u64,
     /// Bytes that content holds in memory.
     pub memory_used: u64,
+    /// Bytes of it that responses pin.
+    pub memory_pinned: u64,
     /// The memory limit for content, in bytes.
     pub memory_limit: u64,
 }

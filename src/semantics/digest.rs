@@ -3,18 +3,19 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 /// The field that says which digests are wanted.
-const WANT_REPR_DIGEST: &str = "want-repr-digest";
+/// Asks for digests of the selected representation (RFC 9530 section 4).
+pub const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
 /// The fields that say what content hashes to.
 const DIGEST_FIELDS: [&str; 2] = ["content-digest", "repr-digest"];
 
 /// Whether Want-Repr-Digest asks for SHA-256 with a preference above 0 (RFC 9530 section 4).
 #[must_use]
 pub fn wants_sha256(fields: &HeaderMap) -> bool {
-    let Ok(wanted) = dictionary(fields, WANT_REPR_DIGEST) else {
+    let Ok(wanted) = dictionary(fields, WANT_REPR_DIGEST.as_str()) else {
         return false;
     };
     match wanted.get("sha-256") {

@@ -18,6 +18,10 @@ use crate::settings::Limits;
 /// Limit for the responses of one connection that read files at once.
 const MAX_READING: usize = 8;
 
+/// Limit for the bytes that are kept of the requests of one connection that wait: enough for 128
+/// whose targets and conditions are a kilobyte long. A single request may have more.
+const MAX_WAITING_BYTES: usize = 128 << 10;
+
 /// Since when each state holds, in milliseconds from the connection's beginning on, plus one:
 /// zero says that it does not.
 pub(super) struct Activity {
@@ -37,8 +41,12 @@ pub(super) struct Activity {
     withheld: AtomicU64,
     /// Whether the last request announced content, which is never read.
     has_unread: AtomicBool,
+    /// Whether it has sent a flood of HTTP/2 control frames.
+    has_flooded: AtomicBool,
     /// Responses that may read files at once; HTTP/1.1 has only one anyway.
     admission: Arc<Semaphore>,
+    /// Bytes that are kept of requests which wait.
+    waiting: AtomicUsize,
 }
 
 /// A limit that a connection has reached.
@@ -60,7 +68,9 @@ impl Activity {
             stalled: AtomicU64::new(0),
             withheld: AtomicU64::new(0),
             has_unread: AtomicBool::new(false),
+            has_flooded: AtomicBool::new(false),
             admission: Arc::new(Semaphore::new(MAX_READING)),
+            waiting: AtomicUsize::new(0),
         }
     }
 
@@ -118,6 +128,16 @@ impl Activity {
         self.idle.store(self.now(), Ordering::Relaxed);
     }
 
+    /// Notes a flood of control frames, which ends the connection.
+    pub(super) fn note_flood(&self) {
+        self.has_flooded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a flood of control frames ended the connection.
+    pub(super) fn has_flooded(&self) -> bool {
+        self.has_flooded.load(Ordering::Relaxed)
+    }
+
     /// Notes that an HTTP/2 client was sent a part of a response.
     pub(super) fn sent(&self) {
         let state = match self.responses.load(Ordering::Relaxed) {
@@ -167,6 +187,20 @@ impl Connection for Activity {
 
     fn admission(&self) -> Arc<Semaphore> {
         Arc::clone(&self.admission)
+    }
+
+    fn add_waiting(&self, bytes: usize) -> bool {
+        let added = |waiting: usize| {
+            let sum = waiting.saturating_add(bytes);
+            (waiting == 0 || sum <= MAX_WAITING_BYTES).then_some(sum)
+        };
+        self.waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, added)
+            .is_ok()
+    }
+
+    fn remove_waiting(&self, bytes: usize) {
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn note_upload(&self) {

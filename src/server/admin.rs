@@ -122,7 +122,7 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
         writers: Arc::new(Semaphore::new(MAX_WRITERS)),
     });
     let room = Arc::new(Semaphore::new(LIMITS.max_connections));
-    let overload = Overload::default();
+    let overload = Overload::beside(LIMITS.max_connections);
     let deal = |accepted: Accepted| {
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
             overload.reject(accepted);
@@ -141,7 +141,7 @@ async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Re
     };
     let errors = &admin.metrics().accept_errors;
     tokio::select! {
-        never = listener::accept_all(&listeners, errors, deal) => match never {},
+        never = listener::accept_all(&listeners, errors, &deal, &deal) => match never {},
         _ = stopped => {}
     }
 }
@@ -194,6 +194,8 @@ impl Handler for AdminHandler {
     }
 
     fn note_malformed(&self) {}
+
+    fn note_flood(&self) {}
 }
 
 /// Content on its way.

@@ -115,6 +115,9 @@ pub(super) async fn serve<S, H>(
     })
     .await;
     if let Err(error) = result {
+        if activity.has_flooded() {
+            handler.note_flood();
+        }
         if error.downcast_ref().is_some_and(hyper::Error::is_parse) {
             handler.note_malformed();
         }

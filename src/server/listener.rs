@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -24,10 +25,16 @@ use crate::settings::Listen;
 
 /// Connections that the kernel completes ahead of `accept`; it caps this at its own limit.
 const BACKLOG: u16 = 4096;
+/// Bytes of a response that the kernel holds and has not sent yet. A client that takes half of this
+/// within `--write-timeout` is one that moves.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MAX_UNSENT_BYTES: u32 = 64 << 10;
 /// Pause after an error that an immediate retry would only repeat, such as EMFILE.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How often to try for a spare descriptor while there is none.
+const REFILL_INTERVAL: Duration = Duration::from_millis(10);
 /// Minimum time between two messages about an error that persists.
-const MESSAGE_INTERVAL: Duration = Duration::from_secs(1);
+const MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -321,33 +328,57 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // A response leaves at once, even where its last packet is small.
                 let _ = stream.set_nodelay(true);
+                bound_unsent_bytes(&stream);
                 Ok(Accepted::Tcp(stream.into_std()?, peer))
             }
             Listening::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
 
-    /// Hands each connection to `deal`, until the future is dropped.
-    async fn accept_each(&self, errors: &Counter, deal: &impl Fn(Accepted)) -> Infallible {
+    /// Hands each connection to `deal`, until the future is dropped. Where no descriptor is left,
+    /// `when_exhausted` gets the next connection, on the descriptor that is kept for this.
+    async fn accept_each(
+        &self,
+        errors: &Counter,
+        deal: &impl Fn(Accepted),
+        when_exhausted: &impl Fn(Accepted),
+    ) -> Infallible {
+        let mut spare = SpareDescriptor::default();
         let mut last_message: Option<Instant> = None;
         loop {
-            match self.accept().await {
-                Ok(accepted) => deal(accepted),
-                Err(error) if concerns_one_connection(&error) => {}
-                Err(error) => {
-                    errors.increment();
-                    if last_message
-                        .is_none_or(|last_message| last_message.elapsed() >= MESSAGE_INTERVAL)
-                    {
-                        last_message = Some(Instant::now());
-                        tracing::error!(
-                            listener = %self,
-                            %error,
-                            "cannot accept connections on {self}: {error}; retrying"
-                        );
-                    }
-                    tokio::time::sleep(BACK_OFF).await;
+            let accepting = match spare.refill() {
+                true => self.accept().await,
+                // Whoever closes a file gives back what the spare was used for.
+                false => match timeout(REFILL_INTERVAL, self.accept()).await {
+                    Ok(result) => result,
+                    Err(_) => continue,
+                },
+            };
+            let error = match accepting {
+                Ok(accepted) => {
+                    deal(accepted);
+                    continue;
                 }
+                Err(error) if concerns_one_connection(&error) => continue,
+                Err(error) => error,
+            };
+            errors.increment();
+            let is_new = last_message.is_none_or(|message| message.elapsed() >= MESSAGE_INTERVAL);
+            if is_new {
+                last_message = Some(Instant::now());
+                tracing::error!(
+                    listener = %self,
+                    %error,
+                    "cannot accept connections on {self}: {error}; retrying, and counting \
+                     further failures in accept_errors"
+                );
+            }
+            if is_exhausted(&error) && spare.release() {
+                if let Ok(Ok(accepted)) = timeout(Duration::ZERO, self.accept()).await {
+                    when_exhausted(accepted);
+                }
+            } else {
+                tokio::time::sleep(BACK_OFF).await;
             }
         }
     }
@@ -370,13 +401,17 @@ impl Listener {
 }
 
 /// Hands the connections of all `listeners` to `deal`, until the future is dropped. Failures are
-/// counted in `errors`.
+/// counted in `errors`. Where the process or the system has no descriptor left, connections go to
+/// `when_exhausted`, one at a time: left in the kernel's queue, their clients would wait in silence.
 pub(super) async fn accept_all(
     listeners: &[Listener],
     errors: &Counter,
     deal: impl Fn(Accepted),
+    when_exhausted: impl Fn(Accepted),
 ) -> Infallible {
-    let accepting = listeners.iter().map(|each| each.accept_each(errors, &deal));
+    let accepting = listeners
+        .iter()
+        .map(|each| each.accept_each(errors, &deal, &when_exhausted));
     let mut accepting: Vec<_> = accepting.map(Box::pin).collect();
     poll_fn(|cx| {
         for accept in &mut accepting {
@@ -386,6 +421,47 @@ pub(super) async fn accept_all(
         Poll::Pending
     })
     .await
+}
+
+/// Has the kernel take no more of a response than it can send soon (tcp(7), TCP_NOTSENT_LOWAT).
+///
+/// Left alone it takes megabytes at once, and asks for more only when a third of them has gone. A
+/// client that reads at its own pace then looks as if it took nothing for minutes, and
+/// `--write-timeout` would cut it. It is memory of the kernel for each connection, too.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn bound_unsent_bytes(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn bound_unsent_bytes(_: &TcpStream) {}
+
+/// A descriptor that is kept open, so that one connection can be accepted when there are no others.
+#[derive(Default)]
+struct SpareDescriptor(Option<File>);
+
+impl SpareDescriptor {
+    /// Opens it, if it is not open and there is one to be had. Returns whether it is open.
+    fn refill(&mut self) -> bool {
+        if self.0.is_none() {
+            self.0 = File::open("/dev/null").ok();
+        }
+        self.0.is_some()
+    }
+
+    /// Closes it. Returns whether it was open.
+    fn release(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+}
+
+/// Whether the process (EMFILE) or the system (ENFILE) has no descriptor left.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
 }
 
 /// Errors of `accept` that say nothing about the next connection.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use crate::disk;
 
 /// How long to wait for the rest of the content that is not read.
 const LINGER: Duration = Duration::from_secs(1);
@@ -101,7 +102,15 @@ enum Protocol {
     /// So many bytes of the preface have come, and nothing else.
     Open(usize),
     Http1,
-    Http2(Frames),
+    Http2(Box<Http2Frames>),
+}
+
+/// The frames of an HTTP/2 connection, in both directions.
+#[derive(Default)]
+struct Http2Frames {
+    outgoing: Frames,
+    incoming: Frames,
+    control: ControlFrames,
 }
 
 impl<S> Observed<S> {
@@ -114,20 +123,32 @@ impl<S> Observed<S> {
         }
     }
 
-    fn received(&mut self, bytes: &[u8]) {
+    /// Notes what has come.
+    ///
+    /// # Errors
+    /// When it is a flood of control frames.
+    fn received(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         if let Protocol::Open(seen) = self.protocol {
             self.protocol = match PREFACE.get(seen..) {
                 Some(rest) if bytes.starts_with(rest) => {
                     self.activity.is_http2();
-                    Protocol::Http2(Frames::default())
+                    bytes = &bytes[rest.len()..];
+                    Protocol::Http2(Box::default())
                 }
                 Some(rest) if rest.starts_with(bytes) => Protocol::Open(seen + bytes.len()),
                 _ => Protocol::Http1,
             };
         }
-        if !matches!(self.protocol, Protocol::Http2(_)) {
+        let Protocol::Http2(frames) = &mut self.protocol else {
             self.activity.received();
+            return Ok(());
+        };
+        let count = frames.incoming.count_control(bytes);
+        if count == 0 || frames.control.add(count, disk::coarse_milliseconds()) {
+            return Ok(());
         }
+        self.activity.note_flood();
+        Err(io::Error::other("too many control frames"))
     }
 
     fn sent<'a>(&mut self, slices: impl IntoIterator<Item = &'a [u8]>, mut length: usize) {
@@ -138,7 +159,11 @@ impl<S> Observed<S> {
         for slice in slices {
             let sent = slice.len().min(length);
             length -= sent;
-            of_response |= frames.carry_response(slice.get(..sent).unwrap_or_default());
+            let carried = frames
+                .outgoing
+                .carry_response(slice.get(..sent).unwrap_or_default());
+            frames.control.answer(carried.begun);
+            of_response |= carried.any;
         }
         if of_response {
             self.activity.sent();
@@ -156,7 +181,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if let Some(new) = buffer.filled().get(before..).filter(|new| !new.is_empty()) {
-            this.received(new);
+            this.received(new)?;
         }
         result
     }
@@ -222,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     }
 }
 
-/// Follows HTTP/2 frames on their way out, for their types (RFC 9113 section 4.1).
+/// Follows HTTP/2 frames in one direction, for their types (RFC 9113 section 4.1).
 #[derive(Default)]
 struct Frames {
     /// How many bytes of `header` have been read.
@@ -232,16 +257,60 @@ struct Frames {
     payload: usize,
 }
 
+/// What some bytes hold of responses: HEADERS (1), and DATA (0) that is not empty.
+#[derive(Clone, Copy, Default)]
+struct CarriedResponse {
+    /// Whether there is anything.
+    any: bool,
+    /// How many such frames begin.
+    begun: u32,
+}
+
 impl Frames {
-    /// Whether these bytes hold a part of a response: HEADERS (1), or DATA (0) that is not empty.
-    fn carry_response(&mut self, mut bytes: &[u8]) -> bool {
-        let mut found = false;
+    fn carry_response(&mut self, bytes: &[u8]) -> CarriedResponse {
+        let is_response = |kind: u8| matches!(kind, 0 | 1);
+        let mut carried = CarriedResponse::default();
+        self.follow(bytes, |[_, _, _, kind, ..], payload, is_begin| {
+            if is_response(kind) && payload > 0 {
+                match is_begin {
+                    true => carried.begun += 1,
+                    false => carried.any = true,
+                }
+            }
+        });
+        carried
+    }
+
+    /// How many frames begin that cost the server work and carry nothing of a request: all but
+    /// HEADERS (1), DATA (0) that is not empty or ends a stream, and RST_STREAM (3) and CONTINUATION
+    /// (9), which h2 bounds.
+    fn count_control(&mut self, bytes: &[u8]) -> u32 {
+        const END_STREAM: u8 = 1;
+        let mut count = 0;
+        self.follow(bytes, |[_, _, _, kind, flags, ..], payload, is_begin| {
+            let is_control = match kind {
+                0 => payload == 0 && flags & END_STREAM == 0,
+                1 | 3 | 9 => false,
+                _ => true,
+            };
+            if is_begin && is_control {
+                count += 1;
+            }
+        });
+        count
+    }
+
+    /// Calls `see` with the header of each frame that begins, the length of its payload, and `true`;
+    /// and with each stretch of a payload, its length, and `false`.
+    fn follow(&mut self, mut bytes: &[u8], mut see: impl FnMut([u8; 9], usize, bool)) {
         loop {
             let (skipped, rest) = bytes.split_at(bytes.len().min(self.payload));
-            found |= !skipped.is_empty() && matches!(self.header[3], 0 | 1);
+            if !skipped.is_empty() {
+                see(self.header, skipped.len(), false);
+            }
             self.payload -= skipped.len();
             if rest.is_empty() {
-                return found;
+                return;
             }
             let space = &mut self.header[self.header_length..];
             let (taken, rest) = rest.split_at(rest.len().min(space.len()));
@@ -252,8 +321,43 @@ impl Frames {
                 let [a, b, c, ..] = self.header;
                 self.payload = u32::from_be_bytes([0, a, b, c]) as usize;
                 self.header_length = 0;
+                see(self.header, self.payload, true);
             }
         }
+    }
+}
+
+/// Control frames that a client has sent beyond what its requests explain (CVE-2019-9512, 9515 and
+/// 9517 are floods of PING, SETTINGS and WINDOW_UPDATE).
+#[derive(Default)]
+struct ControlFrames {
+    level: u32,
+    /// When the level was last lowered, on the coarse clock.
+    lowered: u64,
+}
+
+impl ControlFrames {
+    /// Limit for the level. A client that opens its windows byte by byte is far below it.
+    const MAX_LEVEL: u32 = 10_000;
+    /// Milliseconds in which one frame is forgotten.
+    const FORGOTTEN_AFTER: u64 = 10;
+    /// Frames that each frame of a response explains: an update of two windows, and as many again.
+    const PER_RESPONSE: u32 = 4;
+
+    /// Adds frames that have come at `now`, in milliseconds. Returns whether they are acceptable.
+    fn add(&mut self, count: u32, now: u64) -> bool {
+        let forgotten = now.saturating_sub(self.lowered) / Self::FORGOTTEN_AFTER;
+        self.lowered += forgotten * Self::FORGOTTEN_AFTER;
+        let forgotten = u32::try_from(forgotten).unwrap_or(u32::MAX);
+        self.level = self.level.saturating_sub(forgotten).saturating_add(count);
+        self.level <= Self::MAX_LEVEL
+    }
+
+    /// Notes that so many frames of responses were sent.
+    fn answer(&mut self, frames: u32) {
+        self.level = self
+            .level
+            .saturating_sub(frames.saturating_mul(Self::PER_RESPONSE));
     }
 }
 
@@ -280,12 +384,47 @@ mod tests {
             let bytes: Vec<u8> = frames.into_iter().flatten().copied().collect();
             for step in 1..=bytes.len() {
                 let mut frames = Frames::default();
-                let found = bytes
-                    .chunks(step)
-                    .fold(false, |found, chunk| frames.carry_response(chunk) | found);
+                let found = bytes.chunks(step).fold(false, |found, chunk| {
+                    frames.carry_response(chunk).any | found
+                });
                 assert_eq!(found, wanted, "in steps of {step}");
                 assert_eq!((frames.payload, frames.header_length), (0, 0));
             }
         }
+    }
+
+    #[test]
+    fn control_frames_are_counted_however_they_are_cut() {
+        let (ping, settings, update) = (frame(6, &[0; 8]), frame(4, &[]), frame(8, &[0; 4]));
+        let (headers, data, empty) = (frame(1, &[1; 20]), frame(0, &[7; 300]), frame(0, &[]));
+        let (reset, unknown) = (frame(3, &[0; 4]), frame(99, &[0; 3]));
+        let frames = [
+            &ping, &headers, &settings, &data, &update, &empty, &reset, &unknown,
+        ];
+        let bytes: Vec<u8> = frames.into_iter().flatten().copied().collect();
+        for step in 1..=bytes.len() {
+            let mut frames = Frames::default();
+            let counts = bytes.chunks(step).map(|chunk| frames.count_control(chunk));
+            assert_eq!(counts.sum::<u32>(), 5, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_flood_is_more_than_time_and_responses_explain() {
+        let start = 1_000_000;
+        let mut control = ControlFrames::default();
+        assert!(control.add(10_000, start));
+        assert!(!control.add(1, start), "a burst");
+
+        let mut control = ControlFrames::default();
+        let is_slow = |second: u64| control.add(100, start + second * 1000);
+        assert!((0..3600).all(is_slow), "a hundred a second");
+
+        let mut control = ControlFrames::default();
+        let is_reader = |_| {
+            control.answer(1);
+            control.add(4, start)
+        };
+        assert!((0..1_000_000).all(is_reader), "windows of what is sent");
     }
 }

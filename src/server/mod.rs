@@ -96,7 +96,7 @@ impl Server {
         Ok(Self {
             workers,
             connections: Arc::clone(&metrics.connections),
-            overload: Overload::default(),
+            overload: Overload::beside(limits.max_connections),
             metrics,
             is_secure,
             limits,
@@ -107,13 +107,24 @@ impl Server {
     /// Accepts from all of them, until the future is dropped.
     pub async fn accept(&self, listeners: &[Listener]) -> Infallible {
         let errors = &self.metrics.accept_errors;
-        listener::accept_all(listeners, errors, |accepted| self.deal(accepted)).await
+        let deal = |accepted| self.deal(accepted);
+        listener::accept_all(listeners, errors, deal, |accepted| {
+            if !self.is_deaf_to_plain_text(&accepted) {
+                overload::reject_now(accepted);
+            }
+        })
+        .await
+    }
+
+    /// Whether the client would not understand a response, because it speaks TLS.
+    fn is_deaf_to_plain_text(&self, accepted: &Accepted) -> bool {
+        self.is_secure && matches!(accepted, Accepted::Tcp(..))
     }
 
     fn deal(&self, accepted: Accepted) {
         if self.connections.load(Ordering::Relaxed) >= self.limits.max_connections {
             self.metrics.surplus_connections.increment();
-            if !(self.is_secure && matches!(accepted, Accepted::Tcp(..))) {
+            if !self.is_deaf_to_plain_text(&accepted) {
                 self.overload.reject(accepted);
             }
             return;

@@ -9,6 +9,8 @@
 //! queue, the first 64 keep all the throughput and the other 64 get no answer at all. With 64
 //! connections that only idle, a newcomer has its 503 in half a millisecond, or waits in vain.
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,26 +19,38 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::listener::{Accepted, Stream};
+use crate::settings::max_rejected;
 
-/// Limit for rejected connections that are still open. Those beyond it are closed without a response.
-const MAX_LEAVING: usize = 256;
 /// How long a rejected client may take to read the response and close.
 const LINGER: Duration = Duration::from_millis(500);
 const RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
     Cache-Control: private, no-store, max-age=0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// Rejects surplus connections.
-#[derive(Debug, Default)]
-pub(super) struct Overload(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub(super) struct Overload {
+    leaving: Arc<AtomicUsize>,
+    /// Limit for rejected connections that are still open. Those beyond it are closed at once.
+    max_leaving: usize,
+}
 
 impl Overload {
+    /// Where `max_connections` are served.
+    pub(super) fn beside(max_connections: usize) -> Self {
+        Self {
+            leaving: Arc::default(),
+            max_leaving: max_rejected(max_connections),
+        }
+    }
+
     /// Answers and closes. Must be called within a tokio runtime.
     pub(super) fn reject(&self, accepted: Accepted) {
-        if self.0.fetch_add(1, Ordering::Relaxed) >= MAX_LEAVING {
-            self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.leaving.fetch_add(1, Ordering::Relaxed) >= self.max_leaving {
+            self.leaving.fetch_sub(1, Ordering::Relaxed);
+            reject_now(accepted);
             return;
         }
-        let leaving = Arc::clone(&self.0);
+        let leaving = Arc::clone(&self.leaving);
         tokio::spawn(async move {
             if let Ok(stream) = accepted.register() {
                 let answered = async {
@@ -50,6 +64,35 @@ impl Overload {
             leaving.fetch_sub(1, Ordering::Relaxed);
         });
     }
+}
+
+/// Answers and closes without waiting for anything, because its descriptor is needed. The response
+/// is lost where a reset overtakes it: the client sees a close then.
+pub(super) fn reject_now(accepted: Accepted) {
+    let answered = match accepted {
+        Accepted::Tcp(stream, _) => answer_now(&stream, |stream| stream.shutdown(Shutdown::Write)),
+        Accepted::Unix(stream) => answer_now(&stream, |stream| stream.shutdown(Shutdown::Write)),
+    };
+    if let Err(error) = answered {
+        tracing::debug!(%error, "could not say 503 to a rejected connection: {error}");
+    }
+}
+
+fn answer_now<'a, S>(
+    mut stream: &'a S,
+    shut: impl Fn(&S) -> std::io::Result<()>,
+) -> std::io::Result<()>
+where
+    &'a S: Read + Write,
+{
+    let mut unread = [0; 4096];
+    // What has arrived; an unread byte would turn the close into a reset.
+    while stream
+        .read(&mut unread)
+        .is_ok_and(|length| length == unread.len())
+    {}
+    stream.write_all(RESPONSE)?;
+    shut(stream)
 }
 
 /// Waits for the client to close: to close before it, with bytes unread, would reset the

@@ -33,6 +33,9 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Notes that bytes were rejected before they were a request.
     fn note_malformed(&self);
+
+    /// Notes that a connection was closed for a flood of HTTP/2 control frames.
+    fn note_flood(&self);
 }
 
 /// One layer behind a [`Handler`]: answers a request itself, or asks the next layer.
@@ -56,6 +59,13 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Admits the responses that read files: each pins memory until its client takes it.
     fn admission(&self) -> Arc<Semaphore>;
+
+    /// Adds `bytes` to what is kept of the requests that wait for the disk. Returns whether there was
+    /// room for them.
+    fn add_waiting(&self, bytes: usize) -> bool;
+
+    /// Takes `bytes` from what is kept of waiting requests.
+    fn remove_waiting(&self, bytes: usize);
 
     /// Notes that content of a request has come, so that its client isn't taken for one that waits
     /// for a response and reads nothing.

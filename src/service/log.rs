@@ -77,6 +77,10 @@ impl Handler for LogLayer {
     fn note_malformed(&self) {
         self.metrics.malformed.increment();
     }
+
+    fn note_flood(&self) {
+        self.metrics.frame_floods.increment();
+    }
 }
 
 /// The response to one request. Dropped before it is there, it counts as abandoned.

@@ -18,6 +18,7 @@ mod log;
 mod pages;
 mod response;
 mod site;
+mod waiting;
 mod write;
 
 pub use content::FileContent;

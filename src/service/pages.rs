@@ -38,7 +38,15 @@ pub(super) fn negotiated_error(status: StatusCode, selected: &Selected<'_>) -> D
 
 /// 503: the file has changed since it was hashed, and what it is now is not known yet.
 pub(super) fn unavailable() -> Response<Bytes> {
-    let text = "the content is changing, try again";
+    retry_soon("the content is changing, try again")
+}
+
+/// 503: the requests that wait on this connection have too many bytes of fields.
+pub(super) fn too_much_waits() -> Response<Bytes> {
+    retry_soon("too many requests with long header fields wait on this connection")
+}
+
+fn retry_soon(text: &str) -> Response<Bytes> {
     let mut page = error_page(StatusCode::SERVICE_UNAVAILABLE, text, false);
     page.headers_mut().insert(header::RETRY_AFTER, RETRY_SOON);
     page

@@ -12,8 +12,9 @@ use tokio::time::{Instant, timeout_at};
 use super::content::{FileContent, SuspectReporter};
 use super::draft::{Drafter, ETAGD_DIGEST};
 use super::handler::{Connection, Layer};
-use super::pages::unavailable;
+use super::pages::{too_much_waits, unavailable};
 use super::response::{Content, DraftContent, Reply, ResponseFuture};
+use super::waiting::WaitingRequest;
 use crate::body::{BodyError, Segments};
 use crate::exchange::AnswerSummary;
 use crate::memory::Memory;
@@ -67,7 +68,7 @@ impl SiteLayer {
         self,
         mut draft: Response<Segments>,
         mut decision: AnswerSummary,
-        mut request: Parts,
+        mut request: WaitingRequest,
         connection: Arc<dyn Connection>,
     ) -> Reply {
         let reporter = SuspectReporter {
@@ -91,7 +92,7 @@ impl SiteLayer {
             let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING);
             if is_encoded && error.is_suspicious() {
                 // A sidecar that fails takes nobody's content away: the content itself is sent.
-                request.headers.remove(header::ACCEPT_ENCODING);
+                request.parts.headers.remove(header::ACCEPT_ENCODING);
             } else {
                 drafts_left -= 1;
             }
@@ -100,7 +101,7 @@ impl SiteLayer {
                 return self.give_up(&draft, &error, decision);
             }
             let manifest = self.site.current();
-            let (redrafted, redecided) = self.drafter.draft(&manifest, &request);
+            let (redrafted, redecided) = self.drafter.draft(&manifest, &request.parts);
             decision = redecided;
             let (head, content) = redrafted.into_parts();
             draft = match content {
@@ -152,6 +153,10 @@ impl Layer for SiteLayer {
                 decision,
             }),
             DraftContent::Segments(segments) => {
+                let Some(request) = WaitingRequest::new(&request, connection) else {
+                    self.metrics.refused_requests.increment();
+                    return ResponseFuture::now(Reply::from(too_much_waits()));
+                };
                 let draft = Response::from_parts(head, segments);
                 let (layer, connection) = (self.clone(), Arc::clone(connection));
                 ResponseFuture::later(layer.prove(draft, decision, request, connection))

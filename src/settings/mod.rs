@@ -2,6 +2,7 @@
 //! knows of a command line.
 
 mod address;
+mod descriptors;
 mod dev;
 mod expectation;
 mod globs;
@@ -11,6 +12,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use address::{InvalidListen, InvalidReplicaUrl, Listen, ReplicaUrl};
+pub use descriptors::{DescriptorBudget, DescriptorDemand, max_rejected};
 pub use dev::{AllowedHost, Certificate, DevOptions, InvalidHost, InvalidUpstream, Upstream};
 pub use expectation::{Digest, Expectation, InvalidDigest};
 pub use globs::{InvalidGlob, PathGlob};

@@ -168,6 +168,25 @@ fn p10_a_client_that_reads_slowly_is_not_cut() {
 }
 
 #[test]
+fn p10_a_client_that_is_near_and_reads_at_its_own_pace_is_not_cut() {
+    // A proxy in front, or a video that is being watched: the kernel between the two takes whatever
+    // it is given, and the client a hundred kilobytes a second, far less than the kernel's buffers.
+    let site = TestSite::with(&[("long", &noise(LONG, 1))]);
+    let server = Server::with(&site, &["--write-timeout", "2s"]);
+    let mut client = Client::connect_narrow(server.address());
+    client.send(head("GET", "/long", &[])).unwrap();
+    assert_eq!(client.receive_head().unwrap().unwrap().status, 200);
+    let since = Instant::now();
+    while since.elapsed() < 7 * SECOND {
+        let part = client.read_some(10_000).unwrap();
+        assert_eq!(part.len(), 10_000, "cut after {:?}", since.elapsed());
+        thread::sleep(SECOND / 10);
+    }
+    // More than there can be in the kernel's buffers: it is still sent.
+    assert_eq!(client.read_some(LONG / 2).unwrap().len(), LONG / 2);
+}
+
+#[test]
 fn p10_more_connections_than_are_allowed_get_nothing_from_those_that_are() {
     let mut server = Server::with(&short(), &["--max-connections", "4"]);
     let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
