@@ -34,6 +34,11 @@ impl Browser {
                 "--disable-gpu",
                 "--disable-dev-shm-usage",
                 "--no-first-run",
+                // It asks for nothing but what a test opens.
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--disable-quic",
                 "--remote-debugging-port=0",
                 "about:blank",
             ])
@@ -158,6 +163,43 @@ impl Page<'_> {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Gives the page a window of this width, on a system with this colour scheme.
+    pub(crate) fn emulate(&self, width: u32, scheme: &str) {
+        let window = json!({
+            "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600,
+        });
+        self.call("Emulation.setDeviceMetricsOverride", window);
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.call(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": [feature] }),
+        );
+    }
+
+    /// What the window shows, as PNG.
+    pub(crate) fn screenshot(&self) -> Vec<u8> {
+        let picture = self.call("Page.captureScreenshot", json!({ "format": "png" }));
+        let data = picture["data"].as_str().expect("a picture");
+        base64::Engine::decode(&base64::prelude::BASE64_STANDARD, data).expect("base64")
+    }
+
+    /// Everything that the console shows: what scripts print, what they throw, what the browser
+    /// complains about.
+    pub(crate) fn console(&self) -> Vec<String> {
+        const SHOWN: [&str; 3] = [
+            "Runtime.exceptionThrown",
+            "Runtime.consoleAPICalled",
+            "Log.entryAdded",
+        ];
+        let events = self.browser.events.borrow();
+        events
+            .iter()
+            .filter(|event| event["sessionId"] == *self.session)
+            .filter(|event| SHOWN.contains(&event["method"].as_str().unwrap_or_default()))
+            .map(|event| event["params"].to_string())
+            .collect()
     }
 
     /// What the console shows in red, and what was answered with an error.
