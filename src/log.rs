@@ -40,13 +40,17 @@ impl LogFormat {
 /// process has an effect.
 ///
 /// Only etagd's own: libraries warn mostly of what clients do, and a client could fill the disk
-/// with that (h2 logs every PING acknowledgement without a PING).
-pub fn init(format: LogFormat, level: Level) {
+/// with that (h2 logs every PING acknowledgement without a PING). Of the `unwanted` modules, given by
+/// their full names, only errors.
+pub fn init(format: LogFormat, level: Level, unwanted: &[&str]) {
     // A message that can't be written is lost. To report that would be one more such message.
     let builder = tracing_subscriber::fmt()
         .with_writer(|| Lossy)
         .log_internal_errors(false);
-    let ours = Targets::new().with_target(env!("CARGO_PKG_NAME"), level);
+    let unwanted = unwanted.iter().map(|module| (*module, Level::ERROR));
+    let ours = Targets::new()
+        .with_target(env!("CARGO_PKG_NAME"), level)
+        .with_targets(unwanted);
     let _ = match format {
         LogFormat::Json => {
             let builder = builder.event_format(JsonLines);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use etagd::cli;
 use etagd::config::{Cli, Command};
-use etagd::log;
+use etagd::{log, scan};
 use tracing::Level;
 
 fn main() -> ExitCode {
@@ -13,10 +13,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // `etagd dev` shows everything below a warning in its own form.
     let is_dev = matches!(cli.command, Command::Dev(_));
-    log::init(
-        cli.log_format,
-        if is_dev { Level::WARN } else { Level::INFO },
-    );
+    let level = if is_dev { Level::WARN } else { Level::INFO };
+    // What the scan complains of is the result of `etagd lint`, on standard output.
+    let unwanted: &[&str] = match cli.command {
+        Command::Lint(_) => scan::COMPLAINTS,
+        _ => &[],
+    };
+    log::init(cli.log_format, level, unwanted);
     match cli::run(cli.command) {
         Ok(code) => code,
         Err(error) => {

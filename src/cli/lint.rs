@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use super::scan::{Scanned, Writers, scan};
 use super::{Error, counted, open, print};
 use crate::config::{LintFlags, LintFormat};
-use crate::lint::{Finding, ScannedSite};
+use crate::lint::{Allowance, Finding, ScannedSite};
 use crate::rules::Severity;
 use crate::scan::{Progress, Scanner};
 
-/// Prints the problems of a site: exit code 1 if one of them is an error.
+/// Prints the problems of a site that are not accepted: exit code 1 if one of them is an error, or a
+/// warning where that is strict.
 pub(super) fn lint(flags: &LintFlags) -> Result<ExitCode, Error> {
     let root = open(&flags.site.directory)?;
     let handling = &flags.site.handling;
@@ -24,11 +25,12 @@ pub(super) fn lint(flags: &LintFlags) -> Result<ExitCode, Error> {
         || (),
         Writers::Await,
     )?;
-    let findings = crate::lint::lint(ScannedSite {
+    let mut findings = crate::lint::lint(ScannedSite {
         root: &root,
         manifest: &manifest,
         links: &links,
     });
+    let accepted = accept(&mut findings, &flags.allow);
     print(|out| match flags.format {
         LintFormat::Text => findings
             .iter()
@@ -38,28 +40,45 @@ pub(super) fn lint(flags: &LintFlags) -> Result<ExitCode, Error> {
             writeln!(out)
         }
     })?;
-    Ok(summarize(&findings))
+    Ok(summarize(&findings, accepted, flags.strict))
 }
 
-fn summarize(findings: &[Finding]) -> ExitCode {
+/// Takes away what is accepted, and returns how many findings that are. Names each allowance that
+/// accepts nothing: what it was for has gone, or it was mistyped.
+fn accept(findings: &mut Vec<Finding>, allowed: &[Allowance]) -> usize {
+    for allowance in allowed {
+        if !findings.iter().any(|finding| allowance.accepts(finding)) {
+            tracing::warn!(allow = %allowance, "--allow {allowance} accepts nothing");
+        }
+    }
+    let before = findings.len();
+    findings.retain(|finding| !allowed.iter().any(|allowance| allowance.accepts(finding)));
+    before - findings.len()
+}
+
+fn summarize(findings: &[Finding], accepted: usize, is_strict: bool) -> ExitCode {
     let [errors, warnings, notes] =
         [Severity::Error, Severity::Warning, Severity::Note].map(|severity| {
             findings
                 .iter()
-                .filter(|finding| finding.severity == severity)
+                .filter(|finding| finding.severity() == severity)
                 .count()
         });
+    let accepted_part = match accepted {
+        0 => String::new(),
+        number => format!(" ({number} accepted)"),
+    };
     let summary = format!(
-        "{}, {}, {}",
+        "{}, {}, {}{accepted_part}",
         counted(errors, "error"),
         counted(warnings, "warning"),
         counted(notes, "note")
     );
-    if errors > 0 {
-        tracing::warn!(errors, warnings, notes, "{summary}");
+    if errors > 0 || (is_strict && warnings > 0) {
+        tracing::warn!(errors, warnings, notes, accepted, "{summary}");
         ExitCode::FAILURE
     } else {
-        tracing::info!(errors, warnings, notes, "{summary}");
+        tracing::info!(errors, warnings, notes, accepted, "{summary}");
         ExitCode::SUCCESS
     }
 }

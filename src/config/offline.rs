@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::site::SiteFlags;
 use crate::compress::SidecarWork;
+use crate::lint::Allowance;
 
 /// `etagd manifest`.
 #[derive(Debug, Args)]
@@ -81,8 +82,8 @@ impl CompressFlags {
 /// `etagd lint`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code 1 tells that there are errors: what is missing, unreadable or not \
-                        understood. Warnings and notes are told and change nothing."
+    after_help = "Each line ends with its code in brackets. Exit code 1 means that there are errors; \
+                        with --strict, errors or warnings."
 )]
 pub struct LintFlags {
     /// Which site, and how it would be served.
@@ -98,6 +99,12 @@ pub struct LintFlags {
         hide_env = true
     )]
     pub format: LintFormat,
+    /// Accept findings of this code: CODE or CODE:GLOB, such as 'dead-link:/drafts/**'; repeatable
+    #[arg(long, value_name = "CODE[:GLOB]")]
+    pub allow: Vec<Allowance>,
+    /// Fail on warnings, too
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// Form of `etagd lint`'s output.

@@ -454,6 +454,14 @@ pub(super) fn placeholder(text: &[u8], from: usize) -> Option<usize> {
         .map(|at| from + at)
 }
 
+/// A segment that was probably meant as a placeholder and is none, for its name does not begin with
+/// a letter: `:_`, `:1st`.
+pub(super) fn almost_placeholder(path: &[u8]) -> Option<&[u8]> {
+    path.split(|byte| *byte == b'/').find(
+        |segment| matches!(segment, [b':', first, ..] if first.is_ascii_digit() || *first == b'_'),
+    )
+}
+
 /// The length of the name that `text` begins with; `also` are bytes that it may have, too.
 pub(super) fn name(text: &[u8], also: &[u8]) -> usize {
     text.iter()

@@ -48,6 +48,13 @@ pub use walk::{
     Link, LinkVerdict, TreeSize, is_admitted, is_beside_rules, is_hidden, warn_limited,
 };
 
+/// The modules whose messages name what is wrong with single files: unreadable ones, sidecars that
+/// are not used, lines of rule files.
+pub const COMPLAINTS: &[&str] = &[
+    "etagd::scan::codings",
+    "etagd::scan::pass",
+    "etagd::scan::rules",
+];
 /// How long a file may keep changing before it is published as it was read.
 pub const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
 /// Younger files are probed for a writer: two writes within one tick of the clock leave the same

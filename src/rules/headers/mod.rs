@@ -158,6 +158,15 @@ impl Headers {
             .collect()
     }
 
+    /// The lines of those blocks that set this field, in their order.
+    #[must_use]
+    pub fn lines_with(&self, matching: &Matching, name: &HeaderName) -> Vec<usize> {
+        self.matched(matching)
+            .filter(|block| block.set.iter().any(|(set, _)| set == name))
+            .map(|block| block.line)
+            .collect()
+    }
+
     /// Whether what these blocks set is the same for every path that they match.
     #[must_use]
     pub fn is_fixed_for(&self, matching: &Matching) -> bool {

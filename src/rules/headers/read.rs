@@ -11,7 +11,7 @@ use crate::rules::complaint::{
 };
 use crate::rules::frame;
 use crate::rules::host::Host;
-use crate::rules::pattern::Pattern;
+use crate::rules::pattern::{Pattern, almost_placeholder};
 use crate::rules::table::Table;
 use crate::rules::template::Template;
 
@@ -117,6 +117,13 @@ impl HeadersParser {
             self.complaints.warning(line, reason);
         }
         let pattern = Pattern::parse(path, MATCHING_OPTIONS)?;
+        if let Some(segment) = almost_placeholder(path) {
+            let reason = format!(
+                "{} is literal text: the name of a placeholder begins with a letter",
+                shown(segment)
+            );
+            self.complaints.warning(line, reason);
+        }
         let (patterns, multi_splat) = &mut self.patterns;
         *patterns += usize::from(!pattern.is_exact());
         *multi_splat += usize::from(pattern.splats() > 1);

@@ -210,6 +210,13 @@ impl Redirects {
         Some((rule.is_forced, outcome))
     }
 
+    /// The line of the first rule that matches and what it does, if it takes precedence over a file.
+    #[must_use]
+    pub fn first_forced(&self, asked: Query<'_>) -> Option<(usize, RuleOutcome)> {
+        let (rule, outcome) = self.first(asked)?;
+        rule.is_forced.then_some((rule.line, outcome))
+    }
+
     fn first(&self, asked: Query<'_>) -> Option<(&Rule, RuleOutcome)> {
         let parameters = Parameters::new(asked.query);
         let mut candidates = self.candidates(asked, &parameters);

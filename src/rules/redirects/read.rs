@@ -14,7 +14,7 @@ use crate::rules::complaint::{
 };
 use crate::rules::frame;
 use crate::rules::host::Host;
-use crate::rules::pattern::{MAX_NAMES, Pattern, placeholder};
+use crate::rules::pattern::{MAX_NAMES, Pattern, almost_placeholder, placeholder};
 use crate::rules::table::Table;
 use crate::rules::template::{Template, as_uri, in_query};
 
@@ -310,6 +310,13 @@ impl RedirectsParser {
     }
 
     fn note_source(&mut self, line: usize, path: &[u8], pattern: &Pattern, parameters: &[&[u8]]) {
+        if let Some(segment) = almost_placeholder(path) {
+            let reason = format!(
+                "{} is literal text: the name of a placeholder begins with a letter",
+                shown(segment)
+            );
+            self.complaints.warning(line, reason);
+        }
         let mut note = |text: &'static str| self.complaints.note(line, text);
         if path.starts_with(b"/.netlify") {
             note("Netlify rejects sources under /.netlify");
