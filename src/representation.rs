@@ -155,10 +155,11 @@ impl Resource {
     #[must_use]
     pub fn with_fields(&self, fields: Arc<Fields>) -> Self {
         let mut resource = self.clone();
-        let of_files = resource
-            .plain
-            .iter_mut()
-            .flat_map(|plain| std::iter::once(&mut plain.identity).chain(&mut plain.encoded));
+        let of_files = resource.plain.iter_mut().flat_map(|plain| {
+            let tailed = plain.tailed.iter_mut();
+            let identity = std::iter::once(&mut plain.identity);
+            identity.chain(&mut plain.encoded).chain(tailed)
+        });
         for representation in std::iter::once(&mut resource.identity)
             .chain(&mut resource.encoded)
             .chain(of_files)
@@ -166,9 +167,27 @@ impl Resource {
             representation.set_suffix(fields.suffix());
         }
         resource.fields = fields;
+        resource.choose_tail();
         // The other path has fields of its own, which these say nothing about.
         resource.clean = None;
         resource
+    }
+
+    /// Sends the content with its tail or without: a rule may have made of a document something that
+    /// no browser shows as HTML, and that the tail would break.
+    fn choose_tail(&mut self) {
+        let is_html = self.is_html();
+        let Some(plain) = &mut self.plain else {
+            return;
+        };
+        match plain.tailed.take() {
+            Some(tailed) if is_html => self.identity = tailed,
+            None if !is_html => {
+                let tailed = std::mem::replace(&mut self.identity, plain.identity.clone());
+                plain.tailed = Some(tailed);
+            }
+            unchanged => plain.tailed = unchanged,
+        }
     }
 
     /// All representations, identity first.
@@ -200,9 +219,11 @@ impl Resource {
 }
 
 /// The content of a file, and its sidecars, for a resource that is served with a tail. It counts
-/// for the site digest and is never sent.
+/// for the site digest, and is sent only where a rule says that it is no HTML.
 #[derive(Clone, Debug)]
 pub struct Plain {
+    /// The content with its tail, while that is not what is sent.
+    pub tailed: Option<Representation>,
     /// The content of the file.
     pub identity: Representation,
     /// The content of its sidecars.

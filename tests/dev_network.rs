@@ -266,3 +266,131 @@ fn web_sockets_are_proxied() {
     // It ends although a tunnel was there.
     assert_eq!(developer.stop().code(), Some(0));
 }
+
+/// An upstream server that sends each request's head to the receiver and answers it with its path.
+fn echoing_upstream() -> (String, mpsc::Receiver<String>) {
+    let (seen, heads) = mpsc::channel();
+    let (_, proxy) = upstream(move |mut stream| {
+        let _ = seen.send(head_of(&mut stream));
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        let _ = stream.write_all(answer.as_bytes());
+    });
+    (proxy, heads)
+}
+
+/// The status of the response to a raw request.
+fn status_of(developer: &Developer, request: &[u8]) -> u16 {
+    let mut client = developer.client();
+    client.send(request).unwrap();
+    client.receive("GET").unwrap().unwrap().status
+}
+
+#[test]
+fn what_is_proxied_names_a_host_of_this_machine_and_a_plain_path() {
+    let (proxy, heads) = echoing_upstream();
+    let site = site();
+    let developer = Developer::start(&site.root(), &["--proxy", &proxy]);
+    for (request, status) in [
+        (&b"GET /api HTTP/1.1\r\n\r\n"[..], 400),
+        (
+            b"GET /api HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+            400,
+        ),
+        (b"GET /api HTTP/1.1\r\nHost: evil\xff.example\r\n\r\n", 400),
+        (b"GET /api HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+        (
+            b"GET http://evil.example/api HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            403,
+        ),
+        (b"GET /api/../x HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (
+            b"GET /api/%2e%2E/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            400,
+        ),
+        (b"GET /api/..%2fx HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    ] {
+        let found = status_of(&developer, request);
+        assert_eq!(found, status, "{}", request.escape_ascii());
+    }
+    assert!(heads.try_recv().is_err(), "none of them was passed on");
+    let good = b"GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(status_of(&developer, good), 200);
+    assert!(heads.recv().unwrap().starts_with("GET /api/x "));
+}
+
+#[test]
+fn a_tunnel_is_for_web_sockets_alone() {
+    let (proxy, heads) = echoing_upstream();
+    let site = site();
+    let developer = Developer::start(&site.root(), &["--proxy", &proxy]);
+    for fields in [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+        "Connection: Upgrade\r\nUpgrade: foo/1\r\n",
+        "Upgrade: websocket\r\n",
+    ] {
+        let request = format!("GET /api HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        assert_eq!(status_of(&developer, request.as_bytes()), 200, "{fields}");
+        let head = heads.recv().unwrap().to_lowercase();
+        assert!(
+            !head.contains("upgrade") && !head.contains("http2"),
+            "{head}"
+        );
+    }
+    // A server that switches all the same gets no tunnel.
+    let (_, proxy) = upstream(|mut stream| {
+        head_of(&mut stream);
+        let answer =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+        let _ = stream.write_all(answer.as_bytes());
+    });
+    let developer = Developer::start(&site.root(), &["--proxy", &proxy]);
+    for upgrade in ["h2c", "websocket"] {
+        let request = format!(
+            "GET /api HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
+        );
+        assert_eq!(status_of(&developer, request.as_bytes()), 502, "{upgrade}");
+    }
+}
+
+#[test]
+fn a_client_cannot_speak_in_the_name_of_a_proxy() {
+    let (proxy, heads) = echoing_upstream();
+    let site = site();
+    let developer = Developer::start(&site.root(), &["--proxy", &proxy]);
+    let request = b"GET /api HTTP/1.1\r\nHost: localhost\r\nConnection: host, x-a\r\nX-A: 1\r\n\
+                    X-Forwarded-Host: evil.example\r\nX-Forwarded-Port: 1\r\nX-Real-IP: 9.9.9.9\r\n\
+                    Forwarded: for=9.9.9.9\r\nProxy-Connection: keep-alive\r\nTrailer: x\r\n\r\n";
+    assert_eq!(status_of(&developer, request), 200);
+    let head = heads.recv().unwrap().to_lowercase();
+    assert!(head.contains("x-forwarded-host: localhost\r\n"), "{head}");
+    for absent in [
+        "evil",
+        "9.9.9.9",
+        "x-forwarded-port",
+        "proxy-connection",
+        "trailer",
+        "x-a",
+    ] {
+        assert!(!head.contains(absent), "{absent} is in {head}");
+    }
+}
+
+#[test]
+fn an_upstream_that_never_answers_is_not_waited_for_without_end() {
+    let (hold, held) = mpsc::channel();
+    let (address, proxy) = upstream(move |mut stream| {
+        head_of(&mut stream);
+        // Open, and silent.
+        let _ = hold.send(stream);
+    });
+    let site = site();
+    let flags = ["--proxy", &proxy, "--proxy-timeout", "200ms"];
+    let developer = Developer::start(&site.root(), &flags);
+    let answer = developer.client().get("/api");
+    assert_eq!(answer.status, 504);
+    let text = String::from_utf8(answer.body).unwrap();
+    for part in [&address.to_string(), "200ms", "--proxy-timeout"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    drop(held);
+}

@@ -476,3 +476,88 @@ fn what_an_editor_does_to_save_is_one_change() {
     let expected = ["changed  /index.html, /same.txt", "changed  /style.css"];
     assert_eq!(changed, expected);
 }
+
+#[test]
+fn a_page_that_a_rule_makes_something_else_gets_no_script() {
+    let xhtml = "<html xmlns=\"http://www.w3.org/1999/xhtml\"><head/><body/></html>";
+    let site = TestSite::new()
+        .file("page.html", xhtml)
+        .file("page.html.gz", gzip(xhtml))
+        .file("source.html", DOCUMENT)
+        .file(
+            "_headers",
+            "/page*\n  Content-Type: application/xhtml+xml\n/source.html\n  Content-Type: text/plain\n",
+        );
+    let developer = Developer::start(&site.root(), &[]);
+    let mut client = developer.client();
+    for (target, content) in [
+        ("/page", xhtml),
+        ("/page.html", xhtml),
+        ("/source.html", DOCUMENT),
+    ] {
+        let page = client.get(target);
+        assert_eq!(page.body, content.as_bytes(), "{target}");
+        assert!(has_hash_in_tag(&page), "{target}");
+    }
+    // The same file is a page at its other address.
+    let page = client.get("/source");
+    assert_eq!(page.body, [DOCUMENT, TAIL].concat().as_bytes());
+    assert!(has_hash_in_tag(&page));
+    // The rule goes, and comes back.
+    for (rules, expected) in [
+        ("", [DOCUMENT, TAIL].concat()),
+        ("/*\n  Content-Type: text/plain\n", DOCUMENT.to_owned()),
+    ] {
+        fs::write(site.path("_headers"), rules).unwrap();
+        support::tree::eventually("the rules are applied", || {
+            developer.client().get("/source.html").body == expected.as_bytes()
+        });
+        assert!(has_hash_in_tag(&developer.client().get("/source.html")));
+    }
+}
+
+/// Whether a tag begins with the hash of the body; a rule may add a suffix to it.
+fn has_hash_in_tag(page: &support::Response) -> bool {
+    let hash = blake3::hash(&page.body).to_hex();
+    let etag = page.field("ETag").unwrap();
+    etag.starts_with(&format!("\"{hash}"))
+}
+
+#[test]
+fn documents_without_a_doctype_reload_and_fragments_are_named_once() {
+    let documents = [
+        (
+            "xml.html",
+            "<?xml version=\"1.0\"?>\n<!DOCTYPE html><html><body/></html>",
+        ),
+        ("head.html", "<head><title>x</title></head>"),
+        ("title.html", "<title>x</title><p>x"),
+        ("meta.html", "<meta charset=utf-8><p>x"),
+        ("body.html", "<body class=x>"),
+    ];
+    let site = TestSite::new()
+        .file("part.html", "<p>x")
+        .file("other.html", "<p>y");
+    let site = documents
+        .iter()
+        .fold(site, |site, (name, content)| site.file(name, content));
+    let developer = Developer::start(&site.root(), &[]);
+    let mut client = developer.client();
+    for (name, content) in documents {
+        let page = client.get(&format!("/{name}"));
+        assert_eq!(page.body, [content, TAIL].concat().as_bytes(), "{name}");
+    }
+    for _ in 0..3 {
+        assert_eq!(client.get("/part.html").body, b"<p>x");
+        // A script asks for it, and no window shows it.
+        let fetched = [("Sec-Fetch-Dest", "empty")];
+        assert_eq!(client.request("GET", "/other.html", &fetched).body, b"<p>y");
+    }
+    developer.wait_for_line("/part.html does not reload by itself");
+    let said = developer.said();
+    let warnings = said
+        .iter()
+        .filter(|line| line.contains("by itself"))
+        .count();
+    assert_eq!(warnings, 1, "{said:#?}");
+}

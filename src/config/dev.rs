@@ -11,7 +11,7 @@ use super::clients::{AccessLogForm, ProxyOptions};
 use super::operator::{Operator, StatusFlags};
 use super::process::{Config, budget, cores};
 use super::site::SiteFlags;
-use super::values::size;
+use super::values::{duration, size};
 use super::watch::WatchOptions;
 use crate::settings::{
     Additions, AllowedHost, Certificate, DevOptions, Limits, Settings, Upstream,
@@ -74,6 +74,17 @@ pub struct DevFlags {
         value_delimiter = ','
     )]
     pub proxy: Vec<Upstream>,
+    /// How long such a server may take to begin its response
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "2m",
+        hide_short_help = true,
+        env = "ETAGD_PROXY_TIMEOUT",
+        hide_env = true,
+        value_parser = duration
+    )]
+    pub proxy_timeout: Duration,
     /// Speak TLS, with a certificate that etagd has made: self
     #[arg(long, value_name = "WHOSE", env = "ETAGD_TLS", hide_env = true)]
     pub tls: Option<Certificate>,
@@ -155,6 +166,7 @@ impl DevFlags {
                 cors: self.cors,
                 is_isolated: self.cross_origin_isolation,
                 upstreams: self.proxy,
+                upstream_timeout: self.proxy_timeout,
                 tls: self.tls,
             }),
         }

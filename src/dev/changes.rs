@@ -28,9 +28,25 @@ pub struct Changed {
     pub names: Vec<String>,
 }
 
-/// Files that are gone and that no page has been told of: when to tell, and the tag they had.
+/// Files that are gone and that no page has been told of, and what waits for them.
 #[derive(Debug, Default)]
-pub(super) struct Gone(HashMap<Box<[u8]>, (Instant, IdentityTag)>);
+pub(super) struct Gone {
+    files: HashMap<Box<[u8]>, GoneFile>,
+    /// Files that have changed while a page was gone. A build that writes style sheets before pages
+    /// would otherwise have a page reload twice, and the first time without its content.
+    held: BTreeSet<Box<[u8]>>,
+    /// The hash of the rules that pages know.
+    rules: Option<[u8; 32]>,
+}
+
+#[derive(Debug)]
+struct GoneFile {
+    tag: IdentityTag,
+    /// When it was first missing.
+    since: Instant,
+    /// When to look at it again.
+    due: Instant,
+}
 
 /// The tag of a file itself, without any coding.
 type IdentityTag = ([u8; 32], Option<[u8; 4]>);
@@ -43,38 +59,23 @@ fn identity_tag(resource: &Resource) -> IdentityTag {
 impl Gone {
     /// When to look again, if anything is gone.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.0.values().map(|(due, _)| *due).min()
+        self.files.values().map(|gone| gone.due).min()
     }
 
-    /// What is answered differently in the new state than in the old one.
+    /// What is answered differently in the new state than in the old one, and is not held back.
     pub(super) fn changes(&mut self, old: &Manifest, new: &Manifest, now: Instant) -> Changed {
-        let mut changed = BTreeSet::new();
-        for Difference { path, .. } in old.diff(new) {
-            match (old.locate(&path), new.locate(&path)) {
-                (Some(was), None) => {
-                    self.0.insert(path, (now + GONE_DELAY, identity_tag(was)));
-                }
-                // Different codings or Cache-Control only: a page shows the same.
-                (Some(was), Some(is)) if identity_tag(was) == identity_tag(is) => {}
-                (_, Some(is)) => match self.0.remove(&*path) {
-                    Some((_, was)) if was == identity_tag(is) => {}
-                    _ => {
-                        changed.insert(path);
-                    }
-                },
-                (None, None) => {}
-            }
-        }
-        let gone_for_good = self.0.extract_if(|path, (due, _)| {
-            if *due > now {
-                return false;
-            }
-            *due = now + RECHECK_INTERVAL;
-            new.locate_retired(path).is_none()
+        self.collect(old, new, now);
+        let is_page_awaited = self.files.iter().any(|(path, gone)| {
+            let is_page = path.ends_with(b".html") || path.ends_with(b".htm");
+            is_page && now < gone.since + GONE_DELAY
         });
-        changed.extend(gone_for_good.map(|(path, _)| path));
+        if is_page_awaited {
+            return Changed::default();
+        }
+        let changed = std::mem::take(&mut self.held);
+        let rules_before = self.rules.take();
         let mut names = BTreeSet::new();
-        if old.rules().hash() != new.rules().hash() || changed.len() > MAX_FILES {
+        if rules_before != Some(new.rules().hash()) || changed.len() > MAX_FILES {
             names.insert(EVERY_PAGE.to_owned());
         } else {
             for path in &changed {
@@ -85,6 +86,40 @@ impl Gone {
             files: changed.into_iter().collect(),
             names: names.into_iter().collect(),
         }
+    }
+
+    /// Adds what has changed to what is held.
+    fn collect(&mut self, old: &Manifest, new: &Manifest, now: Instant) {
+        self.rules.get_or_insert_with(|| old.rules().hash());
+        for Difference { path, .. } in old.diff(new) {
+            match (old.locate(&path), new.locate(&path)) {
+                (Some(was), None) => {
+                    let gone = GoneFile {
+                        tag: identity_tag(was),
+                        since: now,
+                        due: now + GONE_DELAY,
+                    };
+                    self.files.insert(path, gone);
+                }
+                // Different codings or Cache-Control only: a page shows the same.
+                (Some(was), Some(is)) if identity_tag(was) == identity_tag(is) => {}
+                (_, Some(is)) => match self.files.remove(&*path) {
+                    Some(gone) if gone.tag == identity_tag(is) => {}
+                    _ => {
+                        self.held.insert(path);
+                    }
+                },
+                (None, None) => {}
+            }
+        }
+        let gone_for_good = self.files.extract_if(|path, gone| {
+            if gone.due > now {
+                return false;
+            }
+            gone.due = now + RECHECK_INTERVAL;
+            new.locate_retired(path).is_none()
+        });
+        self.held.extend(gone_for_good.map(|(path, _)| path));
     }
 }
 
@@ -196,5 +231,29 @@ mod tests {
             changes(&mut gone, &again, &full, start + 2 * GONE_DELAY),
             ["/b"]
         );
+    }
+
+    #[test]
+    fn what_changes_while_a_page_is_gone_is_reported_with_it() {
+        let start = Instant::now();
+        let mut gone = Gone::default();
+        let full = site(&[("index.html", "1"), ("style.css", "1")]);
+        let without = site(&[("style.css", "1")]);
+        let styled = site(&[("style.css", "2")]);
+        let built = site(&[("index.html", "2"), ("style.css", "2")]);
+        let mut changes = |old: &Manifest, new: &Manifest, milliseconds| {
+            let now = start + Duration::from_millis(milliseconds);
+            gone.changes(old, new, now).names
+        };
+        assert_eq!(changes(&full, &without, 0), [""; 0]);
+        assert_eq!(changes(&without, &styled, 100), [""; 0]);
+        let expected = ["/", "/index.html", "/style.css"];
+        assert_eq!(changes(&styled, &built, 200), expected);
+        // A page that does not come back holds nothing for longer than its own delay.
+        assert_eq!(changes(&built, &styled, 300), [""; 0]);
+        assert_eq!(changes(&styled, &without, 400), [""; 0]);
+        assert_eq!(changes(&without, &without, 1299), [""; 0]);
+        assert_eq!(changes(&without, &without, 1300), expected);
+        assert_eq!(changes(&without, &styled, 1400), ["/style.css"]);
     }
 }

@@ -8,13 +8,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::{Dev, DevResponse};
-use crate::client::Peer;
 use crate::representation::NO_STORE;
 use crate::service::{BoxError, Connection, Content, Layer, Reply, ResponseFuture, error_page};
 use crate::settings::Upstream;
@@ -44,17 +43,16 @@ impl Layer for DevLayer {
         content: Incoming,
         connection: &Arc<dyn Connection>,
     ) -> ResponseFuture {
-        let path = request.uri.path();
         let page = super::PageAddress::of(&request);
         let reply = if let Some(response) = self.dev.intercept(&request) {
             let is_head = request.method == Method::HEAD;
             ResponseFuture::now(dev_response(response, is_head))
-        } else if let Some(upstream) = self.dev.proxy.upstream(path) {
+        } else if let Some(upstream) = self.dev.proxy.upstream(&request) {
             let (dev, upstream) = (Arc::clone(&self.dev), upstream.clone());
-            let peer = connection.peer();
-            ResponseFuture::later(
-                async move { forward(&dev, &upstream, request, content, peer).await },
-            )
+            let connection = Arc::clone(connection);
+            ResponseFuture::later(async move {
+                forward(&dev, &upstream, request, content, connection).await
+            })
         } else {
             self.next.respond(request, content, connection)
         };
@@ -64,7 +62,7 @@ impl Layer for DevLayer {
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 dev.add_headers(response.headers_mut());
             }
-            dev.warn_about_csp(&page, response);
+            dev.warn_about_page(&page, response);
         })
     }
 }
@@ -97,27 +95,93 @@ fn dev_response(response: DevResponse, is_head: bool) -> Response<Content> {
     response
 }
 
-/// Passes a request on to another server, and its response back; 502 where there is none.
+/// Passes a request on to another server, and its response back; 502 or 504 where there is none.
 async fn forward(
     dev: &Dev,
     upstream: &Upstream,
     request: Parts,
     content: Incoming,
-    peer: Peer,
+    connection: Arc<dyn Connection>,
 ) -> Reply {
     let path: Box<str> = request.uri.path().into();
     let is_head = request.method == Method::HEAD;
-    match dev.proxy.forward(upstream, request, content, peer).await {
+    let peer = connection.peer();
+    let waiting = UpstreamWait::begin(&connection);
+    let answered = dev.proxy.forward(upstream, request, content, peer).await;
+    drop(waiting);
+    match answered {
         Ok(response) => response
             .map(|content| {
-                let broken = move |source| -> BoxError {
-                    let path = path.clone();
-                    UpstreamBroken { path, source }.into()
+                let content = UpstreamBody {
+                    content,
+                    path,
+                    connection,
+                    waiting: None,
                 };
-                Content::Boxed(content.map_err(broken).boxed_unsync())
+                Content::Boxed(content.boxed_unsync())
             })
             .into(),
-        Err(sentence) => error_page(StatusCode::BAD_GATEWAY, &sentence, is_head).into(),
+        Err(error) => error_page(error.status(), &error.to_string(), is_head).into(),
+    }
+}
+
+/// While it lives, a response waits for another server, and the client is blamed for nothing.
+struct UpstreamWait(Arc<dyn Connection>);
+
+impl UpstreamWait {
+    fn begin(connection: &Arc<dyn Connection>) -> Self {
+        connection.begin_upstream_wait();
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for UpstreamWait {
+    fn drop(&mut self) {
+        self.0.end_upstream_wait();
+    }
+}
+
+/// Content of another server, as it comes. It may be silent for as long as it likes: events do.
+struct UpstreamBody<B> {
+    content: B,
+    path: Box<str>,
+    connection: Arc<dyn Connection>,
+    /// Present while the other server has nothing to give.
+    waiting: Option<UpstreamWait>,
+}
+
+impl<B> Body for UpstreamBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let next = Pin::new(&mut this.content).poll_frame(cx);
+        this.waiting = match next.is_pending() {
+            true => this
+                .waiting
+                .take()
+                .or_else(|| Some(UpstreamWait::begin(&this.connection))),
+            false => None,
+        };
+        next.map_err(|source| {
+            let (path, source) = (this.path.clone(), source.into());
+            UpstreamBroken { path, source }.into()
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.content.size_hint()
     }
 }
 
@@ -126,7 +190,7 @@ async fn forward(
 #[error("the server behind {path} broke off: {source}")]
 struct UpstreamBroken {
     path: Box<str>,
-    source: hyper::Error,
+    source: BoxError,
 }
 
 /// Events as they happen, until their sender is gone.
@@ -142,5 +206,65 @@ impl Body for EventStream {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let next = self.0.poll_recv(cx);
         next.map(|event| event.map(|event| Ok(Frame::data(event))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicIsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::client::Peer;
+
+    /// A connection that counts the responses that wait.
+    #[derive(Default)]
+    struct Waiting(AtomicIsize);
+
+    impl Connection for Waiting {
+        fn peer(&self) -> Peer {
+            Peer::Unix
+        }
+        fn admission(&self) -> Arc<Semaphore> {
+            Arc::new(Semaphore::new(1))
+        }
+        fn note_upload(&self) {}
+        fn add_waiting(&self, _: usize) -> bool {
+            true
+        }
+        fn remove_waiting(&self, _: usize) {}
+        fn begin_upstream_wait(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn end_upstream_wait(&self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+        fn begin(&self, _: bool) {}
+        fn end(&self) {}
+    }
+
+    #[tokio::test]
+    async fn a_response_waits_while_the_other_server_is_silent() {
+        let (sender, receiver) = mpsc::channel::<Bytes>(4);
+        let connection = Arc::new(Waiting::default());
+        let mut body = UpstreamBody {
+            content: EventStream(receiver),
+            path: "/api".into(),
+            connection: Arc::<Waiting>::clone(&connection),
+            waiting: None,
+        };
+        let waiting = || connection.0.load(Ordering::Relaxed);
+        let poll = |body: &mut UpstreamBody<_>| {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            Pin::new(body).poll_frame(&mut cx).is_ready()
+        };
+        assert_eq!((waiting(), poll(&mut body), waiting()), (0, false, 1));
+        assert_eq!((poll(&mut body), waiting()), (false, 1));
+        sender.send(Bytes::from_static(b"x")).await.expect("room");
+        assert_eq!((poll(&mut body), waiting()), (true, 0));
+        assert_eq!((poll(&mut body), waiting()), (false, 1));
+        drop(body);
+        assert_eq!(waiting(), 0);
     }
 }

@@ -22,7 +22,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use tokio::sync::mpsc;
 
-use crate::answer::host;
+use crate::answer::{check_host, host};
 use crate::service::Content;
 use crate::settings::{AllowedHost, DevOptions};
 use proxy::Proxy;
@@ -34,13 +34,15 @@ pub use line::line;
 
 /// The markup at the end of every document.
 pub const TAIL: &str = "\n<script async src=\"/_etagd/reload.js\"></script>\n";
-/// How many different policies are warned about: a site may make a new nonce for each response.
+/// How many different policies and pages are warned about: a site may make a new nonce for each
+/// response.
 const MAX_WARNINGS: usize = 20;
 /// The path of the live reload's own files and events: nothing of the site is found below it.
 const PREFIX: &str = "/_etagd/";
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What a developer's server has in front of the site.
@@ -53,7 +55,8 @@ pub struct Dev {
     /// Fields that every response gets, unless it has them with another value.
     fields: HeaderMap,
     proxy: Proxy,
-    /// Policies that keep pages from reloading and that a warning has named.
+    /// Policies that keep pages from reloading, and pages without the script, that a warning has
+    /// named.
     warned: Mutex<HashSet<String>>,
 }
 
@@ -73,6 +76,9 @@ enum DevResponse {
 /// Which page a request asks for, as far as a warning names it.
 struct PageAddress {
     path: Box<str>,
+    /// Whether a window or a frame may show it: a script that asks for a fragment says that it is
+    /// none of these.
+    is_shown: bool,
     /// Host and port, as the browser knows the site.
     authority: Box<str>,
 }
@@ -83,8 +89,15 @@ impl PageAddress {
         let in_target = request.uri.authority().map(Authority::as_str);
         let host = request.headers.get(header::HOST);
         let in_host = host.and_then(|host| host.to_str().ok());
+        let destination = request.headers.get(SEC_FETCH_DEST);
+        let is_shown = destination.is_none_or(|destination| {
+            ["document", "frame", "iframe"]
+                .iter()
+                .any(|shown| destination == shown)
+        });
         Self {
             path: request.uri.path().into(),
+            is_shown: is_shown && request.method == Method::GET,
             authority: in_target.or(in_host).unwrap_or_default().into(),
         }
     }
@@ -107,40 +120,72 @@ impl Dev {
             allowed: flags.allowed.clone(),
             cors: flags.cors,
             fields,
-            proxy: Proxy::new(flags.upstreams.clone(), flags.tls.is_some()),
+            proxy: Proxy::new(
+                flags.upstreams.clone(),
+                flags.tls.is_some(),
+                flags.upstream_timeout,
+            ),
             warned: Mutex::default(),
         }
     }
 
-    /// Warns once of each policy that keeps a page from reloading by itself.
-    fn warn_about_csp(&self, page: &PageAddress, response: &Response<Content>) {
+    /// Warns once of each page that does not reload by itself for want of the script, and of each
+    /// policy that forbids it.
+    fn warn_about_page(&self, page: &PageAddress, response: &Response<Content>) {
         let content_type = response.headers().get(header::CONTENT_TYPE);
         let is_html = content_type.is_some_and(|it| it.as_bytes().starts_with(b"text/html"));
         if self.feed.is_none() || response.status() != StatusCode::OK || !is_html {
             return;
         }
-        // A page that is not in memory is larger than what one looks at for a warning.
-        let Content::Memory(content) = response.body() else {
-            return;
+        let path = &*page.path;
+        let content = match response.body() {
+            Content::Memory(content) if content.ends_with(TAIL.as_bytes()) => content,
+            // Nothing to show, or of another server.
+            Content::Memory(content) if content.is_empty() => return,
+            Content::Boxed(_) => return,
+            Content::Memory(_) if page.is_shown => {
+                if self.is_first_warning(path) {
+                    tracing::warn!(
+                        page = path,
+                        "{path} does not reload by itself: it begins with no doctype, <html> or \
+                         <head>, so it is taken for a fragment"
+                    );
+                }
+                return;
+            }
+            Content::File(_) if page.is_shown => {
+                if self.is_first_warning(path) {
+                    tracing::warn!(
+                        page = path,
+                        "{path} does not reload by itself: it is a fragment, or longer than 8 MiB"
+                    );
+                }
+                return;
+            }
+            Content::Memory(_) | Content::File(_) => return,
         };
         let Some(policy) = policy::forbidding(response.headers(), content, &page.authority) else {
             return;
         };
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.len() < MAX_WARNINGS && warned.insert(policy.clone()) {
+        if self.is_first_warning(&policy) {
             tracing::warn!(
-                page = &*page.path,
+                page = path,
                 policy,
-                "{} does not reload by itself: its Content-Security-Policy allows no script from \
-                 'self', or no connection to it: {policy}",
-                page.path
+                "{path} does not reload by itself: its Content-Security-Policy allows no script \
+                 from 'self', or no connection to it: {policy}"
             );
         }
     }
 
-    /// What is to be answered in place of the site, if anything. Must be called within a tokio
-    /// runtime.
-    fn intercept(&self, request: &Parts) -> Option<DevResponse> {
+    /// Whether a warning about this is still to be given.
+    fn is_first_warning(&self, subject: &str) -> bool {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        warned.len() < MAX_WARNINGS && warned.insert(subject.to_owned())
+    }
+
+    /// Why a request may not be answered at all: its Host is none that a page of this site can have,
+    /// or can't be read, or its path may lead out of what another server is asked for.
+    fn refuse(&self, request: &Parts) -> Option<DevResponse> {
         if let Some(host) = host(request)
             && !hosts::is_allowed(host, &self.allowed)
         {
@@ -149,6 +194,30 @@ impl Dev {
                  --allow-host {host}"
             );
             return Some(DevResponse::Refused(StatusCode::FORBIDDEN, sentence));
+        }
+        self.proxy.upstream(request)?;
+        let is_unreadable = |host: &HeaderValue| host.to_str().is_err();
+        let sentence = match check_host(request) {
+            Err(problem) => problem,
+            Ok(()) if request.headers.get(header::HOST).is_some_and(is_unreadable) => {
+                "invalid Host header field"
+            }
+            Ok(()) if proxy::has_dot_segments(request.uri.path()) => {
+                "a path with . or .. in it is not passed on to another server"
+            }
+            Ok(()) => return None,
+        };
+        Some(DevResponse::Refused(
+            StatusCode::BAD_REQUEST,
+            sentence.to_owned(),
+        ))
+    }
+
+    /// What is to be answered in place of the site, if anything. Must be called within a tokio
+    /// runtime.
+    fn intercept(&self, request: &Parts) -> Option<DevResponse> {
+        if let Some(refused) = self.refuse(request) {
+            return Some(refused);
         }
         let is_preflight = request.method == Method::OPTIONS
             && request.headers.contains_key(header::ORIGIN)

@@ -2,13 +2,15 @@
 //! Requests and responses are streamed as they come, WebSockets included.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -16,7 +18,9 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use percent_encoding::percent_decode_str;
 use tokio::io::copy_bidirectional;
+use tokio::time::sleep;
 
 use crate::client::Peer;
 use crate::settings::Upstream;
@@ -25,15 +29,22 @@ use crate::settings::Upstream;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// RFC 9110 section 7.6.1: fields that concern one connection only, in addition to those that
 /// Connection names.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
+    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
 ];
+/// Fields in which proxies say who the client is, in addition to those that begin with
+/// `X-Forwarded-`. A client that is no proxy could claim anything in them.
+const CLAIMS: [HeaderName; 2] = [header::FORWARDED, HeaderName::from_static("x-real-ip")];
+const WEBSOCKET: &str = "websocket";
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -46,10 +57,44 @@ pub(super) struct Proxy {
     client: Client<HttpConnector, UnsyncBoxBody<Bytes, hyper::Error>>,
     /// Whether clients speak TLS.
     is_secure: bool,
+    /// How long to wait for the head of a response.
+    timeout: Duration,
+}
+
+/// Why there is no response of another server.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ForwardError {
+    /// It can't be reached, or breaks off.
+    #[error("the server http://{0} does not answer: {1}")]
+    Unreachable(Authority, String),
+    /// It takes a request, and then nothing comes.
+    #[error(
+        "the server http://{authority} has not answered for {time}; to wait for longer, start etagd \
+         dev with --proxy-timeout",
+        time = humantime::format_duration(*.timeout)
+    )]
+    Timeout {
+        /// The server.
+        authority: Authority,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+    /// A 101 in answer to a request that was none for a web socket.
+    #[error("the server http://{0} changes the protocol and was not asked to")]
+    ProtocolSwitch(Authority),
+}
+
+impl ForwardError {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unreachable(..) | Self::ProtocolSwitch(..) => StatusCode::BAD_GATEWAY,
+        }
+    }
 }
 
 impl Proxy {
-    pub(super) fn new(mut upstreams: Vec<Upstream>, is_secure: bool) -> Self {
+    pub(super) fn new(mut upstreams: Vec<Upstream>, is_secure: bool, timeout: Duration) -> Self {
         // The longest prefix takes precedence.
         upstreams.sort_by_key(|upstream| std::cmp::Reverse(upstream.prefix.len()));
         let mut connector = HttpConnector::new();
@@ -63,62 +108,80 @@ impl Proxy {
             upstreams,
             client,
             is_secure,
+            timeout,
         }
     }
 
-    /// Which of the servers is to be asked for `path`, if any.
-    pub(super) fn upstream(&self, path: &str) -> Option<&Upstream> {
+    /// Which of the servers is to be asked, if any.
+    pub(super) fn upstream(&self, request: &Parts) -> Option<&Upstream> {
+        // It asks for a tunnel, and names no path of this server.
+        if request.method == Method::CONNECT {
+            return None;
+        }
+        let path = request.uri.path();
         self.upstreams.iter().find(|each| each.answers(path))
     }
 
     /// Passes a request on.
     ///
     /// # Errors
-    /// One sentence, when no answer can be had.
+    /// When no response can be had.
     pub(super) async fn forward(
         &self,
         upstream: &Upstream,
         mut request: Parts,
         content: Incoming,
         peer: Peer,
-    ) -> Result<Response<Incoming>, String> {
+    ) -> Result<Response<Incoming>, ForwardError> {
         let client_side = request.extensions.remove::<OnUpgrade>();
+        let client_side = client_side.filter(|_| asks_for_web_socket(&request));
         let failed = |error: &dyn Error| {
             let cause = error.source().map_or_else(|| error.to_string(), deepest);
-            format!(
-                "the server http://{} does not answer: {cause}",
-                upstream.authority
-            )
+            ForwardError::Unreachable(upstream.authority.clone(), cause)
         };
         let passed_on = self.passed_on(upstream, &request, peer);
-        let (mut head, ()) = passed_on.map_err(|error| failed(&error))?.into_parts();
-        let is_upgrade = client_side.is_some() && head.headers.contains_key(header::UPGRADE);
-        if !is_upgrade {
-            head.headers.remove(header::UPGRADE);
-            head.headers.remove(header::CONNECTION);
-        }
-        let content = content.boxed_unsync();
-        let answered = self.client.request(Request::from_parts(head, content));
-        let mut response = answered.await.map_err(|error| failed(&error))?;
+        let (head, ()) = passed_on.map_err(|error| failed(&error))?.into_parts();
+        let has_progressed = Arc::new(AtomicBool::new(false));
+        let progress = Arc::clone(&has_progressed);
+        let content = content.map_frame(move |frame| {
+            progress.store(true, Ordering::Relaxed);
+            frame
+        });
+        let request_on = Request::from_parts(head, content.boxed_unsync());
+        let answered = self.client.request(request_on);
+        let mut response = tokio::select! {
+            answered = answered => answered.map_err(|error| failed(&error))?,
+            () = self.wait_for_timeout(&has_progressed) => {
+                let (authority, timeout) = (upstream.authority.clone(), self.timeout);
+                return Err(ForwardError::Timeout { authority, timeout });
+            }
+        };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched {
             let server_side = hyper::upgrade::on(&mut response);
-            let Some(client_side) = client_side.filter(|_| is_upgrade) else {
-                return Err(format!(
-                    "the server http://{} changes the protocol and was not asked to",
-                    upstream.authority
-                ));
+            let client_side = client_side.filter(|_| is_web_socket(response.headers()));
+            let Some(client_side) = client_side else {
+                return Err(ForwardError::ProtocolSwitch(upstream.authority.clone()));
             };
             tokio::spawn(tunnel(client_side, server_side));
         }
-        let protocol = response.headers().get(header::UPGRADE).cloned();
         strip_hop_by_hop(response.headers_mut());
-        if let Some(protocol) = protocol.filter(|_| switched) {
-            response.headers_mut().insert(header::UPGRADE, protocol);
-            response.headers_mut().insert(header::CONNECTION, UPGRADE);
+        if switched {
+            add_upgrade(response.headers_mut());
         }
         *response.version_mut() = request.version;
         Ok(response)
+    }
+
+    /// Ends when no content of the request was passed on for some time: at least the timeout, at most
+    /// twice that.
+    async fn wait_for_timeout(&self, has_progressed: &AtomicBool) {
+        loop {
+            sleep(self.timeout).await;
+            if !has_progressed.swap(false, Ordering::Relaxed) {
+                return;
+            }
+        }
     }
 
     /// The request as the other server gets it.
@@ -140,17 +203,17 @@ impl Proxy {
             .version(Version::HTTP_11)
             .body(())?;
         let mut fields = request.headers.clone();
-        let protocol = fields.get(header::UPGRADE).cloned();
         strip_hop_by_hop(&mut fields);
+        strip_claims(&mut fields);
         // hyper answers it: reading the content sends 100 Continue to the client.
         fields.remove(header::EXPECT);
-        if let Some(protocol) = protocol {
-            fields.insert(header::UPGRADE, protocol);
-            fields.insert(header::CONNECTION, UPGRADE);
+        if asks_for_web_socket(request) {
+            add_upgrade(&mut fields);
         }
         let asked = request.uri.authority().map(Authority::as_str);
         let asked = asked.and_then(|host| HeaderValue::from_str(host).ok());
-        if let Some(host) = asked.or_else(|| fields.get(header::HOST).cloned()) {
+        // Connection may have named Host, which takes it away from the fields.
+        if let Some(host) = asked.or_else(|| request.headers.get(header::HOST).cloned()) {
             fields.insert(FORWARDED_HOST, host);
         }
         let authority = HeaderValue::from_str(upstream.authority.as_str())?;
@@ -186,6 +249,57 @@ fn strip_hop_by_hop(fields: &mut HeaderMap) {
     }
 }
 
+/// Removes what a client says of itself in the name of a proxy.
+fn strip_claims(fields: &mut HeaderMap) {
+    let forwarded: Vec<HeaderName> = fields
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-forwarded-"))
+        .cloned()
+        .collect();
+    for name in CLAIMS.iter().chain(&forwarded) {
+        fields.remove(name);
+    }
+}
+
+/// Whether a request asks for a web socket over HTTP/1.1 (RFC 6455 section 4.1). Other protocols are
+/// not passed on: what speaks `h2c` to the other server may ask it for any path.
+fn asks_for_web_socket(request: &Parts) -> bool {
+    request.method == Method::GET
+        && request.version == Version::HTTP_11
+        && is_web_socket(&request.headers)
+}
+
+/// Whether fields change the protocol to web sockets, and to nothing else.
+fn is_web_socket(fields: &HeaderMap) -> bool {
+    let tokens = |name: &HeaderName| -> Vec<String> {
+        fields
+            .get_all(name)
+            .iter()
+            .flat_map(|value| value.to_str().unwrap_or_default().split(','))
+            .map(|token| token.trim().to_ascii_lowercase())
+            .filter(|token| !token.is_empty())
+            .collect()
+    };
+    tokens(&header::UPGRADE) == [WEBSOCKET]
+        && tokens(&header::CONNECTION)
+            .iter()
+            .any(|token| token == "upgrade")
+}
+
+fn add_upgrade(fields: &mut HeaderMap) {
+    fields.insert(header::UPGRADE, HeaderValue::from_static(WEBSOCKET));
+    fields.insert(header::CONNECTION, UPGRADE);
+}
+
+/// Whether a path has a segment `.` or `..`, in any spelling: the other server could resolve it to a
+/// path outside the prefix. Browsers send none.
+pub(super) fn has_dot_segments(path: &str) -> bool {
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
+    decoded
+        .split(|byte| matches!(byte, b'/' | b'\\'))
+        .any(|segment| matches!(segment, b"." | b".."))
+}
+
 /// Carries bytes both ways until both sides have ended, or one has failed.
 async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
     let (client, server): (Upgraded, Upgraded) = match tokio::try_join!(client, server) {
@@ -215,13 +329,18 @@ mod tests {
 
     fn proxy(upstreams: &[&str]) -> Proxy {
         let upstreams = upstreams.iter().map(|each| each.parse().unwrap());
-        Proxy::new(upstreams.collect(), true)
+        Proxy::new(upstreams.collect(), true, Duration::from_secs(60))
     }
 
     #[test]
     fn the_longest_prefix_is_asked() {
         let proxy = proxy(&["/api=http://a", "/api/v2=http://b"]);
-        let asked = |path| proxy.upstream(path).map(|each| each.authority.to_string());
+        let asked = |path| {
+            let (request, ()) = Request::get(path).body(()).unwrap().into_parts();
+            proxy
+                .upstream(&request)
+                .map(|each| each.authority.to_string())
+        };
         assert_eq!(asked("/api/v1").as_deref(), Some("a"));
         assert_eq!(asked("/api/v2/x").as_deref(), Some("b"));
         assert_eq!(asked("/"), None);
@@ -232,8 +351,19 @@ mod tests {
         let proxy = proxy(&["/api=http://localhost:3000"]);
         let request = Request::post("/api/x?y=%20")
             .header("host", "site.test:8080")
-            .header("connection", "keep-alive, X-Hop")
+            .header(
+                "connection",
+                "keep-alive, X-Hop, Host, Upgrade, HTTP2-Settings",
+            )
             .header("keep-alive", "timeout=5")
+            .header("proxy-connection", "keep-alive")
+            .header("trailer", "x")
+            .header("upgrade", "h2c")
+            .header("http2-settings", "AAMAAABk")
+            .header("forwarded", "for=203.0.113.7")
+            .header("x-real-ip", "203.0.113.7")
+            .header("x-forwarded-host", "evil.example")
+            .header("x-forwarded-prefix", "/evil")
             .header("x-hop", "1")
             .header("te", "trailers")
             .header("transfer-encoding", "chunked")
@@ -246,7 +376,7 @@ mod tests {
             .unwrap();
         let (request, ()) = request.into_parts();
         let peer = Peer::from(std::net::IpAddr::from([127, 0, 0, 1]));
-        let upstream = proxy.upstream("/api/x").unwrap();
+        let upstream = proxy.upstream(&request).unwrap();
         let passed_on = proxy.passed_on(upstream, &request, peer).unwrap();
         assert_eq!(passed_on.uri(), "http://localhost:3000/api/x?y=%20");
         let mut fields: Vec<_> = passed_on
@@ -264,5 +394,53 @@ mod tests {
             "x-forwarded-proto: https",
         ];
         assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn only_web_sockets_change_the_protocol() {
+        let asks = |method: &str, version, fields: &[(&str, &str)]| {
+            let mut request = Request::builder().method(method).version(version);
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            asks_for_web_socket(&request.body(()).unwrap().into_parts().0)
+        };
+        let get = |fields: &[(&str, &str)]| asks("GET", Version::HTTP_11, fields);
+        let connection = ("connection", "keep-alive, Upgrade");
+        assert!(get(&[connection, ("upgrade", "WebSocket")]));
+        for other in ["h2c", "websocket, h2c", "foo/1", "websocket/13", ""] {
+            assert!(!get(&[connection, ("upgrade", other)]), "{other}");
+        }
+        let upgrade = ("upgrade", "websocket");
+        assert!(!get(&[upgrade]) && !get(&[upgrade, ("connection", "close")]));
+        assert!(!get(&[connection]));
+        assert!(!asks("POST", Version::HTTP_11, &[connection, upgrade]));
+        assert!(!asks("GET", Version::HTTP_10, &[connection, upgrade]));
+    }
+
+    #[test]
+    fn dot_segments_are_known_in_every_spelling() {
+        for path in [
+            "/api/..",
+            "/api/../x",
+            "/api/./x",
+            "/api/%2e%2E/x",
+            "/api/.%2e",
+            "/api/%2e",
+            "/api/..%2fx",
+            "/api/..%5cx",
+        ] {
+            assert!(has_dot_segments(path), "{path}");
+        }
+        for path in [
+            "/api",
+            "/api/...",
+            "/api/.x",
+            "/api/x..",
+            "/api/%252e%252e/x",
+            "/",
+        ] {
+            assert!(!has_dot_segments(path), "{path}");
+        }
     }
 }

@@ -54,14 +54,14 @@ impl fmt::Display for Finding {
 impl Serialize for Finding {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Fields<'a> {
+        struct FindingRecord<'a> {
             file: String,
             line: usize,
             severity: &'a str,
             code: &'a str,
             reason: &'a str,
         }
-        Fields {
+        FindingRecord {
             file: encode_path(&self.path),
             line: self.line,
             severity: severity_name(self.severity()),

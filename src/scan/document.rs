@@ -10,26 +10,38 @@ pub(super) fn may_be(path: &[u8], length: u64) -> bool {
     length <= MAX_DOCUMENT && media::of(path, true).starts_with("text/html")
 }
 
-/// Whether HTML is a whole document and not a fragment: its first thing that is no white space and
-/// no comment is a doctype or `<html`.
+/// Elements that only a whole document begins with, where it has no doctype and no `<html>`: their
+/// tags may be left out (HTML section 13.1.2.4). What begins with any other may be a fragment.
+const FIRST_ELEMENTS: [&[u8]; 5] = [b"<html", b"<head", b"<title", b"<meta", b"<body"];
+
+/// Whether HTML is a whole document and not a fragment: its first thing that is no white space, no
+/// comment and no `<?..>` is a doctype, or one of [`FIRST_ELEMENTS`].
 pub(super) fn is_document(html: &[u8]) -> bool {
     // Editors on Windows write a byte order mark; parsers skip it.
     let mut rest = html.strip_prefix(b"\xef\xbb\xbf").unwrap_or(html);
     loop {
         rest = rest.trim_ascii_start();
-        let Some(comment) = rest.strip_prefix(b"<!--") else {
-            break;
+        // XHTML begins with `<?xml ..?>`, which a parser of HTML takes for a comment that ends at the
+        // first `>` (HTML section 13.2.5.6).
+        let (skipped, end): (&[u8], &[u8]) = match rest {
+            [b'<', b'!', b'-', b'-', comment @ ..] => (comment, b"-->"),
+            [b'<', b'?', instruction @ ..] => (instruction, b">"),
+            _ => break,
         };
-        let Some(end) = memchr::memmem::find(comment, b"-->") else {
-            // The comment never ends, so the parser finds no element either.
+        let Some(at) = memchr::memmem::find(skipped, end) else {
+            // It never ends, so the parser finds no element either.
             return false;
         };
-        rest = comment.get(end + 3..).unwrap_or_default();
+        rest = skipped.get(at + end.len()..).unwrap_or_default();
     }
-    // `<html-tabs>` is a custom element: a name may go on with a hyphen (HTML section 4.13.2).
-    let after = rest.get(5).copied().unwrap_or(b'>');
-    let is_longer_name = after.is_ascii_alphanumeric() || after == b'-';
-    has_prefix(rest, b"<!doctype") || (has_prefix(rest, b"<html") && !is_longer_name)
+    has_prefix(rest, b"<!doctype") || FIRST_ELEMENTS.iter().any(|tag| is_tag(rest, tag))
+}
+
+/// Whether the tag of just this name stands there. `<html-tabs>` is a custom element: a name may go
+/// on with a hyphen (HTML section 4.13.2).
+fn is_tag(html: &[u8], tag: &[u8]) -> bool {
+    let after = html.get(tag.len()).copied().unwrap_or(b'>');
+    has_prefix(html, tag) && !after.is_ascii_alphanumeric() && after != b'-'
 }
 
 fn has_prefix(html: &[u8], prefix: &[u8]) -> bool {
@@ -50,6 +62,13 @@ mod tests {
             "<HTML lang=en>",
             "<html\n>",
             "<html",
+            "<?xml version=\"1.0\"?>\n<!DOCTYPE html>",
+            "<!-- x --><?xml-stylesheet href=x?> <html xmlns=x>",
+            "<head><title>x</title>",
+            "<title>x</title>",
+            "<TITLE\n>",
+            "<meta charset=utf-8>",
+            "<body class=x>",
         ] {
             assert!(is_document(document.as_bytes()), "{document:?}");
         }
@@ -61,6 +80,13 @@ mod tests {
             "<htmlx>",
             "<html-tabs>",
             "<!doc",
+            "<?xml version=\"1.0\"?><p>x",
+            "<?xml <!doctype html",
+            "<header>x</header>",
+            "<metadata>",
+            "<title-bar>",
+            "<style>a{}</style><p>x",
+            "<script>1</script>",
         ] {
             assert!(!is_document(fragment.as_bytes()), "{fragment:?}");
         }

@@ -604,5 +604,6 @@ fn plain_body(data: &Data, length: u64, hash: [u8; 32]) -> Option<Box<Plain>> {
     Some(Box::new(Plain {
         identity: Representation::new(Coding::Identity, ETag::new(hash), length, body),
         encoded: Box::default(),
+        tailed: None,
     }))
 }

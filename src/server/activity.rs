@@ -30,6 +30,8 @@ pub(super) struct Activity {
     is_http2: AtomicBool,
     /// Responses under way.
     responses: AtomicUsize,
+    /// Responses among them that wait for another server.
+    awaiting_upstream: AtomicUsize,
     /// Since when there has been no request at all.
     idle: AtomicU64,
     /// Since when a header section has been arriving.
@@ -63,6 +65,7 @@ impl Activity {
             opened: disk::coarse_milliseconds(),
             is_http2: AtomicBool::new(false),
             responses: AtomicUsize::new(0),
+            awaiting_upstream: AtomicUsize::new(0),
             idle: AtomicU64::new(1),
             receiving: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
@@ -91,7 +94,11 @@ impl Activity {
             _ => 0,
         };
         let receiving = self.receiving.load(Ordering::Relaxed);
-        let withheld = self.withheld.load(Ordering::Relaxed);
+        // What another server has not said yet, a client can't take.
+        let withheld = match self.awaiting_upstream.load(Ordering::Relaxed) {
+            0 => self.withheld.load(Ordering::Relaxed),
+            _ => 0,
+        };
         for (since, limit, overdue) in [
             (idle, limits.idle_timeout, Overdue::Idle),
             (receiving, limits.header_timeout, Overdue::Header),
@@ -209,6 +216,18 @@ impl Connection for Activity {
         }
     }
 
+    fn begin_upstream_wait(&self) {
+        self.awaiting_upstream.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end_upstream_wait(&self) {
+        // First the time, then that it counts again.
+        if self.withheld.load(Ordering::Relaxed) != 0 {
+            self.withheld.store(self.now(), Ordering::Relaxed);
+        }
+        self.awaiting_upstream.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn begin(&self, has_content: bool) {
         let is_first = self.responses.fetch_add(1, Ordering::Relaxed) == 0;
         self.idle.store(0, Ordering::Relaxed);
@@ -224,5 +243,40 @@ impl Connection for Activity {
             self.withheld.store(0, Ordering::Relaxed);
             self.idle.store(self.now(), Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_not_blamed_while_another_server_is_silent() {
+        let activity = Activity::new(Peer::Unix);
+        let limits = Limits {
+            grace: Duration::ZERO,
+            max_connections: 1,
+            header_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_millis(1),
+            max_header_size: bytesize::ByteSize::kib(16),
+        };
+        activity.is_http2();
+        activity.begin(false);
+        activity.begin_upstream_wait();
+        let began = activity.now();
+        // The clock has steps of some milliseconds.
+        while activity.now() < began + 20 {
+            std::thread::yield_now();
+        }
+        assert!(activity.check(&limits).is_ok(), "it waits");
+        activity.end_upstream_wait();
+        let ended = activity.now();
+        while activity.now() < ended + 20 {
+            std::thread::yield_now();
+        }
+        assert!(matches!(activity.check(&limits), Err(Overdue::Write)));
+        activity.end();
+        assert!(activity.check(&limits).is_ok(), "nothing is left to take");
     }
 }

@@ -71,6 +71,13 @@ pub trait Connection: Send + Sync + 'static {
     /// for a response and reads nothing.
     fn note_upload(&self);
 
+    /// Notes that a response waits for another server: until that ends, the client is not blamed
+    /// for taking nothing.
+    fn begin_upstream_wait(&self);
+
+    /// Notes that a response waits no longer.
+    fn end_upstream_wait(&self);
+
     /// Notes that a request has come, and whether it announces content.
     fn begin(&self, has_content: bool);
 

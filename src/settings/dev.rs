@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -29,6 +30,8 @@ pub struct DevOptions {
     pub is_isolated: bool,
     /// Other servers, and what they are asked for.
     pub upstreams: Vec<Upstream>,
+    /// How long to wait for the head of their responses.
+    pub upstream_timeout: Duration,
     /// Whose certificate is shown, if TLS is spoken.
     pub tls: Option<Certificate>,
 }
