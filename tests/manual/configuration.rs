@@ -103,6 +103,14 @@ fn row(flag: &Arg) -> String {
     let help = help.map(ToString::to_string).unwrap_or_default();
     // A paragraph that follows the short line belongs to the same sentence or two.
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    // A default that depends on the machine is told in the help itself.
+    let (help, mut default) = match help.split_once(" [default: ") {
+        Some((before, rest)) => match rest.split_once(']') {
+            Some((default, after)) => (format!("{before}{after}"), text(default)),
+            None => (help, String::new()),
+        },
+        None => (help, String::new()),
+    };
     let mut rest = String::new();
     let defaults: Vec<_> = flag
         .get_default_values()
@@ -110,7 +118,10 @@ fn row(flag: &Arg) -> String {
         .map(|value| value.to_string_lossy().into_owned())
         .collect();
     if takes_value && !defaults.is_empty() && !flag.is_hide_default_value_set() {
-        let _ = write!(rest, " Default: {}.", text(&defaults.join(", ")));
+        default = format!("<code>{}</code>", text(&defaults.join(", ")));
+    }
+    if !default.is_empty() {
+        let _ = write!(rest, " Default: {default}.");
     }
     if let Some(variable) = flag.get_env() {
         let _ = write!(rest, " <code>{}</code>", variable.to_string_lossy());
