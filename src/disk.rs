@@ -40,7 +40,7 @@ fn is_confinable(_: &OwnedFd) -> bool {
 ///
 /// Equal stamps do not prove equal bytes: a store to a mapped page may change no time. Different
 /// stamps, older or newer, are a reason to read the file again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Stamp {
     /// Device number: with the inode it names the file on this machine.
     pub device: u64,

@@ -15,12 +15,14 @@ mod scope;
 pub mod sidecar;
 pub(crate) mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZero;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use std::{io, iter};
+use std::{io, iter, mem};
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
@@ -35,7 +37,7 @@ use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
 use crate::settings::{ReprDigest, Settings, Symlinks};
-use hash::{HashOptions, Retained};
+use hash::{HashOptions, HashedFile, Retained};
 use media::{Keeping, MediaTypes};
 use pass::{FileState, Pass, is_at, lock, relocated, removed, report};
 use walk::{FoundFile, WalkStep};
@@ -66,6 +68,11 @@ const MAX_CLOCK_STEP: Duration = Duration::from_millis(2_500);
 
 /// Why a file is not in the manifest that is there.
 const BEING_WRITTEN: &str = "another process is writing it";
+/// The length of a file that a look hashes at once: a tenth of a second. What is longer is left for
+/// a thread of its own under [`Unsettled::Defer`].
+const MAX_HURRIED: u64 = 128 << 20;
+/// Files that are kept hashed for the next look.
+const MAX_PREPARED: usize = 64;
 
 /// Number of files handed from the walk to a hashing thread at once.
 const BATCH_SIZE: usize = 32;
@@ -112,6 +119,8 @@ pub struct Scanner {
     settings: Arc<Settings>,
     memory: Option<Arc<Memory>>,
     media: MediaTypes,
+    /// Large files that were hashed for the next look.
+    prepared: Mutex<HashMap<Stamp, HashedFile>>,
 }
 
 /// The result of a first scan.
@@ -149,6 +158,7 @@ impl Scanner {
             settings: settings.into(),
             memory,
             media: MediaTypes::default(),
+            prepared: Mutex::default(),
         }
     }
 
@@ -263,6 +273,38 @@ impl Scanner {
         self.compare(&Pass::new(root, base, scope, unsettled, progress))
     }
 
+    /// Hashes a file that takes long, so that the next look finds its hash. Other looks go on
+    /// meanwhile: it has threads of its own, fewer than there are cores. Nothing is kept of a file
+    /// that is being written.
+    ///
+    /// # Errors
+    /// When the file can't be read, or the system has no more threads.
+    pub fn prepare(&self, root: &Root, location: &Path) -> io::Result<()> {
+        let Opened { file, stamp, .. } = root.open_file(location)?;
+        if lease::writers(&file) == Writers::Some {
+            return Ok(());
+        }
+        let wanted = HashOptions {
+            body: false,
+            sha256: self.wants_sha256(),
+        };
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads((cores / 2).max(1))
+            .build()
+            .map_err(io::Error::other)?;
+        let content = threads.install(|| hash::content(&file, stamp.size, wanted, &|| ()))?;
+        if disk::stamp(&file)? == stamp {
+            let mut prepared = lock(&self.prepared);
+            if prepared.len() >= MAX_PREPARED {
+                // Nobody has come for them: the files have changed since.
+                prepared.clear();
+            }
+            prepared.insert(stamp, content);
+        }
+        Ok(())
+    }
+
     fn compare(&self, pass: &Pass<'_>) -> ScanOutcome {
         let mut steps = pass
             .scope
@@ -354,13 +396,20 @@ impl Scanner {
         if has_writers && !publish {
             return Ok(None);
         }
+        let prepared = lock(&self.prepared).remove(&stamp);
+        let is_long = stamp.size > MAX_HURRIED && prepared.is_none();
+        if is_long && pass.unsettled == Unsettled::Defer {
+            lock(&pass.long).push(found.location.clone());
+            return Ok(None);
+        }
         let wanted = HashOptions {
             body: self.has_room_for(stamp.size),
             sha256: self.wants_sha256(),
         };
-        let content = match self.tail(&found.path, stamp.size) {
-            Some(tail) => hash::content_with_tail(&file, stamp.size, tail, wanted),
-            None => hash::content(&file, stamp.size, wanted, &|| pass.progress.step()),
+        let content = match (prepared, self.tail(&found.path, stamp.size)) {
+            (Some(prepared), _) => Ok(prepared),
+            (None, Some(tail)) => hash::content_with_tail(&file, stamp.size, tail, wanted),
+            (None, None) => hash::content(&file, stamp.size, wanted, &|| pass.progress.step()),
         };
         pass.progress.files.fetch_add(1, Ordering::Relaxed);
         pass.progress.bytes.fetch_add(stamp.size, Ordering::Relaxed);
@@ -377,7 +426,7 @@ impl Scanner {
             Retained::Small(_) | Retained::Whole | Retained::Groups(_) => None,
         };
         let data = self.data(pass.root, found, content.form);
-        let hash::HashedFile {
+        let HashedFile {
             hash, sha256, utf8, ..
         } = content;
         let confirmed = OnceLock::new();
@@ -454,6 +503,7 @@ impl Scanner {
                 Visit::Gone => {}
             }
         }
+        outcome.long = mem::take(&mut lock(&pass.long));
         report(pass, &unreadable);
         // A busy file keeps its published state. If it has none, the digest must say that a file
         // is missing (P7).

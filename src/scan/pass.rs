@@ -1,6 +1,7 @@
 //! The state of one reconciliation: its inputs, and the files read so far.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -25,6 +26,8 @@ pub(super) struct Pass<'a> {
     /// are then left out even if `base` knows them: this process has no bytes of them to send.
     pub(super) is_start: bool,
     pub(super) now: SystemTime,
+    /// Files that are left for later, see [`Unsettled::Defer`].
+    pub(super) long: Mutex<Vec<PathBuf>>,
     /// Files with several paths that this pass has read.
     pub(super) shared: Mutex<HashMap<Inode, FileState>>,
     /// The resources of `base` by inode number, collected when first needed.
@@ -65,6 +68,7 @@ impl<'a> Pass<'a> {
             progress,
             is_start: false,
             now: SystemTime::now(),
+            long: Mutex::default(),
             shared: Mutex::default(),
             known: OnceLock::new(),
         }

@@ -1,6 +1,7 @@
 //! The input of a reconciliation, and its result.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::walk::{Link, TreeSize};
 use crate::manifest::{Changes, ancestors};
@@ -57,6 +58,10 @@ impl Scope {
 pub enum Unsettled {
     /// Keep the published state of its path, and list it in [`ScanOutcome::busy`].
     Report,
+    /// As [`Unsettled::Report`], and files that take long to hash are not hashed: they are listed in
+    /// [`ScanOutcome::long`], and the outcome is of no use until [`super::Scanner::prepare`] has
+    /// hashed them.
+    Defer,
     /// Publish what was read, marked as unsettled, so that no client stores it.
     Publish,
 }
@@ -70,6 +75,9 @@ pub struct ScanOutcome {
     pub links: Vec<Link>,
     /// Files that are still being written.
     pub busy: Vec<Box<[u8]>>,
+    /// Files that take long to hash and were not: where they are, as [`crate::disk::Root::open_file`]
+    /// takes it.
+    pub long: Vec<PathBuf>,
     /// How many entries the walk has met within the scope.
     pub size: TreeSize,
 }

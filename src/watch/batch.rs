@@ -16,6 +16,8 @@ pub(super) struct DirtyPaths {
     pub(super) moved: BTreeSet<PathBuf>,
     /// Whether to look at the whole site.
     pub(super) is_everything: bool,
+    /// Whether anything may have changed: it is not only compared.
+    pub(super) is_unknown: bool,
 }
 
 impl DirtyPaths {
@@ -28,6 +30,7 @@ impl DirtyPaths {
         self.paths.extend(other.paths);
         self.moved.extend(other.moved);
         self.is_everything |= other.is_everything;
+        self.is_unknown |= other.is_unknown;
     }
 }
 
@@ -60,6 +63,8 @@ pub(super) struct Batch {
     pub(super) state: BatchState,
     /// How many looks have not led to a publication.
     pub(super) attempts: u32,
+    /// How often large files of it were hashed beside the looks.
+    pub(super) preparations: u32,
     /// When its first change was recorded. `None`: it only tries busy files again.
     first: Option<Instant>,
     /// It waits for quiet, but not longer than this after its first change.
@@ -75,6 +80,7 @@ impl Batch {
             dirty: DirtyPaths::default(),
             state: BatchState::Empty,
             attempts: 0,
+            preparations: 0,
             first: None,
             max_age,
             min_quiet: Duration::ZERO,
@@ -96,6 +102,7 @@ impl Batch {
     /// Records that anything may have changed.
     pub(super) fn record_everything(&mut self, now: Instant, quiet: Duration) {
         self.dirty.is_everything = true;
+        self.dirty.is_unknown = true;
         self.record(now, quiet);
     }
 
@@ -183,6 +190,7 @@ impl Batch {
     pub(super) fn put_back(&mut self, batch: Self, now: Instant, quiet: Duration) {
         self.id = batch.id;
         self.attempts = batch.attempts + 1;
+        self.preparations = batch.preparations;
         self.dirty.extend(batch.dirty);
         self.first = batch.first.or(self.first);
         self.max_age = batch.max_age;

@@ -6,12 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use super::batch::Batch;
 use super::commit::{self, Turn, WriteQueue};
 use super::coverage::{Coverage, RootState};
 use super::look;
+use super::parking::{ParkedBatch, Parking};
 use super::publisher::Publisher;
 use super::schedule::{Decision, Due, Findings, Schedule};
 use super::source::{EventKind, Hint};
@@ -21,17 +23,23 @@ use crate::rules::RuleFile;
 use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled};
 use crate::semantics::etag::ETag;
 
+/// How often the large files of a batch are hashed beside its looks. If they change all the time, a
+/// look hashes them itself then.
+const MAX_PREPARATIONS: u32 = 3;
+
 /// The thread that keeps a site true to the disk. What is watched, what is due and what may be
 /// published are decided by its parts; it brings them together.
 pub(super) struct Driver {
     hints: Receiver<Hint>,
-    /// Never used. Without any sender, to wait for hints would not take any time.
-    _sender: Sender<Hint>,
+    /// For those who work for this thread. Without any sender, to wait for hints would not take any
+    /// time.
+    sender: Sender<Hint>,
     beat: Arc<Beat>,
     coverage: Coverage,
     schedule: Schedule,
     publisher: Publisher,
     writes: WriteQueue,
+    parking: Parking,
     /// Files that a response found to be different from the manifest, since the last look.
     suspects: BTreeSet<PathBuf>,
 }
@@ -48,12 +56,13 @@ impl Driver {
     ) -> Self {
         let mut driver = Self {
             hints,
-            _sender: sender,
+            sender,
             beat,
             coverage,
             schedule,
             publisher,
             writes: WriteQueue::default(),
+            parking: Parking::default(),
             suspects: BTreeSet::new(),
         };
         let now = Instant::now();
@@ -95,6 +104,7 @@ impl Driver {
                 );
                 self.publisher.metrics.overflows.increment();
                 self.coverage.mark_uncertain();
+                self.parking.clear();
                 self.schedule.start_over(Instant::now());
             }
         }
@@ -115,6 +125,11 @@ impl Driver {
     }
 
     fn run_due(&mut self, now: Instant) {
+        while let Some(batch) = self.parking.take_ready() {
+            self.beat.step();
+            self.resume(batch, now);
+        }
+        self.schedule.set_hashing(!self.parking.is_empty());
         while let Some(task) = self.schedule.next_due(now) {
             self.beat.step();
             match task {
@@ -168,6 +183,7 @@ impl Driver {
                 self.check_release(true, now);
                 self.schedule.join_everything(now);
             }
+            Hint::Prepared(batch) => self.parking.set_ready(batch),
             Hint::WriteJob(job) => self.writes.push(job, now),
         }
     }
@@ -202,8 +218,10 @@ impl Driver {
             return;
         }
         self.publisher.forget_unproven(&path);
-        // What is busy is tried again in its own time.
-        if !self.schedule.is_any_busy(&self.coverage.site_paths(&path)) {
+        // What is busy, or being hashed, is tried again in its own time.
+        let names = self.coverage.site_paths(&path);
+        let is_parked = names.iter().any(|name| self.parking.covers(name));
+        if !is_parked && !self.schedule.is_any_busy(&names) {
             self.schedule.join_suspect(path, now);
         }
     }
@@ -240,6 +258,7 @@ impl Driver {
             self.coverage.find_mounts();
             self.follow_coverage(now);
             let root = self.coverage.root().path();
+            self.parking.clear();
             self.schedule.replace_root(root, now);
         }
     }
@@ -269,11 +288,85 @@ impl Driver {
         if !self.schedule.is_batch_due(now) {
             return;
         }
+        let touched = match self.schedule.waiting().dirty.is_everything {
+            true => Scope::Everything,
+            false => self.site_scope(&self.schedule.waiting().dirty.paths),
+        };
+        if let Err(until) = self.parking.may_overtake(&touched, now) {
+            self.schedule.postpone_until(until);
+            return;
+        }
         let batch = self.schedule.start_batch(now);
         self.suspects.clear();
+        self.look_at(batch, now);
+    }
+
+    /// These real paths, as a part of the site.
+    fn site_scope(&self, paths: &BTreeSet<PathBuf>) -> Scope {
+        Scope::Paths(self.coverage.all_site_paths(paths))
+    }
+
+    /// Lets a batch wait for its large files, which are hashed on a thread of their own.
+    fn park(&mut self, mut batch: Batch, files: Vec<PathBuf>, now: Instant) {
+        batch.preparations += 1;
+        let id = batch.id;
         let root = Arc::clone(self.coverage.root());
-        let (scope, outcome) = self.look(&batch, now);
+        let dirty = &batch.dirty;
+        let or_everything = |scope| match dirty.is_unknown {
+            true => Scope::Everything,
+            false => scope,
+        };
+        self.parking.push(ParkedBatch {
+            since: now,
+            file: files
+                .first()
+                .map_or_else(PathBuf::new, |file| root.path().join(file)),
+            touched: or_everything(self.site_scope(&dirty.paths)),
+            moved: or_everything(self.site_scope(&dirty.moved)),
+            batch,
+            is_ready: false,
+            is_overtaken: false,
+        });
+        let (scanner, sender) = (Arc::clone(&self.publisher.scanner), self.sender.clone());
+        let hashing = thread::Builder::new()
+            .name("hasher".to_owned())
+            .spawn(move || {
+                for file in files {
+                    // One that can't be read, or is gone, is for the next look to find.
+                    let _ = scanner.prepare(&root, &file);
+                }
+                // The watcher is gone only when the process ends.
+                let _ = sender.send(Hint::Prepared(id));
+            });
+        if hashing.is_err() {
+            // The next look hashes them itself.
+            self.parking.set_ready(id);
+        }
+        self.schedule.set_hashing(true);
+    }
+
+    /// Looks at a batch again whose large files are hashed.
+    fn resume(&mut self, batch: Batch, now: Instant) {
+        self.check_root(now);
+        if self.coverage.is_root_missing() || self.coverage.is_held() {
+            self.schedule
+                .put_back(batch, Decision::LookAgain, now, Duration::ZERO);
+            return;
+        }
+        self.coverage.barrier();
+        self.read_pending();
+        self.look_at(batch, Instant::now());
+    }
+
+    fn look_at(&mut self, batch: Batch, now: Instant) {
+        let root = Arc::clone(self.coverage.root());
+        let (scope, mut outcome) = self.look(&batch, now);
         let finished = Instant::now();
+        let long = mem::take(&mut outcome.long);
+        if !long.is_empty() {
+            self.park(batch, long, finished);
+            return;
+        }
         self.finish_look(&batch, &scope, now, finished);
         // What has happened meanwhile is known when its reports have been read.
         self.coverage.barrier();
@@ -349,24 +442,29 @@ impl Driver {
     /// followed.
     fn look(&self, batch: &Batch, now: Instant) -> (Scope, ScanOutcome) {
         let scope = self.scope(batch, now);
-        let outcome = self.scan(&scope, now);
+        let unsettled = match batch.preparations < MAX_PREPARATIONS {
+            true => Unsettled::Defer,
+            false => Unsettled::Report,
+        };
+        let outcome = self.scan(&scope, unsettled, now);
         match scope {
             Scope::Paths(paths) if self.coverage.needs_whole_look(&outcome.size) => {
                 let scope = Scope::EverythingWith(paths);
-                let outcome = self.scan(&scope, now);
+                let outcome = self.scan(&scope, unsettled, now);
                 (scope, outcome)
             }
             _ => (scope, outcome),
         }
     }
 
-    fn scan(&self, scope: &Scope, now: Instant) -> ScanOutcome {
+    fn scan(&self, scope: &Scope, unsettled: Unsettled, now: Instant) -> ScanOutcome {
         let current = self.publisher.current();
         look::scan(
             &self.publisher.scanner,
             self.coverage.root(),
             self.publisher.on_disk(&current),
             scope,
+            unsettled,
             &self.publisher.progress,
             |path| {
                 let length = self.coverage.length(path);
@@ -425,6 +523,7 @@ impl Driver {
             links,
             busy,
             size,
+            long: _,
         } = outcome;
         self.publisher.publish(changes, now);
         self.announce_look();
@@ -476,11 +575,14 @@ impl Driver {
     fn commit_next(&mut self, refusal: Option<&'static str>) {
         self.beat.step();
         let (coverage, waiting) = (&self.coverage, self.schedule.waiting());
+        let parking = &self.parking;
         // A path may be about to name something else, with all that is around it.
         let is_in_motion = |path: &[u8]| {
             let mut moved = coverage.all_site_paths(&waiting.dirty.moved);
             moved.extend(coverage.moved_links());
-            waiting.dirty.is_everything || Scope::Paths(moved).covers(path)
+            waiting.dirty.is_everything
+                || parking.is_moved(path)
+                || Scope::Paths(moved).covers(path)
         };
         let turn = self.writes.take(refusal, is_in_motion, Instant::now());
         if let Turn::Now(job) = turn {

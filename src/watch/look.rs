@@ -26,10 +26,14 @@ pub(super) fn scan(
     root: &Arc<Root>,
     base: &Manifest,
     scope: &Scope,
+    unsettled: Unsettled,
     progress: &Progress,
     is_given_up: impl Fn(&[u8]) -> bool,
 ) -> ScanOutcome {
-    let mut outcome = reconcile(scanner, root, base, scope, Unsettled::Report, progress);
+    let mut outcome = reconcile(scanner, root, base, scope, unsettled, progress);
+    if !outcome.long.is_empty() {
+        return outcome;
+    }
     let given_up = outcome.busy.extract_if(.., |path| is_given_up(path));
     let given_up: BTreeSet<_> = given_up.collect();
     if given_up.is_empty() {

@@ -10,6 +10,7 @@
 //! | `coverage` | what is watched, and what of it is blind |
 //! | `batch` | the changes that are published together; pure |
 //! | `schedule` | what is due when, and what becomes of a batch; pure |
+//! | `parking` | batches that wait for their large files to be hashed; pure |
 //! | `look` | what has become of some paths on the disk |
 //! | `publisher` | what may be published, and what is closed afterwards |
 //! | `commit` | writes of clients, made between two looks |
@@ -23,6 +24,7 @@ mod coverage;
 mod driver;
 pub mod immutable;
 mod look;
+mod parking;
 mod publisher;
 mod schedule;
 mod scrub;

@@ -119,6 +119,8 @@ pub(super) struct Schedule {
     /// When the requests that wait for a look are answered, published or not.
     answer_by: Option<Instant>,
     next_write: Option<Instant>,
+    /// Whether large files are being hashed.
+    is_hashing: bool,
 }
 
 impl Schedule {
@@ -134,6 +136,7 @@ impl Schedule {
             is_blind: false,
             answer_by: None,
             next_write: None,
+            is_hashing: false,
             periods,
         }
     }
@@ -175,6 +178,11 @@ impl Schedule {
         if now >= self.next_root_check {
             self.next_root_check = now + ROOT_CHECK;
             return Some(Due::CheckRoot);
+        }
+        if self.is_hashing {
+            let later = now + BLIND_SWEEP;
+            self.next_sweep = self.next_sweep.max(later);
+            self.next_blind_sweep = self.next_blind_sweep.map(|next| next.max(later));
         }
         if now >= self.next_sweep {
             self.waiting.join_everything(now);
@@ -287,8 +295,19 @@ impl Schedule {
 
     /// Lets nothing be due for some time: nothing can be published now.
     pub(super) fn postpone(&mut self, now: Instant) {
-        self.waiting.postpone(now + ROOT_CHECK);
-        self.postpone_busy(now + ROOT_CHECK);
+        self.postpone_until(now + ROOT_CHECK);
+    }
+
+    /// Lets no batch be due before `until`, unless more changes.
+    pub(super) fn postpone_until(&mut self, until: Instant) {
+        self.waiting.postpone(until);
+        self.postpone_busy(until);
+    }
+
+    /// Takes over whether large files are being hashed. No sweep begins meanwhile: it would find
+    /// them again.
+    pub(super) fn set_hashing(&mut self, is_hashing: bool) {
+        self.is_hashing = is_hashing;
     }
 
     fn postpone_busy(&mut self, until: Instant) {

@@ -29,6 +29,8 @@ pub enum Hint {
     Suspect(PathBuf),
     /// The operator asks for a sweep.
     Sweep,
+    /// The large files of the batch with this number are hashed.
+    Prepared(u64),
     /// A client asks for a change.
     WriteJob(WriteJob),
 }
