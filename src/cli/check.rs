@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::scan::{Writers, scan};
+use super::scan::{BusyFiles, scan};
 use super::usage::UsageError;
 use super::{Error, inventory, open, print, trust};
 use crate::config::{self, ManifestFormat};
@@ -95,7 +95,7 @@ fn expected_site(flags: &config::CheckFlags) -> Result<Option<ExpectedSite>, Err
         &Progress::default(),
         None,
         || (),
-        Writers::Await,
+        BusyFiles::Await,
     )?
     .manifest;
     // A replica that serves the file would seem to have one too many.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::scan::{Scanned, Writers, scan};
+use super::scan::{BusyFiles, Scanned, scan};
 use super::{Error, counted, open, print};
 use crate::config::{LintFlags, LintFormat};
 use crate::lint::{Allowance, Finding, ScannedSite};
@@ -23,7 +23,7 @@ pub(super) fn lint(flags: &LintFlags) -> Result<ExitCode, Error> {
         &Progress::default(),
         None,
         || (),
-        Writers::Await,
+        BusyFiles::Await,
     )?;
     let mut findings = crate::lint::lint(ScannedSite {
         root: &root,

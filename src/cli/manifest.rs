@@ -1,6 +1,6 @@
 //! `etagd manifest`.
 
-use super::scan::{Writers, scan};
+use super::scan::{BusyFiles, scan};
 use super::{Error, inventory, open, print};
 use crate::config::{self, ManifestFormat};
 use crate::inventory::{ChangeKind, Head, Inventory, between};
@@ -22,7 +22,7 @@ pub(super) fn manifest(flags: &config::ManifestFlags) -> Result<(), Error> {
         &Progress::default(),
         None,
         || (),
-        Writers::Await,
+        BusyFiles::Await,
     )?
     .manifest;
     if let Some(old) = old {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::progress::{with_bar, with_bytes};
-use super::scan::{Writers, scan};
+use super::scan::{BusyFiles, scan};
 use super::usage::UsageError;
 use super::{Error, inventory, open, print, trust};
 use crate::config;
@@ -90,7 +90,7 @@ fn scan_directory(flags: &config::PushFlags) -> Result<(Arc<Root>, Manifest), Er
         &Progress::default(),
         None,
         || (),
-        Writers::Await,
+        BusyFiles::Await,
     )?
     .manifest;
     // With --delete, a file that is missing from the manifest would be deleted on the server.

@@ -11,7 +11,7 @@ use super::progress::with_bar;
 use super::{Error, counted};
 use crate::disk::Root;
 use crate::manifest::Manifest;
-use crate::scan::{FirstScan, Link, LinkVerdict, Progress, Scanner, warn_limited};
+use crate::scan::{FirstLook, Link, LinkVerdict, Progress, Scanner, warn_limited};
 use crate::semantics::target::encode_path;
 use crate::state::StateFile;
 use crate::watch::immutable;
@@ -30,7 +30,7 @@ pub(super) struct Scanned {
 
 /// What to do about files that another process is writing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Writers {
+pub(super) enum BusyFiles {
     /// Wait for a while, and take them as they are then.
     Await,
     /// Leave them to the watcher: a log that is always open must not delay a server.
@@ -48,7 +48,7 @@ pub(super) fn scan(
     progress: &Progress,
     saved: Option<&StateFile>,
     wait_until_armed: impl FnOnce(),
-    writers: Writers,
+    writers: BusyFiles,
 ) -> Result<Scanned, Error> {
     let started = Instant::now();
     let base = saved.and_then(|saved| load(saved, scanner, root));
@@ -61,18 +61,18 @@ pub(super) fn scan(
     let work = || {
         let base = base.unwrap_or_else(|| scanner.empty());
         match writers {
-            Writers::Await => {
+            BusyFiles::Await => {
                 let (manifest, links) = scanner.scan_from(base, root, progress);
-                FirstScan {
+                FirstLook {
                     manifest,
                     links,
                     busy: Vec::new(),
                 }
             }
-            Writers::Leave => scanner.scan_at_once(base, root, progress),
+            BusyFiles::Leave => scanner.scan_at_once(base, root, progress),
         }
     };
-    let FirstScan {
+    let FirstLook {
         manifest,
         links,
         busy,

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::background::{BackgroundTasks, ShutdownStage};
 use super::dev::{self, Developer};
 use super::process::{Process, Reloadable};
-use super::scan::{Scanned, Writers, scan as scan_with_bar};
+use super::scan::{BusyFiles, Scanned, scan as scan_with_bar};
 use super::signals::{SignalAction, Signals};
 use super::{Error, open as open_root, writable};
 use crate::access::{self, AccessLog, LineFormat};
@@ -269,7 +269,7 @@ fn scan_on_thread(
             &shown,
             state.as_ref(),
             wait_until_armed,
-            Writers::Leave,
+            BusyFiles::Leave,
         );
         metrics.site_scans.observe(started.elapsed());
         // After a signal nobody waits for it.

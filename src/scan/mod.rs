@@ -125,7 +125,7 @@ pub struct Scanner {
 
 /// The result of a first scan.
 #[derive(Debug)]
-pub struct FirstScan {
+pub struct FirstLook {
     /// The first state of the site.
     pub manifest: Manifest,
     /// All symbolic links of the site.
@@ -200,7 +200,7 @@ impl Scanner {
     /// Scans as [`Scanner::scan_from`] does, but waits only for rules that are being written: they
     /// are about every file. Other files that are being written are left out, and the digest says
     /// that the site is incomplete until a later pass finds them at rest.
-    pub fn scan_at_once(&self, base: Manifest, root: &Arc<Root>, progress: &Progress) -> FirstScan {
+    pub fn scan_at_once(&self, base: Manifest, root: &Arc<Root>, progress: &Progress) -> FirstLook {
         let rules_before = Arc::clone(base.rules());
         let first = self.first_look(base, root, progress);
         let (rules, busy): (Vec<_>, Vec<_>) = first
@@ -210,20 +210,20 @@ impl Scanner {
         let manifest = self.wait_for_writers(first.manifest, root, rules, progress);
         report_rules(manifest.rules(), &rules_before);
         report_busy(root, &busy, "publishing the rest without");
-        FirstScan {
+        FirstLook {
             manifest: without(manifest, &busy),
             links: first.links,
             busy,
         }
     }
 
-    fn first_look(&self, base: Manifest, root: &Arc<Root>, progress: &Progress) -> FirstScan {
+    fn first_look(&self, base: Manifest, root: &Arc<Root>, progress: &Progress) -> FirstLook {
         let scope = Scope::Everything;
         let outcome = self.compare(&Pass {
             is_start: true,
             ..Pass::new(root, &base, &scope, Unsettled::Report, progress)
         });
-        FirstScan {
+        FirstLook {
             manifest: base.with(outcome.changes),
             links: outcome.links,
             busy: outcome.busy,
