@@ -19,7 +19,7 @@ use crate::semantics::coding;
 use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
 use crate::semantics::range::{self, Selection};
-use crate::semantics::target::{Target, encode_path};
+use crate::semantics::target::{BadTarget, Target, encode_path, normalize, relative_reference};
 use crate::settings::NotFound;
 
 /// The answer to a request, before it is made into a response.
@@ -35,8 +35,8 @@ pub enum Answer<'m> {
     NotModified(Selected<'m>),
     /// 412: the client's precondition does not hold.
     PreconditionFailed(Selected<'m>),
-    /// A redirect with this status to this reference: path-absolute, or to a host that the site's
-    /// rules name.
+    /// A redirect with this status to this reference: relative for directories and clean URLs, else
+    /// path-absolute, or to a host that the site's rules name.
     Redirect(StatusCode, String),
     /// 404, or what the site's rules say instead, with the page that the site has for it.
     NotFound(StatusCode, Option<&'m Arc<Resource>>),
@@ -97,7 +97,7 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     }
     let target = match Target::parse(&request.uri) {
         Ok(target) => target,
-        Err(refusal) => return Answer::Refused(refusal.status(), refusal.to_string().into()),
+        Err(refusal) => return redirect_or_refuse(manifest, request, refusal),
     };
     if request.method == Method::OPTIONS {
         return Answer::Options;
@@ -119,7 +119,7 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     let found = match locate_resource(manifest, &target) {
         Located::Here(resource) => Some(resource),
         Located::At(path) => {
-            let location = path_reference(&path, target.query());
+            let location = reference(&target, &path);
             return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location);
         }
         Located::Nowhere => None,
@@ -290,6 +290,13 @@ pub fn check_host(request: &Parts) -> Result<(), &'static str> {
     if hosts.next().is_some() {
         return Err("more than one Host header field");
     }
+    // HTTP/2 has it in place of Host; in HTTP/1.1 an absolute-form target brings it. User information
+    // in it is an error (RFC 9110 section 4.2.4).
+    if let Some(authority) = request.uri.authority()
+        && !is_host(authority.as_str().as_bytes())
+    {
+        return Err("invalid authority in the request target");
+    }
     match first {
         None if request.version == Version::HTTP_11 => Err("missing Host header field"),
         Some(host) if !is_host(host.as_bytes()) => Err("invalid Host header field"),
@@ -297,12 +304,71 @@ pub fn check_host(request: &Parts) -> Result<(), &'static str> {
     }
 }
 
-/// `Host = uri-host [ ":" port ]`; empty is allowed. Only what no host can contain is refused:
-/// the value is compared with nothing and goes into no Location.
+/// Whether a value is `Host = uri-host [ ":" port ]` (RFC 9110 section 7.2); an empty name is
+/// allowed.
+///
+/// ```abnf
+/// host       = IP-literal / IPv4address / reg-name
+/// IP-literal = "[" ( IPv6address / IPvFuture ) "]"
+/// reg-name   = *( unreserved / pct-encoded / sub-delims )
+/// port       = *DIGIT
+/// ```
 fn is_host(value: &[u8]) -> bool {
-    value
-        .iter()
-        .all(|byte| byte.is_ascii_graphic() && !b"/\\?#@<>\"{}|^`,".contains(byte))
+    let Ok(value) = str::from_utf8(value) else {
+        return false;
+    };
+    let (is_name, port) = match value.strip_prefix('[') {
+        Some(literal) => match literal.split_once(']') {
+            Some((address, after)) => (is_ip_literal(address), after),
+            None => return false,
+        },
+        None => {
+            let (name, port) = value.split_at(value.find(':').unwrap_or(value.len()));
+            (is_registered_name(name), port)
+        }
+    };
+    let is_port = match port.strip_prefix(':') {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_digit()),
+        None => port.is_empty(),
+    };
+    is_name && is_port
+}
+
+/// `IPv6address / IPvFuture` (RFC 3986 section 3.2.2). Zone identifiers have no place in a Host.
+fn is_ip_literal(address: &str) -> bool {
+    let Some(future) = address.strip_prefix(['v', 'V']) else {
+        return address.parse::<std::net::Ipv6Addr>().is_ok();
+    };
+    // IPvFuture = "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )
+    future.split_once('.').is_some_and(|(version, rest)| {
+        let is_version =
+            !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_allowed = |byte: u8| is_name_byte(byte) || byte == b':';
+        is_version && !rest.is_empty() && rest.bytes().all(is_allowed)
+    })
+}
+
+/// `reg-name` (RFC 3986 section 3.2.2), which an IPv4 address is too.
+fn is_registered_name(name: &str) -> bool {
+    let mut pieces = name.split('%');
+    let is_plain = |text: &str| text.bytes().all(is_name_byte);
+    let is_first = pieces.next().is_some_and(is_plain);
+    is_first
+        && pieces.all(|piece| {
+            piece
+                .as_bytes()
+                .split_at_checked(2)
+                .is_some_and(|(escape, rest)| {
+                    escape.iter().all(u8::is_ascii_hexdigit)
+                        && rest.iter().copied().all(is_name_byte)
+                })
+        })
+}
+
+/// `unreserved / sub-delims` (RFC 3986 sections 2.2 and 2.3), but for the comma: a proxy that joins
+/// two Host lines writes one.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte)
 }
 
 /// Limit for the directories that are searched for an error page: a target can name thousands.
@@ -351,7 +417,7 @@ fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> 
     };
     if !is_directory || target.collapsed().is_some() {
         Listing::of(manifest, &directory)?;
-        let location = path_reference(&directory, target.query());
+        let location = reference(target, &directory);
         return Some(Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location));
     }
     let tail = settings.additions.tail.unwrap_or_default();
@@ -380,6 +446,62 @@ fn is_pinned(resource: &Resource, query: Option<&str>) -> bool {
                 && resource.settled
                 && !resource.is_html()
         })
+}
+
+/// 308 to the URL of what a target with dot segments or encoded slashes means, if that is something
+/// the site answers; else the refusal.
+///
+/// apt asks for flat repositories with `/./`, npm for scoped packages with `%2F`. Whatever they get
+/// has one URL, and it is looked up in the manifest as any other: there is no second way in.
+fn redirect_or_refuse<'m>(
+    manifest: &'m Manifest,
+    request: &Parts,
+    refusal: BadTarget,
+) -> Answer<'m> {
+    let refused = Answer::Refused(refusal.status(), refusal.to_string().into());
+    if request.method == Method::OPTIONS || !refusal.is_spelling() {
+        return refused;
+    }
+    match normalize(&request.uri).and_then(|path| url_of(manifest, path)) {
+        Some(path) => {
+            let location = path_reference(&path, request.uri.query());
+            Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location)
+        }
+        None => refused,
+    }
+}
+
+/// The path under which the site answers whoever follows `path`, if there is one.
+fn url_of(manifest: &Manifest, path: Vec<u8>) -> Option<Vec<u8>> {
+    let uri: Uri = path_reference(&path, None).parse().ok()?;
+    let target = Target::parse(&uri).ok()?;
+    match locate_resource(manifest, &target) {
+        Located::Here(_) => Some(path),
+        Located::At(path) => Some(path),
+        Located::Nowhere if manifest.settings().lists() => {
+            let directory = match target.is_directory() {
+                true => target.path().to_vec(),
+                false => [target.path(), b"/"].concat(),
+            };
+            Listing::of(manifest, &directory)?;
+            Some(directory)
+        }
+        Located::Nowhere => None,
+    }
+}
+
+/// Where a directory or a clean URL is, for whoever has asked for `target`: relative, so that it is
+/// right behind a proxy that strips a prefix (RFC 9110 section 10.2.2). A target with empty
+/// segments has another depth than its path.
+fn reference(target: &Target<'_>, path: &[u8]) -> String {
+    if target.collapsed().is_some() {
+        return path_reference(path, target.query());
+    }
+    let reference = relative_reference(target.path(), path);
+    match target.query() {
+        Some(query) => format!("{reference}?{query}"),
+        None => reference,
+    }
 }
 
 /// Path-absolute, so that it stays on whatever host the client meant; never made from Host.
@@ -445,5 +567,61 @@ fn select<'m>(resource: Cow<'m, Arc<Resource>>, terms: Terms, request: &Parts) -
         Selection::Whole => Answer::Whole(selected),
         Selection::Unsatisfiable => Answer::Unsatisfiable(selected),
         part @ (Selection::One(_) | Selection::Many(_)) => Answer::Part(selected, part),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for valid in [
+            "",
+            "localhost",
+            "localhost:8080",
+            "localhost:",
+            "a-b_c.example.",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:8080",
+            "[2001:db8::1.2.3.4]:",
+            "[v1.fe80:a]",
+            "caf%C3%A9.example",
+            "a!b",
+        ] {
+            assert!(is_host(valid.as_bytes()), "{valid:?}");
+        }
+        for invalid in [
+            "[::1",
+            "[::1]x",
+            "[::1]8080",
+            "[]",
+            "[localhost]",
+            "[1.2.3.4]",
+            "[v.x]",
+            "[vg.x]",
+            "[v1.]",
+            "[fe80::1%25eth0]",
+            "::1",
+            "a:b",
+            "a:1:2",
+            "a:1:",
+            "a:-1",
+            "%zz",
+            "a%4",
+            "a%",
+            "a b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "user@a",
+            "a,b",
+            "\u{e9}.example",
+            "a\\b",
+            "a\"b",
+        ] {
+            assert!(!is_host(invalid.as_bytes()), "{invalid:?}");
+        }
     }
 }

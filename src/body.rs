@@ -64,6 +64,16 @@ impl BodyError {
 pub struct Segments {
     queue: VecDeque<Segment>,
     reading: Option<Reading>,
+    /// The piece that the present segment ends in, for the next one that begins in it: of 200 parts
+    /// of one piece it is read and proven once.
+    shared: Option<ProvenPiece>,
+}
+
+/// A whole piece, proven, and which one it is: the hash of its representation, and its index.
+#[derive(Clone, Debug)]
+struct ProvenPiece {
+    key: ([u8; 32], u32),
+    bytes: Bytes,
 }
 
 #[derive(Debug)]
@@ -127,9 +137,10 @@ impl Segments {
                     is_first = false;
                     if pieces.memory.is_short() {
                         // Whether the client will take it is not known: nothing is pinned for it.
-                        pieces.proven().await?;
+                        pieces.proven(&mut self.shared).await?;
                     } else {
-                        proven.push_back(Segment::Memory(pieces.next().await?));
+                        let bytes = pieces.next(&mut self.shared).await?;
+                        proven.push_back(Segment::Memory(bytes));
                     }
                     if pieces.position < pieces.end {
                         proven.push_back(Segment::File(pieces));
@@ -139,6 +150,7 @@ impl Segments {
             }
         }
         self.queue = proven;
+        self.release();
         Ok(())
     }
 
@@ -149,31 +161,45 @@ impl Segments {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             if let Some(reading) = &mut self.reading {
-                let (pieces, result) = ready!(reading.0.as_mut().poll(cx));
+                let (pieces, shared, result) = ready!(reading.0.as_mut().poll(cx));
                 self.reading = None;
+                self.shared = shared;
                 if result.is_ok() && pieces.position < pieces.end {
                     self.queue.push_front(Segment::File(pieces));
                 }
+                self.release();
                 return Poll::Ready(Some(result));
             }
             match self.queue.pop_front() {
                 None => return Poll::Ready(None),
                 Some(Segment::Memory(bytes)) => return Poll::Ready(Some(Ok(bytes))),
                 Some(Segment::File(mut pieces)) => {
+                    let mut shared = self.shared.take();
                     self.reading = Some(Reading(Box::pin(async move {
-                        let result = pieces.next().await;
-                        (pieces, result)
+                        let result = pieces.next(&mut shared).await;
+                        (pieces, shared, result)
                     })));
                 }
             }
         }
+    }
+
+    /// Gives the shared piece back, unless the next piece of a file is the same, and memory is not
+    /// short.
+    fn release(&mut self) {
+        let next = self.queue.iter().find_map(|segment| match segment {
+            Segment::Memory(_) => None,
+            Segment::File(pieces) if pieces.memory.is_short() => None,
+            Segment::File(pieces) => Some(pieces.key()),
+        });
+        self.shared = self.shared.take().filter(|piece| Some(piece.key) == next);
     }
 }
 
 /// A piece on its way from the disk.
 struct Reading(Pin<Box<dyn Future<Output = Read> + Send>>);
 
-type Read = (Pieces, Result<Bytes, BodyError>);
+type Read = (Pieces, Option<ProvenPiece>, Result<Bytes, BodyError>);
 
 impl std::fmt::Debug for Reading {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -202,21 +228,36 @@ struct Piece {
 }
 
 impl Pieces {
-    /// The piece at the present position, from the cache or the disk.
-    async fn proven(&self) -> Result<Bytes, BodyError> {
-        let piece = self.piece();
-        let key = (self.hash, piece.index);
-        if let Some(proven) = self.memory.recall(&key) {
-            return Ok(proven);
-        }
-        let proven = self.read(piece).await?;
-        self.memory.remember(key, proven.clone());
-        Ok(proven)
+    /// What the piece at the present position is known by.
+    fn key(&self) -> ([u8; 32], u32) {
+        (self.hash, self.piece().index)
+    }
+
+    /// The piece at the present position, from `shared`, the cache or the disk; afterwards it is in
+    /// `shared`.
+    async fn proven(&self, shared: &mut Option<ProvenPiece>) -> Result<Bytes, BodyError> {
+        let key = self.key();
+        // Taken, so that no buffer is held while another is waited for.
+        let known = shared.take().filter(|known| known.key == key);
+        let known = known.map(|known| known.bytes);
+        let bytes = match known.or_else(|| self.memory.recall(&key)) {
+            Some(proven) => proven,
+            None => {
+                let proven = self.read(self.piece()).await?;
+                self.memory.remember(key, proven.clone());
+                proven
+            }
+        };
+        *shared = Some(ProvenPiece {
+            key,
+            bytes: bytes.clone(),
+        });
+        Ok(bytes)
     }
 
     /// The next slice of proven bytes, at most one piece.
-    async fn next(&mut self) -> Result<Bytes, BodyError> {
-        let proven = self.proven().await?;
+    async fn next(&mut self, shared: &mut Option<ProvenPiece>) -> Result<Bytes, BodyError> {
+        let proven = self.proven(shared).await?;
         let piece = self.piece();
         let from = (self.position - piece.offset) as usize;
         let to = piece.length.min((self.end - piece.offset) as usize);

@@ -302,13 +302,21 @@ impl Client {
     }
 }
 
-/// The path that a redirect within the same server leads to.
+/// The URL that a redirect from `url` leads to, if it stays on the same server.
 ///
-/// `//host/` names another host (RFC 3986 section 4.2), so it is not one.
-pub fn local_redirect(response: &Response<Body>) -> Option<&str> {
+/// A path-absolute Location is taken below `base`, the URL that a proxy has put the site under; a
+/// relative one is right there anyway. `//host/` names another host (RFC 3986 section 4.2).
+pub fn local_redirect(response: &Response<Body>, base: &str, url: &str) -> Option<String> {
     let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
-    let is_local = location.starts_with('/') && !location.starts_with("//");
-    (response.status().is_redirection() && is_local).then_some(location)
+    if !response.status().is_redirection() || location.starts_with("//") {
+        return None;
+    }
+    if location.starts_with('/') {
+        return Some(format!("{base}{location}"));
+    }
+    let url = url::Url::parse(url).ok()?;
+    let led = url.join(location).ok()?;
+    (led.origin() == url.origin()).then(|| led.into())
 }
 
 /// A reader that fails after `left` bytes.

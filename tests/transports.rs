@@ -19,7 +19,7 @@ use support::case::{self, Request, parse};
 use support::fixture::fixture;
 use support::ground::Ground;
 use support::site::overwrite_in_place;
-use support::{Response, Server, TestSite, check, noise};
+use support::{Client, Response, Server, TestSite, check, exchange, noise};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 use transports::{Asked, Authority, Transport, Transports, secure_address};
@@ -394,4 +394,42 @@ fn a_secure_connection_beyond_the_limit_is_closed_without_a_word() {
     let _ = surplus.read_to_end(&mut said);
     assert!(said.is_empty(), "{}", said.escape_ascii());
     get_small(&mut first);
+}
+
+#[test]
+fn plain_http_to_a_tls_port_is_answered_in_plain_words() {
+    let authority = Authority::new();
+    authority.issue();
+    let server = authority.serve(&small(), &["--admin", "127.0.0.1:0"]);
+    let address = secure_address(&server);
+    let long = format!(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nX: {}",
+        "a".repeat(30_000)
+    );
+    let requests = [
+        "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "\r\nGET / HTTP/1.0\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "HEAD",
+        &long,
+    ];
+    for request in requests {
+        let responses = exchange(address, request);
+        let [response] = responses.as_slice() else {
+            panic!("{} responses to {request:?}", responses.len());
+        };
+        assert_eq!((response.status, response.cut), (400, false), "{request:?}");
+        let body = String::from_utf8_lossy(&response.body);
+        assert!(
+            body.contains("use https://") && body.lines().count() == 1,
+            "{body}"
+        );
+    }
+    let metrics = Client::connect(server.admin()).get("/metrics").body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    let line = format!("\netagd_tls_plain_http_total {}\n", requests.len());
+    assert!(metrics.contains(&line), "{metrics}");
+    // Others are served as before.
+    let mut secure = connect(&server, &Arc::new(authority.client(&[b"http/1.1"])));
+    get_small(&mut secure);
 }

@@ -191,6 +191,11 @@ impl FamilyEncoder<'_> {
                 "Connections of trusted proxies closed because they sent no valid PROXY header.",
                 &metrics.proxy_header_failures,
             ),
+            (
+                "tls_plain_http",
+                "Connections that sent plain HTTP to a TLS port: answered 400, and not logged.",
+                &metrics.plain_http,
+            ),
         ] {
             self.counter(name, help, counter.get())?;
         }

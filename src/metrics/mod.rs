@@ -142,6 +142,8 @@ pub struct Metrics {
     pub malformed: Counter,
     /// Connections of trusted proxies that were closed for want of a PROXY header.
     pub proxy_header_failures: Counter,
+    /// Connections that sent plain HTTP where TLS is expected.
+    pub plain_http: Counter,
     /// Hints of changes from the file system.
     pub hints: Counter,
     /// Times that hints were lost and a sweep made it good.

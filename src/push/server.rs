@@ -180,11 +180,11 @@ impl<'a> RemoteServer<'a> {
         let mut redirects = 0;
         loop {
             let response = retry(|| Ok(self.client.request(&Method::HEAD, &url, &fields)?))?;
-            if let Some(location) = local_redirect(&response)
+            if let Some(location) = local_redirect(&response, &self.url.to_string(), &url)
                 && redirects < MAX_REDIRECTS
             {
                 redirects += 1;
-                url = format!("{}{location}", self.url);
+                url = location;
                 continue;
             }
             return match response.status() {

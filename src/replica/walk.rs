@@ -126,10 +126,10 @@ fn fetch(
     let mut url = format!("{replica}{}", entry.url());
     let mut response = client.request(&method, &url, &fields)?;
     for _ in 0..MAX_REDIRECTS {
-        let Some(location) = local_redirect(&response) else {
+        let Some(location) = local_redirect(&response, &replica.to_string(), &url) else {
             break;
         };
-        url = format!("{replica}{location}");
+        url = location;
         response = client.request(&method, &url, &fields)?;
     }
     Ok((response, url))

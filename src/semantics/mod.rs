@@ -17,7 +17,8 @@
 //!
 //! * **A field that does not parse is a field that is absent.** Not an error, not half a field:
 //!   one bad member voids the whole value, all of its lines included, because a recipient that
-//!   guesses at half a condition can answer 304 for content the client does not have.
+//!   guesses at half a condition can answer 304 for content the client does not have. An If-Match
+//!   that does not parse is a condition that does not hold.
 //! * **Field lines of a list join into one list** (5.3), and empty members do not count (5.6.1).
 //!   A field that is no list (a date, Range, If-Range) and comes in two lines does not parse.
 //! * **Names and tags are octets.** Nothing here normalises, folds case (except where the RFC says

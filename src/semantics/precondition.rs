@@ -3,8 +3,9 @@
 //! [`evaluate`] is the order of 13.2.2 and nothing else; each field is one private function that
 //! answers `Some(whether the condition holds)`, or `None` where the field is absent. A field that
 //! does not parse is absent, in both of its roles: it neither decides nor hides another. So an
-//! unreadable If-None-Match leaves If-Modified-Since to decide, and an unreadable If-Match leaves
-//! If-Unmodified-Since. If-Range, step 5, belongs to [`super::range`].
+//! unreadable If-None-Match leaves If-Modified-Since to decide. If-Match is the exception: what can't
+//! be shown to hold does not hold, because its sender wants nothing done to any other version.
+//! If-Range, step 5, belongs to [`super::range`].
 //!
 //! The caller sees to 13.2.1: it calls this only where the answer without conditions would be
 //! successful.
@@ -72,6 +73,7 @@ pub fn evaluate(method: &Method, fields: &HeaderMap, current: Option<Validators<
 /// 13.1.1, with strong comparison: a client that wants to write must know the exact bytes.
 fn if_match(fields: &HeaderMap, current: Option<Validators<'_>>) -> Option<bool> {
     matches(fields, &IF_MATCH, current, strong_eq)
+        .or_else(|| fields.contains_key(IF_MATCH).then_some(false))
 }
 
 /// 13.1.2, with weak comparison.
@@ -159,10 +161,10 @@ mod tests {
             ("13.1.1 If-Match, weak and strong", r#"if-match: W/"@", "@""#, Perform, Perform),
             ("13.1.1 If-Match, list without it", r#"if-match: "x", "y""#, Failed, Failed),
             ("13.1.1 If-Match, empty list", "if-match: ", Failed, Failed),
-            ("13.1.1 If-Match, unquoted", "if-match: @", Perform, Perform),
-            ("13.1.1 If-Match, star in a list", r#"if-match: *, "x""#, Perform, Perform),
-            ("13.1.1 If-Match, garbage member", r#"if-match: "x", y"#, Perform, Perform),
-            ("13.1.1 If-Match, garbage line", r#"if-match: "x" | if-match: y"#, Perform, Perform),
+            ("13.1.1 If-Match, unquoted", "if-match: @", Failed, Failed),
+            ("13.1.1 If-Match, star in a list", r#"if-match: *, "x""#, Failed, Failed),
+            ("13.1.1 If-Match, garbage member", r#"if-match: "x", y"#, Failed, Failed),
+            ("13.1.1 If-Match, garbage line", r#"if-match: "x" | if-match: y"#, Failed, Failed),
             ("13.1.1 If-Match, prefix of ours", r#"if-match: "abab""#, Failed, Failed),
             ("13.1.1 If-Match, ours and more", r#"if-match: "@-gzip""#, Failed, Failed),
 
@@ -255,7 +257,7 @@ mod tests {
             ("13.2.2 no condition", "", Perform, Perform, Perform, Perform),
             ("13.1.1 If-Match, same", r#"if-match: "@""#, Perform, Failed, Failed, Failed),
             ("13.1.1 If-Match, any", "if-match: *", Perform, Perform, Perform, Failed),
-            ("13.1.1 If-Match, garbage", "if-match: x", Perform, Perform, Perform, Perform),
+            ("13.1.1 If-Match, garbage", "if-match: x", Failed, Failed, Failed, Failed),
             ("13.1.2 If-None-Match, same", r#"if-none-match: "@""#, NotModified, Perform, Perform, Perform),
             ("13.1.2 If-None-Match, any", "if-none-match: *", NotModified, NotModified, NotModified, Perform),
             ("13.1.3 If-Modified-Since", "if-modified-since: >", Perform, NotModified, Perform, Perform),

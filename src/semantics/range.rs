@@ -19,8 +19,8 @@ pub enum Selection {
     Whole,
     /// 206 with one range, which may still be the whole representation.
     One(ByteRange),
-    /// 206 as multipart/byteranges: 2 to 16 ranges in the order asked for, neither overlapping
-    /// nor adjacent.
+    /// 206 as multipart/byteranges: 2 to [`MAX_PARTS`] ranges, neither overlapping nor adjacent; up
+    /// to [`MAX_PARTS_AS_ASKED`] in the order asked for, more of them by position.
     Many(Vec<ByteRange>),
     /// 416 with [`unsatisfied_range`].
     Unsatisfiable,
@@ -78,8 +78,9 @@ pub fn unsatisfied_range(length: u64) -> String {
 /// Selects the bytes to send of a representation of `length` bytes (RFC 9110 14.2).
 ///
 /// Ranges that overlap or touch are merged, in the place of the one asked for first; the others
-/// keep their order (15.3.7.2). More than [`MAX_PARTS`] after merging cost more than they save,
-/// so the answer is the whole.
+/// keep their order (15.3.7.2). More than [`MAX_PARTS_AS_ASKED`] are put in the order of the
+/// representation, so that no part of a file has to be read twice. More than [`MAX_PARTS`] after
+/// merging cost more than they save, so the answer is the whole.
 #[must_use]
 pub fn select(fields: &HeaderMap, etag: &ETag, length: u64) -> Selection {
     let lines = fields.get_all(RANGE);
@@ -172,7 +173,9 @@ impl RangeSet {
             [(_, range)] => Selection::One(*range),
             ranges if ranges.len() > MAX_PARTS => Selection::Whole,
             _ => {
-                asked.sort_unstable_by_key(|(place, _)| *place);
+                if asked.len() <= MAX_PARTS_AS_ASKED {
+                    asked.sort_unstable_by_key(|(place, _)| *place);
+                }
                 Selection::Many(asked.into_iter().map(|(_, range)| range).collect())
             }
         }
@@ -267,8 +270,11 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// Limit for the parts of a multipart response.
-pub const MAX_PARTS: usize = 16;
+/// Limit for the parts of a multipart response. zsync asks for up to 200 at once, and gives up where
+/// it gets the whole.
+pub const MAX_PARTS: usize = 200;
+/// Limit for the parts that are sent in whatever order they are asked for.
+pub const MAX_PARTS_AS_ASKED: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -473,11 +479,23 @@ mod tests {
         };
         assert_eq!(parts(&every_other(2)), 2, "14.2 two");
         assert_eq!(parts(&every_other(16)), 16, "14.2 sixteen");
+        assert_eq!(parts(&every_other(200)), 200, "14.2 two hundred");
         assert_eq!(
-            select(&every_other(17), &TAG, 100_000),
+            select(&every_other(201), &TAG, 100_000),
             Whole,
-            "14.2 seventeen"
+            "14.2 two hundred and one"
         );
+        let descending = |count: u64| {
+            let specs = (0..count).rev().map(|n| format!("{}-{}", 2 * n, 2 * n));
+            let specs: Vec<_> = specs.collect();
+            fields(&format!("range: bytes={}", specs.join(",")))
+        };
+        let first = |fields: &HeaderMap| match select(fields, &TAG, 100_000) {
+            Selection::Many(ranges) => ranges[0].first(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(first(&descending(16)), 30, "15.3.7.2 in the order asked");
+        assert_eq!(first(&descending(17)), 0, "15.3.7.2 many, by position");
         assert_eq!(
             select(&every_other(1500), &TAG, 100_000),
             Whole,

@@ -3,8 +3,10 @@
 //! [`Target::parse`] refuses what two readers could take for two names: dot segments in any
 //! spelling, an encoded slash, NUL, a raw backslash, escapes that are none. Every other byte is a
 //! byte of a name, whether or not it is UTF-8; overlong forms of `.` or `/` are therefore names
-//! that no file has, and harmless. [`encode_path`] is the way back. The query is neither decoded
-//! nor judged.
+//! that no file has, and harmless. The query is neither decoded nor judged.
+//!
+//! [`normalize`] says which path a target with dot segments or encoded slashes means, for a
+//! redirect. [`encode_path`] and [`relative_reference`] write paths.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -60,8 +62,8 @@ impl<'a> Target<'a> {
         if path.contains(&0) {
             return Err(BadTarget::Nul);
         }
-        // RFC 3986 5.2.4: clients remove dot segments before they send; a request that has them is
-        // a probe.
+        // RFC 3986 5.2.4: most clients remove dot segments before they send. Nothing is looked up
+        // under a name that has them; see `normalize`.
         if path
             .split(|byte| *byte == b'/')
             .any(|segment| matches!(segment, b"." | b".."))
@@ -117,7 +119,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Why a target was refused. Each is a client's error; none is worth a redirect.
+/// Why a target was refused. Each is a client's error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadTarget {
     /// Asterisk-form or authority-form, where a path is wanted (RFC 9112 3.2).
@@ -137,6 +139,12 @@ pub enum BadTarget {
 }
 
 impl BadTarget {
+    /// Whether only the spelling is refused: [`normalize`] may know another one.
+    #[must_use]
+    pub const fn is_spelling(self) -> bool {
+        matches!(self, Self::EncodedSlash | Self::DotSegment)
+    }
+
     /// The status to answer with (RFC 9110 15.5.1, 15.5.15).
     #[must_use]
     pub const fn status(self) -> StatusCode {
@@ -168,12 +176,96 @@ impl fmt::Display for BadTarget {
 
 impl std::error::Error for BadTarget {}
 
+/// The path that a target with dot segments or encoded slashes means: `%2F` is read as a slash, dot
+/// segments are removed (RFC 3986 5.2.4), and empty segments after that. Decoded, without the leading
+/// slash. `None` where it leads above the root, and where the target would be refused for another
+/// reason as well.
+///
+/// apt asks for `/repository/./Packages`, npm for `/@scope%2Fname`.
+#[must_use]
+pub fn normalize(uri: &Uri) -> Option<Vec<u8>> {
+    let encoded = uri.path().strip_prefix('/')?.as_bytes();
+    let is_too_long = uri
+        .path_and_query()
+        .is_some_and(|both| both.as_str().len() > MAX_TARGET_LENGTH);
+    if is_too_long || encoded.contains(&b'\\') || !are_escapes(encoded) {
+        return None;
+    }
+    let path: Cow<'_, [u8]> = percent_decode(encoded).into();
+    if path.contains(&0) {
+        return None;
+    }
+    let mut segments: Vec<&[u8]> = Vec::new();
+    let mut is_directory = true;
+    for segment in path.split(|byte| *byte == b'/') {
+        is_directory = matches!(segment, b"" | b"." | b"..");
+        match segment {
+            b"." => {}
+            // RFC 3986 would stay at the root; whoever asks for more is a probe.
+            b".." => drop(segments.pop()?),
+            name => segments.push(name),
+        }
+    }
+    segments.retain(|segment| !segment.is_empty());
+    let mut normalized = segments.join(&b'/');
+    if is_directory && !normalized.is_empty() {
+        normalized.push(b'/');
+    }
+    Some(normalized)
+}
+
+/// A relative reference (RFC 3986 4.2) to the path `to`, for whoever has asked for the path `from`;
+/// both decoded, without the leading slash and without empty segments. It leads to the same place
+/// behind a proxy that has taken a prefix off the path. Never empty, and never read as a scheme.
+#[must_use]
+pub fn relative_reference(from: &[u8], to: &[u8]) -> String {
+    // What follows the last slash is no part of the base (RFC 3986 5.2.3).
+    let mut base = directory_of(from);
+    let mut depth = 0_usize;
+    while !to.starts_with(base) {
+        depth = depth.saturating_add(1);
+        base = directory_of(base.strip_suffix(b"/").unwrap_or(base));
+    }
+    let rest = encode_path(to.get(base.len()..).unwrap_or_default());
+    let reference = "../".repeat(depth) + &rest;
+    let first = reference.split('/').next().unwrap_or_default();
+    // RFC 3986 4.2: `a:b` would be a scheme and its path, and nothing would be this very document.
+    match reference.is_empty() || first.contains(':') {
+        true => format!("./{reference}"),
+        false => reference,
+    }
+}
+
+/// A path up to its last slash.
+fn directory_of(path: &[u8]) -> &[u8] {
+    let slash = path.iter().rposition(|byte| *byte == b'/');
+    slash
+        .and_then(|slash| path.get(..=slash))
+        .unwrap_or_default()
+}
+
 /// A name as the path of a URI, without a leading slash: `/` and this parse back to the same
 /// bytes, for every name that a target can have. Unreserved characters, sub-delims, `:`, `@` and
 /// `/` stand for themselves (RFC 3986 3.3), all else as upper-case `%XX` (2.1).
 #[must_use]
 pub fn encode_path(path: &[u8]) -> String {
     percent_encode(path, ESCAPED).to_string()
+}
+
+/// Whether each `%` begins an escape, whatever is escaped (RFC 3986 2.1).
+fn are_escapes(encoded: &[u8]) -> bool {
+    let mut rest = encoded;
+    while let Some(place) = rest.iter().position(|byte| *byte == b'%') {
+        match rest.get(place..) {
+            Some([_, high, low, after @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                rest = after;
+            }
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// RFC 3986 2.1, and which bytes may not be escaped: `pct-encoded = "%" HEXDIG HEXDIG`.
@@ -418,6 +510,72 @@ mod tests {
                 collapsed.map(str::as_bytes),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn normalization() {
+        #[rustfmt::skip]
+        let cases: &[(&str, &str, Option<&[u8]>)] = &[
+            ("3986 5.2.4 dot", "/a/./b", Some(b"a/b")),
+            ("3986 5.2.4 dot first", "/./b", Some(b"b")),
+            ("3986 5.2.4 dot last", "/a/.", Some(b"a/")),
+            ("3986 5.2.4 dots", "/a/../b", Some(b"b")),
+            ("3986 5.2.4 dots last", "/a/b/..", Some(b"a/")),
+            ("3986 5.2.4 back to the root", "/a/..", Some(b"")),
+            ("3986 5.2.4 dots, encoded", "/a/%2e%2E/b", Some(b"b")),
+            ("3986 5.2.4 an empty segment is a segment", "/a//../b", Some(b"a/b")),
+            ("3986 5.2.4 empty segments go afterwards", "//a///./b//", Some(b"a/b/")),
+            ("3986 5.2.4 above the root", "/..", None),
+            ("3986 5.2.4 above the root, then down", "/../a", None),
+            ("3986 5.2.4 above the root later", "/a/../../b", None),
+            ("3986 5.2.4 above the root, encoded", "/%2e%2e%2fa", None),
+            ("3986 2.2 encoded slash", "/@scope%2fname", Some(b"@scope/name")),
+            ("3986 2.2 encoded slash and dots", "/a%2F..%2fb", Some(b"b")),
+            ("3986 2.2 encoded slash first", "/%2Fevil.example/x", Some(b"evil.example/x")),
+            ("3986 2.2 encoded slash last", "/a%2f", Some(b"a/")),
+            ("3986 2.4 decoded once", "/a%252fb/.", Some(b"a%2fb/")),
+            ("3986 2.1 encoded backslash", "/./a%5Cb", Some(b"a\\b")),
+            ("3986 2.1 bad escape", "/./%zz", None),
+            ("3986 2.1 bad escape after a slash", "/%2f%4", None),
+            ("3986 2.1 NUL", "/./a%00", None),
+            ("9112 3.2.4 asterisk-form", "*", None),
+        ];
+        for (name, uri, want) in cases {
+            let uri: Uri = uri.parse().unwrap();
+            assert_eq!(normalize(&uri).as_deref(), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn relative_references() {
+        #[rustfmt::skip]
+        let cases: &[(&str, &[u8], &[u8], &str)] = &[
+            ("4.2 a slash more", b"docs", b"docs/", "docs/"),
+            ("4.2 a slash more, below", b"a/b/docs", b"a/b/docs/", "docs/"),
+            ("4.2 a slash less", b"a/docs/", b"a/docs", "../docs"),
+            ("4.2 an ending less", b"a/page.html", b"a/page", "page"),
+            ("4.2 the index of the root", b"index.html", b"", "./"),
+            ("4.2 an index", b"a/index.html", b"a/", "./"),
+            ("4.2 an index without its slash", b"a/index.html", b"a", "../a"),
+            ("4.2 two levels up", b"a/b/c", b"x", "../../x"),
+            ("4.2 a name that begins alike", b"ab/c", b"a/c", "../a/c"),
+            ("4.2 a colon", b"a:b", b"a:b/", "./a:b/"),
+            ("4.2 a colon, below", b"x/a:b", b"x/a:b/", "./a:b/"),
+            ("4.2 a colon behind a slash", b"x", b"x/a:b", "x/a:b"),
+            ("4.2 like a scheme", b"javascript:x", b"javascript:x/", "./javascript:x/"),
+            ("2.1 encoded", b"a b?", b"a b?/", "a%20b%3F/"),
+        ];
+        for (name, from, to, want) in cases {
+            let reference = relative_reference(from, to);
+            assert_eq!(reference, *want, "{name}");
+            // A resolver that is not ours leads to the same place, under any prefix.
+            for prefix in ["", "blog/", "a/b/"] {
+                let base = format!("http://h/{prefix}{}", encode_path(from));
+                let led = url::Url::parse(&base).unwrap().join(&reference).unwrap();
+                let wanted = format!("http://h/{prefix}{}", encode_path(to));
+                assert_eq!(led.as_str(), wanted, "{name}");
+            }
         }
     }
 

@@ -117,14 +117,21 @@ impl Activity {
         Ok(Instant::now() + next + Duration::from_millis(1))
     }
 
-    /// Notes that bytes have arrived over HTTP/1.1, or the beginning of HTTP/2's preface.
-    pub(super) fn received(&self) {
-        if self.receiving.load(Ordering::Relaxed) == 0
-            && self.responses.load(Ordering::Relaxed) == 0
-        {
+    /// Notes that bytes have arrived over HTTP/1.1, or the beginning of HTTP/2's preface. Returns
+    /// whether a head begins with them.
+    pub(super) fn received(&self) -> bool {
+        let begins = self.receiving.load(Ordering::Relaxed) == 0
+            && self.responses.load(Ordering::Relaxed) == 0;
+        if begins {
             self.receiving.store(self.now(), Ordering::Relaxed);
             self.idle.store(0, Ordering::Relaxed);
         }
+        begins
+    }
+
+    /// Whether a response is under way.
+    pub(super) fn is_responding(&self) -> bool {
+        self.responses.load(Ordering::Relaxed) != 0
     }
 
     /// Notes that the client speaks HTTP/2. Its frames say nothing of a header section: from here

@@ -63,7 +63,8 @@ pub(super) async fn serve<S, H>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let io = TokioIo::new(Observed::new(stream, &activity));
+    let header_size = limits.max_header_size.as_u64() as usize;
+    let io = TokioIo::new(Observed::new(stream, &activity, header_size));
     let service = ConnectionService {
         handler: Arc::clone(&handler),
         connection: Arc::<Activity>::clone(&activity),

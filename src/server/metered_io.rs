@@ -95,6 +95,8 @@ pub(super) struct Observed<S> {
     stream: S,
     activity: Arc<Activity>,
     protocol: Protocol,
+    head: IncomingHead,
+    max_header_size: usize,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -114,11 +116,13 @@ struct Http2Frames {
 }
 
 impl<S> Observed<S> {
-    pub(super) fn new(stream: S, activity: &Arc<Activity>) -> Self {
+    pub(super) fn new(stream: S, activity: &Arc<Activity>, max_header_size: usize) -> Self {
         Self {
             stream,
             activity: Arc::clone(activity),
             protocol: Protocol::Open(0),
+            head: IncomingHead::default(),
+            max_header_size,
             linger: None,
         }
     }
@@ -140,7 +144,10 @@ impl<S> Observed<S> {
             };
         }
         let Protocol::Http2(frames) = &mut self.protocol else {
-            self.activity.received();
+            if self.activity.received() {
+                self.head = IncomingHead::default();
+            }
+            self.head.received(bytes);
             return Ok(());
         };
         let count = frames.incoming.count_control(bytes);
@@ -149,6 +156,16 @@ impl<S> Observed<S> {
         }
         self.activity.note_flood();
         Err(io::Error::other("too many control frames"))
+    }
+
+    /// The status line to send in place of the one that `bytes` begin with: hyper answers a head that
+    /// it can't take by itself, and 431 for whatever is too large.
+    fn corrected(&self, bytes: &[u8]) -> Option<&'static [u8; STATUS_431.len()]> {
+        let is_own = matches!(self.protocol, Protocol::Http1) && !self.activity.is_responding();
+        if is_own && bytes.starts_with(STATUS_431) {
+            return self.head.corrected_status(self.max_header_size);
+        }
+        None
     }
 
     fn sent<'a>(&mut self, slices: impl IntoIterator<Item = &'a [u8]>, mut length: usize) {
@@ -194,6 +211,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let corrected = this.corrected(bytes).map(|status| {
+            let mut corrected = bytes.to_vec();
+            corrected[..status.len()].copy_from_slice(status);
+            corrected
+        });
+        let bytes = corrected.as_deref().unwrap_or(bytes);
         let length = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         this.sent([bytes], length);
         Poll::Ready(Ok(length))
@@ -204,6 +227,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(first) = slices.first()
+            && self.corrected(first).is_some()
+        {
+            return self.poll_write(cx, first);
+        }
         let this = self.get_mut();
         let length = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
         this.sent(slices.iter().map(|slice| &**slice), length);
@@ -244,6 +272,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
             *left = left.saturating_sub(buffer.filled().len());
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// The status line of hyper's own answer to a head that is too large in some way.
+const STATUS_431: &[u8; 46] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n";
+/// As long as the other, so that it can stand in its place.
+const STATUS_414: &[u8; 46] = b"HTTP/1.1 414 Request Target Too Long to Read\r\n";
+/// The same.
+const STATUS_400: &[u8; 46] = b"HTTP/1.1 400 Content-Length Is Out of Bounds\r\n";
+/// hyper's limit for field lines.
+const MAX_FIELDS: usize = 100;
+
+/// What has come of a head over HTTP/1.1 so far.
+#[derive(Default)]
+struct IncomingHead {
+    bytes: usize,
+    /// Line ends, without those of the empty lines before the request line.
+    lines: usize,
+    has_begun: bool,
+}
+
+impl IncomingHead {
+    fn received(&mut self, bytes: &[u8]) {
+        self.bytes = self.bytes.saturating_add(bytes.len());
+        // RFC 9112 section 2.2: empty lines before the request line are skipped.
+        let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+        let text = match self.has_begun {
+            true => bytes,
+            false => match bytes.iter().position(is_text) {
+                Some(start) => bytes.get(start..).unwrap_or_default(),
+                None => return,
+            },
+        };
+        self.has_begun = true;
+        // One more than there may be says all there is to know.
+        let lines = memchr::memchr_iter(b'\n', text).take(MAX_FIELDS + 2);
+        self.lines = self.lines.saturating_add(lines.count());
+    }
+
+    /// A better status line than 431 for it: 414 where the request line alone fills the buffer, 400
+    /// where neither bytes nor lines are too many. hyper has then met a Content-Length beyond what it
+    /// counts to (RFC 9112 section 6.3).
+    fn corrected_status(&self, max_size: usize) -> Option<&'static [u8; STATUS_431.len()]> {
+        match self.lines {
+            0 => Some(STATUS_414),
+            lines if lines <= MAX_FIELDS && self.bytes < max_size => Some(STATUS_400),
+            _ => None,
+        }
     }
 }
 
@@ -369,6 +445,29 @@ mod tests {
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let [_, length @ ..] = (payload.len() as u32).to_be_bytes();
         [&length[..], &[kind, 0, 0, 0, 0, 1], payload].concat()
+    }
+
+    #[test]
+    fn a_head_that_is_too_large_is_told_from_a_long_target() {
+        let target = format!("GET /{} HTTP/1.1", "a".repeat(100));
+        let (long, short) = (target.as_str(), "\r\n\r\nGET / HTTP/1.1\r\nA: 1\r\n\r\n");
+        let fields = format!("{short}{}", "A: 1\r\n".repeat(110));
+        for (head, max_size, wanted) in [
+            (long, 50, Some(STATUS_414)),
+            (&format!("\r\n\r\n{long}"), 50, Some(STATUS_414)),
+            (&format!("{long}\r\nA: 1"), 50, None),
+            (short, 20, None),
+            (short, 100, Some(STATUS_400)),
+            (&fields, 10_000, None),
+        ] {
+            for step in [1, 7, 10_000] {
+                let mut incoming = IncomingHead::default();
+                for bytes in head.as_bytes().chunks(step) {
+                    incoming.received(bytes);
+                }
+                assert_eq!(incoming.corrected_status(max_size), wanted, "{head:?}");
+            }
+        }
     }
 
     #[test]

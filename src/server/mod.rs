@@ -16,6 +16,7 @@ pub mod inherited;
 pub mod listener;
 mod metered_io;
 mod overload;
+mod plaintext;
 mod proxy;
 pub mod tls;
 
@@ -28,6 +29,7 @@ use std::thread::{self, JoinHandle};
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -299,13 +301,22 @@ impl ConnectionContext {
     }
 
     /// The handshake has as long as a header section.
-    async fn serve_secure<S>(&self, tls: &Tls, mut stream: S, peer: Peer)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve_secure(&self, tls: &Tls, mut stream: TcpStream, peer: Peer) {
         let Some(peer) = self.read_client(&mut stream, peer).await else {
             return;
         };
+        let begins = timeout(
+            self.limits.header_timeout,
+            plaintext::is_plain_http(&stream),
+        );
+        match begins.await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => {
+                self.metrics().plain_http.increment();
+                return plaintext::reject(stream).await;
+            }
+            Ok(Err(_)) | Err(_) => return,
+        }
         let activity = Arc::new(Activity::new(peer));
         let socket = MeteredSocket::new(stream, &activity);
         let handshake = tls.acceptor().accept(socket);

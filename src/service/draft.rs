@@ -161,17 +161,17 @@ impl Drafter {
                 let multipart = format!("multipart/byteranges; boundary={boundary}");
                 fields.insert(header::CONTENT_TYPE, visible(&multipart));
                 // RFC 2046 section 5.1.1: the CRLF before a boundary belongs to it, not to the part.
-                let mut line_end = "";
+                // zsync takes it for granted before the first one, too (RFC 9110 section 15.3.7.2
+                // has it in its example).
                 for range in ranges {
                     let content_range = range.content_range(length);
                     let mut head =
-                        format!("{line_end}--{boundary}\r\nContent-Range: {content_range}\r\n");
+                        format!("\r\n--{boundary}\r\nContent-Range: {content_range}\r\n");
                     if let Ok(content_type) = content_type.to_str() {
                         head += &format!("Content-Type: {content_type}\r\n");
                     }
                     segments.push_bytes((head + "\r\n").into());
                     push(&mut segments, range);
-                    line_end = "\r\n";
                 }
                 segments.push_bytes(format!("\r\n--{boundary}--\r\n").into());
             }

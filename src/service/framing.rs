@@ -1,9 +1,11 @@
-//! What the head of every response says about the connection and the length, whatever the answer.
+//! How a request is delimited, and what the head of every response says about the connection and the
+//! length, whatever the answer.
 
 use http::header;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, response};
 
+use crate::answer::check_host;
 use crate::readiness::{Phase, Readiness};
 
 pub(super) const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -13,15 +15,28 @@ const ZERO: HeaderValue = HeaderValue::from_static("0");
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Framing {
     is_http1: bool,
-    has_transfer_encoding: bool,
+    /// Whether nothing that comes after the request may be read.
+    is_last: bool,
+    refusal: Option<(StatusCode, &'static str)>,
 }
 
 impl Framing {
     pub(super) fn of(request: &Parts) -> Self {
+        let refusal = check_transfer_encoding(request)
+            .or_else(|| Some((StatusCode::BAD_REQUEST, check_host(request).err()?)));
         Self {
             is_http1: request.version <= Version::HTTP_11,
-            has_transfer_encoding: request.headers.contains_key(header::TRANSFER_ENCODING),
+            // RFC 9112 section 6.1: a proxy in front may disagree about where a request with
+            // Transfer-Encoding ends. What is malformed may end elsewhere, too.
+            is_last: refusal.is_some() || request.headers.contains_key(header::TRANSFER_ENCODING),
+            refusal,
         }
+    }
+
+    /// Why the request is refused, whoever would have answered it: hyper reads it in one way, and
+    /// another server may read it in another.
+    pub(super) fn refusal(&self) -> Option<(StatusCode, &'static str)> {
+        self.refusal
     }
 
     /// Finishes the head of a response.
@@ -36,10 +51,9 @@ impl Framing {
             return;
         }
         let is_draining = || readiness.phase() == Phase::Draining;
-        if self.has_transfer_encoding || (self.is_http1 && is_draining()) {
-            // RFC 9112 section 6.1: a proxy in front may disagree about where a request with
-            // Transfer-Encoding ends, so nothing that comes after it is read. And a client that
-            // is told to leave with a response doesn't lose its next request in the drain.
+        if self.is_http1 && (self.is_last || is_draining()) {
+            // A client that is told to leave with a response doesn't lose its next request in the
+            // drain.
             head.headers.insert(header::CONNECTION, CLOSE);
         }
         // RFC 9110 section 8.6: these two have no content whose length could be told.
@@ -51,6 +65,87 @@ impl Framing {
             // hyper tells the length of empty content over HTTP/1.1 only. To HEAD it is the length
             // that GET would have, which is there already.
             head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
+        }
+    }
+}
+
+/// RFC 9112 section 6.1: chunked is the only transfer coding that is implemented, and it may be
+/// applied once. hyper looks at the last one alone.
+fn check_transfer_encoding(request: &Parts) -> Option<(StatusCode, &'static str)> {
+    let lines = request.headers.get_all(header::TRANSFER_ENCODING);
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let mut number = 0;
+    for coding in lines
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|coding| !coding.is_empty())
+    {
+        number += 1;
+        if !is_chunked(coding) {
+            let reason = "this transfer coding is not implemented";
+            return Some((StatusCode::NOT_IMPLEMENTED, reason));
+        }
+    }
+    (number > 1).then_some((
+        StatusCode::BAD_REQUEST,
+        "the content is chunked more than once",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status that a request is refused with.
+    fn refused(lines: &[(&str, &str)]) -> Option<u16> {
+        let mut request = http::Request::builder().uri("/").version(Version::HTTP_11);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        let framing = Framing::of(&parts);
+        let refusal = framing.refusal();
+        assert!(framing.is_last || refusal.is_none(), "{lines:?}");
+        refusal.map(|(status, _)| status.as_u16())
+    }
+
+    #[test]
+    fn what_may_be_read_in_two_ways_is_refused() {
+        let (host, name) = (("Host", "localhost"), "Transfer-Encoding");
+        for (about, lines, status) in [
+            ("9110 7.2 Host", vec![host], None),
+            ("9112 3.2 no Host", vec![], Some(400)),
+            ("9112 3.2 two", vec![host, host], Some(400)),
+            ("9112 3.2 invalid", vec![("Host", "a:b")], Some(400)),
+            ("9112 6.1 chunked", vec![host, (name, "chunked")], None),
+            (
+                "9112 6.1 in capitals",
+                vec![host, (name, "Chunked ,")],
+                None,
+            ),
+            (
+                "9112 6.1 twice",
+                vec![host, (name, "chunked, chunked")],
+                Some(400),
+            ),
+            (
+                "9112 6.1 in two lines",
+                vec![host, (name, "chunked"), (name, "chunked")],
+                Some(400),
+            ),
+            (
+                "9112 6.1 another",
+                vec![host, (name, "gzip, chunked")],
+                Some(501),
+            ),
+            (
+                "9112 6.1 identity",
+                vec![host, (name, "identity"), (name, "chunked")],
+                Some(501),
+            ),
+        ] {
+            assert_eq!(refused(&lines), status, "{about}");
         }
     }
 }

@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
 use http::request::Parts;
+use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::framing::Framing;
 use super::handler::{Handler, InFlight, Layer};
+use super::pages::error_page;
 use super::response::{BoxError, Content, Reply, ResponseFuture};
 use crate::access::AccessLog;
 use crate::exchange::Exchange;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
-/// Counts and logs what the layers behind it answer, and finishes the head of every response.
+/// Refuses what is not delimited beyond doubt, counts and logs what the layers behind it answer, and
+/// finishes the head of every response.
 pub struct LogLayer {
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
@@ -63,8 +65,15 @@ impl Handler for LogLayer {
         let framing = Framing::of(&request);
         let peer = in_flight.connection().peer();
         let exchange = Exchange::new(&request, peer, self.log.as_deref());
+        let reply = match framing.refusal() {
+            Some((status, reason)) => {
+                let is_head = request.method == Method::HEAD;
+                ResponseFuture::now(error_page(status, reason, is_head))
+            }
+            None => self.next.respond(request, content, in_flight.connection()),
+        };
         LogFuture {
-            reply: self.next.respond(request, content, in_flight.connection()),
+            reply,
             framing,
             guard: Some(ResponseGuard {
                 layer: Arc::clone(self),

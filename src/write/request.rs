@@ -42,7 +42,7 @@ pub(super) enum WriteAction {
 
 /// Whether a request with this method is for a [`super::Writer`].
 pub fn is_write(method: &Method) -> bool {
-    matches!(*method, Method::PUT | Method::DELETE | Method::PATCH)
+    matches!(*method, Method::PUT | Method::DELETE)
 }
 
 /// Parses the header section of a request. `is_empty`: no content follows it.
@@ -53,12 +53,6 @@ pub(super) fn parse(
 ) -> Result<WriteRequest, Refusal> {
     let bad = |reason: &'static str| Refusal::new(StatusCode::BAD_REQUEST, reason);
     check_host(request).map_err(bad)?;
-    if request.method == Method::PATCH {
-        return Err(Refusal::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "no form of patch is known here: PUT the whole content",
-        ));
-    }
     let path = path(request, options)?;
     let condition = WriteCondition::parse(request)?;
     let change = if request.method == Method::DELETE {
@@ -164,10 +158,17 @@ pub(super) struct WriteCondition {
 impl WriteCondition {
     fn parse(request: &Parts) -> Result<Self, Refusal> {
         let fields = &request.headers;
-        let mut known = tags(EntityTags::parse(fields, &header::IF_MATCH));
-        // If-Match needs strong comparison, which a weak tag never passes (RFC 9110 section 13.1.1).
-        known.retain(|tag| !tag.weak);
-        let one_of = (!known.is_empty()).then(|| known.into_iter().filter_map(hash).collect());
+        let one_of = match EntityTags::parse(fields, &header::IF_MATCH) {
+            // It names no version, and a write has to.
+            Some(EntityTags::Any) => None,
+            // Strong comparison, which a weak tag never passes (RFC 9110 section 13.1.1).
+            Some(known) => {
+                let known = tags(Some(known)).into_iter().filter(|tag| !tag.weak);
+                Some(known.filter_map(hash).collect())
+            }
+            // What can't be read can't be shown to hold.
+            None => fields.contains_key(header::IF_MATCH).then(Vec::new),
+        };
         let other = EntityTags::parse(fields, &header::IF_NONE_MATCH);
         let is_new = matches!(other, Some(EntityTags::Any));
         let none_of = tags(other).into_iter().filter_map(hash).collect();

@@ -94,6 +94,26 @@ fn targets() -> Vec<String> {
             targets.push(format!("/public.txt/{up}{up}{file}"));
         }
         targets.push(format!("/{}etc/passwd", up.repeat(12)));
+        // Up and down again, to what is hidden inside.
+        for hidden in [
+            ".env",
+            ".git/config",
+            "sub/.hidden/file",
+            "..data/file",
+            "pipe",
+            "out/secret.txt",
+        ] {
+            targets.push(format!("/sub/{up}{hidden}"));
+            targets.push(format!("/sub/{up}{}", hidden.replace('/', "%2F")));
+        }
+    }
+    for spelling in [
+        "/.%2Fpublic.txt%2F.env",
+        "/%2F.env",
+        "/sub%2F.hidden%2ffile",
+        "/.%2f.git%2fconfig",
+    ] {
+        targets.push(spelling.to_owned());
     }
     targets.extend(
         [

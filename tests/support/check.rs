@@ -183,10 +183,12 @@ impl Rules<'_> {
             .field("Location")
             .unwrap_or_default()
             .as_bytes();
-        let on_this_host = location.first() == Some(&b'/')
-            && !matches!(location.get(1), Some(b'/' | b'\\'))
+        let first = location.split(|byte| matches!(byte, b'/' | b'?')).next();
+        let on_this_host = !location.is_empty()
+            && !first.unwrap_or_default().contains(&b':')
+            && !matches!(location, [b'/' | b'\\', b'/' | b'\\', ..])
             && location.iter().all(|byte| byte.is_ascii_graphic());
-        self.must("Location is path-absolute and clean", on_this_host);
+        self.must("Location stays on this host and is clean", on_this_host);
     }
 
     fn of_an_error(&mut self) {
@@ -258,12 +260,10 @@ fn parts_difference(
     Ok(())
 }
 
-/// RFC 2046 5.1.1, with nothing before the first boundary and nothing after the last.
+/// RFC 2046 5.1.1, with a CRLF before the first boundary and nothing after the last.
 fn parts(body: &[u8], boundary: &str) -> Result<Vec<Part>, String> {
     let delimiter = format!("\r\n--{boundary}");
-    // The first delimiter's CRLF belongs to the head above it.
-    let whole = [b"\r\n", body.strip_prefix(b"\r\n").unwrap_or(body)].concat();
-    let mut rest = whole.as_slice();
+    let mut rest = body;
     let mut parts = Vec::new();
     loop {
         rest = rest
