@@ -410,7 +410,7 @@ fn plain_http_to_a_tls_port_is_answered_in_plain_words() {
         "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "\r\nGET / HTTP/1.0\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "HEAD",
+        "get / HTTP/1.1\r\n\r\n",
         &long,
     ];
     for request in requests {
