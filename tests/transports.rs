@@ -403,7 +403,7 @@ fn plain_http_to_a_tls_port_is_answered_in_plain_words() {
     let server = authority.serve(&small(), &["--admin", "127.0.0.1:0"]);
     let address = secure_address(&server);
     let long = format!(
-        "POST / HTTP/1.1\r\nHost: localhost\r\nX: {}",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
         "a".repeat(30_000)
     );
     let requests = [
