@@ -609,12 +609,15 @@ fn without(manifest: Manifest, busy: &[Box<[u8]>]) -> Manifest {
     if busy.is_empty() {
         return manifest;
     }
-    let is_known = |path: &&Box<[u8]>| manifest.locate(path).is_some();
     let marks = busy
         .iter()
         .map(|path| (path.clone(), BEING_WRITTEN.to_owned()));
     let changes = Changes {
-        removed: busy.iter().filter(is_known).cloned().collect(),
+        removed: busy
+            .iter()
+            .filter(|path| manifest.locate(path).is_some())
+            .cloned()
+            .collect(),
         unreadable: manifest
             .unreadable()
             .clone()

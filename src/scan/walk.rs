@@ -222,7 +222,7 @@ struct Place {
     path: Box<[u8]>,
     real: PathBuf,
     /// Where its link is: in which place, and in which real folder there. `None` for the root.
-    above: Option<(Arc<Place>, PathBuf)>,
+    above: Option<(Arc<Self>, PathBuf)>,
 }
 
 impl Place {
