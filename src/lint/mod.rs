@@ -143,7 +143,7 @@ fn sidecar_problem(
         Data::Memory(bytes) => proof(&mut &bytes[..]),
         Data::File(source) => match root.open_file(&source.path) {
             Ok(mut opened) => proof(&mut opened.file),
-            Err(error) => Some(Unproven::Unreadable(error.into())),
+            Err(error) => Some(Unproven::Unreadable(error)),
         },
     }
 }

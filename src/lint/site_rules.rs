@@ -212,7 +212,7 @@ fn contradiction(value: &str) -> Option<String> {
     }
     let is_fresh = directives.iter().any(|directive| {
         let age = directive.strip_prefix("max-age=");
-        age.is_some_and(|age| age.trim_matches('"').trim_start_matches('0') != "")
+        age.is_some_and(|age| !age.trim_matches('"').trim_start_matches('0').is_empty())
     });
     let is_dated = is_fresh || has("immutable");
     let contradictory = [
