@@ -61,6 +61,15 @@ impl Admin {
         &self.metrics
     }
 
+    /// Answers a request whose host is not one of this machine's.
+    pub fn refuse_host() -> Response<AdminContent> {
+        text(
+            StatusCode::FORBIDDEN,
+            "requests to a loopback address may name an address, localhost or a name given by \
+             --allow-host\n",
+        )
+    }
+
     /// Answers one request.
     pub fn respond(&self, request: &Parts) -> Response<AdminContent> {
         if !matches!(request.method, Method::GET | Method::HEAD) {

@@ -99,7 +99,7 @@ fn the_manifest_is_what_the_command_prints_however_long() {
         content.len(),
         printed.len()
     );
-    let request = "GET /manifest HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = "GET /manifest HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let (head, content) = raw(server.admin(), request);
     assert!(head.contains("transfer-encoding: chunked"), "{head}");
     assert!(
@@ -334,4 +334,32 @@ fn health_is_503_while_draining() {
     assert_eq!(server.client().get("/file.txt").status, 200);
     server.signal(rustix::process::Signal::INT);
     assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_loopback_listener_answers_only_names_of_this_machine() {
+    let flags = [&ADMIN[..], &["--allow-host", "ops.example,*.test"]].concat();
+    let server = Server::with(&site(), &flags);
+    for (host, status) in [
+        ("localhost", 200),
+        ("LOCALHOST:9090", 200),
+        ("127.0.0.1:9090", 200),
+        ("[::1]", 200),
+        ("ops.example", 200),
+        ("a.test:80", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("\u{e9}", 403),
+        ("", 403),
+    ] {
+        for target in ["/manifest", "/livez"] {
+            let request =
+                format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let (head, _) = raw(server.admin(), &request);
+            let wanted = format!("http/1.1 {status} ");
+            assert!(head.starts_with(&wanted), "{host} {target}: {head}");
+        }
+    }
+    let request = "GET /livez HTTP/1.0\r\n\r\n";
+    assert!(raw(server.admin(), request).0.contains(" 200 "));
 }

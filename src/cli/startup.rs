@@ -123,7 +123,11 @@ pub(super) fn bind(
     // It listens before the public addresses are bound, so that none of them can be its own.
     let mut admin_bound = inherited.admin;
     admin_bound.extend(listener::bind(&config.operator.admin, false).map_err(AdminError::Listen)?);
-    let admin_server = AdminServer::start(admin_bound, Arc::clone(&admin))?;
+    let admin_server = AdminServer::start(
+        admin_bound,
+        Arc::clone(&admin),
+        config.operator.allow_host.clone(),
+    )?;
 
     let mut public = inherited.public;
     public.extend(bind_public(config, public.is_empty())?);

@@ -135,6 +135,7 @@ impl DevFlags {
             writing: None,
             operator: Operator {
                 admin: Vec::new(),
+                allow_host: Vec::new(),
                 expect: None,
                 expect_always: false,
                 disclosure: StatusFlags::default(),

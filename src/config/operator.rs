@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::values::duration;
-use crate::settings::{Digest, Expectation, HealthPath, Listen, StatusOptions};
+use crate::settings::{AllowedHost, Digest, Expectation, HealthPath, Listen, StatusOptions};
 
 /// The operator's side of a process.
 #[derive(Clone, Debug, Args)]
@@ -20,6 +20,16 @@ pub struct Operator {
         value_delimiter = ','
     )]
     pub admin: Vec<Listen>,
+    /// Name by which the admin listener may be requested on a loopback address; repeatable
+    #[arg(
+        long,
+        value_name = "NAME",
+        hide_short_help = true,
+        env = "ETAGD_ALLOW_HOST",
+        hide_env = true,
+        value_delimiter = ','
+    )]
+    pub allow_host: Vec<AllowedHost>,
     /// Not ready until the site digest has once been this one
     #[arg(long, value_name = "DIGEST", env = "ETAGD_EXPECT", hide_env = true)]
     pub expect: Option<Digest>,

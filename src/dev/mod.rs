@@ -7,7 +7,6 @@
 
 mod changes;
 mod feed;
-mod hosts;
 mod layer;
 mod line;
 mod policy;
@@ -24,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::answer::{check_host, host};
 use crate::service::Content;
-use crate::settings::{AllowedHost, DevOptions};
+use crate::settings::{AllowedHost, DevOptions, is_host_allowed};
 use proxy::Proxy;
 
 pub use changes::Changed;
@@ -187,7 +186,7 @@ impl Dev {
     /// or can't be read, or its path may lead out of what another server is asked for.
     fn refuse(&self, request: &Parts) -> Option<DevResponse> {
         if let Some(host) = host(request)
-            && !hosts::is_allowed(host, &self.allowed)
+            && !is_host_allowed(host, &self.allowed)
         {
             let sentence = format!(
                 "requests for the host {host} are not allowed: to allow them, start etagd dev with \

@@ -30,9 +30,10 @@ use super::listener::{self, Accepted, Bound, ListenError, Listener, Stream};
 use super::metered_io::MeteredSocket;
 use super::overload::Overload;
 use crate::admin::{Admin, AdminContent};
+use crate::answer::host;
 use crate::manifest::Manifest;
 use crate::service::{Handler, InFlight};
-use crate::settings::Limits;
+use crate::settings::{AllowedHost, Limits, is_host_allowed};
 
 /// Limit for manifests that are written at once; each takes a thread that waits for its client.
 const MAX_WRITERS: usize = 2;
@@ -68,11 +69,16 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Listens and answers from now on; without sockets, there is none.
+    /// Listens and answers from now on; without sockets, there is none. Requests to a loopback address
+    /// may name an address, `localhost` or one of `allowed`.
     ///
     /// # Errors
     /// When an address is taken, or the system has no more threads or descriptors.
-    pub fn start(bound: Vec<Bound>, admin: Arc<Admin>) -> Result<Option<Self>, AdminError> {
+    pub fn start(
+        bound: Vec<Bound>,
+        admin: Arc<Admin>,
+        allowed: Vec<AllowedHost>,
+    ) -> Result<Option<Self>, AdminError> {
         if bound.is_empty() {
             return Ok(None);
         }
@@ -93,7 +99,7 @@ impl AdminServer {
         let thread = thread::Builder::new()
             .name("admin".to_owned())
             .spawn(move || {
-                runtime.block_on(serve(listeners, admin, stopped));
+                runtime.block_on(serve(listeners, admin, allowed, stopped));
                 // A client that reads slowly is not waited for.
                 runtime.shutdown_background();
             })?;
@@ -114,34 +120,52 @@ impl Drop for AdminServer {
 }
 
 /// Answers until `stopped`. Responses under way are cut then.
-async fn serve(listeners: Vec<Listener>, admin: Arc<Admin>, stopped: oneshot::Receiver<()>) {
-    let handler = Arc::new(AdminHandler {
-        admin: Arc::clone(&admin),
-        builder: connection::builder(&LIMITS),
-        draining: watch::Sender::new(false),
-        writers: Arc::new(Semaphore::new(MAX_WRITERS)),
-    });
+async fn serve(
+    listeners: Vec<Listener>,
+    admin: Arc<Admin>,
+    allowed: Vec<AllowedHost>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let writers = Arc::new(Semaphore::new(MAX_WRITERS));
+    let handler = |allowed| {
+        Arc::new(AdminHandler {
+            admin: Arc::clone(&admin),
+            builder: connection::builder(&LIMITS),
+            draining: watch::Sender::new(false),
+            writers: Arc::clone(&writers),
+            allowed,
+        })
+    };
     let room = Arc::new(Semaphore::new(LIMITS.max_connections));
     let overload = Overload::beside(LIMITS.max_connections);
-    let deal = |accepted: Accepted| {
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-            overload.reject(accepted);
-            return;
-        };
-        let handler = Arc::clone(&handler);
-        let activity = Arc::new(Activity::new(accepted.peer()));
-        tokio::spawn(async move {
-            match accepted.register() {
-                Ok(Stream::Tcp(stream)) => handler.serve(stream, activity).await,
-                Ok(Stream::Unix(stream)) => handler.serve(stream, activity).await,
-                Err(error) => tracing::error!(%error, "cannot serve a connection: {error}"),
-            }
-            drop(place);
-        });
+    let deal_to = |handler: Arc<AdminHandler>| {
+        let (room, overload) = (&room, &overload);
+        move |accepted: Accepted| {
+            let Ok(place) = Arc::clone(room).try_acquire_owned() else {
+                overload.reject(accepted);
+                return;
+            };
+            let handler = Arc::clone(&handler);
+            let activity = Arc::new(Activity::new(accepted.peer()));
+            tokio::spawn(async move {
+                match accepted.register() {
+                    Ok(Stream::Tcp(stream)) => handler.serve(stream, activity).await,
+                    Ok(Stream::Unix(stream)) => handler.serve(stream, activity).await,
+                    Err(error) => tracing::error!(%error, "cannot serve a connection: {error}"),
+                }
+                drop(place);
+            });
+        }
     };
+    // Other listeners are asked by name: by Prometheus, in a compose network.
+    let (loopback, other): (Vec<_>, Vec<_>) =
+        listeners.into_iter().partition(Listener::is_loopback);
+    let to_loopback = deal_to(handler(Some(allowed)));
+    let to_other = deal_to(handler(None));
     let errors = &admin.metrics().accept_errors;
     tokio::select! {
-        never = listener::accept_all(&listeners, errors, &deal, &deal) => match never {},
+        never = listener::accept_all(&loopback, errors, &to_loopback, &to_loopback) => match never {},
+        never = listener::accept_all(&other, errors, &to_other, &to_other) => match never {},
         _ = stopped => {}
     }
 }
@@ -153,9 +177,22 @@ struct AdminHandler {
     /// Never: it answers to the end.
     draining: watch::Sender<bool>,
     writers: Arc<Semaphore>,
+    /// The names that a request may have as its host; `None` for any.
+    allowed: Option<Vec<AllowedHost>>,
 }
 
 impl AdminHandler {
+    /// Whether the host that a request names may be this machine. A page that is open in a browser
+    /// can have its own name resolve to a loopback address (DNS rebinding) and read what is here.
+    fn is_host_allowed(&self, request: &Parts) -> bool {
+        match (&self.allowed, host(request)) {
+            (None, _) => true,
+            (Some(allowed), Some(host)) => is_host_allowed(host, allowed),
+            // HTTP/1.0 needs none; one that is no text is no name of this machine.
+            (Some(_), None) => !request.headers.contains_key(header::HOST),
+        }
+    }
+
     async fn serve<S>(self: Arc<Self>, stream: S, activity: Arc<Activity>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -171,7 +208,11 @@ impl Handler for AdminHandler {
     type Future = Ready<Result<Response<AdminBody>, Infallible>>;
 
     fn respond(self: &Arc<Self>, request: Parts, _: Incoming, in_flight: InFlight) -> Self::Future {
-        let (mut head, content) = self.admin.respond(&request).into_parts();
+        let response = match self.is_host_allowed(&request) {
+            true => self.admin.respond(&request),
+            false => Admin::refuse_host(),
+        };
+        let (mut head, content) = response.into_parts();
         let content = match content {
             AdminContent::Text(text) if request.method == Method::HEAD => {
                 let length = HeaderValue::from(text.len());

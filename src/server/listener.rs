@@ -309,6 +309,11 @@ impl fmt::Display for Listener {
 }
 
 impl Listener {
+    /// Whether only programs of this machine can connect, over TCP: those include its browsers.
+    pub(super) fn is_loopback(&self) -> bool {
+        matches!(self.address, Address::Tcp(address) if address.ip().to_canonical().is_loopback())
+    }
+
     /// Where clients find it: a URL, or the path of a Unix socket.
     pub fn url(&self, is_secure: bool) -> String {
         match (&self.address, is_secure) {

@@ -6,6 +6,7 @@ mod descriptors;
 mod dev;
 mod expectation;
 mod globs;
+mod hosts;
 mod server;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ pub use descriptors::{DescriptorBudget, DescriptorDemand, max_rejected};
 pub use dev::{AllowedHost, Certificate, DevOptions, InvalidHost, InvalidUpstream, Upstream};
 pub use expectation::{Digest, Expectation, InvalidDigest};
 pub use globs::{InvalidGlob, PathGlob};
+pub use hosts::is_host_allowed;
 pub use server::{HealthPath, InvalidHealthPath, Limits, StatusOptions, TlsFiles};
 
 /// What the operator chose that changes answers. Part of the site digest.

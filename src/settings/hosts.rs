@@ -6,10 +6,10 @@
 
 use std::net::IpAddr;
 
-use crate::settings::AllowedHost;
+use super::dev::AllowedHost;
 
 /// Whether requests may name `host`, which has no port.
-pub(super) fn is_allowed(host: &str, allowed: &[AllowedHost]) -> bool {
+pub fn is_host_allowed(host: &str, allowed: &[AllowedHost]) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let literal = host
         .strip_prefix('[')
@@ -36,7 +36,7 @@ mod tests {
             "[::1]",
             "[fd00::7]",
         ] {
-            assert!(is_allowed(host, &none), "{host}");
+            assert!(is_host_allowed(host, &none), "{host}");
         }
         for host in [
             "",
@@ -46,10 +46,10 @@ mod tests {
             "127.0.0.1.evil.example",
             "127.1.evil",
         ] {
-            assert!(!is_allowed(host, &none), "{host}");
+            assert!(!is_host_allowed(host, &none), "{host}");
         }
         let some = ["dev.example".parse(), "*.test".parse()].map(|host| host.expect("a host"));
-        assert!(is_allowed("DEV.example", &some) && is_allowed("a.b.test", &some));
-        assert!(!is_allowed("x.dev.example", &some) && !is_allowed("test", &some));
+        assert!(is_host_allowed("DEV.example", &some) && is_host_allowed("a.b.test", &some));
+        assert!(!is_host_allowed("x.dev.example", &some) && !is_host_allowed("test", &some));
     }
 }
