@@ -1,7 +1,10 @@
-//! Minutes of load while 20 files a second change: no wrong body, no error but cut bodies and 503
-//! of files that are being rewritten, and memory that stays where it was.
+//! Minutes of load by clients of every kind while the site is churned: no wrong body, nothing lost,
+//! nothing that grows.
 //!
-//! `cargo bench --bench soak [-- SECONDS]`. With wrk installed it adds 64 connections of it.
+//! `cargo bench --bench soak [-- SECONDS]`; `.ci/run` has it run for a minute. The load is applied
+//! twice: a quarter of the time to warm up, and then for the rest. After each, when all is quiet, the
+//! site digest must be that of a fresh scan; after the second, descriptors, threads, watches and
+//! memory must be what they were after the first.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,115 +15,314 @@
 
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "../tests/support/transports.rs"]
+mod transports;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::process::{Command, Stdio};
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::version::{content, versions_of};
-use support::writer::WRITERS;
-use support::{Server, TestSite};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
-const FILES: usize = 200;
+use support::tree::{digest_of, relink, rename_over, within};
+use support::version::content;
+use support::wire::head;
+use support::writer::WRITERS;
+use support::{Client, Response, Server, TestSite};
+use transports::{Asked, Transport, Transports};
+
+const FILES: usize = 100;
+const MAX_CONNECTIONS: usize = 64;
+const HUGE: u64 = 1100 << 20;
+/// How long it may take until nothing of the load is left.
+const SETTLING: Duration = Duration::from_secs(60);
+
+fn name(index: usize) -> String {
+    format!("{}/{index}.bin", index % 10)
+}
+
+fn length(index: usize) -> usize {
+    [4 << 10, 20 << 10, 100 << 10, 300 << 10, 3 << 20][index % 5]
+}
+
+/// What one run of the load shares.
+struct Soak {
+    site: TestSite,
+    servers: Transports,
+    is_over: AtomicBool,
+    outcomes: Mutex<BTreeMap<String, u64>>,
+}
+
+/// What must not grow.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    descriptors: usize,
+    threads: usize,
+    watches: usize,
+    kilobytes: u64,
+}
 
 fn main() {
     let seconds = std::env::args().find_map(|argument| argument.parse().ok());
-    let seconds: u64 = seconds.unwrap_or(600);
-    let length = |index: usize| [4 << 10, 20 << 10, 100 << 10, 300 << 10, 3 << 20][index % 5];
-    let name = |index: usize| format!("{}/{index}.bin", index % 10);
+    let time = Duration::from_secs(seconds.unwrap_or(600));
     let site = (0..FILES).fold(TestSite::new(), |site, index| {
         site.file(name(index), content(0, length(index)))
     });
-    let server = Server::with(&site, &["--memory", "64MiB"]);
-    let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    let outcomes = Mutex::new(BTreeMap::<String, u64>::new());
-    let script = site.outside("wrk.lua");
-    let paths: Vec<_> = (0..FILES)
-        .map(|index| format!("'/{}'", name(index)))
-        .collect();
-    let code = format!(
-        "local paths = {{{}}}\nlocal at = 0\nfunction request()\n  at = at % #paths + 1\n  \
-         return wrk.format('GET', paths[at])\nend\n",
-        paths.join(", ")
-    );
-    fs::write(&script, code).unwrap();
-    let duration = format!("-d{seconds}s");
-    let url = format!("http://{}/", server.address());
-    let wrk = Command::new("wrk")
-        .args(["-t2", "-c64", &duration, "-s"])
-        .arg(&script)
-        .arg(&url)
-        .stdout(Stdio::piped())
-        .spawn();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut version = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                version += 1;
-                let index = (version * 7919) as usize % FILES;
-                let writer = WRITERS[version as usize % WRITERS.len()];
-                writer.write(&site.path(name(index)), &content(version, length(index)));
-                written.store(version, Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(50));
+    let connections = MAX_CONNECTIONS.to_string();
+    let flags = [
+        "--memory",
+        "32MiB",
+        "--open-files",
+        "16",
+        "--max-connections",
+        &connections,
+        "--writable",
+    ];
+    let servers = Transports::serve(&site, &flags);
+    let soak = Soak {
+        site,
+        servers,
+        is_over: AtomicBool::new(false),
+        outcomes: Mutex::default(),
+    };
+    let warm = time / 4;
+    soak.load(warm);
+    let before = soak.settle();
+    soak.load(time - warm);
+    let after = soak.settle();
+    for (server, (before, after)) in ["plain", "tls"].iter().zip(before.iter().zip(&after)) {
+        println!("{server}: after {warm:?} {before:?}, after {time:?} {after:?}");
+        assert!(after.descriptors <= before.descriptors, "{server}");
+        assert!(after.threads <= before.threads, "{server}");
+        assert!(after.watches <= before.watches, "{server}");
+        let most = before.kilobytes + before.kilobytes / 4 + (16 << 10);
+        assert!(after.kilobytes <= most, "{server}: memory grows");
+    }
+}
+
+impl Soak {
+    /// Applies all of the load for this long.
+    fn load(&self, time: Duration) {
+        self.is_over.store(false, Ordering::Relaxed);
+        thread::scope(|scope| {
+            scope.spawn(|| self.rewrite());
+            scope.spawn(|| self.churn());
+            scope.spawn(|| self.put());
+            scope.spawn(|| self.reset());
+            scope.spawn(|| self.idle());
+            scope.spawn(|| self.signal());
+            scope.spawn(|| self.exhaust());
+            for reader in 0..2 {
+                scope.spawn(move || self.read(reader));
             }
+            for transport in [Transport::SecureHttp1, Transport::SecureHttp2] {
+                scope.spawn(move || self.read_securely(transport));
+            }
+            thread::sleep(time);
+            self.is_over.store(true, Ordering::Relaxed);
         });
-        for reader in 0..2 {
-            let (server, is_over, outcomes) = (&server, &is_over, &outcomes);
-            scope.spawn(move || {
-                let (mut client, mut index) = (server.client(), reader * 77);
-                while !is_over.load(Ordering::Relaxed) {
-                    index = (index + 1) % FILES;
-                    let target = format!("/{}", name(index));
-                    let response = client.get(&target);
-                    let outcome = match response.status {
-                        200 if response.cut => "cut".to_owned(),
-                        200 => {
-                            assert!(response.is_what_its_tag_says(), "{target}: WRONG BODY");
-                            let versions = versions_of(&response.body, 0);
-                            match versions.map(|versions| versions.len()) {
-                                Ok(1) if response.body.len() == length(index) => "whole",
-                                // A file that was caught in the middle and said to be unsettled.
-                                _ => "whole, of a mixture on the disk",
-                            }
-                            .to_owned()
-                        }
-                        status => status.to_string(),
-                    };
-                    if response.cut {
-                        client = server.client();
-                    }
-                    *outcomes.lock().unwrap().entry(outcome).or_default() += 1;
-                }
-            });
+        println!("{time:?}: {:?}", self.outcomes.lock().unwrap());
+    }
+
+    /// The numbers from 0 on until the load is over, each after a pause.
+    fn rounds(&self, pause: u64) -> impl Iterator<Item = usize> {
+        (0..).take_while(move |_| {
+            thread::sleep(Duration::from_millis(pause));
+            !self.is_over.load(Ordering::Relaxed)
+        })
+    }
+
+    fn count(&self, who: &str, outcome: impl std::fmt::Display) {
+        let mut outcomes = self.outcomes.lock().unwrap();
+        *outcomes.entry(format!("{who} {outcome}")).or_default() += 1;
+    }
+
+    /// Counts a response, and asserts that a body which is whole is what its tag says.
+    fn check(&self, who: &str, response: &Response) {
+        match response.status {
+            200 if response.cut => self.count(who, "cut"),
+            200 => {
+                assert!(response.is_what_its_tag_says(), "{who}: WRONG BODY");
+                self.count(who, "whole");
+            }
+            status => self.count(who, status),
         }
-        let start = Instant::now();
-        let mut next = 10;
-        while start.elapsed().as_secs() < seconds {
-            thread::sleep(Duration::from_millis(200));
-            if start.elapsed().as_secs() >= next {
-                println!(
-                    "{next:5} s: {:7} KiB resident, {} deleted files open, {} states, {:?}",
-                    server.resident(),
-                    server.deleted_files(),
-                    server.publications(),
-                    outcomes.lock().unwrap(),
-                );
-                next += (seconds / 12).max(10);
+    }
+
+    fn plain(&self) -> &Server {
+        self.servers.servers()[0]
+    }
+
+    /// Each file is written again and again, in every way in which programs do.
+    fn rewrite(&self) {
+        for round in self.rounds(50) {
+            let index = round * 7919 % FILES;
+            let writer = WRITERS[round % WRITERS.len()];
+            let path = self.site.path(name(index));
+            writer.write(&path, &content(round as u64, length(index)));
+        }
+    }
+
+    /// Directories come and go, links are switched, files are truncated, and one is huge.
+    fn churn(&self) {
+        let path = |name: &str| self.site.path(name);
+        let huge = File::create(path("huge.bin")).unwrap();
+        huge.set_len(HUGE).unwrap();
+        let _ = symlink("0", path("link"));
+        for round in self.rounds(200) {
+            let storm = format!("storm{}", round % 3);
+            let _ = fs::remove_dir_all(path(&storm));
+            for index in 0..20 {
+                let directory = path(&format!("{storm}/{index}/deep"));
+                fs::create_dir_all(&directory).unwrap();
+                fs::write(directory.join("page.html"), storm.as_bytes()).unwrap();
+            }
+            let renamed = path("renamed");
+            let _ = fs::remove_dir_all(&renamed);
+            fs::rename(path(&storm), &renamed).unwrap();
+            relink(&path("link"), format!("{}", round % 10));
+            let truncated = File::create(path("truncated.bin")).unwrap();
+            truncated.set_len(((round % 5) << 18) as u64).unwrap();
+            rename_over(&path("page.html"), content(round as u64, 2048));
+        }
+        // The watcher must not be hashing it still when the site is compared.
+        fs::remove_file(path("huge.bin")).unwrap();
+    }
+
+    fn put(&self) {
+        for round in self.rounds(100) {
+            let target = format!("/uploads/{}.txt", round % 10);
+            let body = format!("upload {round}");
+            let length = body.len().to_string();
+            let fields = [("If-None-Match", "*"), ("Content-Length", &length)];
+            let mut client = self.plain().client();
+            let _ = client.send(head("PUT", &target, &fields) + &body);
+            if let Ok(Some(response)) = client.receive("PUT") {
+                self.count("put", response.status);
+            }
+            if round % 10 == 9 {
+                let _ = fs::remove_dir_all(self.site.path("uploads"));
             }
         }
-        is_over.store(true, Ordering::Relaxed);
-    });
-    let written = written.load(Ordering::Relaxed);
-    println!(
-        "{written} files written; at the end {} KiB resident",
-        server.resident()
-    );
-    if let Ok(wrk) = wrk {
-        let said = wrk.wait_with_output().unwrap().stdout;
-        println!("{}", String::from_utf8_lossy(&said));
+    }
+
+    /// Asks for large files and closes with unread bytes, which resets the connection.
+    fn reset(&self) {
+        for round in self.rounds(20) {
+            let mut client = self.plain().client();
+            let _ = client.send(head("GET", &format!("/{}", name(4)), &[]));
+            let _ = client.read_some(round * 977 % 500_000);
+        }
+    }
+
+    /// Holds as many connections as there may be, and lets go of them.
+    fn idle(&self) {
+        for round in self.rounds(1_000) {
+            let clients: Vec<_> = (0..MAX_CONNECTIONS)
+                .map(|_| self.plain().client())
+                .collect();
+            thread::sleep(Duration::from_millis(round as u64 * 37 % 500));
+            drop(clients);
+        }
+    }
+
+    fn signal(&self) {
+        for _ in self.rounds(2_000) {
+            for server in self.servers.servers() {
+                server.signal(Signal::HUP);
+            }
+        }
+    }
+
+    /// Takes the descriptors away for a moment, now and then.
+    fn exhaust(&self) {
+        let pid = Pid::from_raw(self.plain().pid() as i32);
+        let limit = |current| Rlimit {
+            current,
+            ..getrlimit(Resource::Nofile)
+        };
+        for _ in self.rounds(3_000) {
+            let before = prlimit(pid, Resource::Nofile, limit(Some(30))).unwrap();
+            thread::sleep(Duration::from_millis(300));
+            prlimit(pid, Resource::Nofile, limit(before.current)).unwrap();
+        }
+    }
+
+    fn read(&self, reader: usize) {
+        let mut client: Option<Client> = None;
+        for round in self.rounds(5) {
+            let target = format!("/{}", name((round + reader * 77) % FILES));
+            let mut asked = client.take().unwrap_or_else(|| self.plain().client());
+            let sent = asked.send(head("GET", &target, &[]));
+            match sent.and_then(|()| asked.receive("GET")) {
+                Ok(Some(response)) => {
+                    self.check("http/1.1", &response);
+                    if !response.cut && !response.says_close() {
+                        client = Some(asked);
+                    }
+                }
+                _ => self.count("http/1.1", "closed"),
+            }
+        }
+    }
+
+    fn read_securely(&self, transport: Transport) {
+        for round in self.rounds(5) {
+            let targets: Vec<_> = (0..5)
+                .map(|n| format!("/{}", name((round * 5 + n) % FILES)))
+                .collect();
+            let asked: Vec<Asked<'_>> = targets
+                .iter()
+                .map(|target| ("GET", target.as_bytes(), &[][..]))
+                .collect();
+            let who = format!("{transport:?}");
+            for response in self.servers.exchange(transport, &asked).unwrap() {
+                match response {
+                    Ok(response) => self.check(&who, &response),
+                    Err(_) => self.count(&who, "closed"),
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing of the load is left, and until both servers have what a fresh scan has.
+    fn settle(&self) -> [Usage; 2] {
+        let wanted = digest_of(&self.site.root());
+        self.servers.servers().map(|server| {
+            within(SETTLING, "it serves what a fresh scan finds", || {
+                server.digest() == wanted
+            });
+            // Idle threads end after ten seconds, and the last connections have closed by then.
+            let mut lowest = usage(server);
+            let since = Instant::now();
+            while since.elapsed() < Duration::from_secs(12) {
+                thread::sleep(Duration::from_millis(200));
+                let now = usage(server);
+                lowest = Usage {
+                    descriptors: lowest.descriptors.min(now.descriptors),
+                    threads: lowest.threads.min(now.threads),
+                    ..now
+                };
+            }
+            lowest
+        })
+    }
+}
+
+fn usage(server: &Server) -> Usage {
+    let count = |what: &str| {
+        fs::read_dir(format!("/proc/{}/{what}", server.pid()))
+            .unwrap()
+            .count()
+    };
+    Usage {
+        descriptors: count("fd"),
+        threads: count("task"),
+        watches: server.watches(),
+        kilobytes: server.resident(),
     }
 }

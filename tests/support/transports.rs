@@ -156,6 +156,12 @@ impl Transports {
         }
     }
 
+    /// The server without TLS, and the one with it.
+    #[allow(dead_code, reason = "each test crate uses its own part")]
+    pub(crate) fn servers(&self) -> [&Server; 2] {
+        [&self.plain, &self.secure]
+    }
+
     /// Sends requests one after another on a connection of their own. Each gets its response, or
     /// what went wrong before it had a head. A body that was cut is as long as what came of it,
     /// and `cut` is set. None where the transport can't carry one of the requests.
