@@ -37,6 +37,7 @@ use transports::{Asked, Transport, Transports};
 
 const FILES: usize = 100;
 const MAX_CONNECTIONS: usize = 64;
+const OPEN_FILES: usize = 16;
 const HUGE: u64 = 1100 << 20;
 /// How long it may take until nothing of the load is left.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -60,7 +61,10 @@ struct Soak {
 /// What must not grow.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
+    /// Without those of the site's files.
     descriptors: usize,
+    /// Files of the site that are kept open.
+    files: usize,
     threads: usize,
     watches: usize,
     kilobytes: u64,
@@ -72,12 +76,12 @@ fn main() {
     let site = (0..FILES).fold(TestSite::new(), |site, index| {
         site.file(name(index), content(0, length(index)))
     });
-    let connections = MAX_CONNECTIONS.to_string();
+    let (connections, open_files) = (MAX_CONNECTIONS.to_string(), OPEN_FILES.to_string());
     let flags = [
         "--memory",
         "32MiB",
         "--open-files",
-        "16",
+        &open_files,
         "--max-connections",
         &connections,
         "--writable",
@@ -97,6 +101,7 @@ fn main() {
     for (server, (before, after)) in ["plain", "tls"].iter().zip(before.iter().zip(&after)) {
         println!("{server}: after {warm:?} {before:?}, after {time:?} {after:?}");
         assert!(after.descriptors <= before.descriptors, "{server}");
+        assert!(after.files <= OPEN_FILES, "{server}");
         assert!(after.threads <= before.threads, "{server}");
         assert!(after.watches <= before.watches, "{server}");
         let most = before.kilobytes + before.kilobytes / 4 + (16 << 10);
@@ -314,14 +319,14 @@ impl Soak {
 }
 
 fn usage(server: &Server) -> Usage {
-    let count = |what: &str| {
-        fs::read_dir(format!("/proc/{}/{what}", server.pid()))
-            .unwrap()
-            .count()
-    };
+    let entries = |what: &str| fs::read_dir(format!("/proc/{}/{what}", server.pid())).unwrap();
+    let open = entries("fd").filter_map(|entry| entry.ok()?.path().read_link().ok());
+    let (files, others): (Vec<_>, Vec<_>) =
+        open.partition(|target| target.to_string_lossy().contains(".bin"));
     Usage {
-        descriptors: count("fd"),
-        threads: count("task"),
+        descriptors: others.len(),
+        files: files.len(),
+        threads: entries("task").count(),
         watches: server.watches(),
         kilobytes: server.resident(),
     }
