@@ -14,6 +14,12 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 
+mod look;
+pub mod seam;
+
+pub use look::{Look, is_exhaustion, is_passing};
+use seam::Call;
+
 /// How often to repeat a look-up that raced with a rename.
 #[cfg(target_os = "linux")]
 const MAX_OPEN_ATTEMPTS: usize = 8;
@@ -207,6 +213,7 @@ impl Root {
         // NONBLOCK: opening a FIFO without a writer would wait for one (fifo(7)).
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
         let file = File::from(self.open_at(path, flags)?);
+        seam::pass(Call::StampOpen)?;
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::new(
@@ -229,6 +236,7 @@ impl Root {
     /// As `fstatat(2)`.
     pub fn stamp(&self, path: &Path) -> io::Result<Stamp> {
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        seam::pass(Call::Stamp)?;
         Ok(Stamp::from(&rustix::fs::statat(
             &self.directory,
             path,
@@ -250,6 +258,7 @@ impl Root {
     #[cfg(target_os = "linux")]
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         use rustix::io::Errno;
+        seam::pass(Call::Open)?;
         if path.is_absolute() || !self.is_confined {
             return Ok(openat(&self.directory, path, flags, Mode::empty())?);
         }
@@ -267,6 +276,7 @@ impl Root {
     #[cfg(not(target_os = "linux"))]
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let _ = self.is_confined;
+        seam::pass(Call::Open)?;
         Ok(openat(&self.directory, path, flags, Mode::empty())?)
     }
 }
@@ -413,6 +423,7 @@ pub fn raise_descriptor_limit() -> u64 {
 /// # Errors
 /// As `fstat(2)`.
 pub fn stamp(file: &File) -> io::Result<Stamp> {
+    seam::pass(Call::StampOpen)?;
     Ok(Stamp::from(&fstat(file)?))
 }
 
@@ -421,7 +432,35 @@ pub fn stamp(file: &File) -> io::Result<Stamp> {
 /// # Errors
 /// As `pread(2)`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
 pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    seam::pass(Call::Read)?;
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+/// Reads up to `buffer.len()` bytes from where the last read has ended, blocking.
+///
+/// # Errors
+/// As `read(2)`.
+pub fn read(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    seam::pass(Call::Read)?;
+    io::Read::read(&mut { file }, buffer)
+}
+
+/// The real path that `path` leads to.
+///
+/// # Errors
+/// As `realpath(3)`.
+pub fn real_path(path: &Path) -> io::Result<PathBuf> {
+    seam::pass(Call::Resolve)?;
+    path.canonicalize()
+}
+
+/// What is at `path`, which may be a link itself: that is not followed.
+///
+/// # Errors
+/// As `lstat(2)`.
+pub fn kind(path: &Path) -> io::Result<std::fs::FileType> {
+    seam::pass(Call::Stamp)?;
+    Ok(path.symlink_metadata()?.file_type())
 }
 
 /// Fills `buffer` from `offset` if the page cache has every byte. `false` if the read would block,

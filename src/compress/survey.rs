@@ -112,7 +112,7 @@ pub(super) fn survey(
             WalkStep::Rules(..) | WalkStep::Link(_) | WalkStep::End(_) => {}
             WalkStep::Unreadable(path, reason) => problems.push(SidecarProblem {
                 path: OsStr::from_bytes(&path).into(),
-                error: io::Error::other(reason).into(),
+                error: reason.into(),
             }),
         }
     }

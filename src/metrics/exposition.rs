@@ -250,6 +250,11 @@ impl FamilyEncoder<'_> {
                 "Paths that could not be watched.",
                 &metrics.watch_failures,
             ),
+            (
+                "incomplete_scans",
+                "Scans that met something unreadable for now, and whose changes had to wait.",
+                &metrics.incomplete_looks,
+            ),
             ("sweeps", "Sweeps of the whole site.", &metrics.sweeps),
             (
                 "root_changes",

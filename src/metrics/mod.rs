@@ -152,6 +152,8 @@ pub struct Metrics {
     pub watch_failures: Counter,
     /// Whether the watcher waits for the file system and does not get on, as of a second ago.
     pub watch_stalled: AtomicBool,
+    /// Looks at the disk that could not be completed, so that nothing of them was published.
+    pub incomplete_looks: Counter,
     /// Sweeps of the whole site.
     pub sweeps: Counter,
     /// Published states.

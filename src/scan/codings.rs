@@ -5,14 +5,15 @@
 //! manifest holds already is not made again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::sidecar::{Unproven, prove};
-use super::{Pass, Scope, lock, walk};
-use crate::disk::Root;
+use super::{Pass, ScanOutcome, Scope, lock, walk};
+use crate::disk::{self, Root};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{Data, Plain, Representation, Resource};
 use crate::semantics::coding::Coding;
@@ -26,7 +27,7 @@ struct NextState<'a> {
     changed: HashMap<&'a [u8], &'a Arc<Resource>>,
     removed: HashSet<&'a [u8]>,
     /// Sidecars that could not be read for their proof.
-    unreadable: Mutex<BTreeMap<Box<[u8]>, String>>,
+    unreadable: Mutex<BTreeMap<Box<[u8]>, io::Error>>,
 }
 
 impl<'a> NextState<'a> {
@@ -59,10 +60,16 @@ pub fn stem(path: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// Adds to `changes` the resources whose set of proven codings differs from what it was.
-pub(super) fn attach(pass: &Pass<'_>, changes: &mut Changes) {
+/// Adds to the changes the resources whose set of proven codings differs from what it was.
+pub(super) fn attach(pass: &Pass<'_>, outcome: &mut ScanOutcome) {
+    let changes = &mut outcome.changes;
     let (recoded, unreadable) = recoded(pass, changes);
-    changes.unreadable.extend(unreadable);
+    for (path, error) in unreadable {
+        changes.unreadable.insert(path.clone(), error.to_string());
+        if disk::is_passing(&error) && !pass.has_given_up(&path, &error) {
+            outcome.not_now.insert(path, error);
+        }
+    }
     if recoded.is_empty() {
         return;
     }
@@ -82,7 +89,7 @@ pub(super) fn attach(pass: &Pass<'_>, changes: &mut Changes) {
 
 /// The resources whose proven codings differ from what they have, and the sidecars that could not
 /// be read for their proof.
-fn recoded(pass: &Pass<'_>, changes: &Changes) -> (Vec<Resource>, BTreeMap<Box<[u8]>, String>) {
+fn recoded(pass: &Pass<'_>, changes: &Changes) -> (Vec<Resource>, BTreeMap<Box<[u8]>, io::Error>) {
     let next = NextState {
         root: pass.root,
         base: pass.base,
@@ -168,7 +175,7 @@ fn proven_codings(next: &NextState<'_>, resource: &Resource) -> Box<[Representat
                 .iter()
                 .any(|old| old.coding == coding && old.etag.hash() == sidecar.etag.hash());
             if !is_proven && let Err(reason) = check(coding, sidecar, identity) {
-                reject(next, sidecar_path(&resource.path, coding)?, &reason);
+                reject(next, sidecar_path(&resource.path, coding)?, reason);
                 return None;
             }
             Some(sidecar.as_coding(coding))
@@ -178,13 +185,17 @@ fn proven_codings(next: &NextState<'_>, resource: &Resource) -> Box<[Representat
     encoded.into()
 }
 
-fn reject(next: &NextState<'_>, path: Vec<u8>, reason: &Unproven) {
-    let shown = walk::join(next.root.path(), &path);
-    let shown = shown.display();
-    tracing::warn!(path = %shown, reason = %reason, "{shown} is not used: {reason}");
+fn reject(next: &NextState<'_>, path: Vec<u8>, reason: Unproven) {
+    // Who looks again says what can't be read now.
+    let is_passing = matches!(&reason, Unproven::Unreadable(error) if disk::is_passing(error));
+    if !is_passing {
+        let shown = walk::join(next.root.path(), &path);
+        let shown = shown.display();
+        tracing::warn!(path = %shown, reason = %reason, "{shown} is not used: {reason}");
+    }
     if let Unproven::Unreadable(error) = reason {
         // Reading may succeed later; until then the digest is incomplete (P7).
-        lock(&next.unreadable).insert(path.into(), error.to_string());
+        lock(&next.unreadable).insert(path.into(), error);
     }
 }
 
@@ -204,7 +215,7 @@ fn check(
                 .open_file(&source.path)
                 .map_err(Unproven::Unreadable)?;
             let mut reader = HashingReader {
-                inner: opened.file,
+                file: opened.file,
                 hasher: blake3::Hasher::new(),
             };
             prove(coding, &mut reader, hash, length)?;
@@ -217,15 +228,15 @@ fn check(
     }
 }
 
-/// A reader that hashes what it reads.
-struct HashingReader<R> {
-    inner: R,
+/// A file, hashed as it is read.
+struct HashingReader {
+    file: File,
     hasher: blake3::Hasher,
 }
 
-impl<R: Read> Read for HashingReader<R> {
+impl Read for HashingReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        let read = disk::read(&self.file, buffer)?;
         self.hasher.update(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }

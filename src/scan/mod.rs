@@ -27,7 +27,7 @@ use std::{io, iter, mem};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::beat::Beat;
-use crate::disk::{self, Opened, Root, Stamp};
+use crate::disk::{self, Look, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Changes, Manifest, ancestors};
 use crate::memory::Memory;
@@ -59,6 +59,8 @@ pub const COMPLAINTS: &[&str] = &[
 ];
 /// How long a file may keep changing before it is published as it was read.
 pub const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
+/// How long a start waits for what can't be looked at, before it serves the site without that.
+pub const MAX_START_WAIT: Duration = Duration::from_secs(30);
 /// Younger files are probed for a writer: two writes within one tick of the clock leave the same
 /// stamp.
 const RECENT: Duration = Duration::from_secs(2);
@@ -141,9 +143,22 @@ enum Visit {
     Rules(RuleFile, Vec<u8>),
     Busy(Box<[u8]>),
     Unreadable(Box<[u8]>, String),
+    NotNow(Box<[u8]>, io::Error),
     Link(Link),
     Size(TreeSize),
     Gone,
+}
+
+impl Visit {
+    /// Of a path that could not be looked at. What is gone was deleted after the walk had listed
+    /// it, or it is no regular file any more.
+    fn failed(path: Box<[u8]>, error: io::Error) -> Self {
+        match Look::<()>::from(Err(error)) {
+            Look::NotNow(error) => Self::NotNow(path, error),
+            Look::Unreadable(error) => Self::Unreadable(path, error.to_string()),
+            Look::Gone | Look::There(()) => Self::Gone,
+        }
+    }
 }
 
 impl Scanner {
@@ -172,7 +187,8 @@ impl Scanner {
     }
 
     /// Scans the whole site for the first time. Waits up to [`MAX_SETTLE_TIME`] for files that are
-    /// being written. Returns the manifest and all symbolic links of the site.
+    /// being written, and [`MAX_START_WAIT`] for what can't be looked at now. Returns the manifest
+    /// and all symbolic links of the site.
     pub fn scan(&self, root: &Arc<Root>, progress: &Progress) -> (Manifest, Vec<Link>) {
         self.scan_from(self.empty(), root, progress)
     }
@@ -223,11 +239,40 @@ impl Scanner {
             is_start: true,
             ..Pass::new(root, &base, &scope, Unsettled::Report, progress)
         });
-        FirstLook {
+        let first = FirstLook {
             manifest: base.with(outcome.changes),
             links: outcome.links,
             busy: outcome.busy,
+        };
+        self.retry(first, outcome.not_now, root, progress)
+    }
+
+    /// Adds to a first scan what could not be looked at, as soon as that works, or not at all after
+    /// [`MAX_START_WAIT`].
+    fn retry(
+        &self,
+        mut first: FirstLook,
+        mut not_now: BTreeMap<Box<[u8]>, io::Error>,
+        root: &Arc<Root>,
+        progress: &Progress,
+    ) -> FirstLook {
+        let (started, mut pause) = (Instant::now(), Duration::from_millis(20));
+        report_not_now(root, &not_now, "trying again for half a minute");
+        while !not_now.is_empty() && started.elapsed() < MAX_START_WAIT {
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(1));
+            let scope = Scope::Paths(not_now.into_keys().collect());
+            let outcome = self.compare(&Pass {
+                is_start: true,
+                ..Pass::new(root, &first.manifest, &scope, Unsettled::Report, progress)
+            });
+            first.manifest = first.manifest.with(outcome.changes);
+            first.links.extend(outcome.links);
+            first.busy.extend(outcome.busy);
+            not_now = outcome.not_now;
         }
+        report_not_now(root, &not_now, "left out until a sweep can read it");
+        first
     }
 
     /// Adds the `busy` files to a first manifest as soon as nobody writes to them any more, or as
@@ -323,7 +368,7 @@ impl Scanner {
             WalkStep::Rules(file, found) => rules::visit(pass, file, found),
             WalkStep::Link(link) => Visit::Link(link),
             WalkStep::End(size) => Visit::Size(size),
-            WalkStep::Unreadable(path, reason) => Visit::Unreadable(path, reason),
+            WalkStep::Unreadable(path, error) => Visit::failed(path, error),
         };
         let visits: Vec<Visit> = batches
             .par_bridge()
@@ -370,13 +415,7 @@ impl Scanner {
                 Visit::File(Arc::new(self.resource(found.path, file, old, pass.now)))
             }
             Ok(None) => Visit::Busy(found.path),
-            Err(error) => match error.kind() {
-                // Deleted since the walk listed it, or (`InvalidInput`) no regular file any more.
-                io::ErrorKind::NotFound
-                | io::ErrorKind::NotADirectory
-                | io::ErrorKind::InvalidInput => Visit::Gone,
-                _ => Visit::Unreadable(found.path, error.to_string()),
-            },
+            Err(error) => Visit::failed(found.path, error),
         }
     }
 
@@ -416,7 +455,7 @@ impl Scanner {
         let settled = !has_writers && disk::stamp(&file)? == stamp;
         let content = match content {
             Ok(content) if settled || publish => content,
-            Err(error) if settled => return Err(error),
+            Err(error) if settled || disk::is_passing(&error) => return Err(error),
             // It was truncated while it was read, again and again until the wait was over.
             Err(_) if publish => return Err(io::Error::other("it keeps changing")),
             _ => return Ok(None),
@@ -498,6 +537,13 @@ impl Scanner {
                 Visit::Unreadable(path, reason) => {
                     unreadable.insert(path, reason);
                 }
+                // What was given up once holds up nothing when it fails again.
+                Visit::NotNow(path, error) if pass.has_given_up(&path, &error) => {
+                    unreadable.insert(path, error.to_string());
+                }
+                Visit::NotNow(path, error) => {
+                    outcome.not_now.insert(path, error);
+                }
                 Visit::Link(link) => outcome.links.push(link),
                 Visit::Size(size) => outcome.size.add(size),
                 Visit::Gone => {}
@@ -505,6 +551,9 @@ impl Scanner {
         }
         outcome.long = mem::take(&mut lock(&pass.long));
         report(pass, &unreadable);
+        for (path, error) in &outcome.not_now {
+            unreadable.insert(path.clone(), error.to_string());
+        }
         // A busy file keeps its published state. If it has none, the digest must say that a file
         // is missing (P7).
         for path in &outcome.busy {
@@ -524,7 +573,7 @@ impl Scanner {
                 .map(|(path, reason)| (path.clone(), reason.clone())),
         );
         outcome.changes.unreadable = unreadable;
-        codings::attach(pass, &mut outcome.changes);
+        codings::attach(pass, &mut outcome);
         outcome
     }
 
@@ -627,6 +676,18 @@ fn without(manifest: Manifest, busy: &[Box<[u8]>]) -> Manifest {
         ..Changes::default()
     };
     manifest.with(changes)
+}
+
+/// Says what can't be looked at at a start, and what is done about it.
+fn report_not_now(root: &Root, not_now: &BTreeMap<Box<[u8]>, io::Error>, consequence: &str) {
+    if let Some((first, reason)) = not_now.first_key_value() {
+        let first = walk::join(root.path(), first);
+        let (first, count) = (first.display(), not_now.len());
+        tracing::warn!(
+            path = %first, %reason, count,
+            "cannot look at {first} now: {reason}: {consequence}"
+        );
+    }
 }
 
 /// Says which files another process is writing at a start, and what is done about it.

@@ -1,13 +1,14 @@
 //! The state of one reconciliation: its inputs, and the files read so far.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use super::walk::{self, FoundFile};
 use super::{Progress, ScanOutcome, Scope, Unsettled};
-use crate::disk::{Opened, Root, Stamp};
+use crate::disk::{self, Opened, Root, Stamp};
 use crate::manifest::{Manifest, ancestors};
 use crate::representation::{Data, FileSource, Resource};
 use crate::rules::RuleFile;
@@ -83,6 +84,11 @@ impl<'a> Pass<'a> {
             known.device
         };
         *now == Stamp { device, ..*known }
+    }
+
+    /// Whether a state without this path was published, because the disk had failed for too long.
+    pub(super) fn has_given_up(&self, path: &[u8], error: &io::Error) -> bool {
+        !self.is_start && !disk::is_exhaustion(error) && self.base.unreadable().contains_key(path)
     }
 
     /// The state of a file that was already read under another path: in this pass or, if its

@@ -23,10 +23,7 @@ pub(super) fn visit(pass: &Pass<'_>, file: RuleFile, found: FoundFile) -> Visit 
     match read(pass, &found) {
         Ok(Some(text)) => Visit::Rules(file, text),
         Ok(None) => Visit::Busy(found.path),
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Visit::Gone,
-            _ => Visit::Unreadable(found.path, error.to_string()),
-        },
+        Err(error) => Visit::failed(found.path, error),
     }
 }
 
@@ -47,7 +44,7 @@ fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
     let is_at_rest = disk::stamp(&opened.file)? == opened.stamp;
     match read {
         Ok(()) if is_at_rest || publish => Ok(Some(text)),
-        Err(error) if is_at_rest || publish => Err(error),
+        Err(error) if is_at_rest || publish || disk::is_passing(&error) => Err(error),
         // Changed while it was read: a half-written file must not become the rules of the site.
         _ => Ok(None),
     }

@@ -1,6 +1,7 @@
 //! The input of a reconciliation, and its result.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 
 use super::walk::{Link, TreeSize};
@@ -78,6 +79,9 @@ pub struct ScanOutcome {
     /// Files that take long to hash and were not: where they are, as [`crate::disk::Root::open_file`]
     /// takes it.
     pub long: Vec<PathBuf>,
+    /// What can't be looked at now, with the reason. The changes leave it as it was, which may be
+    /// half of something: they are for nobody who can look again.
+    pub not_now: BTreeMap<Box<[u8]>, io::Error>,
     /// How many entries the walk has met within the scope.
     pub size: TreeSize,
 }

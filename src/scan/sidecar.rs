@@ -227,18 +227,29 @@ struct ErrorCapture<'a, R> {
 
 impl<R: Read> Read for ErrorCapture<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer).map_err(|error| {
-            let kind = error.kind();
-            if kind != io::ErrorKind::Interrupted {
-                self.failure.set(Some(error));
+        let mut result = self.inner.read(buffer);
+        for _ in 0..MAX_INTERRUPTIONS {
+            match &result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    result = self.inner.read(buffer);
+                }
+                _ => break,
             }
-            kind.into()
+        }
+        result.map_err(|error| {
+            self.failure.set(Some(error));
+            // Never `Interrupted`: flate2's decoder, asked again after that in the middle of a
+            // header, takes a good stream for a broken one.
+            io::ErrorKind::Other.into()
         })
     }
 }
 
 /// RFC 9659 section 3: 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// How often in a row a read is repeated that a signal has interrupted.
+const MAX_INTERRUPTIONS: usize = 16;
 
 /// Large enough for BLAKE3 to hash 16 chunks at once with AVX-512.
 const BUFFER: usize = 64 << 10;

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 use walkdir::{DirEntry, WalkDir};
 
+use crate::disk::seam::Call;
+use crate::disk::{self, seam};
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::settings::Symlinks;
@@ -34,8 +36,8 @@ pub(crate) enum WalkStep {
     Rules(RuleFile, FoundFile),
     /// A link, whether or not it leads to a part of the site.
     Link(Link),
-    /// A path that may be part of the site but can't be read, with the reason.
-    Unreadable(Box<[u8]>, String),
+    /// A path that may be part of the site but can't be looked at, with the reason. It is not gone.
+    Unreadable(Box<[u8]>, io::Error),
     /// The last step: how much was found.
     End(TreeSize),
 }
@@ -154,7 +156,7 @@ pub(crate) fn walk(
             Ok(None) => {}
             Err(error) => walk
                 .steps
-                .push_back(WalkStep::Unreadable(start.into(), error.to_string())),
+                .push_back(WalkStep::Unreadable(start.into(), error)),
         }
     }
     walk
@@ -291,6 +293,14 @@ impl PlainWalk {
     }
 }
 
+/// What a link leads to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LeadsTo {
+    Directory,
+    File,
+    Other,
+}
+
 /// What a plain walk has met.
 enum Met {
     /// Nothing that counts.
@@ -369,17 +379,17 @@ impl SiteWalk {
                 return Ok(None);
             };
             let next = folder.join(name);
-            let kind = match next.symlink_metadata() {
-                Ok(metadata) => metadata.file_type(),
+            let kind = match disk::kind(&next) {
+                Ok(kind) => kind,
                 Err(error) if is_gone(&error) => return Ok(None),
                 Err(error) => return Err(error),
             };
             if kind.is_dir() {
                 folder = next;
             } else if kind.is_symlink() {
-                let (link, is_directory) = self.judge(&place, &next);
-                let (Some(real), LinkVerdict::Followed, true) =
-                    (link.target, link.verdict, is_directory)
+                let (link, leads_to) = self.judge(&place, &next)?;
+                let (Some(real), LinkVerdict::Followed, LeadsTo::Directory) =
+                    (link.target, link.verdict, leads_to)
                 else {
                     return Ok(None);
                 };
@@ -400,7 +410,7 @@ impl SiteWalk {
     fn meet(&self, walk: &mut PlainWalk) -> Option<Met> {
         let entry = match walk.walker.next()? {
             Ok(entry) => entry,
-            Err(error) => return Some(self.explain(&walk.place, &error)),
+            Err(error) => return Some(self.explain(&walk.place, error)),
         };
         let path = walk.place.site_path(entry.path());
         if !is_admitted(&path) {
@@ -409,8 +419,17 @@ impl SiteWalk {
             }
             return Some(Met::Nothing);
         }
+        if let Err(error) = seam::pass(Call::List) {
+            if entry.file_type().is_dir() {
+                walk.walker.skip_current_dir();
+            }
+            return Some(self.explain_at(path, error));
+        }
         if entry.path_is_symlink() {
-            return Some(self.follow(&walk.place, &entry));
+            return Some(match self.follow(&walk.place, &entry) {
+                Ok(met) => met,
+                Err(error) => Met::Step(WalkStep::Unreadable(path, error)),
+            });
         }
         Some(if entry.file_type().is_file() {
             let is_linked = walk.place.is_linked();
@@ -484,17 +503,31 @@ impl SiteWalk {
         }
     }
 
-    /// A link, whether it is followed by what is known of its target and its path, and whether it
-    /// leads to a directory. `link` is its real path in the place.
-    fn judge(&self, place: &Place, link: &Path) -> (Link, bool) {
+    /// A link, whether it is followed by what is known of its target and its path, and what it
+    /// leads to. `link` is its real path in the place.
+    ///
+    /// # Errors
+    /// When it can't be told now.
+    fn judge(&self, place: &Place, link: &Path) -> io::Result<(Link, LeadsTo)> {
         let path = place.site_path(link);
-        let target = link.canonicalize().ok();
+        let target = match disk::real_path(link) {
+            Ok(target) => Some(target),
+            Err(error) if disk::is_passing(&error) => return Err(error),
+            // It leads nowhere, in a circle, or through what may not be entered.
+            Err(_) => None,
+        };
+        let leads_to = match target.as_deref().map(disk::kind) {
+            Some(Ok(kind)) if kind.is_dir() => LeadsTo::Directory,
+            Some(Ok(kind)) if kind.is_file() => LeadsTo::File,
+            Some(Err(error)) if disk::is_passing(&error) => return Err(error),
+            _ => LeadsTo::Other,
+        };
         let is_allowed = |real: &PathBuf| self.symlinks.allow(&self.root, real);
-        let is_directory = target.as_ref().is_some_and(|real| real.is_dir());
         let verdict = match target.as_ref().filter(|real| is_allowed(real)) {
             None => LinkVerdict::Excluded,
             Some(real) => {
                 let folder = link.parent().unwrap_or(link);
+                let is_directory = leads_to == LeadsTo::Directory;
                 match is_directory && repeats_too_often(&place.folders(folder), real) {
                     true => LinkVerdict::Repeats,
                     false => LinkVerdict::Followed,
@@ -506,13 +539,13 @@ impl SiteWalk {
             target,
             verdict,
         };
-        (link, is_directory)
+        Ok((link, leads_to))
     }
 
-    fn follow(&self, place: &Arc<Place>, entry: &DirEntry) -> Met {
-        let (link, is_directory) = self.judge(place, entry.path());
-        match &link.target {
-            Some(real) if is_directory && link.verdict == LinkVerdict::Followed => {
+    fn follow(&self, place: &Arc<Place>, entry: &DirEntry) -> io::Result<Met> {
+        let (link, leads_to) = self.judge(place, entry.path())?;
+        Ok(match (&link.target, leads_to) {
+            (Some(real), LeadsTo::Directory) if link.verdict == LinkVerdict::Followed => {
                 let folder = entry.path().parent().unwrap_or(entry.path());
                 Met::Door(Arc::new(Place {
                     path: link.path,
@@ -520,12 +553,12 @@ impl SiteWalk {
                     above: Some((Arc::clone(place), folder.to_path_buf())),
                 }))
             }
-            Some(real) if link.verdict == LinkVerdict::Followed && real.is_file() => {
+            (Some(real), LeadsTo::File) if link.verdict == LinkVerdict::Followed => {
                 let file = self.found(link.path.clone(), real, true);
                 Met::LinkedFile(link, file)
             }
             _ => Met::Step(WalkStep::Link(link)),
-        }
+        })
     }
 
     fn found(&self, path: Box<[u8]>, real: &Path, linked: bool) -> FoundFile {
@@ -538,18 +571,24 @@ impl SiteWalk {
     }
 
     /// A walk error as a step, unless nothing is missing from the site because of it.
-    fn explain(&self, place: &Place, error: &walkdir::Error) -> Met {
+    fn explain(&self, place: &Place, error: walkdir::Error) -> Met {
         let path = place.site_path(error.path().unwrap_or(&place.real));
         if !is_admitted(&path) {
             return Met::Nothing;
         }
-        match error.io_error() {
-            // Deleted after its directory was listed: no longer part of the site.
-            Some(error) if is_gone(error) => Met::Nothing,
-            Some(error) => Met::Step(WalkStep::Unreadable(path, error.to_string())),
+        match error.into_io_error() {
+            Some(error) => self.explain_at(path, error),
             // A loop, which a walk that follows no link can't meet.
             None => Met::Nothing,
         }
+    }
+
+    fn explain_at(&self, path: Box<[u8]>, error: io::Error) -> Met {
+        if is_gone(&error) {
+            // Deleted after its directory was listed: no longer part of the site.
+            return Met::Nothing;
+        }
+        Met::Step(WalkStep::Unreadable(path, error))
     }
 }
 

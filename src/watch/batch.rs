@@ -67,6 +67,8 @@ pub(super) struct Batch {
     pub(super) preparations: u32,
     /// When its first change was recorded. `None`: it only tries busy files again.
     first: Option<Instant>,
+    /// When to look again at the earliest, where the last look could not be completed.
+    not_before: Option<Instant>,
     /// It waits for quiet, but not longer than this after its first change.
     max_age: Duration,
     /// It waits for at least so much quiet.
@@ -82,6 +84,7 @@ impl Batch {
             attempts: 0,
             preparations: 0,
             first: None,
+            not_before: None,
             max_age,
             min_quiet: Duration::ZERO,
         }
@@ -129,6 +132,7 @@ impl Batch {
         let first = *self.first.get_or_insert(now);
         let quiet = quiet.max(self.min_quiet);
         let due = (now + quiet).min(first + self.max_age).max(now);
+        let due = self.not_before.map_or(due, |earliest| earliest.max(due));
         self.state = BatchState::Waiting { due };
     }
 
@@ -158,6 +162,12 @@ impl Batch {
         if !self.is_empty() {
             self.state = BatchState::Waiting { due: until };
         }
+    }
+
+    /// Makes it due at `until`, and no sooner whatever is recorded meanwhile.
+    pub(super) fn rest_until(&mut self, until: Instant) {
+        self.not_before = Some(until);
+        self.postpone(until);
     }
 
     /// Takes the batch out for a look, and leaves `next` in its place.

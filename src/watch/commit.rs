@@ -187,7 +187,10 @@ fn on_disk(
     let current = publisher.current();
     let scanner = &publisher.scanner;
     let ScanOutcome {
-        mut changes, busy, ..
+        mut changes,
+        busy,
+        not_now,
+        ..
     } = look::reconcile(
         scanner,
         root,
@@ -198,6 +201,9 @@ fn on_disk(
     );
     if !busy.is_empty() {
         return Err(BUSY);
+    }
+    if !not_now.is_empty() {
+        return Err(CommitError::Busy("what is there cannot be read now"));
     }
     if let Some(reason) = changes.unreadable.remove(path) {
         let error = io::Error::other(format!("it cannot be read: {reason}"));

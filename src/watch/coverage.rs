@@ -210,9 +210,14 @@ impl Coverage {
     }
 
     fn replace_root(&mut self) -> RootState {
-        let Ok(root) = Root::open(&self.directory) else {
-            // It is being replaced at this moment; the next look finds out.
-            return RootState::Missing;
+        let root = match Root::open(&self.directory) {
+            Ok(root) => root,
+            // It is being replaced at this moment, or there are no descriptors. What is still found
+            // where the old root was must not be published; the next look finds out.
+            Err(error) => {
+                self.warn_root_missing(&error);
+                return RootState::Missing;
+            }
         };
         self.metrics.root_changes.increment();
         let path = root.path().display();

@@ -19,6 +19,7 @@ use super::schedule::{Decision, Due, Findings, Schedule};
 use super::source::{EventKind, Hint};
 use crate::beat::Beat;
 use crate::commit::{CommitError, Committed, Condition, Operation, WriteJob};
+use crate::disk;
 use crate::rules::RuleFile;
 use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled};
 use crate::semantics::etag::ETag;
@@ -40,6 +41,8 @@ pub(super) struct Driver {
     publisher: Publisher,
     writes: WriteQueue,
     parking: Parking,
+    /// Whether the last look could not be completed, which is said once.
+    is_hindered: bool,
     /// Files that a response found to be different from the manifest, since the last look.
     suspects: BTreeSet<PathBuf>,
 }
@@ -63,6 +66,7 @@ impl Driver {
             publisher,
             writes: WriteQueue::default(),
             parking: Parking::default(),
+            is_hindered: false,
             suspects: BTreeSet::new(),
         };
         let now = Instant::now();
@@ -380,7 +384,10 @@ impl Driver {
             is_moving: !moving.is_empty(),
             is_tree_busy: self.is_tree_busy(&batch, &outcome),
             is_emptied: self.is_emptied(&outcome),
+            is_exhausted: outcome.not_now.values().any(disk::is_exhaustion),
+            is_failing: !outcome.not_now.is_empty(),
         };
+        self.note_hindrance(&outcome);
         match self.schedule.judge(&batch, &findings, finished) {
             Decision::Publish => self.publish_batch(&batch, &scope, outcome, moving, now),
             decision => {
@@ -390,12 +397,33 @@ impl Driver {
                     ?decision,
                     "a batch is not published yet"
                 );
-                if decision != Decision::LookAgain {
+                // A look that is repeated as a whole asks the busy files again.
+                if !matches!(decision, Decision::LookAgain | Decision::TryAgain) {
                     self.remember_busy(outcome.busy, &scope, finished);
                 }
                 self.schedule
                     .put_back(batch, decision, finished, finished - now);
             }
+        }
+    }
+
+    /// Counts a look that could not be completed. It is named when the first one fails, and when
+    /// one succeeds again.
+    fn note_hindrance(&mut self, outcome: &ScanOutcome) {
+        let Some((path, reason)) = outcome.not_now.first_key_value() else {
+            if mem::take(&mut self.is_hindered) {
+                tracing::info!("everything that has changed can be looked at again");
+            }
+            return;
+        };
+        self.publisher.metrics.incomplete_looks.increment();
+        if !mem::replace(&mut self.is_hindered, true) {
+            let (path, count) = (self.coverage.real_path(path), outcome.not_now.len());
+            let path = path.display();
+            tracing::warn!(
+                path = %path, %reason, count,
+                "cannot look at {path} now: {reason}; changes wait until that is over"
+            );
         }
     }
 
@@ -523,7 +551,7 @@ impl Driver {
             links,
             busy,
             size,
-            long: _,
+            ..
         } = outcome;
         self.publisher.publish(changes, now);
         self.announce_look();
@@ -634,7 +662,14 @@ impl Driver {
         let (scanner, root) = (&self.publisher.scanner, self.coverage.root());
         let progress = &self.publisher.progress;
         let outcome = look::reconcile(scanner, root, &current, &scope, Unsettled::Report, progress);
-        self.publish(&scope, outcome, Instant::now());
+        if outcome.not_now.is_empty() {
+            self.publish(&scope, outcome, Instant::now());
+        } else {
+            // It is made, and is published when it can be looked at.
+            self.note_hindrance(&outcome);
+            let real = self.coverage.real_path(path);
+            self.schedule.record_path(real, Instant::now());
+        }
         let Some(hash) = hash else {
             // Not even as what a deploy has left behind: whoever deleted it wants it gone.
             self.publisher.forget_path(path);

@@ -43,13 +43,15 @@ pub(super) fn scan(
     // which may have changed in this batch too.
     let seen = base.with(outcome.changes.clone());
     let scope = Scope::Paths(given_up);
-    let forced = reconcile(scanner, root, &seen, &scope, Unsettled::Publish, progress).changes;
+    let forced = reconcile(scanner, root, &seen, &scope, Unsettled::Publish, progress);
+    let (forced, not_now) = (forced.changes, forced.not_now);
     let again: HashSet<_> = forced.changed.iter().map(|new| &new.path).collect();
     let changes = &mut outcome.changes;
     changes.changed.retain(|new| !again.contains(&new.path));
     changes.removed.extend(forced.removed);
     changes.changed.extend(forced.changed);
     changes.unreadable = forced.unreadable;
+    outcome.not_now.extend(not_now);
     changes.rules = forced.rules.or(changes.rules.take());
     outcome
 }

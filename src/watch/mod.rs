@@ -22,6 +22,8 @@ mod batch;
 mod commit;
 mod coverage;
 mod driver;
+#[cfg(test)]
+mod faults;
 pub mod immutable;
 mod look;
 mod parking;

@@ -29,6 +29,15 @@ const MAX_BUSY_PAUSE: Duration = Duration::from_secs(2);
 /// Bytes per second at which files that never rest are hashed: a huge one that is written to all
 /// the time must leave room for the others.
 const UNHURRIED_RATE: u64 = 64 << 20;
+/// How long to wait before a look is tried again that could not be completed, for the first time;
+/// each further pause is twice as long.
+const MIN_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause before such a look: when descriptors are there again, nobody should have to
+/// wait for longer.
+const MAX_RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How many times a batch is looked at, about 10 s, before it is published without what a failing
+/// disk does not let anybody read. One bad sector must not hold up the site for ever.
+const MAX_FAILED_LOOKS: u32 = 24;
 /// How often a write is tried again that waits for something bigger to finish.
 const WRITE_RETRY: Duration = Duration::from_millis(20);
 /// What is written into an emptied directory is published after so much quiet: it is a whole site.
@@ -77,6 +86,10 @@ pub(super) struct Findings {
     pub(super) is_tree_busy: bool,
     /// Nothing would be left of the site.
     pub(super) is_emptied: bool,
+    /// Something can't be looked at now: descriptors or memory have run out.
+    pub(super) is_exhausted: bool,
+    /// Something can't be looked at now: its disk or its server fails.
+    pub(super) is_failing: bool,
 }
 
 /// What becomes of a batch that was looked at.
@@ -90,6 +103,8 @@ pub(super) enum Decision {
     AwaitRebuild(Duration),
     /// It may be half of something: it is looked at once more.
     LookAgain,
+    /// Part of it can't be looked at now: it is tried again with growing pauses.
+    TryAgain,
 }
 
 /// A file that was open for writing when it was looked at.
@@ -354,6 +369,11 @@ impl Schedule {
 
     /// Decides what becomes of a batch, of which a look has found this.
     pub(super) fn judge(&self, batch: &Batch, findings: &Findings, now: Instant) -> Decision {
+        // With descriptors or memory the next look succeeds: that is always worth waiting for.
+        let may_still_work = findings.is_failing && batch.attempts < MAX_FAILED_LOOKS;
+        if findings.is_exhausted || may_still_work {
+            return Decision::TryAgain;
+        }
         if findings.is_tree_busy && !batch.is_older(now, scan::MAX_SETTLE_TIME) {
             return Decision::AwaitWriters;
         }
@@ -392,6 +412,13 @@ impl Schedule {
                 }
             }
             Decision::AwaitRebuild(hold) => self.waiting.hold(batch, now, hold, REBUILD_QUIET),
+            Decision::TryAgain => {
+                let doublings = batch.attempts.min(8);
+                let pause = (MIN_RETRY_PAUSE * (1 << doublings)).min(MAX_RETRY_PAUSE);
+                let pause = pause.max(spent);
+                self.waiting.put_back(batch, now, pause);
+                self.waiting.rest_until(now + pause);
+            }
             Decision::LookAgain | Decision::Publish => {
                 let settle = self.periods.settle;
                 self.waiting.put_back(batch, now, settle);
@@ -685,6 +712,53 @@ mod tests {
         assert_eq!(decision, Decision::LookAgain);
         let decision = schedule.judge(&batch, &Findings::default(), now + MAX_AGE);
         assert_eq!(decision, Decision::Publish);
+    }
+
+    #[test]
+    fn what_can_not_be_looked_at_now_is_tried_again_with_growing_pauses() {
+        let exhausted = Findings {
+            is_exhausted: true,
+            is_failing: true,
+            ..Findings::default()
+        };
+        let (mut schedule, start) = schedule();
+        schedule.record_path("a".into(), start);
+        let (mut now, mut pauses) = (start + SETTLE, Vec::new());
+        for _ in 0..100 {
+            // However long it has waited: half of it would be published.
+            assert_eq!(look(&mut schedule, &exhausted, now), Decision::TryAgain);
+            // More that comes is not looked at any sooner.
+            schedule.record_path("b".into(), now);
+            let due = schedule.waiting().due().expect("put back");
+            pauses.push(due - now);
+            now = due;
+        }
+        // The first is the quiet that what has come asks for.
+        assert_eq!(pauses[..3], [100, 100, 200].map(Duration::from_millis));
+        assert!(pauses[3..].iter().all(|pause| *pause <= MAX_RETRY_PAUSE));
+        assert_eq!(schedule.waiting().dirty.paths.len(), 2);
+        // The pauses are for that batch alone.
+        let findings = Findings::default();
+        assert_eq!(look(&mut schedule, &findings, now), Decision::Publish);
+        schedule.record_path("c".into(), now);
+        assert_eq!(schedule.waiting().due(), Some(now + SETTLE));
+    }
+
+    #[test]
+    fn a_disk_that_fails_for_long_holds_up_nothing_else() {
+        let failing = Findings {
+            is_failing: true,
+            ..Findings::default()
+        };
+        let (mut schedule, start) = schedule();
+        schedule.record_path("a".into(), start);
+        let (mut now, mut looks) = (start + SETTLE, 0);
+        while look(&mut schedule, &failing, now) == Decision::TryAgain {
+            looks += 1;
+            now = schedule.waiting().due().expect("put back");
+        }
+        assert_eq!(looks, MAX_FAILED_LOOKS);
+        assert!(now - start < Duration::from_secs(15), "{:?}", now - start);
     }
 
     #[test]
