@@ -1,7 +1,7 @@
 //! The operator's endpoints: is the process alive, is it ready, which site does it serve.
 //!
 //! [`Admin::respond`] makes a response of a request, without I/O. It is never asked over a public
-//! listener. There is no file here, no condition and no range: five paths, GET and HEAD.
+//! listener. There is no file here, no condition and no range: six paths, GET and HEAD.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,15 +11,15 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use crate::manifest::Manifest;
 use crate::memory::Memory;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{Metrics, MetricsFormat};
 use crate::readiness::{NotReady, Readiness};
 use crate::site::Site;
 
+const ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const OPEN_METRICS: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// The state of the process that the operator's endpoints report.
@@ -83,7 +83,8 @@ impl Admin {
         let published = self.site.get().map(|(site, _)| Arc::clone(&site.current()));
         match (request.uri.path(), published) {
             ("/livez", _) => text(StatusCode::OK, "alive\n"),
-            ("/readyz", published) => match self.readiness.check(published.as_deref()) {
+            ("/readyz" | "/healthz", published) => match self.readiness.check(published.as_deref())
+            {
                 Ok(site) => {
                     let (digest, entries) = (site.digest(), site.len());
                     text(
@@ -102,15 +103,15 @@ impl Admin {
                 let mut page = String::new();
                 let figures = self.site.get().map(|(site, memory)| site.figures(memory));
                 self.metrics.encode(figures, &mut page);
-                response(
-                    StatusCode::OK,
-                    OPEN_METRICS,
-                    AdminContent::Text(page.into()),
-                )
+                let format = MetricsFormat::accepted(&request.headers);
+                let content = AdminContent::Text(format.convert(page).into());
+                let mut response = response(StatusCode::OK, format.content_type(), content);
+                response.headers_mut().insert(header::VARY, ACCEPT);
+                response
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "not found; available: /livez, /readyz, /digest, /manifest, /metrics\n",
+                "not found; available: /livez, /readyz, /healthz, /digest, /manifest, /metrics\n",
             ),
         }
     }
@@ -172,7 +173,7 @@ mod tests {
         let admin = Admin::new(Arc::clone(&readiness), Arc::default());
         for method in ["GET", "HEAD"] {
             assert_eq!(ask(&admin, method, "/livez"), (200, "alive\n".to_owned()));
-            for path in ["/readyz", "/digest", "/manifest"] {
+            for path in ["/readyz", "/healthz", "/digest", "/manifest"] {
                 let (status, reason) = ask(&admin, method, path);
                 assert_eq!(status, 503, "{path}");
                 assert!(reason.starts_with("scanning"), "{path}: {reason}");
@@ -190,6 +191,7 @@ mod tests {
         readiness.enter(Phase::Serving);
         let ready = format!("ready {digest} 0 entries\n");
         assert_eq!(ask(&admin, "GET", "/readyz"), (200, ready.clone()));
+        assert_eq!(ask(&admin, "GET", "/healthz"), (200, ready.clone()));
         assert_eq!(ask(&admin, "GET", "/readyz?x=y"), (200, ready));
         assert_eq!(ask(&admin, "GET", "/digest"), (200, format!("{digest}\n")));
         assert_eq!(ask(&admin, "GET", "/manifest"), (200, digest.to_string()));

@@ -36,20 +36,57 @@ impl LogFormat {
     }
 }
 
+/// The least grave messages that are printed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What may be wrong.
+    Warn,
+    /// What happens.
+    Info,
+    /// What helps to find a fault.
+    Debug,
+}
+
+impl LogLevel {
+    /// The value as it is typed after `--log-level`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+impl From<LogLevel> for Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+        }
+    }
+}
+
 /// Sends messages of this level, and graver ones, to stderr from now on. Only the first call of a
-/// process has an effect.
+/// process has an effect. If they are `kept`, lines of text begin with the time, unless a person or
+/// the journal, which has the time already, reads them.
 ///
 /// Only etagd's own: libraries warn mostly of what clients do, and a client could fill the disk
 /// with that (h2 logs every PING acknowledgement without a PING). Of the `unwanted` modules, given by
 /// their full names, only errors.
-pub fn init(format: LogFormat, level: Level, unwanted: &[&str]) {
+pub fn init(format: LogFormat, level: LogLevel, kept: bool, unwanted: &[&str]) {
     // A message that can't be written is lost. To report that would be one more such message.
     let builder = tracing_subscriber::fmt()
         .with_writer(|| Lossy)
         .log_internal_errors(false);
     let unwanted = unwanted.iter().map(|module| (*module, Level::ERROR));
     let ours = Targets::new()
-        .with_target(env!("CARGO_PKG_NAME"), level)
+        .with_target(env!("CARGO_PKG_NAME"), Level::from(level))
         .with_targets(unwanted);
     let _ = match format {
         LogFormat::Json => {
@@ -58,16 +95,28 @@ pub fn init(format: LogFormat, level: Level, unwanted: &[&str]) {
         }
         LogFormat::Text => {
             let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            let colours = io::stderr().is_terminal() && !is_plain;
-            let builder = builder.event_format(TextLines { colours });
+            let is_terminal = io::stderr().is_terminal();
+            let builder = builder.event_format(TextLines {
+                colours: is_terminal && !is_plain,
+                stamps: kept && !is_terminal && !is_journal(),
+            });
             builder.finish().with(ours).try_init()
         }
     };
 }
 
-/// The message alone, after its level if that is a warning or worse.
+/// Whether standard error is the stream that systemd names in JOURNAL_STREAM (systemd.exec(5)). A
+/// child whose output goes elsewhere inherits the variable too, so the file itself is compared.
+fn is_journal() -> bool {
+    let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let stream = rustix::fs::fstat(io::stderr());
+    stream.is_ok_and(|stream| named == format!("{}:{}", stream.st_dev, stream.st_ino))
+}
+
+/// The message, after the time if that is wanted, and its level if that is a warning or worse.
 struct TextLines {
     colours: bool,
+    stamps: bool,
 }
 
 impl<S, N> FormatEvent<S, N> for TextLines
@@ -86,6 +135,9 @@ where
             Level::WARN => ("33", "warning: "),
             _ => ("", ""),
         };
+        if self.stamps {
+            write!(writer, "{} ", format_rfc3339_millis(SystemTime::now()))?;
+        }
         if self.colours && !label.is_empty() {
             write!(writer, "\x1b[1;{colour}m{label}\x1b[0m")?;
         } else {

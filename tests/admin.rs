@@ -72,12 +72,28 @@ fn five_paths_and_no_other() {
     let metrics = client.get("/metrics");
     assert_eq!(metrics.status, 200);
     assert!(metrics.body.ends_with(b"# EOF\n"));
+    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(metrics.field("Content-Type"), Some(open_metrics));
+    // What curl sends.
+    let text = client.request("GET", "/metrics", &[("Accept", "*/*")]);
+    let plain = "text/plain; version=0.0.4; charset=utf-8";
+    assert_eq!(text.field("Content-Type"), Some(plain));
+    assert_eq!(text.field("Vary"), Some("Accept"));
+    let text = String::from_utf8(text.body).unwrap();
+    assert!(text.contains("\n# TYPE etagd_build_info gauge\n"), "{text}");
     for path in ["/", "/file.txt", "/readyz/", "/../livez"] {
         assert_eq!(client.get(path).status, 404, "{path}");
         let public = server.client().get(path);
         assert_eq!(public.status == 200, ["/", "/file.txt"].contains(&path));
     }
-    for path in ["/livez", "/readyz", "/digest", "/manifest", "/metrics"] {
+    for path in [
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/digest",
+        "/manifest",
+        "/metrics",
+    ] {
         assert_eq!(server.client().get(path).status, 404, "{path} in public");
     }
 }

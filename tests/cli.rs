@@ -294,3 +294,300 @@ fn a_manifest_into_a_closed_pipe_is_no_panic() {
     let (_, _, message) = said(&shell.arg(site.root()).output().unwrap());
     assert!(!message.contains("panicked"), "{message}");
 }
+
+/// The long help of a command.
+fn help(command: &str) -> String {
+    let (code, text, _) = said(&etagd([command, "--help"]));
+    assert_eq!(code, Some(0), "{command}");
+    text
+}
+
+#[test]
+fn help_is_grouped_and_short_help_is_short() {
+    let serve = help("serve");
+    for heading in [
+        "Site:",
+        "Listening:",
+        "Changes:",
+        "TLS:",
+        "Writing:",
+        "Operating:",
+        "Limits:",
+    ] {
+        assert!(
+            serve.lines().any(|line| line == heading),
+            "{heading}\n{serve}"
+        );
+    }
+    assert!(!serve.lines().any(|line| line == "Options:"), "{serve}");
+    let (_, short, _) = said(&etagd(["serve", "-h"]));
+    let flags = |text: &str| {
+        text.lines()
+            .filter(|line| line.trim_start().starts_with('-'))
+            .count()
+    };
+    assert!(
+        (10..=15).contains(&flags(&short)),
+        "{}\n{short}",
+        flags(&short)
+    );
+    assert!(flags(&serve) > 40, "{serve}");
+}
+
+#[test]
+fn variables_are_of_services_alone() {
+    for (command, variable, shown) in [
+        ("serve", "[env: ETAGD_LISTEN]", true),
+        ("serve", "[env: ETAGD_LOG_LEVEL]", true),
+        ("dev", "[env: ETAGD_STRICT_PORT]", true),
+        ("serve", "ETAGD_PORT", false),
+        ("dev", "ETAGD_PORT", false),
+        ("dev", "ETAGD_HOST", true),
+        ("manifest", "[env:", false),
+        ("push", "[env:", false),
+        ("check", "[env:", false),
+        ("lint", "[env:", false),
+        ("health", "[env: ETAGD_ADMIN]", true),
+    ] {
+        assert_eq!(
+            help(command).contains(variable),
+            shown,
+            "{command} {variable}"
+        );
+    }
+    // A hook inherits its server's variables, and what it runs is not changed by them.
+    let site = site();
+    let mut manifest = command(BINARY);
+    manifest.arg("manifest").arg(site.root());
+    manifest.env("ETAGD_SYMLINKS", "nonsense");
+    manifest.env("ETAGD_MANIFEST", "/nowhere");
+    manifest.env("ETAGD_LOG_FORMAT", "json");
+    let (code, _, message) = said(&manifest.output().unwrap());
+    assert_eq!((code, message.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn unknown_variables_are_warned_of_and_those_of_kubernetes_are_not() {
+    let site = site();
+    let mut program = command(BINARY);
+    program
+        .env("ETAGD_LISTNE", ":80")
+        .env("ETAGD_PORT", "tcp://10.0.0.1:8080")
+        .env("ETAGD_PORT_8080_TCP_PORT", "8080")
+        .env("ETAGD_SERVICE_HOST", "10.0.0.1");
+    let log = Server::run(program, &site.root(), &[]).log();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("ETAGD_")).collect();
+    let expected = ["warning: unknown variable ETAGD_LISTNE: did you mean ETAGD_LISTEN?"];
+    assert_eq!(warnings, expected, "{log}");
+}
+
+#[test]
+fn an_error_says_whether_the_flag_or_the_variable_is_wrong() {
+    let root = site().root();
+    let mut program = command(BINARY);
+    program.env("ETAGD_SYMLINKS", "nonsense");
+    let mut server = Server::spawn(program, &root, &[]);
+    assert_eq!(server.wait().code(), Some(2));
+    let log = server.log();
+    assert!(
+        log.contains("'ETAGD_SYMLINKS (--symlinks <MODE>)'"),
+        "{log}"
+    );
+    let mut program = command(BINARY);
+    program.env("ETAGD_SYMLINKS", "none");
+    let mut server = Server::spawn(program, &root, &["--symlinks", "nonsense"]);
+    assert_eq!(server.wait().code(), Some(2));
+    assert!(!server.log().contains("ETAGD_SYMLINKS"), "{}", server.log());
+}
+
+#[test]
+fn a_word_that_is_no_command_and_no_directory() {
+    let (code, _, message) = said(&etagd(["sreve"]));
+    assert_eq!(code, Some(2));
+    assert!(message.contains("'serve'"), "{message}");
+    assert!(message.contains("directory"), "{message}");
+    let (code, _, message) = said(&etagd(["./sreve"]));
+    assert_eq!(code, Some(1));
+    assert!(message.contains("cannot open"), "{message}");
+}
+
+/// Runs etagd with these words, and gives the lines up to the first that says where it listens.
+fn listens(words: &[&str], directory: &std::path::Path, variables: &[(&str, &str)]) -> String {
+    let mut program = command(BINARY);
+    let program = program.current_dir(directory).args(words);
+    let program = program.envs(variables.iter().copied());
+    let mut child = program
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let mut said = Vec::new();
+    for line in lines.map_while(Result::ok) {
+        let is_last = line.contains("listening on ");
+        said.push(line);
+        if is_last {
+            break;
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    said.join("\n")
+}
+
+#[test]
+fn habits_of_other_servers() {
+    let site = site();
+    let parent = site.root().parent().unwrap().to_owned();
+    let name = site
+        .root()
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let here = "listening on http://127.0.0.1:";
+    let everywhere = "listening on http://localhost:";
+    for (words, variables, where_to) in [
+        (vec![name.as_str(), "-p", "0"], vec![], here),
+        (vec!["serve", &name, "--port", "0"], vec![], here),
+        (vec!["-p", "0", &name], vec![], here),
+        (vec!["serve", &name, "--listen", "0"], vec![], here),
+        (vec!["serve", &name], vec![("PORT", "0")], everywhere),
+        (
+            vec!["serve", &name],
+            vec![("PORT", "0"), ("ETAGD_LISTEN", "127.0.0.1:0")],
+            here,
+        ),
+        (
+            vec!["serve", &name, "-p", "0"],
+            vec![("PORT", "1"), ("ETAGD_LISTEN", ":1")],
+            here,
+        ),
+        // conda and tcsh set it.
+        (
+            vec![name.as_str(), "-p", "0"],
+            vec![("HOST", "x86_64")],
+            here,
+        ),
+    ] {
+        let log = listens(&words, &parent, &variables);
+        assert!(log.contains(where_to), "{words:?} {variables:?}:\n{log}");
+    }
+    let log = listens(&["serve", &name], &parent, &[("PORT", "tcp://x:80")]);
+    assert!(log.contains("PORT") && !log.contains("listening"), "{log}");
+    let log = listens(&["serve", &name, "-p", "0", "--listen", "0"], &parent, &[]);
+    assert!(
+        log.contains("--port") && !log.contains("listening"),
+        "{log}"
+    );
+}
+
+#[test]
+fn levels_and_times_of_messages() {
+    let site = site();
+    let root = site.root();
+    let log = listens(&["serve", ".", "-p", "0"], &root, &[]);
+    let time = log.split(' ').next().unwrap();
+    assert!(
+        time.len() == 24 && time.ends_with('Z') && time.starts_with("20"),
+        "{log}"
+    );
+    // Only errors are left, so the process is asked over its admin listener.
+    for (flags, says) in [
+        (&["--log-level", "info"][..], true),
+        (&["-v"], true),
+        (&["-q"], false),
+        (&["--log-level", "error"], false),
+    ] {
+        let socket = site.outside("admin.sock");
+        let admin = format!("unix:{}", socket.display());
+        let flags = [&["--admin", &admin], flags].concat();
+        let mut server = Server::spawn(command(BINARY), &root, &flags);
+        for _ in 0..500 {
+            if health(&["--admin", &admin]).0 == Some(0) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        server.assert_alive();
+        assert_eq!(server.log().contains("listening on"), says, "{flags:?}");
+        server.signal(rustix::process::Signal::TERM);
+        server.wait();
+    }
+}
+
+fn health(arguments: &[&str]) -> (Option<i32>, String, String) {
+    said(&etagd([&["health"], arguments].concat()))
+}
+
+#[test]
+fn health_asks_the_admin_listener() {
+    let site = site();
+    let socket = site.outside("admin.sock");
+    let unix = format!("unix:{}", socket.display());
+    let flags = [
+        "--admin",
+        "127.0.0.1:0",
+        "--admin",
+        &unix,
+        "--health",
+        "/up",
+    ];
+    let server = Server::with(&site, &flags);
+    let admin = server.admin().to_string();
+    let url = format!("http://{admin}");
+    let up = format!("http://{}/up", server.address());
+    let missing = format!("http://{}/missing", server.address());
+    for arguments in [
+        &[url.as_str()][..],
+        &["--admin", &admin],
+        &["--admin", &unix],
+    ] {
+        let (code, out, err) = health(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {err}");
+        assert!(out.starts_with("ready "), "{arguments:?}: {out}");
+    }
+    assert_eq!(health(&[&up]).0, Some(0));
+    assert_eq!(health(&[&missing]).0, Some(1));
+    let mut by_environment = command(BINARY);
+    by_environment.arg("health").env("ETAGD_ADMIN", &admin);
+    assert_eq!(by_environment.output().unwrap().status.code(), Some(0));
+    drop(server);
+    let (code, _, err) = health(&[&url]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains(&admin), "{err}");
+    let (code, _, err) = health(&[]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("ETAGD_ADMIN"), "{err}");
+}
+
+#[test]
+fn health_of_a_server_that_is_not_ready() {
+    let site = site();
+    let digest = "0".repeat(64);
+    let flags = ["--admin", "127.0.0.1:0", "--expect", &digest];
+    let server = Server::with(&site, &flags);
+    let (code, out, err) = health(&["--admin", &server.admin().to_string()]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("not ready: 503"), "{err}");
+}
+
+#[test]
+fn completions_and_man_pages_know_all_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = said(&etagd(["completions", shell]));
+        assert_eq!(code, Some(0), "{shell}");
+        let known = script.contains("on-publish") && script.contains("health");
+        assert!(known, "{shell}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (code, _, message) = said(&etagd(["man".as_ref(), directory.path().as_os_str()]));
+    assert_eq!(code, Some(0), "{message}");
+    for page in ["etagd.1", "etagd-serve.1", "etagd-dev.1", "etagd-health.1"] {
+        let text = fs::read_to_string(directory.path().join(page)).unwrap();
+        assert!(text.contains(".TH "), "{page}");
+    }
+    let (code, _, message) = said(&etagd(["man", "/nowhere/at/all"]));
+    assert_eq!(code, Some(1));
+    assert!(message.contains("/nowhere/at/all"), "{message}");
+}

@@ -171,6 +171,8 @@ fn the_next_free_port_is_taken_unless_it_must_be_that_one() {
     let site = site();
     let developer = Developer::on_port(&site.root(), port, &[]);
     assert!(developer.port > port, "{}", developer.port);
+    let using = developer.port;
+    developer.wait_for_line(&format!("port {port} is in use, using {using}"));
     let failed = etagd([
         "dev".as_ref(),
         site.root().as_os_str(),

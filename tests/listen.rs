@@ -93,6 +93,21 @@ fn ipv6() {
 }
 
 #[test]
+fn all_addresses_are_said_as_a_browser_takes_them() {
+    for listen in ["0.0.0.0:0", ":0"] {
+        if listen == ":0" && TcpListener::bind("[::]:0").is_err() {
+            continue;
+        }
+        let server = Server::with(&site(), &["--listen", listen]);
+        let log = server.log();
+        let (_, port) = log.split_once("listening on http://localhost:").unwrap();
+        let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+        let mut client = Client::connect(([127, 0, 0, 1], port.parse().unwrap()).into());
+        assert_eq!(client.get("/file.txt").body, b"content");
+    }
+}
+
+#[test]
 fn a_unix_socket() {
     let site = site();
     let socket = site.outside("etagd.sock");

@@ -39,7 +39,14 @@ pub(super) fn bind(options: &DevOptions) -> Result<Vec<Bound>, ListenError> {
     loop {
         match bind_port(port, options.all_addresses) {
             Err(error) if error.is_taken() && port < last => port += 1,
-            bound => return bound,
+            Ok(bound) => {
+                if port != options.port {
+                    let wanted = options.port;
+                    tracing::warn!(wanted, port, "port {wanted} is in use, using {port}");
+                }
+                return Ok(bound);
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -146,7 +153,7 @@ impl Screen {
     fn greet(self, options: &DevOptions, port: u16, site: &Manifest, took: Duration) {
         let mut text = format!("\n  {}  {}\n", self.bold("Local  "), url(options, port));
         let networks = match options.all_addresses {
-            true => addresses(),
+            true => listener::ipv4_addresses(),
             false => Vec::new(),
         };
         for address in &networks {
@@ -232,22 +239,9 @@ pub(super) fn certificate(options: &DevOptions) -> Result<Option<TlsFiles>, Cert
         .collect::<Vec<_>>();
     names.extend(options.allowed.iter().map(AllowedHost::to_string));
     if options.all_addresses {
-        names.extend(addresses().iter().map(Ipv4Addr::to_string));
+        names.extend(listener::ipv4_addresses().iter().map(Ipv4Addr::to_string));
     }
     certificate::for_names(names).map(Some)
-}
-
-/// This machine's IPv4 addresses in its networks: short enough to type on a phone.
-fn addresses() -> Vec<Ipv4Addr> {
-    if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .filter(|interface| !interface.is_loopback())
-        .filter_map(|interface| match interface.ip() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        })
-        .collect()
 }
 
 /// Prints to standard output. One that is closed is no error: nobody reads it.

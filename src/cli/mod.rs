@@ -5,6 +5,8 @@ mod certificate;
 mod check;
 mod compress;
 mod dev;
+mod documents;
+mod health;
 mod lint;
 mod manifest;
 mod process;
@@ -33,7 +35,7 @@ use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
 use crate::push::PushError;
 use crate::release::ReleaseError;
-use crate::remote::{ClientError, ManifestError, Trust};
+use crate::remote::{ClientError, ManifestError, RequestError, Trust};
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
@@ -104,6 +106,25 @@ pub enum Error {
     /// The certificate authorities can't be had.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// `etagd health` gets no answer.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// `etagd health` gets no answer over a Unix socket.
+    #[error("cannot ask unix:{}: {source}", .path.display())]
+    AdminSocket {
+        /// The socket.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// The man pages can't be written.
+    #[error("cannot write man pages to {}: {source}", .path.display())]
+    ManPages {
+        /// The directory.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -132,6 +153,9 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Push(flags) => push::push(*flags),
         Command::Compress(flags) => compress::compress(&flags),
         Command::Lint(flags) => lint::lint(&flags),
+        Command::Health(flags) => health::health(&flags),
+        Command::Completions { shell } => documents::completions(shell).map(|()| ExitCode::SUCCESS),
+        Command::Man { directory } => documents::man(&directory).map(|()| ExitCode::SUCCESS),
     }
 }
 

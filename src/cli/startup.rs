@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{self, PathBuf};
+use std::slice;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -40,7 +41,7 @@ use crate::server::inherited::Inherited;
 use crate::server::listener::{self, Bound, ListenError, Listener};
 use crate::server::tls::Tls;
 use crate::service::{HealthLayer, Layer, LogLayer, SiteLayer, WriteLayer};
-use crate::settings::{DescriptorBudget, DescriptorDemand, Limits, Listen, StatusOptions};
+use crate::settings::{DescriptorBudget, DescriptorDemand, Limits, StatusOptions};
 use crate::site::Site;
 use crate::state::{Saver, StateFile};
 use crate::watch::{Hint, Watch, WatcherOptions, immutable};
@@ -153,7 +154,7 @@ fn bind_public(config: &Config, needs_default: bool) -> Result<Vec<Bound>, Liste
     match &config.dev {
         Some(options) => dev::bind(options),
         None if config.listen.is_empty() && needs_default => {
-            listener::bind(&[Listen::default()], can_share)
+            listener::bind(slice::from_ref(&config.default_listen), can_share)
         }
         None => listener::bind(&config.listen, can_share),
     }
@@ -532,7 +533,12 @@ fn listen(bound: Vec<Bound>, process: &Process, is_secure: bool) -> Result<Vec<L
     process.supervisor.ready();
     for listener in &listeners {
         let url = listener.url(is_secure);
-        tracing::info!(%url, "listening on {url}");
+        match listener.network_urls(is_secure).join(", ") {
+            none if none.is_empty() => tracing::info!(%url, "listening on {url}"),
+            network => {
+                tracing::info!(%url, network, "listening on {url} (in the network: {network})");
+            }
+        }
     }
     Ok(listeners)
 }

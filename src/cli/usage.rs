@@ -17,6 +17,9 @@ pub enum UsageError {
     /// `check` of replicas without manifests, and nothing to compare them with.
     #[error(transparent)]
     NothingToCompare(#[from] NothingToCompare),
+    /// `health` without a URL where no admin listener is known.
+    #[error("nobody to ask: give a URL, or the admin listener with --admin or ETAGD_ADMIN")]
+    NobodyToAsk,
     /// `push --delete` without a list of the server's files.
     #[error("--delete needs to know what the server has: give --admin-url URL or --base FILE")]
     UnknownFiles,

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::log::LogFormat;
+use crate::log::{LogFormat, LogLevel};
 use crate::settings::{
     Certificate, HtmlHandling, NotFound, RedirectsDialect, ReprDigest, Symlinks,
 };
@@ -27,6 +27,7 @@ choices! {
     Certificate: OwnMade;
     HtmlHandling: Suffix, AutoTrailingSlash, ForceTrailingSlash, DropTrailingSlash, None;
     LogFormat: Text, Json;
+    LogLevel: Error, Warn, Info, Debug;
     NotFound: None, Page, SinglePageApplication;
     RedirectsDialect: Netlify, Cloudflare;
     ReprDigest: Off, Wanted, Always;

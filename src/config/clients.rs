@@ -8,35 +8,37 @@ use crate::client::TrustedProxy;
 /// The access log and the proxies in front.
 #[derive(Clone, Debug, Args)]
 pub struct ProxyOptions {
-    /// A line for each request: off, combined or json
+    /// Log a line for each request: off, combined or json.
+    ///
+    /// On standard output. `combined` is Apache's format; `json` is one object a line, with the
+    /// field names of --log-format json.
     #[arg(
         long,
         value_enum,
         default_value_t,
         hide_possible_values = true,
-        value_name = "FORM",
-        env = "ETAGD_ACCESS_LOG",
-        hide_env = true
+        value_name = "FORMAT",
+        help_heading = "Operating"
     )]
     pub access_log: AccessLogForm,
-    /// Proxies believed about the client: a network or unix; repeatable
+    /// Proxies to believe about the client's address: a network, or unix; repeatable.
+    ///
+    /// Name the proxies in front of etagd, such as 10.0.0.0/8, and the log has the address of the
+    /// client instead of theirs. Others could make it up, so they are not believed.
     #[arg(
         long,
         value_name = "NET",
+        value_delimiter = ',',
         hide_short_help = true,
-        env = "ETAGD_TRUSTED_PROXY",
-        hide_env = true,
-        value_delimiter = ','
+        help_heading = "Operating"
     )]
     pub trusted_proxy: Vec<TrustedProxy>,
-    /// Those proxies begin each connection with a PROXY header
-    #[arg(
-        long,
+    /// Trusted proxies must send a PROXY protocol header.
+    ///
+    /// For TCP balancers that pass connections on as they are, such as HAProxy with send-proxy.
+    #[arg(long,
         requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "trusted_proxy")),
-        hide_short_help = true, env = "ETAGD_PROXY_PROTOCOL",
-        hide_env = true,
-        value_parser = BoolishValueParser::new()
-    )]
+        value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = "Listening")]
     pub proxy_protocol: bool,
 }
 

@@ -14,7 +14,7 @@ use super::site::SiteFlags;
 use super::values::{duration, size};
 use super::watch::WatchOptions;
 use crate::settings::{
-    Additions, AllowedHost, Certificate, DevOptions, Limits, Settings, Upstream,
+    Additions, AllowedHost, Certificate, DevOptions, Limits, Listen, Settings, Upstream,
 };
 
 /// The port to try first, if none is given.
@@ -26,80 +26,80 @@ pub struct DevFlags {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// The port, or the next one that is free [default: PORT in the environment, or 8080]
-    #[arg(long, value_name = "N", env = "ETAGD_PORT", hide_env = true)]
+    /// Port, or the next one that is free [default: PORT in the environment, or 8080]
+    #[arg(short, long, value_name = "N", help_heading = "Listening")]
     pub port: Option<u16>,
-    /// What other tools use to say the same.
-    #[arg(
-        long = "port-of-environment",
-        value_name = "N",
-        env = "PORT",
-        hide = true
-    )]
-    pub usual_port: Option<u16>,
-    /// That port or none
-    #[arg(long, env = "ETAGD_STRICT_PORT", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Fail if the port is taken.
+    ///
+    /// Otherwise the next port that is free is used.
+    #[arg(long, value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = "Listening")]
     pub strict_port: bool,
-    /// Listen on all addresses, for a phone on the same network
-    #[arg(long, env = "ETAGD_HOST", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Listen on all addresses, for a phone in the same network.
+    ///
+    /// Prints the address in the network, and a QR code of it.
+    #[arg(long, value_parser = BoolishValueParser::new(), help_heading = "Listening")]
     pub host: bool,
-    /// A name that requests may use, such as dev.example or '*.test'; repeatable
+    /// Accept requests for this host name, such as dev.example or '*.test'; repeatable.
+    ///
+    /// Names other than this machine's are refused, so that no web page elsewhere can read the site
+    /// by DNS rebinding.
     #[arg(
         long,
         value_name = "NAME",
-        env = "ETAGD_ALLOW_HOST",
-        hide_env = true,
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "Listening"
     )]
     pub allow_host: Vec<AllowedHost>,
-    /// Open the site in the browser
-    #[arg(long, env = "ETAGD_OPEN", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Open the site in the browser.
+    ///
+    /// That is the desktop's default browser.
+    #[arg(long, value_parser = BoolishValueParser::new(), help_heading = "Listening")]
     pub open: bool,
-    /// Serve the plain files: pages don't reload by themselves
-    #[arg(long, env = "ETAGD_NO_RELOAD", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Serve plain files: pages do not reload by themselves.
+    ///
+    /// Nothing is added to pages then.
+    #[arg(long, value_parser = BoolishValueParser::new(), help_heading = "Pages")]
     pub no_reload: bool,
-    /// Let pages of all origins read everything
-    #[arg(long, env = "ETAGD_CORS", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Let pages of every origin read everything.
+    ///
+    /// For example fonts and data that pages of another local server load.
+    #[arg(long, value_parser = BoolishValueParser::new(), help_heading = "Pages")]
     pub cors: bool,
-    /// Isolate pages from other origins, for threads in wasm (COOP and COEP)
-    #[arg(long, env = "ETAGD_CROSS_ORIGIN_ISOLATION", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Isolate pages from other origins (COOP and COEP).
+    ///
+    /// Browsers ask for it before they allow SharedArrayBuffer, and so threads in WebAssembly.
+    #[arg(long, value_parser = BoolishValueParser::new(), help_heading = "Pages")]
     pub cross_origin_isolation: bool,
-    /// Ask another server for what is below a path: PREFIX=URL, such as
-    /// /api=http://localhost:3000; repeatable
+    /// Proxy requests under PREFIX to URL; repeatable.
+    ///
+    /// For example /api=http://localhost:3000, so that pages and their API have one origin, as
+    /// behind a balancer.
     #[arg(
         long,
         value_name = "PREFIX=URL",
-        env = "ETAGD_PROXY",
-        hide_env = true,
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "Pages"
     )]
     pub proxy: Vec<Upstream>,
-    /// How long such a server may take to begin its response
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "2m",
-        hide_short_help = true,
-        env = "ETAGD_PROXY_TIMEOUT",
-        hide_env = true,
-        value_parser = duration
-    )]
+    /// Time for such a server to begin its response.
+    ///
+    /// Then the browser gets a 504.
+    #[arg(long, value_name = "TIME", default_value = "2m", hide_short_help = true, value_parser = duration, help_heading = "Pages")]
     pub proxy_timeout: Duration,
-    /// Speak TLS, with a certificate that etagd has made: self
-    #[arg(long, value_name = "WHOSE", env = "ETAGD_TLS", hide_env = true)]
+    /// Speak HTTPS with a certificate that etagd makes: self.
+    ///
+    /// Browsers warn of it once.
+    #[arg(long, value_name = "CERTIFICATE", help_heading = "TLS")]
     pub tls: Option<Certificate>,
-    /// Budget for content [default: a quarter of RAM]
-    #[arg(
-        long,
+    /// Memory limit for cached content [default: 1/4 of RAM].
+    ///
+    /// Files that do not fit are read from disk for each request.
+    #[arg(long,
         value_name = "SIZE",
-        hide_short_help = true,
-        env = "ETAGD_MEMORY",
-        hide_env = true,
-        value_parser = size
-    )]
+        value_parser = size, hide_short_help = true, help_heading = "Limits")]
     pub memory: Option<ByteSize>,
-    /// Show only what goes wrong
-    #[arg(short, long, env = "ETAGD_QUIET", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Whether to print warnings and errors only.
+    #[arg(skip)]
     pub quiet: bool,
 }
 
@@ -118,6 +118,7 @@ impl DevFlags {
             symlinks: self.site.handling.symlinks,
             settings: Arc::new(settings),
             listen: Vec::new(),
+            default_listen: Listen::default(),
             open_files: None,
             memory: budget(self.memory),
             workers: cores().min(4),
@@ -157,7 +158,7 @@ impl DevFlags {
                 max_header_size: ByteSize::kib(64),
             },
             dev: Some(DevOptions {
-                port: self.port.or(self.usual_port).unwrap_or(DEFAULT_PORT),
+                port: self.port.unwrap_or(DEFAULT_PORT),
                 is_strict: self.strict_port,
                 all_addresses: self.host,
                 allowed: self.allow_host,

@@ -7,6 +7,9 @@ mod check;
 mod choices;
 mod clients;
 mod dev;
+mod environment;
+mod health;
+mod messages;
 mod offline;
 mod operator;
 mod process;
@@ -15,14 +18,26 @@ mod serve;
 mod site;
 mod values;
 mod watch;
+mod words;
 mod write;
 
-use clap::{Parser, Subcommand};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
-use crate::log::LogFormat;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::log::LogLevel;
+use crate::settings::Listen;
+
 pub use check::CheckFlags;
 pub use clients::{AccessLogForm, ProxyOptions};
 pub use dev::DevFlags;
+pub use health::HealthFlags;
+pub use messages::MessageFlags;
 pub use offline::{CompressFlags, LintFlags, LintFormat, ManifestFlags, ManifestFormat};
 pub use operator::{Operator, StatusFlags};
 pub use process::Config;
@@ -33,24 +48,116 @@ pub use watch::WatchOptions;
 pub use write::WriteOptions;
 
 /// A static file server with precomputed, content-based strong ETags
-#[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100, propagate_version = true)]
+#[derive(Debug, Args)]
+#[command(
+    version,
+    about,
+    max_term_width = 100,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "etagd DIR is short for etagd serve DIR."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Form of messages: text or json
-    #[arg(
-        long,
-        value_enum,
-        default_value_t,
-        hide_possible_values = true,
-        value_name = "FORM",
-        env = "ETAGD_LOG_FORMAT",
-        global = true,
-        hide_env = true
-    )]
-    pub log_format: LogFormat,
+    /// Which messages there are.
+    #[command(flatten)]
+    pub messages: MessageFlags,
+}
+
+// Not derived: variables are named here, for all flags at once.
+impl CommandFactory for Cli {
+    fn command() -> clap::Command {
+        environment::with_variables(Self::augment_args(clap::Command::new("etagd")))
+    }
+
+    fn command_for_update() -> clap::Command {
+        Self::command()
+    }
+}
+
+impl Parser for Cli {}
+
+/// A command line that was understood.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What it says.
+    pub cli: Cli,
+    /// What the environment says that nobody reads.
+    pub warnings: Vec<String>,
+}
+
+impl Cli {
+    /// Reads the command line of this process, and what its environment says in addition.
+    ///
+    /// # Errors
+    /// When one of them cannot be meant, or help is asked for.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
+        let mut command = Self::command();
+        let words: Vec<_> = words.into_iter().collect();
+        let words = words::with_command(words, &command, Path::is_dir);
+        let parsed = command
+            .try_get_matches_from_mut(&words)
+            .and_then(|matches| Self::understand(&matches, env::var_os("PORT")));
+        let cli = parsed.map_err(|mut error| {
+            let is_set = |name: &OsStr| env::var_os(name).is_some();
+            environment::name_variables(&mut error, &command, &words, is_set);
+            if error.kind() == ErrorKind::InvalidSubcommand {
+                let hint = "a directory with this name does not exist either".into();
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
+            }
+            error.with_cmd(&command)
+        })?;
+        let warnings = match &cli.command {
+            Command::Serve(_) | Command::Dev(_) => {
+                environment::unknown_variables(&command, env::vars_os())
+            }
+            _ => Vec::new(),
+        };
+        Ok(Parsed { cli, warnings })
+    }
+
+    fn understand(matches: &ArgMatches, port: Option<OsString>) -> Result<Self, clap::Error> {
+        let mut cli = Self::from_arg_matches(matches)?;
+        let usual_port = || {
+            environment::usual_port(port)
+                .map_err(|message| clap::Error::raw(ErrorKind::InvalidValue, message + "\n"))
+        };
+        let is_quiet = cli
+            .messages
+            .level()
+            .is_some_and(|level| level <= LogLevel::Warn);
+        match &mut cli.command {
+            Command::Serve(flags) => {
+                let given = matches
+                    .subcommand_matches("serve")
+                    .and_then(|serve| serve.value_source("listen"));
+                if flags.port.is_some() && given == Some(ValueSource::CommandLine) {
+                    let message = "--port is short for a --listen: give one of them\n";
+                    return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+                }
+                match flags.port {
+                    // A flag comes before ETAGD_LISTEN.
+                    Some(port) => flags.listen = vec![Listen::this_machine(port)],
+                    None if flags.listen.is_empty() => {
+                        // Who sets PORT forwards what comes from outside.
+                        flags.default_listen = usual_port()?.map(Listen::all_addresses);
+                    }
+                    None => {}
+                }
+            }
+            Command::Dev(flags) => {
+                flags.quiet = is_quiet;
+                if flags.port.is_none() {
+                    flags.port = usual_port()?;
+                }
+            }
+            _ => {}
+        }
+        Ok(cli)
+    }
 }
 
 /// The subcommands.
@@ -58,18 +165,31 @@ pub struct Cli {
 pub enum Command {
     /// Serve a directory
     Serve(Box<ServeFlags>),
-    /// Serve a directory to its developer: pages reload when something changes
+    /// Serve a directory while you work on it: pages reload when something changes
     Dev(Box<DevFlags>),
     /// Print the manifest: path, tag, size and type of everything that would be served
     Manifest(ManifestFlags),
     /// Compare replicas: do they serve the same site?
     Check(Box<CheckFlags>),
-    /// Bring a directory to a server that was started with --writable
+    /// Upload a directory to a server that runs with --writable
     Push(Box<PushFlags>),
-    /// Write .br, .zst and .gz files beside the files of a site
+    /// Write .br, .zst and .gz files next to the files of a site
     Compress(CompressFlags),
-    /// Tell what of a site will not be served as its author hopes
+    /// Report problems of a site: bad rules, broken links, stale sidecars, look-alike names
     Lint(LintFlags),
+    /// Ask a server whether it is ready, and exit with 0 or 1
+    Health(HealthFlags),
+    /// Print a script that completes command lines
+    Completions {
+        /// For this shell
+        shell: Shell,
+    },
+    /// Write the man pages to a directory
+    Man {
+        /// An existing directory
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 #[cfg(test)]
@@ -78,7 +198,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

@@ -15,27 +15,14 @@ pub struct ManifestFlags {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// Form of the output
-    #[arg(
-        long,
-        value_enum,
-        default_value_t,
-        value_name = "FORM",
-        env = "ETAGD_FORMAT",
-        hide_env = true
-    )]
+    /// Output format
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: ManifestFormat,
-    /// Print the URLs that changed since OLD, an earlier manifest in JSON (- for standard input)
-    #[arg(
-        long,
-        value_name = "OLD",
-        env = "ETAGD_DIFF",
-        hide_env = true,
-        conflicts_with = "digest"
-    )]
+    /// Print the URLs that changed since OLD, an earlier JSON manifest (- for standard input)
+    #[arg(long, value_name = "OLD", conflicts_with = "digest")]
     pub diff: Option<PathBuf>,
-    /// Print the site digest alone
-    #[arg(long, env = "ETAGD_DIGEST", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Print only the site digest
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub digest: bool,
 }
 
@@ -57,13 +44,13 @@ pub enum ManifestFormat {
                         alone. Exit code 1 tells that a sidecar is not as it should be."
 )]
 pub struct CompressFlags {
-    /// The site's directory
+    /// Directory of the site
     #[arg(value_name = "DIR", default_value = ".")]
     pub directory: PathBuf,
-    /// Write nothing: print the sidecars that do not decode to the file beside them
+    /// Write nothing, and print the sidecars that do not decode to their file
     #[arg(long, conflicts_with = "remove")]
     pub check: bool,
-    /// Remove the sidecars that etagd compress wrote and that decode to the file beside them
+    /// Remove the sidecars that etagd compress wrote and that decode to their file
     #[arg(long)]
     pub remove: bool,
 }
@@ -89,15 +76,8 @@ pub struct LintFlags {
     /// Which site, and how it would be served.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// Form of the output
-    #[arg(
-        long,
-        value_enum,
-        default_value_t,
-        value_name = "FORM",
-        env = "ETAGD_LINT_FORMAT",
-        hide_env = true
-    )]
+    /// Output format
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: LintFormat,
     /// Accept findings of this code: CODE or CODE:GLOB, such as 'dead-link:/drafts/**'; repeatable
     #[arg(long, value_name = "CODE[:GLOB]")]

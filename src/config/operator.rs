@@ -11,39 +11,42 @@ use crate::settings::{AllowedHost, Digest, Expectation, HealthPath, Listen, Stat
 /// The operator's side of a process.
 #[derive(Clone, Debug, Args)]
 pub struct Operator {
-    /// Where the operator is answered: /readyz, /metrics, ...; repeatable
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "ETAGD_ADMIN",
-        hide_env = true,
-        value_delimiter = ','
-    )]
+    /// Address of the admin listener (/readyz, /metrics, ...); repeatable.
+    ///
+    /// Serves /livez, /readyz, /healthz, /digest, /manifest and /metrics to supervisors, balancers
+    /// and Prometheus. Keep it off public networks.
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
     pub admin: Vec<Listen>,
-    /// Name by which the admin listener may be requested on a loopback address; repeatable
-    #[arg(
-        long,
-        value_name = "NAME",
-        hide_short_help = true,
-        env = "ETAGD_ALLOW_HOST",
-        hide_env = true,
-        value_delimiter = ','
-    )]
+    /// Name by which the admin listener may be requested on a loopback address; repeatable.
+    ///
+    /// A page whose name was pointed at this machine could read it otherwise. Addresses, `localhost`
+    /// and its subdomains always work, and a listener on another address takes any name.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', hide_short_help = true)]
     pub allow_host: Vec<AllowedHost>,
-    /// Not ready until the site digest has once been this one
-    #[arg(long, value_name = "DIGEST", env = "ETAGD_EXPECT", hide_env = true)]
+    /// Report ready only once the site digest matches.
+    ///
+    /// A replica then gets no traffic before it has the release that you want. `etagd manifest
+    /// --digest` prints a directory's digest.
+    #[arg(long, value_name = "DIGEST", hide_short_help = true)]
     pub expect: Option<Digest>,
-    /// Not ready whenever the site digest is another
-    #[arg(long, requires_if("true", "expect"), hide_short_help = true, env = "ETAGD_EXPECT_ALWAYS", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Report not ready whenever the site digest does not match --expect.
+    ///
+    /// Without it, matching once is enough.
+    #[arg(long, requires_if("true", "expect"), value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub expect_always: bool,
     /// What the public port says in addition to the site.
     #[command(flatten)]
     pub disclosure: StatusFlags,
-    /// Time to go on serving after SIGTERM [default: 5s if visible]
-    #[arg(long, value_name = "TIME", env = "ETAGD_DRAIN", hide_env = true, value_parser = duration)]
+    /// Keep serving this long after SIGTERM [default: 5s with --admin or --health].
+    ///
+    /// Balancers need this time to notice that /readyz fails: the interval of their checks, times
+    /// the failures that they wait for.
+    #[arg(long, value_name = "TIME", value_parser = duration, hide_short_help = true)]
     pub drain: Option<Duration>,
-    /// Let another process listen on the same addresses
-    #[arg(long, hide_short_help = true, env = "ETAGD_REUSE_PORT", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Let another process listen on the same addresses.
+    ///
+    /// For a hand-over without a pause: start the new process, then stop the old one.
+    #[arg(long, value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = "Listening")]
     pub reuse_port: bool,
 }
 
@@ -71,11 +74,15 @@ impl Operator {
 /// What the public port says in addition to the site.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StatusFlags {
-    /// Send the site digest in a field Etagd-Digest
-    #[arg(long, hide_short_help = true, env = "ETAGD_DIGEST_HEADER", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Send the site digest in the field Etagd-Digest.
+    ///
+    /// Shows which release answered, also through caches and balancers.
+    #[arg(long, value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub digest_header: bool,
-    /// Answer 200 to this path, and 503 while draining
-    #[arg(long, value_name = "PATH", env = "ETAGD_HEALTH", hide_env = true)]
+    /// Answer health checks on this path of the public listener.
+    ///
+    /// 200, and 503 while draining: for balancers that cannot reach the admin listener.
+    #[arg(long, value_name = "PATH", hide_short_help = true)]
     pub health: Option<HealthPath>,
 }
 

@@ -21,8 +21,10 @@ pub struct Config {
     pub symlinks: Symlinks,
     /// What changes answers.
     pub settings: Arc<Settings>,
-    /// Where to listen; where nothing was typed, on inherited sockets or [`Listen::default`].
+    /// Where to listen; if empty, on inherited sockets or on `default_listen`.
     pub listen: Vec<Listen>,
+    /// Where to listen if nothing else says so.
+    pub default_listen: Listen,
     /// Limit for large files kept open; `None` for as many as the descriptor limit leaves room for.
     pub open_files: Option<usize>,
     /// Budget for content, in bytes.

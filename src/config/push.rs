@@ -18,51 +18,50 @@ use crate::settings::{ReplicaUrl, Symlinks};
                         twice."
 )]
 pub struct PushFlags {
-    /// The directory to bring there
+    /// Directory to upload
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
-    /// The server: http or https, HOST, port and perhaps a prefix
+    /// Server: an http or https URL, perhaps with a port and a prefix
     #[arg(value_name = "URL")]
     pub url: ReplicaUrl,
-    /// A file that holds the token, alone or as a line NAME TOKEN
-    #[arg(long, value_name = "FILE", env = "ETAGD_TOKEN_FILE", hide_env = true)]
+    /// File with the token, alone or as a line NAME TOKEN
+    #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Replace only what is as in this manifest in JSON, else say so
-    #[arg(long, value_name = "FILE", env = "ETAGD_BASE", hide_env = true)]
+    /// Only overwrite files that still match this manifest
+    #[arg(long, value_name = "FILE")]
     pub base: Option<PathBuf>,
-    /// Where the server's --admin listener is: it knows all files
-    #[arg(long, value_name = "URL", env = "ETAGD_ADMIN_URL", hide_env = true)]
+    /// Address of the server's admin listener, which knows all files
+    #[arg(long, value_name = "URL")]
     pub admin_url: Option<ReplicaUrl>,
-    /// Delete what DIR has not; known by --admin-url or --base
-    #[arg(long, env = "ETAGD_DELETE", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Delete remote files that are not in DIR (needs --admin-url or --base)
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub delete: bool,
-    /// Bring _headers and _redirects too
-    #[arg(long, env = "ETAGD_RULES", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Upload _headers and _redirects too
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub rules: bool,
     /// Overwrite what others have changed
-    #[arg(long, env = "ETAGD_FORCE", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub force: bool,
     /// Print what would be done, and do nothing
-    #[arg(long, env = "ETAGD_DRY_RUN", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
-    /// Connections at once
-    #[arg(long, value_name = "N", default_value_t = 8, env = "ETAGD_CONNECTIONS", hide_env = true, value_parser = threads)]
+    /// Connections at a time
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = threads, hide_short_help = true)]
     pub connections: usize,
-    /// Time for an answer to begin, and for more of anything to move
-    #[arg(long, value_name = "TIME", default_value = "30s", env = "ETAGD_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    /// Time for a response to begin, and for each further part of anything to move
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration, hide_short_help = true)]
     pub timeout: Duration,
-    /// Trust the certificate authorities in this PEM file [default: those of the system]
-    #[arg(long, value_name = "FILE", env = "ETAGD_CA", hide_env = true)]
+    /// Trust the certificate authorities in this PEM file [default: the system's]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub ca: Option<PathBuf>,
-    /// Symbolic links to follow: inside, all or none
+    /// Which symbolic links to follow: inside, all or none
     #[arg(
         long,
         value_enum,
         default_value_t,
         hide_possible_values = true,
-        value_name = "WHICH",
-        env = "ETAGD_SYMLINKS",
-        hide_env = true
+        value_name = "MODE",
+        hide_short_help = true
     )]
     pub symlinks: Symlinks,
 }

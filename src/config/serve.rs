@@ -19,113 +19,137 @@ use crate::settings::{Limits, Listen, TlsFiles};
 /// `etagd serve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every flag is also read from the environment: --open-files from ETAGD_OPEN_FILES."
+    after_help = "A flag comes before its environment variable, and that before the default. Lists \
+                        in variables have commas between their items."
 )]
 pub struct ServeFlags {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
-    /// HOST:PORT, :PORT or unix:PATH; repeatable [default: 127.0.0.1:8080]
+    /// PORT, HOST:PORT, :PORT or unix:PATH; repeatable [default: 127.0.0.1:8080].
+    ///
+    /// A port alone is on this machine only, :PORT on all of its addresses. Where PORT is set in
+    /// the environment, and nothing else says where to listen, that port is used on all addresses.
     #[arg(
         long,
         value_name = "ADDR",
-        env = "ETAGD_LISTEN",
-        hide_env = true,
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "Listening"
     )]
     pub listen: Vec<Listen>,
-    /// Most memory for content [default: 1/4 of RAM]
-    #[arg(long, value_name = "SIZE", env = "ETAGD_MEMORY", hide_env = true, value_parser = size)]
+    /// Memory limit for cached content [default: 1/4 of RAM].
+    ///
+    /// Files that do not fit are read from disk for each request.
+    #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true, help_heading = "Limits")]
     pub memory: Option<ByteSize>,
-    /// Most large files kept open [default: what connections leave of the limit]
-    #[arg(long, value_name = "N", hide_short_help = true, env = "ETAGD_OPEN_FILES", hide_env = true, value_parser = at_least_one)]
+    /// Large files to keep open [default: what connections leave of the limit].
+    ///
+    /// Opening a file again costs time; keeping it open costs a file descriptor.
+    #[arg(long, value_name = "N", value_parser = at_least_one, hide_short_help = true, help_heading = "Limits")]
     pub open_files: Option<usize>,
-    /// Threads that answer requests [default: one for each core]
-    #[arg(long, value_name = "N", env = "ETAGD_WORKERS", hide_env = true, value_parser = threads)]
+    /// Worker threads [default: one per core].
+    ///
+    /// Each answers its share of the connections.
+    #[arg(long, value_name = "N", value_parser = threads, hide_short_help = true, help_heading = "Limits")]
     pub workers: Option<usize>,
+    /// Port on this machine to listen on: short for --listen 127.0.0.1:N
+    #[arg(short, long, value_name = "N", help_heading = "Listening")]
+    pub port: Option<u16>,
+    /// Where to listen if neither flags nor inherited sockets say so.
+    #[arg(skip)]
+    pub default_listen: Option<Listen>,
     /// How changes are noticed.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Changes")]
     pub watching: WatchOptions,
-    /// Serve what this manifest lists, once the files prove it
-    #[arg(long, value_name = "FILE", env = "ETAGD_MANIFEST", hide_env = true)]
+    /// Serve only the release in this JSON manifest, once all files match it.
+    ///
+    /// Made with `etagd manifest --format json` where the site is built. Until every file is there
+    /// and right, the release before stays.
+    #[arg(
+        long,
+        value_name = "FILE",
+        hide_short_help = true,
+        help_heading = "Changes"
+    )]
     pub manifest: Option<PathBuf>,
-    /// Run this after each publication, with the changed URLs
+    /// Run this shell command after each publication.
+    ///
+    /// It gets the changed URLs on standard input, one a line, for example to purge a cache.
     #[arg(
         long,
         value_name = "COMMAND",
-        env = "ETAGD_ON_PUBLISH",
-        hide_env = true
+        hide_short_help = true,
+        help_heading = "Changes"
     )]
     pub on_publish: Option<String>,
-    /// Where to save the manifest, so that a restart need not hash
-    #[arg(long, value_name = "FILE", env = "ETAGD_STATE", hide_env = true)]
+    /// Save the manifest here, so that a restart need not hash the site again.
+    ///
+    /// A large site is then ready in moments. Files that changed in the meantime are hashed again.
+    #[arg(long, value_name = "FILE", help_heading = "Operating")]
     pub state: Option<PathBuf>,
-    /// The certificate chain for TLS, in PEM form; read again on SIGHUP
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_key",
-        env = "ETAGD_TLS_CERT",
-        hide_env = true
-    )]
+    /// Certificate chain for TLS, in PEM.
+    ///
+    /// TCP listeners then speak HTTPS. Read again on SIGHUP, so a renewal needs no restart.
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "TLS")]
     pub tls_cert: Option<PathBuf>,
-    /// The private key of that certificate, in PEM form
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_cert",
-        env = "ETAGD_TLS_KEY",
-        hide_env = true
-    )]
+    /// Private key of the certificate, in PEM.
+    ///
+    /// Read again on SIGHUP with the certificate.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "TLS")]
     pub tls_key: Option<PathBuf>,
     /// What clients may change.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Writing")]
     pub writing: WriteOptions,
     /// Who asks.
     #[command(flatten)]
     pub clients: ProxyOptions,
     /// The operator's side.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Operating")]
     pub operator: Operator,
     /// What clients may use up.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Limits")]
     pub limits: LimitFlags,
 }
 
 /// Limits on what clients may use up (promise P10).
 #[derive(Clone, Debug, Args)]
 pub struct LimitFlags {
-    /// Time to finish what is in flight at the end
-    #[arg(long, value_name = "TIME", default_value = "20s", env = "ETAGD_GRACE", hide_env = true, value_parser = duration)]
+    /// Grace period for in-flight requests at shutdown.
+    ///
+    /// It begins after --drain, when no new connection is accepted any more.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration, hide_short_help = true)]
     pub grace: Duration,
-    /// Connections at once; more are answered 503
-    #[arg(
-        long,
+    /// Connections at a time; more are answered 503.
+    ///
+    /// Each takes some memory and a file descriptor.
+    #[arg(long,
         value_name = "N",
         default_value_t = 10_000,
-        env = "ETAGD_MAX_CONNECTIONS",
-        hide_env = true,
-        value_parser = at_least_one
-    )]
+        value_parser = at_least_one, hide_short_help = true)]
     pub max_connections: usize,
-    /// Time for a request's header section to arrive
-    #[arg(long, value_name = "TIME", default_value = "10s", hide_short_help = true, env = "ETAGD_HEADER_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    /// Time for a request's header section to arrive.
+    ///
+    /// Ends connections that send a request byte by byte to occupy a place.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration, hide_short_help = true)]
     pub header_timeout: Duration,
-    /// Time a connection may be open between requests
-    #[arg(long, value_name = "TIME", default_value = "75s", hide_short_help = true, env = "ETAGD_IDLE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    /// Time that a connection may stay open between requests.
+    ///
+    /// Behind a balancer, it should be longer than the balancer's own, so that the balancer is the
+    /// one that closes.
+    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = positive_duration, hide_short_help = true)]
     pub idle_timeout: Duration,
-    /// Time a client may take no byte of a response, or send none of an upload
-    #[arg(long, value_name = "TIME", default_value = "60s", hide_short_help = true, env = "ETAGD_WRITE_TIMEOUT", hide_env = true, value_parser = positive_duration)]
+    /// Time that a client may take no byte of a response, or send none of an upload.
+    ///
+    /// A slow client that makes progress is not cut off.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration, hide_short_help = true)]
     pub write_timeout: Duration,
-    /// Most bytes of a request's header section
-    #[arg(
-        long,
+    /// Largest header section of a request.
+    ///
+    /// Raise it for clients with very many cookies.
+    #[arg(long,
         value_name = "SIZE",
         default_value = "16KiB",
-        hide_short_help = true, env = "ETAGD_MAX_HEADER_SIZE",
-        hide_env = true,
-        value_parser = header_size
-    )]
+        value_parser = header_size, hide_short_help = true)]
     pub max_header_size: ByteSize,
 }
 
@@ -153,6 +177,7 @@ impl From<ServeFlags> for Config {
             symlinks: handling.symlinks,
             settings: Arc::new(handling.settings()),
             listen: flags.listen,
+            default_listen: flags.default_listen.unwrap_or_default(),
             open_files: flags.open_files,
             memory: budget(flags.memory),
             workers: flags.workers.unwrap_or_else(cores),

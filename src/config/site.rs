@@ -12,94 +12,109 @@ use crate::settings::{
 /// What decides which files a site has and what its answers say.
 #[derive(Debug, Args)]
 pub struct SiteFlags {
-    /// The site's directory
+    /// Directory of the site
     #[arg(value_name = "DIR", default_value = ".")]
     pub directory: PathBuf,
     /// The flags.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Site")]
     pub handling: SiteOptions,
 }
 
 /// How a site's files are looked at, and what its answers say.
 #[derive(Debug, Args)]
 pub struct SiteOptions {
-    /// Symbolic links to follow: inside, all or none
+    /// Which symbolic links to follow: inside, all or none.
+    ///
+    /// `inside` follows those that stay in the site. `all` also follows links out of it: use it
+    /// only where nobody else can create links. `none` follows no link.
     #[arg(
         long,
         value_enum,
         default_value_t,
         hide_possible_values = true,
-        value_name = "WHICH",
-        env = "ETAGD_SYMLINKS",
-        hide_env = true
+        value_name = "MODE",
+        hide_short_help = true
     )]
     pub symlinks: Symlinks,
-    /// Where Last-Modified comes from: mtime or off
+    /// Where Last-Modified comes from: mtime or off.
+    ///
+    /// Replicas whose files have different times send different dates. `off` sends no date, so that
+    /// entity tags alone decide.
     #[arg(
         long,
         value_enum,
         default_value_t,
         hide_possible_values = true,
-        value_name = "FROM",
-        hide_short_help = true,
-        env = "ETAGD_LAST_MODIFIED",
-        hide_env = true
+        value_name = "SOURCE",
+        hide_short_help = true
     )]
     pub last_modified: LastModified,
-    /// SHA-256 in Repr-Digest: off, wanted or always
+    /// When to send a SHA-256 in Repr-Digest: off, wanted or always.
+    ///
+    /// With it, clients check that what arrived is complete and right (RFC 9530). `wanted` sends it
+    /// to clients that ask with Want-Repr-Digest.
     #[arg(
         long,
         value_enum,
         default_value_t,
         hide_possible_values = true,
-        value_name = "WHEN",
-        hide_short_help = true,
-        env = "ETAGD_REPR_DIGEST",
-        hide_env = true
+        value_name = "MODE",
+        hide_short_help = true
     )]
     pub repr_digest: ReprDigest,
-    /// URLs of pages: {auto,force,drop}-trailing-slash, suffix or none
+    /// URLs of pages: suffix, {auto,force,drop}-trailing-slash or none.
+    ///
+    /// Whether a page has .html or a slash at the end of its URL. The three trailing-slash modes
+    /// redirect other forms, as Cloudflare does; with `none` every file is served under its own
+    /// name only.
     #[arg(
         long,
         value_enum,
         default_value_t,
         hide_possible_values = true,
-        value_name = "HOW",
-        env = "ETAGD_HTML_HANDLING",
-        hide_env = true
+        value_name = "MODE"
     )]
     pub html_handling: HtmlHandling,
-    /// Missing: none, 404-page, single-page-application
+    /// Response for missing paths: 404-page, single-page-application or none.
+    ///
+    /// `404-page` sends the nearest 404.html. `single-page-application` sends /index.html with
+    /// status 200, for routes that exist in the browser only. `none` sends a built-in page.
     #[arg(
         long,
         value_enum,
         default_value_t,
         hide_possible_values = true,
-        value_name = "WHAT",
-        env = "ETAGD_NOT_FOUND",
-        hide_env = true
+        value_name = "MODE"
     )]
     pub not_found: NotFound,
-    /// Files whose content never changes, such as '/assets/**'; repeatable
-    #[arg(long, value_name = "GLOB", env = "ETAGD_IMMUTABLE", hide_env = true)]
+    /// Files whose content never changes, such as '/assets/**'; repeatable.
+    ///
+    /// Browsers keep them without asking again. Use it for files that have a hash of their content
+    /// in their name, and never for pages.
+    #[arg(long, value_name = "GLOB")]
     pub immutable: Vec<PathGlob>,
-    /// Have ?v=HASH kept for good, where HASH begins the file's BLAKE3
-    #[arg(long, hide_short_help = true, env = "ETAGD_IMMUTABLE_QUERY", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Treat /path?v=HASH as immutable if HASH begins the file's BLAKE3.
+    ///
+    /// Pages can pin a file's content without renaming it: a URL with the right hash is kept for
+    /// good, one with another hash is not.
+    #[arg(long, value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub immutable_query: bool,
-    /// Grammar of _redirects: netlify or cloudflare
+    /// Grammar of _redirects: netlify or cloudflare.
+    ///
+    /// The two hosts read the same file differently. Choose the one that the site was written for.
     #[arg(
         long,
         value_enum,
         default_value_t,
         hide_possible_values = true,
-        value_name = "WHOSE",
-        hide_short_help = true,
-        env = "ETAGD_REDIRECTS",
-        hide_env = true
+        value_name = "DIALECT",
+        hide_short_help = true
     )]
     pub redirects: RedirectsDialect,
-    /// List directories that have no index
-    #[arg(long, env = "ETAGD_LISTING", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// List directories that have no index page.
+    ///
+    /// Without it, such a directory is not found.
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub listing: bool,
 }
 

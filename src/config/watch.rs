@@ -9,16 +9,26 @@ use super::values::{duration, positive_duration};
 /// How changes of the site are noticed and published.
 #[derive(Clone, Debug, Args)]
 pub struct WatchOptions {
-    /// Quiet time before a change is published
-    #[arg(long, value_name = "TIME", default_value = "100ms", env = "ETAGD_SETTLE", hide_env = true, value_parser = duration)]
+    /// Publish a change once the site has been unchanged for this long.
+    ///
+    /// A deployment of many files is then published as one change. Raise it if yours pauses for
+    /// longer.
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration, hide_short_help = true)]
     pub settle: Duration,
-    /// How often everything is compared with the disk
-    #[arg(long, value_name = "TIME", default_value = "60s", env = "ETAGD_SWEEP", hide_env = true, value_parser = positive_duration)]
+    /// How often to compare the whole site with the disk.
+    ///
+    /// Finds changes that the system did not report, as on network file systems. Files whose size
+    /// and times are the same are not read.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration, hide_short_help = true)]
     pub sweep: Duration,
-    /// How often every file is read again [default: never]
-    #[arg(long, value_name = "TIME", hide_short_help = true, env = "ETAGD_SCRUB", hide_env = true, value_parser = positive_duration)]
+    /// How often to read every file again [default: never].
+    ///
+    /// Finds content that changed while size and times did not, as on a failing disk.
+    #[arg(long, value_name = "TIME", value_parser = positive_duration, hide_short_help = true)]
     pub scrub: Option<Duration>,
-    /// How long removed files, not HTML, are still answered [default: not]
-    #[arg(long, value_name = "TIME", env = "ETAGD_KEEP_OLD", hide_env = true, value_parser = duration)]
+    /// Keep serving removed files (except HTML) for this long [default: off].
+    ///
+    /// A page that was loaded just before a deployment still finds its scripts and images.
+    #[arg(long, value_name = "TIME", value_parser = duration, hide_short_help = true)]
     pub keep_old: Option<Duration>,
 }

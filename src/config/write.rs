@@ -11,56 +11,50 @@ use super::values::{size, uploads};
 /// What clients may change.
 #[derive(Clone, Debug, Args)]
 pub struct WriteOptions {
-    /// Let clients change files by PUT and DELETE, under If-Match or If-None-Match
-    #[arg(long, conflicts_with = "manifest", env = "ETAGD_WRITABLE", hide_env = true, value_parser = BoolishValueParser::new())]
+    /// Let clients change files with PUT and DELETE.
+    ///
+    /// Every write needs If-Match or If-None-Match, so that nobody overwrites what they have not
+    /// seen.
+    #[arg(long, conflicts_with = "manifest", value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub writable: bool,
-    /// Who may write: a file of lines NAME TOKEN; read again on SIGHUP
+    /// File of lines NAME TOKEN: who may write.
+    ///
+    /// Read again on SIGHUP. Clients send the token in Authorization: Bearer.
     #[arg(
         long,
         value_name = "FILE",
         requires = "writable",
-        hide_short_help = true,
-        env = "ETAGD_WRITE_TOKEN_FILE",
-        hide_env = true
+        hide_short_help = true
     )]
     pub write_token_file: Option<PathBuf>,
-    /// Take tokens without TLS from other machines: something else encrypts
-    #[arg(
-        long,
+    /// Accept tokens over plain HTTP; use only behind a TLS proxy.
+    ///
+    /// Otherwise etagd refuses to start where tokens would travel unencrypted between machines.
+    #[arg(long,
         requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "writable")),
-        hide_short_help = true, env = "ETAGD_WRITE_INSECURE",
-        hide_env = true,
-        value_parser = BoolishValueParser::new()
-    )]
+        value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub write_insecure: bool,
-    /// Let clients change _headers and _redirects as well
-    #[arg(
-        long,
+    /// Let clients change _headers and _redirects too.
+    ///
+    /// These files decide the answers of the whole site, so they are protected by default.
+    #[arg(long,
         requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "writable")),
-        hide_short_help = true, env = "ETAGD_WRITE_RULES",
-        hide_env = true,
-        value_parser = BoolishValueParser::new()
-    )]
+        value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub write_rules: bool,
-    /// Most bytes of an upload
-    #[arg(
-        long,
+    /// Largest upload.
+    ///
+    /// A larger one is refused with 413.
+    #[arg(long,
         value_name = "SIZE",
         default_value = "256MiB",
-        hide_short_help = true,
-        env = "ETAGD_MAX_UPLOAD",
-        hide_env = true,
-        value_parser = size
-    )]
+        value_parser = size, hide_short_help = true)]
     pub max_upload: ByteSize,
-    /// Uploads at once; more are answered 503
-    #[arg(
-        long,
+    /// Uploads at a time; more are answered 503.
+    ///
+    /// Each may take as much disk as --max-upload allows while it is being received.
+    #[arg(long,
         value_name = "N",
         default_value_t = 32,
-        hide_short_help = true, env = "ETAGD_MAX_UPLOADS",
-        hide_env = true,
-        value_parser = uploads
-    )]
+        value_parser = uploads, hide_short_help = true)]
     pub max_uploads: usize,
 }

@@ -13,11 +13,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Counter, Durations, Figures, Metrics, Outcome, STATUSES, Verb};
 
-/// The media type of what [`Metrics::encode`] writes.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 impl Metrics {
-    /// Appends all of it as text of [`CONTENT_TYPE`], with what is known of this moment. A method
+    /// Appends all of it in OpenMetrics 1.0, with what is known of this moment. A method
     /// and status that no request has had yet has no line.
     pub fn encode(self: &Arc<Self>, figures: Option<Figures>, page: &mut String) {
         let mut registry = Registry::with_prefix("etagd");

@@ -4,6 +4,7 @@
 //! allocation, and no label from a client's bytes. The text is rendered when it is requested.
 
 mod exposition;
+mod text_format;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
-pub use exposition::CONTENT_TYPE;
+pub use text_format::MetricsFormat;
 
 /// A number that only grows.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,23 @@ pub struct Bound {
     is_inherited: bool,
 }
 
+fn scheme(is_secure: bool) -> &'static str {
+    if is_secure { "https" } else { "http" }
+}
+
+/// This machine's IPv4 addresses in its networks: short enough to type on a phone.
+pub fn ipv4_addresses() -> Vec<Ipv4Addr> {
+    if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .iter()
+        .filter(|interface| !interface.is_loopback())
+        .filter_map(|interface| match interface.ip() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+        .collect()
+}
+
 /// A socket's address, as it stands behind `--listen`.
 #[derive(Clone, Debug)]
 enum Address {
@@ -126,7 +143,7 @@ fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Bound> {
         Err(_)
             if address == SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, address.port())) =>
         {
-            let address = (std::net::Ipv4Addr::UNSPECIFIED, address.port()).into();
+            let address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
             return bind_tcp(address, reuse_port);
         }
         socket => socket?,
@@ -317,10 +334,28 @@ impl Listener {
     /// Where clients find it: a URL, or the path of a Unix socket.
     pub fn url(&self, is_secure: bool) -> String {
         match (&self.address, is_secure) {
-            (Address::Tcp(address), true) => format!("https://{address}"),
-            (Address::Tcp(address), false) => format!("http://{address}"),
+            // A browser takes no unspecified address.
+            (Address::Tcp(address), _) if address.ip().is_unspecified() => {
+                format!("{}://localhost:{}", scheme(is_secure), address.port())
+            }
+            (Address::Tcp(address), _) => format!("{}://{address}", scheme(is_secure)),
             (Address::Unix(_), _) => self.to_string(),
         }
+    }
+
+    /// Its URLs in the networks of this machine, if it listens on all addresses.
+    pub fn network_urls(&self, is_secure: bool) -> Vec<String> {
+        let Address::Tcp(address) = &self.address else {
+            return Vec::new();
+        };
+        if !address.ip().is_unspecified() {
+            return Vec::new();
+        }
+        let (scheme, port) = (scheme(is_secure), address.port());
+        ipv4_addresses()
+            .into_iter()
+            .map(|address| format!("{scheme}://{address}:{port}"))
+            .collect()
     }
 
     /// The next connection.

@@ -18,7 +18,20 @@ pub enum Listen {
 impl Default for Listen {
     /// This machine alone.
     fn default() -> Self {
-        Self::Tcp(vec![(Ipv4Addr::LOCALHOST, 8080).into()])
+        Self::this_machine(8080)
+    }
+}
+
+impl Listen {
+    /// A port that only this machine reaches.
+    pub fn this_machine(port: u16) -> Self {
+        Self::Tcp(vec![(Ipv4Addr::LOCALHOST, port).into()])
+    }
+
+    /// A port on all addresses of this machine. The listener takes IPv4 on it as well: it clears
+    /// IPV6_V6ONLY (ipv6(7)).
+    pub fn all_addresses(port: u16) -> Self {
+        Self::Tcp(vec![(Ipv6Addr::UNSPECIFIED, port).into()])
     }
 }
 
@@ -29,13 +42,13 @@ pub enum InvalidListen {
     #[error("expected a path after unix:")]
     NoPath,
     /// What follows the colon of `:PORT` is no port.
-    #[error("{0:?} is no port (0 to 65535)")]
+    #[error("{0:?} is not a port (0 to 65535)")]
     Port(String),
     /// The host has no address, or there is no port.
-    #[error("expected HOST:PORT, :PORT or unix:PATH ({0})")]
+    #[error("expected PORT, HOST:PORT, :PORT or unix:PATH ({0})")]
     Unresolved(io::Error),
     /// The host's name is known, but has no address.
-    #[error("expected HOST:PORT, :PORT or unix:PATH (the host has no address)")]
+    #[error("expected PORT, HOST:PORT, :PORT or unix:PATH (the host has no address)")]
     NoAddress,
 }
 
@@ -49,12 +62,16 @@ impl FromStr for Listen {
             }
             return Ok(Self::Unix(path.into()));
         }
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let port = text.parse();
+            let port = port.map_err(|_| InvalidListen::Port(text.to_owned()))?;
+            return Ok(Self::this_machine(port));
+        }
         if let Some(port) = text.strip_prefix(':') {
             let port = port
                 .parse()
                 .map_err(|_| InvalidListen::Port(port.to_owned()))?;
-            // The listener takes IPv4 on it as well: it clears IPV6_V6ONLY (ipv6(7)).
-            return Ok(Self::Tcp(vec![(Ipv6Addr::UNSPECIFIED, port).into()]));
+            return Ok(Self::all_addresses(port));
         }
         let addresses: Vec<_> = text
             .to_socket_addrs()
@@ -137,6 +154,7 @@ mod tests {
         assert_eq!("127.0.0.1:0".parse().ok(), tcp("127.0.0.1:0"));
         assert_eq!("[::1]:8080".parse().ok(), tcp("[::1]:8080"));
         assert_eq!(":80".parse().ok(), tcp("[::]:80"));
+        assert_eq!("8080".parse().ok(), tcp("127.0.0.1:8080"));
         assert_eq!(
             "unix:/run/x".parse().ok(),
             Some(Listen::Unix("/run/x".into()))
@@ -148,7 +166,7 @@ mod tests {
             ":99999",
             "127.0.0.1",
             "127.0.0.1:x",
-            "8080",
+            "65536",
         ] {
             assert!(bad.parse::<Listen>().is_err(), "{bad:?}");
         }

@@ -35,7 +35,7 @@ pub(crate) fn command(program: &str) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("NO_COLOR", "1");
+    command.env_remove("PORT").env("NO_COLOR", "1");
     command
 }
 
@@ -175,9 +175,8 @@ impl Server {
         let copy = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in stderr.split(b'\n').map_while(Result::ok) {
-                copy.said()
-                    .lines
-                    .push(String::from_utf8_lossy(&line).into_owned());
+                let line = String::from_utf8_lossy(&line);
+                copy.said().lines.push(without_time(&line).to_owned());
                 copy.changed.notify_all();
             }
             copy.said().ended = true;
@@ -324,6 +323,14 @@ impl Log {
     fn said(&self) -> MutexGuard<'_, Said> {
         // A failed assertion about it must not hide behind a poisoned lock.
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A line of text without the time before it.
+fn without_time(line: &str) -> &str {
+    match line.split_once("Z ") {
+        Some((time, message)) if time.len() == "2026-01-01T00:00:00.000".len() => message,
+        _ => line,
     }
 }
 

@@ -1,0 +1,233 @@
+//! Environment variables that stand for flags: their names, made in one place, and those that
+//! nobody reads.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, Command};
+
+/// What all names begin with.
+const PREFIX: &str = "ETAGD_";
+/// The commands that run as services, and so are configured by their environment. One-shot
+/// commands are not: a hook that runs one would pass on the variables of its server.
+const SERVICES: [&str; 2] = ["serve", "dev"];
+/// Flags without a variable: `-p` has `PORT` and --listen, `-q` and `-v` have --log-level.
+const WITHOUT_VARIABLE: [&str; 5] = ["help", "version", "port", "quiet", "verbose"];
+/// Variables that stand for no flag: the token of `push`, and what the hook of --on-publish gets.
+const NOT_FLAGS: [&str; 3] = ["ETAGD_WRITE_TOKEN", "ETAGD_OLD_DIGEST", "ETAGD_NEW_DIGEST"];
+/// Names that Kubernetes makes in every pod beside a Service that is called etagd.
+const SERVICE_LINKS: [&str; 2] = ["ETAGD_PORT_", "ETAGD_SERVICE_"];
+/// What Kubernetes makes too, and people may mean by it what PORT means.
+const PORT: &str = "ETAGD_PORT";
+/// From this similarity on a known name is suggested.
+const MIN_SIMILARITY: f64 = 0.85;
+
+/// Gives each flag of a service its variable. A one-shot command has none, but for the address that
+/// `health` asks, which is its server's.
+pub(super) fn with_variables(cli: Command) -> Command {
+    let shared: Vec<Arg> = cli
+        .get_arguments()
+        .filter(|arg| arg.is_global_set())
+        .cloned()
+        .collect();
+    let cli = SERVICES.into_iter().fold(cli, |cli, name| {
+        cli.mut_subcommand(name, |command| {
+            command.args(&shared).mut_args(with_variable)
+        })
+    });
+    cli.mut_subcommand("health", |command| command.mut_arg("admin", with_variable))
+}
+
+fn with_variable(arg: Arg) -> Arg {
+    match arg.get_long().map(str::to_owned) {
+        // Help is the same in every environment, and shows nobody's.
+        Some(long) if !WITHOUT_VARIABLE.contains(&long.as_str()) => {
+            arg.env(variable(&long)).hide_env_values(true)
+        }
+        _ => arg,
+    }
+}
+
+/// `ETAGD_MAX_UPLOAD` for `max-upload`.
+fn variable(long: &str) -> String {
+    format!("{PREFIX}{}", long.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// A warning for each variable that looks like one of etagd's and is read by no command.
+pub(super) fn unknown_variables(
+    cli: &Command,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Vec<String> {
+    let known: Vec<&str> = cli
+        .get_subcommands()
+        .flat_map(Command::get_arguments)
+        .filter_map(|arg| arg.get_env()?.to_str())
+        .chain(NOT_FLAGS)
+        .collect();
+    let mut warnings: Vec<_> = environment
+        .into_iter()
+        .filter_map(|(name, value)| {
+            let name = name.to_str()?;
+            is_mistaken(name, &value, &known).then(|| warning(name, &known))
+        })
+        .collect();
+    warnings.sort();
+    warnings
+}
+
+fn is_mistaken(name: &str, value: &OsStr, known: &[&str]) -> bool {
+    let is_service_link = SERVICE_LINKS.iter().any(|link| name.starts_with(link))
+        || name == PORT && value.to_string_lossy().contains("://");
+    name.starts_with(PREFIX) && !known.contains(&name) && !is_service_link
+}
+
+fn warning(name: &str, known: &[&str]) -> String {
+    if name == PORT {
+        return format!("{name} is not read: set PORT or ETAGD_LISTEN");
+    }
+    let similar = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match similar {
+        Some((_, known)) => format!("unknown variable {name}: did you mean {known}?"),
+        None => format!("unknown variable {name}: no flag has this name"),
+    }
+}
+
+/// Makes an error about a flag that was not typed name the variable that its value came from.
+pub(super) fn name_variables(
+    error: &mut clap::Error,
+    cli: &Command,
+    words: &[OsString],
+    is_set: impl Fn(&OsStr) -> bool,
+) {
+    let Some(command) = words
+        .iter()
+        .find_map(|word| cli.find_subcommand(word.to_str()?))
+    else {
+        return;
+    };
+    let from_variable = |shown: &str| {
+        let long = shown.strip_prefix("--")?;
+        let long = long.split([' ', '=', '<', '[']).next()?;
+        let arg = command
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some(long))?;
+        let name = arg.get_env()?;
+        let is_typed = words.iter().filter_map(|word| word.to_str()).any(|word| {
+            word.strip_prefix("--")
+                .is_some_and(|word| word.split('=').next() == Some(long))
+        });
+        (!is_typed && is_set(name)).then(|| format!("{} ({shown})", name.to_string_lossy()))
+    };
+    for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
+        let renamed = match error.get(kind) {
+            Some(ContextValue::String(shown)) => from_variable(shown).map(ContextValue::String),
+            Some(ContextValue::Strings(all)) => Some(ContextValue::Strings(
+                all.iter()
+                    .map(|shown| from_variable(shown).unwrap_or_else(|| shown.clone()))
+                    .collect(),
+            )),
+            _ => None,
+        };
+        if let Some(renamed) = renamed {
+            error.insert(kind, renamed);
+        }
+    }
+}
+
+/// The port of `PORT`, which platforms set for what they start. An empty one is none.
+pub(super) fn usual_port(value: Option<OsString>) -> Result<Option<u16>, String> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let port = value.to_str().and_then(|value| value.parse().ok());
+    match port {
+        Some(port) => Ok(Some(port)),
+        None => Err(format!(
+            "invalid value {value:?} for the variable PORT: expected a port, 0 to 65535"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cli() -> Command {
+        let flag = |name: &'static str| Arg::new(name).long(name);
+        with_variables(
+            Command::new("etagd")
+                .arg(flag("log-level").global(true))
+                .subcommand(Command::new("serve").args([
+                    flag("listen"),
+                    flag("max-upload"),
+                    flag("port"),
+                ]))
+                .subcommand(Command::new("dev"))
+                .subcommand(Command::new("push").arg(flag("symlinks")))
+                .subcommand(Command::new("health").args([flag("admin"), flag("timeout")])),
+        )
+    }
+
+    #[test]
+    fn services_have_variables_and_one_shot_commands_have_none() {
+        let cli = cli();
+        for (command, flag, variable) in [
+            ("serve", "listen", Some("ETAGD_LISTEN")),
+            ("serve", "max-upload", Some("ETAGD_MAX_UPLOAD")),
+            ("serve", "log-level", Some("ETAGD_LOG_LEVEL")),
+            ("serve", "port", None),
+            ("dev", "log-level", Some("ETAGD_LOG_LEVEL")),
+            ("push", "symlinks", None),
+            ("health", "admin", Some("ETAGD_ADMIN")),
+            ("health", "timeout", None),
+        ] {
+            let command_found = cli.find_subcommand(command).expect("a command");
+            let arg = command_found
+                .get_arguments()
+                .find(|arg| arg.get_id() == flag)
+                .expect("a flag");
+            let named = arg.get_env().and_then(OsStr::to_str);
+            assert_eq!(named, variable, "{command} --{flag}");
+        }
+    }
+
+    #[test]
+    fn variables_that_nobody_reads() {
+        for (name, value, says) in [
+            ("ETAGD_LISTEN", ":80", None),
+            ("ETAGD_WRITE_TOKEN", "secret", None),
+            ("ETAGD_LISTN", ":80", Some("did you mean ETAGD_LISTEN?")),
+            ("ETAGD_COLOUR", "red", Some("no flag has this name")),
+            ("ETAGD_PORT", "tcp://10.0.0.1:80", None),
+            ("ETAGD_PORT", "3000", Some("set PORT or ETAGD_LISTEN")),
+            ("ETAGD_PORT_80_TCP_ADDR", "10.0.0.1", None),
+            ("ETAGD_SERVICE_HOST", "10.0.0.1", None),
+            ("ETAGDX", "", None),
+            ("HOME", "/", None),
+        ] {
+            let warnings = unknown_variables(&cli(), [(name.into(), value.into())]);
+            assert_eq!(warnings.len(), usize::from(says.is_some()), "{name}");
+            if let Some(says) = says {
+                assert!(
+                    warnings[0].contains(says) && warnings[0].contains(name),
+                    "{warnings:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ports_of_platforms() {
+        assert_eq!(usual_port(None), Ok(None));
+        assert_eq!(usual_port(Some("".into())), Ok(None));
+        assert_eq!(usual_port(Some("3000".into())), Ok(Some(3000)));
+        for bad in ["tcp://10.0.0.1:80", "70000", "-1", "http"] {
+            let error = usual_port(Some(bad.into())).expect_err(bad);
+            assert!(error.contains("PORT") && error.contains(bad), "{error}");
+        }
+    }
+}
