@@ -21,7 +21,7 @@ const READY: &str = "/readyz";
 const MAX_ANSWER: u64 = 16 << 10;
 
 /// The status of an answer, and its content.
-struct Answer {
+struct HealthAnswer {
     status: u16,
     text: String,
 }
@@ -75,7 +75,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn ask(url: &str, is_secure: bool, timeout: Duration) -> Result<Answer, Error> {
+fn ask(url: &str, is_secure: bool, timeout: Duration) -> Result<HealthAnswer, Error> {
     let client = Client::new(&trust(None, is_secure), timeout, MAX_ANSWER, 1)?;
     let response = client.request(&Method::GET, url, &[])?;
     let status = response.status().as_u16();
@@ -86,14 +86,14 @@ fn ask(url: &str, is_secure: bool, timeout: Duration) -> Result<Answer, Error> {
             url: url.to_owned(),
             source,
         })?;
-    Ok(Answer {
+    Ok(HealthAnswer {
         status,
         text: String::from_utf8_lossy(&text).into_owned(),
     })
 }
 
 /// Asks over a Unix socket, in HTTP/1.0: the answer ends where the connection ends.
-fn ask_socket(path: &Path, timeout: Duration) -> io::Result<Answer> {
+fn ask_socket(path: &Path, timeout: Duration) -> io::Result<HealthAnswer> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
@@ -104,12 +104,12 @@ fn ask_socket(path: &Path, timeout: Duration) -> io::Result<Answer> {
         .ok_or_else(|| io::Error::other("the answer is not HTTP"))
 }
 
-fn parse(answer: &str) -> Option<Answer> {
+fn parse(answer: &str) -> Option<HealthAnswer> {
     let (head, text) = answer.split_once("\r\n\r\n")?;
     let mut words = head.strip_prefix("HTTP/1.")?.split([' ', '\r']);
     let status = words.nth(1)?.parse().ok()?;
     let text = text.to_owned();
-    Some(Answer { status, text })
+    Some(HealthAnswer { status, text })
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ mod certificate;
 mod check;
 mod compress;
 mod dev;
-mod documents;
 mod health;
 mod lint;
 mod manifest;
@@ -29,7 +28,7 @@ use std::sync::Arc;
 
 use indicatif::HumanCount;
 
-use crate::config::Command;
+use crate::config::{Cli, Command};
 use crate::dev::TAIL;
 use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
@@ -154,8 +153,16 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Compress(flags) => compress::compress(&flags),
         Command::Lint(flags) => lint::lint(&flags),
         Command::Health(flags) => health::health(&flags),
-        Command::Completions { shell } => documents::completions(shell).map(|()| ExitCode::SUCCESS),
-        Command::Man { directory } => documents::man(&directory).map(|()| ExitCode::SUCCESS),
+        Command::Completions { shell } => {
+            print(|out| out.write_all(&Cli::completions(shell))).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Man { directory } => match Cli::write_man_pages(&directory) {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(source) => Err(Error::ManPages {
+                path: directory,
+                source,
+            }),
+        },
     }
 }
 

@@ -7,6 +7,7 @@ mod check;
 mod choices;
 mod clients;
 mod dev;
+mod documents;
 mod environment;
 mod health;
 mod messages;
@@ -23,6 +24,7 @@ mod write;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -117,6 +119,19 @@ impl Cli {
             _ => Vec::new(),
         };
         Ok(Parsed { cli, warnings })
+    }
+
+    /// The script that completes command lines in this shell.
+    pub fn completions(shell: Shell) -> Vec<u8> {
+        documents::completions(Self::command(), shell)
+    }
+
+    /// Writes a man page for each command into a directory.
+    ///
+    /// # Errors
+    /// When the directory can't be written to.
+    pub fn write_man_pages(directory: &Path) -> io::Result<()> {
+        documents::write_man_pages(Self::command(), directory)
     }
 
     fn understand(matches: &ArgMatches, port: Option<OsString>) -> Result<Self, clap::Error> {
