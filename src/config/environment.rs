@@ -30,12 +30,15 @@ pub(super) fn with_variables(cli: Command) -> Command {
         .filter(|arg| arg.is_global_set())
         .cloned()
         .collect();
-    let cli = SERVICES.into_iter().fold(cli, |cli, name| {
-        cli.mut_subcommand(name, |command| {
-            command.args(&shared).mut_args(with_variable)
-        })
-    });
-    cli.mut_subcommand("health", |command| command.mut_arg("admin", with_variable))
+    // Not `mut_subcommand` and `mut_arg`: they move what they change to the end of help.
+    cli.mut_subcommands(|command| match command.get_name() {
+        name if SERVICES.contains(&name) => command.args(&shared).mut_args(with_variable),
+        "health" => command.mut_args(|arg| match arg.get_id() == "admin" {
+            true => with_variable(arg),
+            false => arg,
+        }),
+        _ => command,
+    })
 }
 
 fn with_variable(arg: Arg) -> Arg {
