@@ -21,7 +21,12 @@ pub struct Operator {
     ///
     /// A page whose name was pointed at this machine could read it otherwise. Addresses, `localhost`
     /// and its subdomains always work, and a listener on another address takes any name.
-    #[arg(long, value_name = "NAME", value_delimiter = ',', hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub allow_host: Vec<AllowedHost>,
     /// Report ready only once the site digest matches.
     ///
