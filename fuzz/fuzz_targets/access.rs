@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use etagd::access::{AccessEntry, combined, json};
 use etagd::client::{Peer, TrustedProxies, TrustedProxy};
-use etagd::settings::Settings;
 use etagd::manifest::Manifest;
 use etagd::metrics::Outcome;
+use etagd::settings::Settings;
 use etagd_fuzz::{append, lines};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};

@@ -4,9 +4,9 @@
 //! Input: a manifest in JSON, as a replica sends it or a file holds it.
 #![no_main]
 
-use etagd::settings::HtmlHandling;
 use etagd::inventory::{Inventory, between, write};
 use etagd::purge::urls;
+use etagd::settings::HtmlHandling;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

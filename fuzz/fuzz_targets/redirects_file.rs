@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use etagd::rules::{Query, Dialect, RuleOutcome, Redirects};
+use etagd::rules::{Dialect, Query, Redirects, RuleOutcome};
 use etagd_fuzz::asked;
 use http::HeaderValue;
 use libfuzzer_sys::fuzz_target;
