@@ -234,7 +234,7 @@ impl<'m> Listing<'m> {
 
     /// The listing as JSON: `path` and `entries`, each with `name` and `type` (`directory` or `file`); a
     /// directory with `files`, a file with `size` in bytes, `modified`, `etag` and the `codings` in
-    /// which it is sent too. Where there are more than [`MAX_ENTRIES`], `total` says how many.
+    /// which it is sent too. Where there are more than 10,000 entries, `total` says how many.
     pub fn json(&self) -> String {
         let directories = self.directories.iter().map(|each| ListingEntry {
             name: String::from_utf8_lossy(each.name).into_owned(),

@@ -213,7 +213,10 @@ impl Server {
         let addresses: Vec<_> = listening(&said.lines)
             .filter_map(|listener| listener.strip_prefix("http://"))
             .collect();
-        addresses.first().expect("a TCP listener").parse().unwrap()
+        // A listener on all addresses is said as `localhost`, followed by those in the network.
+        let first = addresses.first().expect("a TCP listener");
+        let address = first.split(' ').next().unwrap();
+        address.replace("localhost", "127.0.0.1").parse().unwrap()
     }
 
     pub(crate) fn client(&self) -> Client {
