@@ -27,9 +27,16 @@ pub(crate) fn etagd<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> 
         .unwrap()
 }
 
-/// A command in an environment that no flag leaks into.
+/// A command in an environment that no flag leaks into, and that gets SIGHUP although whoever runs
+/// the tests may not (`nohup`).
 pub(crate) fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
+    let mut command = if is_hangup_ignored() {
+        let mut env = Command::new("env");
+        env.args(["--default-signal=HUP", program]);
+        env
+    } else {
+        Command::new(program)
+    };
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ETAGD_") {
             command.env_remove(name);
@@ -37,6 +44,14 @@ pub(crate) fn command(program: &str) -> Command {
     }
     command.env_remove("PORT").env("NO_COLOR", "1");
     command
+}
+
+/// Whether this process ignores SIGHUP, which is inherited: bit 0 of SigIgn (proc_pid_status(5)).
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 != 0)
 }
 
 /// A command that runs etagd as a user who may not do everything; none where that can't be had.
