@@ -56,8 +56,8 @@ fn ask(client: &mut Client, server: &Server, target: &str) -> (u16, BTreeSet<Str
         }
         if let Some(location) = response.field("location") {
             assert!(matches!(response.status, 301..=308), "{target}");
-            let (location, _) = location.split_once('#').unwrap_or((location, ""));
-            target = location.to_owned();
+            let here = Url::parse(ORIGIN).unwrap().join(&target).unwrap();
+            target = within(&here, location).unwrap_or_else(|| panic!("{target} -> {location}"));
             continue;
         }
         let kind = response.field("content-type").unwrap_or_default();

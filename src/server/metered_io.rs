@@ -291,6 +291,8 @@ struct IncomingHead {
     /// Line ends, without those of the empty lines before the request line.
     lines: usize,
     has_begun: bool,
+    /// Whether the method is over: without a space, nothing that is too long is a target.
+    has_target: bool,
 }
 
 impl IncomingHead {
@@ -306,6 +308,7 @@ impl IncomingHead {
             },
         };
         self.has_begun = true;
+        self.has_target |= memchr::memchr(b' ', text).is_some();
         // One more than there may be says all there is to know.
         let lines = memchr::memchr_iter(b'\n', text).take(MAX_FIELDS + 2);
         self.lines = self.lines.saturating_add(lines.count());
@@ -316,7 +319,7 @@ impl IncomingHead {
     /// counts to (RFC 9112 section 6.3).
     fn corrected_status(&self, max_size: usize) -> Option<&'static [u8; STATUS_431.len()]> {
         match self.lines {
-            0 => Some(STATUS_414),
+            0 => self.has_target.then_some(STATUS_414),
             lines if lines <= MAX_FIELDS && self.bytes < max_size => Some(STATUS_400),
             _ => None,
         }
@@ -455,6 +458,7 @@ mod tests {
         for (head, max_size, wanted) in [
             (long, 50, Some(STATUS_414)),
             (&format!("\r\n\r\n{long}"), 50, Some(STATUS_414)),
+            (&"a".repeat(100), 50, None),
             (&format!("{long}\r\nA: 1"), 50, None),
             (short, 20, None),
             (short, 100, Some(STATUS_400)),
