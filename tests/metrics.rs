@@ -175,7 +175,7 @@ fn what_is_not_a_request_is_counted_separately() {
         ("GET /a<b HTTP/1.1\r\n\r\n".to_owned(), 400),
         (
             format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(1 << 20)),
-            431,
+            414,
         ),
     ] {
         let mut client = Client::connect(server.address());
