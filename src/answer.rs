@@ -14,7 +14,7 @@ use crate::listing::{self, Listing, ListingFormat, Sorting};
 use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
-use crate::rules::{Query, Redirects, RuleOutcome, without_port};
+use crate::rules::{Query, Redirects, RuleMatch, RuleOutcome, without_port};
 use crate::semantics::coding;
 use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
@@ -53,23 +53,23 @@ pub struct Selected<'m> {
     pub resource: Cow<'m, Arc<Resource>>,
     /// Which of its representations, as [`Resource::representation`] counts them.
     pub index: usize,
-    /// How it came to be selected.
-    pub terms: Terms,
+    /// What selected it.
+    pub selected_by: SelectedBy,
 }
 
-/// How a resource came to answer a request: what Cache-Control and Vary may say of it.
+/// What selected a resource for a request. Cache-Control and Vary depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Terms {
-    /// Its URL names it.
-    Named,
-    /// Its URL names its very content as well: no other answers there as this does.
-    Pinned,
-    /// A rule of the site names it for this URL.
-    Rewritten,
-    /// Its URL names a directory, and it is the list of what is there in the form that was asked
-    /// for.
-    Listed,
-    /// It stands in for what is not there, because this request goes to a page.
+pub enum SelectedBy {
+    /// The URL names it.
+    Url,
+    /// The URL names it, and has the hash of its content in the query: other content has another URL.
+    HashedUrl,
+    /// A rule of the site rewrites the URL to its path.
+    Rewrite,
+    /// The URL names a directory without an index, and this is the list of its files, in the form
+    /// that was asked for.
+    Listing,
+    /// It stands in for what is not there, because a browser navigates to the URL.
     Fallback {
         /// Whether the URL looks like a page's. Where an asset belongs, HTML that is kept
         /// would be taken for the asset.
@@ -105,44 +105,49 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
     let redirects = &manifest.rules().redirects;
     let mut rule = None;
     if redirects.has_forced() {
-        rule = ask(redirects, &target, request);
+        rule = find_rule(redirects, &target, request);
         match rule {
-            // A redirect that clean URLs send back here would loop for ever: the file answers.
-            Some((true, outcome)) if !comes_back(manifest, &outcome, &target, request) => {
-                return follow(manifest, outcome, &target, request);
+            Some(RuleMatch {
+                is_forced: true,
+                outcome,
+            }) => {
+                // A redirect that clean URLs send back here would loop for ever: the file answers.
+                if !is_redirected_back(manifest, &outcome, &target, request) {
+                    return apply_rule(manifest, outcome, &target, request);
+                }
+                rule = None;
             }
-            Some((true, _)) => rule = None,
-            _ => {}
+            unforced => rule = unforced,
         }
     }
     let settings = manifest.settings();
     let found = match locate_resource(manifest, &target) {
         Located::Here(resource) => Some(resource),
         Located::At(path) => {
-            let location = reference(&target, &path);
+            let location = relative_location(&target, &path);
             return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location);
         }
         Located::Nowhere => None,
     };
     if let Some(resource) = found {
-        let is_pinned = settings.immutable_query && is_pinned(resource, target.query());
-        let terms = if is_pinned {
-            Terms::Pinned
+        let has_hash = settings.immutable_query && is_hash_in_query(resource, target.query());
+        let selected_by = if has_hash {
+            SelectedBy::HashedUrl
         } else {
-            Terms::Named
+            SelectedBy::Url
         };
         return select(
-            with_rules(manifest, resource, &target, request),
-            terms,
+            with_header_rules(manifest, resource, &target, request),
+            selected_by,
             request,
         );
     }
     // A file takes precedence over a rule, and so does a removed file that is still kept.
     if !redirects.is_empty() && !redirects.has_forced() {
-        rule = ask(redirects, &target, request);
+        rule = find_rule(redirects, &target, request);
     }
     match rule {
-        Some((_, outcome)) => follow(manifest, outcome, &target, request),
+        Some(RuleMatch { outcome, .. }) => apply_rule(manifest, outcome, &target, request),
         None => not_found(manifest, &target, request),
     }
 }
@@ -176,8 +181,8 @@ fn locate_resource<'m>(manifest: &'m Manifest, target: &Target<'_>) -> Located<&
     }
 }
 
-/// What the rules of the site say to a target.
-fn ask(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<(bool, RuleOutcome)> {
+/// The rule of `_redirects` that matches a target, if any does.
+fn find_rule(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<RuleMatch> {
     let path = match target.collapsed() {
         Some(path) => Cow::Owned(path),
         None => Cow::Borrowed(target.path()),
@@ -190,7 +195,7 @@ fn ask(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<(b
 }
 
 /// Whether a rule redirects to an address that clean URLs redirect back, and so on without an end.
-fn comes_back(
+fn is_redirected_back(
     manifest: &Manifest,
     outcome: &RuleOutcome,
     target: &Target<'_>,
@@ -227,11 +232,11 @@ fn comes_back(
             .rules()
             .redirects
             .find(asked)
-            .is_some_and(|(is_forced, again)| is_forced && again == *outcome)
+            .is_some_and(|again| again.is_forced && again.outcome == *outcome)
 }
 
 /// Applies a rule. A rewrite is answered at once: no second rule is applied to its target.
-fn follow<'m>(
+fn apply_rule<'m>(
     manifest: &'m Manifest,
     outcome: RuleOutcome,
     target: &Target<'_>,
@@ -245,8 +250,8 @@ fn follow<'m>(
     let found = resolve(handling, &path, |path| manifest.locate(path));
     match (status, found) {
         (StatusCode::OK, Some(resource)) => {
-            let resource = with_rules(manifest, resource, target, request);
-            select(resource, Terms::Rewritten, request)
+            let resource = with_header_rules(manifest, resource, target, request);
+            select(resource, SelectedBy::Rewrite, request)
         }
         (StatusCode::OK | StatusCode::NOT_FOUND, None) => not_found(manifest, target, request),
         (status, page) => Answer::NotFound(status, page),
@@ -373,8 +378,8 @@ fn is_name_byte(byte: u8) -> bool {
 
 /// Limit for the directories that are searched for an error page: a target can name thousands.
 const MAX_ERROR_PAGE_DIRECTORIES: usize = 64;
-/// Hex digits of the hash that `?v=` must have: one change in four thousand million keeps eight.
-const MIN_PIN_DIGITS: usize = 8;
+/// Hex digits of the hash that `?v=` must have. With eight, one change in 2^32 keeps them.
+const MIN_HASH_DIGITS: usize = 8;
 
 /// What answers where there is nothing.
 fn not_found<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> Answer<'m> {
@@ -384,8 +389,8 @@ fn not_found<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -
             let index = manifest.locate(b"index.html");
             if let Some(index) = index.filter(|_| is_navigation(&request.headers, path)) {
                 let of_page = looks_like_page(path);
-                let index = with_rules(manifest, index, target, request);
-                return select(index, Terms::Fallback { of_page }, request);
+                let index = with_header_rules(manifest, index, target, request);
+                return select(index, SelectedBy::Fallback { of_page }, request);
             }
             listing(manifest, target, request)
                 .unwrap_or(Answer::NotFound(StatusCode::NOT_FOUND, None))
@@ -417,7 +422,7 @@ fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> 
     };
     if !is_directory || target.collapsed().is_some() {
         Listing::of(manifest, &directory)?;
-        let location = reference(target, &directory);
+        let location = relative_location(target, &directory);
         return Some(Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location));
     }
     let tail = settings.additions.tail.unwrap_or_default();
@@ -430,18 +435,23 @@ fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> 
             Some(Listing::of(manifest, &directory)?.resource(form))
         })?;
     let page = manifest.page_at_path(&page, form.policy(), target.path(), host(request));
-    Some(select(Cow::Owned(Arc::new(page)), Terms::Listed, request))
+    Some(select(
+        Cow::Owned(Arc::new(page)),
+        SelectedBy::Listing,
+        request,
+    ))
 }
 
-/// Whether the first `v` of a query begins the BLAKE3 of the content, whatever its coding. A page
-/// is never pinned: its readers would never see the next version.
-fn is_pinned(resource: &Resource, query: Option<&str>) -> bool {
+/// Whether the first `v` of a query is the beginning of the BLAKE3 of the content, whatever its
+/// coding. A page never counts: caches would keep it for good, and its readers would never see the
+/// next version.
+fn is_hash_in_query(resource: &Resource, query: Option<&str>) -> bool {
     let mut parameters = query.unwrap_or_default().split('&');
     parameters
         .find_map(|parameter| parameter.strip_prefix("v="))
         .is_some_and(|digits| {
             let hash = blake3::Hash::from_bytes(*resource.identity.etag.hash());
-            digits.len() >= MIN_PIN_DIGITS
+            digits.len() >= MIN_HASH_DIGITS
                 && hash.to_hex().starts_with(digits)
                 && resource.settled
                 && !resource.is_html()
@@ -464,7 +474,7 @@ fn redirect_or_refuse<'m>(
     }
     match normalize(&request.uri).and_then(|path| url_of(manifest, path)) {
         Some(path) => {
-            let location = path_reference(&path, request.uri.query());
+            let location = absolute_location(&path, request.uri.query());
             Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location)
         }
         None => refused,
@@ -473,7 +483,7 @@ fn redirect_or_refuse<'m>(
 
 /// The path under which the site answers whoever follows `path`, if there is one.
 fn url_of(manifest: &Manifest, path: Vec<u8>) -> Option<Vec<u8>> {
-    let uri: Uri = path_reference(&path, None).parse().ok()?;
+    let uri: Uri = absolute_location(&path, None).parse().ok()?;
     let target = Target::parse(&uri).ok()?;
     match locate_resource(manifest, &target) {
         Located::Here(_) => Some(path),
@@ -490,12 +500,12 @@ fn url_of(manifest: &Manifest, path: Vec<u8>) -> Option<Vec<u8>> {
     }
 }
 
-/// Where a directory or a clean URL is, for whoever has asked for `target`: relative, so that it is
-/// right behind a proxy that strips a prefix (RFC 9110 section 10.2.2). A target with empty
-/// segments has another depth than its path.
-fn reference(target: &Target<'_>, path: &[u8]) -> String {
+/// The Location of a directory or a clean URL: relative to `target`, so that it stays right behind a
+/// proxy that strips a prefix (RFC 9110 section 10.2.2). Where the target has empty segments it is
+/// absolute, because their depth is not that of the path.
+fn relative_location(target: &Target<'_>, path: &[u8]) -> String {
     if target.collapsed().is_some() {
-        return path_reference(path, target.query());
+        return absolute_location(path, target.query());
     }
     let reference = relative_reference(target.path(), path);
     match target.query() {
@@ -504,8 +514,8 @@ fn reference(target: &Target<'_>, path: &[u8]) -> String {
     }
 }
 
-/// Path-absolute, so that it stays on whatever host the client meant; never made from Host.
-fn path_reference(path: &[u8], query: Option<&str>) -> String {
+/// A Location that is a path, so that it stays on whatever host the client meant: Host may be forged.
+fn absolute_location(path: &[u8], query: Option<&str>) -> String {
     let path = encode_path(path);
     match query {
         Some(query) => format!("/{path}?{query}"),
@@ -532,7 +542,11 @@ fn error_page<'m>(manifest: &'m Manifest, path: &[u8]) -> Option<&'m Arc<Resourc
         })
 }
 
-fn select<'m>(resource: Cow<'m, Arc<Resource>>, terms: Terms, request: &Parts) -> Answer<'m> {
+fn select<'m>(
+    resource: Cow<'m, Arc<Resource>>,
+    selected_by: SelectedBy,
+    request: &Parts,
+) -> Answer<'m> {
     let index = if resource.is_negotiable() {
         let mut available = [(coding::Coding::Identity, 0); 4];
         let mut count = 0;
@@ -547,7 +561,7 @@ fn select<'m>(resource: Cow<'m, Arc<Resource>>, terms: Terms, request: &Parts) -
     let selected = Selected {
         resource,
         index,
-        terms,
+        selected_by,
     };
     let representation = selected.representation();
     let current = selected.resource.validators(representation);

@@ -84,7 +84,7 @@ fn asks_whether_modified(request: &Parts) -> bool {
 #[derive(Debug)]
 pub struct Exchange {
     verb: Verb,
-    decision: AnswerSummary,
+    summary: AnswerSummary,
     status: Option<StatusCode>,
     /// Bytes of the body that were handed to the connection, and those still to come.
     sent: u64,
@@ -123,7 +123,7 @@ impl Exchange {
         });
         Self {
             verb: Verb::from(&request.method),
-            decision: AnswerSummary::default(),
+            summary: AnswerSummary::default(),
             status: None,
             sent: 0,
             remaining: 0,
@@ -133,8 +133,8 @@ impl Exchange {
     }
 
     /// Notes what was decided, the response's head, and the length of the body that is to follow.
-    pub fn respond(&mut self, head: &response::Parts, length: u64, decision: &AnswerSummary) {
-        self.decision = *decision;
+    pub fn respond(&mut self, head: &response::Parts, length: u64, summary: &AnswerSummary) {
+        self.summary = *summary;
         self.status = Some(head.status);
         self.remaining = length;
         if let Some(record) = &mut self.record {
@@ -161,13 +161,13 @@ impl Exchange {
     /// The end: counts it, and writes it down.
     pub fn finish(&mut self, metrics: &Metrics, log: Option<&AccessLog>) {
         if let Some(status) = self.status {
-            metrics.answered(self.verb, status, self.decision.outcome);
+            metrics.answered(self.verb, status, self.summary.outcome);
         }
         if self.sent > 0 {
             metrics.body_bytes.add(self.sent);
         }
-        if self.decision.saved > 0 {
-            metrics.saved_bytes.add(self.decision.saved);
+        if self.summary.saved > 0 {
+            metrics.saved_bytes.add(self.summary.saved);
         }
         let is_cut = self.remaining > 0 || self.status.is_none();
         match (is_cut, self.is_unproven) {
@@ -187,9 +187,9 @@ impl Exchange {
                 is_cut,
                 elapsed: record.started.elapsed(),
                 tag: record.tag.as_ref(),
-                outcome: self.decision.outcome,
-                coding: self.decision.coding,
-                digest: self.decision.digest,
+                outcome: self.summary.outcome,
+                coding: self.summary.coding,
+                digest: self.summary.digest,
                 referer: record.referer.as_ref(),
                 user_agent: record.user_agent.as_ref(),
             });

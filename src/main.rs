@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     match cli::run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error}");
+            tracing::error!(%error, "{error}");
             ExitCode::from(error.exit_code())
         }
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use etagd::answer::{Answer, Selected, Terms, answer};
+use etagd::answer::{Answer, Selected, SelectedBy, answer};
 use etagd::manifest::{Changes, Manifest};
 use etagd::representation::{Data, Fields, Representation, Resource};
 use etagd::rules::{Dialect, RuleFile, Rules};
@@ -231,7 +231,7 @@ fuzz_target!(|request: Request<'_>| {
 fn summary(given: &Answer<'_>) -> String {
     let selected = |selected: &Selected<'_>| {
         let path = String::from_utf8_lossy(&selected.resource.path);
-        format!("{path} {} {:?}", selected.index, selected.terms)
+        format!("{path} {} {:?}", selected.index, selected.selected_by)
     };
     match given {
         Answer::Whole(of) => format!("whole {}", selected(of)),
@@ -307,7 +307,7 @@ fn check(site: &Manifest, given: &Answer<'_>, parts: &Parts) {
 }
 
 fn is_of(site: &Manifest, selected: &Selected<'_>, parts: &Parts) {
-    if selected.terms == Terms::Listed {
+    if selected.selected_by == SelectedBy::Listing {
         return is_listing(site, selected);
     }
     let here = site
@@ -321,11 +321,11 @@ fn is_of(site: &Manifest, selected: &Selected<'_>, parts: &Parts) {
     // What rules say of fields is part of the tag, and of nothing else.
     assert_eq!(tag.hash(), same.hash());
     assert_eq!(tag.fields(), selected.resource.fields.suffix());
-    match selected.terms {
-        Terms::Named | Terms::Listed => {}
-        Terms::Rewritten => assert!(!site.rules().is_empty()),
-        Terms::Pinned => assert!(parts.uri.query().is_some_and(|query| query.contains("v="))),
-        Terms::Fallback { of_page } => {
+    match selected.selected_by {
+        SelectedBy::Url | SelectedBy::Listing => {}
+        SelectedBy::Rewrite => assert!(!site.rules().is_empty()),
+        SelectedBy::HashedUrl => assert!(parts.uri.query().is_some_and(|query| query.contains("v="))),
+        SelectedBy::Fallback { of_page } => {
             assert_eq!(site.settings().not_found, NotFound::SinglePageApplication);
             assert_eq!(*selected.resource.path, *b"index.html");
             // A browser that says what it fetches gets HTML for a page alone.
@@ -386,7 +386,7 @@ fn leads_on(site: &Manifest, reference: &str, parts: &Parts) {
         Answer::Redirect(_, again) => panic!("{reference} redirects to {again}"),
         Answer::NotFound(..)
         | Answer::Whole(Selected {
-            terms: Terms::Fallback { .. },
+            selected_by: SelectedBy::Fallback { .. },
             ..
         }) => panic!("{reference} leads nowhere"),
         _ => {}

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use etagd::rules::{Dialect, Query, Redirects, RuleOutcome};
+use etagd::rules::{Dialect, Query, Redirects, RuleMatch, RuleOutcome};
 use etagd_fuzz::asked;
 use http::HeaderValue;
 use libfuzzer_sys::fuzz_target;
@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
             started.elapsed()
         );
         assert_eq!(found, redirects.find(asked), "deterministic");
-        let Some((is_forced, outcome)) = found else {
+        let Some(RuleMatch { is_forced, outcome }) = found else {
             continue;
         };
         assert!(!is_forced || redirects.has_forced());

@@ -20,7 +20,7 @@ use crate::dev::{Changed, Dev, Feed, line};
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
 use crate::semantics::target::encode_path;
-use crate::server::listener::{self, Bound, ListenError};
+use crate::server::listener::{self, BoundSocket, ListenError};
 use crate::settings::{AllowedHost, Certificate, DevOptions, Listen, TlsFiles};
 use crate::site::Site;
 
@@ -30,7 +30,7 @@ const MAX_RETRIES: u16 = 100;
 const MAX_SHOWN: usize = 3;
 
 /// Binds the port that is asked for, or the next one that is free.
-pub(super) fn bind(options: &DevOptions) -> Result<Vec<Bound>, ListenError> {
+pub(super) fn bind(options: &DevOptions) -> Result<Vec<BoundSocket>, ListenError> {
     let last = match options.is_strict {
         true => options.port,
         false => options.port.saturating_add(MAX_RETRIES),
@@ -38,7 +38,7 @@ pub(super) fn bind(options: &DevOptions) -> Result<Vec<Bound>, ListenError> {
     let mut port = options.port;
     loop {
         match bind_port(port, options.all_addresses) {
-            Err(error) if error.is_taken() && port < last => port += 1,
+            Err(error) if error.is_address_in_use() && port < last => port += 1,
             Ok(bound) => {
                 if port != options.port {
                     let wanted = options.port;
@@ -51,7 +51,7 @@ pub(super) fn bind(options: &DevOptions) -> Result<Vec<Bound>, ListenError> {
     }
 }
 
-fn bind_port(port: u16, all_addresses: bool) -> Result<Vec<Bound>, ListenError> {
+fn bind_port(port: u16, all_addresses: bool) -> Result<Vec<BoundSocket>, ListenError> {
     let bind = |address: IpAddr, port| {
         let address = SocketAddr::from((address, port));
         listener::bind(&[Listen::Tcp(vec![address])], false)
@@ -62,10 +62,10 @@ fn bind_port(port: u16, all_addresses: bool) -> Result<Vec<Bound>, ListenError> 
     let mut bound = bind(Ipv4Addr::LOCALHOST.into(), port)?;
     // Browsers try both addresses of `localhost`. With another program on the second one, the
     // developer would see that program's pages at random.
-    let port = bound.iter().find_map(Bound::port).unwrap_or(port);
+    let port = bound.iter().find_map(BoundSocket::port).unwrap_or(port);
     match bind(Ipv6Addr::LOCALHOST.into(), port) {
         Ok(more) => bound.extend(more),
-        Err(error) if error.is_taken() => return Err(error),
+        Err(error) if error.is_address_in_use() => return Err(error),
         // The machine has no IPv6.
         Err(_) => {}
     }

@@ -38,7 +38,7 @@ use crate::scan::{Progress, Scanner};
 use crate::server::Server;
 use crate::server::admin::{AdminError, AdminServer};
 use crate::server::inherited::Inherited;
-use crate::server::listener::{self, Bound, ListenError, Listener};
+use crate::server::listener::{self, BoundSocket, ListenError, Listener};
 use crate::server::tls::Tls;
 use crate::service::{HealthLayer, Layer, LogLayer, SiteLayer, WriteLayer};
 use crate::settings::{DescriptorBudget, DescriptorDemand, Limits, StatusOptions};
@@ -104,7 +104,7 @@ pub(super) fn open(config: &Config, process: &Process) -> Result<Inputs, Error> 
 
 /// The operator's listeners, which answer already, and the public ones, which do not listen yet.
 pub(super) struct Listeners {
-    public: Vec<Bound>,
+    public: Vec<BoundSocket>,
     admin: Arc<Admin>,
     /// `None` without an admin listener.
     admin_server: Option<AdminServer>,
@@ -149,7 +149,7 @@ pub(super) fn bind(
     })
 }
 
-fn bind_public(config: &Config, needs_default: bool) -> Result<Vec<Bound>, ListenError> {
+fn bind_public(config: &Config, needs_default: bool) -> Result<Vec<BoundSocket>, ListenError> {
     let can_share = config.operator.reuse_port;
     match &config.dev {
         Some(options) => dev::bind(options),
@@ -497,7 +497,7 @@ pub(super) fn serve(
         proxy_header_from(&config.clients),
     )
     .map_err(Error::Start)?;
-    let port = bound.public.iter().find_map(Bound::port);
+    let port = bound.public.iter().find_map(BoundSocket::port);
     let listeners = listen(bound.public, process, inputs.tls.is_some())?;
     Ok(RunningServer {
         server,
@@ -524,10 +524,14 @@ fn limits_within(budget: DescriptorBudget, config: &Config) -> Limits {
 }
 
 /// Listens on the public addresses, and says so: to the operator, the supervisor and the log.
-fn listen(bound: Vec<Bound>, process: &Process, is_secure: bool) -> Result<Vec<Listener>, Error> {
+fn listen(
+    bound: Vec<BoundSocket>,
+    process: &Process,
+    is_secure: bool,
+) -> Result<Vec<Listener>, Error> {
     let listeners = bound
         .into_iter()
-        .map(Bound::listen)
+        .map(BoundSocket::listen)
         .collect::<Result<Vec<_>, _>>()?;
     process.readiness.enter(Phase::Serving);
     process.supervisor.ready();

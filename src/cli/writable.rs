@@ -13,7 +13,7 @@ use crate::config::WriteOptions;
 use crate::disk::Root;
 use crate::metrics::Metrics;
 use crate::scan::is_hidden;
-use crate::server::listener::Bound;
+use crate::server::listener::BoundSocket;
 use crate::watch::Hint;
 use crate::write::{TokenError, Writer, WriterConfig};
 
@@ -58,7 +58,7 @@ pub enum InsecureWrites {
 pub(super) fn check(
     options: &WriteOptions,
     root: &Root,
-    bound: &[Bound],
+    bound: &[BoundSocket],
     has_proxies: bool,
     is_secure: bool,
 ) -> Result<(), InsecureWrites> {
@@ -77,7 +77,7 @@ pub(super) fn check(
     if !has_tokens && has_proxies {
         return Err(InsecureWrites::Proxied);
     }
-    let Some(public) = bound.iter().find_map(Bound::public) else {
+    let Some(public) = bound.iter().find_map(BoundSocket::public_address) else {
         return Ok(());
     };
     if !has_tokens {

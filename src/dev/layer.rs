@@ -226,7 +226,7 @@ mod tests {
         fn peer(&self) -> Peer {
             Peer::Unix
         }
-        fn admission(&self) -> Arc<Semaphore> {
+        fn read_permits(&self) -> Arc<Semaphore> {
             Arc::new(Semaphore::new(1))
         }
         fn note_upload(&self) {}
@@ -240,8 +240,8 @@ mod tests {
         fn end_upstream_wait(&self) {
             self.0.fetch_sub(1, Ordering::Relaxed);
         }
-        fn begin(&self, _: bool) {}
-        fn end(&self) {}
+        fn begin_response(&self, _: bool) {}
+        fn end_response(&self) {}
     }
 
     #[tokio::test]

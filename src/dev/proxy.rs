@@ -305,13 +305,13 @@ async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
     let (client, server): (Upgraded, Upgraded) = match tokio::try_join!(client, server) {
         Ok(both) => both,
         Err(error) => {
-            tracing::debug!("a change of the protocol failed: {error}");
+            tracing::debug!(%error, "cannot change to the web socket protocol: {error}");
             return;
         }
     };
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
     if let Err(error) = copy_bidirectional(&mut client, &mut server).await {
-        tracing::debug!("a tunnel broke: {error}");
+        tracing::debug!(%error, "a web socket was cut off: {error}");
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub use complaint::{Complaint, RuleFile, Severity};
 pub use headers::{Headers, Matching, Overlay};
 pub use host::without_port;
-pub use redirects::{Dialect, FixedRule, Query, Redirects, RuleOutcome};
+pub use redirects::{Dialect, FixedRule, Query, Redirects, RuleMatch, RuleOutcome};
 
 /// The rules of a site.
 #[derive(Clone, Debug, Default)]

@@ -26,29 +26,29 @@ const MAX_WAITING_BYTES: usize = 128 << 10;
 /// zero says that it does not.
 pub(super) struct Activity {
     peer: Peer,
-    opened: u64,
+    opened_at: u64,
     is_http2: AtomicBool,
     /// Responses under way.
     responses: AtomicUsize,
     /// Responses among them that wait for another server.
     awaiting_upstream: AtomicUsize,
     /// Since when there has been no request at all.
-    idle: AtomicU64,
+    idle_since: AtomicU64,
     /// Since when a header section has been arriving.
-    receiving: AtomicU64,
+    receiving_since: AtomicU64,
     /// Since when the socket has taken nothing of what waits to be sent.
-    stalled: AtomicU64,
+    stalled_since: AtomicU64,
     /// Since when an HTTP/2 client has been sent nothing of its responses: it need not read
     /// slowly for that, it can keep its windows shut.
-    withheld: AtomicU64,
+    unsent_since: AtomicU64,
     /// Whether the last request announced content, which is never read.
     has_unread: AtomicBool,
     /// Whether it has sent a flood of HTTP/2 control frames.
     has_flooded: AtomicBool,
     /// Responses that may read files at once; HTTP/1.1 has only one anyway.
-    admission: Arc<Semaphore>,
+    read_permits: Arc<Semaphore>,
     /// Bytes that are kept of requests which wait.
-    waiting: AtomicUsize,
+    waiting_bytes: AtomicUsize,
 }
 
 /// A limit that a connection has reached.
@@ -62,23 +62,23 @@ impl Activity {
     pub(super) fn new(peer: Peer) -> Self {
         Self {
             peer,
-            opened: disk::coarse_milliseconds(),
+            opened_at: disk::coarse_milliseconds(),
             is_http2: AtomicBool::new(false),
             responses: AtomicUsize::new(0),
             awaiting_upstream: AtomicUsize::new(0),
-            idle: AtomicU64::new(1),
-            receiving: AtomicU64::new(0),
-            stalled: AtomicU64::new(0),
-            withheld: AtomicU64::new(0),
+            idle_since: AtomicU64::new(1),
+            receiving_since: AtomicU64::new(0),
+            stalled_since: AtomicU64::new(0),
+            unsent_since: AtomicU64::new(0),
             has_unread: AtomicBool::new(false),
             has_flooded: AtomicBool::new(false),
-            admission: Arc::new(Semaphore::new(MAX_READING)),
-            waiting: AtomicUsize::new(0),
+            read_permits: Arc::new(Semaphore::new(MAX_READING)),
+            waiting_bytes: AtomicUsize::new(0),
         }
     }
 
     fn now(&self) -> u64 {
-        disk::coarse_milliseconds().saturating_sub(self.opened) + 1
+        disk::coarse_milliseconds().saturating_sub(self.opened_at) + 1
     }
 
     /// When to look again, or the limit that is reached.
@@ -87,23 +87,23 @@ impl Activity {
         // A state that begins right after this look can be overdue one limit from now at the
         // earliest, so that is when to look again.
         let mut next = Duration::from_secs(365 * 24 * 3600);
-        let stalled = self.stalled.load(Ordering::Relaxed);
+        let stalled = self.stalled_since.load(Ordering::Relaxed);
         // The end of a response can still be on its way: that is no idleness.
         let idle = match stalled {
-            0 => self.idle.load(Ordering::Relaxed),
+            0 => self.idle_since.load(Ordering::Relaxed),
             _ => 0,
         };
-        let receiving = self.receiving.load(Ordering::Relaxed);
+        let receiving = self.receiving_since.load(Ordering::Relaxed);
         // What another server has not said yet, a client can't take.
-        let withheld = match self.awaiting_upstream.load(Ordering::Relaxed) {
-            0 => self.withheld.load(Ordering::Relaxed),
+        let unsent_since = match self.awaiting_upstream.load(Ordering::Relaxed) {
+            0 => self.unsent_since.load(Ordering::Relaxed),
             _ => 0,
         };
         for (since, limit, overdue) in [
             (idle, limits.idle_timeout, Overdue::Idle),
             (receiving, limits.header_timeout, Overdue::Header),
             (stalled, limits.write_timeout, Overdue::Write),
-            (withheld, limits.write_timeout, Overdue::Write),
+            (unsent_since, limits.write_timeout, Overdue::Write),
         ] {
             let elapsed = match since {
                 0 => Duration::ZERO,
@@ -119,12 +119,12 @@ impl Activity {
 
     /// Notes that bytes have arrived over HTTP/1.1, or the beginning of HTTP/2's preface. Returns
     /// whether a head begins with them.
-    pub(super) fn received(&self) -> bool {
-        let begins = self.receiving.load(Ordering::Relaxed) == 0
+    pub(super) fn note_received(&self) -> bool {
+        let begins = self.receiving_since.load(Ordering::Relaxed) == 0
             && self.responses.load(Ordering::Relaxed) == 0;
         if begins {
-            self.receiving.store(self.now(), Ordering::Relaxed);
-            self.idle.store(0, Ordering::Relaxed);
+            self.receiving_since.store(self.now(), Ordering::Relaxed);
+            self.idle_since.store(0, Ordering::Relaxed);
         }
         begins
     }
@@ -136,10 +136,10 @@ impl Activity {
 
     /// Notes that the client speaks HTTP/2. Its frames say nothing of a header section: from here
     /// on the idle limit runs, and no frame but a request resets it.
-    pub(super) fn is_http2(&self) {
+    pub(super) fn note_http2(&self) {
         self.is_http2.store(true, Ordering::Relaxed);
-        self.receiving.store(0, Ordering::Relaxed);
-        self.idle.store(self.now(), Ordering::Relaxed);
+        self.receiving_since.store(0, Ordering::Relaxed);
+        self.idle_since.store(self.now(), Ordering::Relaxed);
     }
 
     /// Notes a flood of control frames, which ends the connection.
@@ -153,44 +153,45 @@ impl Activity {
     }
 
     /// Notes that an HTTP/2 client was sent a part of a response.
-    pub(super) fn sent(&self) {
+    pub(super) fn note_sent(&self) {
         let state = match self.responses.load(Ordering::Relaxed) {
             // All of it had been handed to hyper.
-            0 => &self.idle,
-            _ => &self.withheld,
+            0 => &self.idle_since,
+            _ => &self.unsent_since,
         };
         state.store(self.now(), Ordering::Relaxed);
     }
 
     /// Notes whether the socket took something of what was to be sent.
-    pub(super) fn wrote(&self, anything: bool) {
-        let since = self.stalled.load(Ordering::Relaxed);
+    pub(super) fn note_written(&self, anything: bool) {
+        let since = self.stalled_since.load(Ordering::Relaxed);
         match (anything, since) {
             (true, 0) => {}
             (true, _) => {
-                self.stalled.store(0, Ordering::Relaxed);
-                if self.idle.load(Ordering::Relaxed) != 0 {
-                    self.idle.store(self.now(), Ordering::Relaxed);
+                self.stalled_since.store(0, Ordering::Relaxed);
+                if self.idle_since.load(Ordering::Relaxed) != 0 {
+                    self.idle_since.store(self.now(), Ordering::Relaxed);
                 }
             }
-            (false, 0) => self.stalled.store(self.now(), Ordering::Relaxed),
+            (false, 0) => self.stalled_since.store(self.now(), Ordering::Relaxed),
             (false, _) => {}
         }
     }
 
     /// Whether nothing has come over it yet.
     pub(super) fn is_new(&self) -> bool {
-        self.idle.load(Ordering::Relaxed) == 1
+        self.idle_since.load(Ordering::Relaxed) == 1
     }
 
     /// Whether no response is under way, nor on its way out.
     pub(super) fn is_idle(&self) -> bool {
-        self.responses.load(Ordering::Relaxed) == 0 && self.stalled.load(Ordering::Relaxed) == 0
+        self.responses.load(Ordering::Relaxed) == 0
+            && self.stalled_since.load(Ordering::Relaxed) == 0
     }
 
     /// Whether bytes may still come that will not be read.
     pub(super) fn has_unread(&self) -> bool {
-        self.receiving.load(Ordering::Relaxed) != 0 || self.has_unread.load(Ordering::Relaxed)
+        self.receiving_since.load(Ordering::Relaxed) != 0 || self.has_unread.load(Ordering::Relaxed)
     }
 }
 
@@ -199,8 +200,8 @@ impl Connection for Activity {
         self.peer
     }
 
-    fn admission(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.admission)
+    fn read_permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.read_permits)
     }
 
     fn add_waiting(&self, bytes: usize) -> bool {
@@ -208,18 +209,18 @@ impl Connection for Activity {
             let sum = waiting.saturating_add(bytes);
             (waiting == 0 || sum <= MAX_WAITING_BYTES).then_some(sum)
         };
-        self.waiting
+        self.waiting_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, added)
             .is_ok()
     }
 
     fn remove_waiting(&self, bytes: usize) {
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn note_upload(&self) {
         if self.is_http2.load(Ordering::Relaxed) {
-            self.sent();
+            self.note_sent();
         }
     }
 
@@ -229,26 +230,26 @@ impl Connection for Activity {
 
     fn end_upstream_wait(&self) {
         // First the time, then that it counts again.
-        if self.withheld.load(Ordering::Relaxed) != 0 {
-            self.withheld.store(self.now(), Ordering::Relaxed);
+        if self.unsent_since.load(Ordering::Relaxed) != 0 {
+            self.unsent_since.store(self.now(), Ordering::Relaxed);
         }
         self.awaiting_upstream.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn begin(&self, has_content: bool) {
+    fn begin_response(&self, has_content: bool) {
         let is_first = self.responses.fetch_add(1, Ordering::Relaxed) == 0;
-        self.idle.store(0, Ordering::Relaxed);
-        self.receiving.store(0, Ordering::Relaxed);
+        self.idle_since.store(0, Ordering::Relaxed);
+        self.receiving_since.store(0, Ordering::Relaxed);
         self.has_unread.store(has_content, Ordering::Relaxed);
         if is_first && self.is_http2.load(Ordering::Relaxed) {
-            self.withheld.store(self.now(), Ordering::Relaxed);
+            self.unsent_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    fn end(&self) {
+    fn end_response(&self) {
         if self.responses.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.withheld.store(0, Ordering::Relaxed);
-            self.idle.store(self.now(), Ordering::Relaxed);
+            self.unsent_since.store(0, Ordering::Relaxed);
+            self.idle_since.store(self.now(), Ordering::Relaxed);
         }
     }
 }
@@ -268,8 +269,8 @@ mod tests {
             write_timeout: Duration::from_millis(1),
             max_header_size: bytesize::ByteSize::kib(16),
         };
-        activity.is_http2();
-        activity.begin(false);
+        activity.note_http2();
+        activity.begin_response(false);
         activity.begin_upstream_wait();
         let began = activity.now();
         // The clock has steps of some milliseconds.
@@ -283,7 +284,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(matches!(activity.check(&limits), Err(Overdue::Write)));
-        activity.end();
+        activity.end_response();
         assert!(activity.check(&limits).is_ok(), "nothing is left to take");
     }
 }

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::activity::Activity;
 use super::connection;
-use super::listener::{self, Accepted, Bound, ListenError, Listener, Stream};
+use super::listener::{self, Accepted, BoundSocket, ListenError, Listener, Stream};
 use super::metered_io::MeteredSocket;
 use super::overload::Overload;
 use crate::admin::{Admin, AdminContent};
@@ -75,7 +75,7 @@ impl AdminServer {
     /// # Errors
     /// When an address is taken, or the system has no more threads or descriptors.
     pub fn start(
-        bound: Vec<Bound>,
+        bound: Vec<BoundSocket>,
         admin: Arc<Admin>,
         allowed: Vec<AllowedHost>,
     ) -> Result<Option<Self>, AdminError> {
@@ -88,7 +88,7 @@ impl AdminServer {
         let entered = runtime.enter();
         let listeners: Vec<_> = bound
             .into_iter()
-            .map(Bound::listen)
+            .map(BoundSocket::listen)
             .collect::<Result<_, _>>()?;
         for listener in &listeners {
             let url = listener.url(false);
@@ -137,8 +137,8 @@ async fn serve(
         })
     };
     let room = Arc::new(Semaphore::new(LIMITS.max_connections));
-    let overload = Overload::beside(LIMITS.max_connections);
-    let deal_to = |handler: Arc<AdminHandler>| {
+    let overload = Overload::new(LIMITS.max_connections);
+    let dispatcher_to = |handler: Arc<AdminHandler>| {
         let (room, overload) = (&room, &overload);
         move |accepted: Accepted| {
             let Ok(place) = Arc::clone(room).try_acquire_owned() else {
@@ -160,8 +160,8 @@ async fn serve(
     // Other listeners are asked by name: by Prometheus, in a compose network.
     let (loopback, other): (Vec<_>, Vec<_>) =
         listeners.into_iter().partition(Listener::is_loopback);
-    let to_loopback = deal_to(handler(Some(allowed)));
-    let to_other = deal_to(handler(None));
+    let to_loopback = dispatcher_to(handler(Some(allowed)));
+    let to_other = dispatcher_to(handler(None));
     let errors = &admin.metrics().accept_errors;
     tokio::select! {
         never = listener::accept_all(&loopback, errors, &to_loopback, &to_loopback) => match never {},
@@ -174,7 +174,7 @@ async fn serve(
 struct AdminHandler {
     admin: Arc<Admin>,
     builder: Builder<TokioExecutor>,
-    /// Never: it answers to the end.
+    /// Never set: the operator is answered to the end.
     draining: watch::Sender<bool>,
     writers: Arc<Semaphore>,
     /// The names that a request may have as its host; `None` for any.

@@ -18,20 +18,22 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::activity::{Activity, Overdue};
-use super::metered_io::Observed;
+use super::metered_io::ObservedStream;
 use crate::service::{Connection, Handler, InFlight};
 use crate::settings::Limits;
 
-/// How long a connection that was told to close may take to do so.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a connection goes on reading after the drain has begun.
-const LAST_LOOK: Duration = Duration::from_millis(20);
-/// The same for one that has brought nothing yet: whoever connects means to ask.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// Requests at once on one HTTP/2 connection.
-const STREAMS: u32 = 128;
-/// What of a response HTTP/2 may queue for one stream.
-const STREAM_BUFFER: usize = 256 << 10;
+/// How long a connection that was told to close may take to do so, in addition to its responses.
+const MAX_CLOSE_TIME: Duration = Duration::from_secs(1);
+/// How long a connection goes on reading after the drain has begun: a request that the client sent
+/// before it may have arrived, and not been read.
+const MAX_LAST_READ: Duration = Duration::from_millis(20);
+/// The same for one over which nothing has come yet: whoever has just connected means to ask.
+const MAX_FIRST_READ: Duration = Duration::from_secs(1);
+/// Limit for the requests at the same time on one HTTP/2 connection. RFC 9113 section 6.5.2 advises
+/// against fewer than 100.
+const MAX_CONCURRENT_STREAMS: u32 = 128;
+/// Limit for the bytes of a response that HTTP/2 queues for one stream.
+const MAX_STREAM_BUFFER: usize = 256 << 10;
 
 /// hyper, set up within the limits.
 pub(super) fn builder(limits: &Limits) -> Builder<TokioExecutor> {
@@ -44,9 +46,9 @@ pub(super) fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .header_read_timeout(None);
     builder
         .http2()
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .max_header_list_size(header_size as u32)
-        .max_send_buf_size(STREAM_BUFFER)
+        .max_send_buf_size(MAX_STREAM_BUFFER)
         .timer(TokioTimer::new());
     builder
 }
@@ -64,7 +66,7 @@ pub(super) async fn serve<S, H>(
     H: Handler,
 {
     let header_size = limits.max_header_size.as_u64() as usize;
-    let io = TokioIo::new(Observed::new(stream, &activity, header_size));
+    let io = TokioIo::new(ObservedStream::new(stream, &activity, header_size));
     let service = ConnectionService {
         handler: Arc::clone(&handler),
         connection: Arc::<Activity>::clone(&activity),
@@ -72,41 +74,41 @@ pub(super) async fn serve<S, H>(
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
     let mut draining = pin!(draining.wait_for(|draining| *draining));
     let mut is_draining = false;
-    // When it was told to close, and has had time enough to do so.
-    let mut farewell: Option<Instant> = None;
+    // By when it must have closed, once it was told to.
+    let mut close_by: Option<Instant> = None;
     let mut timer = pin!(sleep_until(Instant::now()));
     let result = poll_fn(|cx| {
         if let Poll::Ready(result) = connection.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
         if !is_draining && draining.as_mut().poll(cx).is_ready() {
-            // What the client sent before this has arrived, but perhaps not been read.
             is_draining = true;
-            let look = if activity.is_new() {
-                FIRST_LOOK
+            let read_on = if activity.is_new() {
+                MAX_FIRST_READ
             } else {
-                LAST_LOOK
+                MAX_LAST_READ
             };
-            timer.as_mut().reset(Instant::now() + look);
+            timer.as_mut().reset(Instant::now() + read_on);
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let checked = activity.check(limits);
             let is_over = is_draining || matches!(checked, Err(Overdue::Idle));
-            let next = match (farewell, checked) {
-                // Said politely once; HTTP/2 needs the word to end without an error.
+            let next = match (close_by, checked) {
+                // Told to close once. HTTP/2 needs its GOAWAY to end without an error (RFC 9113
+                // section 6.8).
                 (None, _) if is_over => {
-                    farewell = Some(now + FAREWELL);
+                    close_by = Some(now + MAX_CLOSE_TIME);
                     connection.as_mut().graceful_shutdown();
                     if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                         return Poll::Ready(result);
                     }
-                    now + FAREWELL
+                    now + MAX_CLOSE_TIME
                 }
-                (Some(farewell), _) if now >= farewell && activity.is_idle() => {
+                (Some(close_by), _) if now >= close_by && activity.is_idle() => {
                     return Poll::Ready(Ok(()));
                 }
-                (Some(_), Ok(next)) => next.min(now + FAREWELL),
+                (Some(_), Ok(next)) => next.min(now + MAX_CLOSE_TIME),
                 (None, Ok(next)) => next,
                 (_, Err(_)) => return Poll::Ready(Ok(())),
             };
@@ -122,7 +124,7 @@ pub(super) async fn serve<S, H>(
         if error.downcast_ref().is_some_and(hyper::Error::is_parse) {
             handler.note_malformed();
         }
-        tracing::debug!("connection ended: {error}");
+        tracing::debug!(%error, "connection ended: {error}");
     }
 }
 

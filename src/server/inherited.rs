@@ -7,7 +7,7 @@ use std::io;
 use listenfd::ListenFd;
 use socket2::Socket;
 
-use super::listener::{Bound, ListenError};
+use super::listener::{BoundSocket, ListenError};
 
 /// The name, among `LISTEN_FDNAMES`, of an admin listener.
 const ADMIN: &str = "admin";
@@ -18,9 +18,9 @@ const MAX_INHERITED: u64 = 1024;
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// For the site.
-    pub public: Vec<Bound>,
+    pub public: Vec<BoundSocket>,
     /// For the operator.
-    pub admin: Vec<Bound>,
+    pub admin: Vec<BoundSocket>,
 }
 
 impl Inherited {
@@ -45,7 +45,7 @@ impl Inherited {
         let mut names = names.split(':');
         let mut passed = ListenFd::from_env();
         for index in 0..passed.len() {
-            let socket = take(&mut passed, index).and_then(Bound::inherited);
+            let socket = take(&mut passed, index).and_then(BoundSocket::inherited);
             let socket = socket.map_err(|source| {
                 ListenError::new(
                     format_args!("inherited socket {index} of LISTEN_FDS"),

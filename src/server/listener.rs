@@ -23,18 +23,19 @@ use crate::client::Peer;
 use crate::metrics::Counter;
 use crate::settings::Listen;
 
-/// Connections that the kernel completes ahead of `accept`; it caps this at its own limit.
-const BACKLOG: u16 = 4096;
+/// Limit for the connections that the kernel completes ahead of `accept`, which has one of its own
+/// (listen(2), `net.core.somaxconn`).
+const MAX_BACKLOG: u16 = 4096;
 /// Bytes of a response that the kernel holds and has not sent yet. A client that takes half of this
 /// within `--write-timeout` is one that moves.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MAX_UNSENT_BYTES: u32 = 64 << 10;
-/// Pause after an error that an immediate retry would only repeat, such as EMFILE.
-const BACK_OFF: Duration = Duration::from_millis(100);
+/// Pause after an error of `accept` that an immediate retry would only repeat, such as ENOMEM.
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often to try for a spare descriptor while there is none.
 const REFILL_INTERVAL: Duration = Duration::from_millis(10);
 /// Minimum time between two messages about an error that persists.
-const MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
+const MIN_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +61,7 @@ fn hint(address: &str, error: &io::Error) -> &'static str {
 
 impl ListenError {
     /// Whether another process has the address.
-    pub fn is_taken(&self) -> bool {
+    pub fn is_address_in_use(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
     }
 
@@ -72,7 +73,7 @@ impl ListenError {
 
 /// A socket that has its address, but perhaps does not listen yet.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundSocket {
     socket: Socket,
     address: Address,
     /// Another process opened it: it listens already, and may go on without us.
@@ -117,7 +118,7 @@ impl fmt::Display for Address {
 ///
 /// # Errors
 /// For the first address that can't be had.
-pub fn bind(listen: &[Listen], reuse_port: bool) -> Result<Vec<Bound>, ListenError> {
+pub fn bind(listen: &[Listen], reuse_port: bool) -> Result<Vec<BoundSocket>, ListenError> {
     let mut bound = Vec::new();
     for listen in listen {
         match listen {
@@ -137,7 +138,7 @@ pub fn bind(listen: &[Listen], reuse_port: bool) -> Result<Vec<Bound>, ListenErr
     Ok(bound)
 }
 
-fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Bound> {
+fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<BoundSocket> {
     let socket = match Socket::new(Domain::for_address(address), Type::STREAM, None) {
         // A machine without IPv6 still has all its IPv4 addresses.
         Err(_)
@@ -159,14 +160,14 @@ fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     let actual = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound {
+    Ok(BoundSocket {
         socket,
         address: Address::Tcp(actual),
         is_inherited: false,
     })
 }
 
-fn bind_unix(path: &Path) -> io::Result<Bound> {
+fn bind_unix(path: &Path) -> io::Result<BoundSocket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(path)?;
     if let Err(error) = socket.bind(&address) {
@@ -178,7 +179,7 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     }
     socket.set_nonblocking(true)?;
     let path = SocketPath::created(path)?;
-    Ok(Bound {
+    Ok(BoundSocket {
         socket,
         address: Address::Unix(Arc::new(path)),
         is_inherited: false,
@@ -200,7 +201,7 @@ fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
         .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
-impl Bound {
+impl BoundSocket {
     /// Its port, if it has one.
     pub fn port(&self) -> Option<u16> {
         match &self.address {
@@ -210,7 +211,7 @@ impl Bound {
     }
 
     /// The address, if other machines may reach it.
-    pub fn public(&self) -> Option<SocketAddr> {
+    pub fn public_address(&self) -> Option<SocketAddr> {
         match self.address {
             Address::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(address),
             Address::Tcp(_) | Address::Unix(_) => None,
@@ -250,7 +251,7 @@ impl Bound {
 
     fn try_listen(self) -> io::Result<Listener> {
         if !self.is_inherited {
-            self.socket.listen(BACKLOG.into())?;
+            self.socket.listen(MAX_BACKLOG.into())?;
         }
         let socket = match self.address {
             Address::Tcp(_) => Listening::Tcp(TcpListener::from_std(self.socket.into())?),
@@ -368,19 +369,19 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // A response leaves at once, even where its last packet is small.
                 let _ = stream.set_nodelay(true);
-                bound_unsent_bytes(&stream);
+                limit_unsent_bytes(&stream);
                 Ok(Accepted::Tcp(stream.into_std()?, peer))
             }
             Listening::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
 
-    /// Hands each connection to `deal`, until the future is dropped. Where no descriptor is left,
+    /// Hands each connection to `dispatch`, until the future is dropped. Where no descriptor is left,
     /// `when_exhausted` gets the next connection, on the descriptor that is kept for this.
     async fn accept_each(
         &self,
         errors: &Counter,
-        deal: &impl Fn(Accepted),
+        dispatch: &impl Fn(Accepted),
         when_exhausted: &impl Fn(Accepted),
     ) -> Infallible {
         let mut spare = SpareDescriptor::default();
@@ -396,14 +397,15 @@ impl Listener {
             };
             let error = match accepting {
                 Ok(accepted) => {
-                    deal(accepted);
+                    dispatch(accepted);
                     continue;
                 }
                 Err(error) if concerns_one_connection(&error) => continue,
                 Err(error) => error,
             };
             errors.increment();
-            let is_new = last_message.is_none_or(|message| message.elapsed() >= MESSAGE_INTERVAL);
+            let is_new =
+                last_message.is_none_or(|message| message.elapsed() >= MIN_MESSAGE_INTERVAL);
             if is_new {
                 last_message = Some(Instant::now());
                 tracing::error!(
@@ -418,40 +420,40 @@ impl Listener {
                     when_exhausted(accepted);
                 }
             } else {
-                tokio::time::sleep(BACK_OFF).await;
+                tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
             }
         }
     }
 
-    /// Closes it. Connections that were made before this are handed to `deal` first, or left to
+    /// Closes it. Connections that were made before this are handed to `dispatch` first, or left to
     /// whoever else accepts from an inherited socket.
-    pub(super) async fn close(self, deal: &impl Fn(Accepted)) {
+    pub(super) async fn close(self, dispatch: &impl Fn(Accepted)) {
         if self.is_inherited {
             return;
         }
         // A turn of the event loop tells which there are.
         tokio::time::sleep(Duration::from_millis(1)).await;
-        for _ in 0..BACKLOG {
+        for _ in 0..MAX_BACKLOG {
             match timeout(Duration::ZERO, self.accept()).await {
-                Ok(Ok(accepted)) => deal(accepted),
+                Ok(Ok(accepted)) => dispatch(accepted),
                 _ => break,
             }
         }
     }
 }
 
-/// Hands the connections of all `listeners` to `deal`, until the future is dropped. Failures are
+/// Hands the connections of all `listeners` to `dispatch`, until the future is dropped. Failures are
 /// counted in `errors`. Where the process or the system has no descriptor left, connections go to
 /// `when_exhausted`, one at a time: left in the kernel's queue, their clients would wait in silence.
 pub(super) async fn accept_all(
     listeners: &[Listener],
     errors: &Counter,
-    deal: impl Fn(Accepted),
+    dispatch: impl Fn(Accepted),
     when_exhausted: impl Fn(Accepted),
 ) -> Infallible {
     let accepting = listeners
         .iter()
-        .map(|each| each.accept_each(errors, &deal, &when_exhausted));
+        .map(|each| each.accept_each(errors, &dispatch, &when_exhausted));
     let mut accepting: Vec<_> = accepting.map(Box::pin).collect();
     poll_fn(|cx| {
         for accept in &mut accepting {
@@ -469,12 +471,12 @@ pub(super) async fn accept_all(
 /// client that reads at its own pace then looks as if it took nothing for minutes, and
 /// `--write-timeout` would cut it. It is memory of the kernel for each connection, too.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn bound_unsent_bytes(stream: &TcpStream) {
+fn limit_unsent_bytes(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn bound_unsent_bytes(_: &TcpStream) {}
+fn limit_unsent_bytes(_: &TcpStream) {}
 
 /// A descriptor that is kept open, so that one connection can be accepted when there are no others.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Streams that note what moves through them.
 //!
-//! [`MeteredSocket`] lies below TLS and sees whether bytes leave; [`Observed`] lies above and sees what
+//! [`MeteredSocket`] lies below TLS and sees whether bytes leave; [`ObservedStream`] lies above and sees what
 //! they mean.
 
 use std::io;
@@ -16,7 +16,7 @@ use super::activity::Activity;
 use crate::disk;
 
 /// How long to wait for the rest of the content that is not read.
-const LINGER: Duration = Duration::from_secs(1);
+const MAX_LINGER: Duration = Duration::from_secs(1);
 /// Limit for the bytes of it that are read and dropped: a client that sends more without reading
 /// the response is cut off.
 const MAX_LINGER_BYTES: usize = 64 << 20;
@@ -56,7 +56,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredSocket<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.activity.wrote(result.is_ready());
+        this.activity.note_written(result.is_ready());
         result
     }
 
@@ -73,7 +73,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredSocket<S> {
         }
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        this.activity.wrote(result.is_ready());
+        this.activity.note_written(result.is_ready());
         result
     }
 
@@ -91,7 +91,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredSocket<S> {
 }
 
 /// A stream of plain bytes that notes what they mean.
-pub(super) struct Observed<S> {
+pub(super) struct ObservedStream<S> {
     stream: S,
     activity: Arc<Activity>,
     protocol: Protocol,
@@ -101,8 +101,8 @@ pub(super) struct Observed<S> {
 }
 
 enum Protocol {
-    /// So many bytes of the preface have come, and nothing else.
-    Open(usize),
+    /// Not known yet: so many bytes of the preface of HTTP/2 have come, and nothing else.
+    Unknown(usize),
     Http1,
     Http2(Box<Http2Frames>),
 }
@@ -115,12 +115,12 @@ struct Http2Frames {
     control: ControlFrames,
 }
 
-impl<S> Observed<S> {
+impl<S> ObservedStream<S> {
     pub(super) fn new(stream: S, activity: &Arc<Activity>, max_header_size: usize) -> Self {
         Self {
             stream,
             activity: Arc::clone(activity),
-            protocol: Protocol::Open(0),
+            protocol: Protocol::Unknown(0),
             head: IncomingHead::default(),
             max_header_size,
             linger: None,
@@ -132,19 +132,19 @@ impl<S> Observed<S> {
     /// # Errors
     /// When it is a flood of control frames.
     fn received(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        if let Protocol::Open(seen) = self.protocol {
+        if let Protocol::Unknown(seen) = self.protocol {
             self.protocol = match PREFACE.get(seen..) {
                 Some(rest) if bytes.starts_with(rest) => {
-                    self.activity.is_http2();
+                    self.activity.note_http2();
                     bytes = &bytes[rest.len()..];
                     Protocol::Http2(Box::default())
                 }
-                Some(rest) if rest.starts_with(bytes) => Protocol::Open(seen + bytes.len()),
+                Some(rest) if rest.starts_with(bytes) => Protocol::Unknown(seen + bytes.len()),
                 _ => Protocol::Http1,
             };
         }
         let Protocol::Http2(frames) = &mut self.protocol else {
-            if self.activity.received() {
+            if self.activity.note_received() {
                 self.head = IncomingHead::default();
             }
             self.head.received(bytes);
@@ -160,9 +160,10 @@ impl<S> Observed<S> {
 
     /// The status line to send in place of the one that `bytes` begin with: hyper answers a head that
     /// it can't take by itself, and 431 for whatever is too large.
-    fn corrected(&self, bytes: &[u8]) -> Option<&'static [u8; STATUS_431.len()]> {
-        let is_own = matches!(self.protocol, Protocol::Http1) && !self.activity.is_responding();
-        if is_own && bytes.starts_with(STATUS_431) {
+    fn corrected_status_line(&self, bytes: &[u8]) -> Option<&'static [u8; STATUS_431.len()]> {
+        let is_from_hyper =
+            matches!(self.protocol, Protocol::Http1) && !self.activity.is_responding();
+        if is_from_hyper && bytes.starts_with(STATUS_431) {
             return self.head.corrected_status(self.max_header_size);
         }
         None
@@ -183,12 +184,12 @@ impl<S> Observed<S> {
             of_response |= carried.any;
         }
         if of_response {
-            self.activity.sent();
+            self.activity.note_sent();
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -204,14 +205,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let corrected = this.corrected(bytes).map(|status| {
+        let corrected = this.corrected_status_line(bytes).map(|status| {
             let mut corrected = bytes.to_vec();
             corrected[..status.len()].copy_from_slice(status);
             corrected
@@ -228,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if let Some(first) = slices.first()
-            && self.corrected(first).is_some()
+            && self.corrected_status_line(first).is_some()
         {
             return self.poll_write(cx, first);
         }
@@ -259,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
                     return Poll::Ready(Ok(()));
                 }
                 this.linger
-                    .insert((Box::pin(sleep(LINGER)), MAX_LINGER_BYTES))
+                    .insert((Box::pin(sleep(MAX_LINGER)), MAX_LINGER_BYTES))
             }
         };
         let mut space = [0; 4096];

@@ -1,10 +1,10 @@
 //! Listeners, workers, limits, drain.
 //!
-//! The calling thread accepts; each connection is dealt to the worker that has the fewest. A
+//! The calling thread accepts; each connection is handed to the worker that has the fewest. A
 //! worker is one thread with its own runtime, so a request never changes threads.
 //!
 //! Measured on 2 cores with wrk on the same, thousands of 304 a second at 4, 64 and 1024
-//! connections: dealt out 50-56, 73-74, 37-50; one runtime and SO_REUSEPORT listener a core 55,
+//! connections: handed out 50-56, 73-74, 37-50; one runtime and SO_REUSEPORT listener a core 55,
 //! 68-76, 32-47; tokio's multi-threaded runtime 52-55, 59-61, 27. The first two are equal within
 //! the noise, but the kernel's hash leaves cores idle where connections are few, and Unix and
 //! inherited sockets have no SO_REUSEPORT.
@@ -17,7 +17,7 @@ pub mod listener;
 mod metered_io;
 mod overload;
 mod plaintext;
-mod proxy;
+mod proxy_protocol;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -42,7 +42,7 @@ use activity::Activity;
 use listener::{Accepted, Listener, Stream};
 use metered_io::MeteredSocket;
 use overload::Overload;
-use proxy::HeaderError;
+use proxy_protocol::HeaderError;
 use tls::Tls;
 
 /// Limit for the threads of each worker that block on the disk.
@@ -64,7 +64,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Worker {
     connections: Arc<AtomicUsize>,
-    deal: mpsc::UnboundedSender<(Accepted, CountGuard)>,
+    queue: mpsc::UnboundedSender<(Accepted, CountGuard)>,
     thread: JoinHandle<()>,
 }
 
@@ -98,7 +98,7 @@ impl Server {
         Ok(Self {
             workers,
             connections: Arc::clone(&metrics.connections),
-            overload: Overload::beside(limits.max_connections),
+            overload: Overload::new(limits.max_connections),
             metrics,
             is_secure,
             limits,
@@ -109,24 +109,25 @@ impl Server {
     /// Accepts from all of them, until the future is dropped.
     pub async fn accept(&self, listeners: &[Listener]) -> Infallible {
         let errors = &self.metrics.accept_errors;
-        let deal = |accepted| self.deal(accepted);
-        listener::accept_all(listeners, errors, deal, |accepted| {
-            if !self.is_deaf_to_plain_text(&accepted) {
+        let dispatch = |accepted| self.dispatch(accepted);
+        listener::accept_all(listeners, errors, dispatch, |accepted| {
+            if !self.expects_tls(&accepted) {
                 overload::reject_now(accepted);
             }
         })
         .await
     }
 
-    /// Whether the client would not understand a response, because it speaks TLS.
-    fn is_deaf_to_plain_text(&self, accepted: &Accepted) -> bool {
+    /// Whether the client waits for a TLS handshake, so that it would not understand a response.
+    fn expects_tls(&self, accepted: &Accepted) -> bool {
         self.is_secure && matches!(accepted, Accepted::Tcp(..))
     }
 
-    fn deal(&self, accepted: Accepted) {
+    /// Hands a connection to the worker that has the fewest, or rejects it where there are too many.
+    fn dispatch(&self, accepted: Accepted) {
         if self.connections.load(Ordering::Relaxed) >= self.limits.max_connections {
             self.metrics.surplus_connections.increment();
-            if !self.is_deaf_to_plain_text(&accepted) {
+            if !self.expects_tls(&accepted) {
                 self.overload.reject(accepted);
             }
             return;
@@ -138,7 +139,7 @@ impl Server {
         if let Some(worker) = least_loaded {
             let counted = CountGuard::new([&self.connections, &worker.connections]);
             // A worker ends only after its sender here is gone.
-            let _ = worker.deal.send((accepted, counted));
+            let _ = worker.queue.send((accepted, counted));
         }
     }
 
@@ -146,7 +147,7 @@ impl Server {
     /// at most. Returns whether all did.
     pub async fn finish(self, listeners: Vec<Listener>) -> bool {
         for listener in listeners {
-            listener.close(&|accepted| self.deal(accepted)).await;
+            listener.close(&|accepted| self.dispatch(accepted)).await;
         }
         self.draining.send_replace(true);
         let threads: Vec<_> = self
@@ -200,28 +201,28 @@ impl Worker {
             .enable_all()
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .build()?;
-        let (deal, dealt) = mpsc::unbounded_channel();
-        let work = work(dealt, Arc::clone(context));
+        let (queue, accepted) = mpsc::unbounded_channel();
+        let work = work(accepted, Arc::clone(context));
         let thread = thread::Builder::new()
             .name(format!("worker {index}"))
             .spawn(move || runtime.block_on(work))?;
         Ok(Self {
             connections: Arc::default(),
-            deal,
+            queue,
             thread,
         })
     }
 }
 
-/// Serves what it is dealt; ends when there can be no more and all is finished.
+/// Serves the connections that it is handed. Ends when there can be no more, and all have ended.
 async fn work(
-    mut dealt: mpsc::UnboundedReceiver<(Accepted, CountGuard)>,
+    mut queue: mpsc::UnboundedReceiver<(Accepted, CountGuard)>,
     context: Arc<ConnectionContext>,
 ) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            next = dealt.recv() => {
+            next = queue.recv() => {
                 let Some((accepted, counted)) = next else { break };
                 let peer = accepted.peer();
                 let stream = match accepted.register() {
@@ -262,7 +263,10 @@ impl ConnectionContext {
             _ => return Some(peer),
         }
         // Boxed: connections without it need not keep room for it.
-        let header = Box::pin(timeout(self.limits.header_timeout, proxy::read(stream)));
+        let header = Box::pin(timeout(
+            self.limits.header_timeout,
+            proxy_protocol::read(stream),
+        ));
         let error = match header.await {
             Ok(Ok(client)) => return Some(client.map_or(peer, Peer::from)),
             Ok(Err(error)) => error,

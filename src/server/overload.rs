@@ -22,21 +22,22 @@ use super::listener::{Accepted, Stream};
 use crate::settings::max_rejected;
 
 /// How long a rejected client may take to read the response and close.
-const LINGER: Duration = Duration::from_millis(500);
+const MAX_LINGER: Duration = Duration::from_millis(500);
 const RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
     Cache-Control: private, no-store, max-age=0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// Rejects surplus connections.
 #[derive(Debug)]
 pub(super) struct Overload {
+    /// Rejected connections that are still open: their clients have to read the response.
     leaving: Arc<AtomicUsize>,
-    /// Limit for rejected connections that are still open. Those beyond it are closed at once.
+    /// Limit for these. Those beyond it are closed at once.
     max_leaving: usize,
 }
 
 impl Overload {
-    /// Where `max_connections` are served.
-    pub(super) fn beside(max_connections: usize) -> Self {
+    /// For a server that serves `max_connections` at the same time.
+    pub(super) fn new(max_connections: usize) -> Self {
         Self {
             leaving: Arc::default(),
             max_leaving: max_rejected(max_connections),
@@ -59,7 +60,7 @@ impl Overload {
                         Stream::Unix(stream) => answer(stream).await,
                     }
                 };
-                let _ = timeout(LINGER, answered).await;
+                let _ = timeout(MAX_LINGER, answered).await;
             }
             leaving.fetch_sub(1, Ordering::Relaxed);
         });

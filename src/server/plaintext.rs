@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long to wait for the client to read the response and close.
-const LINGER: Duration = Duration::from_secs(1);
+const MAX_LINGER: Duration = Duration::from_secs(1);
 /// Limit for the bytes of the request that are read and dropped meanwhile.
 const MAX_LINGER_BYTES: u64 = 64 << 10;
 
@@ -44,5 +44,5 @@ pub(super) async fn reject(mut stream: TcpStream) {
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };
     // The client may have left already, or send for ever.
-    let _ = timeout(LINGER, answered).await;
+    let _ = timeout(MAX_LINGER, answered).await;
 }

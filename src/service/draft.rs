@@ -7,10 +7,10 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::fields::{
-    BYTES, NOSNIFF, describes_content, description, digest, follow_rules, follow_rules_for_errors,
-    validators,
+    BYTES, NOSNIFF, add_description, add_repr_digest, add_validators, apply_header_rules,
+    apply_header_rules_to_error, describes_content,
 };
-use super::pages::{error_page, error_page_with_tail, negotiated_error, not_found_sentence};
+use super::pages::{error_page, error_page_with_tail, error_without_page, not_found_sentence};
 use super::response::{Draft, DraftContent, empty};
 use crate::answer::{Answer, Selected, answer};
 use crate::body::Segments;
@@ -44,13 +44,13 @@ impl Drafter {
     /// Drafts the response to a request from one state of the site, and says what was decided.
     pub(super) fn draft(&self, manifest: &Manifest, request: &Parts) -> (Draft, AnswerSummary) {
         let answer = answer(manifest, request);
-        let decision = AnswerSummary::new(&answer, manifest, request);
+        let summary = AnswerSummary::new(&answer, manifest, request);
         let mut draft = self.draft_answer(answer, manifest, request);
         if self.has_digest_header {
             let digest = manifest.digest_value().clone();
             draft.headers_mut().insert(ETAGD_DIGEST, digest);
         }
-        (draft, decision)
+        (draft, summary)
     }
 
     fn draft_answer(&self, answer: Answer<'_>, manifest: &Manifest, request: &Parts) -> Draft {
@@ -60,23 +60,23 @@ impl Drafter {
             Answer::NotModified(selected) => not_modified(&selected),
             Answer::Whole(selected) => {
                 let mut draft = self.whole(&selected, is_head);
-                digest(draft.headers_mut(), &selected, settings, request);
+                add_repr_digest(draft.headers_mut(), &selected, settings, request);
                 draft
             }
             Answer::Part(selected, part) => {
                 let mut draft = self.part(&selected, &part);
-                digest(draft.headers_mut(), &selected, settings, request);
+                add_repr_digest(draft.headers_mut(), &selected, settings, request);
                 draft
             }
             Answer::PreconditionFailed(selected) => {
-                let mut draft = negotiated_error(StatusCode::PRECONDITION_FAILED, &selected);
-                follow_rules_for_errors(draft.headers_mut(), manifest, request);
+                let mut draft = error_without_page(StatusCode::PRECONDITION_FAILED, &selected);
+                apply_header_rules_to_error(draft.headers_mut(), manifest, request);
                 draft
             }
             Answer::Unsatisfiable(selected) => {
-                let mut draft = negotiated_error(StatusCode::RANGE_NOT_SATISFIABLE, &selected);
+                let mut draft = error_without_page(StatusCode::RANGE_NOT_SATISFIABLE, &selected);
                 let fields = draft.headers_mut();
-                follow_rules_for_errors(fields, manifest, request);
+                apply_header_rules_to_error(fields, manifest, request);
                 // RFC 9110 section 14.4: with the length a client can ask for what there is.
                 let length = selected.representation().length;
                 fields.insert(header::CONTENT_RANGE, visible(&unsatisfied_range(length)));
@@ -94,14 +94,14 @@ impl Drafter {
                             .map(DraftContent::Memory)
                     }
                 };
-                follow_rules_for_errors(draft.headers_mut(), manifest, request);
+                apply_header_rules_to_error(draft.headers_mut(), manifest, request);
                 draft
             }
             Answer::Options => {
                 let mut draft = empty(StatusCode::NO_CONTENT, 2);
                 draft.headers_mut().insert(header::ALLOW, self.allow());
                 // A preflight request is answered by this: the site's CORS fields belong here, too.
-                follow_rules_for_errors(draft.headers_mut(), manifest, request);
+                apply_header_rules_to_error(draft.headers_mut(), manifest, request);
                 draft
             }
             Answer::Refused(status, reason) => {
@@ -126,13 +126,13 @@ impl Drafter {
     fn whole(&self, selected: &Selected<'_>, is_head: bool) -> Draft {
         let mut draft = empty(StatusCode::OK, 8);
         let fields = draft.headers_mut();
-        validators(fields, selected);
-        description(fields, selected);
+        add_validators(fields, selected);
+        add_description(fields, selected);
         fields.insert(
             header::CONTENT_TYPE,
             selected.resource.fields.content_type.clone(),
         );
-        follow_rules(fields, selected, |_| true);
+        apply_header_rules(fields, selected, |_| true);
         self.attach(draft, selected.representation(), is_head)
     }
 
@@ -143,9 +143,9 @@ impl Drafter {
         let content_type = &selected.resource.fields.content_type;
         let mut draft = empty(StatusCode::PARTIAL_CONTENT, 9);
         let fields = draft.headers_mut();
-        validators(fields, selected);
-        description(fields, selected);
-        follow_rules(fields, selected, |_| true);
+        add_validators(fields, selected);
+        add_description(fields, selected);
+        apply_header_rules(fields, selected, |_| true);
         let mut segments = Segments::default();
         let push = |segments: &mut Segments, range: &ByteRange| {
             segments.push_data(representation, range.first(), range.length(), &self.memory);
@@ -213,9 +213,9 @@ impl Drafter {
 fn not_modified(selected: &Selected<'_>) -> Draft {
     let mut draft = empty(StatusCode::NOT_MODIFIED, 4);
     let fields = draft.headers_mut();
-    validators(fields, selected);
+    add_validators(fields, selected);
     // RFC 9110 section 15.4.5: no metadata of content that is not sent, but Content-Location.
-    follow_rules(fields, selected, |name| {
+    apply_header_rules(fields, selected, |name| {
         *name == header::CONTENT_LOCATION || !describes_content(name)
     });
     draft
@@ -230,8 +230,8 @@ fn redirect(status: StatusCode, location: &str) -> Draft {
     draft
 }
 
-/// The boundary of a multipart response. Derived from the tag and the ranges, so that replicas agree. No content can hold the boundary
-/// of its own parts: it would have to hold a hash of itself.
+/// The boundary of a multipart response. It is derived from the tag and the ranges, so that replicas
+/// agree. No content can hold the boundary of its own parts: it would have to hold a hash of itself.
 fn boundary(selected: &Selected<'_>, ranges: &[ByteRange]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(selected.representation().etag.hash());

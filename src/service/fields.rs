@@ -5,7 +5,7 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
-use crate::answer::{self, Selected, Terms};
+use crate::answer::{self, Selected, SelectedBy};
 use crate::manifest::Manifest;
 use crate::representation::{IMMUTABLE, NO_STORE, REVALIDATE, visible};
 use crate::semantics::digest::{repr_digest, wants_sha256};
@@ -16,22 +16,22 @@ pub(super) const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// `Vary` of a resource with several codings.
-const BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
+const VARY_BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 /// `Vary` of a page that stands in for a missing one, which only navigations get.
-const BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
+const VARY_BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
 /// `Vary` of a listing: a page for browsers, JSON for programs.
-const BY_FORMAT: HeaderValue = HeaderValue::from_static("accept");
+const VARY_BY_FORMAT: HeaderValue = HeaderValue::from_static("accept");
 /// `Vary` of such a page with several codings.
-const BY_PURPOSE_AND_CODING: HeaderValue =
+const VARY_BY_PURPOSE_AND_CODING: HeaderValue =
     HeaderValue::from_static("sec-fetch-mode, accept, accept-encoding");
 
 /// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
-pub(super) fn validators(fields: &mut HeaderMap, selected: &Selected<'_>) {
+pub(super) fn add_validators(fields: &mut HeaderMap, selected: &Selected<'_>) {
     fields.insert(header::ETAG, selected.representation().etag_value().clone());
     if let Some(cache_control) = cache_control(selected) {
         fields.insert(header::CACHE_CONTROL, cache_control);
     }
-    vary(fields, selected);
+    add_vary(fields, selected);
 }
 
 fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
@@ -41,14 +41,16 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
         let ruled = prepared.ruled.as_ref();
         ruled.is_some_and(|ruled| ruled.removed.contains(&header::CACHE_CONTROL))
     };
-    match selected.terms {
-        Terms::Fallback { of_page: false } => Some(NO_STORE),
+    match selected.selected_by {
+        SelectedBy::Fallback { of_page: false } => Some(NO_STORE),
         _ if is_removed() => None,
         // A rule for a path holds under any query, so it takes precedence over --immutable-query.
-        Terms::Pinned if !prepared.has_ruled_cache_control() => Some(IMMUTABLE),
-        Terms::Pinned | Terms::Named | Terms::Listed => Some(prepared.cache_control.clone()),
+        SelectedBy::HashedUrl if !prepared.has_ruled_cache_control() => Some(IMMUTABLE),
+        SelectedBy::HashedUrl | SelectedBy::Url | SelectedBy::Listing => {
+            Some(prepared.cache_control.clone())
+        }
         // A file may be created at this URL: caches must revalidate the page in its place.
-        Terms::Rewritten | Terms::Fallback { of_page: true } => {
+        SelectedBy::Rewrite | SelectedBy::Fallback { of_page: true } => {
             Some(if !resource.settled || prepared.has_ruled_cache_control() {
                 prepared.cache_control.clone()
             } else {
@@ -60,16 +62,19 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
 
 /// Names the request fields that the choice of the response depends on (RFC 9110 section 12.5.5),
 /// together with those that the rules of the site name.
-pub(super) fn vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
-    let is_fallback = matches!(selected.terms, Terms::Fallback { .. } | Terms::Listed);
+pub(super) fn add_vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
+    let is_fallback = matches!(
+        selected.selected_by,
+        SelectedBy::Fallback { .. } | SelectedBy::Listing
+    );
     let is_negotiable = selected.resource.is_negotiable();
     let ruled = selected.resource.fields.ruled.as_ref();
     let vary = match (is_fallback, is_negotiable) {
         (false, false) => None,
-        (false, true) => Some(BY_CODING),
-        (true, false) if selected.terms == Terms::Listed => Some(BY_FORMAT),
-        (true, false) => Some(BY_PURPOSE),
-        (true, true) => Some(BY_PURPOSE_AND_CODING),
+        (false, true) => Some(VARY_BY_CODING),
+        (true, false) if selected.selected_by == SelectedBy::Listing => Some(VARY_BY_FORMAT),
+        (true, false) => Some(VARY_BY_PURPOSE),
+        (true, true) => Some(VARY_BY_PURPOSE_AND_CODING),
     };
     let vary = match (vary, ruled.and_then(|ruled| ruled.vary.as_ref())) {
         (None, None) => return,
@@ -85,7 +90,7 @@ pub(super) fn vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
 }
 
 /// Applies the rules of the site to the fields of a response with content, or of a 304.
-pub(super) fn follow_rules(
+pub(super) fn apply_header_rules(
     fields: &mut HeaderMap,
     selected: &Selected<'_>,
     is_wanted: impl Fn(&HeaderName) -> bool,
@@ -103,7 +108,7 @@ pub(super) fn follow_rules(
 
 /// Applies the rules of the site to an error or a response to OPTIONS. Fields that describe content
 /// or let caches keep the response are left out.
-pub(super) fn follow_rules_for_errors(
+pub(super) fn apply_header_rules_to_error(
     fields: &mut HeaderMap,
     manifest: &Manifest,
     request: &Parts,
@@ -159,7 +164,7 @@ fn is_about_caching(name: &HeaderName) -> bool {
 }
 
 /// The fields that 200 and 206 have and a 304 does not, whatever the range.
-pub(super) fn description(fields: &mut HeaderMap, selected: &Selected<'_>) {
+pub(super) fn add_description(fields: &mut HeaderMap, selected: &Selected<'_>) {
     let (resource, representation) = (&selected.resource, selected.representation());
     if let Some(date) = resource.last_modified_value() {
         fields.insert(header::LAST_MODIFIED, date.clone());
@@ -173,7 +178,7 @@ pub(super) fn description(fields: &mut HeaderMap, selected: &Selected<'_>) {
 }
 
 /// Repr-Digest of the selected representation, all of it, whatever the range (RFC 9530 section 3).
-pub(super) fn digest(
+pub(super) fn add_repr_digest(
     fields: &mut HeaderMap,
     selected: &Selected<'_>,
     settings: &Settings,

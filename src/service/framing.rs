@@ -11,7 +11,7 @@ use crate::readiness::{Phase, Readiness};
 pub(super) const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 
-/// What of a request decides it.
+/// What the head of a request says about where the request ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Framing {
     is_http1: bool,
@@ -40,7 +40,7 @@ impl Framing {
     }
 
     /// Finishes the head of a response.
-    pub(super) fn finish(
+    pub(super) fn finish_head(
         self,
         head: &mut response::Parts,
         has_no_content: bool,

@@ -57,8 +57,8 @@ pub trait Connection: Send + Sync + 'static {
     /// The client, or the proxy in front of it.
     fn peer(&self) -> Peer;
 
-    /// Admits the responses that read files: each pins memory until its client takes it.
-    fn admission(&self) -> Arc<Semaphore>;
+    /// A permit for each response that reads files: it holds memory until its client has taken it.
+    fn read_permits(&self) -> Arc<Semaphore>;
 
     /// Adds `bytes` to what is kept of the requests that wait for the disk. Returns whether there was
     /// room for them.
@@ -79,10 +79,10 @@ pub trait Connection: Send + Sync + 'static {
     fn end_upstream_wait(&self);
 
     /// Notes that a request has come, and whether it announces content.
-    fn begin(&self, has_content: bool);
+    fn begin_response(&self, has_content: bool);
 
     /// Notes that a response is over.
-    fn end(&self);
+    fn end_response(&self);
 }
 
 /// A request whose response is not over yet: its connection is not idle, and is not closed.
@@ -91,7 +91,7 @@ pub struct InFlight(Arc<dyn Connection>);
 impl InFlight {
     /// A request that has come over `connection`.
     pub fn new(connection: &Arc<dyn Connection>, has_content: bool) -> Self {
-        connection.begin(has_content);
+        connection.begin_response(has_content);
         Self(Arc::clone(connection))
     }
 
@@ -103,6 +103,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.end_response();
     }
 }

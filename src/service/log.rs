@@ -105,7 +105,7 @@ impl Future for LogFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Reply { response, decision } = ready!(Pin::new(&mut this.reply).poll(cx));
+        let Reply { response, summary } = ready!(Pin::new(&mut this.reply).poll(cx));
         let Some(mut guard) = this.guard.take() else {
             // Nobody may poll a future again that was ready.
             return Poll::Pending;
@@ -113,10 +113,10 @@ impl Future for LogFuture {
         let (mut head, content) = response.into_parts();
         let readiness = &guard.layer.readiness;
         this.framing
-            .finish(&mut head, content.is_empty(), readiness);
+            .finish_head(&mut head, content.is_empty(), readiness);
         // A body of no known length can't be seen to be cut short.
         let length = content.length().unwrap_or_default();
-        guard.exchange.respond(&head, length, &decision);
+        guard.exchange.respond(&head, length, &summary);
         Poll::Ready(Ok(Response::from_parts(
             head,
             LoggedBody { content, guard },
@@ -167,8 +167,9 @@ impl Body for LoggedBody {
                 this.guard.exchange.sent(bytes as u64);
             }
             Some(Err(error)) => {
-                tracing::warn!("{error}: the response is cut short");
                 this.guard.exchange.cut();
+                let remaining = this.guard.exchange.remaining();
+                tracing::warn!(%error, remaining, "{error}: the response is cut short");
             }
             None => {}
         }

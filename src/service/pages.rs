@@ -1,9 +1,9 @@
-//! Responses that are not of the site's files: errors, in the form of etagd's own page.
+//! Responses that come from no file of the site: errors, as etagd's own page.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::fields::{NOSNIFF, vary};
+use super::fields::{NOSNIFF, add_vary};
 use super::response::{Draft, empty};
 use crate::answer::Selected;
 use crate::page::{self, Page};
@@ -14,10 +14,10 @@ pub(super) const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; char
 const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const POLICY_WITH_TAIL: HeaderValue =
     HeaderValue::from_static(page::CONTENT_SECURITY_POLICY_WITH_TAIL);
-/// `Retry-After`, in seconds, of what will pass soon.
+/// `Retry-After`, in seconds, of an error that will soon be over.
 pub(super) const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 
-/// The sentence of etagd's own page where the site has nothing to show.
+/// What etagd's own page says where the site has none for this status.
 pub(super) fn not_found_sentence(status: StatusCode) -> &'static str {
     match status {
         StatusCode::GONE => "this page has been removed for good",
@@ -27,26 +27,28 @@ pub(super) fn not_found_sentence(status: StatusCode) -> &'static str {
 }
 
 /// 412 or 416: without a page, because what sends preconditions or ranges shows none.
-pub(super) fn negotiated_error(status: StatusCode, selected: &Selected<'_>) -> Draft {
+pub(super) fn error_without_page(status: StatusCode, selected: &Selected<'_>) -> Draft {
     let mut draft = empty(status, 5);
     let fields = draft.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
     fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    vary(fields, selected);
+    add_vary(fields, selected);
     draft
 }
 
 /// 503: the file has changed since it was hashed, and what it is now is not known yet.
 pub(super) fn unavailable() -> Response<Bytes> {
-    retry_soon("the content is changing, try again")
+    error_page_with_retry("this file is changing: try again in a moment")
 }
 
-/// 503: the requests that wait on this connection have too many bytes of fields.
-pub(super) fn too_much_waits() -> Response<Bytes> {
-    retry_soon("too many requests with long header fields wait on this connection")
+/// 503: the requests that wait on this connection have too many bytes of header fields.
+pub(super) fn too_many_waiting() -> Response<Bytes> {
+    error_page_with_retry(
+        "too many requests with long header fields wait on this connection: try again in a moment",
+    )
 }
 
-fn retry_soon(text: &str) -> Response<Bytes> {
+fn error_page_with_retry(text: &str) -> Response<Bytes> {
     let mut page = error_page(StatusCode::SERVICE_UNAVAILABLE, text, false);
     page.headers_mut().insert(header::RETRY_AFTER, RETRY_SOON);
     page

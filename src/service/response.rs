@@ -65,15 +65,15 @@ impl Content {
 pub struct Reply {
     /// The response. What every response says is still to be added.
     pub response: Response<Content>,
-    /// How it came about.
-    pub decision: AnswerSummary,
+    /// What was decided.
+    pub summary: AnswerSummary,
 }
 
 impl From<Response<Content>> for Reply {
     fn from(response: Response<Content>) -> Self {
         Self {
             response,
-            decision: AnswerSummary::default(),
+            summary: AnswerSummary::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::content::{FileContent, SuspectReporter};
 use super::draft::{Drafter, ETAGD_DIGEST};
 use super::handler::{Connection, Layer};
-use super::pages::{too_much_waits, unavailable};
+use super::pages::{too_many_waiting, unavailable};
 use super::response::{Content, DraftContent, Reply, ResponseFuture};
 use super::waiting::WaitingRequest;
 use crate::body::{BodyError, Segments};
@@ -21,7 +21,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::site::Site;
 
-/// How long a request waits for the scan of a file that has changed: the longest quiet period, and
+/// How long a request waits for the look at a file that has changed: the longest quiet period, and
 /// time to hash it.
 const MAX_RECOVERY: Duration = Duration::from_secs(3);
 /// How many drafts of one response may fail before it is a 503. One scan is not enough: it may
@@ -67,7 +67,7 @@ impl SiteLayer {
     async fn prove(
         self,
         mut draft: Response<Segments>,
-        mut decision: AnswerSummary,
+        mut summary: AnswerSummary,
         mut request: WaitingRequest,
         connection: Arc<dyn Connection>,
     ) -> Reply {
@@ -76,17 +76,17 @@ impl SiteLayer {
             metrics: Arc::clone(&self.metrics),
         };
         // The semaphore of a connection is never closed.
-        let admitted = connection.admission().acquire_owned().await.ok();
+        let admitted = connection.read_permits().acquire_owned().await.ok();
         let deadline = Instant::now() + MAX_RECOVERY;
         let mut drafts_left = MAX_DRAFTS;
         loop {
-            // Before the proof: a scan that ends while it is under way must not be missed.
-            let scans = self.site.subscribe_looks();
+            // Before the proof: a look at the disk that ends while it is under way must not be missed.
+            let looks = self.site.subscribe_looks();
             let Err(error) = draft.body_mut().prove().await else {
                 let response = draft.map(|segments| {
                     Content::File(Box::new(FileContent::new(segments, reporter, admitted)))
                 });
-                return Reply { response, decision };
+                return Reply { response, summary };
             };
             reporter.report(&error);
             let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING);
@@ -96,19 +96,19 @@ impl SiteLayer {
             } else {
                 drafts_left -= 1;
             }
-            let may_go_on = is_encoded || is_scanned(scans, deadline).await;
+            let may_go_on = is_encoded || wait_for_look(looks, deadline).await;
             if drafts_left == 0 || !error.is_suspicious() || !may_go_on {
-                return self.give_up(&draft, &error, decision);
+                return self.give_up(&draft, &error, summary);
             }
             let manifest = self.site.current();
-            let (redrafted, redecided) = self.drafter.draft(&manifest, &request.parts);
-            decision = redecided;
-            let (head, content) = redrafted.into_parts();
+            let (new_draft, new_summary) = self.drafter.draft(&manifest, &request.parts);
+            summary = new_summary;
+            let (head, content) = new_draft.into_parts();
             draft = match content {
                 DraftContent::Segments(segments) => Response::from_parts(head, segments),
                 DraftContent::Memory(bytes) => {
                     let response = Response::from_parts(head, Content::Memory(bytes));
-                    return Reply { response, decision };
+                    return Reply { response, summary };
                 }
             };
         }
@@ -119,10 +119,11 @@ impl SiteLayer {
         &self,
         draft: &Response<Segments>,
         error: &BodyError,
-        decision: AnswerSummary,
+        summary: AnswerSummary,
     ) -> Reply {
         self.metrics.unavailable.increment();
-        tracing::warn!("{error}: answered 503");
+        let path = error.path().display();
+        tracing::warn!(%path, status = 503, %error, "{error}: answered 503");
         let mut page = unavailable();
         for name in KEPT_BY_UNAVAILABLE {
             if let Some(value) = draft.headers().get(&name) {
@@ -130,7 +131,7 @@ impl SiteLayer {
             }
         }
         Reply {
-            decision: decision.given_up(),
+            summary: summary.given_up(),
             ..Reply::from(page)
         }
     }
@@ -145,29 +146,29 @@ impl Layer for SiteLayer {
     ) -> ResponseFuture {
         // Loaded once: a response comes from one state of the site, whatever is published
         // meanwhile (promise P4).
-        let (draft, decision) = self.drafter.draft(&self.site.current(), &request);
+        let (draft, summary) = self.drafter.draft(&self.site.current(), &request);
         let (head, content) = draft.into_parts();
         match content {
             DraftContent::Memory(bytes) => ResponseFuture::now(Reply {
                 response: Response::from_parts(head, Content::Memory(bytes)),
-                decision,
+                summary,
             }),
             DraftContent::Segments(segments) => {
                 let Some(request) = WaitingRequest::new(&request, connection) else {
                     self.metrics.refused_requests.increment();
-                    return ResponseFuture::now(Reply::from(too_much_waits()));
+                    return ResponseFuture::now(Reply::from(too_many_waiting()));
                 };
                 let draft = Response::from_parts(head, segments);
                 let (layer, connection) = (self.clone(), Arc::clone(connection));
-                ResponseFuture::later(layer.prove(draft, decision, request, connection))
+                ResponseFuture::later(layer.prove(draft, summary, request, connection))
             }
         }
     }
 }
 
-/// Waits for the next scan, until `deadline` at most.
-async fn is_scanned(mut scans: watch::Receiver<u64>, deadline: Instant) -> bool {
-    timeout_at(deadline, scans.changed())
+/// Waits for the end of the next look at the disk. Returns whether there was one before `deadline`.
+async fn wait_for_look(mut looks: watch::Receiver<u64>, deadline: Instant) -> bool {
+    timeout_at(deadline, looks.changed())
         .await
         .is_ok_and(|changed| changed.is_ok())
 }

@@ -46,13 +46,13 @@ impl Layer for WriteLayer {
         let (writer, site) = (Arc::clone(&self.writer), Arc::clone(&self.site));
         let connection = Arc::clone(connection);
         ResponseFuture::later(async move {
-            change(&writer, &site, &request, content, &*connection).await
+            carry_out(&writer, &site, &request, content, &*connection).await
         })
     }
 }
 
 /// Has a change made, and says what has become of it.
-async fn change(
+async fn carry_out(
     writer: &Arc<Writer>,
     site: &Site,
     request: &Parts,
@@ -62,8 +62,8 @@ async fn change(
     let received = || connection.note_upload();
     let called = writer.call(site, request, &mut content, connection.peer(), received);
     let mut response = match called.await {
-        Ok(written) => made(&written),
-        Err(refusal) => refused(refusal),
+        Ok(written) => response_to_written(&written),
+        Err(refusal) => response_to_refusal(refusal),
     };
     if request.version >= Version::HTTP_2 {
         // Content that nobody reads is reset once the response is over, and some clients take the
@@ -73,18 +73,18 @@ async fn change(
         // RFC 9112 section 9.3: the rest of the content stands where the next request would begin.
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
-    let decision = match response.status() {
+    let summary = match response.status() {
         StatusCode::PRECONDITION_FAILED => AnswerSummary::failed(),
         _ => AnswerSummary::default(),
     };
     Reply {
-        decision,
+        summary,
         ..Reply::from(response)
     }
 }
 
 /// 201 or 204, with the tag that the client can go on with.
-fn made(written: &Written) -> Response<Bytes> {
+fn response_to_written(written: &Written) -> Response<Bytes> {
     let (status, etag) = match written {
         Written::Created(etag) => (StatusCode::CREATED, etag.as_ref()),
         Written::Replaced(etag) => (StatusCode::NO_CONTENT, etag.as_ref()),
@@ -99,7 +99,7 @@ fn made(written: &Written) -> Response<Bytes> {
 }
 
 /// A write that was not made. Its content is one line of text: mostly programs write.
-fn refused(refusal: Refusal) -> Response<Bytes> {
+fn response_to_refusal(refusal: Refusal) -> Response<Bytes> {
     let Refusal {
         status,
         reason,

@@ -1,6 +1,6 @@
 //! `_redirects`.
 
-use etagd::rules::{Dialect, Query, Redirects, RuleOutcome, Severity};
+use etagd::rules::{Dialect, Query, Redirects, RuleMatch, RuleOutcome, Severity};
 
 use super::assert_complaints;
 
@@ -25,7 +25,7 @@ fn answer(redirects: &Redirects, target: &str) -> String {
     };
     match redirects.find(asked) {
         None => "-".to_owned(),
-        Some((is_forced, outcome)) => {
+        Some(RuleMatch { is_forced, outcome }) => {
             let force = if is_forced { "!" } else { "" };
             match outcome {
                 RuleOutcome::Redirect(status, to) => format!("{force}{} {to}", status.as_u16()),
@@ -281,7 +281,10 @@ fn no_open_redirect() {
                         query,
                         host: None,
                     };
-                    let Some((_, RuleOutcome::Redirect(_, location))) = redirects.find(asked)
+                    let Some(RuleMatch {
+                        outcome: RuleOutcome::Redirect(_, location),
+                        ..
+                    }) = redirects.find(asked)
                     else {
                         continue;
                     };

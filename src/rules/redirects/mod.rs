@@ -139,6 +139,15 @@ pub enum RuleOutcome {
     Answer(StatusCode, Vec<u8>),
 }
 
+/// A rule that matches a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RuleMatch {
+    /// Whether it takes precedence over a file.
+    pub is_forced: bool,
+    /// What it does.
+    pub outcome: RuleOutcome,
+}
+
 /// A rule that does the same whatever it matches.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FixedRule {
@@ -202,12 +211,14 @@ impl Redirects {
         })
     }
 
-    /// What the first rule that matches does, and whether it takes precedence over a file. A redirect to where
-    /// the request already is does not match.
+    /// The first rule that matches. A redirect to where the request already is does not match.
     #[must_use]
-    pub fn find(&self, asked: Query<'_>) -> Option<(bool, RuleOutcome)> {
+    pub fn find(&self, asked: Query<'_>) -> Option<RuleMatch> {
         let (rule, outcome) = self.first(asked)?;
-        Some((rule.is_forced, outcome))
+        Some(RuleMatch {
+            is_forced: rule.is_forced,
+            outcome,
+        })
     }
 
     /// The line of the first rule that matches and what it does, if it takes precedence over a file.
