@@ -1,8 +1,8 @@
 //! A write that waits for its turn: what is to become of one path, under which condition, and what
 //! has become of it.
 //!
-//! It is carried out by whoever keeps the manifest true to the disk, between two looks: nothing
-//! that reads the site's directory runs beside it.
+//! It is carried out on the watcher's thread, between two looks, so that nothing reads the site's
+//! directory at the same time.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -60,11 +60,11 @@ pub struct Committed {
 /// Why nothing was changed.
 #[derive(Debug)]
 pub enum CommitError {
-    /// The condition does not hold; the tag of what is there, if anything is.
+    /// The condition does not hold. The tag of what is there, if anything is.
     Failed(Option<ETag>),
     /// There is nothing to delete.
     Nothing,
-    /// Something that is no file has the name, or a name on the way to it.
+    /// Something that is not a file has the name, or a name on the way to it.
     Blocked(&'static str),
     /// It may succeed a little later.
     Busy(&'static str),
@@ -81,9 +81,9 @@ impl CommitError {
         match directory.kind(name)? {
             None => Ok(false),
             Some(FileType::RegularFile) => Ok(true),
-            Some(FileType::Directory) => Err(Self::Blocked("a directory has the name")),
-            Some(FileType::Symlink) => Err(Self::Blocked("a symbolic link has the name")),
-            Some(_) => Err(Self::Blocked("something that is no file has the name")),
+            Some(FileType::Directory) => Err(Self::Blocked("a directory has this name")),
+            Some(FileType::Symlink) => Err(Self::Blocked("a symbolic link has this name")),
+            Some(_) => Err(Self::Blocked("something that is not a file has this name")),
         }
     }
 }
@@ -91,9 +91,11 @@ impl CommitError {
 impl From<io::Error> for CommitError {
     fn from(error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
-            Some(Errno::NOTDIR) => Self::Blocked("a name on the way to it is no directory"),
-            Some(Errno::LOOP) => Self::Blocked("a symbolic link leads to it"),
-            Some(Errno::ISDIR) => Self::Blocked("a directory has the name"),
+            Some(Errno::NOTDIR) => Self::Blocked("a name in this path is a file, not a directory"),
+            Some(Errno::LOOP) => {
+                Self::Blocked("a symbolic link is in this path, and writes don't follow any")
+            }
+            Some(Errno::ISDIR) => Self::Blocked("a directory has this name"),
             _ => Self::Io(error),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tracing::field::display;
+
 use crate::client::Peer;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
@@ -22,6 +24,24 @@ pub(super) struct Audit<'a> {
     pub(super) now: Option<ETag>,
     /// Length of the new content; `None` for a deletion.
     pub(super) bytes: Option<u64>,
+}
+
+impl Audit<'_> {
+    /// Logs it, for people as a sentence and for machines as fields.
+    pub(super) fn log(&self) {
+        let before = self.before.as_ref().map(display);
+        let now = self.now.as_ref().map(display);
+        tracing::info!(
+            method = self.verb,
+            path = format!("/{}", encode_path(self.path)),
+            author = self.author.name,
+            client = %self.author.client,
+            before,
+            now,
+            bytes = self.bytes,
+            "{self}"
+        );
+    }
 }
 
 impl fmt::Display for Audit<'_> {

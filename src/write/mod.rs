@@ -114,13 +114,14 @@ impl Writer {
     /// Reads the token file again, on a thread that may block. Keeps the current tokens if it can't
     /// be used.
     pub async fn reload_aside(&self) {
-        let (Some(tokens), Some(file)) = (&self.tokens, self.options.tokens.clone()) else {
+        let (Some(tokens), Some(path)) = (&self.tokens, &self.options.tokens) else {
             return;
         };
+        let file = path.clone();
         match tokio::task::spawn_blocking(move || Tokens::load(&file)).await {
             Ok(Ok(new)) => {
                 tokens.store(Arc::new(new));
-                tracing::info!("tokens reloaded");
+                tracing::info!(path = %path.display(), "tokens reloaded");
             }
             Ok(Err(error)) => tracing::error!(%error, "keeping the current tokens: {error}"),
             Err(error) => tracing::error!(%error, "keeping the current tokens: {error}"),
@@ -183,10 +184,9 @@ impl Writer {
         let (operation, bytes) = match &ask.change {
             WriteAction::Delete => (Operation::Delete, 0),
             WriteAction::Put { length, digests } => {
-                let _permit = self
-                    .uploads
-                    .try_acquire()
-                    .map_err(|_| Refusal::not_now("too many uploads at once"))?;
+                let _permit = self.uploads.try_acquire().map_err(|_| {
+                    Refusal::not_now("too many uploads at the same time: try again in a moment")
+                })?;
                 let directory = self.options.directory.clone();
                 let limits = (self.options.max_upload, self.options.patience);
                 let uploaded = async {
@@ -221,7 +221,7 @@ impl Writer {
         };
         let unauthorised = |reason| Refusal::new(StatusCode::UNAUTHORIZED, reason);
         let token = request::bearer(&request.headers)
-            .ok_or_else(|| unauthorised("writing takes a token: Authorization: Bearer TOKEN"))?;
+            .ok_or_else(|| unauthorised("a token is required: send Authorization: Bearer TOKEN"))?;
         // A right token is never made to wait for the wrong ones that came from the same address: a
         // stranger behind the same balancer could keep everybody out. Tokens are too long to guess.
         if let Some(name) = tokens.load().name_of(token) {
@@ -231,11 +231,13 @@ impl Writer {
         if !self.failed_logins.is_allowed(client, now) {
             return Err(Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
-                "too many wrong tokens came from this address",
+                "too many wrong tokens from this address: try again in a moment",
             ));
         }
         self.failed_logins.record(client, now);
-        Err(unauthorised("this token may not write here"))
+        Err(unauthorised(
+            "this token is not one of those that may write here",
+        ))
     }
 
     /// Commits one change, logs it and syncs its directory.
@@ -261,7 +263,7 @@ impl Writer {
             now,
             directory,
         } = committed.map_err(|error| Refusal::of(&ask.path, error))?;
-        let message = Audit {
+        let audit = Audit {
             verb: if is_put { "PUT" } else { "DELETE" },
             path: &ask.path,
             author,
@@ -269,7 +271,7 @@ impl Writer {
             now,
             bytes: is_put.then_some(bytes),
         };
-        tracing::info!("{message}");
+        audit.log();
         self.metrics.upload_bytes.add(bytes);
         let synced = tokio::task::spawn_blocking(move || directory.sync()).await;
         synced
@@ -284,7 +286,7 @@ impl Writer {
 }
 
 fn interrupted() -> Refusal {
-    Refusal::not_now("the write broke off: look whether it was made")
+    Refusal::not_now("the write was interrupted: check whether it was made")
 }
 
 /// Evaluates the precondition against the published state, before the content is read.
@@ -307,7 +309,7 @@ fn check(ask: &WriteRequest, current: &Manifest) -> Result<(), Refusal> {
     ) {
         Some(other) if now.is_none() => {
             let name = encode_path(&other.path);
-            let reason = format!("what answers here is a file of another name: /{name}").into();
+            let reason = format!("another file answers this URL: write to /{name}").into();
             Err(Refusal { reason, ..refusal })
         }
         _ => Err(refusal),

@@ -10,9 +10,9 @@ use lru::LruCache;
 use crate::client::Peer;
 
 /// Time by which a wrong token delays the next attempt.
-const PENALTY: Duration = Duration::from_secs(1);
+const DELAY_PER_FAILURE: Duration = Duration::from_secs(1);
 /// Delay up to which attempts are still allowed.
-const MAX_DEBT: Duration = Duration::from_secs(10);
+const MAX_DELAY: Duration = Duration::from_secs(10);
 /// Networks to remember: without a limit a client with many addresses could fill the memory.
 const MAX_ADDRESSES: NonZeroUsize = match NonZeroUsize::new(4096) {
     Some(most) => most,
@@ -46,14 +46,14 @@ impl FailedLogins {
     pub(super) fn is_allowed(&self, client: Peer, now: Instant) -> bool {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let debt = debts.get(&network(client));
-        debt.is_none_or(|paid| *paid + PENALTY <= now + MAX_DEBT)
+        debt.is_none_or(|paid| *paid + DELAY_PER_FAILURE <= now + MAX_DELAY)
     }
 
     /// Records a wrong token.
     pub(super) fn record(&self, client: Peer, now: Instant) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let paid = debts.get_or_insert_mut(network(client), || now);
-        *paid = (*paid).max(now) + PENALTY;
+        *paid = (*paid).max(now) + DELAY_PER_FAILURE;
     }
 }
 

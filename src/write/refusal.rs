@@ -32,8 +32,10 @@ impl Refusal {
     /// The precondition is false: the file has this tag, or does not exist.
     pub(super) fn failed(etag: Option<ETag>) -> Self {
         let reason = match etag {
-            Some(_) => "what is there has this ETag: read it, and try again with that",
-            None => "there is nothing: to create it, say If-None-Match: *",
+            Some(_) => {
+                "the file is not the version that was named: read it again, its ETag is in this response"
+            }
+            None => "there is no such file: to create it, send If-None-Match: *",
         };
         Self {
             etag,
@@ -42,7 +44,10 @@ impl Refusal {
     }
 
     pub(super) fn nothing() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "there is nothing to delete")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "there is no such file, so nothing to delete",
+        )
     }
 
     pub(super) fn not_now(why: &'static str) -> Self {
@@ -50,11 +55,14 @@ impl Refusal {
     }
 
     pub(super) fn too_long() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "the name is too long")
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "a name in this path is too long: use at most 255 bytes",
+        )
     }
 
     pub(super) fn too_large() -> Self {
-        let reason = "it is larger than --max-upload allows";
+        let reason = "the content is larger than this server accepts (see --max-upload)";
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, reason)
     }
 
@@ -70,27 +78,29 @@ impl Refusal {
         };
         let (status, reason) = match Errno::from_io_error(&error) {
             Some(Errno::NAMETOOLONG) => return Self::too_long(),
-            Some(Errno::NOSPC | Errno::DQUOT) => {
-                (StatusCode::INSUFFICIENT_STORAGE, "there is no room for it")
-            }
+            Some(Errno::NOSPC | Errno::DQUOT) => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "the disk of the server is full",
+            ),
             Some(Errno::FBIG) => (
                 StatusCode::INSUFFICIENT_STORAGE,
-                "no file can be that large here",
+                "the content is too large for the file system of the server",
             ),
-            Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
-                (StatusCode::FORBIDDEN, "etagd itself may not write there")
-            }
+            Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => (
+                StatusCode::FORBIDDEN,
+                "the server has no permission to write there",
+            ),
             Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "there is too much to do at the moment",
+                "the server is overloaded: try again in a moment",
             ),
             Some(Errno::NOENT | Errno::XDEV | Errno::STALE) => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "its directory was replaced meanwhile",
+                "the directory was replaced meanwhile: try again",
             ),
             _ => (
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "it could not be written: the server's messages tell why",
+                "the file could not be written: the messages of the server say why",
             ),
         };
         let path = encode_path(path);

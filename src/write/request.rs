@@ -80,22 +80,26 @@ fn path(request: &Parts, options: &WriterConfig) -> Result<Box<[u8]>, Refusal> {
         return Err(Refusal::too_long());
     }
     if target.query().is_some() {
-        let reason = "a file has no query";
+        let reason = "the URL of a file has no query: leave out the ? and what follows it";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
     }
     if target.is_directory() {
-        let reason = "this is a directory, and no name of a file";
+        let reason = "this is the URL of a directory: name a file, without a slash at the end";
         return Err(Refusal::new(StatusCode::CONFLICT, reason));
     }
     if target.collapsed().is_some() {
-        let reason = "a name in this path is empty";
+        let reason = "a name in this path is empty: write one slash between two names";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
     }
     if !is_admitted(path) {
-        return forbidden("what has such a name is not served, nor written");
+        let reason = "files with such a name are not served, so they can't be written: choose another, \
+                      without a dot at its beginning";
+        return forbidden(reason);
     }
     if is_of_rules(path) && !options.rules {
-        return forbidden("the rules of this site can't be changed by its clients");
+        let reason =
+            "the rules of this site can't be written: that takes a server with --write-rules";
+        return forbidden(reason);
     }
     Ok(path.into())
 }
@@ -111,7 +115,7 @@ fn is_of_rules(path: &[u8]) -> bool {
 fn put(fields: &HeaderMap, options: &WriterConfig, is_empty: bool) -> Result<WriteAction, Refusal> {
     if fields.contains_key(header::CONTENT_RANGE) {
         // Ignoring it would replace the file by the part (RFC 9110 section 14.5).
-        let reason = "a part of a file can't be written: leave Content-Range out";
+        let reason = "a part of a file can't be written: send all of it, without Content-Range";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
     }
     if fields
@@ -121,7 +125,7 @@ fn put(fields: &HeaderMap, options: &WriterConfig, is_empty: bool) -> Result<Wri
     {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "content is taken as it is: leave Content-Encoding out",
+            "content is stored as it is sent: leave out Content-Encoding",
         ));
     }
     let length = fields
@@ -129,7 +133,7 @@ fn put(fields: &HeaderMap, options: &WriterConfig, is_empty: bool) -> Result<Wri
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_none() && is_empty {
         // A client that forgot the content must not empty the file.
-        let reason = "no content came: for an empty file say Content-Length: 0";
+        let reason = "the request has no content: to write an empty file, send Content-Length: 0";
         return Err(Refusal::new(StatusCode::LENGTH_REQUIRED, reason));
     }
     if length.is_some_and(|length| length > options.max_upload) {
@@ -236,7 +240,7 @@ pub(super) fn bearer(fields: &HeaderMap) -> Option<&[u8]> {
 /// no token is needed: requests from another origin (CSRF), and requests under another host name
 /// that was made to resolve to this machine (DNS rebinding).
 pub(super) fn check_origin(request: &Parts, peer: Peer) -> Result<(), Refusal> {
-    let forbidden = |reason| Err(Refusal::new(StatusCode::FORBIDDEN, reason));
+    let forbidden = |reason: &'static str| Err(Refusal::new(StatusCode::FORBIDDEN, reason));
     let host = match request.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
         None => match request.headers.get(header::HOST) {
@@ -245,13 +249,17 @@ pub(super) fn check_origin(request: &Parts, peer: Peer) -> Result<(), Refusal> {
         },
     };
     if peer != Peer::Unix && !is_loopback(host) {
-        return forbidden("without tokens, writing goes to localhost by that name only");
+        let reason = "this server takes writes without a token, and only from this machine: use localhost \
+                      in the URL";
+        return forbidden(reason);
     }
     if PROXY_FIELDS
         .iter()
         .any(|name| request.headers.contains_key(*name))
     {
-        return forbidden("without tokens, nobody may pass writes on for others");
+        let reason = "this server takes writes without a token, and none that a proxy has forwarded: that \
+                      takes a server with --write-token-file";
+        return forbidden(reason);
     }
     // An origin is `scheme://authority`, or `null`, which is foreign too (RFC 6454 section 7).
     let is_foreign = |origin: &[u8]| {
@@ -264,7 +272,7 @@ pub(super) fn check_origin(request: &Parts, peer: Peer) -> Result<(), Refusal> {
         .iter()
         .any(|origin| is_foreign(origin.as_bytes()))
     {
-        return forbidden("a page of another origin may not write here");
+        return forbidden("a page of another origin may not write here: open it from this server");
     }
     Ok(())
 }

@@ -107,10 +107,15 @@ impl Upload {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => return Ok(self),
                 Ok(Some(Err(_))) => {
-                    let reason = "the content broke off before its end";
+                    let reason = "the content ended before it was complete: send it again";
                     return refused(StatusCode::BAD_REQUEST, reason);
                 }
-                Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "no more content came"),
+                Err(_) => {
+                    return refused(
+                        StatusCode::REQUEST_TIMEOUT,
+                        "no more content arrived in time",
+                    );
+                }
             };
             progress();
             // Trailers have no meaning for a file (RFC 9110 section 6.5.1).
@@ -164,7 +169,8 @@ impl Upload {
         if sha256.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
             || sha512.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
         {
-            let reason = "the content is not what its digest says";
+            let reason =
+                "the content does not have the digest that was sent with it: send it again";
             return Err(UploadError::Content(Refusal::new(
                 StatusCode::BAD_REQUEST,
                 reason,
@@ -210,7 +216,9 @@ async fn drain<B: Body + Unpin>(content: &mut B) -> bool {
 /// Opens the site's directory. While a deploy replaces it, it may be missing for a moment.
 fn open(directory: &Path) -> Result<Root, CommitError> {
     Root::open(directory).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => CommitError::Busy("the site's directory is not there"),
+        io::ErrorKind::NotFound => {
+            CommitError::Busy("the directory of the site is missing: try again later")
+        }
         _ => error.into(),
     })
 }

@@ -359,7 +359,8 @@ fn listening(lines: &[String]) -> impl Iterator<Item = &str> {
         .filter_map(|line| line.split_once("listening on "))
         .map(|(_, address)| {
             address
-                .split_whitespace()
+                // In JSON a quote ends it.
+                .split([' ', '"'])
                 .next()
                 .unwrap_or_default()
                 .trim_end_matches('/')

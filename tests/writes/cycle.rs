@@ -89,6 +89,38 @@ fn each_write_is_logged() {
 }
 
 #[test]
+fn each_write_can_be_queried_by_its_fields() {
+    let site = TestSite::with(&[("a.txt", b"one")]);
+    let server = Server::with(&site, &["--writable", "--log-format", "json"]);
+    let mut pen = Pen::new(&server);
+    pen.replace("/a.txt", &tag(b"one"), "two");
+    pen.delete("/a.txt", &tag(b"two"));
+    let log = server.log();
+    let writes: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &serde_json::Value| line["method"].is_string())
+        .collect();
+    let (one, two) = (tag(b"one"), tag(b"two"));
+    let [put, delete] = &writes[..] else {
+        panic!("{log}");
+    };
+    for (write, method, before, now, bytes) in [
+        (put, "PUT", one.as_str(), Some(two.as_str()), Some(3)),
+        (delete, "DELETE", two.as_str(), None, None),
+    ] {
+        assert_eq!(write["method"], method);
+        assert_eq!(write["path"], "/a.txt");
+        assert_eq!(write["author"], "anybody");
+        assert_eq!(write["client"], "127.0.0.1");
+        assert_eq!(write["before"], before);
+        assert_eq!(write["now"].as_str(), now);
+        assert_eq!(write["bytes"].as_u64(), bytes);
+        assert_eq!(write["level"], "INFO");
+    }
+}
+
+#[test]
 fn a_write_is_logged_even_if_its_client_does_not_wait() {
     let site = TestSite::with(&[]);
     let server = writable(&site);

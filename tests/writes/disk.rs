@@ -150,7 +150,7 @@ fn a_root_that_is_away_takes_nothing() {
         pen.delete("/a.txt", &tag(b"one")),
     ] {
         assert_eq!(refused.status, 503);
-        let reason = "the site's directory is not there\n";
+        let reason = "the directory of the site is missing: try again later\n";
         assert_eq!(String::from_utf8_lossy(&refused.body), reason);
     }
     assert_eq!(pen.get("/a.txt").body, b"one");

@@ -185,7 +185,7 @@ fn a_page_is_written_under_its_own_name() {
     let server = writable(&site);
     let mut pen = Pen::new(&server);
     let says = |refused: Response, status: u16, name: &str| {
-        let reason = format!("what answers here is a file of another name: {name}\n");
+        let reason = format!("another file answers this URL: write to {name}\n");
         assert_eq!(refused.status, status);
         assert_eq!(refused.field("ETag"), None);
         assert_eq!(String::from_utf8_lossy(&refused.body), reason);
