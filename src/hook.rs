@@ -1,7 +1,10 @@
-//! A command that runs after each publication, so that a cache forgets what has changed.
+//! `--on-publish`: a command that runs after each publication, so that a cache can forget the URLs that
+//! have changed.
 //!
-//! A thread of its own runs it, one run at a time, and never holds up a publication: what is
-//! published meanwhile is told to the next run, all of it. A run that fails is told again.
+//! It runs on a thread of its own, one run at a time, and never holds up a publication. What is
+//! published during a run is passed to the next one, all together. What was passed to a run that failed
+//! is passed again with the next publication, because a cache that misses a URL would keep it for as
+//! long as it likes.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -18,7 +21,7 @@ use crate::purge::urls;
 use crate::site::Site;
 
 /// A run that takes longer than this is worth a warning when the next one waits for it.
-const LONG_RUN: Duration = Duration::from_secs(60);
+const MIN_LONG_RUN: Duration = Duration::from_secs(60);
 
 /// The command, and the thread that runs it.
 #[derive(Debug)]
@@ -38,13 +41,13 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the next run is told.
+    /// What is passed to the next run.
     news: Option<News>,
-    /// Whether there is reason for a run: what has failed waits for the next publication.
+    /// Whether to run it now. What a failed run leaves in `news` waits for the next publication.
     is_due: bool,
     running: Option<Running>,
     is_ending: bool,
-    /// Whether the next publication is the first of all, and so changes nothing.
+    /// Whether the next publication is the first of all. No cache has anything of an earlier one.
     is_first: bool,
 }
 
@@ -63,8 +66,8 @@ struct Running {
 }
 
 impl Hook {
-    /// Runs `command` through `sh -c` after each publication of `site` from now on. Where nothing
-    /// `is_published` yet, the first is no change, and is not told.
+    /// Runs `command` through `sh -c` after each publication of `site` from now on, except after the
+    /// first of all, if nothing `is_published` yet.
     ///
     /// # Errors
     /// When the system has no more threads.
@@ -92,12 +95,12 @@ impl Hook {
                 runner.run();
             })?;
         let listener = Arc::clone(&shared);
-        site.on_publication(move |old, new| listener.tell(old, new));
+        site.on_publication(move |old, new| listener.note_publication(old, new));
         Ok(Self { shared, ended })
     }
 
-    /// Lets the command finish what it has been told and is still to be told, for `patience` at
-    /// most. A run that takes longer is left to itself.
+    /// Lets the present run finish, and one more for what is still to be passed, for `patience` at most.
+    /// A run that takes longer is not ended: its process goes on by itself.
     pub fn finish(self, patience: Duration) {
         self.shared.state().is_ending = true;
         self.shared.changed.notify_all();
@@ -134,13 +137,16 @@ impl Shared {
     }
 
     /// Notes what a publication has changed.
-    fn tell(&self, old: &Manifest, new: &Manifest) {
+    fn note_publication(&self, old: &Manifest, new: &Manifest) {
         if std::mem::take(&mut self.state().is_first) {
             return;
         }
         let handling = new.settings().html_handling;
         if old.rules().redirects.hash() != new.rules().redirects.hash() {
-            tracing::warn!("--on-publish: rules changed: affected redirects are not listed");
+            tracing::warn!(
+                digest = %new.digest(),
+                "--on-publish: rules changed: affected redirects are not listed"
+            );
         }
         let later = News {
             old: old.digest(),
@@ -154,7 +160,7 @@ impl Shared {
         }
         state.is_due = true;
         if let Some(Running { since, process }) = state.running
-            && since.elapsed() >= LONG_RUN
+            && since.elapsed() >= MIN_LONG_RUN
         {
             let seconds = since.elapsed().as_secs();
             tracing::warn!(
@@ -192,7 +198,7 @@ impl Shared {
                     count(urls)
                 ),
                 Err(error) => tracing::error!(
-                    reason = %error,
+                    %error, digest = %new, urls = urls.len(),
                     "--on-publish: cannot run the command: {error}"
                 ),
             }
@@ -208,7 +214,7 @@ impl Shared {
         }
     }
 
-    /// What to tell next; `None` at the end.
+    /// Waits for something to pass to the next run; `None` at the end.
     fn next(&self) -> Option<News> {
         let mut state = self.state();
         loop {
@@ -232,7 +238,8 @@ impl Shared {
             .stdin(Stdio::piped())
             // Standard output is for data, and a server has none.
             .stdout(io::stderr())
-            // An interrupt at the terminal is for the server.
+            // Ctrl-C at a terminal goes to its whole process group (termios(3), ISIG): it is for the
+            // server, which lets the command finish.
             .process_group(0)
             .spawn()?;
         self.state().running = Some(Running {
@@ -253,12 +260,13 @@ fn count(urls: &BTreeSet<String>) -> String {
     }
 }
 
-/// Writes the URLs on a thread of its own: a command need not read them, and what it has left
-/// behind in the background might never do.
+/// Writes the URLs to the command's standard input, on a thread of its own. A command need not read
+/// them; then the pipe stays full (pipe(7)) for as long as any process that the command has left in the
+/// background holds its other end.
 fn feed(mut stdin: ChildStdin, urls: &BTreeSet<String>) -> io::Result<()> {
     let lines: String = urls.iter().flat_map(|url| [url, "\n"]).collect();
     let write = move || {
-        // Whoever does not read does not want to know.
+        // A command that does not read them has no use for them: no reason for a message.
         let _ = stdin.write_all(lines.as_bytes());
     };
     thread::Builder::new()

@@ -190,7 +190,7 @@ fn rules_are_part_of_what_is_listed() {
     let build = Build::new(&[FILES, &[("_headers", b"/a.txt\n  X-Robots-Tag: none\n")]].concat());
     let copy = TestSite::with(FILES).file("_headers", "/a.txt\n  X-Robots-Tag: all\n");
     let server = build.spawn(&copy.root(), &[]);
-    says(&server, "_headers or _redirects is another");
+    says(&server, "_headers or _redirects differs");
     fs::write(
         copy.path("_headers"),
         "# The same\n/a.txt\n  X-Robots-Tag: none\n",

@@ -333,7 +333,7 @@ fn a_file_that_etagd_has_not_written_stays() {
         let mut lines = lines.iter();
         lines.any(|line| line.contains("another file is there"))
     });
-    assert!(server.log().contains("it is no saved manifest"));
+    assert!(server.log().contains("it is not a saved manifest"));
     stop(server);
     assert_eq!(fs::read(state(&site)).unwrap(), b"my notes");
 }

@@ -1,9 +1,11 @@
-//! A release: the manifest that a build made, and a tree that has to prove it.
+//! A release (`--manifest`): the manifest that a build has made, and a tree of files that must match it
+//! before it is published.
 //!
-//! While the tree is not what is listed (a copy that is half done, a file that was changed on this
-//! replica alone) nothing of it is published, and what was published before stays. What is not
-//! listed is never published. The watch reconciles [`Release::tree`] with the disk and publishes
-//! what [`Release::admit`] lets through.
+//! Replicas get a deploy at different times and one file after another. With the list of what the
+//! deploy should be, a replica publishes all of it at once, or nothing: while the tree differs from the
+//! list (a copy that is half done, a file that was changed on this replica alone), what was published
+//! before stays. Files that are not listed are never published. The watcher keeps [`Release::tree`]
+//! equal to the disk, and publishes what [`Release::admit`] returns.
 
 mod proof;
 
@@ -22,12 +24,12 @@ use crate::representation::{Representation, Resource};
 use crate::settings::Settings;
 use proof::{Faults, Proven, prove};
 
-/// Faults that are reported at once, at most.
+/// Limit for the faults that are reported at once.
 const MAX_SHOWN: usize = 20;
-/// How often to report how far a copy has come.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// Minimum time between two reports of how far a copy has come.
+const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why a manifest can't be what a replica serves by.
+/// Why the file of `--manifest` can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
     /// It can't be read.
@@ -36,7 +38,7 @@ pub enum ReleaseError {
     /// There would be nothing to serve.
     #[error("the manifest {} lists no file: make it from the site that was built", .0.display())]
     Empty(PathBuf),
-    /// It does not say what the site is.
+    /// It does not list every file.
     #[error(
         "the manifest {} is incomplete: some file could not be read when it was made; make it again",
         .0.display()
@@ -48,26 +50,27 @@ pub enum ReleaseError {
 #[derive(Debug)]
 pub struct Release {
     file: PathBuf,
-    /// Of the file when it was read, or when that failed.
+    /// The metadata of `file` when it was last read, whether that succeeded or not.
     stamp: Option<Stamp>,
     inventory: Inventory,
     tree: Manifest,
-    /// Whether the tree has not been held against the inventory since one of them changed.
-    is_news: bool,
-    told: Told,
-    /// What is wrong has changed since it was told, and was told just before that.
-    is_untold: bool,
+    /// Whether the tree or the inventory has changed since they were last compared.
+    is_unchecked: bool,
+    reported: Reported,
+    /// Whether there are faults that were found too soon after the last report to be in one.
+    is_report_delayed: bool,
     is_published: bool,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
 }
 
-/// What the operator knows of the present inventory.
+/// What was last reported to the operator about the present inventory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Told {
+enum Reported {
     Nothing,
+    /// That the tree matches it.
     Proven,
-    /// Not proven, at that time.
+    /// That the tree does not match it, at that time.
     Unproven(Instant),
 }
 
@@ -87,17 +90,17 @@ impl Release {
             inventory: read(&file)?,
             file,
             tree: Manifest::empty(settings),
-            is_news: true,
-            told: Told::Nothing,
-            is_untold: false,
+            is_unchecked: true,
+            reported: Reported::Nothing,
+            is_report_delayed: false,
             is_published: false,
             metrics,
             readiness,
         })
     }
 
-    /// Takes over the tree that a scan has found. The state to begin with, if that is what is
-    /// listed.
+    /// Takes over the tree that the first scan has found. Returns the state to begin with, if the tree
+    /// matches the list.
     pub fn begin(&mut self, tree: Manifest) -> Option<Manifest> {
         self.tree = tree;
         let changes = self.judge(None)?;
@@ -109,9 +112,9 @@ impl Release {
         &self.tree
     }
 
-    /// Reads the file again if it is another one than it was, or `always`. Whether there is
-    /// something new to prove. A file that can't be used leaves everything as it is.
-    pub fn look(&mut self, always: bool) -> bool {
+    /// Reads the file again if its metadata have changed, or `always`. Returns whether it lists another
+    /// release now. If the file can't be used, the release stays as it is.
+    pub fn reload(&mut self, always: bool) -> bool {
         let now = stamp(&self.file);
         if now == self.stamp && !always {
             return false;
@@ -121,7 +124,7 @@ impl Release {
             Ok(inventory) => inventory,
             Err(error) => {
                 tracing::warn!(
-                    manifest = %self.file.display(), reason = %error,
+                    manifest = %self.file.display(), %error,
                     "{error}; what it listed before stays in force"
                 );
                 return false;
@@ -132,33 +135,33 @@ impl Release {
             let (file, digest) = (self.file.display(), &inventory.head.digest);
             tracing::info!(manifest = %file, %digest, "{file} now lists another release: {digest}");
             self.inventory = inventory;
-            self.is_news = true;
-            self.told = Told::Nothing;
+            self.is_unchecked = true;
+            self.reported = Reported::Nothing;
         }
         is_other
     }
 
-    /// Tells what was not told when it was found, once it may be told.
-    pub fn catch_up(&mut self) {
-        if self.is_untold
-            && self.may_tell()
+    /// Reports faults that were found too soon after the last report, once it is time.
+    pub fn report_delayed(&mut self) {
+        if self.is_report_delayed
+            && self.may_report()
             && let Err(faults) = prove(&self.inventory, &self.tree, MAX_SHOWN)
         {
             self.reject(&faults);
         }
     }
 
-    /// Makes `changes` to the tree. What is to be done to `published`, if the tree is what is
-    /// listed and that may be something new.
+    /// Applies `changes` to the tree. Returns what turns `published` into the listed state, if the tree
+    /// matches the list and something that matters has changed.
     pub fn admit(&mut self, changes: Changes, published: &Manifest) -> Option<Changes> {
         if !changes.changes_nothing_in(&self.tree) {
-            self.is_news |= self.concerns(&changes);
+            self.is_unchecked |= self.concerns(&changes);
             self.tree = self.tree.with(changes);
         }
         self.judge(Some(published))
     }
 
-    /// Whether changes are about anything that is listed.
+    /// Whether changes touch anything that is listed.
     fn concerns(&self, changes: &Changes) -> bool {
         let changed = changes.changed.iter().map(|new| &new.path);
         let mut paths = changed.chain(&changes.removed);
@@ -167,9 +170,10 @@ impl Release {
             || paths.any(|path| self.inventory.has(path))
     }
 
-    /// Holds the tree against the inventory. What makes it of `published`, or else of the tree.
+    /// Compares the tree with the inventory, unless nothing has changed since. If they match, returns
+    /// what turns `published`, or else the tree, into the listed state.
     fn judge(&mut self, published: Option<&Manifest>) -> Option<Changes> {
-        if !std::mem::take(&mut self.is_news) {
+        if !std::mem::take(&mut self.is_unchecked) {
             return None;
         }
         match prove(&self.inventory, &self.tree, MAX_SHOWN) {
@@ -192,7 +196,7 @@ impl Release {
 
     fn accept(&mut self, proven: &Proven) {
         let (file, files) = (self.file.display(), proven.resources.len());
-        if self.told != Told::Proven {
+        if self.reported != Reported::Proven {
             tracing::info!(manifest = %file, files, "all files match {file}");
             let unlisted = proven.unlisted;
             match unlisted {
@@ -213,8 +217,8 @@ impl Release {
                 );
             }
         }
-        self.told = Told::Proven;
-        self.is_untold = false;
+        self.reported = Reported::Proven;
+        self.is_report_delayed = false;
         self.metrics.release_faults.store(0, Ordering::Relaxed);
         self.is_published = true;
         self.readiness.explain(None);
@@ -234,15 +238,15 @@ impl Release {
         self.metrics
             .release_faults
             .store(count as u64, Ordering::Relaxed);
-        self.is_untold = !self.may_tell();
-        if self.is_untold {
+        self.is_report_delayed = !self.may_report();
+        if self.is_report_delayed {
             return;
         }
-        let is_known = matches!(self.told, Told::Unproven(_));
-        // While a site is copied there are many, for a long time.
+        let is_known = matches!(self.reported, Reported::Unproven(_));
+        // While a site is copied there are many faults for a long time: their number is enough.
         if !is_known || count <= MAX_SHOWN {
             for fault in &faults.shown {
-                tracing::warn!(manifest = %file, "not as listed: {fault}");
+                tracing::warn!(manifest = %file, path = fault.path(), "not as listed: {fault}");
             }
         }
         if is_known {
@@ -255,16 +259,16 @@ impl Release {
             };
             tracing::warn!(manifest = %file, faults = count, "{summary}: {stays}");
         }
-        self.told = Told::Unproven(Instant::now());
+        self.reported = Reported::Unproven(Instant::now());
     }
 
-    /// Whether the operator has not been told just before what is wrong.
-    fn may_tell(&self) -> bool {
-        !matches!(self.told, Told::Unproven(at) if at.elapsed() < REPORT_INTERVAL)
+    /// Whether the last report of faults is long enough ago for another one.
+    fn may_report(&self) -> bool {
+        !matches!(self.reported, Reported::Unproven(at) if at.elapsed() < MIN_REPORT_INTERVAL)
     }
 }
 
-/// What makes of `base` the state that was proven.
+/// The changes that turn `base` into the proven state.
 fn changes(base: &Manifest, proven: Proven, inventory: &Inventory) -> Changes {
     let (mut known, mut changed) = (0, Vec::new());
     for resource in proven.resources {
@@ -286,8 +290,8 @@ fn changes(base: &Manifest, proven: Proven, inventory: &Inventory) -> Changes {
     }
 }
 
-/// Whether a resource is published as it is: the same content from the same place. What the rules
-/// make of it follows.
+/// Whether a resource is published already: the same content, read from the same file. Its fields and
+/// tags follow from these and from the rules.
 fn is_known(old: &Arc<Resource>, new: &Arc<Resource>) -> bool {
     let is_same = |(old, new): (&Representation, &Representation)| {
         old.coding == new.coding && old.etag == new.etag && old.data.has_same_location(&new.data)

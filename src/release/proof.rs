@@ -1,4 +1,4 @@
-//! Whether a tree holds everything that a manifest lists: pure.
+//! Whether a tree has everything that a manifest lists. Pure: both are in memory.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,16 +10,16 @@ use crate::representation::Resource;
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 
-/// A tree that holds everything that is listed.
+/// What was found in a tree that has everything that is listed.
 #[derive(Debug)]
 pub(super) struct Proven {
-    /// What is listed, and no coding beside.
+    /// The listed resources, without codings that are not listed.
     pub(super) resources: Vec<Arc<Resource>>,
-    /// Files that are not listed.
+    /// How many files of the tree are not listed.
     pub(super) unlisted: usize,
 }
 
-/// What a tree lacks.
+/// How a tree differs from a list.
 #[derive(Debug)]
 pub(super) struct Faults {
     /// How many there are.
@@ -28,10 +28,10 @@ pub(super) struct Faults {
     pub(super) shown: Vec<Fault>,
 }
 
-/// Something listed that the tree does not hold.
+/// Something listed that the tree does not have.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The rules mean something else.
+    /// The rules of the tree mean something else than the listed ones.
     Rules,
     /// A representation.
     Entry {
@@ -46,15 +46,25 @@ pub(super) enum Fault {
 pub(super) enum Kind {
     Missing,
     Unreadable(String),
-    /// Somebody is writing to it.
+    /// Somebody is writing to it: its content is not final.
     Unsettled,
     Other(ETag),
+}
+
+impl Fault {
+    /// The URL of the listed file, unless the rules differ.
+    pub(super) fn path(&self) -> Option<String> {
+        match self {
+            Self::Rules => None,
+            Self::Entry { path, .. } => Some(url(path)),
+        }
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::Entry { path, coding, kind } = self else {
-            return f.write_str("_headers or _redirects is another");
+            return f.write_str("_headers or _redirects differs");
         };
         f.write_str(&url(path))?;
         if coding.extension().is_some() {
@@ -69,8 +79,13 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Holds a tree against an inventory; of what is wrong the first `most` are told.
-pub(super) fn prove(inventory: &Inventory, tree: &Manifest, most: usize) -> Result<Proven, Faults> {
+/// Compares a tree with an inventory. The first `max_shown` faults are described, the others only
+/// counted.
+pub(super) fn prove(
+    inventory: &Inventory,
+    tree: &Manifest,
+    max_shown: usize,
+) -> Result<Proven, Faults> {
     let mut resources = Vec::new();
     let (mut count, mut shown) = (0, Vec::new());
     if inventory.head.rules != tree.head().rules {
@@ -85,7 +100,7 @@ pub(super) fn prove(inventory: &Inventory, tree: &Manifest, most: usize) -> Resu
         for entry in entries {
             if let Some(kind) = fault(entry, resource, tree) {
                 count += 1;
-                if shown.len() < most {
+                if shown.len() < max_shown {
                     shown.push(Fault::Entry {
                         path: entry.path.clone(),
                         coding: entry.coding,
@@ -239,7 +254,7 @@ mod tests {
                 &["/d/b.html cannot be read: not permitted", "/d/b.html (br) cannot be read: not permitted",
                   "/d/b.html.br cannot be read: not permitted"]),
             ("a file is being written", manifest(LISTED, &[], &["a.txt"]), &["/a.txt is being written"]),
-            ("the rules are others", ruled(&manifest(LISTED, &[], &[])), &["_headers or _redirects is another"]),
+            ("the rules are others", ruled(&manifest(LISTED, &[], &[])), &["_headers or _redirects differs"]),
         ];
         for (name, tree, want) in cases {
             let faults = prove(&inventory, tree, 9).expect_err(name);

@@ -1,8 +1,8 @@
-//! The bytes of a saved manifest, and what they say; no I/O.
+//! The bytes of a saved manifest: written and read, without opening a file.
 //!
-//! All numbers are little-endian. Magic, version (`u32`), the BLAKE3 of the choices it was made
-//! with, the root's file system (`u64`), its real path with its length (`u32`), the files in no
-//! order, and the BLAKE3 of everything before. A file is:
+//! All numbers are little-endian. In this order: magic bytes, version (`u32`), the BLAKE3 of the
+//! settings, the root's file system (`u64`), the length of its real path (`u32`) and the path, the files
+//! in any order, and the BLAKE3 of everything before. A file is:
 //!
 //! | Bytes | What |
 //! |---|---|
@@ -14,7 +14,7 @@
 //! | 32 | SHA-256 of its content, optional |
 //! | 8 each | Last-Modified and the newest date, each optional |
 //! | 4 + n | where it is, optional |
-//! | 32 each | the chaining values of its groups; the size tells how many |
+//! | 32 each | the chaining values of its groups; as many as the size asks for |
 
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, Write};
@@ -27,15 +27,15 @@ use crate::scan::SavedFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 
-/// Version of these bytes, and of what a scan makes of a file: what proves a sidecar, what is
-/// UTF-8, the length of a group. Whoever changes one of them counts this up.
+/// Version of these bytes, and of what a scan finds out about a file: what proves a sidecar, what is
+/// UTF-8, the length of a group. To be increased with a change of any of them.
 pub(super) const VERSION: u32 = 1;
-/// What a saved manifest begins with. What begins otherwise is somebody else's.
+/// What a saved manifest begins with. A file that begins differently was written by another program.
 pub(super) const MAGIC: &[u8; 16] = b"etagd manifest\r\n";
-/// Enough for BLAKE3 to use the widest instructions there are.
-const BUFFER: usize = 256 << 10;
-/// The BLAKE3 at the end.
-const SEAL: usize = 32;
+/// Large enough for BLAKE3 to hash 16 chunks of 1 KiB at once with AVX-512.
+const BUFFER_SIZE: usize = 256 << 10;
+/// Length of the BLAKE3 at the end.
+const SEAL_LENGTH: usize = 32;
 
 const TRUSTED: u8 = 1;
 const UTF8: u8 = 1 << 1;
@@ -50,43 +50,42 @@ const CODINGS: [(Coding, u8); 3] = [
     (Coding::Gzip, 1 << 2),
 ];
 
-/// What a saved manifest is of.
+/// The site that a saved manifest is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin<'a> {
-    /// The operator's choices that decide what is known of a file, and what answers.
+    /// The hash of the settings that decide what is known of a file, and how requests are answered.
     pub choices: blake3::Hash,
-    /// What tells the file system of the site from others. On another one, change times in whole
-    /// seconds are not trusted: they may have been set when an image was made, to the same values
-    /// for the next one.
+    /// Identifies the file system of the site. On another one, change times in whole seconds are not
+    /// trusted: they may have been set when an image was built, to the same values as in the next image.
     pub file_system: u64,
     /// The real path of the site.
     pub root: &'a Path,
 }
 
-/// Why a saved manifest is of no use.
+/// Why a saved manifest can't be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unusable {
-    /// It begins like nothing that etagd writes.
-    #[error("it is no saved manifest")]
+    /// Another program has written it.
+    #[error("it is not a saved manifest")]
     Foreign,
     /// Another version of etagd wrote it.
     #[error("format version {0} is not supported (expected {VERSION})")]
     Version(u32),
-    /// It is not what was written.
+    /// Its hash is wrong.
     #[error("it is damaged")]
     Damaged,
-    /// It was written under other flags.
+    /// It was saved with other settings.
     #[error("it was saved with other flags")]
     Choices,
     /// It is about another directory.
-    #[error("it is of {}", .0.display())]
+    #[error("it was saved for {}", .0.display())]
     Root(PathBuf),
 }
 
-/// Writes what is known of these files.
+/// Writes what is known of `known` files of the site `origin`.
 ///
 /// # Errors
-/// As `out`, or when a path is longer than 4 GiB.
+/// Those of `out`; also when a path is longer than 4 GiB.
 pub fn write<'a>(
     out: impl Write,
     origin: Origin<'_>,
@@ -96,7 +95,7 @@ pub fn write<'a>(
         out,
         hasher: blake3::Hasher::new(),
     };
-    let mut out = BufWriter::with_capacity(BUFFER, sealing);
+    let mut out = BufWriter::with_capacity(BUFFER_SIZE, sealing);
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     out.write_all(origin.choices.as_bytes())?;
@@ -180,7 +179,7 @@ impl<W: Write> Write for Sealing<W> {
 /// Reads what was written for `origin`.
 ///
 /// # Errors
-/// Why it is of no use.
+/// Why it can't be used.
 pub fn read<'a>(bytes: &'a [u8], origin: Origin<'_>) -> Result<Files<'a>, Unusable> {
     let mut rest = match bytes.strip_prefix(MAGIC) {
         Some(rest) => Reader(rest),
@@ -193,7 +192,10 @@ pub fn read<'a>(bytes: &'a [u8], origin: Origin<'_>) -> Result<Files<'a>, Unusab
         Some(version) => return Err(Unusable::Version(version)),
         None => return Err(Unusable::Damaged),
     }
-    let (rest, seal) = rest.0.split_last_chunk::<SEAL>().ok_or(Unusable::Damaged)?;
+    let (rest, seal) = rest
+        .0
+        .split_last_chunk::<SEAL_LENGTH>()
+        .ok_or(Unusable::Damaged)?;
     let content = bytes.strip_suffix(seal).unwrap_or_default();
     if blake3::hash(content) != *seal {
         return Err(Unusable::Damaged);
@@ -408,7 +410,7 @@ mod tests {
         bytes
     }
 
-    /// The same content, sealed anew: damage that no hash tells of.
+    /// The same content with a new hash: damage that the hash does not show.
     fn sealed(mut content: Vec<u8>) -> Vec<u8> {
         let seal = blake3::hash(&content);
         content.extend_from_slice(seal.as_bytes());
@@ -459,7 +461,7 @@ mod tests {
     #[test]
     fn what_is_sealed_well_and_nonsense_is_damaged_too() {
         let bytes = written();
-        let content = &bytes[..bytes.len() - SEAL];
+        let content = &bytes[..bytes.len() - SEAL_LENGTH];
         let head = MAGIC.len() + 4 + 32 + 8 + 4 + "/srv/site".len();
         let (flags, codings, length) = (head, head + 1, head + 2);
         let size = head + 6 + "index.html".len() + 8;

@@ -1,12 +1,14 @@
-//! The manifest on disk, so that a restart compares files with it instead of hashing them.
+//! `--state`: the manifest, saved in a file, so that a restart compares the site's files with it instead
+//! of hashing them.
 //!
-//! A hash is taken over without reading its file only where inode, size, mtime and ctime are what
-//! they were, and where the process that hashed it went on for 2.5 seconds and heard of no change:
-//! long enough for any later change to leave another ctime. A wrong trust could make a 304 stale,
-//! never a body wrong: bytes are proven before they are sent, as ever.
+//! A saved hash is used without reading its file only if two things hold: the file's inode, size, mtime
+//! and ctime are what they were, and the process that hashed the file ran for another 2.5 seconds
+//! without hearing of a change. After that time any later change leaves another ctime, on the coarsest
+//! clock that a file system has (FAT: 2 s). If that should fail somewhere, a 304 could be stale, but no
+//! body could be wrong: its bytes are proven before they are sent, as always.
 //!
-//! What is saved is replaced in one piece or not at all, and what can't be read is written anew. A
-//! disk that is full or read-only is worth a warning, and no reason not to serve.
+//! The file is replaced as a whole or not at all. One that can't be used is ignored, and replaced by
+//! the next save. If saving fails (the disk is full or read-only), etagd warns and serves on.
 
 mod format;
 mod map;
@@ -34,7 +36,7 @@ pub use saver::Saver;
 /// Why a manifest can't be saved in a file of this name.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// Anybody could download it.
+    /// It is in the site, so that anybody could download it.
     #[error(
         "--state {}: it would be served: choose a file outside of {}, or a name that begins with a dot",
         .file.display(), .root.display()
@@ -45,12 +47,12 @@ pub enum Refused {
         /// The real path of the site.
         root: PathBuf,
     },
-    /// Something else is there that must not be replaced.
+    /// Something else than a file is there, which must not be replaced.
     #[error("--state {}: it is not a regular file", .0.display())]
     Taken(PathBuf),
 }
 
-/// Where manifests are saved.
+/// The file that manifests are saved in, and what they must be about to be used.
 #[derive(Clone, Debug)]
 pub struct StateFile {
     file: PathBuf,
@@ -58,11 +60,10 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// The file `file`, for the site in `root` with these settings. It need not be there, nor its
-    /// directory.
+    /// `file`, for the site in `root` with these settings. Neither it nor its directory needs to exist.
     ///
     /// # Errors
-    /// When its name is taken by something else, or clients could ask for it.
+    /// When something else has its name, or when the site would serve it.
     pub fn new(
         file: &Path,
         root: &Root,
@@ -77,7 +78,7 @@ impl StateFile {
             let (file, root) = (file.to_path_buf(), root.path().to_path_buf());
             return Err(Refused::Served { file, root });
         }
-        // The digest of a site covers every choice that changes answers, even if it has no file.
+        // The digest of a site covers every setting that changes answers, even that of an empty site.
         let choices = Manifest::empty(settings).digest().to_string();
         Ok(Self {
             file: real,
@@ -90,15 +91,16 @@ impl StateFile {
         &self.file
     }
 
-    /// What was saved of the site in `root`; `None` where nothing was.
+    /// The saved manifest of the site in `root`; `None` if there is none.
     ///
     /// # Errors
-    /// When it can't be read, or is of no use.
+    /// When it can't be read, or can't be used for this site.
     pub fn load(&self, scanner: &Scanner, root: &Arc<Root>) -> Result<Option<Manifest>, LoadError> {
         let file = match File::open(&self.file) {
             Ok(file) if root.keeps_change_times() => file,
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            // Nothing was saved, or it would tell nothing.
+            // Nothing was saved; or the file system has no change times (ctime), without which equal
+            // metadata say nothing.
             _ => return Ok(None),
         };
         let content = map::StateBytes::of(&file)?;
@@ -106,7 +108,7 @@ impl StateFile {
         Ok(Some(scanner.restore(root, known)))
     }
 
-    /// Replaces what was saved with `manifest`, which is of the site in `root`.
+    /// Saves `manifest`, which is that of the site in `root`, in place of what was saved before.
     ///
     /// # Errors
     /// When it can't be written, or another file than a saved manifest is there;
@@ -128,16 +130,16 @@ impl StateFile {
             .and_then(|()| new.sync_all())
             .and_then(|()| fs::rename(self.new_file(), &self.file));
         if written.is_err() {
-            // Still locked, so it is this process's. The first error is the one that tells.
+            // It is still locked, so no other process is using it. The error to return is the first one.
             let _ = fs::remove_file(self.new_file());
             return written;
         }
-        // The rename itself outlasts a crash only with the directory.
+        // A rename is on disk after a crash only if the directory was synced (fsync(2)).
         let directory = self.file.parent().unwrap_or(Path::new("/"));
         File::open(directory)?.sync_all()
     }
 
-    /// Whether there is something that etagd has not written: a name that was mistyped.
+    /// Whether another program has written the file: the name may be mistyped.
     fn is_foreign(&self) -> io::Result<bool> {
         let mut beginning = Vec::new();
         match File::open(&self.file) {
@@ -156,8 +158,8 @@ impl StateFile {
         }
     }
 
-    /// Where the next one is written. One name for all, so that killed processes leave one file
-    /// behind and not many.
+    /// The name under which a manifest is written before it replaces the file. It is always the same, so
+    /// that processes that are killed leave one file behind, not many.
     fn new_file(&self) -> PathBuf {
         let mut name = self
             .file
@@ -168,10 +170,10 @@ impl StateFile {
         self.file.with_file_name(name)
     }
 
-    /// An empty file to write to, locked, so that no two processes write to the same one.
+    /// Creates and locks an empty file to write to: two processes must not write to the same one.
     fn create(&self) -> io::Result<File> {
         loop {
-            // A pipe of that name must not be waited for.
+            // O_NONBLOCK: if a FIFO has the name, open(2) would wait for a reader.
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK;
             let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let file = File::from(open(self.new_file(), flags, Mode::RUSR | Mode::WUSR)?);
@@ -179,7 +181,7 @@ impl StateFile {
             let (locked, named) = (file.metadata()?, self.new_file().symlink_metadata());
             let is_same =
                 |named: fs::Metadata| (named.dev(), named.ino()) == (locked.dev(), locked.ino());
-            // Otherwise another process has finished with it between the two.
+            // Otherwise another process has renamed it between `open` and `flock`.
             if named.is_ok_and(is_same) {
                 file.set_len(0)?;
                 return Ok(file);
@@ -188,13 +190,13 @@ impl StateFile {
     }
 }
 
-/// Why nothing is taken over from an earlier process.
+/// Why a saved manifest is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It can't be read.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It is of no use.
+    /// It can't be used for this site.
     #[error("{0}")]
     Unusable(#[from] Unusable),
 }

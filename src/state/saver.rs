@@ -1,4 +1,4 @@
-//! When to save: some seconds after a publication, and at the end.
+//! When to save: some seconds after a publication, and when the process ends.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -13,16 +13,17 @@ use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::site::Site;
 
-/// How long this process must go on after it has hashed a file for the next one to trust its stamp:
-/// until no change can leave the same stamp on the coarsest clock of a file system, and reports of
-/// changes have arrived.
-const REST: Duration = Duration::from_millis(2_500);
-/// How often to look for something new; what is new is saved at the second look.
-const LOOK: Duration = Duration::from_secs(3);
-/// Time between two saves.
-const BETWEEN: Duration = Duration::from_secs(10);
-/// Saving may take this share of one core.
-const SHARE: u32 = 20;
+/// How long this process must run on after it has hashed a file, for the next process to trust the
+/// file's metadata. Afterwards a change can't leave the same metadata, even on the coarsest clock of a
+/// file system (FAT: 2 s), and events of changes before that have arrived.
+const MIN_TRUST_TIME: Duration = Duration::from_millis(2_500);
+/// How often to check for something new. What is new is saved at the second check.
+const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+/// Minimum time between two saves.
+const MIN_SAVE_INTERVAL: Duration = Duration::from_secs(10);
+/// The least time between two saves, as a multiple of what the first of them took: saving may take a
+/// twentieth of one core.
+const MIN_SAVE_REST: u32 = 20;
 
 /// The thread that saves what a site publishes.
 #[derive(Debug)]
@@ -32,8 +33,8 @@ pub struct Saver {
 }
 
 impl Saver {
-    /// Saves each state of `site`, which is in `directory` as the operator named it, in `file`,
-    /// but the one that was `saved` already.
+    /// Saves each state of `site` in `file`, except the one that was `saved` already. The site is in
+    /// `directory`, as the operator has named it.
     ///
     /// # Errors
     /// When the system has no more threads.
@@ -51,8 +52,8 @@ impl Saver {
         Ok(Self { stop, thread })
     }
 
-    /// Saves what is not saved yet, and ends. Nothing is published any more by then, or it is
-    /// hashed again after the restart.
+    /// Saves what is not saved yet, and ends. What is published after this is hashed again after the
+    /// restart.
     pub fn finish(self) {
         drop(self.stop);
         // A panic has been reported by its hook.
@@ -60,14 +61,14 @@ impl Saver {
     }
 }
 
-/// What the thread knows from one look to the next.
+/// What the thread knows from one check to the next.
 struct Round {
     file: StateFile,
     directory: PathBuf,
     site: Arc<Site>,
-    /// What is on disk. Weak, for it pins the bodies of a state that is over.
+    /// The state that is saved. Weak: a strong reference would keep the bodies of an old state in memory.
     saved: Weak<Manifest>,
-    /// What was published at the last look and is not saved, with the time of that look.
+    /// The state that was published at the last check, if it is not saved, with the time of that check.
     seen: Option<(Instant, Arc<Manifest>)>,
     not_before: Instant,
     warned: String,
@@ -96,13 +97,13 @@ impl Round {
     }
 
     fn run(&mut self, stopped: &Receiver<()>) {
-        while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        while stopped.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             self.look(Instant::now());
         }
         self.finish(Instant::now());
     }
 
-    /// Saves what was already there at the last look.
+    /// Saves the current state, if that of the last check has been there for long enough.
     fn look(&mut self, now: Instant) {
         let current = Arc::clone(&self.site.current());
         if self.is_saved(&current) || now < self.not_before {
@@ -111,11 +112,11 @@ impl Round {
         }
         let earlier = self.seen.replace((now, Arc::clone(&current)));
         if let Some((since, earlier)) = earlier
-            && now.duration_since(since) >= REST
+            && now.duration_since(since) >= MIN_TRUST_TIME
         {
             self.save(&current, Some(&earlier));
             let spent = now.elapsed();
-            self.not_before = now + spent + BETWEEN.max(spent * SHARE);
+            self.not_before = now + spent + MIN_SAVE_INTERVAL.max(spent * MIN_SAVE_REST);
         }
     }
 
@@ -124,7 +125,7 @@ impl Round {
         if self.is_saved(&current) {
             return;
         }
-        let is_old = |(since, _): &(Instant, _)| now.duration_since(*since) >= REST;
+        let is_old = |(since, _): &(Instant, _)| now.duration_since(*since) >= MIN_TRUST_TIME;
         let earlier = self.seen.take().filter(is_old);
         self.save(&current, earlier.as_ref().map(|(_, earlier)| earlier));
     }
@@ -157,21 +158,22 @@ impl Round {
         }
     }
 
-    /// Once for each reason: the next try comes soon.
+    /// Warns once for each error: the next save is tried soon.
     fn warn(&mut self, error: &io::Error) {
         let warning = error.to_string();
         if mem::replace(&mut self.warned, warning.clone()) != warning {
             let file = self.file.path().display();
             tracing::warn!(
-                path = %file, reason = %warning,
+                path = %file, error = %warning,
                 "cannot save the manifest in {file}: {warning}: a restart will hash all files"
             );
         }
     }
 }
 
-/// Marks the files of `current` that were hashed by the time of `earlier`. No look at them is needed
-/// now: whoever finds their stamps later, finds that they had them all the time.
+/// Marks the files of `current` that were hashed by the time of `earlier`, and are the same since. The
+/// files themselves need not be checked now: if a later process finds the same metadata, they have had
+/// them all the time.
 fn confirm(current: &Manifest, earlier: &Manifest) {
     for resource in current.iter() {
         let is_open = resource.settled && resource.confirmed.get().is_none();
@@ -180,7 +182,7 @@ fn confirm(current: &Manifest, earlier: &Manifest) {
             then.stamp == resource.stamp && then.identity.etag.hash() == hash
         };
         if is_open && earlier.locate(&resource.path).is_some_and(was_there) {
-            // Another thread can't have had another opinion.
+            // Only this thread sets it.
             let _ = resource.confirmed.set(true);
         }
     }
