@@ -259,7 +259,7 @@ fn apply_rule<'m>(
 }
 
 /// A resource with the fields and tags that the rules of the site give it for a target.
-fn with_rules<'r>(
+fn with_header_rules<'r>(
     manifest: &Manifest,
     resource: &'r Arc<Resource>,
     target: &Target<'_>,
@@ -481,7 +481,7 @@ fn redirect_or_refuse<'m>(
     }
 }
 
-/// The path under which the site answers whoever follows `path`, if there is one.
+/// The path that a client ends up at if it follows `path` and its redirects, if the site answers there.
 fn url_of(manifest: &Manifest, path: Vec<u8>) -> Option<Vec<u8>> {
     let uri: Uri = absolute_location(&path, None).parse().ok()?;
     let target = Target::parse(&uri).ok()?;

@@ -1,4 +1,4 @@
-//! The one shared, changing thing: which manifest is published now.
+//! Which manifest is published now: the one thing in a server that is shared and changes.
 
 use std::fmt;
 use std::path::Path;
@@ -14,23 +14,24 @@ use crate::memory::Memory;
 use crate::metrics::Figures;
 use crate::representation::Resource;
 
-/// Publishes manifests. Nobody but [`Site::update`] replaces the current one.
+/// The site as requests see it: the manifest that is published now. Only [`Site::update`] and
+/// [`Site::forget`] replace it.
 pub struct Site {
     current: ArcSwap<Manifest>,
     publishing: Mutex<()>,
     first_published: Instant,
-    /// When the present state was, in milliseconds after the first.
+    /// When the current state was published, in milliseconds after `first_published`.
     last_published: AtomicU64,
     publications: watch::Sender<u64>,
     looks: watch::Sender<u64>,
-    suspects: Mutex<Option<Suspects>>,
-    listener: Mutex<Option<PublicationCallback>>,
+    on_suspect: Mutex<Option<SuspectCallback>>,
+    on_publication: Mutex<Option<PublicationCallback>>,
 }
 
-/// Who is told of files that are not what the manifest says.
-type Suspects = Box<dyn Fn(&Path) + Send>;
+/// Called with each file that is not what the manifest says.
+type SuspectCallback = Box<dyn Fn(&Path) + Send>;
 
-/// Who is told of each publication: the state before, and the state now.
+/// Called after each publication, with the state before and the state now.
 type PublicationCallback = Box<dyn Fn(&Manifest, &Manifest) + Send>;
 
 impl Site {
@@ -43,8 +44,8 @@ impl Site {
             last_published: AtomicU64::new(0),
             publications: watch::Sender::new(0),
             looks: watch::Sender::new(0),
-            suspects: Mutex::new(None),
-            listener: Mutex::new(None),
+            on_suspect: Mutex::new(None),
+            on_publication: Mutex::new(None),
         }
     }
 
@@ -53,9 +54,9 @@ impl Site {
         self.current.load()
     }
 
-    /// Publishes what `change` makes of the current manifest; one at a time, so that no change is
-    /// lost between two writers. Where the answers stay the same, nobody is told, and the result
-    /// is `None`.
+    /// Publishes the current manifest with the changes that `change` returns for it. One call runs at a
+    /// time, so that no change is lost between two of them. Returns `None` if there are no changes, or
+    /// if none of them changes an answer: then nobody is woken.
     pub fn update(&self, change: impl FnOnce(&Manifest) -> Option<Changes>) -> Option<Publication> {
         let _one_at_a_time = self
             .publishing
@@ -70,18 +71,19 @@ impl Site {
         let has_new_rules = changes.rules.is_some();
         let new = current.with(changes);
         let digest = new.digest();
-        let is_news = digest != current.digest();
+        let changes_answers = digest != current.digest();
         let new = Arc::new(new);
         self.current.store(Arc::clone(&new));
-        if !is_news {
+        if !changes_answers {
+            // Where a file lies on the disk, say: requests need that, nobody else does.
             return None;
         }
         let now = self.first_published.elapsed().as_millis() as u64;
         self.last_published.store(now, Ordering::Relaxed);
         self.publications.send_modify(|count| *count += 1);
-        let listener = self.listener.lock();
-        if let Some(tell) = &*listener.unwrap_or_else(PoisonError::into_inner) {
-            tell(&current, &new);
+        let callback = self.on_publication.lock();
+        if let Some(callback) = &*callback.unwrap_or_else(PoisonError::into_inner) {
+            callback(&current, &new);
         }
         Some(Publication {
             changed,
@@ -91,7 +93,8 @@ impl Site {
         })
     }
 
-    /// Keeps of earlier states what `keep` makes of it, and returns what is gone altogether.
+    /// Replaces each removed resource that is still answered (`--keep-old`) with what `keep` returns for
+    /// it. Returns the resources that are not answered any more.
     pub fn forget(
         &self,
         keep: impl Fn(&Arc<Resource>, Instant) -> Option<Arc<Resource>>,
@@ -100,49 +103,54 @@ impl Site {
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some((new, over)) = self.current.load().with_retired(keep) else {
+        let Some((new, forgotten)) = self.current.load().with_retired(keep) else {
             return Vec::new();
         };
         self.current.store(Arc::new(new));
-        over
+        forgotten
     }
 
-    /// Tells whoever waits for it that the disk has been looked at, and that what could be
-    /// published is.
+    /// Wakes the requests that wait for a look at the disk: it is over, and what it has found is
+    /// published if it may be.
     pub fn announce_look(&self) {
         self.looks.send_modify(|count| *count += 1);
     }
 
-    /// Wakes its holder after each look at the disk.
+    /// A receiver that is woken after each look at the disk.
     pub fn subscribe_looks(&self) -> watch::Receiver<u64> {
         self.looks.subscribe()
     }
 
-    /// Has `look` called with each file that a response finds to be other than the manifest says.
-    pub fn on_suspect(&self, look: impl Fn(&Path) + Send + 'static) {
-        *self.suspects.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(look));
+    /// Calls `callback` with each file that a response finds to be different from the manifest.
+    pub fn on_suspect(&self, callback: impl Fn(&Path) + Send + 'static) {
+        *self
+            .on_suspect
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Box::new(callback));
     }
 
-    /// Reports a file that is not what the manifest says.
-    pub fn suspect(&self, file: &Path) {
-        if let Some(look) = &*self.suspects.lock().unwrap_or_else(PoisonError::into_inner) {
-            look(file);
+    /// Reports a file that a response found to be different from the manifest.
+    pub fn report_suspect(&self, file: &Path) {
+        let callback = self.on_suspect.lock();
+        if let Some(callback) = &*callback.unwrap_or_else(PoisonError::into_inner) {
+            callback(file);
         }
     }
 
-    /// Has `tell` called after each publication, in their order, with the state before and the
-    /// state now. The next publication waits for it, no request does.
-    pub fn on_publication(&self, tell: impl Fn(&Manifest, &Manifest) + Send + 'static) {
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tell));
+    /// Calls `callback` after each publication, in their order, with the state before and the state
+    /// now. The next publication waits for it; no request does.
+    pub fn on_publication(&self, callback: impl Fn(&Manifest, &Manifest) + Send + 'static) {
+        let slot = self.on_publication.lock();
+        *slot.unwrap_or_else(PoisonError::into_inner) = Some(Box::new(callback));
     }
 
-    /// For how long the present state has been published.
+    /// How long the current state has been published.
     pub fn age(&self) -> Duration {
         let published = Duration::from_millis(self.last_published.load(Ordering::Relaxed));
         self.first_published.elapsed().saturating_sub(published)
     }
 
-    /// What metrics tell of this moment.
+    /// The figures of this moment for `/metrics`.
     pub fn figures(&self, memory: &Memory) -> Figures {
         let current = self.current();
         Figures {
@@ -157,7 +165,7 @@ impl Site {
         }
     }
 
-    /// Wakes its holder after each publication; the value is their number.
+    /// A receiver that is woken after each publication. Its value is the number of publications.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.publications.subscribe()
     }

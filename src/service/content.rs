@@ -10,25 +10,25 @@ use crate::body::{BodyError, Segments};
 use crate::metrics::Metrics;
 use crate::site::Site;
 
-/// Content of files whose first piece is proven; the others are when they are sent.
+/// Content of files. Its first piece is proven; each of the others is proven before it is sent.
 pub struct FileContent {
     segments: Segments,
     reporter: SuspectReporter,
-    /// One client over one connection must not take all the memory there is: held until the last
-    /// piece has gone.
-    _admitted: Option<OwnedSemaphorePermit>,
+    /// Held until the last piece is sent: one client over one connection must not pin all the memory
+    /// there is for content.
+    _read_permit: Option<OwnedSemaphorePermit>,
 }
 
 impl FileContent {
     pub(super) fn new(
         segments: Segments,
         reporter: SuspectReporter,
-        admitted: Option<OwnedSemaphorePermit>,
+        read_permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
             segments,
             reporter,
-            _admitted: admitted,
+            _read_permit: read_permit,
         }
     }
 
@@ -51,7 +51,7 @@ impl FileContent {
     }
 }
 
-/// Has files looked at again that are not what the manifest says.
+/// Reports files that are not what the manifest says, so that the watcher looks at them.
 #[derive(Clone, Debug)]
 pub(super) struct SuspectReporter {
     pub(super) site: Arc<Site>,
@@ -59,11 +59,11 @@ pub(super) struct SuspectReporter {
 }
 
 impl SuspectReporter {
-    /// Reports the file that could not be sent, if it is the file's fault.
+    /// Reports the file that could not be sent, unless that has another cause, such as too little memory.
     pub(super) fn report(&self, error: &BodyError) {
         if error.is_suspicious() {
             self.metrics.unproven.increment();
-            self.site.suspect(error.path());
+            self.site.report_suspect(error.path());
         }
     }
 }

@@ -33,8 +33,8 @@ impl Framing {
         }
     }
 
-    /// Why the request is refused, whoever would have answered it: hyper reads it in one way, and
-    /// another server may read it in another.
+    /// Why the request is refused before any layer sees it: hyper reads it in one way, and a proxy in
+    /// front may read it in another (request smuggling, RFC 9112 section 11.2).
     pub(super) fn refusal(&self) -> Option<(StatusCode, &'static str)> {
         self.refusal
     }
@@ -56,13 +56,14 @@ impl Framing {
             // drain.
             head.headers.insert(header::CONNECTION, CLOSE);
         }
-        // RFC 9110 section 8.6: these two have no content whose length could be told.
+        // RFC 9110 section 8.6: 204 must not have a Content-Length, and in a 304 it would be that of the
+        // 200.
         let is_bodiless = matches!(
             head.status,
             StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
         );
         if has_no_content && !is_bodiless {
-            // hyper tells the length of empty content over HTTP/1.1 only. To HEAD it is the length
+            // hyper sends the length of empty content over HTTP/1.1 only. To HEAD it is the length
             // that GET would have, which is there already.
             head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
         }

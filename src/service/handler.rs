@@ -1,5 +1,5 @@
-//! What a connection asks of whoever answers its requests, what that may ask of the connection, and
-//! what the layers behind it ask of each other.
+//! The interfaces between a connection and the layers: [`Handler`] answers the requests of a connection,
+//! [`Connection`] is what it may ask of the connection, and [`Layer`] is one of the layers behind it.
 
 use std::convert::Infallible;
 use std::error::Error;

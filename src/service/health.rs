@@ -1,4 +1,4 @@
-//! Liveness on the public port, for balancers that can reach no other.
+//! `--health`: liveness on the public port, for balancers that can't reach the admin listener.
 
 use std::sync::Arc;
 

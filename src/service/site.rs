@@ -76,7 +76,7 @@ impl SiteLayer {
             metrics: Arc::clone(&self.metrics),
         };
         // The semaphore of a connection is never closed.
-        let admitted = connection.read_permits().acquire_owned().await.ok();
+        let read_permit = connection.read_permits().acquire_owned().await.ok();
         let deadline = Instant::now() + MAX_RECOVERY;
         let mut drafts_left = MAX_DRAFTS;
         loop {
@@ -84,7 +84,7 @@ impl SiteLayer {
             let looks = self.site.subscribe_looks();
             let Err(error) = draft.body_mut().prove().await else {
                 let response = draft.map(|segments| {
-                    Content::File(Box::new(FileContent::new(segments, reporter, admitted)))
+                    Content::File(Box::new(FileContent::new(segments, reporter, read_permit)))
                 });
                 return Reply { response, summary };
             };

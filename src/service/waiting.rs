@@ -1,5 +1,5 @@
-//! Requests that wait for the disk: what of them is kept, and how much of that one connection may
-//! have (promise P10).
+//! Requests that wait for the disk: which parts of them are kept, and how much of that one connection
+//! may have (promise P10).
 //!
 //! A field of HTTP/2 is a slice of its whole block of fields, so that one that is kept would pin up
 //! to `--max-header-size`, for each of 128 streams.
@@ -29,7 +29,7 @@ const CONSULTED: [HeaderName; 11] = [
     WANT_REPR_DIGEST,
 ];
 
-/// What of a request is needed to answer it again from a later state of the site. It shares no
+/// The parts of a request that are needed to answer it again from a later state of the site. It shares no
 /// memory with the request.
 pub(super) struct WaitingRequest {
     pub(super) parts: Parts,
