@@ -63,7 +63,7 @@ pub(super) struct Batch {
     pub(super) state: BatchState,
     /// How many looks have not led to a publication.
     pub(super) attempts: u32,
-    /// How often large files of it were hashed beside the looks.
+    /// How often its large files were hashed on a thread of their own.
     pub(super) preparations: u32,
     /// When its first change was recorded. `None`: it only tries busy files again.
     first: Option<Instant>,

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::look;
 use super::publisher::Publisher;
 use crate::commit::{CommitError, Condition, Operation, WriteJob};
 use crate::disk::Root;
@@ -25,13 +24,14 @@ use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::staging::{Directory, ExpectedFile, StagingOutcome};
 
-/// How long a write waits for something bigger that is under way.
+/// How long a write waits while the tree around its path is being replaced.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// How often somebody else may change the file between the look at it and its replacement, before
-/// the write gives way.
-const MAX_TRIES: usize = 5;
+/// How many times a write is attempted, if somebody else changes the file each time between the look
+/// at it and its replacement.
+const MAX_ATTEMPTS: usize = 5;
 
-const BUSY: CommitError = CommitError::Busy("somebody is writing to it");
+const BUSY: CommitError =
+    CommitError::Busy("another process is writing to this file: try again in a moment");
 
 /// A write that has not had its turn.
 struct WaitingJob {
@@ -43,8 +43,8 @@ struct WaitingJob {
 #[derive(Default)]
 pub(super) struct WriteQueue(VecDeque<WaitingJob>);
 
-/// What the turn of a write is.
-pub(super) enum Turn {
+/// What becomes of the write whose turn it is.
+pub(super) enum QueueTurn {
     /// It is made now.
     Now(WriteJob),
     /// It was refused, or its client waits no longer.
@@ -67,27 +67,27 @@ impl WriteQueue {
         self.0.len()
     }
 
-    /// Takes the first write, if its turn has come. One whose path `is_in_motion` goes to the end of
+    /// Takes the first write, if its turn has come. One whose path `is_being_replaced` goes to the end of
     /// the queue, and is refused when it has waited long enough.
-    pub(super) fn take(
+    pub(super) fn next_turn(
         &mut self,
         refusal: Option<&'static str>,
-        is_in_motion: impl FnOnce(&[u8]) -> bool,
+        is_being_replaced: impl FnOnce(&[u8]) -> bool,
         now: Instant,
-    ) -> Turn {
+    ) -> QueueTurn {
         let Some(WaitingJob { job, until }) = self.0.pop_front() else {
-            return Turn::Over;
+            return QueueTurn::Over;
         };
         if job.reply.is_closed() {
-            return Turn::Over;
+            return QueueTurn::Over;
         }
         let refusal = match refusal {
-            None if is_in_motion(&job.path) => {
+            None if is_being_replaced(&job.path) => {
                 if now < until {
                     self.0.push_back(WaitingJob { job, until });
-                    return Turn::Later;
+                    return QueueTurn::Later;
                 }
-                Some("the site is being replaced")
+                Some("the site is being replaced: try again in a moment")
             }
             other => other,
         };
@@ -95,9 +95,9 @@ impl WriteQueue {
             Some(reason) => {
                 // A client that waits no longer finds out by asking.
                 let _ = job.reply.send(Err(CommitError::Busy(reason)));
-                Turn::Over
+                QueueTurn::Over
             }
-            None => Turn::Now(job),
+            None => QueueTurn::Now(job),
         }
     }
 }
@@ -123,9 +123,9 @@ pub(super) fn apply(
 ) -> Result<Applied, CommitError> {
     let real = Path::new(OsStr::from_bytes(path));
     let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
-        return Err(CommitError::Blocked("a directory has the name"));
+        return Err(CommitError::Blocked("a directory has this name"));
     };
-    for _ in 0..MAX_TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let now = on_disk(root, publisher, parent, name, path)?;
         let now = now.as_deref();
         if now.is_none() && matches!(operation, Operation::Delete) {
@@ -191,8 +191,7 @@ fn on_disk(
         busy,
         not_now,
         ..
-    } = look::reconcile(
-        scanner,
+    } = scanner.reconcile(
         root,
         &current,
         &scope,
@@ -203,7 +202,9 @@ fn on_disk(
         return Err(BUSY);
     }
     if !not_now.is_empty() {
-        return Err(CommitError::Busy("what is there cannot be read now"));
+        return Err(CommitError::Busy(
+            "the file that is there cannot be read now: try again later",
+        ));
     }
     if let Some(reason) = changes.unreadable.remove(path) {
         let error = io::Error::other(format!("it cannot be read: {reason}"));
@@ -258,14 +259,14 @@ mod tests {
         let (mut queue, start) = (WriteQueue::default(), Instant::now());
         let mut waiting = push(&mut queue, "moving/a", start);
         let _other = push(&mut queue, "b", start);
-        let is_in_motion = |path: &[u8]| path.starts_with(b"moving");
-        let turn = queue.take(None, is_in_motion, start);
-        assert!(matches!(turn, Turn::Later));
-        let turn = queue.take(None, is_in_motion, start);
-        assert!(matches!(turn, Turn::Now(job) if *job.path == *b"b"));
+        let is_being_replaced = |path: &[u8]| path.starts_with(b"moving");
+        let turn = queue.next_turn(None, is_being_replaced, start);
+        assert!(matches!(turn, QueueTurn::Later));
+        let turn = queue.next_turn(None, is_being_replaced, start);
+        assert!(matches!(turn, QueueTurn::Now(job) if *job.path == *b"b"));
         assert_eq!(queue.len(), 1);
-        let turn = queue.take(None, is_in_motion, start + MAX_WAIT);
-        assert!(matches!(turn, Turn::Over) && queue.is_empty());
+        let turn = queue.next_turn(None, is_being_replaced, start + MAX_WAIT);
+        assert!(matches!(turn, QueueTurn::Over) && queue.is_empty());
         let refused = waiting.try_recv().expect("a reply");
         assert!(matches!(refused, Err(CommitError::Busy(_))), "{refused:?}");
     }
@@ -275,11 +276,11 @@ mod tests {
         let (mut queue, start) = (WriteQueue::default(), Instant::now());
         let mut refused = push(&mut queue, "a", start);
         drop(push(&mut queue, "b", start));
-        let turn = queue.take(Some("held"), |_| false, start);
-        assert!(matches!(turn, Turn::Over));
+        let turn = queue.next_turn(Some("held"), |_| false, start);
+        assert!(matches!(turn, QueueTurn::Over));
         let reply = refused.try_recv().expect("a reply");
         assert!(matches!(reply, Err(CommitError::Busy("held"))));
-        let turn = queue.take(None, |_| false, start);
-        assert!(matches!(turn, Turn::Over) && queue.is_empty());
+        let turn = queue.next_turn(None, |_| false, start);
+        assert!(matches!(turn, QueueTurn::Over) && queue.is_empty());
     }
 }

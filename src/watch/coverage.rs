@@ -14,12 +14,13 @@ use crate::metrics::Metrics;
 use crate::scan::{self, Link, LinkVerdict, Scope, TreeSize};
 use crate::staging;
 
-/// While a file of this name is in the root, nothing is published.
-const HOLD: &str = ".etagd-hold";
-/// Links on the way to the root that are followed at most, as the kernel does (`path_resolution(7)`).
+/// While a file with this name is in the root, nothing is published.
+const HOLD_FILE: &str = ".etagd-hold";
+/// Limit for the links on the way to the root that are followed, as in the kernel
+/// (`path_resolution(7)`).
 const MAX_ROOT_LINKS: usize = 40;
-/// Sweeps that are let pass at most before what could not be watched is tried again.
-const MAX_RETRY_PAUSE: u32 = 15;
+/// Limit for the sweeps that pass before it is tried again to watch what could not be watched.
+const MAX_SKIPPED_SWEEPS: u32 = 15;
 
 /// Whether the root is still the directory it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,8 +33,8 @@ pub(super) enum RootState {
     Missing,
 }
 
-/// When to try again to watch what could not be watched. Each try watches the whole site anew, so
-/// that it is not made before every sweep while the limit stays reached.
+/// When to try again to watch what could not be watched. Each try watches the whole site
+/// again, so it is not made before every sweep while the limit stays reached.
 #[derive(Clone, Copy, Debug)]
 struct WatchRetry {
     /// Sweeps that are let pass before the next try.
@@ -42,7 +43,7 @@ struct WatchRetry {
     pause: u32,
 }
 
-/// What is watched, and what of it reports nothing.
+/// What is watched, and which parts of it report nothing.
 pub(super) struct Coverage {
     /// The site's directory as it was given: it may be a link, and lead elsewhere later.
     directory: PathBuf,
@@ -55,7 +56,7 @@ pub(super) struct Coverage {
     mount_table: MountTable,
     /// What is mounted within the site.
     mounts: BTreeSet<PathBuf>,
-    /// What of that, and of where links lead, reports nothing.
+    /// The mounts and the targets of links that report nothing.
     blind_places: BTreeSet<PathBuf>,
     /// Whether something below the root itself reports nothing.
     is_blind: bool,
@@ -112,7 +113,7 @@ impl Coverage {
         self.is_blind || self.is_uncertain
     }
 
-    /// Whether everything has to be watched anew, and swept after that.
+    /// Whether everything has to be watched again, and swept after that.
     pub(super) fn is_uncertain(&self) -> bool {
         self.is_uncertain
     }
@@ -139,10 +140,14 @@ impl Coverage {
 
     /// Whether the operator holds publication back.
     pub(super) fn is_held(&mut self) -> bool {
-        let is_held = self.root.path().join(HOLD).symlink_metadata().is_ok();
+        let is_held = self.root.path().join(HOLD_FILE).symlink_metadata().is_ok();
         if is_held != mem::replace(&mut self.is_held, is_held) {
             let state = if is_held { "held" } else { "released" };
-            tracing::info!(file = HOLD, is_held, "publication is {state} by {HOLD}");
+            tracing::info!(
+                file = HOLD_FILE,
+                is_held,
+                "publication is {state} by {HOLD_FILE}"
+            );
         }
         is_held
     }
@@ -203,7 +208,7 @@ impl Coverage {
         if !mem::replace(&mut self.is_root_missing, true) {
             let root = self.directory.display();
             tracing::warn!(
-                root = %root, reason = %error,
+                %root, %error,
                 "cannot find {root}: {error}; its last state stays"
             );
         }
@@ -235,8 +240,8 @@ impl Coverage {
         RootState::Replaced
     }
 
-    /// Watches everything anew, if that is called for. To be done before the sweep that makes good
-    /// what was missed: what happens after it is reported again.
+    /// Watches everything again, if that is needed. To be called before the sweep that finds what was
+    /// missed: what happens after this call is reported again.
     pub(super) fn watch_again(&mut self) {
         let is_retry = match &mut self.retry {
             Some(retry) if retry.wait > 0 => {
@@ -258,13 +263,13 @@ impl Coverage {
         self.find_mounts();
         match (&mut self.retry, failed) {
             (Some(retry), Some(failed)) => {
-                let pause = (failed.pause * 2 + 1).min(MAX_RETRY_PAUSE);
+                let pause = (failed.pause * 2 + 1).min(MAX_SKIPPED_SWEEPS);
                 *retry = WatchRetry { wait: pause, pause };
             }
             (None, Some(_)) => {
                 self.is_blind = self.root.is_silent();
                 let root = self.root.path().display();
-                tracing::info!(root = %root, "changes below {root} are reported again");
+                tracing::info!(%root, "changes below {root} are reported again");
             }
             _ => {}
         }
@@ -300,14 +305,14 @@ impl Coverage {
                 let is_file_or_directory = path
                     .symlink_metadata()
                     .is_ok_and(|now| !now.file_type().is_symlink());
-                !is_file_or_directory || self.is_any_link_through(path)
+                !is_file_or_directory || self.leads_any_link_through(path)
             }
             Ok(_) => false,
-            Err(_) => self.is_any_link_through(path),
+            Err(_) => self.leads_any_link_through(path),
         }
     }
 
-    fn is_any_link_through(&self, path: &Path) -> bool {
+    fn leads_any_link_through(&self, path: &Path) -> bool {
         let mut targets = self.links.iter().filter_map(|link| link.target.as_ref());
         targets.any(|target| path.starts_with(target) || target.starts_with(path))
     }
@@ -508,7 +513,7 @@ impl Coverage {
 fn warn_blind(path: &Path, reason: &WatchError) {
     let path = path.display();
     tracing::warn!(
-        path = %path, reason = %reason,
+        %path, error = %reason,
         "changes below {path} are found by sweeps only: {reason}"
     );
 }

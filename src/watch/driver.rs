@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use super::batch::Batch;
-use super::commit::{self, Turn, WriteQueue};
+use super::commit::{self, QueueTurn, WriteQueue};
 use super::coverage::{Coverage, RootState};
 use super::look;
 use super::parking::{ParkedBatch, Parking};
@@ -24,8 +24,8 @@ use crate::rules::RuleFile;
 use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled};
 use crate::semantics::etag::ETag;
 
-/// How often the large files of a batch are hashed beside its looks. If they change all the time, a
-/// look hashes them itself then.
+/// How often the large files of a batch are hashed on a thread of their own. If they change all the
+/// time, the look after that hashes them itself.
 const MAX_PREPARATIONS: u32 = 3;
 
 /// The thread that keeps a site true to the disk. What is watched, what is due and what may be
@@ -41,8 +41,8 @@ pub(super) struct Driver {
     publisher: Publisher,
     writes: WriteQueue,
     parking: Parking,
-    /// Whether the last look could not be completed, which is said once.
-    is_hindered: bool,
+    /// Whether the last look could not be completed: that is reported once.
+    is_incomplete: bool,
     /// Files that a response found to be different from the manifest, since the last look.
     suspects: BTreeSet<PathBuf>,
 }
@@ -66,7 +66,7 @@ impl Driver {
             publisher,
             writes: WriteQueue::default(),
             parking: Parking::default(),
-            is_hindered: false,
+            is_incomplete: false,
             suspects: BTreeSet::new(),
         };
         let now = Instant::now();
@@ -97,11 +97,11 @@ impl Driver {
         self
     }
 
-    /// Works until the process ends. A panic in one turn is a bug, and no reason to leave the site
-    /// to itself: a sweep makes good what that turn may have missed.
+    /// Works until the process ends. A panic is a bug, and no reason to leave the site to itself: a
+    /// sweep makes good what may have been missed by it.
     pub(super) fn run(mut self) {
         loop {
-            if catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.run_once())).is_err() {
                 tracing::error!(
                     "internal error: the watcher panicked (see above) and sweeps the site; please \
                      report this"
@@ -114,9 +114,10 @@ impl Driver {
         }
     }
 
-    fn turn(&mut self) {
-        let wake = self.schedule.wake();
-        let wait = wake.saturating_duration_since(Instant::now());
+    /// Waits for a hint or for something to be due, and does what is due.
+    fn run_once(&mut self) {
+        let next = self.schedule.next_wake();
+        let wait = next.saturating_duration_since(Instant::now());
         self.beat.rest();
         // There is always a sender, for this thread holds one itself: this fails by a timeout alone.
         let hint = self.hints.recv_timeout(wait);
@@ -150,7 +151,7 @@ impl Driver {
                 Due::ForgetExpired => self.publisher.forget_expired(now),
                 Due::ProcessBatch => {
                     self.process_batch(now);
-                    // Once a turn, so that writes have theirs in between.
+                    // One batch, then the writes: many changes must not keep them waiting.
                     break;
                 }
             }
@@ -176,7 +177,11 @@ impl Driver {
             Hint::Suspect(path) => self.record_suspect(path, now),
             Hint::Lost => {
                 self.publisher.metrics.overflows.increment();
-                tracing::warn!("changes came faster than they could be read: sweeping the site");
+                let overflows = self.publisher.metrics.overflows.get();
+                tracing::warn!(
+                    overflows,
+                    "changes came faster than they could be read: sweeping the site"
+                );
                 self.record_loss(now);
             }
             Hint::Blind(path, reason) => {
@@ -230,7 +235,7 @@ impl Driver {
         }
     }
 
-    /// Has everything watched anew and then swept.
+    /// Has everything watched again, and then swept.
     fn record_loss(&mut self, now: Instant) {
         self.coverage.mark_uncertain();
         self.follow_coverage(now);
@@ -268,7 +273,7 @@ impl Driver {
     }
 
     fn check_release(&mut self, always: bool, now: Instant) {
-        if self.publisher.is_release_new(always) {
+        if self.publisher.reload_release(always) {
             self.schedule.join_everything(now);
         }
     }
@@ -387,7 +392,7 @@ impl Driver {
             is_exhausted: outcome.not_now.values().any(disk::is_exhaustion),
             is_failing: !outcome.not_now.is_empty(),
         };
-        self.note_hindrance(&outcome);
+        self.note_unreadable(&outcome);
         match self.schedule.judge(&batch, &findings, finished) {
             Decision::Publish => self.publish_batch(&batch, &scope, outcome, moving, now),
             decision => {
@@ -407,21 +412,21 @@ impl Driver {
         }
     }
 
-    /// Counts a look that could not be completed. It is named when the first one fails, and when
-    /// one succeeds again.
-    fn note_hindrance(&mut self, outcome: &ScanOutcome) {
+    /// Counts a look that could not be completed. The first one is reported, and the first after it
+    /// that is complete.
+    fn note_unreadable(&mut self, outcome: &ScanOutcome) {
         let Some((path, reason)) = outcome.not_now.first_key_value() else {
-            if mem::take(&mut self.is_hindered) {
+            if mem::take(&mut self.is_incomplete) {
                 tracing::info!("everything that has changed can be looked at again");
             }
             return;
         };
         self.publisher.metrics.incomplete_looks.increment();
-        if !mem::replace(&mut self.is_hindered, true) {
+        if !mem::replace(&mut self.is_incomplete, true) {
             let (path, count) = (self.coverage.real_path(path), outcome.not_now.len());
             let path = path.display();
             tracing::warn!(
-                path = %path, %reason, count,
+                %path, error = %reason, count,
                 "cannot look at {path} now: {reason}; changes wait until that is over"
             );
         }
@@ -586,9 +591,9 @@ impl Driver {
             self.read_pending();
             self.check_root(Instant::now());
             let refusal = if self.coverage.is_root_missing() {
-                Some("the site's directory is not there")
+                Some("the directory of the site is missing: try again later")
             } else if self.coverage.is_held() {
-                Some("publication is held back")
+                Some("publication is held by .etagd-hold: try again later")
             } else {
                 None
             };
@@ -605,15 +610,17 @@ impl Driver {
         let (coverage, waiting) = (&self.coverage, self.schedule.waiting());
         let parking = &self.parking;
         // A path may be about to name something else, with all that is around it.
-        let is_in_motion = |path: &[u8]| {
+        let is_being_replaced = |path: &[u8]| {
             let mut moved = coverage.all_site_paths(&waiting.dirty.moved);
             moved.extend(coverage.moved_links());
             waiting.dirty.is_everything
                 || parking.is_moved(path)
                 || Scope::Paths(moved).covers(path)
         };
-        let turn = self.writes.take(refusal, is_in_motion, Instant::now());
-        if let Turn::Now(job) = turn {
+        let turn = self
+            .writes
+            .next_turn(refusal, is_being_replaced, Instant::now());
+        if let QueueTurn::Now(job) = turn {
             let WriteJob {
                 path,
                 operation,
@@ -661,17 +668,17 @@ impl Driver {
         let current = self.publisher.current();
         let (scanner, root) = (&self.publisher.scanner, self.coverage.root());
         let progress = &self.publisher.progress;
-        let outcome = look::reconcile(scanner, root, &current, &scope, Unsettled::Report, progress);
+        let outcome = scanner.reconcile(root, &current, &scope, Unsettled::Report, progress);
         if outcome.not_now.is_empty() {
             self.publish(&scope, outcome, Instant::now());
         } else {
             // It is made, and is published when it can be looked at.
-            self.note_hindrance(&outcome);
+            self.note_unreadable(&outcome);
             let real = self.coverage.real_path(path);
             self.schedule.record_path(real, Instant::now());
         }
         let Some(hash) = hash else {
-            // Not even as what a deploy has left behind: whoever deleted it wants it gone.
+            // `--keep-old` is for files that a deploy removes. A file that a client deletes is gone.
             self.publisher.forget_path(path);
             return None;
         };

@@ -300,7 +300,7 @@ fn a_fault_at_any_call_publishes_nothing_or_all() {
     let points: usize = counts.values().sum();
     #[expect(
         clippy::print_stdout,
-        reason = "how many, for whoever runs it with --nocapture"
+        reason = "the number of faults, shown with --nocapture"
     )]
     {
         println!("{points} injected faults: {counts:?}");

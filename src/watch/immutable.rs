@@ -1,4 +1,5 @@
-//! Files that clients were told never to ask about again, and that have other content now.
+//! Files that were served as immutable, so that clients never ask about them again, and that have other
+//! content now.
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ pub fn broken<'r>(
     broken
 }
 
-/// Tells the operator.
+/// Counts them, and warns the operator.
 pub fn warn(broken: &[String], metrics: &Metrics) {
     metrics.broken_immutables.add(broken.len() as u64);
     for path in broken.iter().take(MAX_SHOWN) {

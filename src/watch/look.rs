@@ -1,4 +1,4 @@
-//! A look at the disk: what has become of some paths, or of all.
+//! A look at the disk: what has become of some paths, or of the whole site.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -6,18 +6,6 @@ use std::sync::Arc;
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::scan::{Progress, ScanOutcome, Scanner, Scope, Unsettled};
-
-/// Compares `scope` with `base`.
-pub(super) fn reconcile(
-    scanner: &Scanner,
-    root: &Arc<Root>,
-    base: &Manifest,
-    scope: &Scope,
-    unsettled: Unsettled,
-    progress: &Progress,
-) -> ScanOutcome {
-    scanner.reconcile(root, base, scope, unsettled, progress)
-}
 
 /// Compares `scope` with `base`, and reads those busy files all the same that `is_given_up`: they
 /// are published as they are read, under a tag of their own.
@@ -30,7 +18,7 @@ pub(super) fn scan(
     progress: &Progress,
     is_given_up: impl Fn(&[u8]) -> bool,
 ) -> ScanOutcome {
-    let mut outcome = reconcile(scanner, root, base, scope, unsettled, progress);
+    let mut outcome = scanner.reconcile(root, base, scope, unsettled, progress);
     if !outcome.long.is_empty() {
         return outcome;
     }
@@ -43,7 +31,7 @@ pub(super) fn scan(
     // which may have changed in this batch too.
     let seen = base.with(outcome.changes.clone());
     let scope = Scope::Paths(given_up);
-    let forced = reconcile(scanner, root, &seen, &scope, Unsettled::Publish, progress);
+    let forced = scanner.reconcile(root, &seen, &scope, Unsettled::Publish, progress);
     let (forced, not_now) = (forced.changes, forced.not_now);
     let again: HashSet<_> = forced.changed.iter().map(|new| &new.path).collect();
     let changes = &mut outcome.changes;

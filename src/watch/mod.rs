@@ -1,13 +1,17 @@
-//! A manifest that stays true: hints -> dirty paths -> quiet period -> reconcile -> publish.
+//! Keeps the manifest true: hints -> dirty paths -> quiet period -> look -> publish.
 //!
-//! One thread does it all, so that two changes never race. An event only says where to look; a
-//! sweep looks everywhere, for the changes that no event reports. What is seen half-way (a file
-//! open for writing, a directory being replaced) is not published: the last good state stays.
+//! One thread does it all, so that two changes never race. A *hint* says where something may have
+//! changed: an event of the kernel, a *suspect* (a file that a response found to be different from the
+//! manifest), or the operator's SIGHUP. A *look* scans the dirty paths and judges what it has found; a
+//! *sweep* is a look at the whole site, for the changes that no event reports. A place is *blind* if
+//! nothing reports its changes: only sweeps find them. A file is *busy* while somebody has it open for
+//! writing. What is seen half-way (a busy file, a directory that is being replaced) is not published:
+//! the last good state stays.
 //!
 //! | File | Subject |
 //! |---|---|
 //! | `source` | where hints come from: the kernel, through notify |
-//! | `coverage` | what is watched, and what of it is blind |
+//! | `coverage` | what is watched, and which parts of it are blind |
 //! | `batch` | the changes that are published together; pure |
 //! | `schedule` | what is due when, and what becomes of a batch; pure |
 //! | `parking` | batches that wait for their large files to be hashed; pure |
@@ -98,7 +102,7 @@ impl Watch {
         let source: Box<dyn ChangeSource> = match source::Notify::new(sender.clone()) {
             Ok(notify) => Box::new(notify),
             Err(error) => {
-                tracing::warn!(reason = %error, "cannot watch files: {error}; sweeping instead");
+                tracing::warn!(%error, "cannot watch files: {error}; sweeping instead");
                 metrics.watch_failures.increment();
                 Box::new(source::NoReports)
             }

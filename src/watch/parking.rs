@@ -1,5 +1,5 @@
-//! Batches with files that take long to hash: they wait beside the watcher's thread until that is
-//! done. Pure: the clock comes in as an argument.
+//! Batches with files that take long to hash: they are put aside until another thread has hashed
+//! them. Pure: the clock comes in as an argument.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -7,22 +7,23 @@ use std::time::{Duration, Instant};
 use super::batch::Batch;
 use crate::scan::Scope;
 
-/// How long a batch keeps all later ones waiting: publications keep the order of the changes.
-const MAX_LEAD: Duration = Duration::from_secs(2);
-/// How often a batch that has to wait for another one is tried again.
-const RECHECK: Duration = Duration::from_millis(250);
+/// How long a batch keeps all later ones waiting, so that publications keep the order of the changes.
+/// Afterwards those that touch none of its paths go ahead.
+const MAX_ORDER_WAIT: Duration = Duration::from_secs(2);
+/// How often to look whether a batch still has to wait for another one.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A batch whose large files are being hashed.
 #[derive(Debug)]
 pub(super) struct ParkedBatch {
     pub(super) batch: Batch,
-    /// Since when they are.
+    /// Since when they are being hashed.
     pub(super) since: Instant,
     /// One of them, for the message.
     pub(super) file: PathBuf,
-    /// What of the site the batch is about.
+    /// The paths of the site that the batch is about.
     pub(super) touched: Scope,
-    /// What of it leads elsewhere now: no write can be made there.
+    /// Those of them that lead elsewhere now: no write can be made there.
     pub(super) moved: Scope,
     /// Whether all of them are hashed.
     pub(super) is_ready: bool,
@@ -66,12 +67,12 @@ impl Parking {
     /// When to ask again.
     pub(super) fn may_overtake(&mut self, touched: &Scope, now: Instant) -> Result<(), Instant> {
         for parked in &self.0 {
-            let end = parked.since + MAX_LEAD;
+            let end = parked.since + MAX_ORDER_WAIT;
             if now < end {
                 return Err(end);
             }
             if parked.touches(touched) {
-                return Err(now + RECHECK);
+                return Err(now + RECHECK_INTERVAL);
             }
         }
         for parked in &mut self.0 {
@@ -121,7 +122,7 @@ mod tests {
 
     fn parked(id: u64, touched: Scope, since: Instant) -> ParkedBatch {
         ParkedBatch {
-            batch: Batch::new(id, MAX_LEAD),
+            batch: Batch::new(id, MAX_ORDER_WAIT),
             since,
             file: "/site/large".into(),
             touched,
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn only_what_touches_none_of_its_paths_overtakes_a_batch_and_not_at_once() {
         let start = Instant::now();
-        let late = start + MAX_LEAD;
+        let late = start + MAX_ORDER_WAIT;
         let all = Scope::Everything;
         for (of_parked, of_other, may) in [
             (paths(&["large"]), paths(&["a"]), true),

@@ -24,7 +24,7 @@ pub(super) struct Publisher {
     pub(super) keep_old: Option<Duration>,
     /// Whether pages are, too.
     pub(super) keep_pages: bool,
-    /// Of the looks at the disk.
+    /// The progress of the looks at the disk.
     pub(super) progress: Progress,
 }
 
@@ -40,14 +40,14 @@ impl Publisher {
         self.release.as_ref().map_or(current, Release::tree)
     }
 
-    /// Whether another release is to be served, which is proven by what is on disk then. The list of
-    /// it is read again if its file has changed, or `always`.
-    pub(super) fn is_release_new(&mut self, always: bool) -> bool {
+    /// Reads the list of the release again if its file has changed, or `always`. Returns whether it
+    /// lists another release, so that the whole site has to be compared with it.
+    pub(super) fn reload_release(&mut self, always: bool) -> bool {
         let Some(release) = &mut self.release else {
             return false;
         };
-        release.catch_up();
-        release.look(always)
+        release.report_delayed();
+        release.reload(always)
     }
 
     /// Publishes changes, or as much of them as the release admits.
@@ -99,7 +99,7 @@ impl Publisher {
         self.forget(|old, until| (until > now).then(|| Arc::clone(old)));
     }
 
-    /// Forgets what of removed resources is read from a file that has changed: it can't be proven.
+    /// Forgets those removed resources that are read from a file that has changed: they can't be proven.
     pub(super) fn forget_unproven(&self, file: &Path) {
         self.forget(|old, _| old.without_file(file));
     }

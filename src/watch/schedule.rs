@@ -8,27 +8,29 @@ use std::time::{Duration, Instant};
 use super::batch::Batch;
 use crate::scan::{self, Scope};
 
-/// How often the root is looked at: no event reports that it is another directory now.
-const ROOT_CHECK: Duration = Duration::from_millis(250);
-/// How often removed files are looked through for those whose time is over.
-const EXPIRY_CHECK: Duration = Duration::from_millis(250);
+/// How often to check that the root is still the same directory: no event reports that.
+const ROOT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often to look for removed files whose `--keep-old` is over.
+const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often to sweep where nothing reports changes.
-const BLIND_SWEEP: Duration = Duration::from_secs(3);
-/// How many times as long as it took a sweep is not repeated: it may take a twentieth of one core.
-const SWEEP_SHARE: u32 = 20;
-/// A suspect is looked at almost at once; the pause lets the events of the same change arrive.
-const SUSPECT_QUIET: Duration = Duration::from_millis(20);
-/// How much longer than a batch may wait, a request waits for a look at a suspect before it is
-/// answered that there is nothing to send yet.
-const SUSPECT_PATIENCE: Duration = Duration::from_millis(50);
+const BLIND_SWEEP_INTERVAL: Duration = Duration::from_secs(3);
+/// The least time between two sweeps, as a multiple of what the first of them took: sweeps may take a
+/// twentieth of one core.
+const MIN_SWEEP_REST: u32 = 20;
+/// Quiet period of a suspect, a file that a response found to be different from the manifest. It is
+/// short: it only lets the events of the same change arrive.
+const SUSPECT_QUIET_PERIOD: Duration = Duration::from_millis(20);
+/// How long a request waits for the look at a suspect, in addition to the maximum age of a batch,
+/// before it is answered 503.
+const MAX_SUSPECT_DELAY: Duration = Duration::from_millis(50);
 /// How long to wait before a busy file is tried again for the first time; each further pause is
 /// twice as long.
 const MIN_BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause before a busy file is tried again.
 const MAX_BUSY_PAUSE: Duration = Duration::from_secs(2);
-/// Bytes per second at which files that never rest are hashed: a huge one that is written to all
-/// the time must leave room for the others.
-const UNHURRIED_RATE: u64 = 64 << 20;
+/// Bytes per second at which files are hashed that are written to all the time, at most: a huge one
+/// must leave room for the others.
+const BUSY_HASH_RATE: u64 = 64 << 20;
 /// How long to wait before a look is tried again that could not be completed, for the first time;
 /// each further pause is twice as long.
 const MIN_RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -38,10 +40,10 @@ const MAX_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// How many times a batch is looked at, about 10 s, before it is published without what a failing
 /// disk does not let anybody read. One bad sector must not hold up the site for ever.
 const MAX_FAILED_LOOKS: u32 = 24;
-/// How often a write is tried again that waits for something bigger to finish.
-const WRITE_RETRY: Duration = Duration::from_millis(20);
-/// What is written into an emptied directory is published after so much quiet: it is a whole site.
-const REBUILD_QUIET: Duration = Duration::from_millis(100);
+/// How often a write is tried again that waits for the tree around its path to be replaced.
+const WRITE_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// Quiet period of what is written into an emptied directory: it is a whole site.
+const REBUILD_QUIET_PERIOD: Duration = Duration::from_millis(100);
 
 /// The periods that an operator chooses.
 #[derive(Clone, Debug)]
@@ -99,7 +101,8 @@ pub(super) enum Decision {
     Publish,
     /// It waits for those who are writing to a tree that is to be published as a whole.
     AwaitWriters,
-    /// It waits, this long after its first change, for a build that is about to write the site anew.
+    /// It waits, this long after its first change, for a build that is about to write the site
+    /// again.
     AwaitRebuild(Duration),
     /// It may be half of something: it is looked at once more.
     LookAgain,
@@ -145,7 +148,7 @@ impl Schedule {
             batches: 1,
             busy: HashMap::new(),
             next_sweep: now + periods.sweep,
-            next_root_check: now + ROOT_CHECK,
+            next_root_check: now + ROOT_CHECK_INTERVAL,
             next_expiry: periods.keeps_removed.then_some(now),
             next_blind_sweep: None,
             is_blind: false,
@@ -168,11 +171,11 @@ impl Schedule {
 
     /// Sweeps the whole site soon: something is not watched any more.
     pub(super) fn sweep_soon(&mut self, now: Instant) {
-        self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP);
+        self.next_sweep = self.next_sweep.min(now + BLIND_SWEEP_INTERVAL);
     }
 
     /// When something is due at the latest.
-    pub(super) fn wake(&self) -> Instant {
+    pub(super) fn next_wake(&self) -> Instant {
         let busy = self.busy.values().map(|busy| busy.next_try);
         let sometimes = [
             self.waiting.due(),
@@ -191,11 +194,11 @@ impl Schedule {
     /// stays due until it is started.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<Due> {
         if now >= self.next_root_check {
-            self.next_root_check = now + ROOT_CHECK;
+            self.next_root_check = now + ROOT_CHECK_INTERVAL;
             return Some(Due::CheckRoot);
         }
         if self.is_hashing {
-            let later = now + BLIND_SWEEP;
+            let later = now + BLIND_SWEEP_INTERVAL;
             self.next_sweep = self.next_sweep.max(later);
             self.next_blind_sweep = self.next_blind_sweep.map(|next| next.max(later));
         }
@@ -210,7 +213,7 @@ impl Schedule {
             return Some(Due::SweepBlind);
         }
         if self.next_expiry.is_some_and(|next| now >= next) {
-            self.next_expiry = Some(now + EXPIRY_CHECK);
+            self.next_expiry = Some(now + EXPIRY_CHECK_INTERVAL);
             return Some(Due::ForgetExpired);
         }
         self.is_batch_due(now).then_some(Due::ProcessBatch)
@@ -265,13 +268,13 @@ impl Schedule {
     /// Adds a file that a response found to be different from the manifest. It belongs to a batch
     /// as any other change does: published alone it might be half of a deploy.
     pub(super) fn join_suspect(&mut self, path: PathBuf, now: Instant) {
-        let quiet = self.periods.settle.min(SUSPECT_QUIET);
+        let quiet = self.periods.settle.min(SUSPECT_QUIET_PERIOD);
         self.waiting.join_path(path, now, quiet);
     }
 
     /// A request waits for a look at the disk.
     pub(super) fn expect_answer(&mut self, now: Instant) {
-        let patience = self.periods.max_age + SUSPECT_PATIENCE;
+        let patience = self.periods.max_age + MAX_SUSPECT_DELAY;
         self.answer_by.get_or_insert(now + patience);
     }
 
@@ -292,7 +295,7 @@ impl Schedule {
 
     /// Tries writes again, as long as any wait.
     pub(super) fn retry_writes(&mut self, has_waiting: bool, now: Instant) {
-        self.next_write = has_waiting.then(|| now + WRITE_RETRY);
+        self.next_write = has_waiting.then(|| now + WRITE_RETRY_INTERVAL);
     }
 
     /// The site is another directory now, `root`: one batch, published when all of it is hashed.
@@ -305,12 +308,12 @@ impl Schedule {
     /// Forgets what was recorded, and looks at everything instead.
     pub(super) fn start_over(&mut self, now: Instant) {
         self.waiting = self.next_batch();
-        self.waiting.record_everything(now, ROOT_CHECK);
+        self.waiting.record_everything(now, ROOT_CHECK_INTERVAL);
     }
 
     /// Lets nothing be due for some time: nothing can be published now.
     pub(super) fn postpone(&mut self, now: Instant) {
-        self.postpone_until(now + ROOT_CHECK);
+        self.postpone_until(now + ROOT_CHECK_INTERVAL);
     }
 
     /// Lets no batch be due before `until`, unless more changes.
@@ -351,10 +354,10 @@ impl Schedule {
 
     /// Sets the next sweeps after a look that took from `started` to `finished`.
     pub(super) fn finish_look(&mut self, batch: &Batch, started: Instant, finished: Instant) {
-        let spent = finished.saturating_duration_since(started) * SWEEP_SHARE;
+        let spent = finished.saturating_duration_since(started) * MIN_SWEEP_REST;
         if batch.dirty.is_everything {
             let every = match self.is_blind {
-                true => self.periods.sweep.min(BLIND_SWEEP),
+                true => self.periods.sweep.min(BLIND_SWEEP_INTERVAL),
                 false => self.periods.sweep,
             };
             self.next_sweep = finished + every.max(spent);
@@ -363,7 +366,7 @@ impl Schedule {
         if let Some(next) = &mut self.next_blind_sweep
             && !is_retry
         {
-            *next = finished + BLIND_SWEEP.min(self.periods.sweep).max(spent);
+            *next = finished + BLIND_SWEEP_INTERVAL.min(self.periods.sweep).max(spent);
         }
     }
 
@@ -411,7 +414,9 @@ impl Schedule {
                     self.waiting.postpone(now + pause);
                 }
             }
-            Decision::AwaitRebuild(hold) => self.waiting.hold(batch, now, hold, REBUILD_QUIET),
+            Decision::AwaitRebuild(hold) => {
+                self.waiting.hold(batch, now, hold, REBUILD_QUIET_PERIOD)
+            }
             Decision::TryAgain => {
                 let doublings = batch.attempts.min(8);
                 let pause = (MIN_RETRY_PAUSE * (1 << doublings)).min(MAX_RETRY_PAUSE);
@@ -477,7 +482,7 @@ impl Schedule {
 /// How long a file may be busy before it is published as it is read: the longer, the more there is
 /// to read.
 fn patience(length: u64) -> Duration {
-    scan::MAX_SETTLE_TIME + Duration::from_secs(length / UNHURRIED_RATE)
+    scan::MAX_SETTLE_TIME + Duration::from_secs(length / BUSY_HASH_RATE)
 }
 
 #[cfg(test)]
@@ -536,12 +541,18 @@ mod tests {
     #[test]
     fn the_thread_wakes_when_something_is_due_and_not_before() {
         let (mut schedule, start) = schedule();
-        assert_eq!(schedule.wake(), start + ROOT_CHECK);
-        assert_eq!(turn(&mut schedule, start + ROOT_CHECK - MILLISECOND), []);
-        assert_eq!(turn(&mut schedule, start + ROOT_CHECK), [Due::CheckRoot]);
-        let now = start + ROOT_CHECK;
+        assert_eq!(schedule.next_wake(), start + ROOT_CHECK_INTERVAL);
+        assert_eq!(
+            turn(&mut schedule, start + ROOT_CHECK_INTERVAL - MILLISECOND),
+            []
+        );
+        assert_eq!(
+            turn(&mut schedule, start + ROOT_CHECK_INTERVAL),
+            [Due::CheckRoot]
+        );
+        let now = start + ROOT_CHECK_INTERVAL;
         schedule.record_path("a".into(), now);
-        assert_eq!(schedule.wake(), now + SETTLE);
+        assert_eq!(schedule.next_wake(), now + SETTLE);
         assert_eq!(turn(&mut schedule, now + SETTLE), [Due::ProcessBatch]);
         schedule.start_batch(now + SETTLE);
         assert_eq!(turn(&mut schedule, now + SETTLE), []);
@@ -577,25 +588,28 @@ mod tests {
         // A sweep that took ten minutes is not repeated after an hour.
         let finished = due + HOUR / 6;
         schedule.finish_look(&batch, due, finished);
-        assert_eq!(schedule.next_sweep, finished + HOUR / 6 * SWEEP_SHARE);
+        assert_eq!(schedule.next_sweep, finished + HOUR / 6 * MIN_SWEEP_REST);
         let batch = schedule.start_batch(finished);
         schedule.finish_look(&batch, finished, finished);
-        assert_eq!(schedule.next_sweep, finished + HOUR / 6 * SWEEP_SHARE);
+        assert_eq!(schedule.next_sweep, finished + HOUR / 6 * MIN_SWEEP_REST);
     }
 
     #[test]
     fn what_is_blind_is_swept_often() {
         let (mut schedule, start) = schedule();
         schedule.set_blind(true, false, start);
-        assert_eq!(schedule.next_sweep, start + BLIND_SWEEP);
-        let now = start + BLIND_SWEEP;
+        assert_eq!(schedule.next_sweep, start + BLIND_SWEEP_INTERVAL);
+        let now = start + BLIND_SWEEP_INTERVAL;
         assert_eq!(
             turn(&mut schedule, now),
             [Due::CheckRoot, Due::ProcessBatch]
         );
         let batch = schedule.start_batch(now);
         schedule.finish_look(&batch, now, now + MILLISECOND);
-        assert_eq!(schedule.next_sweep, now + MILLISECOND + BLIND_SWEEP);
+        assert_eq!(
+            schedule.next_sweep,
+            now + MILLISECOND + BLIND_SWEEP_INTERVAL
+        );
         // One place alone.
         schedule.set_blind(false, true, now);
         assert_eq!(turn(&mut schedule, now), [Due::SweepBlind]);
@@ -605,10 +619,13 @@ mod tests {
         schedule.finish_look(&batch, now, now + MILLISECOND);
         assert_eq!(
             schedule.next_blind_sweep,
-            Some(now + MILLISECOND + BLIND_SWEEP)
+            Some(now + MILLISECOND + BLIND_SWEEP_INTERVAL)
         );
         schedule.set_blind(false, false, now);
-        assert_eq!(turn(&mut schedule, now + BLIND_SWEEP / 2), [Due::CheckRoot]);
+        assert_eq!(
+            turn(&mut schedule, now + BLIND_SWEEP_INTERVAL / 2),
+            [Due::CheckRoot]
+        );
     }
 
     #[test]
@@ -625,7 +642,7 @@ mod tests {
         );
         assert_eq!(turn(&mut schedule, start), [Due::ForgetExpired]);
         assert_eq!(turn(&mut schedule, start), []);
-        assert_eq!(schedule.wake(), start + EXPIRY_CHECK);
+        assert_eq!(schedule.next_wake(), start + EXPIRY_CHECK_INTERVAL);
     }
 
     #[test]
@@ -635,7 +652,7 @@ mod tests {
         let mut pauses = Vec::new();
         busy(&mut schedule, "log", now);
         while !schedule.is_given_up(b"log", 1, now) {
-            let next = schedule.wake();
+            let next = schedule.next_wake();
             if schedule.is_batch_due(next) {
                 tries += 1;
                 pauses.push(next - now);
@@ -649,7 +666,7 @@ mod tests {
         assert!(pauses.windows(2).take(tries - 2).all(|two| two[0] < two[1]));
         assert!(tries < 10, "{pauses:?}");
         // A large one has more time.
-        assert!(!schedule.is_given_up(b"log", 60 * UNHURRIED_RATE, now));
+        assert!(!schedule.is_given_up(b"log", 60 * BUSY_HASH_RATE, now));
         // One that is at rest is not tried again.
         let scope = Scope::Paths([b"log".as_slice().into()].into());
         schedule.remember_busy([], &scope, now);
@@ -798,7 +815,7 @@ mod tests {
             // It comes again soon, not at once.
             assert!(schedule.waiting().due() >= Some(late));
             schedule.postpone(late);
-            assert_eq!(schedule.waiting().due(), Some(late + ROOT_CHECK));
+            assert_eq!(schedule.waiting().due(), Some(late + ROOT_CHECK_INTERVAL));
         }
     }
 
@@ -846,8 +863,12 @@ mod tests {
         // The build begins.
         let now = start + MAX_AGE;
         schedule.record_saved("b".into(), now);
-        assert_eq!(schedule.waiting().due(), Some(now + REBUILD_QUIET));
-        let decision = look(&mut schedule, &Findings::default(), now + REBUILD_QUIET);
+        assert_eq!(schedule.waiting().due(), Some(now + REBUILD_QUIET_PERIOD));
+        let decision = look(
+            &mut schedule,
+            &Findings::default(),
+            now + REBUILD_QUIET_PERIOD,
+        );
         assert_eq!(decision, Decision::Publish);
     }
 
@@ -855,10 +876,10 @@ mod tests {
     fn a_request_waits_for_a_suspect_as_long_as_a_batch_may_and_a_little_longer() {
         let (mut schedule, start) = schedule();
         schedule.join_suspect("a".into(), start);
-        assert_eq!(schedule.waiting().due(), Some(start + SUSPECT_QUIET));
+        assert_eq!(schedule.waiting().due(), Some(start + SUSPECT_QUIET_PERIOD));
         schedule.expect_answer(start);
         schedule.expect_answer(start + MAX_AGE);
-        let by = start + MAX_AGE + SUSPECT_PATIENCE;
+        let by = start + MAX_AGE + MAX_SUSPECT_DELAY;
         assert!(!schedule.is_answer_due(by - MILLISECOND) && schedule.is_answer_due(by));
         schedule.set_answered();
         assert!(!schedule.is_answer_due(by));
@@ -894,8 +915,8 @@ mod tests {
     fn writes_that_wait_are_tried_again_soon() {
         let (mut schedule, start) = schedule();
         schedule.retry_writes(true, start);
-        assert_eq!(schedule.wake(), start + WRITE_RETRY);
+        assert_eq!(schedule.next_wake(), start + WRITE_RETRY_INTERVAL);
         schedule.retry_writes(false, start);
-        assert_eq!(schedule.wake(), start + ROOT_CHECK);
+        assert_eq!(schedule.next_wake(), start + ROOT_CHECK_INTERVAL);
     }
 }

@@ -1,4 +1,4 @@
-//! Reads every file again, whatever its stamp says, beside the thread that publishes.
+//! `--scrub`: reads every file again, whatever its metadata say, on a thread of its own.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -14,7 +14,7 @@ use crate::representation::Resource;
 use crate::site::Site;
 
 /// Compares every file with the manifest once in `every`, until nobody listens any more. What
-/// differs is only hinted at: whoever publishes looks for himself.
+/// differs is only a hint: the watcher looks at it itself.
 pub(super) fn scrub(site: &Site, directory: &Path, every: Duration, hints: &Sender<Hint>) {
     loop {
         thread::sleep(every);
@@ -49,7 +49,7 @@ fn is_as_known(root: &Root, path: &Path, known: &Resource) -> bool {
     };
     let mut hasher = blake3::Hasher::new();
     let (known, _) = known.of_files();
-    // More than there should be is another file already.
+    // One byte more than expected is enough to see that it is different.
     let content = opened.file.take(known.length.saturating_add(1));
     match hasher.update_reader(content) {
         Ok(hasher) => hasher.finalize() == *known.etag.hash(),
