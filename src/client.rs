@@ -1,4 +1,4 @@
-//! Which client a request comes from, where proxies stand between: pure.
+//! Which client a request comes from, if there are proxies in between. Pure.
 //!
 //! A proxy names its client in a PROXY header or in X-Forwarded-For. Any client can send those
 //! too, so only those of [`TrustedProxies`] count.
@@ -46,7 +46,7 @@ pub enum TrustedProxy {
 }
 
 impl FromStr for TrustedProxy {
-    type Err = &'static str;
+    type Err = TrustedProxyError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "unix" {
@@ -55,9 +55,14 @@ impl FromStr for TrustedProxy {
         text.parse()
             .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
             .map(Self::Network)
-            .map_err(|_| "expected a network (10.0.0.0/8, fd00::/8), an address, or unix")
+            .map_err(|_| TrustedProxyError)
     }
 }
+
+/// The text names no proxy.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("expected a network (10.0.0.0/8, fd00::/8), an address, or unix")]
+pub struct TrustedProxyError;
 
 /// All proxies that are believed.
 #[derive(Clone, Debug, Default)]

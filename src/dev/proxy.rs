@@ -61,12 +61,28 @@ pub(super) struct Proxy {
     timeout: Duration,
 }
 
-/// Why there is no response of another server.
+/// Why a request could not be passed on to another server.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForwardError {
+    /// The request can't be written for it.
+    #[error("cannot pass the request on to the server http://{authority}: {source}")]
+    Request {
+        /// The server.
+        authority: Authority,
+        /// What is wrong with the request.
+        source: http::Error,
+    },
     /// It can't be reached, or breaks off.
-    #[error("the server http://{0} does not answer: {1}")]
-    Unreachable(Authority, String),
+    #[error(
+        "the server http://{authority} does not answer: {cause}; start it, or correct --proxy",
+        cause = root_cause(.source)
+    )]
+    Unreachable {
+        /// The server.
+        authority: Authority,
+        /// What failed.
+        source: hyper_util::client::legacy::Error,
+    },
     /// It takes a request, and then nothing comes.
     #[error(
         "the server http://{authority} has not answered for {time}; to wait for longer, start etagd \
@@ -79,7 +95,7 @@ pub(super) enum ForwardError {
         /// How long it was waited for.
         timeout: Duration,
     },
-    /// A 101 in answer to a request that was none for a web socket.
+    /// It answers 101 to a request that did not ask for a web socket.
     #[error("the server http://{0} changes the protocol and was not asked to")]
     ProtocolSwitch(Authority),
 }
@@ -88,7 +104,9 @@ impl ForwardError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unreachable(..) | Self::ProtocolSwitch(..) => StatusCode::BAD_GATEWAY,
+            Self::Request { .. } | Self::Unreachable { .. } | Self::ProtocolSwitch(..) => {
+                StatusCode::BAD_GATEWAY
+            }
         }
     }
 }
@@ -135,12 +153,14 @@ impl Proxy {
     ) -> Result<Response<Incoming>, ForwardError> {
         let client_side = request.extensions.remove::<OnUpgrade>();
         let client_side = client_side.filter(|_| asks_for_web_socket(&request));
-        let failed = |error: &dyn Error| {
-            let cause = error.source().map_or_else(|| error.to_string(), deepest);
-            ForwardError::Unreachable(upstream.authority.clone(), cause)
-        };
-        let passed_on = self.passed_on(upstream, &request, peer);
-        let (head, ()) = passed_on.map_err(|error| failed(&error))?.into_parts();
+        let authority = || upstream.authority.clone();
+        let (head, ()) = self
+            .passed_on(upstream, &request, peer)
+            .map_err(|source| ForwardError::Request {
+                authority: authority(),
+                source,
+            })?
+            .into_parts();
         let has_progressed = Arc::new(AtomicBool::new(false));
         let progress = Arc::clone(&has_progressed);
         let content = content.map_frame(move |frame| {
@@ -150,9 +170,12 @@ impl Proxy {
         let request_on = Request::from_parts(head, content.boxed_unsync());
         let answered = self.client.request(request_on);
         let mut response = tokio::select! {
-            answered = answered => answered.map_err(|error| failed(&error))?,
+            answered = answered => answered.map_err(|source| ForwardError::Unreachable {
+                authority: authority(),
+                source,
+            })?,
             () = self.wait_for_timeout(&has_progressed) => {
-                let (authority, timeout) = (upstream.authority.clone(), self.timeout);
+                let (authority, timeout) = (authority(), self.timeout);
                 return Err(ForwardError::Timeout { authority, timeout });
             }
         };
@@ -161,7 +184,7 @@ impl Proxy {
             let server_side = hyper::upgrade::on(&mut response);
             let client_side = client_side.filter(|_| is_web_socket(response.headers()));
             let Some(client_side) = client_side else {
-                return Err(ForwardError::ProtocolSwitch(upstream.authority.clone()));
+                return Err(ForwardError::ProtocolSwitch(authority()));
             };
             tokio::spawn(tunnel(client_side, server_side));
         }
@@ -315,12 +338,13 @@ async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
     }
 }
 
-/// The cause at the bottom of an error, as text.
-fn deepest(mut error: &(dyn Error + 'static)) -> String {
+/// The cause at the bottom of an error: `connection refused`, where the error itself says only that
+/// the client failed.
+fn root_cause<'e>(mut error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    error
 }
 
 #[cfg(test)]
