@@ -1,4 +1,4 @@
-//! The heart alone: `answer` to a request as browsers send it, in a site of 50,000 entries.
+//! `answer` alone, without a server: requests as browsers send them, in a site of 50,000 entries.
 
 mod support;
 
@@ -30,7 +30,7 @@ fn not_modified(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| is(answer(&SITE, &request), expected));
 }
 
-/// As after a deploy: the client holds an older version, and says so with a date as well.
+/// After a deploy: the client has an older version, and sends its tag and its date.
 #[divan::bench]
 fn modified(bencher: Bencher<'_, '_>) {
     let conditions = [
@@ -61,7 +61,7 @@ fn tag(index: usize) -> String {
     resource.map_or(String::new(), |found| found.identity.etag.to_string())
 }
 
-/// With the fields that browsers add to every request: looking past them is part of the work.
+/// With the fields that browsers add to every request: skipping them is part of the work.
 fn request(path: &str, fields: &[(&str, &str)]) -> Parts {
     let mut request = http::Request::get(format!("/{path}"))
         .header("host", "www.example.com")
@@ -80,7 +80,7 @@ fn request(path: &str, fields: &[(&str, &str)]) -> Parts {
         .0
 }
 
-/// A bench of the wrong answer would be worse than none.
+/// Checks what is measured: the time of a wrong answer would mislead.
 fn is<'m>(given: Answer<'m>, expected: impl Fn(&Answer<'m>) -> bool) -> Answer<'m> {
     assert!(expected(&given), "{given:?}");
     given

@@ -1,7 +1,7 @@
-//! How long a change takes to be seen: from the last write to the first answer with the new tag,
-//! at a server that has nothing else to do.
+//! How long it takes until a change is served: from the last write to the first response with the new
+//! tag, on a server that has nothing else to do.
 //!
-//! `cargo bench --bench freshness [-- EDITS]`. The quiet period, 100 ms, is part of each figure.
+//! `cargo bench --bench freshness [-- EDITS]`. Each figure contains the quiet period of 100 ms.
 
 #![allow(
     clippy::unwrap_used,

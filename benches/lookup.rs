@@ -1,4 +1,4 @@
-//! The manifest as a table: how long it takes to find a path, to miss one, and to build it.
+//! The look-up table of a manifest: the time to find a path, to miss one, and to build the table.
 
 mod support;
 
@@ -9,7 +9,7 @@ use divan::counter::ItemsCount;
 use support::{manifest, path, resources};
 
 const ENTRIES: [usize; 3] = [1_000, 50_000, 1_000_000];
-/// Look-ups in one iteration, spread over the table: a few paths alone would never leave the cache.
+/// Look-ups in one iteration, spread over the table: a few paths would stay in the processor's cache.
 const LOOKUPS: usize = 100_000;
 
 fn main() {
@@ -38,7 +38,7 @@ fn miss(bencher: Bencher<'_, '_>, entries: usize) {
     });
 }
 
-/// From hashed files to a manifest with its digest: the end of a start.
+/// From hashed files to a manifest with its digest: the last step of a start.
 #[divan::bench(args = ENTRIES, sample_count = 5, sample_size = 1)]
 fn build(bencher: Bencher<'_, '_>, entries: usize) {
     let resources = resources(entries);
@@ -48,7 +48,7 @@ fn build(bencher: Bencher<'_, '_>, entries: usize) {
         .bench_local_values(manifest);
 }
 
-/// Names at [`LOOKUPS`] places of a site that big, in an order that no prefetcher guesses.
+/// [`LOOKUPS`] names of a site of this size, in an order that no prefetcher can guess.
 fn spread(entries: usize, name: impl Fn(usize) -> String) -> Vec<String> {
     let step = 7_919;
     (0..LOOKUPS)

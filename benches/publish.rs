@@ -1,5 +1,5 @@
-//! A change in a site of a million entries, from changed resources to the new manifest with its
-//! digest. To reach: 1 ms for one change. A copy of the whole table would take 200 times that.
+//! Publishing a change in a site of a million entries: from changed resources to the new manifest with
+//! its digest. The goal is 1 ms for one change; copying the whole table would take 200 times as long.
 
 mod support;
 
@@ -21,7 +21,7 @@ fn main() {
     divan::main();
 }
 
-/// So many files edited, anywhere in the site.
+/// This many files edited, anywhere in the site.
 #[divan::bench(args = [1, 10, 1_000])]
 fn change(bencher: Bencher<'_, '_>, files: usize) {
     let edited = edited(files);
@@ -44,7 +44,7 @@ fn remove(bencher: Bencher<'_, '_>) {
         .bench_local_values(|changes| site.with(changes));
 }
 
-/// One change after another through the site, the replaced manifest's end included.
+/// One change after another, including the time to drop the manifest that is replaced.
 #[divan::bench]
 fn update(bencher: Bencher<'_, '_>) {
     let edited = edited(1);

@@ -1,5 +1,5 @@
-//! What rules cost: 10,000 exact redirects and 100 patterns beside none, at a request and at a
-//! publication, in a site of 50,000 entries.
+//! What rules cost a request and a publication: 10,000 exact redirects and 100 patterns, compared with
+//! no rules, in a site of 50,000 entries.
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::{manifest, path, resources};
 
 const ENTRIES: usize = 50_000;
 
-/// What a site has beside its files.
+/// The rules of a site.
 const SITES: [&str; 4] = ["none", "headers", "redirects", "forced"];
 
 static NONE: LazyLock<Manifest> = LazyLock::new(|| manifest(resources(ENTRIES)));
@@ -56,7 +56,7 @@ fn changes(headers: &str, redirects: &str) -> Changes {
     }
 }
 
-/// As a real site has them: one for all, some for sections, some for one path.
+/// Header rules as real sites have them: one for all paths, some for sections, some for one path.
 fn headers_text() -> String {
     let mut text = String::from("/*\n  Referrer-Policy: same-origin\n");
     for number in 0..50 {
@@ -84,14 +84,14 @@ fn redirects_text(status: &str) -> String {
     text
 }
 
-/// A file that is there.
+/// A request for a file that exists.
 #[divan::bench(args = SITES)]
 fn file(bencher: Bencher<'_, '_>, name: &str) {
     let (site, request) = (site(name), request(&path(4_711), &[]));
     bencher.bench_local(|| is(answer(site, &request), |a| matches!(a, Answer::Whole(_))));
 }
 
-/// The same, which the client has.
+/// A request for a file that the client has already.
 #[divan::bench(args = SITES)]
 fn not_modified(bencher: Bencher<'_, '_>, name: &str) {
     let site = site(name);
@@ -102,7 +102,7 @@ fn not_modified(bencher: Bencher<'_, '_>, name: &str) {
     bencher.bench_local(|| is(answer(site, &request), expected));
 }
 
-/// Nothing there: every rule that may be meant is looked at.
+/// A request for nothing: every rule that may match is tried.
 #[divan::bench(args = SITES)]
 fn not_found(bencher: Bencher<'_, '_>, name: &str) {
     let (site, request) = (site(name), request("section-001/none.html", &[]));
@@ -110,7 +110,7 @@ fn not_found(bencher: Bencher<'_, '_>, name: &str) {
     bencher.bench_local(|| is(answer(site, &request), expected));
 }
 
-/// One of the exact rules, wherever it stands.
+/// A request that an exact rule matches, anywhere in the file.
 #[divan::bench(args = [0, 9_999])]
 fn exact(bencher: Bencher<'_, '_>, number: usize) {
     let request = request(&format!("old/article-{number}"), &[]);
@@ -118,7 +118,7 @@ fn exact(bencher: Bencher<'_, '_>, number: usize) {
     bencher.bench_local(|| is(answer(&REDIRECTS, &request), expected));
 }
 
-/// One of the patterns: known by its first segment, or by a look at all that have none.
+/// A request that a pattern matches, found by its first segment or by trying all that have none.
 #[divan::bench(args = ["blog-0/2026/a/b", "blog-89/2026/a/b", "en/news-9/a/b"])]
 fn pattern(bencher: Bencher<'_, '_>, path: &str) {
     let request = request(path, &[]);
@@ -126,7 +126,7 @@ fn pattern(bencher: Bencher<'_, '_>, path: &str) {
     bencher.bench_local(|| is(answer(&REDIRECTS, &request), expected));
 }
 
-/// A path of 8 KiB against 10,000 patterns that all may match it, nearly to its end.
+/// A path of 8 KiB and 10,000 patterns that match it almost to its end.
 #[divan::bench]
 fn hostile(bencher: Bencher<'_, '_>) {
     let mut text = String::new();
@@ -143,7 +143,7 @@ fn hostile(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| redirects.find(asked));
 }
 
-/// From the files' text to rules.
+/// Parsing the two files.
 #[divan::bench]
 fn parse_redirects(bencher: Bencher<'_, '_>) {
     let text = redirects_text("301");
@@ -156,7 +156,7 @@ fn parse_headers(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| Headers::parse(text.as_bytes()));
 }
 
-/// One changed file, published beside rules.
+/// Publishing one changed file in a site with rules.
 #[divan::bench(args = SITES)]
 fn publish_change(bencher: Bencher<'_, '_>, name: &str) {
     let site = site(name);
@@ -169,7 +169,7 @@ fn publish_change(bencher: Bencher<'_, '_>, name: &str) {
         .bench_local_values(|changes| site.with(changes));
 }
 
-/// New rules for fields: every entry is folded anew.
+/// Publishing new header rules: the fields of every entry are computed again.
 #[divan::bench]
 fn publish_headers(bencher: Bencher<'_, '_>) {
     let text = headers_text();
@@ -178,7 +178,7 @@ fn publish_headers(bencher: Bencher<'_, '_>) {
         .bench_local_values(|changes| NONE.with(changes));
 }
 
-/// New redirects.
+/// Publishing new redirects.
 #[divan::bench]
 fn publish_redirects(bencher: Bencher<'_, '_>) {
     let text = redirects_text("301");
@@ -202,7 +202,7 @@ fn request(path: &str, fields: &[(&str, &str)]) -> Parts {
         .0
 }
 
-/// A bench of the wrong answer would be worse than none.
+/// Checks what is measured: the time of a wrong answer would mislead.
 fn is<'m>(given: Answer<'m>, expected: impl Fn(&Answer<'m>) -> bool) -> Answer<'m> {
     assert!(expected(&given), "{given:?}");
     given

@@ -1,5 +1,5 @@
-//! Disk to representations, page cache warm: a tree of small files read and swept, and one file
-//! of each size that is treated in its own way.
+//! Scanning with a warm page cache: a tree of small files, at a start and in a sweep, and one file of
+//! each size that is handled differently.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ use etagd::settings::{Settings, Symlinks};
 use tempfile::TempDir;
 
 const FILES: usize = 10_000;
-/// The mean of documentation sites is near it.
+/// About the mean of documentation sites.
 const FILE_SIZE: usize = 12 << 10;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -27,7 +27,7 @@ fn main() {
     divan::main();
 }
 
-/// Everything is read, as at a start.
+/// Every file is read and hashed, as at a start.
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn tree(bencher: Bencher<'_, '_>) {
     let directory = directory(fill);
@@ -41,7 +41,7 @@ fn tree(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Everything is compared with what the manifest knows of it, and nothing has changed.
+/// Every file's metadata are compared with the manifest; nothing has changed.
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn sweep(bencher: Bencher<'_, '_>) {
     let directory = directory(fill);
@@ -53,7 +53,7 @@ fn sweep(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Walk, open, read, hash and keep; of a small file the hash is the smallest part.
+/// One file: walk, open, read, hash and keep. For a small file, hashing is the smallest part.
 #[divan::bench(args = [4 * KIB, 64 * KIB, MIB, 64 * MIB], sample_count = 50, sample_size = 1)]
 fn file(bencher: Bencher<'_, '_>, size: usize) {
     let directory = directory(|top| fs::write(top.join("file"), content(size, 0)));
@@ -83,7 +83,7 @@ fn fill(top: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// ASCII, so that the check for UTF-8 takes its usual way; different for each file.
+/// ASCII, so that the check for UTF-8 takes its usual path; different for each file.
 fn content(size: usize, seed: usize) -> Vec<u8> {
     let line = format!("<p>{seed}: the same content has the same tag on every replica.</p>\n");
     line.bytes().cycle().take(size).collect()

@@ -1,7 +1,7 @@
-//! Minutes of load by clients of every kind while the site is churned: no wrong body, nothing lost,
-//! nothing that grows.
+//! Minutes of load by clients of every kind while the site changes all the time: no body may be wrong,
+//! no change may be lost, and nothing may grow.
 //!
-//! `cargo bench --bench soak [-- SECONDS]`; `.ci/run` has it run for a minute. The load is applied
+//! `cargo bench --bench soak [-- SECONDS]`; `.ci/run` runs it for a minute. The load is applied
 //! twice: a quarter of the time to warm up, and then for the rest. After each, when all is quiet, the
 //! site digest must be that of a fresh scan; after the second, descriptors, threads, watches and
 //! memory must be what they were after the first.
@@ -39,7 +39,7 @@ const FILES: usize = 100;
 const MAX_CONNECTIONS: usize = 64;
 const OPEN_FILES: usize = 16;
 const HUGE: u64 = 1100 << 20;
-/// How long it may take until nothing of the load is left.
+/// How long the server may take to come to rest after the load.
 const SETTLING: Duration = Duration::from_secs(60);
 
 fn name(index: usize) -> String {
@@ -50,7 +50,7 @@ fn length(index: usize) -> usize {
     [4 << 10, 20 << 10, 100 << 10, 300 << 10, 3 << 20][index % 5]
 }
 
-/// What one run of the load shares.
+/// What the parts of one run share.
 struct Soak {
     site: TestSite,
     servers: Transports,
@@ -61,7 +61,7 @@ struct Soak {
 /// What must not grow.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
-    /// Without those of the site's files.
+    /// Descriptors other than those of the site's files.
     descriptors: usize,
     /// Files of the site that are kept open.
     files: usize,
@@ -110,7 +110,7 @@ fn main() {
 }
 
 impl Soak {
-    /// Applies all of the load for this long.
+    /// Applies the whole load for this long.
     fn load(&self, time: Duration) {
         self.is_over.store(false, Ordering::Relaxed);
         thread::scope(|scope| {
@@ -133,7 +133,7 @@ impl Soak {
         println!("{time:?}: {:?}", self.outcomes.lock().unwrap());
     }
 
-    /// The numbers from 0 on until the load is over, each after a pause.
+    /// Counts from 0 until the load is over, with a pause before each number.
     fn rounds(&self, pause: u64) -> impl Iterator<Item = usize> {
         (0..).take_while(move |_| {
             thread::sleep(Duration::from_millis(pause));
@@ -224,7 +224,7 @@ impl Soak {
         }
     }
 
-    /// Holds as many connections as there may be, and lets go of them.
+    /// Opens as many connections as are allowed, and closes them.
     fn idle(&self) {
         for round in self.rounds(1_000) {
             let clients: Vec<_> = (0..MAX_CONNECTIONS)
@@ -243,7 +243,7 @@ impl Soak {
         }
     }
 
-    /// Takes the descriptors away for a moment, now and then.
+    /// From time to time, lowers the limit of descriptors for a moment.
     fn exhaust(&self) {
         let pid = Pid::from_raw(self.plain().pid() as i32);
         let limit = |current| Rlimit {
@@ -294,7 +294,7 @@ impl Soak {
         }
     }
 
-    /// Waits until nothing of the load is left, and until both servers have what a fresh scan has.
+    /// Waits until the servers have come to rest and both have the digest of a fresh scan.
     fn settle(&self) -> [Usage; 2] {
         let wanted = digest_of(&self.site.root());
         self.servers.servers().map(|server| {

@@ -1,4 +1,4 @@
-//! Sites without files, for the benches that need none.
+//! Sites in memory, for the benches that need no files.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use etagd::semantics::etag::ETag;
 use etagd::settings::Settings;
 use http::HeaderValue;
 
-/// Sunday, 6 November 1994, 08:49:37: when everything here was modified.
+/// The modification time of every file: Sunday, 6 November 1994, 08:49:37.
 const MODIFIED: i64 = 784_111_777;
 
 /// The path of entry `index`, as long and as nested as those of real sites.
@@ -19,7 +19,7 @@ pub(crate) fn path(index: usize) -> String {
     format!("section-{:03}/chapter-{index:07}.html", index % 997)
 }
 
-/// What a scan makes of a file at `path` with this body.
+/// The resource that a scan makes of a file at `path` with this body.
 pub(crate) fn resource(fields: &Arc<Fields>, path: &str, body: Bytes) -> Arc<Resource> {
     let tag = ETag::new(*blake3::hash(&body).as_bytes());
     let length = body.len() as u64;
@@ -30,7 +30,7 @@ pub(crate) fn resource(fields: &Arc<Fields>, path: &str, body: Bytes) -> Arc<Res
     })
 }
 
-/// Field values, shared by all entries as a scan shares them.
+/// Field values, shared by all entries, as a scan shares them.
 pub(crate) fn fields() -> Arc<Fields> {
     Arc::new(Fields::new(
         HeaderValue::from_static("text/html; charset=utf-8"),
@@ -45,7 +45,7 @@ pub(crate) fn resources(entries: usize) -> Vec<Arc<Resource>> {
     (0..entries).map(entry).collect()
 }
 
-/// A manifest of these.
+/// A manifest of these resources.
 pub(crate) fn manifest(resources: Vec<Arc<Resource>>) -> Manifest {
     Manifest::empty(Settings::default()).with(Changes {
         changed: resources,
