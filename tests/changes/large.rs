@@ -25,7 +25,7 @@ fn a_change_does_not_wait_until_a_huge_file_is_hashed() {
     let server = Server::with(&site, &["--sweep", "1s", "--writable"]);
     huge(&site, "vm.img");
     // It is being hashed when the other one changes, which is another batch then.
-    std::thread::sleep(Duration::from_millis(400));
+    server.wait_until_it_reads("vm.img");
     fs::write(site.path("a.txt"), "2").unwrap();
     stays(Duration::from_millis(800), "the order is kept", || {
         server.body("/a.txt").as_deref() == Some(b"1")

@@ -13,15 +13,16 @@ use super::{EVENTS, served};
 #[test]
 fn equal_content_written_again_publishes_nothing() {
     let site = TestSite::with(&[("file", b"same"), ("other", b"1"), ("dir/x", b"same")]);
-    let server = served(&site);
+    let server = Server::with(&site, &["--sweep", "1h", "--admin", "127.0.0.1:0"]);
     for version in 2..5 {
+        let looks = server.looks();
         fs::write(site.path("file"), "same").unwrap();
         rename_over(&site.path("dir/x"), "same");
         set_mtime(&site.path("file"), 1_000_000_000 + version);
         fs::rename(site.path("dir"), site.outside("dir")).unwrap();
         fs::rename(site.outside("dir"), site.path("dir")).unwrap();
+        eventually("it is looked at", || server.looks() > looks);
         // What comes after it is published, and nothing else is.
-        thread::sleep(Duration::from_millis(250));
         fs::write(site.path("other"), format!("{version}")).unwrap();
         server.wait_for_body("/other", format!("{version}"));
         // It is served first and announced then.
@@ -94,8 +95,7 @@ fn a_hold_that_comes_during_a_look_holds_too() {
     open().unwrap().set_len(1 << 30).unwrap();
     let server = served(&site);
     open().unwrap().write_all(b"y").unwrap();
-    // The quiet period is over, the file is being hashed.
-    thread::sleep(Duration::from_millis(200));
+    server.wait_until_it_reads("huge.bin");
     fs::write(site.path(".etagd-hold"), "").unwrap();
     let published = server.publications();
     stays(Duration::from_secs(3), "nothing is published", || {

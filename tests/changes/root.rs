@@ -44,9 +44,11 @@ fn a_root_that_is_deleted_and_made_again_is_watched() {
     let mut server = served(&site);
     let watches = server.watches();
     for version in 2..12 {
+        let misses = || server.log().matches("its last state stays").count();
+        let before = misses();
         fs::remove_dir_all(site.root()).unwrap();
         if version % 3 == 0 {
-            thread::sleep(Duration::from_millis(400));
+            eventually("it is missed", || misses() > before);
         }
         fs::create_dir_all(site.path("a/b")).unwrap();
         fs::write(site.path("file"), format!("{version}")).unwrap();

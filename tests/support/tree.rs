@@ -1,12 +1,12 @@
 //! Trees that change, and the wait until a server has seen it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::server::command;
-use super::{Server, etagd};
+use super::{Client, Server, etagd};
 
 /// How long the slowest change on a machine with other work may take to be seen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,6 +69,19 @@ impl Server {
             .count()
     }
 
+    /// How many times it has looked at what has changed. It must have an admin listener.
+    pub(crate) fn looks(&self) -> u64 {
+        let page = Client::connect(self.admin()).get("/metrics").body;
+        let page = String::from_utf8(page).unwrap();
+        page.lines()
+            .find_map(|line| {
+                line.strip_prefix("etagd_scan_duration_seconds_count{of=\"changes\"} ")
+            })
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
     /// Waits until it has announced the very state that `dir` is in: all of it, and no more.
     #[track_caller]
     pub(crate) fn wait_until_it_serves(&self, dir: &Path) {
@@ -118,13 +131,26 @@ impl Server {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
-    /// Descriptors of files that have no name any more.
-    pub(crate) fn deleted_files(&self) -> usize {
+    /// What its descriptors are of.
+    fn open_files(&self) -> Vec<PathBuf> {
         let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
         open.flatten()
             .filter_map(|entry| fs::read_link(entry.path()).ok())
-            .filter(|target| target.to_string_lossy().ends_with(" (deleted)"))
-            .count()
+            .collect()
+    }
+
+    /// Waits until it has a file of this name open: it is being hashed, or sent.
+    #[track_caller]
+    pub(crate) fn wait_until_it_reads(&self, name: &str) {
+        eventually(&format!("{name} is read"), || {
+            self.open_files().iter().any(|file| file.ends_with(name))
+        });
+    }
+
+    /// Descriptors of files that have no name any more.
+    pub(crate) fn deleted_files(&self) -> usize {
+        let is_deleted = |file: &&PathBuf| file.to_string_lossy().ends_with(" (deleted)");
+        self.open_files().iter().filter(is_deleted).count()
     }
 
     /// Watches that the kernel keeps for it.
