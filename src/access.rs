@@ -32,9 +32,9 @@ const LINE_OVERHEAD: usize = 64;
 /// About how many bytes are written at once.
 const BATCH_SIZE: usize = 64 << 10;
 /// Pause after the queue was empty: lines gather meanwhile, and senders need not wake the writer.
-const PAUSE: Duration = Duration::from_millis(5);
+const WRITE_PAUSE: Duration = Duration::from_millis(5);
 /// Hexadecimal digits of the site digest that a line has.
-const DIGEST_LENGTH: usize = 16;
+const SHOWN_DIGEST_DIGITS: usize = 16;
 
 /// A request and its response, as the access log reports them.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ pub fn json(entry: &AccessEntry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
         coding: entry.coding.map(Coding::token),
         digest: digest
             .as_ref()
-            .and_then(|digest| digest.get(..DIGEST_LENGTH)),
+            .and_then(|digest| digest.get(..SHOWN_DIGEST_DIGITS)),
         referer: entry.referer.map(lossy),
         user_agent: entry.user_agent.map(lossy),
         protocol: format!("{:?}", entry.version),
@@ -291,13 +291,16 @@ impl AccessLog {
         }
     }
 
-    /// Waits until all that is queued is written, `patience` at most, and tells the operator
-    /// what is missing.
+    /// Waits until all that is queued is written, for `patience` at most, and reports what is missing.
     pub fn finish(&self, patience: Duration) {
         let (done, finished) = sync_channel(1);
         let is_sent = self.queue.send(LogMessage::Finish(done)).is_ok();
         if !is_sent || finished.recv_timeout(patience).is_err() {
-            tracing::warn!("the end of the access log is missing: standard output is blocked");
+            let bytes = self.queued.load(Ordering::Relaxed);
+            tracing::warn!(
+                bytes,
+                "the end of the access log is missing: standard output is blocked"
+            );
         }
         match self.metrics.lost_lines.get() {
             0 => {}
@@ -343,7 +346,7 @@ impl<W: Write> LogWriter<W> {
             match finished {
                 // It may have stopped waiting: then nothing receives this.
                 Some(done) => drop(done.try_send(())),
-                None if is_drained => thread::sleep(PAUSE),
+                None if is_drained => thread::sleep(WRITE_PAUSE),
                 None => {}
             }
         }
@@ -390,7 +393,9 @@ impl<W: Write> LogWriter<W> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Another process made this pipe non-blocking (O_NONBLOCK is shared, fcntl(2)).
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    thread::sleep(WRITE_PAUSE)
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -320,7 +320,7 @@ pub fn is_silent_at(path: &Path) -> bool {
     }
 }
 
-/// The kernel's list of what is mounted, which tells when it has changed.
+/// The kernel's list of mounts. It can say whether it has changed.
 #[derive(Debug)]
 pub struct MountTable {
     /// `None` if the system does not list mounts.
@@ -330,7 +330,7 @@ pub struct MountTable {
 
 #[cfg(target_os = "linux")]
 impl MountTable {
-    /// Tells of changes from now on.
+    /// Notes the mounts there are now: changes from now on count.
     pub fn open() -> Self {
         Self {
             file: File::open("/proc/self/mountinfo").ok(),

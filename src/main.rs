@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         unwanted,
     );
     for warning in warnings {
-        tracing::warn!("{warning}");
+        let (variable, similar) = (&warning.name, &warning.similar);
+        tracing::warn!(variable, similar, "{warning}");
     }
     match cli::run(cli.command) {
         Ok(code) => code,

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::representation::GROUP_SIZE;
 
 /// Bytes of bookkeeping for each body or piece: allocator overhead, reference count, cache entry.
-const OVERHEAD: u64 = 160;
+const ENTRY_OVERHEAD: u64 = 160;
 /// Capacity of the buffers that are reused. Buffers of other lengths are allocated exactly.
 const POOLED_LENGTH: usize = GROUP_SIZE as usize;
 /// How long a response waits for others to release memory.
@@ -85,7 +85,7 @@ impl Memory {
         if !self.has_room(body.len() as u64) {
             return None;
         }
-        let held = self.hold(body.len() as u64 + OVERHEAD)?;
+        let held = self.hold(body.len() as u64 + ENTRY_OVERHEAD)?;
         self.kept.fetch_add(held.bytes, Ordering::Relaxed);
         Some(Bytes::from_owner(KeptBody {
             body: body.into_boxed_slice(),
@@ -96,7 +96,7 @@ impl Memory {
     /// Whether a small body of `length` bytes could be kept, if the cache gave way.
     pub fn has_room(&self, length: u64) -> bool {
         let kept = self.kept.load(Ordering::Relaxed);
-        kept.saturating_add(length + OVERHEAD) <= self.limit - self.for_streams()
+        kept.saturating_add(length + ENTRY_OVERHEAD) <= self.limit - self.for_streams()
     }
 
     /// Bytes set aside for streams, which small bodies may not use.
@@ -113,7 +113,7 @@ impl Memory {
         loop {
             // Registered before the attempt, or a release between the two would go unnoticed.
             let freed = self.freed.notified();
-            if let Some(held) = self.hold(capacity as u64 + OVERHEAD) {
+            if let Some(held) = self.hold(capacity as u64 + ENTRY_OVERHEAD) {
                 let pooled = if is_pooled {
                     lock(&self.spare).pop()
                 } else {
@@ -146,7 +146,7 @@ impl Memory {
             }
             None => (part, piece),
         };
-        let pins = pins as u64 + OVERHEAD;
+        let pins = pins as u64 + ENTRY_OVERHEAD;
         self.pinned.fetch_add(pins, Ordering::Relaxed);
         Bytes::from_owner(PinnedPart {
             bytes,
@@ -166,7 +166,7 @@ impl Memory {
     }
 
     fn copy(self: &Arc<Self>, bytes: &[u8]) -> Option<Bytes> {
-        let held = self.hold(bytes.len() as u64 + OVERHEAD)?;
+        let held = self.hold(bytes.len() as u64 + ENTRY_OVERHEAD)?;
         let buffer = Buffer {
             bytes: bytes.to_vec(),
             held,
@@ -336,7 +336,7 @@ mod tests {
     use super::*;
 
     const MIB: usize = 1 << 20;
-    const PIECE: usize = MIB - OVERHEAD as usize;
+    const PIECE: usize = MIB - ENTRY_OVERHEAD as usize;
 
     async fn fill(memory: &Arc<Memory>, length: usize) -> Option<Bytes> {
         memory.buffer(length).await.map(Buffer::freeze)
@@ -350,7 +350,7 @@ mod tests {
         drop(body);
         assert_eq!(
             memory.used(),
-            1000 + OVERHEAD,
+            1000 + ENTRY_OVERHEAD,
             "a slice pins the whole body"
         );
         drop(clone);
@@ -419,7 +419,7 @@ mod tests {
         );
         let group = memory.buffer(POOLED_LENGTH - 1).await.expect("fits");
         assert_eq!(group.bytes.capacity(), POOLED_LENGTH);
-        assert_eq!(memory.used(), 1 + POOLED_LENGTH as u64 + 2 * OVERHEAD);
+        assert_eq!(memory.used(), 1 + POOLED_LENGTH as u64 + 2 * ENTRY_OVERHEAD);
     }
 
     #[test]

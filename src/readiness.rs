@@ -40,7 +40,7 @@ pub enum NotReady {
     /// The manifest is not complete.
     #[error("scanning: the manifest is not complete yet")]
     Scanning,
-    /// What is on disk is not what was to be served.
+    /// The files on disk do not match the release that is to be served.
     #[error("{0}")]
     Unproven(String),
     /// The site is not the expected one, or its digest is incomplete.
@@ -66,7 +66,8 @@ pub enum NotReady {
 #[derive(Debug, thiserror::Error)]
 #[error("site digest {current} does not match --expect {}: {consequence}", .expected.hash())]
 pub struct Mismatch {
-    expected: Digest,
+    /// What `--expect` says.
+    pub expected: Digest,
     current: SiteDigest,
     consequence: &'static str,
 }
@@ -80,7 +81,7 @@ impl Readiness {
         }
     }
 
-    /// Goes on to `phase`; back is no way.
+    /// Goes on to `phase`. An earlier phase is never entered again.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::SeqCst);
     }
@@ -120,7 +121,7 @@ impl Readiness {
         reason.map_or(NotReady::Scanning, NotReady::Unproven)
     }
 
-    /// Holds a newly published site against what is expected.
+    /// Compares a newly published site with `--expect`.
     ///
     /// # Errors
     /// When it is another; whether that matters, [`Readiness::check`] tells.

@@ -17,9 +17,9 @@ use crate::inventory::{Inventory, InventoryError};
 use crate::settings::ReplicaUrl;
 
 /// A whole exchange may take this many times the timeout of one read.
-const WHOLE_EXCHANGE_FACTOR: u32 = 20;
+const MAX_EXCHANGE_FACTOR: u32 = 20;
 /// A request that starts just before the deadline still gets this long.
-const MIN_PATIENCE: Duration = Duration::from_secs(5);
+const MIN_EXCHANGE_TIME: Duration = Duration::from_secs(5);
 /// Bytes read of a `/digest`: a site digest is far shorter.
 const MAX_DIGEST_LENGTH: u64 = 1024;
 /// Longer content waits for `100 Continue`, so that a server can refuse it unsent.
@@ -291,12 +291,12 @@ impl Client {
 
     /// Time for one exchange, from the request to the end of the response.
     fn patience(&self) -> Duration {
-        let whole = self.timeout.saturating_mul(WHOLE_EXCHANGE_FACTOR);
+        let whole = self.timeout.saturating_mul(MAX_EXCHANGE_FACTOR);
         match self.deadline {
             None => whole,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                whole.min(left.max(MIN_PATIENCE.min(self.timeout)))
+                whole.min(left.max(MIN_EXCHANGE_TIME.min(self.timeout)))
             }
         }
     }

@@ -14,9 +14,9 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use crate::settings::TlsFiles;
 
 /// How long a certificate is valid: Apple's systems refuse more than 397 days.
-const VALIDITY: Duration = Duration::from_secs(397 * 24 * 3600);
+const MAX_VALIDITY: Duration = Duration::from_secs(397 * 24 * 3600);
 /// A new one is made this long before the old one expires.
-const RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
+const MIN_REMAINING_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +72,7 @@ fn for_names_in(
     subject.push(DnType::CommonName, "etagd dev on this machine");
     parameters.distinguished_name = subject;
     parameters.not_before = now.into();
-    parameters.not_after = (now + VALIDITY).into();
+    parameters.not_after = (now + MAX_VALIDITY).into();
     let key = KeyPair::generate()?;
     let certificate = parameters.self_signed(&key)?;
     let keep = |path: &Path, text: &str| {
@@ -97,7 +97,7 @@ fn is_fresh(files: &TlsFiles, now: SystemTime) -> bool {
         return false;
     };
     let age = now.duration_since(certificate);
-    key <= certificate && age.is_ok_and(|age| age < VALIDITY - RENEWAL)
+    key <= certificate && age.is_ok_and(|age| age < MAX_VALIDITY - MIN_REMAINING_VALIDITY)
 }
 
 /// Writes the whole file or nothing, readable by its owner alone.
@@ -142,7 +142,7 @@ mod tests {
         );
         let other = for_names_in(&directory, names(&["localhost", "dev.example"]), now).unwrap();
         assert_ne!(other.certificate, first.certificate);
-        let later = now + VALIDITY - RENEWAL + Duration::from_secs(1);
+        let later = now + MAX_VALIDITY - MIN_REMAINING_VALIDITY + Duration::from_secs(1);
         let renewed = for_names_in(&directory, names(&["localhost", "127.0.0.1"]), later).unwrap();
         assert_ne!(read(&renewed), content);
         assert_eq!(

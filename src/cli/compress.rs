@@ -47,7 +47,7 @@ fn write(out: &mut dyn Write, problems: &[SidecarProblem]) -> io::Result<()> {
 fn warn(root: &Path, problems: &[SidecarProblem]) {
     for SidecarProblem { path, error } in problems.iter().take(MAX_LOGGED_PROBLEMS) {
         let path = root.join(path);
-        tracing::warn!(path = %path.display(), reason = %error, "{}: {error}", path.display());
+        tracing::warn!(path = %path.display(), %error, "{}: {error}", path.display());
     }
     let more = problems.len().saturating_sub(MAX_LOGGED_PROBLEMS);
     if more > 0 {

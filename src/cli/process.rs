@@ -14,15 +14,15 @@ use tokio::time::sleep;
 use super::counted;
 use super::supervisor::Supervisor;
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::readiness::{NotReady, Readiness};
 use crate::server::tls::Tls;
 use crate::settings::Expectation;
 use crate::site::Site;
 use crate::watch::Hint;
 use crate::write::Writer;
 
-/// How often it is looked whether the watcher gets on.
-const STALL_CHECK: Duration = Duration::from_secs(1);
+/// How often to check whether the watcher gets on.
+const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What lives as long as the process: its supervisor, its readiness and its counters.
 pub(super) struct Process {
@@ -62,7 +62,8 @@ impl Process {
             };
             if let Err(mismatch) = self.readiness.observe(digest) {
                 self.metrics.unexpected.increment();
-                tracing::warn!(%digest, "{mismatch}");
+                let expected = mismatch.expected.hash();
+                tracing::warn!(%digest, %expected, "{mismatch}");
             }
             self.supervisor
                 .status(format_args!("serving {files}, site digest {digest}"));
@@ -102,13 +103,19 @@ pub(super) struct Reloadable {
 async fn report_stalls(readiness: &Readiness, metrics: &Metrics) -> Infallible {
     let mut was_stalled = false;
     loop {
-        sleep(STALL_CHECK).await;
+        sleep(STALL_CHECK_INTERVAL).await;
         let stalled = readiness.check_watcher().err();
         metrics
             .watch_stalled
             .store(stalled.is_some(), Ordering::Relaxed);
         match (&stalled, was_stalled) {
-            (Some(reason), false) => tracing::warn!("{reason}"),
+            (Some(reason), false) => {
+                let seconds = match reason {
+                    NotReady::Stalled(waited) => Some(waited.as_secs()),
+                    _ => None,
+                };
+                tracing::warn!(seconds, "{reason}");
+            }
             (None, true) => tracing::info!("the watcher goes on: changes are published again"),
             _ => {}
         }

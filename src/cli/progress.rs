@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::progress::ByteProgress;
 
 /// Shorter work has no bar.
-const DELAY: Duration = Duration::from_millis(500);
+const MIN_WORK_TIME: Duration = Duration::from_millis(500);
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 /// The template of a bar with a known total.
 const BYTES: &str = ": {bar:30} {bytes} of {total_bytes} in {elapsed}";
@@ -40,7 +40,7 @@ pub(super) fn with_bar<T>(
 }
 
 fn show(template: &str, update: impl Fn(&ProgressBar), worked: &Receiver<()>) {
-    if worked.recv_timeout(DELAY) != Err(RecvTimeoutError::Timeout) {
+    if worked.recv_timeout(MIN_WORK_TIME) != Err(RecvTimeoutError::Timeout) {
         return;
     }
     let bar = ProgressBar::new_spinner();

@@ -202,9 +202,9 @@ fn load(saved: &StateFile, scanner: &Scanner, root: &Arc<Root>) -> Option<Manife
     };
     let path = saved.path().display();
     if reason.is_expected() {
-        tracing::info!(%path, %reason, "{path} is not used, all files are hashed: {reason}");
+        tracing::info!(%path, error = %reason, "{path} is not used, all files are hashed: {reason}");
     } else {
-        tracing::warn!(%path, %reason, "{path} is not used, all files are hashed: {reason}");
+        tracing::warn!(%path, error = %reason, "{path} is not used, all files are hashed: {reason}");
     }
     None
 }

@@ -52,14 +52,14 @@ const MAX_BATCH_AGE: Duration = Duration::from_secs(2);
 /// The same for `etagd dev`, where somebody waits to see the change.
 const MAX_BATCH_AGE_DEV: Duration = Duration::from_millis(200);
 /// Quiet time after a single file was saved in place, for `etagd dev`.
-const SETTLE_ALONE: Duration = Duration::from_millis(5);
+const SETTLE_ALONE_DEV: Duration = Duration::from_millis(5);
 /// How long the watcher may wait for one call of the file system before this process is not ready:
 /// to watch a site of a million directories takes some seconds.
 const MAX_STEP: Duration = Duration::from_secs(30);
 /// How long shutdown waits for the command of `--on-publish`.
-const HOOK_PATIENCE: Duration = Duration::from_secs(5);
+const MAX_HOOK_WAIT: Duration = Duration::from_secs(5);
 /// How long shutdown waits for the last lines of the access log to be written.
-const ACCESS_LOG_PATIENCE: Duration = Duration::from_secs(1);
+const MAX_ACCESS_LOG_WAIT: Duration = Duration::from_secs(1);
 
 /// The files that flags name, opened and read.
 pub(super) struct Inputs {
@@ -296,7 +296,11 @@ fn watcher_options(config: &Config, inputs: &Inputs) -> WatcherOptions {
     WatcherOptions {
         directory: inputs.directory.clone(),
         settle: options.settle,
-        settle_alone: if is_dev { SETTLE_ALONE } else { options.settle },
+        settle_alone: if is_dev {
+            SETTLE_ALONE_DEV
+        } else {
+            options.settle
+        },
         max_batch_age: if is_dev {
             MAX_BATCH_AGE_DEV
         } else {
@@ -358,7 +362,7 @@ pub(super) async fn publish(
             "--on-publish command",
             ShutdownStage::AfterRequests,
             move || {
-                hook.finish(HOOK_PATIENCE);
+                hook.finish(MAX_HOOK_WAIT);
             },
         );
     }
@@ -458,7 +462,7 @@ pub(super) fn serve(
     }
     if let Some(log) = log.clone() {
         background.add("access log", ShutdownStage::AfterRequests, move || {
-            log.finish(ACCESS_LOG_PATIENCE);
+            log.finish(MAX_ACCESS_LOG_WAIT);
         });
     }
     if let Some(file) = inputs.state {

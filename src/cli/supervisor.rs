@@ -26,11 +26,11 @@ use crate::scan::Progress;
 /// How often the progress of a scan is reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// The time a scan that makes progress asks for with each report, far longer than until the next.
-const EXTENSION: Duration = Duration::from_secs(30);
+const START_EXTENSION: Duration = Duration::from_secs(30);
 /// Messages that may wait to be sent; more are dropped.
 const MAX_QUEUED: usize = 64;
 /// How long shutdown waits for its message to be sent.
-const STOPPING_PATIENCE: Duration = Duration::from_millis(100);
+const MAX_STOPPING_WAIT: Duration = Duration::from_millis(100);
 
 /// The supervisor that has started this process, if any.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Supervisor {
             let (files, bytes) = (progress.files(), progress.bytes());
             let status = format!("hashing: {}, {}", counted(files, "file"), HumanBytes(bytes));
             let now = Some((files, bytes));
-            let extension = ExtendTimeoutUsec(EXTENSION.as_micros() as u32);
+            let extension = ExtendTimeoutUsec(START_EXTENSION.as_micros() as u32);
             if before == now {
                 self.send(&[Status(&status)]);
             } else {
@@ -110,7 +110,7 @@ impl Supervisor {
         let (sent, is_sent) = sync_channel(1);
         self.queue(&[Stopping, Status("draining")], Some(sent));
         // Sent or not, shutdown goes on.
-        let _ = is_sent.recv_timeout(STOPPING_PATIENCE);
+        let _ = is_sent.recv_timeout(MAX_STOPPING_WAIT);
     }
 
     /// Answers the watchdog, from the thread that accepts connections: as long as that one gets its

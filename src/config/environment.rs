@@ -2,6 +2,7 @@
 //! nobody reads.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command};
@@ -60,7 +61,7 @@ fn variable(long: &str) -> String {
 pub(super) fn unknown_variables(
     cli: &Command,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Vec<String> {
+) -> Vec<UnknownVariable> {
     let known: Vec<&str> = cli
         .get_subcommands()
         .flat_map(Command::get_arguments)
@@ -71,10 +72,10 @@ pub(super) fn unknown_variables(
         .into_iter()
         .filter_map(|(name, value)| {
             let name = name.to_str()?;
-            is_mistaken(name, &value, &known).then(|| warning(name, &known))
+            is_mistaken(name, &value, &known).then(|| UnknownVariable::new(name, &known))
         })
         .collect();
-    warnings.sort();
+    warnings.sort_by(|a, b| a.name.cmp(&b.name));
     warnings
 }
 
@@ -84,18 +85,37 @@ fn is_mistaken(name: &str, value: &OsStr, known: &[&str]) -> bool {
     name.starts_with(PREFIX) && !known.contains(&name) && !is_service_link
 }
 
-fn warning(name: &str, known: &[&str]) -> String {
-    if name == PORT {
-        return format!("{name} is not read: set PORT or ETAGD_LISTEN");
+/// A variable that looks like one of etagd's, and that no command reads.
+#[derive(Debug)]
+pub struct UnknownVariable {
+    /// Its name.
+    pub name: String,
+    /// The variable that was probably meant.
+    pub similar: Option<String>,
+}
+
+impl UnknownVariable {
+    fn new(name: &str, known: &[&str]) -> Self {
+        let similar = known
+            .iter()
+            .map(|known| (strsim::jaro_winkler(name, known), known))
+            .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        Self {
+            name: name.to_owned(),
+            similar: similar.map(|(_, known)| (*known).to_owned()),
+        }
     }
-    let similar = known
-        .iter()
-        .map(|known| (strsim::jaro_winkler(name, known), known))
-        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match similar {
-        Some((_, known)) => format!("unknown variable {name}: did you mean {known}?"),
-        None => format!("unknown variable {name}: no flag has this name"),
+}
+
+impl fmt::Display for UnknownVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        match &self.similar {
+            _ if name == PORT => write!(f, "{name} is not read: set PORT or ETAGD_LISTEN"),
+            Some(known) => write!(f, "unknown variable {name}: did you mean {known}?"),
+            None => write!(f, "unknown variable {name}: no flag has this name"),
+        }
     }
 }
 
@@ -215,9 +235,10 @@ mod tests {
             let warnings = unknown_variables(&cli(), [(name.into(), value.into())]);
             assert_eq!(warnings.len(), usize::from(says.is_some()), "{name}");
             if let Some(says) = says {
+                let warning = warnings[0].to_string();
                 assert!(
-                    warnings[0].contains(says) && warnings[0].contains(name),
-                    "{warnings:?}"
+                    warning.contains(says) && warning.contains(name),
+                    "{warning}"
                 );
             }
         }

@@ -38,6 +38,7 @@ use crate::settings::Listen;
 pub use check::CheckFlags;
 pub use clients::{AccessLogForm, ProxyOptions};
 pub use dev::DevFlags;
+pub use environment::UnknownVariable;
 pub use health::HealthFlags;
 pub use messages::MessageFlags;
 pub use offline::{CompressFlags, LintFlags, LintFormat, ManifestFlags, ManifestFormat};
@@ -87,8 +88,8 @@ impl Parser for Cli {}
 pub struct Parsed {
     /// What it says.
     pub cli: Cli,
-    /// What the environment says that nobody reads.
-    pub warnings: Vec<String>,
+    /// Variables that no command reads, and that look as if one should.
+    pub warnings: Vec<UnknownVariable>,
 }
 
 impl Cli {

@@ -11,11 +11,11 @@ use crate::semantics::target::encode_path;
 use crate::settings::NotFound;
 
 /// How long a file must be gone before pages are told: a build may be about to write it again.
-const GONE_DELAY: Duration = Duration::from_secs(1);
+const MIN_GONE_TIME: Duration = Duration::from_secs(1);
 /// How often to check whether a file that is gone is still answered, as `--keep-old` does.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How many changed files are named one by one; beyond that, every page is told to reload.
-const MAX_FILES: usize = 10_000;
+const MAX_NAMED_FILES: usize = 10_000;
 /// The name that stands for every page, whatever it has asked for.
 const EVERY_PAGE: &str = "*";
 
@@ -67,7 +67,7 @@ impl Gone {
         self.collect(old, new, now);
         let is_page_awaited = self.files.iter().any(|(path, gone)| {
             let is_page = path.ends_with(b".html") || path.ends_with(b".htm");
-            is_page && now < gone.since + GONE_DELAY
+            is_page && now < gone.since + MIN_GONE_TIME
         });
         if is_page_awaited {
             return Changed::default();
@@ -75,7 +75,7 @@ impl Gone {
         let changed = std::mem::take(&mut self.held);
         let rules_before = self.rules.take();
         let mut names = BTreeSet::new();
-        if rules_before != Some(new.rules().hash()) || changed.len() > MAX_FILES {
+        if rules_before != Some(new.rules().hash()) || changed.len() > MAX_NAMED_FILES {
             names.insert(EVERY_PAGE.to_owned());
         } else {
             for path in &changed {
@@ -97,7 +97,7 @@ impl Gone {
                     let gone = GoneFile {
                         tag: identity_tag(was),
                         since: now,
-                        due: now + GONE_DELAY,
+                        due: now + MIN_GONE_TIME,
                     };
                     self.files.insert(path, gone);
                 }
@@ -216,19 +216,19 @@ mod tests {
             gone.changes(old, new, now).names
         };
         assert_eq!(changes(&mut gone, &full, &empty, start), [""; 0]);
-        assert_eq!(gone.due(), Some(start + GONE_DELAY));
+        assert_eq!(gone.due(), Some(start + MIN_GONE_TIME));
         // One is back as it was, the other is not.
         let again = site(&[("a", "1")]);
-        let soon = start + GONE_DELAY / 2;
+        let soon = start + MIN_GONE_TIME / 2;
         assert_eq!(changes(&mut gone, &empty, &again, soon), [""; 0]);
         assert_eq!(changes(&mut gone, &again, &again, soon), [""; 0]);
         assert_eq!(
-            changes(&mut gone, &again, &again, start + GONE_DELAY),
+            changes(&mut gone, &again, &again, start + MIN_GONE_TIME),
             ["/b"]
         );
         assert_eq!(gone.due(), None);
         assert_eq!(
-            changes(&mut gone, &again, &full, start + 2 * GONE_DELAY),
+            changes(&mut gone, &again, &full, start + 2 * MIN_GONE_TIME),
             ["/b"]
         );
     }

@@ -20,7 +20,7 @@ use crate::manifest::{Manifest, SiteDigest};
 use crate::site::Site;
 
 /// How long an event is kept for pages that were still loading, or reconnecting, when it came.
-const EVENT_LIFETIME: Duration = Duration::from_secs(10);
+const MAX_EVENT_AGE: Duration = Duration::from_secs(10);
 /// How often a comment is sent where nothing else is: it keeps middleboxes from closing a silent
 /// connection, and is how a client that has gone is noticed.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
@@ -126,7 +126,7 @@ impl Feed {
         history.last += 1;
         let number = history.last;
         while let Some(oldest) = history.recent.front()
-            && now.duration_since(oldest.at) > EVENT_LIFETIME
+            && now.duration_since(oldest.at) > MAX_EVENT_AGE
         {
             history.before = oldest.digest;
             history.recent.pop_front();
@@ -284,7 +284,7 @@ mod tests {
             assert!(missed.iter().all(|path| text.contains(path)), "{text}");
         }
         // Events that are too old are not sent.
-        feed.publish(site(Page).digest(), Vec::new(), start + 2 * EVENT_LIFETIME);
+        feed.publish(site(Page).digest(), Vec::new(), start + 2 * MAX_EVENT_AGE);
         let text = first_text(&feed, Some(&two)).await;
         assert!(text.contains("event: state"), "{text}");
         assert!(

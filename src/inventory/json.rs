@@ -13,7 +13,7 @@ use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
 
 /// Version of the JSON form.
-const FORMAT: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 
 /// Writes a manifest as one JSON object, with one line for each entry.
 ///
@@ -33,7 +33,7 @@ pub fn write(
     let (digest, settings) = (text(digest)?, serde_json::to_string(settings)?);
     write!(
         out,
-        "{{\"format\":{FORMAT},\"digest\":{digest},\"complete\":{complete},\
+        "{{\"format\":{FORMAT_VERSION},\"digest\":{digest},\"complete\":{complete},\
          \"settings\":{settings},"
     )?;
     if let Some(rules) = rules {
@@ -158,9 +158,9 @@ struct JsonInventory {
 
 fn known_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     match u32::deserialize(deserializer)? {
-        FORMAT => Ok(()),
+        FORMAT_VERSION => Ok(()),
         format => Err(de::Error::custom(format_args!(
-            "format {format} is not known to this version of etagd, which reads {FORMAT}"
+            "format {format} is not known to this version of etagd, which reads {FORMAT_VERSION}"
         ))),
     }
 }

@@ -31,7 +31,7 @@ use header_rules::HeaderRules;
 use page_cache::PageCache;
 
 /// Version of what the site digest covers and how.
-const FORMAT: u32 = 1;
+const DIGEST_VERSION: u32 = 1;
 const BUCKETS: usize = 4096;
 
 /// Identifies the state of a whole site: equal digests mean equal answers on every replica (P7).
@@ -554,7 +554,7 @@ fn digest(
 ) -> SiteDigest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"etagd site digest");
-    hasher.update(&FORMAT.to_le_bytes());
+    hasher.update(&DIGEST_VERSION.to_le_bytes());
     cover(&mut hasher, settings);
     if !rules.is_empty() {
         hasher.update(&rules.hash());

@@ -159,4 +159,4 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 /// Limit for a line, in bytes.
 pub(super) const MAX_LINE_LENGTH: usize = 16 << 10;
 /// Cloudflare's limit for a line, in bytes.
-pub(super) const CLOUDFLARE_MAX_LINE_LENGTH: usize = 2000;
+pub(super) const MAX_CLOUDFLARE_LINE_LENGTH: usize = 2000;

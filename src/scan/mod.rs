@@ -63,7 +63,7 @@ pub const MAX_SETTLE_TIME: Duration = Duration::from_secs(5);
 pub const MAX_START_WAIT: Duration = Duration::from_secs(30);
 /// Younger files are probed for a writer: two writes within one tick of the clock leave the same
 /// stamp.
-const RECENT: Duration = Duration::from_secs(2);
+const MAX_PROBED_AGE: Duration = Duration::from_secs(2);
 /// The coarsest clock of a file system (FAT counts in steps of 2 s), and a margin for clocks that
 /// disagree.
 const MAX_CLOCK_STEP: Duration = Duration::from_millis(2_500);
@@ -72,7 +72,7 @@ const MAX_CLOCK_STEP: Duration = Duration::from_millis(2_500);
 const BEING_WRITTEN: &str = "another process is writing it";
 /// The length of a file that a look hashes at once: a tenth of a second. What is longer is left for
 /// a thread of its own under [`Unsettled::Defer`].
-const MAX_HURRIED: u64 = 128 << 20;
+const MAX_INLINE_LENGTH: u64 = 128 << 20;
 /// Files that are kept hashed for the next look.
 const MAX_PREPARED: usize = 64;
 
@@ -430,13 +430,13 @@ impl Scanner {
     ) -> io::Result<Option<FileState>> {
         let Opened { file, stamp, .. } = opened;
         let publish = pass.unsettled == Unsettled::Publish;
-        let may_have_writers = rereads || stamp.is_younger(pass.now, RECENT);
+        let may_have_writers = rereads || stamp.is_younger(pass.now, MAX_PROBED_AGE);
         let has_writers = may_have_writers && lease::writers(&file) == Writers::Some;
         if has_writers && !publish {
             return Ok(None);
         }
         let prepared = lock(&self.prepared).remove(&stamp);
-        let is_long = stamp.size > MAX_HURRIED && prepared.is_none();
+        let is_long = stamp.size > MAX_INLINE_LENGTH && prepared.is_none();
         if is_long && pass.unsettled == Unsettled::Defer {
             lock(&pass.long).push(found.location.clone());
             return Ok(None);
@@ -684,7 +684,7 @@ fn report_not_now(root: &Root, not_now: &BTreeMap<Box<[u8]>, io::Error>, consequ
         let first = walk::join(root.path(), first);
         let (first, count) = (first.display(), not_now.len());
         tracing::warn!(
-            path = %first, %reason, count,
+            path = %first, error = %reason, count,
             "cannot look at {first} now: {reason}: {consequence}"
         );
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::walk::FoundFile;
-use super::{Pass, RECENT, Unsettled, Visit, ancestors};
+use super::{MAX_PROBED_AGE, Pass, Unsettled, Visit, ancestors};
 use crate::disk;
 use crate::lease::{self, Writers};
 use crate::rules::{Complaint, Dialect, RuleFile, Rules, Severity};
@@ -31,7 +31,7 @@ fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
     let opened = pass.root.open_file(&found.location)?;
     let publish = pass.unsettled == Unsettled::Publish;
     let may_have_writers =
-        pass.scope.rereads(&found.path) || opened.stamp.is_younger(pass.now, RECENT);
+        pass.scope.rereads(&found.path) || opened.stamp.is_younger(pass.now, MAX_PROBED_AGE);
     if may_have_writers && !publish && lease::writers(&opened.file) == Writers::Some {
         return Ok(None);
     }

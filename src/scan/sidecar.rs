@@ -70,7 +70,7 @@ pub fn prove(
 ) -> Result<(), Unproven> {
     let failure = Cell::new(None);
     let source = BufReader::with_capacity(
-        BUFFER,
+        BUFFER_SIZE,
         ErrorCapture {
             inner: encoded,
             failure: &failure,
@@ -99,7 +99,7 @@ fn decode(
         }
         Coding::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(source)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
             // Several frames are one content (RFC 8878 section 3.1), for browsers and curl too. The
             // decoder reads to the end of the file or fails, so there is no end to check.
             compare(&mut decoder, identity)?
@@ -136,7 +136,7 @@ impl From<io::Error> for ProofFailure {
 /// Whether `decoded` yields exactly the identity. Stops as soon as it is too long.
 fn compare(decoded: &mut impl Read, (hash, length): Identity<'_>) -> Result<bool, ProofFailure> {
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_SIZE];
     loop {
         let read = match decoded.read(&mut buffer) {
             Ok(0) => return Ok(hasher.count() == length && hasher.finalize() == *hash),
@@ -246,13 +246,13 @@ impl<R: Read> Read for ErrorCapture<'_, R> {
 }
 
 /// RFC 9659 section 3: 8 MiB.
-const ZSTD_WINDOW_LOG: u32 = 23;
+const MAX_ZSTD_WINDOW_LOG: u32 = 23;
 
 /// How often in a row a read is repeated that a signal has interrupted.
 const MAX_INTERRUPTIONS: usize = 16;
 
 /// Large enough for BLAKE3 to hash 16 chunks at once with AVX-512.
-const BUFFER: usize = 64 << 10;
+const BUFFER_SIZE: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -359,8 +359,8 @@ mod tests {
             ("a line more", Brotli, plus(Brotli, b"a line more\n"), "Trailing"),
             ("a line more", Zstd, plus(Zstd, b"a line more\n"), "Corrupt(Zstd)"),
             ("a line more", Gzip, plus(Gzip, b"a line more\n"), "Trailing"),
-            ("a buffer more", Brotli, plus(Brotli, &[7; 3 * BUFFER]), "Trailing"),
-            ("a buffer more", Gzip, plus(Gzip, &[7; 3 * BUFFER]), "Trailing"),
+            ("a buffer more", Brotli, plus(Brotli, &[7; 3 * BUFFER_SIZE]), "Trailing"),
+            ("a buffer more", Gzip, plus(Gzip, &[7; 3 * BUFFER_SIZE]), "Trailing"),
             ("two streams", Brotli, two(Brotli, 0), "Trailing"),
             ("RFC 1952 2.2 two members", Gzip, two(Gzip, 0), "Members"),
             ("RFC 1952 2.2 a second, empty member", Gzip, plus(Gzip, &encode(Gzip, &[][..])), "Members"),
@@ -478,7 +478,11 @@ mod tests {
         let hash = *blake3::hash(&identity).as_bytes();
         for coding in CODINGS {
             let bomb = bomb(coding);
-            assert!(bomb.len() > 3 * BUFFER, "{coding:?}: {} bytes", bomb.len());
+            assert!(
+                bomb.len() > 3 * BUFFER_SIZE,
+                "{coding:?}: {} bytes",
+                bomb.len()
+            );
             let read = Cell::new(0);
             let reason = prove(
                 coding,
@@ -488,7 +492,11 @@ mod tests {
             );
             let reason = reason.expect_err("refused");
             assert!(matches!(reason, Unproven::TooLong), "{coding:?} {reason:?}");
-            assert!(read.get() <= BUFFER, "{coding:?}: {} bytes", read.get());
+            assert!(
+                read.get() <= BUFFER_SIZE,
+                "{coding:?}: {} bytes",
+                read.get()
+            );
         }
     }
 

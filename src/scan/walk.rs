@@ -89,7 +89,7 @@ pub enum LinkVerdict {
 /// Number of entries that links may bring to a small site.
 const MIN_LINKED_LIMIT: usize = 100_000;
 /// How many times as many entries as a site has without links they may bring to it.
-const LINKED_FACTOR: usize = 10;
+const MAX_LINKED_FACTOR: usize = 10;
 /// How many times as many entries as links may bring are looked at to find those that fit.
 const MAX_DISCARDED: usize = 4;
 
@@ -108,14 +108,17 @@ impl TreeSize {
     /// How many entries links may bring at most. Folders that link to each other have a path for
     /// each order of visiting them: ten would have millions.
     pub fn limit(&self) -> usize {
-        max(MIN_LINKED_LIMIT, self.own.saturating_mul(LINKED_FACTOR))
+        max(MIN_LINKED_LIMIT, self.own.saturating_mul(MAX_LINKED_FACTOR))
     }
 
     /// Whether a site of this size, of which a part has changed, may have more behind links than it
     /// should: a look at the `part` can't tell, and what has gone is counted as well. Rather too
     /// often than not: a walk from the root then decides.
     pub fn may_be_exceeded(&self, part: &Self) -> bool {
-        let limit = max(MIN_LINKED_LIMIT, self.own.saturating_mul(LINKED_FACTOR / 2));
+        let limit = max(
+            MIN_LINKED_LIMIT,
+            self.own.saturating_mul(MAX_LINKED_FACTOR / 2),
+        );
         part.is_limited || self.linked.saturating_add(part.linked) > limit
     }
 
@@ -176,7 +179,7 @@ pub fn warn_limited<'p>(root: &Path, links: impl Iterator<Item = &'p [u8]>) {
     tracing::warn!(
         path = %first,
         count,
-        "not following {first}{others}: links may bring {LINKED_FACTOR} times as many entries as \
+        "not following {first}{others}: links may bring {MAX_LINKED_FACTOR} times as many entries as \
          the site has without them, or {MIN_LINKED_LIMIT}"
     );
 }

@@ -27,7 +27,8 @@ const MAX_CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How long a connection goes on reading after the drain has begun: a request that the client sent
 /// before it may have arrived, and not been read.
 const MAX_LAST_READ: Duration = Duration::from_millis(20);
-/// The same for one over which nothing has come yet: whoever has just connected means to ask.
+/// The same for one over which nothing has come yet: its client has just connected, and is
+/// about to ask.
 const MAX_FIRST_READ: Duration = Duration::from_secs(1);
 /// Limit for the requests at the same time on one HTTP/2 connection. RFC 9113 section 6.5.2 advises
 /// against fewer than 100.

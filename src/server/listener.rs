@@ -389,7 +389,7 @@ impl Listener {
         loop {
             let accepting = match spare.refill() {
                 true => self.accept().await,
-                // Whoever closes a file gives back what the spare was used for.
+                // As soon as a file is closed, its descriptor can be the spare one again.
                 false => match timeout(REFILL_INTERVAL, self.accept()).await {
                     Ok(result) => result,
                     Err(_) => continue,
@@ -431,7 +431,7 @@ impl Listener {
         if self.is_inherited {
             return;
         }
-        // A turn of the event loop tells which there are.
+        // The event loop has to run once to find out which there are.
         tokio::time::sleep(Duration::from_millis(1)).await;
         for _ in 0..MAX_BACKLOG {
             match timeout(Duration::ZERO, self.accept()).await {

@@ -327,7 +327,10 @@ impl ConnectionContext {
         match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(stream)) => self.serve_stream(stream, activity).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed: {error}"),
-            Err(_) => tracing::debug!("TLS handshake timed out"),
+            Err(_) => {
+                let seconds = self.limits.header_timeout.as_secs_f64();
+                tracing::debug!(seconds, "TLS handshake timed out");
+            }
         }
     }
 

@@ -1,20 +1,23 @@
 //! How the file descriptors of the process are shared out (promise P10).
 //!
-//! What may be open at once never exceeds RLIMIT_NOFILE: a limit that is reached would hit whoever
-//! opens next, which may be the scan of a deploy rather than the client that is one too many.
+//! What may be open at once never exceeds RLIMIT_NOFILE. If the limit were reached, the next `open`
+//! would fail, and that may be one of the scan of a deploy, not that of the client too many.
 
 /// Descriptors that every process has: standard streams, the inotify instance, signals, the root,
 /// the access log, and the event loops of the main and the admin thread.
-const FIXED: usize = 22;
+const FIXED_DESCRIPTORS: usize = 22;
 /// Descriptors of a worker's event loop (epoll, eventfd, and the ends that signals wake it by).
-const PER_WORKER: usize = 4;
+const DESCRIPTORS_PER_WORKER: usize = 4;
 /// A listening socket, and the spare descriptor with which it rejects when there are no others.
-const PER_LISTENER: usize = 2;
+const DESCRIPTORS_PER_LISTENER: usize = 2;
 /// Descriptors for whatever opens files or connections now and then: the scan, the watcher, the
 /// saved manifest, and the clients of the admin listener.
-const RESERVE: (usize, usize) = (8, 256);
-/// Least and most rejected connections that may still be open.
-const REJECTED: (usize, usize) = (4, 256);
+/// Of the free ones a quarter, within these bounds.
+const MIN_RESERVE: usize = 8;
+const MAX_RESERVE: usize = 256;
+/// Bounds for the rejected connections that may still be open.
+const MIN_REJECTED: usize = 4;
+const MAX_REJECTED: usize = 256;
 
 /// What a process would like to have open at once.
 #[derive(Clone, Copy, Debug)]
@@ -44,15 +47,19 @@ impl DescriptorBudget {
     /// Shares out `limit` descriptors. Connections come before kept files, which only save an
     /// `open`, but leave a quarter to them; each has one at least.
     pub fn new(limit: usize, demand: &DescriptorDemand) -> Self {
-        let fixed = FIXED + PER_WORKER * demand.workers + PER_LISTENER * demand.listeners;
+        let fixed = FIXED_DESCRIPTORS
+            + DESCRIPTORS_PER_WORKER * demand.workers
+            + DESCRIPTORS_PER_LISTENER * demand.listeners;
         let free = limit.saturating_sub(fixed);
-        let reserve = (free / 4).clamp(RESERVE.0, RESERVE.1);
+        let reserve = (free / 4).clamp(MIN_RESERVE, MAX_RESERVE);
         let uploads = demand.uploads.min(free / 8);
         let shared = free.saturating_sub(reserve + uploads);
         let wanted = demand.open_files.unwrap_or(usize::MAX);
         let for_connections = shared - wanted.min(shared / 4);
         // Nine descriptors let eight be served while one is rejected.
-        let rejected = for_connections.div_ceil(9).clamp(REJECTED.0, REJECTED.1);
+        let rejected = for_connections
+            .div_ceil(9)
+            .clamp(MIN_REJECTED, MAX_REJECTED);
         let served = for_connections.saturating_sub(rejected);
         let connections = demand.connections.min(served).max(1);
         let open_files = shared.saturating_sub(connections + max_rejected(connections));
@@ -63,9 +70,9 @@ impl DescriptorBudget {
     }
 }
 
-/// How many rejected connections may be open beside so many that are served.
+/// How many rejected connections may be open in addition to this many that are served.
 pub fn max_rejected(connections: usize) -> usize {
-    connections.div_ceil(8).clamp(REJECTED.0, REJECTED.1)
+    connections.div_ceil(8).clamp(MIN_REJECTED, MAX_REJECTED)
 }
 
 #[cfg(test)]
@@ -109,9 +116,12 @@ mod tests {
             for (connections, files) in [(1, None), (100, Some(1)), (10_000, Some(10_000))] {
                 let budget = share(limit, connections, files);
                 let rejected = max_rejected(budget.connections);
-                let used =
-                    FIXED + 2 * PER_WORKER + 2 * PER_LISTENER + budget.connections + rejected;
-                let used = used + budget.open_files + RESERVE.0;
+                let used = FIXED_DESCRIPTORS
+                    + 2 * DESCRIPTORS_PER_WORKER
+                    + 2 * DESCRIPTORS_PER_LISTENER
+                    + budget.connections
+                    + rejected;
+                let used = used + budget.open_files + MIN_RESERVE;
                 assert!(used <= limit, "{used} of {limit}: {budget:?}");
             }
         }

@@ -32,7 +32,7 @@ pub use temp_file::{TempFile, is_temp_file};
 
 /// Files with younger times are hashed again: two writes within one tick of the clock leave the
 /// same stamp.
-const RECENT: Duration = Duration::from_secs(2);
+const MAX_REHASHED_AGE: Duration = Duration::from_secs(2);
 
 /// A directory below the root.
 #[derive(Debug)]
@@ -310,7 +310,7 @@ impl ExpectedFile {
             return Ok(StagingOutcome::Overtaken);
         }
         // The clock of the file system may be too coarse to tell two writes apart.
-        let is_proven = !self.stamp.is_younger(SystemTime::now(), RECENT) || {
+        let is_proven = !self.stamp.is_younger(SystemTime::now(), MAX_REHASHED_AGE) || {
             let mut hasher = blake3::Hasher::new();
             hasher.update_reader(file)?.finalize() == self.hash
         };

@@ -7,7 +7,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use super::{Block, FieldValue, Headers, MATCHING_OPTIONS, MAX_OVERLAY_SIZE, has_one_value};
 use crate::rules::complaint::{
-    CLOUDFLARE_MAX_LINE_LENGTH, Complaint, Complaints, MAX_LINE_LENGTH, RuleFile, lines, shown,
+    Complaint, Complaints, MAX_CLOUDFLARE_LINE_LENGTH, MAX_LINE_LENGTH, RuleFile, lines, shown,
 };
 use crate::rules::frame;
 use crate::rules::host::Host;
@@ -16,7 +16,7 @@ use crate::rules::table::Table;
 use crate::rules::template::Template;
 
 /// Cloudflare's limit for blocks.
-const CLOUDFLARE_MAX_BLOCKS: usize = 100;
+const MAX_CLOUDFLARE_BLOCKS: usize = 100;
 /// Limits for blocks with a placeholder or a `*`, and with more than one `*`: one path may have to be
 /// compared with each.
 const MAX_PATTERNS: (usize, usize) = (10_000, 100);
@@ -72,7 +72,7 @@ impl HeadersParser {
             }
             return;
         }
-        if line.len() > CLOUDFLARE_MAX_LINE_LENGTH {
+        if line.len() > MAX_CLOUDFLARE_LINE_LENGTH {
             let reason = "Cloudflare ignores lines longer than 2000 characters";
             self.complaints.note(number, reason);
         }
@@ -238,7 +238,7 @@ impl HeadersParser {
             }
         }
         self.blocks.push(block);
-        if self.blocks.len() == CLOUDFLARE_MAX_BLOCKS + 1 {
+        if self.blocks.len() == MAX_CLOUDFLARE_BLOCKS + 1 {
             let note = "Cloudflare reads only the first 100 paths";
             self.complaints.note(line, note);
         }

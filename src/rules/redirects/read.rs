@@ -10,7 +10,7 @@ use super::chains::Chains;
 use super::url::url;
 use super::{Action, Dialect, Location, Parameter, Redirects, Rule, by_query};
 use crate::rules::complaint::{
-    CLOUDFLARE_MAX_LINE_LENGTH, Complaint, Complaints, MAX_LINE_LENGTH, RuleFile, lines, shown,
+    Complaint, Complaints, MAX_CLOUDFLARE_LINE_LENGTH, MAX_LINE_LENGTH, RuleFile, lines, shown,
 };
 use crate::rules::frame;
 use crate::rules::host::Host;
@@ -135,7 +135,7 @@ impl RedirectsParser {
         if line.len() > MAX_LINE_LENGTH {
             return Err("ignored: the line is longer than 16 KiB".into());
         }
-        if line.len() > CLOUDFLARE_MAX_LINE_LENGTH {
+        if line.len() > MAX_CLOUDFLARE_LINE_LENGTH {
             let note = "Cloudflare ignores lines longer than 2000 characters";
             self.complaints.note(number, note);
         }
