@@ -17,6 +17,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use support::server::command;
+use support::stand::{self, Stand};
 use support::tree::{digest_of, eventually, manifest_of, write_tree};
 use support::{Server, TestSite, noise, tag};
 use transports::{Authority, secure_address};
@@ -491,4 +492,37 @@ fn a_run_that_was_killed_is_continued() {
     once.sort();
     once.dedup();
     assert_eq!(once.len(), all.len(), "something was sent twice");
+}
+
+#[test]
+fn a_server_that_has_stored_something_else_is_not_believed() {
+    let local = TestSite::with(&[("a.txt", b"content")]);
+    let (other, changed) = (tag(b"other"), "it was changed while it was sent");
+    let (ours, overwritten) = (tag(b"content"), "somebody else changed it");
+    for (status, etag, fault) in [
+        (201, Some(other.clone()), Some(changed)),
+        (200, Some(other.clone()), Some(changed)),
+        (204, Some(other), Some(changed)),
+        (201, None, Some(overwritten)),
+        (204, None, Some(overwritten)),
+        (201, Some("\"not-a-hash\"".to_owned()), Some(overwritten)),
+        (201, Some(ours), None),
+    ] {
+        let said = etag.clone();
+        let stand = Stand::new(move |method, _| match method {
+            "PUT" => {
+                let fields: Vec<_> = said.iter().map(|etag| ("ETag", etag.as_str())).collect();
+                stand::response(status, &fields, b"")
+            }
+            _ => stand::response(404, &[], b""),
+        });
+        let said = finish(push_command(&local, &stand.url(), &[]));
+        match fault {
+            None => assert_done(&said, "1 created, 0 replaced"),
+            Some(fault) => {
+                assert_eq!(said.code, 1, "{status} {etag:?}: {said:?}");
+                assert!(said.out.contains(fault), "{status} {etag:?}: {said:?}");
+            }
+        }
+    }
 }

@@ -670,3 +670,27 @@ fn bad_lines_are_reported_with_file_line_and_reason() {
     });
     assert_eq!(server.log().matches("_headers:2").count(), 1, "said once");
 }
+
+#[test]
+fn a_304_has_the_content_location_that_a_rule_gives() {
+    // RFC 9110 section 15.4.5: of the fields about content, this one alone.
+    let site = site(
+        "/*\n  Content-Location: /elsewhere\n  Content-Disposition: inline\n",
+        "",
+    );
+    let server = Server::start(&site);
+    let mut client = server.client();
+    for target in ["/about", "/app/main.js", "/big.bin"] {
+        let whole = get(&mut client, target, &[]);
+        let etag = whole.field("ETag").unwrap().to_owned();
+        assert_eq!(whole.field("Content-Location"), Some("/elsewhere"));
+        assert_eq!(whole.field("Content-Disposition"), Some("inline"));
+        let same = get(&mut client, target, &[("If-None-Match", &etag)]);
+        assert_eq!(
+            (same.status, same.field("Content-Location")),
+            (304, Some("/elsewhere")),
+            "{target}"
+        );
+        assert_eq!(same.field("Content-Disposition"), None, "{target}");
+    }
+}

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/http2.rs"]
+mod http2;
 mod support;
 #[path = "support/transports.rs"]
 mod transports;
@@ -14,11 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http2::Http2;
 use rustix::process::Signal;
 use support::case::{self, Request, parse};
 use support::fixture::fixture;
 use support::ground::Ground;
 use support::site::overwrite_in_place;
+use support::tree::eventually;
+use support::wire::narrow;
 use support::{Client, Response, Server, TestSite, check, exchange, noise};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
@@ -155,6 +160,142 @@ fn p2_a_body_that_fails_is_cut_and_http2_goes_on() {
     }
 }
 
+/// Has a client begin with a body, changes the end of the file, has the client go on, and asserts that
+/// what came is the beginning of the file, and that the server counts it as what it is.
+fn assert_cut<C>(
+    serve: impl FnOnce(&TestSite, &[&str]) -> Server,
+    begin: impl FnOnce(&Server) -> (C, Vec<u8>),
+    go_on: impl FnOnce(C, Vec<u8>) -> Vec<u8>,
+) {
+    let content = noise(16 << 20, 1);
+    let site = TestSite::with(&[("long", &content), ("small", b"small")]);
+    let server = serve(&site, &["--memory", "1MiB", "--admin", "127.0.0.1:0"]);
+    let (connection, body) = begin(&server);
+    let mut changed = content.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    overwrite_in_place(&site.path("long"), &changed);
+    let body = go_on(connection, body);
+    assert!(body.len() < content.len(), "it is complete");
+    assert!(content.starts_with(&body), "it is torn");
+    eventually("the cut is counted", || {
+        let metrics = Client::connect(server.admin()).get("/metrics").body;
+        let metrics = String::from_utf8(metrics).unwrap();
+        metrics.contains("\netagd_cut_responses_total{reason=\"unproven\"} 1\n")
+    });
+}
+
+/// Begins to read `/long` over HTTP/1.1, up to the first bytes of its body.
+fn begin_http1(stream: &mut (impl Read + Write)) -> Vec<u8> {
+    let request = b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    assert!(head.contains("\r\ncontent-length: "), "{head}");
+    let mut body = vec![0; 1000];
+    stream.read_exact(&mut body).unwrap();
+    body
+}
+
+/// Begins to read `/long` over HTTP/2, as far as the window that there is at first.
+fn begin_http2<S: Read + Write>(client: &mut Http2<S>) -> Vec<u8> {
+    client.send(http2::request(1, "/long")).unwrap();
+    let mut body = Vec::new();
+    while body.len() < 65_535 {
+        let frame = client.receive().expect("a frame");
+        if frame.stream == 1 && frame.kind == http2::DATA {
+            body.extend(&frame.payload);
+        }
+    }
+    body
+}
+
+/// The rest of that body, which has to end with RST_STREAM, and with nothing else.
+fn go_on_http2<S: Read + Write>(client: &mut Http2<S>, mut body: Vec<u8>) -> Vec<u8> {
+    const INTERNAL_ERROR: u32 = 2;
+    for stream in [0, 1] {
+        client.send(http2::window_update(stream, 1 << 30)).unwrap();
+    }
+    loop {
+        let frame = client.receive().expect("the end of the stream");
+        match frame.kind {
+            http2::DATA if frame.stream == 1 => {
+                assert_eq!(
+                    frame.flags & http2::END_STREAM,
+                    0,
+                    "it ends as if it were whole"
+                );
+                body.extend(&frame.payload);
+            }
+            http2::RST_STREAM if frame.stream == 1 => {
+                assert_eq!(frame.error_code(), INTERNAL_ERROR);
+                break;
+            }
+            _ => assert_ne!(frame.kind, http2::GOAWAY, "the connection goes on"),
+        }
+    }
+    client.assert_answers(3, "/small");
+    body
+}
+
+#[test]
+fn p2_a_body_that_fails_does_not_end_well_in_any_transport() {
+    let authority = Authority::new();
+    authority.issue();
+    let in_the_clear = |site: &TestSite, flags: &[&str]| Server::with(site, flags);
+    let over_tls = |site: &TestSite, flags: &[&str]| authority.serve(site, flags);
+    let connect_tls = |server: &Server, protocol: &[u8]| {
+        let stream = narrow(secure_address(server));
+        connect_over(stream, &Arc::new(authority.client(&[protocol])))
+    };
+    // The connection may be reset, and TLS need not end with close_notify: the length says it all.
+    let read = |stream: &mut dyn Read, mut body: Vec<u8>| {
+        let _ = stream.read_to_end(&mut body);
+        body
+    };
+    assert_cut(
+        in_the_clear,
+        |server| {
+            let mut stream = narrow(server.address());
+            let body = begin_http1(&mut stream);
+            (stream, body)
+        },
+        |mut stream, body| read(&mut stream, body),
+    );
+    assert_cut(
+        over_tls,
+        |server| {
+            let mut stream = connect_tls(server, b"http/1.1");
+            let body = begin_http1(&mut stream);
+            (stream, body)
+        },
+        |mut stream, body| read(&mut stream, body),
+    );
+    assert_cut(
+        in_the_clear,
+        |server| {
+            let mut client = Http2::connect(server.address(), &[]);
+            let body = begin_http2(&mut client);
+            (client, body)
+        },
+        |mut client, body| go_on_http2(&mut client, body),
+    );
+    assert_cut(
+        over_tls,
+        |server| {
+            let mut client = Http2::over(connect_tls(server, b"h2"), &[]);
+            let body = begin_http2(&mut client);
+            (client, body)
+        },
+        |mut client, body| go_on_http2(&mut client, body),
+    );
+}
+
 #[test]
 fn head_has_the_length_and_nothing_else() {
     let site = TestSite::with(&[("big", &noise(3 << 20, 1)), ("small", b"small")]);
@@ -181,9 +322,13 @@ type Secure = StreamOwned<ClientConnection, TcpStream>;
 
 /// A connection whose handshake is done.
 fn connect(server: &Server, config: &Arc<ClientConfig>) -> Secure {
+    let stream = TcpStream::connect(secure_address(server)).unwrap();
+    connect_over(stream, config)
+}
+
+fn connect_over(stream: TcpStream, config: &Arc<ClientConfig>) -> Secure {
     let name = ServerName::try_from("localhost").unwrap();
     let session = ClientConnection::new(Arc::clone(config), name).unwrap();
-    let stream = TcpStream::connect(secure_address(server)).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();

@@ -268,3 +268,36 @@ fn clean_path(path: &[u8]) -> Option<&[u8]> {
         _ => path.strip_suffix(b".html"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{Dialect, RuleFile};
+
+    #[test]
+    fn no_rule_makes_a_file_cacheable_that_is_still_changing() {
+        for (text, settled) in [
+            (
+                "/*\n  Cache-Control: public, max-age=60\n",
+                "public, max-age=60",
+            ),
+            ("/*\n  ! Cache-Control\n", "none"),
+            ("/*\n  ! Cache-Control\n  X-Any: x\n", "none"),
+        ] {
+            let rules =
+                Rules::default().with(RuleFile::Headers, Some(text.as_bytes()), Dialect::Netlify);
+            let rules = HeaderRules::new(Arc::new(rules.expect("other rules")));
+            let cache_control = |built_in: HeaderValue| {
+                let text = HeaderValue::from_static("text/plain");
+                let fields = rules.fields(&Arc::new(Fields::new(text, built_in)), b"/file");
+                let removed = fields.ruled.as_ref().map(|ruled| &ruled.removed);
+                match removed.is_some_and(|names| names.contains(&header::CACHE_CONTROL)) {
+                    true => HeaderValue::from_static("none"),
+                    false => fields.cache_control.clone(),
+                }
+            };
+            assert_eq!(cache_control(REVALIDATE), settled, "{text}");
+            assert_eq!(cache_control(NO_STORE), NO_STORE, "{text}");
+        }
+    }
+}

@@ -647,18 +647,11 @@ mod tests {
     #[test]
     fn a_directory_is_there_as_long_as_anything_is_below_it() {
         let with = |base: &Manifest, added: &[&str], removed: &[&str]| {
-            let data = || Data::Memory(Bytes::new());
-            let fields = Arc::new(Fields::new(
-                HeaderValue::from_static("text/plain"),
-                REVALIDATE,
-            ));
-            let resource = |path: &&str| {
-                let identity = Representation::new(Coding::Identity, ETag::new([0; 32]), 0, data());
-                let path = path.as_bytes().into();
-                Arc::new(Resource::new(path, Arc::clone(&fields), identity))
-            };
             base.with(Changes {
-                changed: added.iter().map(resource).collect(),
+                changed: added
+                    .iter()
+                    .map(|path| Arc::new(resource(path, [0; 32])))
+                    .collect(),
                 removed: removed.iter().map(|path| path.as_bytes().into()).collect(),
                 ..Changes::default()
             })
@@ -682,6 +675,101 @@ mod tests {
         assert_eq!(there(&fourth), [""; 0]);
         assert_eq!(there(&first), ["", "a", "a/b", "a/b/c"]);
         assert_eq!(fourth.digest(), empty.digest());
+    }
+
+    /// A resource whose content has this hash.
+    fn resource(path: &str, hash: [u8; 32]) -> Resource {
+        let data = Data::Memory(Bytes::new());
+        let identity = Representation::new(Coding::Identity, ETag::new(hash), 0, data);
+        let text = HeaderValue::from_static("text/plain");
+        let fields = Arc::new(Fields::new(text, REVALIDATE));
+        Resource::new(path.as_bytes().into(), fields, identity)
+    }
+
+    #[test]
+    fn p7_a_digest_is_incomplete_while_any_entry_is_unsettled_or_unreadable() {
+        let unsettled = |path: &str| {
+            let resource = resource(path, [1; 32]);
+            Resource {
+                settled: false,
+                ..resource
+            }
+        };
+        let empty = Manifest::empty(Settings::default());
+        let with = |base: &Manifest, changed: Vec<Resource>, removed: &[&str]| {
+            base.with(Changes {
+                changed: changed.into_iter().map(Arc::new).collect(),
+                removed: removed.iter().map(|path| path.as_bytes().into()).collect(),
+                ..Changes::default()
+            })
+        };
+        let settled = with(
+            &empty,
+            vec![resource("a", [1; 32]), resource("b", [1; 32])],
+            &[],
+        );
+        assert!(settled.digest().is_complete());
+        let one = with(&settled, vec![unsettled("a")], &[]);
+        assert!(!one.digest().is_complete());
+        // The hash says nothing of it: the bytes are the same.
+        assert_eq!(one.digest().hash(), settled.digest().hash());
+        assert_eq!(
+            one.digest().to_string(),
+            format!("{}-incomplete", settled.digest())
+        );
+        let expected: Digest = settled.digest().to_string().parse().expect("a digest");
+        assert!(settled.digest().matches(expected) && !one.digest().matches(expected));
+        // What changes elsewhere, and what is unsettled again, leaves it so.
+        let two = with(
+            &one,
+            vec![unsettled("b"), unsettled("a"), resource("c", [1; 32])],
+            &[],
+        );
+        assert!(!two.digest().is_complete());
+        let one = with(&two, vec![resource("a", [1; 32])], &["c"]);
+        assert!(!one.digest().is_complete());
+        assert!(
+            with(&one, vec![resource("b", [1; 32])], &[])
+                .digest()
+                .is_complete()
+        );
+        assert!(with(&one, vec![], &["b"]).digest().is_complete());
+        let unreadable = empty.with(Changes {
+            unreadable: [(b"x".as_slice().into(), "no".to_owned())].into(),
+            ..Changes::default()
+        });
+        assert!(!unreadable.digest().is_complete());
+    }
+
+    /// Paths whose entries lie in one bucket.
+    fn in_one_bucket(number: usize) -> Vec<String> {
+        let paths = (0..).map(|n| format!("f{n}"));
+        let is_there = |path: &String| BucketSlot::of(path.as_bytes()).bucket == 77;
+        paths.filter(is_there).take(number).collect()
+    }
+
+    #[test]
+    fn p11_the_order_in_which_entries_come_is_not_in_the_digest() {
+        let mut paths = in_one_bucket(24);
+        let empty = Manifest::empty(Settings::default());
+        let add = |base: &Manifest, paths: &[String]| {
+            let changed = paths.iter().map(|path| Arc::new(resource(path, [2; 32])));
+            base.with(Changes {
+                changed: changed.collect(),
+                ..Changes::default()
+            })
+        };
+        let at_once = add(&empty, &paths).digest();
+        for step in [1, 5, 7] {
+            // 24 has none of these as a factor: each goes through all of them.
+            paths = (0..24).map(|n| paths[n * step % 24].clone()).collect();
+            assert_eq!(add(&empty, &paths).digest(), at_once, "{paths:?}");
+            let one_by_one = paths.iter().fold(empty.clone(), |base, path| {
+                add(&base, std::slice::from_ref(path))
+            });
+            assert_eq!(one_by_one.digest(), at_once, "{paths:?}");
+            paths.reverse();
+        }
     }
 
     #[test]

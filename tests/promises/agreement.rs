@@ -97,6 +97,21 @@ fn p7_servers_of_two_copies_answer_alike() {
         assert!(a.body == b.body, "{} differs", columns[0]);
         assert_eq!(a.field("Content-Type"), b.field("Content-Type"));
     }
+    // Several ranges: the boundary between them is the same, and so each byte.
+    for (target, ranges) in [
+        ("/big.bin", "bytes=0-9,300000-300100,-7"),
+        ("/middle.bin", "bytes=1-1,3-3"),
+        ("/d1/f8.html", "bytes=0-0,700-"),
+    ] {
+        let (a, b) = (("Range", ranges), ("Range", ranges));
+        let a = first.client().request("GET", target, &[a]);
+        let b = second.client().request("GET", target, &[b]);
+        assert_eq!((a.status, b.status), (206, 206), "{target}");
+        let boundary = a.field("Content-Type").unwrap();
+        assert!(boundary.starts_with("multipart/byteranges; boundary="));
+        assert_eq!(Some(boundary), b.field("Content-Type"), "{target}");
+        assert!(a.body == b.body, "{target} {ranges}");
+    }
     // A revalidation hits on either, whichever gave the tag, with or without a date beside it.
     let etag = a.get("/big.bin").field("ETag").unwrap().to_owned();
     let date = a.get("/big.bin").field("Last-Modified").unwrap().to_owned();
@@ -415,4 +430,78 @@ fn p11_the_manifest_says_what_rules_make_of_each_file() {
         suffixed += usize::from(columns[1].contains('-'));
     }
     assert!(suffixed > 1, "{text}");
+}
+
+/// The first twelve bits of the BLAKE3 of a path: its bucket of 4,096.
+fn bucket(path: &[u8]) -> usize {
+    let hash = blake3::hash(path);
+    usize::from(u16::from_be_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]) >> 4)
+}
+
+/// The digest of files under the default settings, as `Manifest::digest` describes it.
+fn digest_by_hand(files: &BTreeMap<Vec<u8>, Vec<u8>>) -> String {
+    let mut buckets = vec![blake3::Hasher::new(); 4096];
+    let frame = |hasher: &mut blake3::Hasher, bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    // A map has its keys in order, so those of a bucket come in order.
+    for (path, content) in files {
+        let hasher = &mut buckets[bucket(path)];
+        frame(hasher, path);
+        hasher.update(&1_u64.to_le_bytes());
+        frame(hasher, b"identity");
+        frame(hasher, tag(content).trim_matches('"').as_bytes());
+    }
+    let mut digest = blake3::Hasher::new();
+    digest.update(b"etagd site digest");
+    digest.update(&1_u32.to_le_bytes());
+    // --last-modified mtime, no --immutable-query; --repr-digest off, --html-handling suffix,
+    // --not-found 404-page, --redirects netlify; no --immutable.
+    digest.update(&[1, 0, 0, 0, 1, 0]);
+    digest.update(&0_u64.to_le_bytes());
+    for bucket in buckets {
+        digest.update(bucket.finalize().as_bytes());
+    }
+    digest.finalize().to_hex().to_string()
+}
+
+#[test]
+fn p7_p11_the_digest_is_what_its_description_says_whatever_shares_a_bucket() {
+    let mut files: BTreeMap<Vec<u8>, Vec<u8>> = tree().into_iter().collect();
+    // Eight files in each of two buckets, and in different directories.
+    for wanted in [7, 4095] {
+        let names = (0..).map(|n| format!("s{}/x{n}", n % 3).into_bytes());
+        let names = names.filter(|name| bucket(name) == wanted).take(8);
+        files.extend(names.map(|name| (name.clone(), name)));
+    }
+    let made = |order: &mut dyn Iterator<Item = (&Vec<u8>, &Vec<u8>)>| {
+        order.fold(TestSite::new(), |site, (name, content)| {
+            site.file(name, content)
+        })
+    };
+    let wanted = digest_by_hand(&files);
+    for site in [
+        made(&mut files.iter()),
+        made(&mut files.iter().rev()),
+        made(&mut files.iter().skip(30).chain(files.iter().take(30))),
+    ] {
+        assert_eq!(digest(&site.root()), wanted);
+    }
+    // One that comes later, on a server that runs, and one that goes.
+    let site = made(&mut files.iter());
+    let server = Server::start(&site);
+    assert_eq!(server.digest(), wanted);
+    let last = files
+        .keys()
+        .rfind(|name| bucket(name) == 7)
+        .unwrap()
+        .clone();
+    let content = files.remove(&last).unwrap();
+    let path = site.path(std::str::from_utf8(&last).unwrap());
+    fs::remove_file(&path).unwrap();
+    let without = digest_by_hand(&files);
+    eventually("it is gone", || server.digest() == without);
+    fs::write(&path, content).unwrap();
+    eventually("it is back", || server.digest() == wanted);
 }

@@ -455,3 +455,41 @@ fn p9_a_file_that_is_being_written_comes_later_alone() {
     assert!(!digest().trim_ascii().ends_with(b"-incomplete"));
     assert!(!server.log().contains("unreadable"), "{}", server.log());
 }
+
+#[test]
+fn p7_a_file_that_is_never_closed_is_served_and_leaves_the_digest_incomplete() {
+    let site = TestSite::with(&[("page", b"here"), ("log", b"first")])
+        .file("_headers", "/*\n  Cache-Control: public, max-age=60\n");
+    let expected = digest(&site);
+    let flags = [&ADMIN[..], &["--expect", &expected, "--expect-always"]].concat();
+    let server = Server::with(&site, &flags);
+    let admin = server.admin();
+    let told = || {
+        let digest = Client::connect(admin).get("/digest").body;
+        (digest.trim_ascii().to_vec(), readyz(admin).0)
+    };
+    assert_eq!(told(), (expected.clone().into_bytes(), 200));
+    let log = File::options().append(true).open(site.path("log")).unwrap();
+    // Another version, so that it is published when it has not come to rest for 5 s; the bytes are
+    // those that the digest is about.
+    fs::write(site.path("log"), "first").unwrap();
+    let cache_control = || {
+        let response = server.client().get("/log");
+        assert_eq!((response.status, &*response.body), (200, &b"first"[..]));
+        response.field("Cache-Control").unwrap().to_owned()
+    };
+    eventually("to be published as it is", || {
+        (cache_control() != "public, max-age=60").then_some(())
+    });
+    // No rule makes it cacheable, nor another file not.
+    assert_eq!(cache_control(), "private, no-store, max-age=0");
+    let page = server.client().get("/page");
+    assert_eq!(page.field("Cache-Control"), Some("public, max-age=60"));
+    let incomplete = format!("{expected}-incomplete").into_bytes();
+    assert_eq!(told(), (incomplete, 503));
+    drop(log);
+    eventually("to be complete", || {
+        (told() == (expected.clone().into_bytes(), 200)).then_some(())
+    });
+    assert_eq!(cache_control(), "public, max-age=60");
+}

@@ -1,5 +1,8 @@
 //! HTTP/2 by hand, for what no client does: frames of any kind in any order.
 
+// Each test crate uses its own part of this module.
+#![allow(dead_code)]
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -38,6 +41,47 @@ impl Frame {
         let from = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[from..from + 4].try_into().unwrap())
     }
+
+    /// The status of HEADERS, which comes first (RFC 9113 section 8.3).
+    pub(crate) fn status(&self) -> u16 {
+        // RFC 7541 section 6.3: the tables may change their size before.
+        let is_size = |byte: &&u8| **byte & 0xe0 == 0x20;
+        let sizes = self.payload.iter().take_while(is_size).count();
+        match &self.payload[sizes..] {
+            // Entries 8 to 14 of the static table.
+            [byte @ 0x88..=0x8e, ..] => {
+                [200, 204, 206, 304, 400, 404, 500][usize::from(byte - 0x88)]
+            }
+            // A value of its own for entry 8, in three plain digits or in Huffman code.
+            [0x48 | 0x08, 3, rest @ ..] => {
+                let digits = std::str::from_utf8(&rest[..3]);
+                digits.unwrap().parse().unwrap()
+            }
+            [0x48 | 0x08, length, rest @ ..] if length & 0x80 != 0 => {
+                huffman_digits(&rest[..usize::from(length & 0x7f)])
+            }
+            other => panic!("no status: {other:?}"),
+        }
+    }
+}
+
+/// Three digits in Huffman code (RFC 7541 appendix B): 0, 1 and 2 have five bits, the others six.
+fn huffman_digits(bytes: &[u8]) -> u16 {
+    let bits: Vec<u16> = bytes
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)))
+        .collect();
+    let value = |bits: &[u16]| bits.iter().fold(0, |value, bit| value * 2 + bit);
+    let (mut number, mut at) = (0, 0);
+    for _ in 0..3 {
+        let (digit, length) = match value(&bits[at..at + 5]) {
+            short @ 0..3 => (short, 5),
+            _ => (value(&bits[at..at + 6]) - 0x19 + 3, 6),
+        };
+        number = number * 10 + digit;
+        at += length;
+    }
+    number
 }
 
 /// The bytes of a frame (RFC 9113 section 4.1).
@@ -100,15 +144,14 @@ pub(crate) fn request(stream: u32, target: &str) -> Vec<u8> {
 }
 
 /// A connection whose preface is sent.
-pub(crate) struct Http2 {
-    stream: TcpStream,
+pub(crate) struct Http2<S: Read + Write = TcpStream> {
+    stream: S,
 }
 
 impl Http2 {
     pub(crate) fn connect(address: SocketAddr, pairs: &[(u16, u32)]) -> Self {
         let mut client = Self::connect_raw(address);
-        client.send(PREFACE).unwrap();
-        client.send(settings(pairs)).unwrap();
+        client.begin(pairs);
         client
     }
 
@@ -123,6 +166,25 @@ impl Http2 {
 
     pub(crate) fn socket(&self) -> &TcpStream {
         &self.stream
+    }
+}
+
+impl<S: Read + Write> Http2<S> {
+    /// The same over any stream.
+    pub(crate) fn over(stream: S, pairs: &[(u16, u32)]) -> Self {
+        let mut client = Self { stream };
+        client.begin(pairs);
+        client
+    }
+
+    /// The stream, with what has not been read of it.
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
+
+    fn begin(&mut self, pairs: &[(u16, u32)]) {
+        self.send(PREFACE).unwrap();
+        self.send(settings(pairs)).unwrap();
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
@@ -160,11 +222,7 @@ impl Http2 {
         let head = self
             .wait_for(|frame| frame.stream == stream && frame.kind == HEADERS)
             .expect("a response, not the end of the connection");
-        // `:status: 200` is entry 8 of the static table.
-        assert_eq!(
-            head.payload.iter().find(|byte| **byte & 0xe0 != 0x20),
-            Some(&0x88)
-        );
+        assert_eq!(head.status(), 200);
         if head.flags & END_STREAM == 0 {
             self.wait_for(|frame| frame.stream == stream && frame.flags & END_STREAM != 0)
                 .expect("the end of the response");

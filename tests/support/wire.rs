@@ -73,16 +73,7 @@ impl Client {
 
     /// A client whose kernel takes in few bytes that it has not asked for.
     pub(crate) fn connect_narrow(address: SocketAddr) -> Self {
-        let socket = socket_with(
-            AddressFamily::INET,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
-        sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
-        connect(&socket, &address).unwrap();
-        Self::over_tcp(TcpStream::from(socket))
+        Self::over_tcp(narrow(address))
     }
 
     fn over_tcp(stream: TcpStream) -> Self {
@@ -230,6 +221,20 @@ pub(crate) fn exchange(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<Resp
         }
     }
     responses
+}
+
+/// A socket whose kernel takes in few bytes that nobody has read.
+pub(crate) fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
+    connect(&socket, &address).unwrap();
+    TcpStream::from(socket)
 }
 
 /// The bytes of a request without a body, to `localhost`.
