@@ -11,7 +11,7 @@ use super::progress::with_bar;
 use super::{Error, counted};
 use crate::disk::Root;
 use crate::manifest::Manifest;
-use crate::scan::{FirstLook, Link, LinkVerdict, Progress, Scanner, warn_limited};
+use crate::scan::{FirstLook, Link, LinkVerdict, MAX_LINKS, Progress, Scanner, warn_limited};
 use crate::semantics::target::encode_path;
 use crate::state::StateFile;
 use crate::watch::immutable;
@@ -133,6 +133,14 @@ fn report_skipped(root: &Path, links: &[Link]) {
             links = repeating,
             path,
             "{subject} to a folder above once more: such a link is followed once"
+        );
+    }
+    let deep = count(LinkVerdict::TooDeep);
+    if deep > 0 {
+        tracing::info!(
+            links = deep,
+            "skipped {} behind {MAX_LINKS} others: a path may lead through so many",
+            counted(deep as u64, "symlink")
         );
     }
     let limited = links

@@ -19,7 +19,7 @@ use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::representation::{Data, Resource};
 use crate::scan::sidecar::{Unproven, prove};
-use crate::scan::{Link, LinkVerdict, stem};
+use crate::scan::{Link, LinkVerdict, MAX_LINKS, stem};
 use crate::semantics::coding::Coding;
 use destination::follow;
 
@@ -91,6 +91,13 @@ fn lost_links(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
                 format!(
                     "leads to {target} once more, and is not followed here: a link to a folder \
                      above is followed once"
+                ),
+            ),
+            (LinkVerdict::TooDeep, _) => (
+                Code::Symlink,
+                format!(
+                    "leads to {target}, and is not followed: its path leads through {MAX_LINKS} \
+                     links already"
                 ),
             ),
             (LinkVerdict::TooMuch, _) => (

@@ -82,9 +82,16 @@ pub enum LinkVerdict {
     Excluded,
     /// It leads to a folder that its path has already passed, and the path has repeated one before.
     Repeats,
+    /// Its path leads through as many links as a path may.
+    TooDeep,
     /// What lies behind it would be more than links may bring to a site.
     TooMuch,
 }
+
+/// Number of links that one path may lead through: as many as Linux follows in one
+/// (path_resolution(7)), so nobody could open what lies behind more of them by this path. Each level
+/// makes all paths behind it longer: a chain of some ten thousand would take gigabytes.
+pub const MAX_LINKS: usize = 40;
 
 /// Number of entries that links may bring to a small site.
 const MIN_LINKED_LIMIT: usize = 100_000;
@@ -263,6 +270,17 @@ impl Place {
 
     fn is_linked(&self) -> bool {
         self.above.is_some()
+    }
+
+    /// How many links its path leads through.
+    fn links(&self) -> usize {
+        let mut links = 0;
+        let mut next = &self.above;
+        while let Some((place, _)) = next {
+            links += 1;
+            next = &place.above;
+        }
+        links
     }
 }
 
@@ -531,9 +549,12 @@ impl SiteWalk {
             Some(real) => {
                 let folder = link.parent().unwrap_or(link);
                 let is_directory = leads_to == LeadsTo::Directory;
-                match is_directory && repeats_too_often(&place.folders(folder), real) {
-                    true => LinkVerdict::Repeats,
-                    false => LinkVerdict::Followed,
+                if place.links() >= MAX_LINKS {
+                    LinkVerdict::TooDeep
+                } else if is_directory && repeats_too_often(&place.folders(folder), real) {
+                    LinkVerdict::Repeats
+                } else {
+                    LinkVerdict::Followed
                 }
             }
         };
@@ -779,6 +800,46 @@ mod tests {
         assert!(inside.files.is_empty() && inside.links.is_empty());
         let all = walked(&site, "away/back/f", Symlinks::All);
         assert!(all.files.contains("away/back/f"));
+    }
+
+    #[test]
+    fn a_path_leads_through_so_many_links_and_no_more() {
+        let length = MAX_LINKS + 10;
+        let folders: Vec<_> = (0..=length).map(|n| format!("d{n}")).collect();
+        let links: Vec<_> = (0..length)
+            .map(|n| (format!("d{n}/next"), format!("../d{}", n + 1)))
+            .collect();
+        let links: Vec<_> = links.iter().map(|(path, to)| (&**path, &**to)).collect();
+        let folders: Vec<_> = folders.iter().map(String::as_str).collect();
+        let site = site(&folders, &links);
+        symlink("f", site.path().join(format!("d{MAX_LINKS}/file"))).expect("linked");
+        let behind = |links: usize| format!("d0{}", "/next".repeat(links));
+        let whole = walked(&site, "", Symlinks::Inside);
+        assert!(whole.files.contains(&format!("{}/f", behind(MAX_LINKS))));
+        assert!(
+            !whole
+                .files
+                .contains(&format!("{}/f", behind(MAX_LINKS + 1)))
+        );
+        let verdict = |path: String| {
+            let link = whole.links.iter().find(|(link, _)| *link == path);
+            link.map(|(_, verdict)| *verdict)
+        };
+        assert_eq!(verdict(behind(MAX_LINKS)), Some(LinkVerdict::Followed));
+        assert_eq!(verdict(behind(MAX_LINKS + 1)), Some(LinkVerdict::TooDeep));
+        assert_eq!(verdict(behind(MAX_LINKS + 2)), None);
+        // To a file as well: the kernel counts it as any other.
+        let file = format!("{}/file", behind(MAX_LINKS));
+        assert_eq!(verdict(file), Some(LinkVerdict::TooDeep));
+        assert_eq!(
+            verdict(format!("d{MAX_LINKS}/file")),
+            Some(LinkVerdict::Followed)
+        );
+        // From a folder behind many links a look finds what the walk from the root finds there.
+        for (start, is_found) in [(MAX_LINKS, true), (MAX_LINKS + 1, false)] {
+            let part = walked(&site, &format!("{}/f", behind(start)), Symlinks::Inside);
+            assert_eq!(!part.files.is_empty(), is_found, "{start}");
+        }
     }
 
     #[test]
