@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use crate::beat::Beat;
+use crate::beat::{Beats, Stall, WatchThread};
 use crate::manifest::{Manifest, SiteDigest};
 use crate::settings::{Digest, Expectation};
 
@@ -30,8 +30,9 @@ pub struct Readiness {
     has_held: AtomicBool,
     /// What a scan has found to be wrong.
     reason: Mutex<Option<String>>,
-    /// Whether the watcher gets on; there is none before the first scan.
-    watcher: OnceLock<Arc<Beat>>,
+    /// Whether those get on who keep the site true to the disk; there are none before the first
+    /// scan.
+    threads: OnceLock<Arc<Beats>>,
 }
 
 /// Why no requests should be sent here.
@@ -51,15 +52,29 @@ pub enum NotReady {
         /// The published site.
         current: SiteDigest,
     },
-    /// The watcher waits for the file system, so that no change is published.
-    #[error(
-        "the watcher has waited for the file system for {}: no change is published; is a mount in \
-         the site dead?", format_duration(Duration::from_secs(.0.as_secs()))
-    )]
-    Stalled(Duration),
+    /// Somebody waits for the file system, so that changes are not published.
+    #[error("{}", stall_message(.0))]
+    Stalled(Stall),
     /// The process is about to end.
     #[error("draining: this process is about to end")]
     Draining,
+}
+
+/// What it means that work does not get on, and where to look.
+pub fn stall_message(stall: &Stall) -> String {
+    let (who, consequence) = match stall.thread {
+        WatchThread::Watcher => ("the watcher", "no change is published"),
+        WatchThread::Hasher => (
+            "the hashing of a large file",
+            "its change is not published, and no sweep is made",
+        ),
+        WatchThread::Scrubber => ("the scrub", "no file is read again"),
+    };
+    let waited = format_duration(Duration::from_secs(stall.waited.as_secs()));
+    format!(
+        "{who} has waited for the file system for {waited}: {consequence}; is a mount in the site \
+         dead?"
+    )
 }
 
 /// A published site is not the expected one.
@@ -95,18 +110,27 @@ impl Readiness {
         }
     }
 
-    /// Has the watcher's beat looked at from now on. Only the first one counts.
-    pub fn look_after(&self, watcher: Arc<Beat>) {
-        let _ = self.watcher.set(watcher);
+    /// Has these beats looked at from now on. Only the first ones count.
+    pub fn look_after(&self, threads: Arc<Beats>) {
+        let _ = self.threads.set(threads);
+    }
+
+    /// Who of those that keep the site true to the disk does not get on.
+    pub fn stalled(&self) -> Vec<Stall> {
+        self.threads
+            .get()
+            .map_or_else(Vec::new, |all| all.stalled())
     }
 
     /// Whether changes are published.
     ///
     /// # Errors
-    /// When the watcher does not get on.
+    /// When the watcher does not get on, or who hashes for it.
     pub fn check_watcher(&self) -> Result<(), NotReady> {
-        let stalled = self.watcher.get().and_then(|watcher| watcher.stalled());
-        stalled.map_or(Ok(()), |waited| Err(NotReady::Stalled(waited)))
+        // Without a scrub, changes are published all the same.
+        let is_publishing = |stall: &Stall| stall.thread != WatchThread::Scrubber;
+        let stalled = self.stalled().into_iter().find(is_publishing);
+        stalled.map_or(Ok(()), |stall| Err(NotReady::Stalled(stall)))
     }
 
     /// Says what stands in the way of the first publication, or that nothing does.
@@ -225,14 +249,25 @@ mod tests {
         let (readiness, [site, ..]) = (Readiness::default(), sites());
         readiness.enter(Phase::Serving);
         assert!(readiness.check(Some(&site)).is_ok(), "none yet");
-        let beat = Arc::new(Beat::new(Duration::ZERO));
-        readiness.look_after(Arc::clone(&beat));
+        let beats = Arc::new(Beats::new(Duration::ZERO));
+        readiness.look_after(Arc::clone(&beats));
+        let beat = beats.begin(WatchThread::Watcher);
         assert!(readiness.check(Some(&site)).is_ok(), "nothing to do");
         beat.step();
         std::thread::sleep(Duration::from_millis(5));
         let stalled = readiness.check(Some(&site));
         assert!(matches!(stalled, Err(NotReady::Stalled(_))), "{stalled:?}");
         beat.rest();
+        assert!(readiness.check(Some(&site)).is_ok());
+        // Who hashes for it keeps changes back as well; a scrub keeps back nothing.
+        for (thread, is_ready) in [(WatchThread::Hasher, false), (WatchThread::Scrubber, true)] {
+            let other = beats.begin(thread);
+            other.step();
+            std::thread::sleep(Duration::from_millis(5));
+            let stalled = readiness.check(Some(&site));
+            assert_eq!(stalled.is_ok(), is_ready, "{thread:?}: {stalled:?}");
+            assert_eq!(readiness.stalled().len(), 1);
+        }
         assert!(readiness.check(Some(&site)).is_ok());
         beat.step();
         readiness.enter(Phase::Draining);

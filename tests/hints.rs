@@ -12,7 +12,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etagd::beat::Beat;
+use etagd::beat::Beats;
 use etagd::disk::Root;
 use etagd::metrics::Metrics;
 use etagd::scan::{Progress, Scanner};
@@ -61,7 +61,7 @@ struct Watched {
     refusal: Refusal,
     watched: Arc<AtomicUsize>,
     gate: Arc<Mutex<()>>,
-    beat: Arc<Beat>,
+    beats: Arc<Beats>,
 }
 
 impl Watched {
@@ -97,7 +97,7 @@ impl Watched {
             Arc::clone(&metrics),
             (hints.clone(), received),
         );
-        let beat = watch.beat();
+        let beats = watch.beats();
         let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         let published = Arc::new(Site::new(manifest));
@@ -110,7 +110,7 @@ impl Watched {
             refusal,
             watched,
             gate,
-            beat,
+            beats,
         }
     }
 
@@ -220,17 +220,17 @@ fn what_could_not_be_watched_is_tried_again_before_a_sweep() {
 fn a_watcher_that_does_not_come_back_is_noticed() {
     let site = TestSite::in_memory().file("file", "1");
     let watched = Watched::start(&site, None);
-    assert_eq!(watched.beat.stalled(), None);
+    assert_eq!(watched.beats.stalled(), []);
     let gate = watched.gate.lock().unwrap();
     fs::write(site.path("file"), "2").unwrap();
     watched.hints.send(Hint::Lost).unwrap();
     within(Duration::from_secs(5), "it is stalled", || {
-        watched.beat.stalled().is_some()
+        !watched.beats.stalled().is_empty()
     });
     drop(gate);
     let after = digest_of(&watched.root);
     within(Duration::from_secs(5), "it goes on", || {
-        watched.is_true(&after) && watched.beat.stalled().is_none()
+        watched.is_true(&after) && watched.beats.stalled().is_empty()
     });
 }
 

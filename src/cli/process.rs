@@ -13,8 +13,9 @@ use tokio::time::sleep;
 
 use super::counted;
 use super::supervisor::Supervisor;
+use crate::beat::WatchThread;
 use crate::metrics::Metrics;
-use crate::readiness::{NotReady, Readiness};
+use crate::readiness::{Readiness, stall_message};
 use crate::server::tls::Tls;
 use crate::settings::Expectation;
 use crate::site::Site;
@@ -99,26 +100,38 @@ pub(super) struct Reloadable {
     pub(super) writer: Option<Arc<Writer>>,
 }
 
-/// Says when the watcher does not get on, and when it does again. Never ends.
+/// Says when the watcher, or who works for it, does not get on, and when it does again. Never ends.
 async fn report_stalls(readiness: &Readiness, metrics: &Metrics) -> Infallible {
-    let mut was_stalled = false;
+    let mut were_stalled = Vec::new();
     loop {
         sleep(STALL_CHECK_INTERVAL).await;
-        let stalled = readiness.check_watcher().err();
-        metrics
-            .watch_stalled
-            .store(stalled.is_some(), Ordering::Relaxed);
-        match (&stalled, was_stalled) {
-            (Some(reason), false) => {
-                let seconds = match reason {
-                    NotReady::Stalled(waited) => Some(waited.as_secs()),
-                    _ => None,
-                };
-                tracing::warn!(seconds, "{reason}");
+        let stalled = readiness.stalled();
+        let is_any =
+            |is_it: fn(WatchThread) -> bool| stalled.iter().any(|stall| is_it(stall.thread));
+        let is_watch = is_any(|thread| thread != WatchThread::Scrubber);
+        let is_scrub = is_any(|thread| thread == WatchThread::Scrubber);
+        metrics.watch_stalled.store(is_watch, Ordering::Relaxed);
+        metrics.scrub_stalled.store(is_scrub, Ordering::Relaxed);
+        for stall in &stalled {
+            if !were_stalled.contains(&stall.thread) {
+                let message = stall_message(stall);
+                let seconds = stall.waited.as_secs();
+                tracing::warn!(seconds, "{message}");
             }
-            (None, true) => tracing::info!("the watcher goes on: changes are published again"),
-            _ => {}
         }
-        was_stalled = stalled.is_some();
+        let are_stalled: Vec<_> = stalled.iter().map(|stall| stall.thread).collect();
+        for thread in were_stalled {
+            if !are_stalled.contains(&thread) {
+                tracing::info!(
+                    "the file system answers again: {}",
+                    match thread {
+                        WatchThread::Watcher => "changes are published",
+                        WatchThread::Hasher => "large files are hashed",
+                        WatchThread::Scrubber => "files are read again",
+                    }
+                );
+            }
+        }
+        were_stalled = are_stalled;
     }
 }

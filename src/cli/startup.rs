@@ -227,7 +227,7 @@ pub(super) async fn scan(
         Arc::clone(&inputs.root),
         Arc::clone(&process.metrics),
     );
-    process.readiness.look_after(watch.beat());
+    process.readiness.look_after(watch.beats());
     drop(arming);
     let writer = match &config.writing {
         Some(options) => {

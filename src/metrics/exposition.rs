@@ -51,6 +51,12 @@ impl Collector for Exposition {
         let stalled = self.metrics.watch_stalled.load(Ordering::Relaxed);
         let help = "1 while the watcher waits for the file system and publishes no change.";
         families.gauge("watch_stalled", help, None, stalled.into())?;
+        let stalled = self.metrics.scrub_stalled.load(Ordering::Relaxed);
+        let help = "1 while --scrub waits for the file system and reads no file.";
+        families.gauge("scrub_stalled", help, None, stalled.into())?;
+        let waiting = self.metrics.waiting_requests.load(Ordering::Relaxed);
+        let help = "Targets and fields that are kept of requests which wait for the disk.";
+        families.gauge("waiting_requests", help, Some(&Unit::Bytes), waiting)?;
         let connections = self.metrics.connections.load(Ordering::Relaxed) as u64;
         families.gauge(
             "connections",

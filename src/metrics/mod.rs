@@ -153,6 +153,10 @@ pub struct Metrics {
     pub watch_failures: Counter,
     /// Whether the watcher waits for the file system and does not get on, as of a second ago.
     pub watch_stalled: AtomicBool,
+    /// The same of `--scrub`.
+    pub scrub_stalled: AtomicBool,
+    /// Bytes that are kept of requests which wait for the disk.
+    pub waiting_requests: AtomicU64,
     /// Looks at the disk that could not be completed, so that nothing of them was published.
     pub incomplete_looks: Counter,
     /// Sweeps of the whole site.

@@ -47,7 +47,7 @@ pub use restore::SavedFile;
 pub use rules::report as report_rules;
 pub use scope::{ScanOutcome, Scope, Unsettled};
 pub use walk::{
-    Link, LinkVerdict, TreeSize, is_admitted, is_beside_rules, is_hidden, warn_limited,
+    Link, LinkVerdict, MAX_LINKS, TreeSize, is_admitted, is_beside_rules, is_hidden, warn_limited,
 };
 
 /// The modules whose messages name what is wrong with single files: unreadable ones, sidecars that
@@ -320,11 +320,16 @@ impl Scanner {
 
     /// Hashes a file that takes long, so that the next look finds its hash. Other looks go on
     /// meanwhile: it has threads of its own, fewer than there are cores. Nothing is kept of a file
-    /// that is being written.
+    /// that is being written. Calls `step` now and then, as long as it gets on.
     ///
     /// # Errors
     /// When the file can't be read, or the system has no more threads.
-    pub fn prepare(&self, root: &Root, location: &Path) -> io::Result<()> {
+    pub fn prepare(
+        &self,
+        root: &Root,
+        location: &Path,
+        step: &(dyn Fn() + Sync),
+    ) -> io::Result<()> {
         let Opened { file, stamp, .. } = root.open_file(location)?;
         if lease::writers(&file) == Writers::Some {
             return Ok(());
@@ -338,7 +343,7 @@ impl Scanner {
             .num_threads((cores / 2).max(1))
             .build()
             .map_err(io::Error::other)?;
-        let content = threads.install(|| hash::content(&file, stamp.size, wanted, &|| ()))?;
+        let content = threads.install(|| hash::content(&file, stamp.size, wanted, step))?;
         if disk::stamp(&file)? == stamp {
             let mut prepared = lock(&self.prepared);
             if prepared.len() >= MAX_PREPARED {

@@ -154,7 +154,7 @@ impl Layer for SiteLayer {
                 summary,
             }),
             DraftContent::Segments(segments) => {
-                let Some(request) = WaitingRequest::new(&request, connection) else {
+                let Some(request) = WaitingRequest::new(&request, connection, &self.metrics) else {
                     self.metrics.refused_requests.increment();
                     return ResponseFuture::now(Reply::from(too_many_waiting()));
                 };

@@ -5,11 +5,13 @@
 //! to `--max-header-size`, for each of 128 streams.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Uri, header};
 
 use super::handler::Connection;
+use crate::metrics::Metrics;
 use crate::semantics::digest::WANT_REPR_DIGEST;
 use crate::semantics::navigation::SEC_FETCH_MODE;
 
@@ -39,9 +41,13 @@ pub(super) struct WaitingRequest {
 impl WaitingRequest {
     /// Copies what is needed; `None` when the requests that wait on `connection` would keep more
     /// than one connection may.
-    pub(super) fn new(request: &Parts, connection: &Arc<dyn Connection>) -> Option<Self> {
+    pub(super) fn new(
+        request: &Parts,
+        connection: &Arc<dyn Connection>,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Self> {
         let (parts, bytes) = consulted(request);
-        let share = WaitingShare::take(connection, bytes)?;
+        let share = WaitingShare::take(connection, metrics, bytes)?;
         Some(Self {
             parts,
             _share: share,
@@ -71,14 +77,24 @@ fn consulted(request: &Parts) -> (Parts, usize) {
 /// Bytes in the count of what waits on a connection, for as long as they are kept.
 struct WaitingShare {
     connection: Arc<dyn Connection>,
+    metrics: Arc<Metrics>,
     bytes: usize,
 }
 
 impl WaitingShare {
-    fn take(connection: &Arc<dyn Connection>, bytes: usize) -> Option<Self> {
-        connection.add_waiting(bytes).then(|| Self {
-            connection: Arc::clone(connection),
-            bytes,
+    fn take(
+        connection: &Arc<dyn Connection>,
+        metrics: &Arc<Metrics>,
+        bytes: usize,
+    ) -> Option<Self> {
+        connection.add_waiting(bytes).then(|| {
+            let all = &metrics.waiting_requests;
+            all.fetch_add(bytes as u64, Ordering::Relaxed);
+            Self {
+                connection: Arc::clone(connection),
+                metrics: Arc::clone(metrics),
+                bytes,
+            }
         })
     }
 }
@@ -86,6 +102,8 @@ impl WaitingShare {
 impl Drop for WaitingShare {
     fn drop(&mut self) {
         self.connection.remove_waiting(self.bytes);
+        let all = &self.metrics.waiting_requests;
+        all.fetch_sub(self.bytes as u64, Ordering::Relaxed);
     }
 }
 

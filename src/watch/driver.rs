@@ -17,7 +17,7 @@ use super::parking::{ParkedBatch, Parking};
 use super::publisher::Publisher;
 use super::schedule::{Decision, Due, Findings, Schedule};
 use super::source::{EventKind, Hint};
-use crate::beat::Beat;
+use crate::beat::{Beat, Beats, WatchThread};
 use crate::commit::{CommitError, Committed, Condition, Operation, WriteJob};
 use crate::disk;
 use crate::rules::RuleFile;
@@ -35,6 +35,8 @@ pub(super) struct Driver {
     /// For those who work for this thread. Without any sender, to wait for hints would not take any
     /// time.
     sender: Sender<Hint>,
+    /// Of those who work for this thread.
+    beats: Arc<Beats>,
     beat: Arc<Beat>,
     coverage: Coverage,
     schedule: Schedule,
@@ -51,7 +53,7 @@ impl Driver {
     /// A driver whose first state a scan has published, with the links that it has found.
     pub(super) fn new(
         (sender, hints): (Sender<Hint>, Receiver<Hint>),
-        beat: Arc<Beat>,
+        (beats, beat): (Arc<Beats>, Arc<Beat>),
         coverage: Coverage,
         schedule: Schedule,
         publisher: Publisher,
@@ -60,6 +62,7 @@ impl Driver {
         let mut driver = Self {
             hints,
             sender,
+            beats,
             beat,
             coverage,
             schedule,
@@ -337,13 +340,16 @@ impl Driver {
             is_overtaken: false,
         });
         let (scanner, sender) = (Arc::clone(&self.publisher.scanner), self.sender.clone());
+        let beat = self.beats.begin(WatchThread::Hasher);
         let hashing = thread::Builder::new()
             .name("hasher".to_owned())
             .spawn(move || {
                 for file in files {
                     // One that can't be read, or is gone, is for the next look to find.
-                    let _ = scanner.prepare(&root, &file);
+                    beat.step();
+                    let _ = scanner.prepare(&root, &file, &|| beat.step());
                 }
+                drop(beat);
                 // The watcher is gone only when the process ends.
                 let _ = sender.send(Hint::Prepared(id));
             });

@@ -43,7 +43,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::beat::Beat;
+use crate::beat::{Beats, WatchThread};
 use crate::disk::Root;
 use crate::metrics::Metrics;
 use crate::release::Release;
@@ -90,7 +90,7 @@ pub struct Watch {
     sender: Sender<Hint>,
     metrics: Arc<Metrics>,
     release: Option<Release>,
-    beat: Arc<Beat>,
+    beats: Arc<Beats>,
     busy: Vec<Box<[u8]>>,
 }
 
@@ -121,7 +121,7 @@ impl Watch {
         let directory = options.directory.clone();
         Self {
             coverage: Coverage::new(source, directory, root, Arc::clone(&metrics)),
-            beat: Arc::new(Beat::new(options.max_step)),
+            beats: Arc::new(Beats::new(options.max_step)),
             options,
             hints,
             sender,
@@ -148,9 +148,9 @@ impl Watch {
         self.sender.clone()
     }
 
-    /// Whether the watcher gets on.
-    pub fn beat(&self) -> Arc<Beat> {
-        Arc::clone(&self.beat)
+    /// Whether the watcher and those who work for it get on.
+    pub fn beats(&self) -> Arc<Beats> {
+        Arc::clone(&self.beats)
     }
 
     /// Keeps `site` true to the disk on a thread of its own, from the state that a scan has found,
@@ -168,9 +168,10 @@ impl Watch {
         if let Some(every) = options.scrub {
             let (site, directory) = (Arc::clone(&site), self.coverage.directory().to_path_buf());
             let hints = self.sender.clone();
+            let beat = self.beats.begin(WatchThread::Scrubber);
             thread::Builder::new()
                 .name("scrubber".to_owned())
-                .spawn(move || scrub::scrub(&site, &directory, every, &hints))?;
+                .spawn(move || scrub::scrub(&site, &directory, every, &hints, &beat))?;
         }
         let periods = Periods {
             settle: options.settle,
@@ -180,6 +181,7 @@ impl Watch {
             hold_empty: options.hold_empty,
             keeps_removed: options.keep_old.is_some(),
         };
+        let beat = self.beats.begin(WatchThread::Watcher);
         let publisher = Publisher {
             site,
             scanner: Arc::new(scanner),
@@ -187,11 +189,12 @@ impl Watch {
             release: self.release,
             keep_old: options.keep_old,
             keep_pages: options.keep_pages,
-            progress: Progress::of(Arc::clone(&self.beat)),
+            progress: Progress::of(Arc::clone(&beat)),
         };
         let schedule = Schedule::new(periods, Instant::now());
         let hints = (self.sender, self.hints);
-        let driver = Driver::new(hints, self.beat, self.coverage, schedule, publisher, links)
+        let beats = (self.beats, beat);
+        let driver = Driver::new(hints, beats, self.coverage, schedule, publisher, links)
             .awaiting(self.busy);
         thread::Builder::new()
             .name("watcher".to_owned())

@@ -10,7 +10,8 @@ use rustix::process::Signal;
 
 use super::pen::{CREATE, Pen, files};
 use super::support::tree::eventually;
-use super::support::{Response, Server, TestSite};
+use super::support::wire::head;
+use super::support::{Client, Response, Server, TestSite};
 
 const CI: &str = "0123456789abcdef-ci";
 const ANN: &str = "0123456789abcdef-ann";
@@ -181,4 +182,46 @@ fn failed_logins_are_slowed_down_and_reads_are_not() {
         create(&mut guarded.pen(), "/new", &format!("Bearer {CI}")).status,
         201
     );
+}
+
+/// A socket, and a proxy that is not trusted to name its clients, are one address for everybody.
+#[test]
+fn a_right_token_is_never_refused_where_all_clients_share_an_address() {
+    let site = TestSite::with(&[("index.html", b"<!doctype html>")]);
+    let tokens = site.outside("tokens");
+    fs::write(&tokens, format!("ci {CI}\n")).unwrap();
+    let socket = site.outside("socket");
+    let unix = format!("unix:{}", socket.display());
+    let flags = [
+        "--writable",
+        "--write-token-file",
+        tokens.to_str().unwrap(),
+        "--listen",
+        &unix,
+    ];
+    let server = Server::with(&site, &flags);
+    let put = |target: &str, token: &str| {
+        let length = [CREATE, ("Content-Length", "3"), ("Authorization", token)];
+        let mut client = Client::connect_unix(&socket);
+        let _ = client.send(head("PUT", target, &length) + "new");
+        client.receive("PUT").unwrap().expect("a response").status
+    };
+    let right = format!("Bearer {CI}");
+    let mut refused = 0;
+    for round in 0..30 {
+        for number in 0..10 {
+            match put("/x", &format!("Bearer wrong-{round}-{number}")) {
+                401 => {}
+                429 => refused += 1,
+                other => panic!("{other}"),
+            }
+        }
+        assert_eq!(put(&format!("/{round}"), &right), 201, "{round}");
+    }
+    assert!(
+        refused > 200,
+        "{refused} of 300 wrong tokens are slowed down"
+    );
+    assert_eq!(files(&site.root()).len(), 31);
+    drop(server);
 }
