@@ -66,7 +66,8 @@ pub(super) async fn finish(running: RunningServer, signals: &mut Signals, grace:
     background
         .finish(ShutdownStage::BeforeRequests, signals)
         .await;
-    tracing::info!("shutting down: waiting for in-flight requests");
+    let connections = server.open_connections();
+    tracing::info!(connections, "shutting down: waiting for in-flight requests");
     tokio::select! {
         is_finished = server.finish(listeners) => {
             if !is_finished {
@@ -77,7 +78,7 @@ pub(super) async fn finish(running: RunningServer, signals: &mut Signals, grace:
                 );
             }
         }
-        () = signals.force() => tracing::warn!("stopped immediately"),
+        () = signals.force() => tracing::warn!(connections, "stopped immediately"),
     }
     background
         .finish(ShutdownStage::AfterRequests, signals)

@@ -59,6 +59,8 @@ impl Layer for DevLayer {
         let dev = Arc::clone(&self.dev);
         reply.change(move |reply| {
             let response = &mut reply.response;
+            // After a 101 another protocol follows: there is no content that CORS or isolation could
+            // be about.
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 dev.add_headers(response.headers_mut());
             }
@@ -106,6 +108,7 @@ async fn forward(
     let path: Box<str> = request.uri.path().into();
     let is_head = request.method == Method::HEAD;
     let peer = connection.peer();
+    // Without it, an HTTP/2 client would be cut by --write-timeout for a server that takes its time.
     let waiting = UpstreamWait::begin(&connection);
     let answered = dev.proxy.forward(upstream, request, content, peer).await;
     drop(waiting);

@@ -191,7 +191,7 @@ fn reject(next: &NextState<'_>, path: Vec<u8>, reason: Unproven) {
     if !is_passing {
         let shown = walk::join(next.root.path(), &path);
         let shown = shown.display();
-        tracing::warn!(path = %shown, reason = %reason, "{shown} is not used: {reason}");
+        tracing::warn!(path = %shown, error = %reason, "{shown} is not used: {reason}");
     }
     if let Unproven::Unreadable(error) = reason {
         // Reading may succeed later; until then the digest is incomplete (P7).

@@ -143,6 +143,11 @@ impl Server {
         }
     }
 
+    /// How many connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// Closes the listeners and lets every connection finish the request it is in, for `--grace`
     /// at most. Returns whether all did.
     pub async fn finish(self, listeners: Vec<Listener>) -> bool {

@@ -17,6 +17,7 @@ use super::handler::{Handler, InFlight, Layer};
 use super::pages::error_page;
 use super::response::{BoxError, Content, Reply, ResponseFuture};
 use crate::access::AccessLog;
+use crate::body::BodyError;
 use crate::exchange::Exchange;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -169,7 +170,9 @@ impl Body for LoggedBody {
             Some(Err(error)) => {
                 this.guard.exchange.cut();
                 let remaining = this.guard.exchange.remaining();
-                tracing::warn!(%error, remaining, "{error}: the response is cut short");
+                let file: Option<&BodyError> = error.downcast_ref();
+                let path = file.map(|error| error.path().display().to_string());
+                tracing::warn!(%error, path, remaining, "{error}: the response is cut short");
             }
             None => {}
         }

@@ -130,6 +130,8 @@ impl Batch {
 
     fn record(&mut self, now: Instant, quiet: Duration) {
         let first = *self.first.get_or_insert(now);
+        // Quiet is waited for, so that what a deploy writes in one go is one batch; but not for ever, or
+        // a log in the site would keep all changes from being published.
         let quiet = quiet.max(self.min_quiet);
         let due = (now + quiet).min(first + self.max_age).max(now);
         let due = self.not_before.map_or(due, |earliest| earliest.max(due));
@@ -202,6 +204,7 @@ impl Batch {
         self.attempts = batch.attempts + 1;
         self.preparations = batch.preparations;
         self.dirty.extend(batch.dirty);
+        // It keeps its age: otherwise changes that come all the time would make it wait for ever.
         self.first = batch.first.or(self.first);
         self.max_age = batch.max_age;
         self.min_quiet = batch.min_quiet;
