@@ -324,7 +324,9 @@ fn is_of(site: &Manifest, selected: &Selected<'_>, parts: &Parts) {
     match selected.selected_by {
         SelectedBy::Url | SelectedBy::Listing => {}
         SelectedBy::Rewrite => assert!(!site.rules().is_empty()),
-        SelectedBy::HashedUrl => assert!(parts.uri.query().is_some_and(|query| query.contains("v="))),
+        SelectedBy::HashedUrl => {
+            assert!(parts.uri.query().is_some_and(|query| query.contains("v=")))
+        }
         SelectedBy::Fallback { of_page } => {
             assert_eq!(site.settings().not_found, NotFound::SinglePageApplication);
             assert_eq!(*selected.resource.path, *b"index.html");
