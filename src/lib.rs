@@ -85,6 +85,7 @@
 //! | 0 | [`beat`] | whether work that must never stop gets on |
 //! | 3 | [`access`] | the access log |
 //! | 2 | [`log`] | messages for the operator |
+//! | 0 | [`resolver`] | where a static binary looks host names up |
 //!
 //! # Four paths
 //!
@@ -165,4 +166,5 @@ pub mod config;
 pub mod log;
 pub mod metrics;
 pub mod readiness;
+pub mod resolver;
 pub mod settings;

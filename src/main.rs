@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use etagd::cli;
 use etagd::config::{Cli, Command, Parsed};
 use etagd::log::{self, LogLevel};
-use etagd::scan;
+use etagd::{resolver, scan};
 
 fn main() -> ExitCode {
+    // Flags may name hosts.
+    resolver::use_built_in_sources();
     let Parsed { cli, warnings } = match Cli::read(env::args_os()) {
         Ok(parsed) => parsed,
         // A usage error or `--help` ends the process here: 2, or 0.
