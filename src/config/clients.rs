@@ -3,6 +3,7 @@
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+use super::values::TRUE_WORDS;
 use crate::client::TrustedProxy;
 
 /// The access log and the proxies in front.
@@ -37,7 +38,7 @@ pub struct ProxyOptions {
     ///
     /// For TCP balancers that pass connections on as they are, such as HAProxy with send-proxy.
     #[arg(long,
-        requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "trusted_proxy")),
+        requires_ifs = TRUE_WORDS.map(|word| (word, "trusted_proxy")),
         value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = "Listening")]
     pub proxy_protocol: bool,
 }

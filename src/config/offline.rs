@@ -39,8 +39,8 @@ pub enum ManifestFormat {
 /// `etagd compress`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A file gets a sidecar where its type is not compressed by itself, it has 1 KiB \
-                        or more, and 5 % or more are saved. What something else has written is left \
+    after_help = "A file gets a sidecar where its type is not compressed by itself, it has from \
+                        1 KiB to 256 MiB, and 5 % or more are saved. What something else has written is left \
                         alone. Exit code 1 tells that a sidecar is not as it should be."
 )]
 pub struct CompressFlags {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::duration;
+use super::values::{TRUE_WORDS, duration};
 use crate::settings::{AllowedHost, Digest, Expectation, HealthPath, Listen, StatusOptions};
 
 /// The operator's side of a process.
@@ -37,7 +37,9 @@ pub struct Operator {
     /// Report not ready whenever the site digest does not match --expect.
     ///
     /// Without it, matching once is enough.
-    #[arg(long, requires_if("true", "expect"), value_parser = BoolishValueParser::new(), hide_short_help = true)]
+    #[arg(long,
+        requires_ifs = TRUE_WORDS.map(|word| (word, "expect")),
+        value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub expect_always: bool,
     /// What the public port says in addition to the site.
     #[command(flatten)]

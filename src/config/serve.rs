@@ -121,7 +121,8 @@ pub struct LimitFlags {
     pub grace: Duration,
     /// Connections at a time; more are answered 503.
     ///
-    /// Each takes some memory and a file descriptor.
+    /// Each takes some memory and a file descriptor. Over TLS, those beyond it are closed without an
+    /// answer.
     #[arg(long,
         value_name = "N",
         default_value_t = 10_000,
@@ -145,7 +146,8 @@ pub struct LimitFlags {
     pub write_timeout: Duration,
     /// Largest header section of a request.
     ///
-    /// Raise it for clients with very many cookies.
+    /// From 8KiB to 1MiB; a larger one is refused with 431. Raise it for clients with very many
+    /// cookies.
     #[arg(long,
         value_name = "SIZE",
         default_value = "16KiB",

@@ -90,13 +90,13 @@ pub struct SiteOptions {
     /// Files whose content never changes, such as '/assets/**'; repeatable.
     ///
     /// Browsers keep them without asking again. Use it for files that have a hash of their content
-    /// in their name, and never for pages.
+    /// in their name, and never for pages. The variable holds one pattern: '/{js,css}/**' is both.
     #[arg(long, value_name = "GLOB")]
     pub immutable: Vec<PathGlob>,
     /// Treat /path?v=HASH as immutable if HASH begins the file's BLAKE3.
     ///
-    /// Pages can pin a file's content without renaming it: a URL with the right hash is kept for
-    /// good, one with another hash is not.
+    /// Pages can pin a file's content without renaming it: browsers keep a URL with eight or more
+    /// digits of the right hash for good. HTML never takes part.
     #[arg(long, value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub immutable_query: bool,
     /// Grammar of _redirects: netlify or cloudflare.

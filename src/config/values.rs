@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+/// What `BoolishValueParser` takes for true, as people write it: a flag that is on may need another
+/// one. clap compares letter by letter, since a flag without a value can't ignore case.
+pub(super) const TRUE_WORDS: [&str; 14] = [
+    "true", "True", "TRUE", "t", "T", "yes", "Yes", "YES", "y", "Y", "on", "On", "ON", "1",
+];
 /// Far longer than anyone waits, and short enough that no clock overflows.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Threads or connections at once.

@@ -11,14 +11,16 @@ use super::values::{duration, positive_duration};
 pub struct WatchOptions {
     /// Publish a change once the site has been unchanged for this long.
     ///
-    /// A deployment of many files is then published as one change. Raise it if yours pauses for
-    /// longer.
+    /// A deployment of many files is then published as one change. Nothing waits for longer than 2s,
+    /// so values above that are of no use: a deployment that pauses for longer is held back by a
+    /// file .etagd-hold in the site, or by --manifest.
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration, hide_short_help = true)]
     pub settle: Duration,
     /// How often to compare the whole site with the disk.
     ///
-    /// Finds changes that the system did not report, as on network file systems. Files whose size
-    /// and times are the same are not read.
+    /// Finds changes that the system did not report. Files whose size and times are the same are not
+    /// read. Network file systems, FUSE and overlays report little, and are compared every 3s. A
+    /// sweep that takes long is repeated more rarely.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration, hide_short_help = true)]
     pub sweep: Duration,
     /// How often to read every file again [default: never].

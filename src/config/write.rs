@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::{size, uploads};
+use super::values::{TRUE_WORDS, size, uploads};
 
 /// What clients may change.
 #[derive(Clone, Debug, Args)]
@@ -31,14 +31,14 @@ pub struct WriteOptions {
     ///
     /// Otherwise etagd refuses to start where tokens would travel unencrypted between machines.
     #[arg(long,
-        requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "writable")),
+        requires_ifs = TRUE_WORDS.map(|word| (word, "writable")),
         value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub write_insecure: bool,
     /// Let clients change _headers and _redirects too.
     ///
     /// These files decide the answers of the whole site, so they are protected by default.
     #[arg(long,
-        requires_ifs = ["true", "t", "yes", "y", "on", "1"].map(|on| (on, "writable")),
+        requires_ifs = TRUE_WORDS.map(|word| (word, "writable")),
         value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub write_rules: bool,
     /// Largest upload.

@@ -35,8 +35,9 @@ fn section(command: &Command, known: Option<&Command>) -> String {
     let mut page = String::new();
     let about = command.get_about().map(ToString::to_string);
     let about = about.unwrap_or_default();
+    let stop = if about.ends_with('?') { "" } else { "." };
     let _ = writeln!(page, "\n<h2 id=\"{name}\"><code>etagd {name}</code></h2>");
-    let _ = writeln!(page, "<p>{}.</p>", text(&about));
+    let _ = writeln!(page, "<p>{}{stop}</p>", text(&about));
     if let Some(known) = known {
         let other = known.get_name();
         let _ = writeln!(
