@@ -408,6 +408,30 @@ fn an_error_says_whether_the_flag_or_the_variable_is_wrong() {
     assert!(!server.log().contains("ETAGD_SYMLINKS"), "{}", server.log());
 }
 
+/// A variable may say yes in each of the ways that flags know, and no as well.
+#[test]
+fn a_flag_that_needs_another_one_says_so_however_it_is_turned_on() {
+    let site = site();
+    let root = site.root();
+    for (name, needed) in [
+        ("ETAGD_EXPECT_ALWAYS", "--expect"),
+        ("ETAGD_PROXY_PROTOCOL", "--trusted-proxy"),
+        ("ETAGD_WRITE_INSECURE", "--writable"),
+        ("ETAGD_WRITE_RULES", "--writable"),
+    ] {
+        for value in ["true", "1", "yes", "On", "TRUE"] {
+            let mut program = command(BINARY);
+            program.env(name, value);
+            let mut server = Server::spawn(program, &root, &[]);
+            assert_eq!(server.wait().code(), Some(2), "{name}={value}");
+            assert!(server.log().contains(needed), "{}", server.log());
+        }
+        let mut program = command(BINARY);
+        program.env(name, "no");
+        Server::run(program, &root, &[]);
+    }
+}
+
 #[test]
 fn a_word_that_is_no_command_and_no_directory() {
     let (code, _, message) = said(&etagd(["sreve"]));
@@ -522,6 +546,37 @@ fn levels_and_times_of_messages() {
     }
 }
 
+/// Standard error of a service is a socket of the journal, which has the time already; systemd names
+/// it by device and inode (systemd.exec(5)). What the service starts inherits the name, and may
+/// write elsewhere.
+#[test]
+fn the_journal_gets_lines_without_the_time() {
+    let site = site();
+    for (step, has_time) in [(0, false), (1, true)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let stream = rustix::fs::fstat(&writer).unwrap();
+        let name = format!("{}:{}", stream.st_dev, stream.st_ino + step);
+        let mut program = command(BINARY);
+        program
+            .arg("serve")
+            .arg(site.root())
+            .args(["-p", "0"])
+            .env("JOURNAL_STREAM", &name)
+            .stderr(writer);
+        let mut child = program.spawn().unwrap();
+        // It holds the other end of the pipe, too.
+        drop(program);
+        let mut line = String::new();
+        let read = std::io::BufRead::read_line(&mut std::io::BufReader::new(reader), &mut line);
+        let _ = child.kill();
+        let _ = child.wait();
+        read.unwrap();
+        let is_dated = line.as_bytes().get(23) == Some(&b'Z');
+        assert_eq!(is_dated, has_time, "{name}: {line:?}");
+        assert!(line.contains("1 file"), "{line:?}");
+    }
+}
+
 fn health(arguments: &[&str]) -> (Option<i32>, String, String) {
     said(&etagd([&["health"], arguments].concat()))
 }
@@ -592,6 +647,18 @@ fn completions_and_man_pages_know_all_commands() {
     for page in ["etagd.1", "etagd-serve.1", "etagd-dev.1", "etagd-health.1"] {
         let text = fs::read_to_string(directory.path().join(page)).unwrap();
         assert!(text.contains(".TH "), "{page}");
+    }
+    // A flag stands on the line after `.TP`, and what it is for on the one after that.
+    for page in fs::read_dir(directory.path()).unwrap() {
+        let text = fs::read_to_string(page.unwrap().path()).unwrap();
+        for item in text.split("\n.TP\n").skip(1) {
+            let mut lines = item.lines();
+            let (name, about) = (lines.next().unwrap(), lines.next().unwrap_or_default());
+            assert!(
+                !about.is_empty() && !about.starts_with('.'),
+                "{name}: {item}"
+            );
+        }
     }
     let (code, _, message) = said(&etagd(["man", "/nowhere/at/all"]));
     assert_eq!(code, Some(1));
