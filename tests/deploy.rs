@@ -49,17 +49,43 @@ fn the_flags_for_replicas_are_valid() {
     }
 }
 
+/// What an image says of itself, after the files that it has.
+fn said_of_the_image(name: &str) -> String {
+    let text = file(name);
+    let (_, said) = text.rsplit_once("COPY ").unwrap();
+    let (_, said) = said.split_once('\n').unwrap();
+    said.to_owned()
+}
+
 #[test]
 fn what_the_image_runs() {
-    let text = file("Containerfile");
-    let command = text
-        .lines()
-        .find_map(|line| line.strip_prefix("CMD "))
+    let said = said_of_the_image("Containerfile");
+    let instruction = |name: &str| said.lines().find_map(|line| line.strip_prefix(name));
+    let words = |list: &str| -> Vec<String> { serde_json::from_str(list).unwrap() };
+    let words_of = |name: &str| words(instruction(name).unwrap());
+    let command = words_of("CMD ");
+    let command: Vec<_> = command.iter().map(String::as_str).collect();
+    assert_eq!(command[0], "serve");
+    understands("Containerfile", &command[1..]);
+    // Its variables say what flags would, and the health check asks where they say.
+    assert_eq!(instruction("ENV "), Some("PORT=8080 ETAGD_ADMIN=:9090"));
+    assert_eq!(instruction("EXPOSE "), Some("8080 9090"));
+    let (_, check) = instruction("HEALTHCHECK ")
+        .unwrap()
+        .split_once("CMD ")
         .unwrap();
-    let words: Vec<String> = serde_json::from_str(command).unwrap();
-    let words: Vec<_> = words.iter().map(String::as_str).collect();
-    assert_eq!(words[0], "serve");
-    understands("Containerfile", &words[1..]);
+    let entry = words_of("ENTRYPOINT ");
+    assert_eq!(words(check), [entry[0].as_str(), "health"]);
+}
+
+#[test]
+fn an_image_of_a_finished_binary_is_the_same_image() {
+    let built = said_of_the_image("Containerfile");
+    assert_eq!(said_of_the_image("Containerfile.binary"), built);
+    let about = concat!("description=\"", env!("CARGO_PKG_DESCRIPTION"), "\"");
+    assert!(built.contains(about), "{built}");
+    let licenses = concat!("licenses=\"", env!("CARGO_PKG_LICENSE"), "\"");
+    assert!(built.contains(licenses), "{built}");
 }
 
 #[test]

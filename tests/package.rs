@@ -69,6 +69,27 @@ fn the_package_installs_serves_and_goes() {
     }
 }
 
+/// An empty root with the binary, a list of hosts and a bundle of authorities. `.ci/run` tries the
+/// static binary too, and an image of it.
+#[test]
+fn the_binary_needs_nothing_around_it() {
+    if !["unshare", "ip", "curl", "openssl"].into_iter().all(has) {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("ETAGD_NO_SKIP").is_none(), "needs root");
+        return;
+    }
+    let mut tried = Command::new(top().join(".ci/try-image"));
+    let said = output(tried.arg(env!("CARGO_BIN_EXE_etagd"))).stdout;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.starts_with("an empty root with "), "{said}");
+    #[allow(clippy::print_stderr)]
+    {
+        eprint!("{said}");
+    }
+}
+
 #[test]
 fn the_package_has_what_its_page_names() {
     if !has("dpkg-deb") {
@@ -179,6 +200,8 @@ fn the_address_of_the_project_stands_in_one_place() {
         "CHANGELOG.md",
         "deploy/package",
         "deploy/Containerfile",
+        "deploy/Containerfile.binary",
+        "deploy/image",
     ] {
         let text = fs::read_to_string(top().join(other)).unwrap();
         assert!(!text.contains(placeholder), "{other}");

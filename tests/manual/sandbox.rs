@@ -195,6 +195,9 @@ fn prepare(home: &Path) {
         env!("CARGO_BIN_EXE_etagd")
     );
     write(&work.join("deploy/package"), &package);
+    // Images are tried by .ci/try-image; what one is made of is here.
+    let image = "test -x \"$TOP/deploy/image\" && tar -tzf \"$1\" | grep -q /etagd$";
+    write(&work.join("deploy/image"), image);
     let names = [
         "127.0.0.1 localhost example.org www.example.org",
         "10.0.0.11 replica-a.example",
