@@ -178,9 +178,13 @@ impl Page<'_> {
         );
     }
 
-    /// What the window shows, as PNG.
+    /// The whole page, as PNG.
     pub(crate) fn screenshot(&self) -> Vec<u8> {
-        let picture = self.call("Page.captureScreenshot", json!({ "format": "png" }));
+        let size = self
+            .value("[document.documentElement.clientWidth, document.documentElement.scrollHeight]");
+        let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
+        let page = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
+        let picture = self.call("Page.captureScreenshot", page);
         let data = picture["data"].as_str().expect("a picture");
         base64::Engine::decode(&base64::prelude::BASE64_STANDARD, data).expect("base64")
     }
