@@ -1,10 +1,10 @@
 //! Where a static binary looks host names up.
 //!
-//! `files` (/etc/hosts) and `dns` are built into glibc since 2.34. Any other source that /etc/nsswitch.conf names,
-//! such as `mdns4_minimal` on desktops and `myhostname` on Fedora, is a shared library, and loading
-//! it brings the machine's own glibc into the process. Where that has another version than the one
-//! linked here, the process dies of SIGFPE: seen with 2.36 in the binary and Debian 13 (2.41) around
-//! it. So a static binary asks the two sources that it has, and no module's.
+//! Two sources are built into glibc since 2.34: `files`, which is /etc/hosts, and `dns`. Any other
+//! that /etc/nsswitch.conf names, such as `mdns4_minimal` on desktops and `myhostname` on Fedora, is
+//! a shared library, and loading it brings the machine's own glibc into the process. Where that has
+//! another version than the one linked here, the process dies of SIGFPE: seen with 2.36 in the
+//! binary and Debian 13 (2.41) around it. So a static binary asks the two that it has.
 #![allow(unsafe_code)]
 
 /// Makes this process look host names up in /etc/hosts and by DNS alone, if it is a static binary

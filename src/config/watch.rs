@@ -11,9 +11,9 @@ use super::values::{duration, positive_duration};
 pub struct WatchOptions {
     /// Publish a change once the site has been unchanged for this long.
     ///
-    /// A deployment of many files is then published as one change. Nothing waits for longer than 2s,
-    /// so values above that are of no use: a deployment that pauses for longer is held back by a
-    /// file .etagd-hold in the site, or by --manifest.
+    /// A deployment of many files is then published as one change. It waits for 2s at most, so
+    /// larger values are of no use; a file .etagd-hold in the site, or --manifest, holds a slower
+    /// deployment back.
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration, hide_short_help = true)]
     pub settle: Duration,
     /// How often to compare the whole site with the disk.
