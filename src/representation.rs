@@ -65,8 +65,8 @@ pub struct Resource {
     /// Whether a later process may conclude from an equal stamp that the content is equal. Unset
     /// until the file has been unchanged for some time.
     pub confirmed: OnceLock<bool>,
-    /// Whether the content is UTF-8.
-    pub utf8: bool,
+    /// Whether the content is text.
+    pub text: TextKind,
     /// The content without a coding.
     pub identity: Representation,
     /// The same content under content codings.
@@ -75,6 +75,41 @@ pub struct Resource {
     pub plain: Option<Box<Plain>>,
     /// `last_modified` as a field value, rendered when first needed.
     pub rendered_date: OnceLock<HeaderValue>,
+}
+
+/// What the bytes of some content say of its media type: whether they are text, and whether its
+/// charset may be named.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TextKind {
+    /// There are no bytes.
+    Empty,
+    /// Text in UTF-8.
+    Utf8,
+    /// Text in ASCII that says of itself, as HTML, CSS and XML can, that its charset is another.
+    Labelled,
+    /// Text in another charset, or in one that can't be told.
+    OtherCharset,
+    /// UTF-8 in which some bytes are no text.
+    BinaryUtf8,
+    /// Neither text nor UTF-8.
+    Binary,
+}
+
+impl TextKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Empty,
+        Self::Utf8,
+        Self::Labelled,
+        Self::OtherCharset,
+        Self::BinaryUtf8,
+        Self::Binary,
+    ];
+
+    /// Whether there is content, and all of it is text.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Utf8 | Self::Labelled | Self::OtherCharset)
+    }
 }
 
 impl Resource {
@@ -89,7 +124,7 @@ impl Resource {
             stamp: Stamp::default(),
             settled: true,
             confirmed: OnceLock::new(),
-            utf8: false,
+            text: TextKind::Binary,
             identity,
             encoded: Box::default(),
             plain: None,

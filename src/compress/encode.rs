@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use brotli::enc::BrotliEncoderParams;
 use flate2::{Compression, GzBuilder};
 
+use crate::representation::TextKind;
 use crate::scan::media;
 use crate::semantics::coding::Coding;
 
@@ -55,14 +56,14 @@ fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// Whether the media type of `path` is not compressed already. `utf8` says whether its content
-/// is text, for names that have no known extension.
-pub(super) fn is_compressible(path: &[u8], utf8: bool) -> bool {
+/// Whether the media type of `path` is not compressed already. `text` says whether its
+/// content is text, for names that do not tell.
+pub(super) fn is_compressible(path: &[u8], text: TextKind) -> bool {
     // The type of .svgz is that of .svg, but it is gzip.
     if path.to_ascii_lowercase().ends_with(b".svgz") {
         return false;
     }
-    let media_type = media::of(path, utf8);
+    let media_type = media::of(path, text);
     let essence = media_type.split(';').next().unwrap_or(&media_type);
     essence.starts_with("text/")
         || essence.ends_with("+json")
@@ -81,6 +82,8 @@ const COMPRESSIBLE: &[&str] = &[
     "application/wasm",
     "application/x-javascript",
     "application/x-ms-manifest",
+    "application/sql",
+    "application/x-ndjson",
     "application/x-sh",
     "application/x-sql",
     "application/x-subrip",
@@ -93,6 +96,9 @@ const COMPRESSIBLE: &[&str] = &[
     "image/bmp",
     "image/vnd.microsoft.icon",
     "image/x-icon",
+    "model/mtl",
+    "model/obj",
+    "model/stl",
 ];
 
 #[cfg(test)]
@@ -138,8 +144,12 @@ mod tests {
             ("index.html.zst", false, false),
             ("index.html.gz", false, false),
         ];
-        for (path, utf8, want) in cases {
-            assert_eq!(is_compressible(path.as_bytes(), utf8), want, "{path}");
+        for (path, is_text, want) in cases {
+            let text = match is_text {
+                true => TextKind::Utf8,
+                false => TextKind::Binary,
+            };
+            assert_eq!(is_compressible(path.as_bytes(), text), want, "{path}");
         }
     }
 

@@ -24,6 +24,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 use crate::disk::{self, Opened, Root};
 use crate::progress::ByteProgress;
 use crate::scan::sidecar::{Unproven, prove};
+use crate::scan::text::text_kind_of;
 use crate::semantics::coding::Coding;
 use crate::staging::Directory;
 pub use survey::SidecarWork;
@@ -330,8 +331,8 @@ fn encode_if_worth_it(
     bytes: &[u8],
 ) -> Result<Option<Vec<u8>>, SidecarError> {
     let length = bytes.len() as u64;
-    let is_utf8 = std::str::from_utf8(bytes).is_ok();
-    if length < MIN_LENGTH || !encode::is_compressible(&source.site_path, is_utf8) {
+    let text = text_kind_of(bytes);
+    if length < MIN_LENGTH || !encode::is_compressible(&source.site_path, text) {
         return Ok(None);
     }
     let encoded = encode::encode(coding, bytes)?;

@@ -14,12 +14,17 @@ use std::sync::Arc;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::{CODINGS, MIN_LENGTH, SidecarError, SidecarProblem, encode};
-use crate::disk::{self, Root};
+use crate::disk::{self, Opened, Root};
+use crate::representation::TextKind;
 use crate::scan::hash::{self, HashOptions};
 use crate::scan::sidecar::{Unproven, prove};
+use crate::scan::text::text_kind_of;
 use crate::scan::walk::{self, FoundFile, WalkStep};
 use crate::semantics::coding::Coding;
 use crate::settings::Symlinks;
+
+/// Bytes of a file that tell whether the rest need be read.
+const BEGINNING: u64 = 4096;
 
 /// What `etagd compress` does with sidecars.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,7 +123,9 @@ pub(super) fn survey(
     }
     let results: Vec<_> = files
         .par_iter()
-        .filter(|(path, _)| work == SidecarWork::Check || encode::is_compressible(path, true))
+        .filter(|(path, _)| {
+            work == SidecarWork::Check || encode::is_compressible(path, TextKind::Utf8)
+        })
         .filter_map(|(_, file)| examine(root, work, file, &files).transpose())
         .collect();
     // Through linked directories one file has several paths, but its sidecars have one place.
@@ -183,15 +190,19 @@ fn prove_existing(
             .zip(existing)
             .any(|(coding, sidecar)| *coding == Coding::Gzip && is_ours(root, sidecar)),
     });
-    // A name without extension may stand for text or not; only the content tells.
-    let is_text_by_name = encode::is_compressible(&file.path, false);
+    // A name without extension may stand for text or not, and one of a film too; only the content
+    // tells. Hardly a film begins like text, so that films are not read to their end.
+    let is_text_by_name = encode::is_compressible(&file.path, TextKind::Binary);
+    if !has_some && !is_text_by_name && !begins_like_text(&opened)? {
+        return Ok(None);
+    }
     let mut hash = [0; 32];
     if has_some || !is_text_by_name {
         let content = hash::content(&opened.file, source.length, HashOptions::default(), &|| ())?;
         if disk::stamp(&opened.file)? != opened.stamp {
             return Err(SidecarError::Changed);
         }
-        if work != SidecarWork::Check && !is_text_by_name && !content.utf8 {
+        if work != SidecarWork::Check && !is_text_by_name && !content.text.is_text() {
             return Ok(None);
         }
         hash = content.hash;
@@ -208,6 +219,13 @@ fn prove_existing(
             state,
         }
     })))
+}
+
+/// Whether the first bytes of a file could be those of text.
+fn begins_like_text(opened: &Opened) -> io::Result<bool> {
+    let mut beginning = vec![0; opened.stamp.size.min(BEGINNING) as usize];
+    disk::read_exact_at(&opened.file, &mut beginning, 0)?;
+    Ok(text_kind_of(&beginning).is_text())
 }
 
 fn prove_sidecar(

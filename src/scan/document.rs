@@ -1,13 +1,14 @@
 //! Which files are documents, so that a tail can be added to them.
 
 use super::media;
+use crate::representation::TextKind;
 
 /// Bytes of the longest document that gets a tail: with one it has to be kept in memory.
 const MAX_DOCUMENT: u64 = 8 << 20;
 
 /// Whether a file at this path and of this length may be a document.
 pub(super) fn may_be(path: &[u8], length: u64) -> bool {
-    length <= MAX_DOCUMENT && media::of(path, true).starts_with("text/html")
+    length <= MAX_DOCUMENT && media::of(path, TextKind::Utf8).starts_with("text/html")
 }
 
 /// Elements that only a whole document begins with, where it has no doctype and no `<html>`: their

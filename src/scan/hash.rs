@@ -1,5 +1,5 @@
 //! One file read once: its BLAKE3, its bytes or the chaining values of its groups, and whether
-//! it is UTF-8 text.
+//! it is text.
 //!
 //! Files are read into private memory, never mapped: a mapping of a file that is truncated
 //! meanwhile ends the process, and for small files reading is faster anyway.
@@ -14,8 +14,11 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::document::is_document;
+use super::text::{TextEvidence, text_kind, text_kind_of};
 use crate::disk::read_exact_at;
-use crate::representation::{GROUP_SIZE, GroupHash, MAX_IN_MEMORY, MAX_WHOLE, group_hash};
+use crate::representation::{
+    GROUP_SIZE, GroupHash, MAX_IN_MEMORY, MAX_WHOLE, TextKind, group_hash,
+};
 
 /// What is known of a file after reading it once.
 #[derive(Debug)]
@@ -24,8 +27,8 @@ pub(crate) struct HashedFile {
     pub(crate) hash: [u8; 32],
     /// Their SHA-256, if it was asked for.
     pub(super) sha256: Option<[u8; 32]>,
-    /// Whether they are UTF-8.
-    pub(crate) utf8: bool,
+    /// Whether they are text.
+    pub(crate) text: TextKind,
     /// What is kept of them.
     pub(super) form: Retained,
 }
@@ -36,7 +39,7 @@ impl HashedFile {
         Self {
             hash: *blake3::hash(bytes).as_bytes(),
             sha256: wanted.sha256.then(|| Sha256::digest(bytes).into()),
-            utf8: std::str::from_utf8(bytes).is_ok(),
+            text: text_kind_of(bytes),
             form: Retained::Whole,
         }
     }
@@ -120,12 +123,16 @@ fn content_in_groups(
             .collect::<io::Result<_>>(),
         Some(sha256) => indices.map(|index| read(index, Some(sha256))).collect(),
     }?;
-    let utf8 = Utf8Edges::is_utf8(groups.iter().map(|group| &group.text));
-    let groups: Arc<[_]> = groups.into_iter().map(|group| group.hash).collect();
+    let (hashes, texts): (Vec<_>, Vec<_>) = groups
+        .into_iter()
+        .map(|group| (group.hash, group.text))
+        .unzip();
+    let text = text_kind(&texts);
+    let groups: Arc<[_]> = hashes.into();
     Ok(HashedFile {
         hash: root_hash(&groups, length),
         sha256: sha256.map(|sha256| sha256.finalize().into()),
-        utf8,
+        text,
         form: Retained::Groups(groups),
     })
 }
@@ -144,7 +151,7 @@ fn read_group(
         }
         Ok(Group {
             hash: group_hash(buffer, offset),
-            text: Utf8Edges::of(buffer),
+            text: TextEvidence::of(buffer, offset),
         })
     })
 }
@@ -166,20 +173,20 @@ pub(super) fn content_with_tail(
         return content(file, length, wanted, &|| ());
     }
     let plain = *blake3::hash(&body).as_bytes();
-    let utf8 = std::str::from_utf8(&body).is_ok();
+    let text = text_kind_of(&body);
     // The tag covers what is sent, the tail included (P1).
     body.extend_from_slice(tail.as_bytes());
     Ok(HashedFile {
         hash: *blake3::hash(&body).as_bytes(),
         sha256: wanted.sha256.then(|| Sha256::digest(&body).into()),
-        utf8,
+        text,
         form: Retained::Tailed { body, plain },
     })
 }
 
 struct Group {
     hash: GroupHash,
-    text: Utf8Edges,
+    text: TextEvidence,
 }
 
 fn with_buffer<T>(length: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
@@ -212,48 +219,6 @@ fn halves(groups: &[GroupHash], length: u64) -> (GroupHash, GroupHash) {
     // More than one group means that the left subtree is a whole number of them.
     let (first, second) = groups.split_at((left / GROUP_SIZE) as usize);
     (subtree(first, left), subtree(second, length - left))
-}
-
-/// Whether one group of a longer text is UTF-8 inside, and the bytes at its ends, where a
-/// character may continue in the neighbouring group.
-struct Utf8Edges {
-    valid: bool,
-    head: Vec<u8>,
-    tail: Vec<u8>,
-}
-
-impl Utf8Edges {
-    fn of(bytes: &[u8]) -> Self {
-        // A character has at most three continuation bytes, 0b10xxxxxx (RFC 3629 section 3).
-        let head = bytes
-            .iter()
-            .take(3)
-            .take_while(|byte| **byte & 0b1100_0000 == 0b1000_0000)
-            .count();
-        let (head, rest) = bytes.split_at(head);
-        let (valid, tail) = match std::str::from_utf8(rest) {
-            Ok(_) => (true, &[][..]),
-            // No error length means that the bytes end in the middle of a character.
-            Err(error) => (error.error_len().is_none(), &rest[error.valid_up_to()..]),
-        };
-        Self {
-            valid,
-            head: head.to_vec(),
-            tail: if valid { tail.to_vec() } else { Vec::new() },
-        }
-    }
-
-    fn is_utf8<'a>(groups: impl Iterator<Item = &'a Self>) -> bool {
-        let mut pending = Vec::new();
-        for group in groups {
-            pending.extend_from_slice(&group.head);
-            if !group.valid || std::str::from_utf8(&pending).is_err() {
-                return false;
-            }
-            pending.clone_from(&group.tail);
-        }
-        pending.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -344,27 +309,35 @@ mod tests {
         for shift in 0..4 {
             let text = format!("{}{euro}", &"abc"[..shift.min(3)]);
             let length = text.len() as u64;
-            assert!(
-                content(&file(text.as_bytes()), length, BODY, &|| ())
+            let kind = |bytes: &[u8], length| {
+                content(&file(bytes), length, BODY, &|| ())
                     .expect("read")
-                    .utf8,
+                    .text
+            };
+            assert_eq!(
+                kind(text.as_bytes(), length),
+                TextKind::Utf8,
                 "shift {shift}"
             );
             let cut = &text.as_bytes()[..text.len() - 1];
-            assert!(
-                !content(&file(cut), length - 1, BODY, &|| ())
-                    .expect("read")
-                    .utf8,
+            assert_eq!(
+                kind(cut, length - 1),
+                TextKind::OtherCharset,
                 "cut, shift {shift}"
             );
             let mut torn = text.into_bytes();
             torn[2 * GROUP_SIZE as usize] = b'x';
             torn[2 * GROUP_SIZE as usize - 1] = b'\xe2';
-            assert!(
-                !content(&file(&torn), length, BODY, &|| ())
-                    .expect("read")
-                    .utf8,
+            assert_eq!(
+                kind(&torn, length),
+                TextKind::OtherCharset,
                 "torn, shift {shift}"
+            );
+            torn[3 * GROUP_SIZE as usize] = 0;
+            assert_eq!(
+                kind(&torn, length),
+                TextKind::Binary,
+                "a NUL, shift {shift}"
             );
         }
     }

@@ -13,6 +13,7 @@ mod restore;
 mod rules;
 mod scope;
 pub mod sidecar;
+pub(crate) mod text;
 pub(crate) mod walk;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,7 +32,7 @@ use crate::disk::{self, Look, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Changes, Manifest, ancestors};
 use crate::memory::Memory;
-use crate::representation::{Data, Fields, FileSource, Plain, Representation, Resource};
+use crate::representation::{Data, Fields, FileSource, Plain, Representation, Resource, TextKind};
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
@@ -471,7 +472,7 @@ impl Scanner {
         };
         let data = self.data(pass.root, found, content.form);
         let HashedFile {
-            hash, sha256, utf8, ..
+            hash, sha256, text, ..
         } = content;
         let confirmed = OnceLock::new();
         if stamp.is_coarse() && stamp.is_younger(pass.now, MAX_CLOCK_STEP) {
@@ -483,7 +484,7 @@ impl Scanner {
             stamp,
             hash,
             sha256,
-            utf8,
+            text,
             settled,
             confirmed,
             data,
@@ -593,7 +594,7 @@ impl Scanner {
             stamp,
             hash,
             sha256,
-            utf8,
+            text,
             settled,
             confirmed,
             data,
@@ -618,14 +619,14 @@ impl Scanner {
         };
         Resource {
             clean: None,
-            fields: self.fields(&path, utf8, settled),
+            fields: self.fields(&path, text, settled),
             path,
             last_modified,
             newest_date: last_modified.max(newest),
             stamp,
             settled,
             confirmed,
-            utf8,
+            text,
             identity: Representation::new(Coding::Identity, etag, length, data).with_sha256(sha256),
             encoded: Box::default(),
             plain,
@@ -633,13 +634,13 @@ impl Scanner {
         }
     }
 
-    fn fields(&self, path: &[u8], utf8: bool, settled: bool) -> Arc<Fields> {
+    fn fields(&self, path: &[u8], text: TextKind, settled: bool) -> Arc<Fields> {
         let keeping = match settled {
             false => Keeping::Never,
             true if self.settings.is_immutable(path) => Keeping::Ever,
             true => Keeping::UntilAsked,
         };
-        self.media.fields(path, utf8, keeping)
+        self.media.fields(path, text, keeping)
     }
 
     /// The date for Last-Modified. `None` if the modification time says nothing: build tools set

@@ -10,7 +10,7 @@ use super::walk::{self, FoundFile};
 use super::{Progress, ScanOutcome, Scope, Unsettled};
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::manifest::{Manifest, ancestors};
-use crate::representation::{Data, FileSource, Resource};
+use crate::representation::{Data, FileSource, Resource, TextKind};
 use crate::rules::RuleFile;
 
 /// Unreadable paths that are named one by one; beyond this number they are only counted.
@@ -44,7 +44,7 @@ pub(super) struct FileState {
     pub(super) stamp: Stamp,
     pub(super) hash: [u8; 32],
     pub(super) sha256: Option<[u8; 32]>,
-    pub(super) utf8: bool,
+    pub(super) text: TextKind,
     pub(super) settled: bool,
     /// As [`Resource::confirmed`].
     pub(super) confirmed: OnceLock<bool>,
@@ -115,7 +115,7 @@ impl<'a> Pass<'a> {
             stamp: opened.stamp,
             hash: *known.identity.etag.hash(),
             sha256: known.identity.sha256.as_deref().copied(),
-            utf8: known.utf8,
+            text: known.text,
             settled: true,
             confirmed: known.confirmed.clone(),
             data: known.identity.data.clone(),

@@ -18,7 +18,7 @@ use super::{BATCH_SIZE, Scanner};
 use crate::disk::{Root, Stamp};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{
-    Data, FileSource, GROUP_SIZE, GroupHash, MAX_WHOLE, Representation, Resource,
+    Data, FileSource, GROUP_SIZE, GroupHash, MAX_WHOLE, Representation, Resource, TextKind,
 };
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
@@ -36,8 +36,8 @@ pub struct SavedFile<'a> {
     pub stamp: Stamp,
     /// Whether an equal stamp means equal content. Otherwise it has to be read again.
     pub is_trusted: bool,
-    /// Whether its content was UTF-8.
-    pub utf8: bool,
+    /// Whether its content was text.
+    pub text: TextKind,
     /// BLAKE3 of its content.
     pub hash: [u8; 32],
     /// SHA-256 of its content, where that was wanted.
@@ -79,7 +79,7 @@ impl<'a> SavedFile<'a> {
                 ..resource.stamp
             },
             is_trusted: resource.settled && resource.confirmed.get() == Some(&true),
-            utf8: resource.utf8,
+            text: resource.text,
             hash: *resource.identity.etag.hash(),
             sha256: resource.identity.sha256.as_deref().copied(),
             groups,
@@ -195,11 +195,11 @@ impl Scanner {
             // The scan reads again what is not settled.
             settled: saved.is_trusted,
             confirmed,
-            utf8: saved.utf8,
+            text: saved.text,
             encoded: encoded.into(),
             ..Resource::new(
                 saved.path.into(),
-                self.fields(saved.path, saved.utf8, true),
+                self.fields(saved.path, saved.text, true),
                 identity,
             )
         }
@@ -237,7 +237,7 @@ mod tests {
                 ..Stamp::default()
             },
             is_trusted: true,
-            utf8: true,
+            text: TextKind::Utf8,
             hash: *blake3::hash(&body).as_bytes(),
             sha256: None,
             groups: &groups,

@@ -6,8 +6,9 @@
 //!
 //! | Bytes | What |
 //! |---|---|
-//! | 1 | which of the optional parts there are, whether it is trusted, whether it is UTF-8 |
+//! | 1 | which of the optional parts there are, and whether it is trusted |
 //! | 1 | which codings were proven |
+//! | 1 | whether it is text, as the place in `TextKind::ALL` |
 //! | 4 + n | its path |
 //! | 8 each | inode, size, mtime and ctime in nanoseconds |
 //! | 32 | BLAKE3 of its content |
@@ -22,14 +23,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::Stamp;
-use crate::representation::{GROUP_SIZE, MAX_WHOLE};
+use crate::representation::{GROUP_SIZE, MAX_WHOLE, TextKind};
 use crate::scan::SavedFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 
 /// Version of these bytes, and of what a scan finds out about a file: what proves a sidecar, what is
-/// UTF-8, the length of a group. To be increased with a change of any of them.
-pub(super) const VERSION: u32 = 1;
+/// text, the length of a group. To be increased with a change of any of them.
+pub(super) const VERSION: u32 = 2;
 /// What a saved manifest begins with. A file that begins differently was written by another program.
 pub(super) const MAGIC: &[u8; 16] = b"etagd manifest\r\n";
 /// Large enough for BLAKE3 to hash 16 chunks of 1 KiB at once with AVX-512.
@@ -38,11 +39,10 @@ const BUFFER_SIZE: usize = 256 << 10;
 const SEAL_LENGTH: usize = 32;
 
 const TRUSTED: u8 = 1;
-const UTF8: u8 = 1 << 1;
-const SHA256: u8 = 1 << 2;
-const LAST_MODIFIED: u8 = 1 << 3;
-const NEWEST_DATE: u8 = 1 << 4;
-const LOCATION: u8 = 1 << 5;
+const SHA256: u8 = 1 << 1;
+const LAST_MODIFIED: u8 = 1 << 2;
+const NEWEST_DATE: u8 = 1 << 3;
+const LOCATION: u8 = 1 << 4;
 
 const CODINGS: [(Coding, u8); 3] = [
     (Coding::Brotli, 1),
@@ -111,7 +111,6 @@ pub fn write<'a>(
 fn write_known(out: &mut impl Write, known: &SavedFile<'_>) -> io::Result<()> {
     let flags = [
         (known.is_trusted, TRUSTED),
-        (known.utf8, UTF8),
         (known.sha256.is_some(), SHA256),
         (known.last_modified.is_some(), LAST_MODIFIED),
         (known.newest_date.is_some(), NEWEST_DATE),
@@ -123,7 +122,11 @@ fn write_known(out: &mut impl Write, known: &SavedFile<'_>) -> io::Result<()> {
         .iter()
         .filter(|(coding, _)| known.codings.contains(coding));
     let codings = codings.fold(0, |codings, (_, bit)| codings | bit);
-    out.write_all(&[flags, codings])?;
+    let text = (0..)
+        .zip(TextKind::ALL)
+        .find_map(|(place, text)| (text == known.text).then_some(place))
+        .unwrap_or_default();
+    out.write_all(&[flags, codings, text])?;
     write_bytes(out, known.path)?;
     let Stamp {
         inode,
@@ -251,10 +254,11 @@ impl<'a> Reader<'a> {
     }
 
     fn file(&mut self) -> Option<SavedFile<'a>> {
-        let [flags, codings] = self.array()?;
-        if flags > TRUSTED | UTF8 | SHA256 | LAST_MODIFIED | NEWEST_DATE | LOCATION || codings > 7 {
+        let [flags, codings, text] = self.array()?;
+        if flags > TRUSTED | SHA256 | LAST_MODIFIED | NEWEST_DATE | LOCATION || codings > 7 {
             return None;
         }
+        let text = *TextKind::ALL.get(usize::from(text))?;
         let has = |flag: u8| flags & flag != 0;
         let path = self.bytes()?;
         let stamp = Stamp {
@@ -267,7 +271,7 @@ impl<'a> Reader<'a> {
         Some(SavedFile {
             path,
             is_trusted: has(TRUSTED),
-            utf8: has(UTF8),
+            text,
             hash: self.array()?,
             sha256: self.optional(has(SHA256), Self::array)?,
             last_modified: self.optional(has(LAST_MODIFIED), Self::date)?,
@@ -374,7 +378,7 @@ mod tests {
             location: None,
             stamp: stamp(12),
             is_trusted: true,
-            utf8: true,
+            text: TextKind::Utf8,
             hash: [9; 32],
             sha256: None,
             groups: &[],
@@ -396,7 +400,7 @@ mod tests {
         let open = SavedFile {
             path: b"",
             is_trusted: false,
-            utf8: false,
+            text: TextKind::OtherCharset,
             newest_date: HttpDate::from_unix(0),
             codings: vec![Coding::Zstd],
             ..plain.clone()
@@ -463,8 +467,8 @@ mod tests {
         let bytes = written();
         let content = &bytes[..bytes.len() - SEAL_LENGTH];
         let head = MAGIC.len() + 4 + 32 + 8 + 4 + "/srv/site".len();
-        let (flags, codings, length) = (head, head + 1, head + 2);
-        let size = head + 6 + "index.html".len() + 8;
+        let [flags, codings, text, length] = [0, 1, 2, 3].map(|place| head + place);
+        let size = head + 7 + "index.html".len() + 8;
         let with = |place: usize, new: &[u8]| {
             let mut content = content.to_vec();
             content[place..place + new.len()].copy_from_slice(new);
@@ -474,6 +478,7 @@ mod tests {
         let cases = [
             ("unknown flags", with(flags, &[1 << 6])),
             ("unknown codings", with(codings, &[8])),
+            ("an unknown kind of text", with(text, &[6])),
             ("a path without end", with(length, &[0xff; 4])),
             ("groups without end", with(size, &[0xff; 8])),
             (
@@ -507,8 +512,8 @@ mod tests {
         let found = Unusable::Root("/srv/site".into());
         assert_eq!(reason(&bytes, other), found);
         let mut later = bytes.clone();
-        later[MAGIC.len()] = 2;
-        assert_eq!(reason(&later, origin()), Unusable::Version(2));
+        later[MAGIC.len()] = 99;
+        assert_eq!(reason(&later, origin()), Unusable::Version(99));
         assert_eq!(reason(b"#!/bin/sh\n", origin()), Unusable::Foreign);
         assert_eq!(reason(&[0; 500], origin()), Unusable::Foreign);
     }

@@ -337,7 +337,7 @@ mod tests {
             assert_eq!(now.stamp, then.stamp, "{path}");
             assert_eq!(now.last_modified, then.last_modified, "{path}");
             assert_eq!(now.newest_date, then.newest_date, "{path}");
-            assert_eq!((now.utf8, now.settled), (then.utf8, true), "{path}");
+            assert_eq!((now.text, now.settled), (then.text, true), "{path}");
             assert_eq!(now.fields, then.fields, "{path}");
             let tags = |of: &Resource| -> Vec<_> {
                 let each = of.representations();
