@@ -19,7 +19,7 @@ use http2::{
 };
 use support::server::with_descriptors;
 use support::wire::{PATIENCE, head};
-use support::{Client, Response, Server, TestSite, noise};
+use support::{Client, Response, Server, TestSite, exchange, noise};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -499,6 +499,53 @@ fn p10_one_connection_takes_no_more_than_its_share_of_memory() {
     }
 }
 
+/// Bytes that a process has read from files so far.
+fn bytes_read(server: &Server) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{}/io", server.pid())).unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn p10_a_piece_is_read_and_proven_once_however_many_parts_it_has() {
+    const GROUP: u64 = 256 << 10;
+    let content = noise(4 << 20, 6);
+    let site = TestSite::with(&[("large", &content), ("other", &noise(300_000, 7))]);
+    let within = |first: u64, last: u64| content[first as usize..=last as usize].to_vec();
+    // Many parts of one group; parts that overlap or touch, in three; and one over a border.
+    let many: Vec<_> = (0..150)
+        .map(|n| (3 * GROUP + n * 1000, 3 * GROUP + n * 1000 + 9))
+        .collect();
+    let overlapping: Vec<_> = (0..60)
+        .map(|n| (5 * GROUP + n * 9000, 5 * GROUP + n * 9000 + 20_000))
+        .collect();
+    let border: Vec<_> = (0..40)
+        .map(|n| (9 * GROUP - 2000 + n * 100, 9 * GROUP - 2000 + n * 100 + 49))
+        .collect();
+    for flags in [&[][..], &["--memory", "1MiB"]] {
+        for (ranges, groups) in [(&many, 1), (&overlapping, 3), (&border, 2)] {
+            let server = Server::with(&site, &[&["--sweep", "1h"], flags].concat());
+            let list: Vec<_> = ranges
+                .iter()
+                .map(|(first, last)| format!("{first}-{last}"))
+                .collect();
+            let range = format!("bytes={}", list.join(","));
+            let before = bytes_read(&server);
+            let response = server
+                .client()
+                .request("GET", "/large", &[("Range", &range)]);
+            let read = bytes_read(&server) - before;
+            assert_eq!(response.status, 206);
+            let (first, last) = ranges[0];
+            let part = within(first, last);
+            assert!(response.body.windows(part.len()).any(|each| each == part));
+            // A little more is read of other things, such as this very connection.
+            let most = groups * GROUP + GROUP / 2;
+            assert!(read <= most, "{read} bytes for {groups} groups, {flags:?}");
+        }
+    }
+}
+
 // --- Connections -----------------------------------------------------------------------------
 
 #[test]
@@ -536,6 +583,20 @@ fn a_refusal_is_not_lost_in_a_reset() {
         let mut rest = Vec::new();
         let end = client.socket().read_to_end(&mut rest);
         assert!(end.is_ok(), "{name}: {end:?} at its end");
+    }
+}
+
+#[test]
+fn a_target_that_is_too_long_is_414_behind_other_requests_too() {
+    let site = site();
+    let server = Server::start(&site);
+    let long = head("GET", &format!("/{}", "a".repeat(100_000)), &[]);
+    let fields = head("GET", "/small", &[("X-Long", &"a".repeat(100_000))]);
+    let small = head("GET", "/small", &[]);
+    for (last, status) in [(long, 414), (fields, 431)] {
+        let responses = exchange(server.address(), [&*small, &small, &last].concat());
+        let statuses: Vec<_> = responses.iter().map(|response| response.status).collect();
+        assert_eq!(statuses, [200, 200, status]);
     }
 }
 

@@ -145,7 +145,7 @@ impl<S> ObservedStream<S> {
         }
         let Protocol::Http2(frames) = &mut self.protocol else {
             if self.activity.note_received() {
-                self.head = IncomingHead::default();
+                self.head.forget_answered();
             }
             self.head.received(bytes);
             return Ok(());
@@ -285,45 +285,86 @@ const STATUS_400: &[u8; 46] = b"HTTP/1.1 400 Content-Length Is Out of Bounds\r\n
 /// hyper's limit for field lines.
 const MAX_FIELDS: usize = 100;
 
-/// What has come of a head over HTTP/1.1 so far.
-#[derive(Default)]
+/// What has come over HTTP/1.1 of heads that are not answered yet: one, or several in a pipeline.
 struct IncomingHead {
     bytes: usize,
-    /// Line ends, without those of the empty lines before the request line.
+    /// Line ends, without those of empty lines.
     lines: usize,
-    has_begun: bool,
-    /// Whether the method is over: without a space, nothing that is too long is a target.
+    /// Of those two, what the last head has that is not over.
+    unfinished: (usize, usize),
+    /// Bytes of the line that has not ended.
+    line: usize,
+    /// Whether that is a carriage return alone, so far.
+    is_return: bool,
+    /// Whether that is a request line.
+    is_request_line: bool,
+    /// Whether the method in it is over: without a space, nothing that is too long is a target.
     has_target: bool,
 }
 
+impl Default for IncomingHead {
+    fn default() -> Self {
+        Self {
+            bytes: 0,
+            lines: 0,
+            unfinished: (0, 0),
+            line: 0,
+            is_return: false,
+            is_request_line: true,
+            has_target: false,
+        }
+    }
+}
+
 impl IncomingHead {
-    fn received(&mut self, bytes: &[u8]) {
-        self.bytes = self.bytes.saturating_add(bytes.len());
-        // RFC 9112 section 2.2: empty lines before the request line are skipped.
-        let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
-        let text = match self.has_begun {
-            true => bytes,
-            false => match bytes.iter().position(is_text) {
-                Some(start) => bytes.get(start..).unwrap_or_default(),
-                None => return,
-            },
-        };
-        self.has_begun = true;
-        self.has_target |= memchr::memchr(b' ', text).is_some();
-        // One more than there may be says all there is to know.
-        let lines = memchr::memchr_iter(b'\n', text).take(MAX_FIELDS + 2);
-        self.lines = self.lines.saturating_add(lines.count());
+    /// All requests that were read are answered. The beginning of the next may have come with them.
+    fn forget_answered(&mut self) {
+        (self.bytes, self.lines) = self.unfinished;
     }
 
-    /// A better status line than 431 for it: 414 where the request line alone fills the buffer, 400
+    fn received(&mut self, bytes: &[u8]) {
+        self.bytes = self.bytes.saturating_add(bytes.len());
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            self.line_goes_on(bytes.get(start..end).unwrap_or_default());
+            start = end + 1;
+            let is_empty = self.line == 0 || self.is_return;
+            // An empty line ends a head; before a request line it is skipped (RFC 9112 section 2.2).
+            // What follows is the next request, or content, in which nothing is too long a target.
+            self.is_request_line = is_empty;
+            self.unfinished.0 = self.unfinished.0.saturating_add(1);
+            match (is_empty, self.unfinished.1) {
+                // Skipped, but the buffer holds them.
+                (true, 0) => {}
+                (true, _) => self.unfinished = (0, 0),
+                (false, lines) => {
+                    self.lines = self.lines.saturating_add(1);
+                    self.unfinished.1 = lines.saturating_add(1);
+                }
+            }
+            (self.line, self.is_return, self.has_target) = (0, false, false);
+        }
+        self.line_goes_on(bytes.get(start..).unwrap_or_default());
+    }
+
+    fn line_goes_on(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.is_return = self.line == 0 && bytes == b"\r";
+        self.line = self.line.saturating_add(bytes.len());
+        self.unfinished.0 = self.unfinished.0.saturating_add(bytes.len());
+        self.has_target |= self.is_request_line && memchr::memchr(b' ', bytes).is_some();
+    }
+
+    /// A better status line than 431 for it: 414 where a request line alone fills the buffer, 400
     /// where neither bytes nor lines are too many. hyper has then met a Content-Length beyond what it
     /// counts to (RFC 9112 section 6.3).
     fn corrected_status(&self, max_size: usize) -> Option<&'static [u8; STATUS_431.len()]> {
-        match self.lines {
-            0 => self.has_target.then_some(STATUS_414),
-            lines if lines <= MAX_FIELDS && self.bytes < max_size => Some(STATUS_400),
-            _ => None,
+        if self.is_request_line && self.line > 0 && self.bytes >= max_size {
+            return self.has_target.then_some(STATUS_414);
         }
+        (self.lines <= MAX_FIELDS && self.bytes < max_size).then_some(STATUS_400)
     }
 }
 
@@ -460,6 +501,15 @@ mod tests {
             (long, 50, Some(STATUS_414)),
             (&format!("\r\n\r\n{long}"), 50, Some(STATUS_414)),
             (&"a".repeat(100), 50, None),
+            // Behind another request, which may have content.
+            (&format!("{short}{long}"), 50, Some(STATUS_414)),
+            (
+                &format!("{short}a b\n\r\nc\n\n{long}"),
+                50,
+                Some(STATUS_414),
+            ),
+            (&format!("{short}{long}\r\nA: 1"), 50, None),
+            (&format!("{short}{}", "a".repeat(100)), 50, None),
             (&format!("{long}\r\nA: 1"), 50, None),
             (short, 20, None),
             (short, 100, Some(STATUS_400)),
@@ -471,6 +521,12 @@ mod tests {
                     incoming.received(bytes);
                 }
                 assert_eq!(incoming.corrected_status(max_size), wanted, "{head:?}");
+                // Nothing of a head that goes on is forgotten.
+                if wanted == Some(STATUS_414) {
+                    incoming.forget_answered();
+                    incoming.received(b"a");
+                    assert_eq!(incoming.corrected_status(max_size), wanted, "{head:?}");
+                }
             }
         }
     }
