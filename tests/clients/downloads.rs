@@ -1,8 +1,8 @@
-//! Single files: curl, wget, aria2 and Python's requests.
+//! Single files: curl, wget, aria2, zsync and Python's requests.
 
 use std::fs;
 
-use crate::support::tree::has;
+use crate::support::tree::{eventually, has};
 use crate::support::{TestSite, noise};
 use crate::{Observed, client, count, folder, succeeded};
 
@@ -94,6 +94,40 @@ fn aria2_fetches_pieces_at_once_and_compares_dates() {
     let requests = served.requests();
     assert!(count(&requests, "GET /large.bin 206") > 0, "{requests:?}");
     assert_eq!(count(&requests, "GET /large.bin 304"), 1, "{requests:?}");
+}
+
+#[test]
+fn zsync_fetches_what_has_changed() {
+    if !has("zsync") || !has("zsyncmake") {
+        return;
+    }
+    let served = Observed::with(site(), &[]);
+    let root = served.site.root();
+    succeeded(client(
+        "zsyncmake",
+        &["-u", "large.bin", "large.bin"],
+        &root,
+    ));
+    eventually("the new file is served", || {
+        served.server.client().get("/large.bin.zsync").status == 200
+    });
+    let dir = folder(&served.site, "zsync");
+    let large = noise(LARGE, 1);
+    let mut old = large.clone();
+    // Two places, so that it asks for two ranges.
+    old[500_000..503_000].fill(0);
+    old[2_000_000..2_000_100].fill(0);
+    fs::write(dir.join("old"), old).unwrap();
+    let url = served.url("/large.bin.zsync");
+    succeeded(client(
+        "zsync",
+        &["-q", "-i", "old", "-o", "new", &url],
+        &dir,
+    ));
+    assert!(fs::read(dir.join("new")).unwrap() == large);
+    let requests = served.requests();
+    assert!(count(&requests, "GET /large.bin 206") > 0, "{requests:?}");
+    assert_eq!(count(&requests, "GET /large.bin 200"), 0, "{requests:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Clients that people really use, against the real binary: what they fetch equals the disk, and
-//! where they revalidate, the second run gets 304.
+//! where they revalidate, the second run gets 304. Those that read whole trees do so behind a proxy
+//! that strips a prefix, too.
 //!
 //! Each test is skipped, with a reason, where its client is not installed; `ETAGD_NO_SKIP=1` makes
 //! that a failure.
@@ -12,10 +13,12 @@ mod support;
 mod downloads;
 mod mirrors;
 mod packages;
+mod prefix;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use prefix::StrippingProxy;
 use rustix::process::Signal;
 use support::lines::Lines;
 use support::server::command;
@@ -26,6 +29,7 @@ struct Observed {
     site: TestSite,
     server: Server,
     log: Lines,
+    proxy: Option<StrippingProxy>,
 }
 
 impl Observed {
@@ -36,11 +40,32 @@ impl Observed {
             site,
             server,
             log: Lines::of(out),
+            proxy: None,
+        }
+    }
+
+    /// Has clients come through a proxy; not, where there is none.
+    fn behind_proxy(self) -> Option<Self> {
+        let proxy = StrippingProxy::start(self.server.address())?;
+        Some(Self {
+            proxy: Some(proxy),
+            ..self
+        })
+    }
+
+    /// Runs a test of a client on a site of its own, and once more behind a proxy.
+    fn each_way(site: impl Fn() -> TestSite, flags: &[&str], test: impl Fn(Self)) {
+        test(Self::with(site(), flags));
+        if let Some(behind) = Self::with(site(), flags).behind_proxy() {
+            test(behind);
         }
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.server.port())
+        match &self.proxy {
+            Some(proxy) => proxy.url(path),
+            None => format!("http://127.0.0.1:{}{path}", self.server.port()),
+        }
     }
 
     /// Stops the server: all requests, `METHOD target status` each.

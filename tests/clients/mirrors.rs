@@ -1,4 +1,4 @@
-//! Whole trees: lftp, rclone and git.
+//! Whole trees: wget, lftp, rclone and git.
 
 use std::fs;
 
@@ -16,15 +16,44 @@ fn tree() -> TestSite {
 }
 
 #[test]
+fn wget_mirrors_a_site_and_then_only_what_has_changed() {
+    if !has("wget") {
+        return;
+    }
+    let page = "<a href=a.txt>a</a><a href=d/b.txt>b</a><a href=large.bin>c</a>\
+                <a href=\"sp%20ace/%C3%BC&amp;+.txt\">d</a>";
+    let site = || tree().file("index.html", page);
+    Observed::each_way(site, &[], wget_mirror);
+}
+
+fn wget_mirror(served: Observed) {
+    let dir = folder(&served.site, "mirror");
+    for _ in 0..2 {
+        let url = served.url("/");
+        // Below a prefix, it keeps the prefix's folder.
+        let cut = format!("--cut-dirs={}", usize::from(served.proxy.is_some()));
+        let arguments = ["-q", "-m", "-nH", "-np", &cut, &url];
+        succeeded(client("wget", &arguments, &dir));
+        assert_same_tree(&dir, &served.site.root());
+    }
+    let requests = served.requests();
+    // Where the start page is unchanged, wget looks no further.
+    assert_eq!(count(&requests, "GET / 304"), 1, "{requests:?}");
+}
+
+#[test]
 fn lftp_mirrors_listings_and_then_nothing() {
     if !has("lftp") {
         return;
     }
-    let served = Observed::with(tree(), &["--listing"]);
+    Observed::each_way(tree, &["--listing"], lftp_mirror);
+}
+
+fn lftp_mirror(served: Observed) {
     let dir = folder(&served.site, "lftp");
     let script = format!(
-        "set net:timeout 10; set net:max-retries 2; set xfer:log 0; open {}; mirror / copy",
-        served.url("")
+        "set net:timeout 10; set net:max-retries 2; set xfer:log 0; open {}; mirror . copy",
+        served.url("/")
     );
     for _ in 0..2 {
         succeeded(client("lftp", &["-c", &script], &dir));
@@ -39,7 +68,10 @@ fn rclone_copies_listings_and_then_nothing() {
     if !has("rclone") {
         return;
     }
-    let served = Observed::with(tree(), &["--listing"]);
+    Observed::each_way(tree, &["--listing"], rclone_copy);
+}
+
+fn rclone_copy(served: Observed) {
     let dir = folder(&served.site, "rclone");
     let url = served.url("/");
     for _ in 0..2 {
@@ -63,7 +95,10 @@ fn git_clones_and_fetches_over_dumb_http() {
     if !has("git") {
         return;
     }
-    let served = Observed::with(TestSite::new(), &[]);
+    Observed::each_way(TestSite::new, &[], git_clone);
+}
+
+fn git_clone(served: Observed) {
     let dir = folder(&served.site, "git");
     let git = |arguments: &[&str]| {
         let identity = ["-c", "user.name=Test", "-c", "user.email=test@site.invalid"];
