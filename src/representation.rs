@@ -24,14 +24,15 @@ pub const MAX_WHOLE: u64 = 1 << 20;
 /// Up to this length a body is kept in memory, as long as the budget has room.
 pub const MAX_IN_MEMORY: u64 = 128 << 10;
 
-/// `Cache-Control` of what may be stored but must be revalidated before each use.
-pub const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
+/// `Cache-Control` of what may be stored but must be revalidated before each use. Without `public`: it
+/// says something of responses to requests with Authorization alone, and `must-revalidate` says the
+/// same of them (RFC 9111 section 3.5).
+pub const REVALIDATE: HeaderValue = HeaderValue::from_static("max-age=0, must-revalidate");
 /// `Cache-Control` of what never changes: fresh for a year, and not revalidated on reload
 /// (RFC 8246).
-pub const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-/// `Cache-Control` of what nobody may store. The directives in addition to `no-store` are for
-/// caches that ignore it.
-pub const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
+pub const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
+/// `Cache-Control` of what nobody may store.
+pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The BLAKE3 chaining value of one group, against which the group is proven.
 pub type GroupHash = blake3::hazmat::ChainingValue;

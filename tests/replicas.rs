@@ -552,7 +552,7 @@ fn a_cache_in_between_is_noticed() {
     let (a, b) = (tag(b"a"), tag(b"b"));
     let fields = |etag: &str, rest: &[(&'static str, &'static str)]| {
         let usual = [
-            ("Cache-Control", "public, max-age=0, must-revalidate"),
+            ("Cache-Control", "max-age=0, must-revalidate"),
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", "1"),
             ("X-Content-Type-Options", "nosniff"),

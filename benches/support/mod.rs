@@ -34,7 +34,7 @@ pub(crate) fn resource(fields: &Arc<Fields>, path: &str, body: Bytes) -> Arc<Res
 pub(crate) fn fields() -> Arc<Fields> {
     Arc::new(Fields::new(
         HeaderValue::from_static("text/html; charset=utf-8"),
-        HeaderValue::from_static("public, max-age=0, must-revalidate"),
+        HeaderValue::from_static("max-age=0, must-revalidate"),
     ))
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::case::{Body, Case, Expected, Wanted};
 use super::{Response, tag};
 
-pub(crate) const REVALIDATE: &str = "public, max-age=0, must-revalidate";
-pub(crate) const DO_NOT_STORE: &str = "private, no-store, max-age=0";
+pub(crate) const REVALIDATE: &str = "max-age=0, must-revalidate";
+pub(crate) const DO_NOT_STORE: &str = "no-store";
 
 /// Where the response is not what its case asks for.
 pub(crate) fn differences(expected: &Expected, response: &Response) -> Vec<String> {
