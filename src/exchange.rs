@@ -42,6 +42,8 @@ impl AnswerSummary {
             | Answer::Unsatisfiable(selected) => (Outcome::None, Some(selected)),
             _ => (Outcome::None, None),
         };
+        let coding =
+            selected.map(|selected| selected.resource.content_coding(selected.representation()));
         let selected = selected.map(|selected| selected.representation());
         Self {
             outcome,
@@ -52,7 +54,7 @@ impl AnswerSummary {
                 }
                 _ => 0,
             },
-            coding: selected.map(|selected| selected.coding),
+            coding,
             digest: Some(manifest.digest()),
         }
     }

@@ -141,9 +141,16 @@ impl Resource {
         }
     }
 
-    /// Whether the response depends on Accept-Encoding, and so names it in Vary.
+    /// Whether the response depends on Accept-Encoding, and so names it in Vary. What is compressed
+    /// under its own name is sent as it is, whatever is accepted: it has no other representation,
+    /// and RFC 9110 section 12.5.3 lets a server send what is not accepted rather than nothing.
     pub fn is_negotiable(&self) -> bool {
-        !self.encoded.is_empty()
+        self.fields.content_encoding.is_none() && !self.encoded.is_empty()
+    }
+
+    /// The content coding that a response with this representation names.
+    pub fn content_coding(&self, selected: &Representation) -> Coding {
+        self.fields.content_encoding.unwrap_or(selected.coding)
     }
 
     /// Whether it is HTML, which a browser navigates to.
@@ -273,8 +280,30 @@ pub struct Fields {
     pub content_type: HeaderValue,
     /// `Cache-Control` of 200, 206 and 304.
     pub cache_control: HeaderValue,
+    /// `Content-Encoding` of content that is compressed under its own name (`.svgz`, or a rule).
+    pub content_encoding: Option<Coding>,
+    /// What the content decodes to, where its name or a rule has had the scan prove that.
+    pub decoded: Option<Decoded>,
     /// What the rules of the site change of them, if anything.
     pub ruled: Option<Box<Ruled>>,
+}
+
+/// What content is proven to decode to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Decoded {
+    /// How it decodes.
+    pub decoding: Decoding,
+    /// The media type of what comes out.
+    pub content_type: HeaderValue,
+}
+
+/// How content decodes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Decoding {
+    /// Its content coding.
+    pub coding: Coding,
+    /// What the decoded bytes are.
+    pub text: TextKind,
 }
 
 /// The changes that the rules of a site make to the fields of some resources.
@@ -299,8 +328,16 @@ impl Fields {
         Self {
             content_type,
             cache_control,
+            content_encoding: None,
+            decoded: None,
             ruled: None,
         }
+    }
+
+    /// How the content decodes, as far as that was looked at.
+    pub fn decoding(&self) -> Option<Decoding> {
+        let built_in = self.ruled.as_ref().map_or(self, |ruled| &ruled.built_in);
+        built_in.decoded.as_ref().map(|decoded| decoded.decoding)
     }
 
     /// The fields without rules.

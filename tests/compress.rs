@@ -118,7 +118,8 @@ fn files_that_gain_from_it_get_sidecars_that_decode_to_them() {
         ("too-small.txt", &text[..1023]),
         ("noise.txt", noise),
         ("blob", noise),
-        ("picture.png", text),
+        // What says that it is compressed, and is no text.
+        ("picture.png", &[b"\x89PNG\r\n\x1a\n\0", text].concat()),
         ("drawing.svgz", text),
         ("archive.tar", text),
         (".hidden.html", text),

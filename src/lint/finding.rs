@@ -125,6 +125,8 @@ codes! {
     RulePage "rule-page" Warning,
     /// A path of `_headers` that matches nothing.
     HeadersUnused "headers-unused" Warning,
+    /// `Content-Encoding` for a file that is not so encoded.
+    ContentEncoding "content-encoding" Error,
     /// `Cache-Control` that contradicts itself, put together from several blocks.
     CacheControl "cache-control" Warning,
     /// A directory in the place of a rule file.

@@ -45,6 +45,7 @@ pub fn lint(site: ScannedSite<'_>) -> Vec<Finding> {
         .chain(site_rules::misleading_redirects(site.manifest))
         .chain(site_rules::unused_headers(site.manifest))
         .chain(site_rules::contradictory_caching(site.manifest))
+        .chain(site_rules::refused_codings(site.manifest))
         .chain(unreadable(site.manifest))
         .chain(lost_links(site))
         .chain(stale_sidecars(site))

@@ -10,6 +10,7 @@ use super::finding::{Code, Finding};
 use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::rules::{FixedRule, Matching, Query, RuleFile, RuleOutcome, Severity};
+use crate::scan::own_coding;
 use crate::semantics::target::encode_path;
 
 /// What the parser of the rule files complains about.
@@ -189,6 +190,58 @@ pub(super) fn contradictory_caching(manifest: &Manifest) -> Vec<Finding> {
         let file = RuleFile::Headers.name().as_bytes();
         findings.push(Finding::new(file, *last, Code::CacheControl, reason));
     }
+    findings
+}
+
+/// Files that are not encoded as `_headers` or their name says: the first for each line, with the
+/// reason.
+pub(super) fn refused_codings(manifest: &Manifest) -> Vec<Finding> {
+    let headers = &manifest.rules().headers;
+    let mut refused: BTreeMap<usize, (String, usize)> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for resource in manifest.resources() {
+        if resource.fields.decoding().is_some() {
+            continue;
+        }
+        let Some(coding) = own_coding::wanted(headers, resource).into_iter().next() else {
+            continue;
+        };
+        let ruled = headers.content_codings(&[b"/", &*resource.path].concat());
+        let line = ruled.first().map(|(_, line)| *line);
+        if let Some((_, others)) = line.and_then(|line| refused.get_mut(&line)) {
+            *others += 1;
+            continue;
+        }
+        let (identity, _) = resource.of_files();
+        let Err(reason) = own_coding::prove(coding, identity) else {
+            continue;
+        };
+        let reason = format!(
+            "is sent without \"Content-Encoding: {}\": {reason}",
+            coding.token()
+        );
+        match line {
+            Some(line) => {
+                let path = encode_path(&resource.path);
+                refused.insert(line, (format!("/{path} {reason}"), 0));
+            }
+            None => findings.push(Finding::new(
+                &resource.path,
+                0,
+                Code::ContentEncoding,
+                reason,
+            )),
+        }
+    }
+    let file = RuleFile::Headers.name().as_bytes();
+    findings.extend(refused.into_iter().map(|(line, (reason, others))| {
+        let reason = match others {
+            0 => reason,
+            1 => format!("{reason}; and so is 1 more file"),
+            others => format!("{reason}; and so are {others} more files"),
+        };
+        Finding::new(file, line, Code::ContentEncoding, reason)
+    }));
     findings
 }
 

@@ -99,6 +99,10 @@ fn describe(resource: &Resource) -> Description {
     if fields.cache_control != REVALIDATE {
         add(&header::CACHE_CONTROL, &fields.cache_control);
     }
+    if let Some(coding) = fields.content_encoding {
+        let token = HeaderValue::from_static(coding.token());
+        add(&header::CONTENT_ENCODING, &token);
+    }
     if let Some(ruled) = &fields.ruled {
         for (name, value) in &ruled.lines {
             add(name, value);

@@ -9,6 +9,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::representation::{Fields, NO_STORE, REVALIDATE, Resource, Ruled};
 use crate::rules::{Matching, Overlay, Rules};
+use crate::semantics::coding::Coding;
 
 /// Rules, and the fields they have produced so far.
 #[derive(Debug, Default)]
@@ -164,9 +165,22 @@ fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
         true => REVALIDATE,
         false => built_in.cache_control.clone(),
     };
+    let mut content_encoding = built_in.content_encoding;
+    // A rule may say that content is compressed only where the scan has proven it, and then the type
+    // is that of what comes out, unless a rule has that too.
+    let decoded = built_in.decoded.as_ref().filter(|decoded| {
+        let token = decoded.decoding.coding.token();
+        let mut lines = lines.iter();
+        lines.any(|(name, value)| *name == header::CONTENT_ENCODING && value == token)
+    });
+    if let Some(decoded) = decoded {
+        content_encoding = Some(decoded.decoding.coding);
+        content_type = decoded.content_type.clone();
+    }
     let mut others = Vec::with_capacity(lines.len());
     for (name, value) in lines {
         match name {
+            header::CONTENT_ENCODING => {}
             header::CONTENT_TYPE => content_type = value,
             header::CACHE_CONTROL if is_settled => cache_control = value,
             header::CACHE_CONTROL => {}
@@ -181,6 +195,7 @@ fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
         suffix: None,
     };
     let is_same = content_type == built_in.content_type
+        && content_encoding == built_in.content_encoding
         && cache_control == built_in.cache_control
         && ruled.lines.is_empty()
         && ruled.removed.is_empty()
@@ -188,10 +203,12 @@ fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
     if is_same {
         return Arc::clone(built_in);
     }
-    ruled.suffix = suffix(&content_type, &ruled);
+    ruled.suffix = suffix(&content_type, content_encoding, &ruled);
     Arc::new(Fields {
         content_type,
         cache_control,
+        content_encoding,
+        decoded: built_in.decoded.clone(),
         ruled: Some(Box::new(ruled)),
     })
 }
@@ -199,8 +216,18 @@ fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
 /// The suffix of the tag (P1): the first 4 bytes of the BLAKE3 of the fields that a browser does
 /// not update from a 304 and that differ from the built-in ones, hashed as lines `name: value`
 /// with LF, ordered. `None` if there are none.
-fn suffix(content_type: &HeaderValue, ruled: &Ruled) -> Option<[u8; 4]> {
+fn suffix(
+    content_type: &HeaderValue,
+    content_encoding: Option<Coding>,
+    ruled: &Ruled,
+) -> Option<[u8; 4]> {
     let mut pinned: Vec<(&str, &[u8])> = Vec::new();
+    if let Some(coding) = content_encoding
+        && ruled.built_in.content_encoding != Some(coding)
+    {
+        let token = coding.token().as_bytes();
+        pinned.push((header::CONTENT_ENCODING.as_str(), token));
+    }
     if *content_type != ruled.built_in.content_type {
         pinned.push((header::CONTENT_TYPE.as_str(), content_type.as_bytes()));
     }

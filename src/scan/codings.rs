@@ -160,6 +160,10 @@ fn with_codings(resource: &Resource, encoded: Box<[Representation]>) -> Resource
 /// The proven codings of a resource, shortest first.
 fn proven_codings(next: &NextState<'_>, resource: &Resource) -> Box<[Representation]> {
     let (identity, _) = resource.of_files();
+    // What is compressed under its own name is not compressed again.
+    if resource.fields.decoding().is_some() {
+        return Box::default();
+    }
     // Proofs of the published state hold as long as both files have the bytes they had.
     let proven_before = next
         .base
@@ -207,8 +211,16 @@ fn check(
     identity: &Representation,
 ) -> Result<(), Unproven> {
     let (hash, length) = (identity.etag.hash(), identity.length);
-    match &sidecar.data {
-        Data::Memory(bytes) => prove(coding, &bytes[..], hash, length),
+    read_proven(sidecar, |encoded| prove(coding, encoded, hash, length))
+}
+
+/// Has `look` read the very bytes that were hashed, all of them.
+pub(super) fn read_proven<T>(
+    content: &Representation,
+    look: impl FnOnce(&mut dyn Read) -> Result<T, Unproven>,
+) -> Result<T, Unproven> {
+    match &content.data {
+        Data::Memory(bytes) => look(&mut &bytes[..]),
         Data::File(source) => {
             let opened = source
                 .root
@@ -218,9 +230,9 @@ fn check(
                 file: opened.file,
                 hasher: blake3::Hasher::new(),
             };
-            prove(coding, &mut reader, hash, length)?;
-            if reader.hasher.finalize() == *sidecar.etag.hash() {
-                Ok(())
+            let seen = look(&mut reader)?;
+            if reader.hasher.finalize() == *content.etag.hash() {
+                Ok(seen)
             } else {
                 Err(Unproven::Unreadable(io::Error::other("it is changing")))
             }

@@ -11,7 +11,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use http::HeaderValue;
 use mime_guess::Mime;
 
-use crate::representation::{Fields, IMMUTABLE, NO_STORE, REVALIDATE, TextKind, visible};
+use crate::representation::{
+    Decoded, Decoding, Fields, IMMUTABLE, NO_STORE, REVALIDATE, TextKind, visible,
+};
+use crate::semantics::coding::Coding;
 
 /// Hands out one set of field values for each media type.
 #[derive(Debug, Default)]
@@ -19,8 +22,15 @@ pub(super) struct MediaTypes {
     known: RwLock<HashMap<MediaKey, Arc<Fields>>>,
 }
 
-/// The extension, and whether the content is text.
-type MediaKey = (Option<Box<str>>, TextKind, Keeping);
+/// All that the fields of a resource follow from.
+#[derive(PartialEq, Eq, Hash, Debug)]
+struct MediaKey {
+    extension: Option<Box<str>>,
+    text: TextKind,
+    keeping: Keeping,
+    /// Where the content decodes, how, and the extension of what comes out.
+    decoded: Option<(Decoding, Option<Box<str>>)>,
+}
 
 /// How long clients may cache a resource.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -44,11 +54,28 @@ impl Keeping {
 }
 
 impl MediaTypes {
-    /// The fields of the resource at `path`.
-    pub(super) fn fields(&self, path: &[u8], text: TextKind, keeping: Keeping) -> Arc<Fields> {
+    /// The fields of the resource at `path`, whose content is proven to decode in this way, if
+    /// that was looked at.
+    pub(super) fn fields(
+        &self,
+        path: &[u8],
+        text: TextKind,
+        keeping: Keeping,
+        decoding: Option<Decoding>,
+    ) -> Arc<Fields> {
         // Unknown extensions share one entry, or files with random suffixes would fill the table.
-        let extension = extension(last_name(path)).filter(|name| known(name).is_some());
-        let key = (extension.map(Box::from), text, keeping);
+        let known_extension = |name: &[u8]| -> Option<Box<str>> {
+            extension(name)
+                .filter(|it| known(it).is_some())
+                .map(Box::from)
+        };
+        let name = last_name(path);
+        let key = MediaKey {
+            extension: known_extension(name),
+            text,
+            keeping,
+            decoded: decoding.map(|it| (it, known_extension(&decoded_name(name, it.coding)))),
+        };
         if let Some(fields) = self
             .known
             .read()
@@ -57,8 +84,18 @@ impl MediaTypes {
         {
             return Arc::clone(fields);
         }
-        let content_type = visible(&media_type(extension, text));
-        let fields = Arc::new(Fields::new(content_type, keeping.cache_control()));
+        let content_type = visible(&media_type(key.extension.as_deref(), text));
+        let decoded = key.decoded.as_ref().map(|(decoding, extension)| Decoded {
+            decoding: *decoding,
+            content_type: visible(&media_type(extension.as_deref(), decoding.text)),
+        });
+        let fields = Arc::new(Fields {
+            content_encoding: decoding
+                .map(|it| it.coding)
+                .filter(|it| own_coding(name) == Some(*it)),
+            decoded,
+            ..Fields::new(content_type, keeping.cache_control())
+        });
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(key).or_insert(fields))
     }
@@ -67,6 +104,28 @@ impl MediaTypes {
 /// The media type of the file at `path`.
 pub(crate) fn of(path: &[u8], text: TextKind) -> String {
     media_type(extension(last_name(path)), text)
+}
+
+/// The coding that the very name of a file promises: `.svgz` has no other meaning (SVG 1.1 appendix
+/// J.2), whereas `.gz` is often a download.
+pub(super) fn own_coding(path: &[u8]) -> Option<Coding> {
+    let is_svgz = extension(last_name(path)).is_some_and(|it| it.eq_ignore_ascii_case("svgz"));
+    is_svgz.then_some(Coding::Gzip)
+}
+
+/// The name of what a file decodes to: `app.wasm` for `app.wasm.gz`. A name that does not tell of the
+/// coding is that of the content.
+fn decoded_name(name: &[u8], coding: Coding) -> Vec<u8> {
+    if coding == Coding::Gzip
+        && let Some(archive) = name.strip_suffix(b".tgz")
+    {
+        return [archive, b".tar"].concat();
+    }
+    let extension = coding.extension().unwrap_or_default().as_bytes();
+    name.strip_suffix(extension)
+        .and_then(|name| name.strip_suffix(b"."))
+        .unwrap_or(name)
+        .to_vec()
 }
 
 fn last_name(path: &[u8]) -> &[u8] {
@@ -374,7 +433,7 @@ mod tests {
         for (path, text, want) in cases {
             assert_eq!(
                 media
-                    .fields(path.as_bytes(), text, Keeping::UntilAsked)
+                    .fields(path.as_bytes(), text, Keeping::UntilAsked, None)
                     .content_type,
                 want,
                 "{path}"
@@ -383,8 +442,96 @@ mod tests {
     }
 
     #[test]
+    fn types_by_name_and_bytes() {
+        const OCTETS: &str = "application/octet-stream";
+        const PLAIN: &str = "text/plain; charset=utf-8";
+        #[rustfmt::skip]
+        let cases: &[(&str, &[u8], &str)] = &[
+            // Binary that happens to be valid UTF-8.
+            ("program", b"\x7fELF\x02\x01\x01\0\0\0\0\0", OCTETS),
+            ("tile.pbf", b"\0\x01\x02bin", OCTETS),
+            ("what.ever-unknown", b"\x1a\x04text", OCTETS),
+            ("notes.txt", b"\0\x01\x02bin", PLAIN),
+            ("page.html", "caf\u{e9}\x1a".as_bytes(), "text/html; charset=utf-8"),
+            // What names a charset, or needs one that nobody names.
+            ("jis.html", b"<p>\x1b$B$3$s\x1b(B", "text/html"),
+            ("jis.txt", b"\x1b$B$3$s\x1b(B", "text/plain"),
+            ("page.html", b"<meta charset=windows-1251><script src=a.js>", "text/html"),
+            ("a.js", b"'\xcf\xf0\xe8\xe2\xe5\xf2'", "text/javascript"),
+            ("page.html", b"<meta charset=utf-8>", "text/html; charset=utf-8"),
+            ("page.html", "<meta charset=koi8-r>\u{434}".as_bytes(), "text/html; charset=utf-8"),
+            ("a.js", b"'<meta charset=koi8-r>'", "text/javascript; charset=utf-8"),
+            ("a.css", b"@charset \"koi8-r\";", "text/css"),
+            ("a.xml", b"<?xml version='1.0' encoding='koi8-r'?><a/>", "application/xml"),
+            ("utf16.txt", b"\xff\xfea\0", "text/plain"),
+            ("utf16", b"\xfe\xff\0a", "text/plain"),
+            ("utf16.html", b"\xff\xfe<\0", "text/html"),
+            ("capture.log", "\u{e9}\x1b(B\x1b[m".as_bytes(), PLAIN),
+            // Text under names of binary formats, and the formats.
+            ("go.mod", b"module example.com/a\n", PLAIN),
+            ("song.mod", b"a song\0\0\0\0\0M.K.", "video/mpeg"),
+            ("graph.dot", b"digraph { a -> b }", PLAIN),
+            ("letter.dot", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0", "application/msword"),
+            ("de.pot", b"msgid \"\"\n", PLAIN),
+            ("latin1.pot", b"msgid \"\xe9\"\n", "text/plain"),
+            ("id_ed25519.pub", b"ssh-ed25519 AAAA me\n", PLAIN),
+            ("main.ts", b"export const a: number = 1;\n", PLAIN),
+            ("film.ts", b"G@\0\x10\0\0\xb0\x0d", "video/mp2t"),
+            ("image.svg", b"<svg/>", "image/svg+xml"),
+            ("list.m3u8", b"#EXTM3U\n", "application/vnd.apple.mpegurl"),
+            ("picture.png", b"", "image/png"),
+            ("go.mod", b"", "video/mpeg"),
+            ("empty", b"", PLAIN),
+            ("empty.json", b"", "application/json"),
+        ];
+        for (path, bytes, want) in cases {
+            let text = super::super::text::text_kind_of(bytes);
+            assert_eq!(of(path.as_bytes(), text), *want, "{path}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn what_decodes_has_the_type_of_what_comes_out() {
+        use Coding::{Brotli, Gzip, Zstd};
+        #[rustfmt::skip]
+        let cases = [
+            ("app.wasm.gz", Gzip, Binary, "application/gzip", "application/wasm"),
+            ("app.js.br", Brotli, Utf8, "application/octet-stream", "text/javascript; charset=utf-8"),
+            ("app.js.br", Brotli, OtherCharset, "application/octet-stream", "text/javascript"),
+            ("data.json.zst", Zstd, Utf8, "application/zstd", "application/json"),
+            ("go.mod.gz", Gzip, Utf8, "application/gzip", "text/plain; charset=utf-8"),
+            ("game.data.gz", Gzip, Binary, "application/gzip", "application/octet-stream"),
+            ("game.data.unityweb", Brotli, Binary, "application/vnd.unity", "application/vnd.unity"),
+            ("app.js", Gzip, Utf8, "text/javascript", "text/javascript; charset=utf-8"),
+            ("a.gz", Brotli, Binary, "application/gzip", "application/gzip"),
+            ("a.tgz", Gzip, Binary, "application/gzip", "application/x-tar"),
+            ("a.tar.gz", Gzip, Binary, "application/gzip", "application/x-tar"),
+        ];
+        let media = MediaTypes::default();
+        for (path, coding, text, outer, inner) in cases {
+            let decoding = Some(Decoding { coding, text });
+            let fields = media.fields(path.as_bytes(), Binary, Keeping::UntilAsked, decoding);
+            let decoded = fields.decoded.as_ref().expect("decoded");
+            assert_eq!(fields.content_type, outer, "{path}");
+            assert_eq!(decoded.content_type, inner, "{path}");
+            assert_eq!(fields.content_encoding, None, "{path}");
+        }
+        for (path, coding, want) in [
+            ("a.svgz", Gzip, Some(Gzip)),
+            ("A.SVGZ", Gzip, Some(Gzip)),
+            ("a.svgz", Brotli, None),
+            ("a.svg", Gzip, None),
+        ] {
+            let decoding = Some(Decoding { coding, text: Utf8 });
+            let fields = media.fields(path.as_bytes(), Binary, Keeping::UntilAsked, decoding);
+            assert_eq!(fields.content_encoding, want, "{path}");
+            assert_eq!(fields.content_type, "image/svg+xml", "{path}");
+        }
+    }
+
+    #[test]
     fn a_name_need_not_be_utf8() {
-        let fields = MediaTypes::default().fields(b"caf\xe9.html", Utf8, Keeping::UntilAsked);
+        let fields = MediaTypes::default().fields(b"caf\xe9.html", Utf8, Keeping::UntilAsked, None);
         assert_eq!(fields.content_type, "text/html; charset=utf-8");
     }
 
@@ -392,8 +539,8 @@ mod tests {
     fn resources_of_one_type_share_their_fields() {
         let media = MediaTypes::default();
         assert!(Arc::ptr_eq(
-            &media.fields(b"a.css", Utf8, Keeping::UntilAsked),
-            &media.fields(b"b/c.css", Utf8, Keeping::UntilAsked)
+            &media.fields(b"a.css", Utf8, Keeping::UntilAsked, None),
+            &media.fields(b"b/c.css", Utf8, Keeping::UntilAsked, None)
         ));
     }
 

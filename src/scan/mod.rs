@@ -8,6 +8,7 @@ mod codings;
 mod document;
 pub(crate) mod hash;
 pub(crate) mod media;
+pub mod own_coding;
 mod pass;
 mod restore;
 mod rules;
@@ -32,7 +33,9 @@ use crate::disk::{self, Look, Opened, Root, Stamp};
 use crate::lease::{self, Writers};
 use crate::manifest::{Changes, Manifest, ancestors};
 use crate::memory::Memory;
-use crate::representation::{Data, Fields, FileSource, Plain, Representation, Resource, TextKind};
+use crate::representation::{
+    Data, Decoding, Fields, FileSource, Plain, Representation, Resource, TextKind,
+};
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
@@ -579,6 +582,7 @@ impl Scanner {
                 .map(|(path, reason)| (path.clone(), reason.clone())),
         );
         outcome.changes.unreadable = unreadable;
+        own_coding::attach(self, pass, &mut outcome);
         codings::attach(pass, &mut outcome);
         outcome
     }
@@ -619,7 +623,7 @@ impl Scanner {
         };
         Resource {
             clean: None,
-            fields: self.fields(&path, text, settled),
+            fields: self.fields(&path, text, settled, None),
             path,
             last_modified,
             newest_date: last_modified.max(newest),
@@ -634,13 +638,19 @@ impl Scanner {
         }
     }
 
-    fn fields(&self, path: &[u8], text: TextKind, settled: bool) -> Arc<Fields> {
+    fn fields(
+        &self,
+        path: &[u8],
+        text: TextKind,
+        settled: bool,
+        decoding: Option<Decoding>,
+    ) -> Arc<Fields> {
         let keeping = match settled {
             false => Keeping::Never,
             true if self.settings.is_immutable(path) => Keeping::Ever,
             true => Keeping::UntilAsked,
         };
-        self.media.fields(path, text, keeping)
+        self.media.fields(path, text, keeping, decoding)
     }
 
     /// The date for Last-Modified. `None` if the modification time says nothing: build tools set

@@ -18,7 +18,8 @@ use super::{BATCH_SIZE, Scanner};
 use crate::disk::{Root, Stamp};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{
-    Data, FileSource, GROUP_SIZE, GroupHash, MAX_WHOLE, Representation, Resource, TextKind,
+    Data, Decoding, FileSource, GROUP_SIZE, GroupHash, MAX_WHOLE, Representation, Resource,
+    TextKind,
 };
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
@@ -48,6 +49,8 @@ pub struct SavedFile<'a> {
     pub last_modified: Option<HttpDate>,
     /// The newest date that its path ever had.
     pub newest_date: Option<HttpDate>,
+    /// How it was proven to decode, where its name or a rule wanted that.
+    pub decoding: Option<Decoding>,
     /// The codings whose sidecars were proven to decode to it.
     pub codings: Vec<Coding>,
 }
@@ -85,6 +88,7 @@ impl<'a> SavedFile<'a> {
             groups,
             last_modified: resource.last_modified,
             newest_date: resource.newest_date,
+            decoding: resource.fields.decoding(),
             codings: CODINGS.into_iter().filter(has_proof).collect(),
         }
     }
@@ -199,7 +203,7 @@ impl Scanner {
             encoded: encoded.into(),
             ..Resource::new(
                 saved.path.into(),
-                self.fields(saved.path, saved.text, true),
+                self.fields(saved.path, saved.text, true, saved.decoding),
                 identity,
             )
         }
@@ -243,6 +247,7 @@ mod tests {
             groups: &groups,
             last_modified: None,
             newest_date: None,
+            decoding: None,
             codings: vec![],
         };
         let restored =

@@ -1,9 +1,10 @@
-//! The proof of a sidecar: that `x.br`, `x.zst` or `x.gz` decodes to exactly the bytes of `x`.
+//! The proof of a sidecar: that `x.br`, `x.zst` or `x.gz` decodes to exactly the bytes of `x`; and of
+//! a file that is compressed under its own name: that it decodes at all.
 //!
-//! [`prove`] reads the encoded bytes once and keeps none of the decoded ones. It uses no more
+//! [`prove`] and [`decoded_text`] read the encoded bytes once and keep none of the decoded ones. They use no more
 //! memory than the largest window that HTTP clients accept (16 MiB for brotli, 8 MiB for zstd),
-//! stops at the first byte too many, and requires the stream to end where the file ends. It also
-//! refuses streams that their format allows but clients do not decode: several gzip members
+//! stop at the first byte too many, and require the stream to end where the file ends. They also
+//! refuse streams that their format allows but clients do not decode: several gzip members
 //! (Chromium shows the first and drops the rest, curl fails), brotli's large windows, zstd windows
 //! over 8 MiB.
 
@@ -14,7 +15,12 @@ use brotli::enc::StandardAlloc;
 use brotli::{BrotliDecompressStream, BrotliResult, BrotliState};
 use flate2::bufread::GzDecoder;
 
+use super::text::{TextEvidence, text_kind};
+use crate::representation::{GROUP_SIZE, TextKind};
 use crate::semantics::coding::Coding;
+
+/// What a file may decode to, in bytes. A bomb of some kilobytes decodes to terabytes.
+const MAX_DECODED: u64 = 2 << 30;
 
 /// Why a sidecar can't be served as a coding of its file.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +31,9 @@ pub enum Unproven {
     /// It decodes to more than the file has: something else, or a bomb.
     #[error("it decodes to more bytes than the file has now")]
     TooLong,
+    /// It decodes to more than any client takes: a bomb.
+    #[error("it decodes to more than 2 GiB, which is more than browsers hold")]
+    TooLarge,
     /// The stream is not complete.
     #[error("it is cut short")]
     Truncated,
@@ -52,7 +61,12 @@ impl Unproven {
     /// a long stream.
     pub fn decodes(&self) -> bool {
         match self {
-            Self::Stale | Self::TooLong | Self::Trailing | Self::Members | Self::Window => true,
+            Self::Stale
+            | Self::TooLong
+            | Self::TooLarge
+            | Self::Trailing
+            | Self::Members
+            | Self::Window => true,
             Self::Truncated | Self::Corrupt(_) | Self::Unreadable(_) => false,
         }
     }
@@ -68,6 +82,27 @@ pub fn prove(
     identity_hash: &[u8; 32],
     identity_length: u64,
 ) -> Result<(), Unproven> {
+    let identity = (identity_hash, identity_length);
+    match decode(coding, encoded, |decoded| compare(decoded, identity))? {
+        true => Ok(()),
+        false => Err(Unproven::Stale),
+    }
+}
+
+/// Proves that `encoded` decodes under `coding`, and returns what the decoded bytes are.
+///
+/// # Errors
+/// The reason why it does not, or why that can't be told.
+pub fn decoded_text(coding: Coding, encoded: impl Read) -> Result<TextKind, Unproven> {
+    decode(coding, encoded, look_at)
+}
+
+/// Decodes a file, has `look` read all that comes out, and checks that nothing follows the stream.
+fn decode<T>(
+    coding: Coding,
+    encoded: impl Read,
+    look: impl FnOnce(&mut dyn Read) -> Result<T, ProofFailure>,
+) -> Result<T, Unproven> {
     let failure = Cell::new(None);
     let source = BufReader::with_capacity(
         BUFFER_SIZE,
@@ -76,45 +111,39 @@ pub fn prove(
             failure: &failure,
         },
     );
-    let proven = decode(coding, source, (identity_hash, identity_length));
-    proven.map_err(|refused| match (failure.take(), refused) {
+    decode_stream(coding, source, look).map_err(|refused| match (failure.take(), refused) {
         (Some(error), _) => Unproven::Unreadable(error),
         (None, ProofFailure::Because(reason)) => reason,
         (None, ProofFailure::ByDecoder(error)) => explain(coding, &error),
     })
 }
 
-fn decode(
+fn decode_stream<T>(
     coding: Coding,
     source: impl BufRead,
-    identity: Identity<'_>,
-) -> Result<(), ProofFailure> {
-    let is_equal = match coding {
-        Coding::Identity => compare(&mut { source }, identity)?,
+    look: impl FnOnce(&mut dyn Read) -> Result<T, ProofFailure>,
+) -> Result<T, ProofFailure> {
+    match coding {
+        Coding::Identity => look(&mut { source }),
         Coding::Brotli => {
             let mut decoder = Brotli::new(source);
-            let is_equal = compare(&mut decoder, identity)?;
+            let seen = look(&mut decoder)?;
             end(decoder.source)?;
-            is_equal
+            Ok(seen)
         }
         Coding::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(source)?;
             decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
             // Several frames are one content (RFC 8878 section 3.1), for browsers and curl too. The
             // decoder reads to the end of the file or fails, so there is no end to check.
-            compare(&mut decoder, identity)?
+            look(&mut decoder)
         }
         Coding::Gzip => {
             let mut decoder = GzDecoder::new(source);
-            let is_equal = compare(&mut decoder, identity)?;
+            let seen = look(&mut decoder)?;
             end(decoder.into_inner())?;
-            is_equal
+            Ok(seen)
         }
-    };
-    if is_equal {
-        Ok(())
-    } else {
-        Err(ProofFailure::Because(Unproven::Stale))
     }
 }
 
@@ -134,7 +163,7 @@ impl From<io::Error> for ProofFailure {
 }
 
 /// Whether `decoded` yields exactly the identity. Stops as soon as it is too long.
-fn compare(decoded: &mut impl Read, (hash, length): Identity<'_>) -> Result<bool, ProofFailure> {
+fn compare(decoded: &mut dyn Read, (hash, length): Identity<'_>) -> Result<bool, ProofFailure> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
@@ -147,6 +176,25 @@ fn compare(decoded: &mut impl Read, (hash, length): Identity<'_>) -> Result<bool
         hasher.update(&buffer[..read]);
         if hasher.count() > length {
             return Err(ProofFailure::Because(Unproven::TooLong));
+        }
+    }
+}
+
+/// What the decoded bytes are. Stops when there are too many of them.
+fn look_at(decoded: &mut dyn Read) -> Result<TextKind, ProofFailure> {
+    let mut pieces = Vec::new();
+    let (mut buffer, mut length) = (Vec::new(), 0);
+    loop {
+        buffer.clear();
+        // As long as a group of a file: the first piece has to hold what its file begins with.
+        let read = Read::take(&mut *decoded, GROUP_SIZE).read_to_end(&mut buffer)? as u64;
+        if read == 0 {
+            return Ok(text_kind(&pieces));
+        }
+        pieces.push(TextEvidence::of(&buffer, length));
+        length += read;
+        if length > MAX_DECODED {
+            return Err(ProofFailure::Because(Unproven::TooLarge));
         }
     }
 }

@@ -7,8 +7,8 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::fields::{
-    BYTES, NOSNIFF, add_description, add_repr_digest, add_validators, apply_header_rules,
-    apply_header_rules_to_error, describes_content,
+    BYTES, NOSNIFF, add_content_encoding, add_description, add_repr_digest, add_validators,
+    apply_header_rules, apply_header_rules_to_error, describes_content,
 };
 use super::pages::{error_page, error_page_with_tail, error_without_page, not_found_sentence};
 use super::response::{Draft, DraftContent, empty};
@@ -188,6 +188,7 @@ impl Drafter {
         let fields = draft.headers_mut();
         fields.insert(header::CACHE_CONTROL, NO_STORE);
         fields.insert(header::CONTENT_TYPE, page.fields.content_type.clone());
+        add_content_encoding(fields, page.content_coding(&page.identity));
         fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         self.attach(draft, &page.identity, is_head)
     }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::answer::{self, Selected, SelectedBy};
 use crate::manifest::Manifest;
 use crate::representation::{IMMUTABLE, NO_STORE, REVALIDATE, visible};
+use crate::semantics::coding::Coding;
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::target::Target;
 use crate::settings::{ReprDigest, Settings};
@@ -169,12 +170,17 @@ pub(super) fn add_description(fields: &mut HeaderMap, selected: &Selected<'_>) {
     if let Some(date) = resource.last_modified_value() {
         fields.insert(header::LAST_MODIFIED, date.clone());
     }
-    if representation.coding.extension().is_some() {
-        let coding = HeaderValue::from_static(representation.coding.token());
-        fields.insert(header::CONTENT_ENCODING, coding);
-    }
+    add_content_encoding(fields, resource.content_coding(representation));
     fields.insert(header::ACCEPT_RANGES, BYTES);
     fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+}
+
+/// Names a content coding, if it is one.
+pub(super) fn add_content_encoding(fields: &mut HeaderMap, coding: Coding) {
+    if coding.extension().is_some() {
+        let coding = HeaderValue::from_static(coding.token());
+        fields.insert(header::CONTENT_ENCODING, coding);
+    }
 }
 
 /// Repr-Digest of the selected representation, all of it, whatever the range (RFC 9530 section 3).

@@ -89,7 +89,10 @@ impl SiteLayer {
                 return Reply { response, summary };
             };
             reporter.report(&error);
-            let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING);
+            // What is compressed under its own name has no other form: it is encoded whatever is
+            // accepted, and is waited for like any file.
+            let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING)
+                && request.parts.headers.contains_key(header::ACCEPT_ENCODING);
             if is_encoded && error.is_suspicious() {
                 // A sidecar that fails takes nobody's content away: the content itself is sent.
                 request.parts.headers.remove(header::ACCEPT_ENCODING);

@@ -9,6 +9,7 @@
 //! | 1 | which of the optional parts there are, and whether it is trusted |
 //! | 1 | which codings were proven |
 //! | 1 | whether it is text, as the place in `TextKind::ALL` |
+//! | 1 | how it decodes: 0, or the place among all codings and kinds of text, from 1 |
 //! | 4 + n | its path |
 //! | 8 each | inode, size, mtime and ctime in nanoseconds |
 //! | 32 | BLAKE3 of its content |
@@ -23,14 +24,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::Stamp;
-use crate::representation::{GROUP_SIZE, MAX_WHOLE, TextKind};
+use crate::representation::{Decoding, GROUP_SIZE, MAX_WHOLE, TextKind};
 use crate::scan::SavedFile;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 
 /// Version of these bytes, and of what a scan finds out about a file: what proves a sidecar, what is
 /// text, the length of a group. To be increased with a change of any of them.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// What a saved manifest begins with. A file that begins differently was written by another program.
 pub(super) const MAGIC: &[u8; 16] = b"etagd manifest\r\n";
 /// Large enough for BLAKE3 to hash 16 chunks of 1 KiB at once with AVX-512.
@@ -126,7 +127,11 @@ fn write_known(out: &mut impl Write, known: &SavedFile<'_>) -> io::Result<()> {
         .zip(TextKind::ALL)
         .find_map(|(place, text)| (text == known.text).then_some(place))
         .unwrap_or_default();
-    out.write_all(&[flags, codings, text])?;
+    let decoding = (1..)
+        .zip(decodings())
+        .find_map(|(place, it)| (Some(it) == known.decoding).then_some(place))
+        .unwrap_or_default();
+    out.write_all(&[flags, codings, text, decoding])?;
     write_bytes(out, known.path)?;
     let Stamp {
         inode,
@@ -153,6 +158,14 @@ fn write_known(out: &mut impl Write, known: &SavedFile<'_>) -> io::Result<()> {
         write_bytes(out, location.as_os_str().as_bytes())?;
     }
     out.write_all(known.groups.as_flattened())
+}
+
+/// Every way to decode, in the order of their numbers.
+fn decodings() -> impl Iterator<Item = Decoding> {
+    CODINGS.into_iter().flat_map(|(coding, _)| {
+        let all = TextKind::ALL.into_iter();
+        all.map(move |text| Decoding { coding, text })
+    })
 }
 
 fn write_bytes(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
@@ -254,11 +267,15 @@ impl<'a> Reader<'a> {
     }
 
     fn file(&mut self) -> Option<SavedFile<'a>> {
-        let [flags, codings, text] = self.array()?;
+        let [flags, codings, text, decoding] = self.array()?;
         if flags > TRUSTED | SHA256 | LAST_MODIFIED | NEWEST_DATE | LOCATION || codings > 7 {
             return None;
         }
         let text = *TextKind::ALL.get(usize::from(text))?;
+        let decoding = match decoding.checked_sub(1) {
+            Some(place) => Some(decodings().nth(usize::from(place))?),
+            None => None,
+        };
         let has = |flag: u8| flags & flag != 0;
         let path = self.bytes()?;
         let stamp = Stamp {
@@ -279,6 +296,7 @@ impl<'a> Reader<'a> {
             location: self.optional(has(LOCATION), Self::path)?,
             groups: self.groups(stamp.size)?,
             stamp,
+            decoding,
             codings: CODINGS
                 .iter()
                 .filter(|(_, bit)| codings & bit != 0)
@@ -384,6 +402,7 @@ mod tests {
             groups: &[],
             last_modified: None,
             newest_date: None,
+            decoding: None,
             codings: vec![],
         };
         let full = SavedFile {
@@ -402,6 +421,10 @@ mod tests {
             is_trusted: false,
             text: TextKind::OtherCharset,
             newest_date: HttpDate::from_unix(0),
+            decoding: Some(Decoding {
+                coding: Coding::Gzip,
+                text: TextKind::Binary,
+            }),
             codings: vec![Coding::Zstd],
             ..plain.clone()
         };
@@ -467,8 +490,8 @@ mod tests {
         let bytes = written();
         let content = &bytes[..bytes.len() - SEAL_LENGTH];
         let head = MAGIC.len() + 4 + 32 + 8 + 4 + "/srv/site".len();
-        let [flags, codings, text, length] = [0, 1, 2, 3].map(|place| head + place);
-        let size = head + 7 + "index.html".len() + 8;
+        let [flags, codings, text, decoding, length] = [0, 1, 2, 3, 4].map(|place| head + place);
+        let size = head + 8 + "index.html".len() + 8;
         let with = |place: usize, new: &[u8]| {
             let mut content = content.to_vec();
             content[place..place + new.len()].copy_from_slice(new);
@@ -479,6 +502,7 @@ mod tests {
             ("unknown flags", with(flags, &[1 << 6])),
             ("unknown codings", with(codings, &[8])),
             ("an unknown kind of text", with(text, &[6])),
+            ("an unknown way to decode", with(decoding, &[19])),
             ("a path without end", with(length, &[0xff; 4])),
             ("groups without end", with(size, &[0xff; 8])),
             (

@@ -103,7 +103,7 @@ pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
         ("/stale.html.zst", zstd(&[b' '; 1 << 20])),
         ("/stale.html", b"what the page is now".to_vec()),
         ("/alone.html.gz", gzip(b"nothing stands beside it")),
-        ("/blob", b"\xff\xfe\0\x01".to_vec()),
+        ("/blob", b"\xfc\xfe\0\x01".to_vec()),
         ("/what.xyzzy", b"\xff\0".to_vec()),
         ("/.well-known/apple-app-site-association", b"{}".to_vec()),
         ("/file.html", page("a file")),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /assets/*
-//!   Cache-Control: public, max-age=31536000, immutable
+//!   Cache-Control: max-age=31536000, immutable
 //!   ! X-Frame-Options
 //! ```
 //!
@@ -24,6 +24,7 @@ use super::host::Host;
 use super::pattern::{Captures, MatchOptions, Pattern};
 use super::table::Table;
 use super::template::{Template, in_path};
+use crate::semantics::coding::Coding;
 
 const MATCHING_OPTIONS: MatchOptions = MatchOptions {
     lenient: true,
@@ -38,6 +39,7 @@ pub struct Headers {
     blocks: Vec<Block>,
     table: Table,
     has_hosts: bool,
+    has_codings: bool,
     hash: [u8; 32],
 }
 
@@ -112,6 +114,40 @@ impl Headers {
     #[must_use]
     pub fn has_hosts(&self) -> bool {
         self.has_hosts
+    }
+
+    /// Whether some of them say that content is compressed.
+    #[must_use]
+    pub fn has_codings(&self) -> bool {
+        self.has_codings
+    }
+
+    /// The content codings that these rules give to a path, under whatever host, each with the
+    /// number of its line; the one that applies comes first.
+    #[must_use]
+    pub fn content_codings(&self, path: &[u8]) -> Vec<(Coding, usize)> {
+        if !self.has_codings {
+            return Vec::new();
+        }
+        let path = in_lower_case(without_slash(path));
+        let mut codings = Vec::new();
+        for number in self.table.candidates(&path, &[]) {
+            let Some(block) = self.block(number).filter(|it| it.pattern.matches(&path)) else {
+                continue;
+            };
+            if block.host.is_none() && block.removed.contains(&header::CONTENT_ENCODING) {
+                codings.clear();
+            }
+            let set = block.set.iter();
+            codings.extend(set.filter_map(|(name, value)| match value {
+                FieldValue::Fixed(value) if name == header::CONTENT_ENCODING => {
+                    Some((Coding::from_token(value.as_bytes())?, block.line))
+                }
+                FieldValue::Fixed(_) | FieldValue::Template(_) => None,
+            }));
+        }
+        codings.reverse();
+        codings
     }
 
     /// A hash of all that they mean: equal for files that differ in comments and spaces.
@@ -284,11 +320,13 @@ fn join(before: &HeaderValue, value: &HeaderValue) -> HeaderValue {
 
 /// Whether a field is not a list, so that a second value cannot be appended.
 fn has_one_value(name: &HeaderName) -> bool {
-    const SINGLE_VALUED: [HeaderName; 14] = [
+    const SINGLE_VALUED: [HeaderName; 15] = [
         header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
         header::ACCESS_CONTROL_ALLOW_ORIGIN,
         header::ACCESS_CONTROL_MAX_AGE,
         header::CONTENT_DISPOSITION,
+        // A list, but of codings that were applied one after the other, and rules have one.
+        header::CONTENT_ENCODING,
         header::CONTENT_LOCATION,
         header::CONTENT_TYPE,
         header::EXPIRES,

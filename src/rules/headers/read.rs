@@ -14,6 +14,7 @@ use crate::rules::host::Host;
 use crate::rules::pattern::{Pattern, almost_placeholder};
 use crate::rules::table::Table;
 use crate::rules::template::Template;
+use crate::semantics::coding::Coding;
 
 /// Cloudflare's limit for blocks.
 const MAX_CLOUDFLARE_BLOCKS: usize = 100;
@@ -184,6 +185,12 @@ impl HeadersParser {
         if value.is_empty() {
             return Err(format!("{name} has no value; \"! {name}\" removes a field").into());
         }
+        let coding = match name == header::CONTENT_ENCODING {
+            true => Some(content_coding(value)?),
+            false => None,
+        };
+        // Tokens have no case, and their one form is compared later.
+        let value = coding.map_or(value, |coding| coding.token().as_bytes());
         let parsed = HeaderValue::from_bytes(value)
             .map_err(|_| format!("the value of {name} contains control characters"))?;
         let template = Template::parse(value, open.block.pattern.names(), <[u8]>::to_vec)?;
@@ -194,7 +201,10 @@ impl HeadersParser {
             self.complaints.note(number, note);
             FieldValue::Template(template)
         };
-        if matches!(name.as_str(), "alt-svc" | "server" | "set-cookie") {
+        if matches!(
+            name.as_str(),
+            "alt-svc" | "content-encoding" | "server" | "set-cookie"
+        ) {
             let note = format!("Netlify ignores {name} here");
             self.complaints.note(number, note);
         }
@@ -251,6 +261,10 @@ impl HeadersParser {
             table.insert(number, &block.pattern);
         }
         let headers = Headers {
+            has_codings: self.blocks.iter().any(|block| {
+                let mut set = block.set.iter();
+                set.any(|(name, _)| name == header::CONTENT_ENCODING)
+            }),
             has_hosts: self.blocks.iter().any(|block| block.host.is_some()),
             blocks: self.blocks,
             table,
@@ -273,6 +287,16 @@ fn field_name(name: &[u8]) -> Result<HeaderName, Cow<'static, str>> {
     }
 }
 
+/// The coding that a rule says content has. A file that was encoded twice has no name for that.
+fn content_coding(value: &[u8]) -> Result<Coding, Cow<'static, str>> {
+    Coding::from_token(value)
+        .filter(|coding| *coding != Coding::Identity)
+        .ok_or_else(|| {
+            let value = shown(value);
+            format!("content-encoding is one of gzip, br and zstd, not {value}").into()
+        })
+}
+
 fn is_path(line: &[u8]) -> bool {
     line.starts_with(b"/") || scheme(line).is_some()
 }
@@ -291,7 +315,6 @@ fn refusal(name: &HeaderName) -> Option<&'static str> {
         "etag" => "the tag is computed from the content",
         "last-modified" => "the date is the file's; --last-modified off omits it",
         "content-length" | "content-range" | "accept-ranges" => "it is computed from the content",
-        "content-encoding" => "it depends on the file that is sent",
         "repr-digest" | "content-digest" | "digest" | "content-md5" => {
             "a digest is computed from the content; see --repr-digest"
         }
