@@ -117,6 +117,15 @@ const RULES: &str = "/Build/*.gz\n Content-Encoding: GZIP\n/Build/*.br\n Content
                      /Build/*.zst\n Content-Encoding: zstd\n/Build/plain.gz\n ! Content-Encoding\n\
                      /Build/typed.gz\n Content-Type: text/x-own\n";
 
+/// Path and content; Content-Encoding and Content-Type that come; what the suffix of the tag hashes.
+type OwnCodingCase = (
+    &'static str,
+    Vec<u8>,
+    Option<&'static str>,
+    &'static str,
+    String,
+);
+
 fn brotli(content: &[u8]) -> Vec<u8> {
     let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 18);
     encoder.write_all(content).unwrap();
@@ -143,9 +152,8 @@ fn what_is_compressed_under_its_own_name_says_so_where_that_is_proven() {
         format!("content-encoding: {coding}\ncontent-type: {media_type}\n")
     };
     const JS: &str = "text/javascript; charset=utf-8";
-    // Path, content; Content-Encoding and Content-Type that come; what the suffix of the tag hashes.
     #[rustfmt::skip]
-    let cases: [(&str, Vec<u8>, Option<&str>, &str, String); 17] = [
+    let cases: [OwnCodingCase; 17] = [
         ("Build/a.wasm.gz", gzip(wasm), Some("gzip"), "application/wasm", coded("gzip", "application/wasm")),
         ("Build/a.js.br", brotli(b"'use strict'"), Some("br"), JS, coded("br", JS)),
         ("Build/a.js.zst", zstd(b"'use strict'"), Some("zstd"), JS, coded("zstd", JS)),
