@@ -18,6 +18,7 @@ use http2::{
     PING, PREFACE, RST_STREAM, SETTINGS, frame, get, literal, request, settings, window_update,
 };
 use support::server::with_descriptors;
+use support::tree::eventually;
 use support::wire::{PATIENCE, head};
 use support::{Client, Response, Server, TestSite, exchange, noise};
 
@@ -422,6 +423,45 @@ fn p10_fields_of_requests_that_wait_are_not_kept() {
         let pinned = pinned_by_long_fields(target, field);
         assert!(pinned < 1 << 20, "{target}, {field}: {} kB", pinned >> 10);
     }
+}
+
+#[test]
+fn p10_what_connections_pin_can_be_seen() {
+    let site = site();
+    let server = Server::with(&site, &["--admin", "127.0.0.1:0"]);
+    let gauge = |name: &str| {
+        let metrics = Client::connect(server.admin()).get("/metrics").body;
+        let metrics = String::from_utf8(metrics).unwrap();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse::<usize>().unwrap()
+    };
+    let pinned = || gauge("etagd_memory_pinned_bytes ");
+    let waiting = || gauge("etagd_waiting_requests_bytes ");
+    assert_eq!((pinned(), waiting()), (0, 0));
+    // Eight of one connection are read at once: the others wait with their conditions. Each keeps
+    // its target, Host, and the tag that it asks for.
+    let tag = format!("\"{}\"", "x".repeat(500));
+    let mut clients: Vec<_> = (0..3)
+        .map(|_| Http2::connect(server.address(), &[(INITIAL_WINDOW_SIZE, 0)]))
+        .collect();
+    for client in &mut clients {
+        for n in 0..100 {
+            let block = [get("/big"), literal("if-none-match", &tag)].concat();
+            let flags = END_STREAM | END_HEADERS;
+            client
+                .send(frame(HEADERS, flags, 2 * n + 1, &block))
+                .unwrap();
+        }
+    }
+    let all = 3 * 92 * (tag.len() + "if-none-match".len());
+    eventually("all wait", || waiting() >= all);
+    let most = 3 * 92 * (tag.len() + 100);
+    assert!(waiting() < most, "{} of {most}", waiting());
+    eventually("eight of each connection are read", || {
+        pinned() >= 3 * 8 * (256 << 10)
+    });
+    drop(clients);
+    eventually("nothing is pinned", || (pinned(), waiting()) == (0, 0));
 }
 
 #[test]
