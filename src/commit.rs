@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::representation::Resource;
 use crate::semantics::etag::ETag;
-use crate::staging::{Directory, TempFile};
+use crate::staging::{Directory, HiddenName, TempFile};
 
 /// Whether a precondition holds for what a path names, or for nothing.
 pub type Condition = Box<dyn Fn(Option<&Resource>) -> bool + Send>;
@@ -28,7 +28,7 @@ pub struct WriteJob {
     /// What must hold for what is on the disk at that moment.
     pub condition: Condition,
     /// Who waits for it. Nobody: it is left undone.
-    pub reply: oneshot::Sender<Result<Committed, CommitError>>,
+    pub reply: oneshot::Sender<Result<Committed, RejectedWrite>>,
 }
 
 /// What is to become of a path.
@@ -55,6 +55,20 @@ pub struct Committed {
     pub now: Option<ETag>,
     /// The directory that has another entry now.
     pub directory: Directory,
+    /// Whether nothing is left in it.
+    pub is_emptied: bool,
+    /// What the path named before. To remove a large file takes long: it is for whoever has asked.
+    pub displaced: Option<HiddenName>,
+}
+
+/// A change that was not made, with what was to be put in place: to remove that takes long, so it is
+/// for whoever has asked.
+#[derive(Debug)]
+pub struct RejectedWrite {
+    /// Why nothing was changed.
+    pub error: CommitError,
+    /// What was to become of the path.
+    pub operation: Operation,
 }
 
 /// Why nothing was changed.

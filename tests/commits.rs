@@ -5,7 +5,6 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -64,8 +63,7 @@ impl Desk {
     ) -> Result<Committed, CommitError> {
         let directory = Directory::open(&self.root, Path::new("")).unwrap();
         let temp_file = TempFile::readable(directory).unwrap();
-        let mut file = temp_file.file();
-        file.write_all(content).unwrap();
+        temp_file.write_all(content).unwrap();
         let hash = *blake3::hash(content).as_bytes();
         let (reply, replied) = oneshot::channel();
         let commit = WriteJob {
@@ -75,7 +73,8 @@ impl Desk {
             reply,
         };
         self.hints.send(Hint::WriteJob(commit)).unwrap();
-        replied.blocking_recv().unwrap()
+        let replied = replied.blocking_recv().unwrap();
+        replied.map_err(|rejected| rejected.error)
     }
 }
 

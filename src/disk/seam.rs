@@ -19,6 +19,14 @@ pub enum Call {
     List,
     /// Resolve the links of a path.
     Resolve,
+    /// Make a file or a directory.
+    Make,
+    /// Write to a file, or reserve room for it.
+    Write,
+    /// Rename a file, or exchange two names.
+    Rename,
+    /// Remove a name.
+    Remove,
     /// Make sure that a file or a directory is on the disk.
     Sync,
 }
@@ -30,8 +38,30 @@ pub fn pass(_: Call) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Stands before each call that fails with a number alone.
+///
+/// # Errors
+/// As the test decides.
+#[inline(always)]
+pub fn pass_rustix(call: Call) -> rustix::io::Result<()> {
+    use rustix::io::Errno;
+    pass(call).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
 #[cfg(test)]
 pub use with_tests::{pass, run};
+
+/// The ways in which a call fails for a while.
+#[cfg(test)]
+pub const FAULTS: [rustix::io::Errno; 7] = [
+    rustix::io::Errno::MFILE,
+    rustix::io::Errno::NFILE,
+    rustix::io::Errno::NOMEM,
+    rustix::io::Errno::IO,
+    rustix::io::Errno::INTR,
+    rustix::io::Errno::NOSPC,
+    rustix::io::Errno::STALE,
+];
 
 #[cfg(test)]
 mod with_tests {

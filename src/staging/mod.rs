@@ -8,11 +8,12 @@
 //! compared with what was expected: if another process has changed it meanwhile, it is put back.
 //! A file that another process has locked with `flock(2)` or opened for writing is left alone.
 
+mod in_use;
 mod temp_file;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -24,11 +25,13 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::disk::seam::{self, Call};
 use crate::disk::{self, Root, Stamp};
 use crate::lease::{self, Writers};
 use temp_file::copy_permissions;
 
-pub use temp_file::{TempFile, is_temp_file};
+pub use in_use::{DirectoriesInUse, DirectoryUse};
+pub use temp_file::{HiddenName, TempFile, is_temp_file};
 
 /// Files with younger times are hashed again: two writes within one tick of the clock leave the
 /// same stamp.
@@ -47,36 +50,6 @@ impl Directory {
         root.open_directory(path).map(Self)
     }
 
-    /// Opens the directory at `path`, and creates what is missing of it. A link on the way is an
-    /// error, for the directory it leads to has another path in the site.
-    ///
-    /// # Errors
-    /// As `mkdir(2)` and `open(2)`.
-    pub fn make(root: &Root, path: &Path) -> io::Result<Self> {
-        match Self::open(root, path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => return opened,
-        }
-        let mut directory = Self::open(root, Path::new(""))?;
-        for name in path.iter() {
-            let next = match directory.enter(name) {
-                Err(Errno::NOENT) => {
-                    match mkdirat(&directory.0, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
-                        // Another process may have created it since.
-                        Ok(()) | Err(Errno::EXIST) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                    // Or the file's own sync would not save its path from a crash (fsync(2)).
-                    directory.sync()?;
-                    directory.enter(name)
-                }
-                entered => entered,
-            };
-            directory = next?;
-        }
-        Ok(directory)
-    }
-
     /// Opens the directory at `path`, or the nearest existing one above it.
     ///
     /// # Errors
@@ -93,9 +66,48 @@ impl Directory {
         }
     }
 
-    fn enter(&self, name: &OsStr) -> rustix::io::Result<Self> {
+    /// The directory `name` in this one; a link of that name is not followed.
+    fn enter(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        openat(&self.0, name, flags, Mode::empty()).map(Self)
+        seam::pass(Call::Open)?;
+        Ok(openat(&self.0, name, flags, Mode::empty()).map(Self)?)
+    }
+
+    /// The same directory, open a second time.
+    fn again(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
+    /// Creates the directory `name`. `false` if something has this name already.
+    fn make(&self, name: &OsStr) -> io::Result<bool> {
+        seam::pass(Call::Make)?;
+        match mkdirat(&self.0, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the directory `name` if it is empty.
+    fn remove_directory(&self, name: &OsStr) -> io::Result<()> {
+        seam::pass(Call::Remove)?;
+        Ok(unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Whether nothing but `name`, and perhaps the temporary files of uploads, is in here.
+    ///
+    /// # Errors
+    /// When the directory can't be listed.
+    pub fn has_only(&self, name: &OsStr) -> io::Result<bool> {
+        seam::pass(Call::List)?;
+        for entry in Dir::read_from(&self.0)? {
+            let entry = entry?;
+            let other = OsStr::from_bytes(entry.file_name().to_bytes());
+            if other != name && other != "." && other != ".." && !is_temp_file(other) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The type of `name`, links not followed; `None` if it does not exist.
@@ -103,6 +115,7 @@ impl Directory {
     /// # Errors
     /// As `fstatat(2)`.
     pub fn kind(&self, name: &OsStr) -> io::Result<Option<FileType>> {
+        seam::pass(Call::Stamp)?;
         match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
             Err(Errno::NOENT) => Ok(None),
@@ -152,12 +165,13 @@ impl Directory {
                 ));
             }
         }
-        let mut temp_file = TempFile::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
-        temp_file.file.write_all(content)?;
+        let mut temp_file = TempFile::new(self.again()?, Mode::RUSR | Mode::WUSR)?;
+        temp_file.write_all(content)?;
         copy_permissions(&temp_file.file, original)?;
-        temp_file.file.sync_all()?;
-        renameat(&self.0, &temp_file.name, &self.0, name)?;
-        temp_file.is_named = true;
+        temp_file.sync()?;
+        seam::pass(Call::Rename)?;
+        renameat(&self.0, &temp_file.hidden.name, &self.0, name)?;
+        temp_file.hidden.is_free = true;
         Ok(())
     }
 
@@ -166,6 +180,7 @@ impl Directory {
     /// # Errors
     /// As `unlink(2)`.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+        seam::pass(Call::Remove)?;
         Ok(unlinkat(&self.0, name, AtFlags::empty())?)
     }
 
@@ -205,10 +220,12 @@ impl Directory {
     /// # Errors
     /// As `fsync(2)`.
     pub fn sync(&self) -> io::Result<()> {
+        seam::pass(Call::Sync)?;
         Ok(fsync(&self.0)?)
     }
 
-    /// Removes the file `name` if it is still as `expected`. The directory itself is not synced.
+    /// Gives the file `name` a hidden name if it is still as `expected`: it is removed when that is
+    /// dropped. The directory itself is not synced.
     ///
     /// # Errors
     /// When it can't be removed; it is then unchanged.
@@ -216,24 +233,32 @@ impl Directory {
         &self,
         name: &OsStr,
         expected: &ExpectedFile,
-    ) -> io::Result<StagingOutcome> {
+    ) -> io::Result<Result<HiddenName, StagingOutcome>> {
         let original = match self.open_expected(name, expected)? {
             Ok(original) => original,
-            Err(overtaken) => return Ok(overtaken),
+            Err(overtaken) => return Ok(Err(overtaken)),
         };
         // The file is moved onto a temporary one, because a rename replaces whatever has the name.
-        let mut temp_file = TempFile::new(Self(self.0.try_clone()?), Mode::RUSR | Mode::WUSR)?;
-        match renameat(&self.0, name, &self.0, &temp_file.name) {
+        let mut temp_file = TempFile::new(self.again()?, Mode::RUSR | Mode::WUSR)?;
+        seam::pass(Call::Rename)?;
+        match renameat(&self.0, name, &self.0, &temp_file.hidden.name) {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(StagingOutcome::Overtaken),
+            Err(Errno::NOENT) => return Ok(Err(StagingOutcome::Overtaken)),
             Err(error) => return Err(error.into()),
         }
         let outcome = temp_file.check_displaced(&original, expected);
-        if !matches!(outcome, Ok(StagingOutcome::Done)) {
-            // It goes back, unless another process has created the name again.
-            temp_file.is_named = rename_new((self, &temp_file.name), (self, name)).is_ok();
+        if matches!(outcome, Ok(StagingOutcome::Done)) {
+            return Ok(Ok(temp_file.close()));
         }
-        outcome
+        // It goes back, unless another process has created the name again.
+        let back = rename_new(temp_file.hidden.entry(), (self, name));
+        temp_file.hidden.is_free = back.is_ok();
+        match (outcome, back) {
+            // It was as expected just before, and can't be had back: then it is removed.
+            (Err(_), Err(_)) => Ok(Ok(temp_file.close())),
+            (Err(error), Ok(())) => Err(error),
+            (Ok(overtaken), _) => Ok(Err(overtaken)),
+        }
     }
 
     /// Opens and locks the file `name` if it is as `expected` and nobody else has locked it.
@@ -260,6 +285,7 @@ impl Directory {
 
     fn open_file(&self, name: &OsStr) -> rustix::io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        seam::pass_rustix(Call::Open)?;
         openat(&self.0, name, flags, Mode::empty()).map(File::from)
     }
 }
@@ -268,14 +294,17 @@ impl Directory {
 type DirectoryEntry<'a> = (&'a Directory, &'a OsStr);
 
 /// Renames a file unless the new name is taken.
-fn rename_new(from: (&Directory, &OsString), to: DirectoryEntry<'_>) -> io::Result<()> {
+fn rename_new(from: DirectoryEntry<'_>, to: DirectoryEntry<'_>) -> io::Result<()> {
     let (from_in, to_in) = (&from.0.0, &to.0.0);
+    seam::pass(Call::Rename)?;
     match renameat_with(from_in, from.1, to_in, to.1, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
             // NFS, FUSE and others lack RENAME_NOREPLACE (rename(2)); link(2) fails as well if
             // the name is taken.
             linkat(from_in, from.1, to_in, to.1, AtFlags::empty())?;
-            from.0.remove(from.1)
+            // It has its place. What can't be removed is cleared at the next start.
+            let _ = from.0.remove(from.1);
+            Ok(())
         }
         renamed => Ok(renamed?),
     }
@@ -388,9 +417,7 @@ mod tests {
 
         fn temp_file(&self, content: &str) -> TempFile {
             let temp_file = TempFile::readable(self.top()).expect("a temp_file");
-            (&temp_file.file)
-                .write_all(content.as_bytes())
-                .expect("written");
+            temp_file.write_all(content.as_bytes()).expect("written");
             temp_file
         }
 
@@ -478,7 +505,7 @@ mod tests {
                 .top()
                 .remove_expected(name(), &expected)
                 .expect("tried");
-            assert_eq!(taken, StagingOutcome::Overtaken, "{case}");
+            assert_eq!(taken.err(), Some(StagingOutcome::Overtaken), "{case}");
             drop(temp_file);
             assert_eq!(fixture.read("name"), after, "{case}");
         }
@@ -497,7 +524,7 @@ mod tests {
             .top()
             .remove_expected(name(), &expected)
             .expect("tried");
-        assert_eq!(taken, StagingOutcome::Overtaken);
+        assert_eq!(taken.err(), Some(StagingOutcome::Overtaken));
         drop(temp_file);
         assert_eq!(fixture.read("name").as_deref(), Some("odd"));
         assert_eq!(fixture.names(), ["name"]);
@@ -519,7 +546,7 @@ mod tests {
                 .top()
                 .remove_expected(name(), &expected)
                 .expect("tried");
-            assert_eq!(taken, StagingOutcome::Busy);
+            assert_eq!(taken.err(), Some(StagingOutcome::Busy));
         }
         drop(writer);
         flock(&reader, FlockOperation::LockExclusive).expect("locked");
@@ -529,7 +556,7 @@ mod tests {
             .top()
             .remove_expected(name(), &expected)
             .expect("tried");
-        assert_eq!(taken, StagingOutcome::Busy);
+        assert_eq!(taken.err(), Some(StagingOutcome::Busy));
         assert_eq!(fixture.read("name").as_deref(), Some("old"));
         drop(reader);
         let outcome = temp_file.place(&fixture.top(), name(), Some(&expected));
@@ -559,26 +586,16 @@ mod tests {
     fn what_was_expected_is_taken_away() {
         let fixture = Fixture::new();
         let taken = fixture.top().remove_expected(name(), &fixture.expected());
-        assert_eq!(taken.expect("tried"), StagingOutcome::Done);
+        let hidden = taken.expect("tried").expect("as expected");
+        assert_eq!(fixture.read("name"), None);
+        drop(hidden);
         assert!(fixture.names().is_empty());
     }
 
     #[test]
-    fn directories_are_made_and_links_not_followed() {
+    fn the_nearest_directory_is_found() {
         let fixture = Fixture::new();
-        let deep = Directory::make(&fixture.root, Path::new("a/b/c")).expect("made");
-        let mut temp_file = fixture.temp_file("new");
-        let outcome = temp_file.place(&deep, name(), None).expect("tried");
-        assert_eq!(outcome, StagingOutcome::Done);
-        assert_eq!(fixture.read("a/b/c/name").as_deref(), Some("new"));
-        std::os::unix::fs::symlink("a", fixture.path("link")).expect("linked");
-        for path in ["link/b", "link/new", "name/below"] {
-            assert!(
-                Directory::make(&fixture.root, Path::new(path)).is_err(),
-                "{path}"
-            );
-        }
-        assert!(!fixture.path("a/new").exists());
+        fs::create_dir_all(fixture.path("a/b")).expect("made");
         let nearest = Directory::nearest(&fixture.root, Path::new("a/x/y")).expect("opened");
         assert_eq!(
             nearest.kind(OsStr::new("b")).expect("a look"),
@@ -594,7 +611,7 @@ mod tests {
             fixture.write(name, "left behind");
         }
         fixture.top().clear().expect("cleared");
-        let at_work = temp_file.name.to_string_lossy().into_owned();
+        let at_work = temp_file.hidden.name.to_string_lossy().into_owned();
         let mut left = [
             ".env",
             ".etagd-",

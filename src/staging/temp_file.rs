@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 
 use rustix::fs::{
     AtFlags, FallocateFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, fallocate,
@@ -11,6 +11,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::{Directory, DirectoryEntry, ExpectedFile, StagingOutcome, rename_new};
+use crate::disk::seam::{self, Call};
 
 /// The beginning of the name of every temporary file.
 const NAME_PREFIX: &str = ".etagd-";
@@ -21,10 +22,19 @@ const MAX_ATTEMPTS: usize = 8;
 /// its place.
 #[derive(Debug)]
 pub struct TempFile {
+    /// Dropped before the file is closed, and so while it is locked.
+    pub(super) hidden: HiddenName,
+    pub(super) file: File,
+}
+
+/// A hidden name in a directory. What has it is removed on drop: a new file that did not get its
+/// place, or the one that had its place before. To remove a large file takes long.
+#[derive(Debug)]
+pub struct HiddenName {
     pub(super) directory: Directory,
     pub(super) name: OsString,
-    pub(super) file: File,
-    pub(super) is_named: bool,
+    /// Whether nothing has this name any more.
+    pub(super) is_free: bool,
 }
 
 impl TempFile {
@@ -32,31 +42,35 @@ impl TempFile {
     ///
     /// # Errors
     /// When no file can be made there.
-    pub fn new(directory: Directory, mode: Mode) -> io::Result<Self> {
+    pub fn new(mut directory: Directory, mode: Mode) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut number = 0_u32;
         loop {
             let name = OsString::from(format!("{NAME_PREFIX}{}-{number}", std::process::id()));
             number = number.wrapping_add(1);
+            seam::pass(Call::Make)?;
             let file = match openat(&directory.0, &name, flags, mode) {
                 Ok(file) => File::from(file),
                 // Another upload's, or the leftover of a killed process.
                 Err(Errno::EXIST) => continue,
                 Err(error) => return Err(error.into()),
             };
+            let mut hidden = HiddenName {
+                directory,
+                name,
+                is_free: false,
+            };
             // On a file system without locks it stays unlocked: `Directory::clear` then fails to
             // lock it as well, and leaves it alone.
             let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+            seam::pass(Call::StampOpen)?;
             // Another process took it for a leftover before it was locked.
             if fstat(&file)?.st_nlink == 0 {
+                hidden.is_free = true;
+                directory = hidden.directory.again()?;
                 continue;
             }
-            return Ok(Self {
-                directory,
-                name,
-                file,
-                is_named: false,
-            });
+            return Ok(Self { hidden, file });
         }
     }
 
@@ -74,6 +88,7 @@ impl TempFile {
     /// # Errors
     /// When the disk is too full, or the file would be too large.
     pub fn reserve(&self, length: u64) -> io::Result<()> {
+        seam::pass(Call::Write)?;
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, length) {
             Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO | Errno::ROFS))
                 if length > 0 =>
@@ -85,9 +100,29 @@ impl TempFile {
         }
     }
 
-    /// The file, to write to.
-    pub fn file(&self) -> &File {
-        &self.file
+    /// Appends to the file.
+    ///
+    /// # Errors
+    /// As `write(2)`: the disk is full, or fails.
+    pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        seam::pass(Call::Write)?;
+        (&self.file).write_all(bytes)
+    }
+
+    /// Makes the content survive a crash.
+    ///
+    /// # Errors
+    /// As `fsync(2)`.
+    pub fn sync(&self) -> io::Result<()> {
+        seam::pass(Call::Sync)?;
+        self.file.sync_all()
+    }
+
+    /// Closes the file, which nobody has open for writing then. What is left is to be dropped where
+    /// that may take long.
+    #[must_use]
+    pub fn close(self) -> HiddenName {
+        self.hidden
     }
 
     /// Renames the file to `name` in `directory`. It replaces the file that is as `expected`, and
@@ -108,13 +143,13 @@ impl TempFile {
             ));
         }
         let Some(expected) = expected else {
-            return match rename_new((&self.directory, &self.name), (directory, name)) {
+            return match rename_new(self.hidden.entry(), (directory, name)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     Ok(StagingOutcome::Overtaken)
                 }
                 Err(error) => Err(error),
                 Ok(()) => {
-                    self.is_named = true;
+                    self.hidden.is_free = true;
                     Ok(StagingOutcome::Done)
                 }
             };
@@ -130,18 +165,25 @@ impl TempFile {
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 // This file system can't exchange names (rename(2), RENAME_EXCHANGE): a change
                 // between the comparison and this rename is lost.
-                renameat(&self.directory.0, &self.name, &directory.0, name)?;
-                self.is_named = true;
+                let (hidden_in, hidden) = (&self.hidden.directory.0, &self.hidden.name);
+                renameat(hidden_in, hidden, &directory.0, name)?;
+                self.hidden.is_free = true;
                 return Ok(StagingOutcome::Done);
             }
             Err(error) => return Err(error.into()),
         }
         // The displaced file has the hidden name now, and is removed with it on drop.
         let outcome = self.check_displaced(&original, expected);
-        if !matches!(outcome, Ok(StagingOutcome::Done)) {
-            self.restore_displaced((directory, name))?;
+        if matches!(outcome, Ok(StagingOutcome::Done)) {
+            return outcome;
         }
-        outcome
+        match (self.restore_displaced((directory, name)), outcome) {
+            (Ok(()), outcome) => outcome,
+            // The displaced one was as expected just before, and can't be had back: so the new one
+            // stays, for an error would say that nothing has changed.
+            (Err(_), Err(_)) => Ok(StagingOutcome::Done),
+            (Err(error), Ok(_)) => Err(error),
+        }
     }
 
     /// Whether the file that has the hidden name now is the expected one.
@@ -180,19 +222,29 @@ impl TempFile {
     /// Exchanges the hidden name and another: at no moment is either missing.
     pub(super) fn exchange(&self, (directory, name): DirectoryEntry<'_>) -> rustix::io::Result<()> {
         let flags = RenameFlags::EXCHANGE;
-        renameat_with(&self.directory.0, &self.name, &directory.0, name, flags)
+        let (hidden_in, hidden) = (&self.hidden.directory.0, &self.hidden.name);
+        seam::pass_rustix(Call::Rename)?;
+        renameat_with(hidden_in, hidden, &directory.0, name, flags)
     }
 
     /// The inode number of the file that has the hidden name.
     fn inode(&self) -> io::Result<u64> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        Ok(statat(&self.directory.0, &self.name, flags)?.st_ino)
+        let (directory, name) = (&self.hidden.directory.0, &self.hidden.name);
+        seam::pass(Call::Stamp)?;
+        Ok(statat(directory, name, flags)?.st_ino)
     }
 }
 
-impl Drop for TempFile {
+impl HiddenName {
+    pub(super) fn entry(&self) -> DirectoryEntry<'_> {
+        (&self.directory, &self.name)
+    }
+}
+
+impl Drop for HiddenName {
     fn drop(&mut self) {
-        if !self.is_named {
+        if !self.is_free {
             let _ = self.directory.remove(&self.name);
         }
     }

@@ -15,14 +15,14 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::publisher::Publisher;
-use crate::commit::{CommitError, Condition, Operation, WriteJob};
+use crate::commit::{CommitError, Condition, Operation, RejectedWrite, WriteJob};
 use crate::disk::Root;
 use crate::representation::{Data, Fields, NO_STORE, Representation, Resource};
 use crate::rules::RuleFile;
 use crate::scan::{ScanOutcome, Scope, Unsettled};
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
-use crate::staging::{Directory, ExpectedFile, StagingOutcome};
+use crate::staging::{Directory, ExpectedFile, HiddenName, StagingOutcome};
 
 /// How long a write waits while the tree around its path is being replaced.
 const MAX_WAIT: Duration = Duration::from_secs(5);
@@ -93,8 +93,10 @@ impl WriteQueue {
         };
         match refusal {
             Some(reason) => {
+                let error = CommitError::Busy(reason);
+                let operation = job.operation;
                 // A client that waits no longer finds out by asking.
-                let _ = job.reply.send(Err(CommitError::Busy(reason)));
+                let _ = job.reply.send(Err(RejectedWrite { error, operation }));
                 QueueTurn::Over
             }
             None => QueueTurn::Now(job),
@@ -108,6 +110,10 @@ pub(super) struct Applied {
     pub(super) before: Option<ETag>,
     /// The directory that has another entry now, to be synced.
     pub(super) directory: Directory,
+    /// Whether nothing is left in it.
+    pub(super) is_emptied: bool,
+    /// What was deleted.
+    pub(super) displaced: Option<HiddenName>,
 }
 
 /// Makes one change on the disk, if its condition holds for what is there.
@@ -138,24 +144,34 @@ pub(super) fn apply(
             stamp: now.stamp,
             hash: *now.identity.etag.hash(),
         });
-        let (directory, placement) = match (&mut *operation, &expected) {
+        // What was missing of it is made before the write has its turn.
+        let directory = Directory::open(root, parent)?;
+        let mut applied = Applied {
+            before: now.map(|now| now.identity.etag),
+            directory,
+            is_emptied: false,
+            displaced: None,
+        };
+        let directory = &applied.directory;
+        let placement = match (&mut *operation, &expected) {
             (Operation::Put { temp_file, .. }, expected) => {
-                let directory = Directory::make(root, parent)?;
-                let placement = temp_file.place(&directory, name, expected.as_ref())?;
-                (directory, placement)
+                temp_file.place(directory, name, expected.as_ref())?
             }
             (Operation::Delete, Some(expected)) => {
-                let directory = Directory::open(root, parent)?;
-                let placement = directory.remove_expected(name, expected)?;
-                (directory, placement)
+                // A directory that can't be listed is taken for one that has other files.
+                applied.is_emptied = directory.has_only(name).unwrap_or(false);
+                match directory.remove_expected(name, expected)? {
+                    Ok(hidden) => {
+                        applied.displaced = Some(hidden);
+                        StagingOutcome::Done
+                    }
+                    Err(placement) => placement,
+                }
             }
             (Operation::Delete, None) => return Err(CommitError::Nothing),
         };
         match placement {
-            StagingOutcome::Done => {
-                let before = now.map(|now| now.identity.etag);
-                return Ok(Applied { before, directory });
-            }
+            StagingOutcome::Done => return Ok(applied),
             // Somebody changed it after the look: the condition may not hold any more.
             StagingOutcome::Overtaken => {}
             StagingOutcome::Busy => return Err(BUSY),
@@ -240,7 +256,7 @@ mod tests {
     use super::*;
     use crate::commit::Committed;
 
-    type Replied = Receiver<Result<Committed, CommitError>>;
+    type Replied = Receiver<Result<Committed, RejectedWrite>>;
 
     fn push(queue: &mut WriteQueue, path: &str, now: Instant) -> Replied {
         let (reply, replied) = channel();
@@ -268,7 +284,8 @@ mod tests {
         let turn = queue.next_turn(None, is_being_replaced, start + MAX_WAIT);
         assert!(matches!(turn, QueueTurn::Over) && queue.is_empty());
         let refused = waiting.try_recv().expect("a reply");
-        assert!(matches!(refused, Err(CommitError::Busy(_))), "{refused:?}");
+        let error = refused.map_err(|rejected| rejected.error);
+        assert!(matches!(error, Err(CommitError::Busy(_))), "{error:?}");
     }
 
     #[test]
@@ -279,7 +296,8 @@ mod tests {
         let turn = queue.next_turn(Some("held"), |_| false, start);
         assert!(matches!(turn, QueueTurn::Over));
         let reply = refused.try_recv().expect("a reply");
-        assert!(matches!(reply, Err(CommitError::Busy("held"))));
+        let error = reply.map_err(|rejected| rejected.error);
+        assert!(matches!(error, Err(CommitError::Busy("held"))));
         let turn = queue.next_turn(None, |_| false, start);
         assert!(matches!(turn, QueueTurn::Over) && queue.is_empty());
     }

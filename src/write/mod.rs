@@ -14,8 +14,10 @@ mod request;
 mod token;
 mod upload;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,10 +28,11 @@ use http::StatusCode;
 use http::request::Parts;
 use http_body::Body;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::spawn_blocking;
 use walkdir::WalkDir;
 
 use crate::client::{Peer, TrustedProxies};
-use crate::commit::{Committed, Operation, WriteJob};
+use crate::commit::{Committed, Operation, RejectedWrite, WriteJob};
 use crate::disk::Root;
 use crate::locate::resolve;
 use crate::manifest::Manifest;
@@ -39,11 +42,11 @@ use crate::scan::is_hidden;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 use crate::site::Site;
-use crate::staging::{Directory, is_temp_file};
+use crate::staging::{DirectoriesInUse, Directory, DirectoryUse, is_temp_file};
 use audit::{Audit, Author};
 use rate_limit::FailedLogins;
 use request::{WriteAction, WriteRequest};
-use upload::{Upload, UploadError};
+use upload::{StagedFile, Upload, UploadError, use_directories};
 
 pub use refusal::Refusal;
 pub use request::is_write;
@@ -76,6 +79,7 @@ pub struct Writer {
     tokens: Option<ArcSwap<Tokens>>,
     failed_logins: FailedLogins,
     uploads: Semaphore,
+    directories: Arc<DirectoriesInUse>,
     commit: Box<dyn Fn(WriteJob) + Send + Sync>,
 }
 
@@ -105,6 +109,7 @@ impl Writer {
             tokens: tokens.map(ArcSwap::from_pointee),
             failed_logins: FailedLogins::default(),
             uploads: Semaphore::new(options.max_uploads),
+            directories: Arc::default(),
             commit: Box::new(commit),
             options,
             metrics,
@@ -118,7 +123,7 @@ impl Writer {
             return;
         };
         let file = path.clone();
-        match tokio::task::spawn_blocking(move || Tokens::load(&file)).await {
+        match spawn_blocking(move || Tokens::load(&file)).await {
             Ok(Ok(new)) => {
                 tokens.store(Arc::new(new));
                 tracing::info!(path = %path.display(), "tokens reloaded");
@@ -181,32 +186,50 @@ impl Writer {
         let author = self.authorise(request, peer)?;
         let ask = request::parse(request, &self.options, content.is_end_stream())?;
         check(&ask, &site.current())?;
-        let (operation, bytes) = match &ask.change {
-            WriteAction::Delete => (Operation::Delete, 0),
+        let place = (
+            self.options.directory.clone(),
+            Arc::clone(&self.directories),
+        );
+        let (operation, directories, bytes) = match &ask.change {
+            WriteAction::Delete => {
+                let path = PathBuf::from(OsStr::from_bytes(&ask.path));
+                let begin = move || use_directories(&place.0, &place.1, &path);
+                let begun = spawn_blocking(begin).await.map_err(|_| interrupted())?;
+                let directories = begun.map_err(|error| Refusal::of(&ask.path, error))?;
+                (Operation::Delete, directories, 0)
+            }
             WriteAction::Put { length, digests } => {
                 let _permit = self.uploads.try_acquire().map_err(|_| {
                     Refusal::not_now("too many uploads at the same time: try again in a moment")
                 })?;
-                let directory = self.options.directory.clone();
                 let limits = (self.options.max_upload, self.options.patience);
                 let uploaded = async {
-                    let upload = Upload::begin(directory, &ask.path, *length, digests).await?;
+                    let upload = Upload::begin(place, &ask.path, *length, digests).await?;
                     let received = upload.receive(content, limits, progress).await?;
                     // Another client may have written meanwhile: syncing would be in vain.
                     check(&ask, &site.current()).map_err(UploadError::Content)?;
                     received.finish().await
                 };
-                let (temp_file, hash, bytes) = uploaded.await.map_err(|error| match error {
+                let (staged, hash, bytes) = uploaded.await.map_err(|error| match error {
                     UploadError::There(error) => Refusal::of(&ask.path, error),
                     UploadError::Content(refusal) => refusal,
                 })?;
-                (Operation::Put { temp_file, hash }, bytes)
+                let StagedFile {
+                    temp_file,
+                    directories,
+                } = staged;
+                (Operation::Put { temp_file, hash }, directories, bytes)
             }
         };
         // In a task of its own: if the client disconnects, the commit goes on, and it has to be
         // logged.
         let writer = Arc::clone(self);
-        tokio::spawn(async move { writer.commit(&ask, operation, bytes, &author).await })
+        let commit = async move {
+            writer
+                .commit(&ask, operation, directories, (bytes, &author))
+                .await
+        };
+        tokio::spawn(commit)
             .await
             .unwrap_or_else(|_| Err(interrupted()))
     }
@@ -245,8 +268,8 @@ impl Writer {
         &self,
         ask: &WriteRequest,
         operation: Operation,
-        bytes: u64,
-        author: &Author,
+        directories: DirectoryUse,
+        (bytes, author): (u64, &Author),
     ) -> Result<Written, Refusal> {
         let is_put = matches!(operation, Operation::Put { .. });
         let (reply, replied) = oneshot::channel();
@@ -257,12 +280,18 @@ impl Writer {
             condition: Box::new(move |now| condition.holds(now)),
             reply,
         });
-        let committed = replied.await.map_err(|_| interrupted())?;
-        let Committed {
-            before,
-            now,
-            directory,
-        } = committed.map_err(|error| Refusal::of(&ask.path, error))?;
+        let committed = match replied.await {
+            Ok(Ok(committed)) => committed,
+            Ok(Err(RejectedWrite { error, operation })) => {
+                undo(Some(operation), directories).await;
+                return Err(Refusal::of(&ask.path, error));
+            }
+            Err(_) => {
+                undo(None, directories).await;
+                return Err(interrupted());
+            }
+        };
+        let (before, now) = (committed.before, committed.now);
         let audit = Audit {
             verb: if is_put { "PUT" } else { "DELETE" },
             path: &ask.path,
@@ -273,16 +302,41 @@ impl Writer {
         };
         audit.log();
         self.metrics.upload_bytes.add(bytes);
-        let synced = tokio::task::spawn_blocking(move || directory.sync()).await;
-        synced
+        let finished = spawn_blocking(move || finish(committed, directories, is_put)).await;
+        finished
             .unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
-            .map_err(|error| Refusal::of(&ask.path, error.into()))?;
+            .map_err(|error| Refusal::unsynced(&ask.path, &error, now))?;
         Ok(match (is_put, before) {
             (true, None) => Written::Created(now),
             (true, Some(_)) => Written::Replaced(now),
             (false, _) => Written::Deleted,
         })
     }
+}
+
+/// Removes what a write that was not made has left.
+async fn undo(operation: Option<Operation>, directories: DirectoryUse) {
+    let undo = move || {
+        // A directory is empty when its temporary file is gone.
+        drop(operation);
+        drop(directories);
+    };
+    // It fails with the runtime alone, and so with the process.
+    let _ = spawn_blocking(undo).await;
+}
+
+/// Has a change outlast a crash, and removes what it has displaced and emptied.
+fn finish(committed: Committed, directories: DirectoryUse, is_put: bool) -> io::Result<()> {
+    let synced = committed.directory.sync();
+    if is_put {
+        directories.set_filled();
+    } else if committed.is_emptied {
+        directories.set_emptied();
+    }
+    // It has a name in the directory.
+    drop(committed.displaced);
+    drop(directories);
+    synced
 }
 
 fn interrupted() -> Refusal {
@@ -321,5 +375,44 @@ impl fmt::Debug for Writer {
         f.debug_struct("Writer")
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::disk::seam::{self, Call};
+
+    #[test]
+    fn a_change_is_over_when_its_directory_is_on_the_disk() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = Root::open(directory.path()).expect("a root");
+        for is_failing in [false, true] {
+            let committed = Committed {
+                before: None,
+                now: None,
+                directory: Directory::open(&root, Path::new("")).expect("opened"),
+                is_emptied: false,
+                displaced: None,
+            };
+            let again = Root::open(directory.path()).expect("a root");
+            let in_use = Arc::default();
+            let directories =
+                DirectoryUse::begin(&in_use, again, Path::new(""), OsStr::new("f")).expect("short");
+            let calls = Arc::new(Mutex::new(Vec::new()));
+            let made = Arc::clone(&calls);
+            let gate = move |call: Call| {
+                made.lock().expect("unpoisoned").push(call);
+                match is_failing {
+                    true => Err(io::ErrorKind::Other.into()),
+                    false => Ok(()),
+                }
+            };
+            let finished = seam::run(gate, move || finish(committed, directories, true));
+            assert_eq!(finished.is_err(), is_failing);
+            assert_eq!(*calls.lock().expect("unpoisoned"), [Call::Sync]);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The reasons for refusing a write, and their statuses.
 
 use std::borrow::Cow;
+use std::io;
 
 use http::StatusCode;
 use rustix::io::Errno;
@@ -9,7 +10,7 @@ use crate::commit::CommitError;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
 
-/// Why a write was refused; nothing has changed.
+/// Why a write was refused; nothing has changed, unless the reason says so.
 #[derive(Debug)]
 pub struct Refusal {
     /// The status to answer with.
@@ -55,10 +56,29 @@ impl Refusal {
     }
 
     pub(super) fn too_long() -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "a name in this path is too long: use at most 255 bytes",
-        )
+        let reason = "this path, or a name in it, is too long: a name has at most 255 bytes";
+        Self::new(StatusCode::BAD_REQUEST, reason)
+    }
+
+    pub(super) fn too_deep(max_depth: usize) -> Self {
+        let reason = format!("this path has more than {max_depth} names: use fewer directories");
+        Self::new(StatusCode::BAD_REQUEST, reason)
+    }
+
+    /// The change is made and published, and a crash of the machine might undo it: the disk refuses
+    /// to say that it has it. `now` is the tag of what is there.
+    pub(super) fn unsynced(path: &[u8], error: &io::Error, now: Option<ETag>) -> Self {
+        let path = encode_path(path);
+        tracing::error!(
+            path = format!("/{path}"), %error,
+            "/{path} is written and published, but a crash might undo that: cannot sync its \
+             directory: {error}"
+        );
+        let reason = "it is written, but a crash might undo that: the server's messages tell why";
+        Self {
+            etag: now,
+            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason)
+        }
     }
 
     pub(super) fn too_large() -> Self {
@@ -130,7 +150,7 @@ mod tests {
             (Errno::IO, 500),
         ];
         for (errno, status) in cases {
-            let error = std::io::Error::from(errno);
+            let error = io::Error::from(errno);
             let refusal = Refusal::of(b"a", error.into());
             assert_eq!(refusal.status.as_u16(), status, "{errno}");
             assert_eq!(refusal.etag, None);

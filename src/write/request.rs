@@ -17,6 +17,9 @@ use crate::semantics::target::Target;
 /// Bytes of the longest name that file systems allow (`NAME_MAX`). Longer ones are refused before
 /// directories are created for them.
 const MAX_NAME_LENGTH: usize = 255;
+/// Names in the longest path that may be written, its file's among them. Each directory is made and
+/// synced, and looked at by every scan from then on.
+const MAX_DEPTH: usize = 64;
 /// Fields that proxies add to the requests they forward.
 const PROXY_FIELDS: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 
@@ -78,6 +81,9 @@ fn path(request: &Parts, options: &WriterConfig) -> Result<Box<[u8]>, Refusal> {
         .any(|name| name.len() > MAX_NAME_LENGTH)
     {
         return Err(Refusal::too_long());
+    }
+    if path.split(|byte| *byte == b'/').count() > MAX_DEPTH {
+        return Err(Refusal::too_deep(MAX_DEPTH));
     }
     if target.query().is_some() {
         let reason = "the URL of a file has no query: leave out the ? and what follows it";

@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::future::poll_fn;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::Refusal;
 use crate::commit::CommitError;
 use crate::disk::Root;
 use crate::semantics::digest::Digests;
-use crate::staging::{Directory, TempFile};
+use crate::staging::{DirectoriesInUse, Directory, DirectoryUse, TempFile};
 
 /// Bytes to collect before they are written to the disk.
 const BUFFER_LENGTH: usize = 256 << 10;
@@ -50,6 +51,13 @@ impl From<io::Error> for UploadError {
     }
 }
 
+/// The content of a PUT, on the disk under a hidden name, and the directory of its place.
+pub(super) struct StagedFile {
+    /// Removed before the directory that it may be in.
+    pub(super) temp_file: TempFile,
+    pub(super) directories: DirectoryUse,
+}
+
 /// An upload in progress. Its temporary file is removed if it is dropped before it is finished.
 pub(super) struct Upload {
     file: BackgroundDrop,
@@ -66,19 +74,22 @@ impl Upload {
     /// Creates the temporary file near the target and reserves its length. Fails early if the
     /// target can't be written.
     pub(super) async fn begin(
-        directory: PathBuf,
+        (site, in_use): (PathBuf, Arc<DirectoriesInUse>),
         path: &[u8],
         length: Option<u64>,
         digests: &Digests,
     ) -> Result<Self, UploadError> {
         let path = PathBuf::from(OsStr::from_bytes(path));
         let begin = move || {
-            let root = open(&directory)?;
-            let file = TempFile::readable(beside(&root, &path)?)?;
+            let directories = use_directories(&site, &in_use, &path)?;
+            let temp_file = TempFile::readable(beside(directories.root(), &path)?)?;
             if let Some(length) = length {
-                file.reserve(length)?;
+                temp_file.reserve(length)?;
             }
-            Ok::<_, CommitError>(BackgroundDrop(Some(file)))
+            Ok::<_, CommitError>(BackgroundDrop(Some(StagedFile {
+                temp_file,
+                directories,
+            })))
         };
         let file = spawn_blocking(begin).await.map_err(io::Error::other)??;
         Ok(Self {
@@ -133,9 +144,9 @@ impl Upload {
         }
     }
 
-    /// Writes the rest, checks the digests and syncs the file. Returns it with its BLAKE3 and its
-    /// length.
-    pub(super) async fn finish(self) -> Result<(TempFile, [u8; 32], u64), UploadError> {
+    /// Writes the rest, checks the digests, syncs the file and makes the directories that it needs.
+    /// Returns it with its BLAKE3 and its length.
+    pub(super) async fn finish(self) -> Result<(StagedFile, [u8; 32], u64), UploadError> {
         let mut upload = self.blocking(Self::write_all).await?;
         let hash = *upload.hasher.finalize().as_bytes();
         Ok((upload.file.keep()?, hash, upload.length))
@@ -151,7 +162,7 @@ impl Upload {
 
     fn write(&mut self) -> Result<(), UploadError> {
         let buffer = &self.buffer;
-        self.file.file()?.write_all(buffer)?;
+        self.file.staged()?.temp_file.write_all(buffer)?;
         self.hasher.update(buffer);
         if let Some((_, hasher)) = &mut self.sha256 {
             hasher.update(buffer);
@@ -176,7 +187,10 @@ impl Upload {
                 reason,
             )));
         }
-        Ok(self.file.file()?.sync_all()?)
+        let staged = self.file.staged()?;
+        staged.temp_file.sync()?;
+        // The watcher's thread must not wait for that: each new directory is synced.
+        Ok(staged.directories.make().map_err(CommitError::from)?)
     }
 }
 
@@ -223,6 +237,20 @@ fn open(directory: &Path) -> Result<Root, CommitError> {
     })
 }
 
+/// Announces that a write needs the directory of `path`. May block.
+///
+/// # Errors
+/// When the site's directory can't be opened, or no file system call could name `path`.
+pub(super) fn use_directories(
+    site: &Path,
+    in_use: &Arc<DirectoriesInUse>,
+    path: &Path,
+) -> Result<DirectoryUse, CommitError> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let name = path.file_name().unwrap_or_default();
+    Ok(DirectoryUse::begin(in_use, open(site)?, parent, name)?)
+}
+
 /// Opens the directory of `path`, or the nearest existing one above it: missing ones are created
 /// when the content is complete.
 fn beside(root: &Root, path: &Path) -> Result<Directory, CommitError> {
@@ -239,17 +267,16 @@ fn beside(root: &Root, path: &Path) -> Result<Directory, CommitError> {
 }
 
 /// Removes a temporary file on a thread that may block: removing a large file can take seconds.
-struct BackgroundDrop(Option<TempFile>);
+struct BackgroundDrop(Option<StagedFile>);
 
 impl BackgroundDrop {
-    fn file(&self) -> io::Result<&std::fs::File> {
+    fn staged(&self) -> io::Result<&StagedFile> {
         self.0
             .as_ref()
-            .map(TempFile::file)
             .ok_or_else(|| io::Error::other("the upload is over"))
     }
 
-    fn keep(&mut self) -> io::Result<TempFile> {
+    fn keep(&mut self) -> io::Result<StagedFile> {
         self.0
             .take()
             .ok_or_else(|| io::Error::other("the upload is over"))
@@ -258,8 +285,38 @@ impl BackgroundDrop {
 
 impl Drop for BackgroundDrop {
     fn drop(&mut self) {
-        if let (Some(file), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn_blocking(move || drop(file));
+        if let (Some(staged), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(staged));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::disk::seam::{self, Call};
+
+    #[tokio::test]
+    async fn all_that_a_file_needs_is_on_the_disk_before_it_gets_its_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let place = (directory.path().to_path_buf(), Arc::default());
+        let begun = Upload::begin(place, b"new/f", Some(3), &Digests::default()).await;
+        let mut upload = begun.ok().expect("begun");
+        upload.buffer = b"new".to_vec();
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let made = Arc::clone(&calls);
+        let gate = move |call: Call| {
+            made.lock().expect("unpoisoned").push(call);
+            Ok(())
+        };
+        let written = seam::run(gate, move || upload.write_all().map(|()| upload));
+        assert!(written.is_ok());
+        let calls = calls.lock().expect("unpoisoned");
+        let calls = calls.iter().copied();
+        let calls: Vec<_> = calls.filter(|call| *call != Call::Open).collect();
+        // The content, then the directory, whose name is in the root.
+        assert_eq!(calls, [Call::Write, Call::Sync, Call::Make, Call::Sync]);
     }
 }

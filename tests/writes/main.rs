@@ -8,6 +8,7 @@ mod support;
 mod transports;
 
 mod cycle;
+mod directories;
 mod disk;
 mod http2;
 mod kills;

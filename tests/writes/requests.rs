@@ -322,6 +322,7 @@ fn a_digest_must_hold() {
     };
     let (sha256, of_nothing) = (of(b"new"), of(b""));
     let sha512 = STANDARD.encode(Sha512::digest(b"new"));
+    let sha512_of_nothing = STANDARD.encode(Sha512::digest(b""));
     let cases = [
         ("true", format!("Content-Digest: {sha256}"), 201),
         ("true", format!("Repr-Digest: sha-512=:{sha512}:"), 201),
@@ -346,6 +347,16 @@ fn a_digest_must_hold() {
             400,
         ),
         ("none", "Repr-Digest: sha-256=new".into(), 400),
+        (
+            "of other content, longer",
+            format!("Repr-Digest: sha-512=:{sha512_of_nothing}:"),
+            400,
+        ),
+        (
+            "one of other content",
+            format!("Repr-Digest: {sha256}, sha-512=:{sha512_of_nothing}:"),
+            400,
+        ),
     ];
     for (index, (what, line, want)) in cases.iter().enumerate() {
         let target = format!("/{index}");
