@@ -5,6 +5,9 @@
 //! published during a run is passed to the next one, all together. What was passed to a run that failed
 //! is passed again with the next publication, because a cache that misses a URL would keep it for as
 //! long as it likes.
+//!
+//! A command that writes into the site is the cause of its next run, and so runs for ever. That can't
+//! be told from a change that somebody else makes while it runs, but it is said when it is likely.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -13,8 +16,9 @@ use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::inventory::Difference;
 use crate::manifest::{Manifest, SiteDigest};
 use crate::metrics::Metrics;
 use crate::purge::urls;
@@ -22,6 +26,14 @@ use crate::site::Site;
 
 /// A run that takes longer than this is worth a warning when the next one waits for it.
 const MIN_LONG_RUN: Duration = Duration::from_secs(60);
+
+/// How many runs in a row that nothing but changes made during the run before has caused are worth a
+/// warning.
+const MAX_OWN_RUNS: u32 = 3;
+/// The clock of a file system is behind that of the system, by a tick of the kernel (10 ms at most).
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+/// What the variables of etagd begin with.
+const VARIABLE_PREFIX: &str = "ETAGD_";
 
 /// The command, and the thread that runs it.
 #[derive(Debug)]
@@ -57,6 +69,39 @@ struct News {
     old: SiteDigest,
     new: SiteDigest,
     urls: BTreeSet<String>,
+    /// When the first and the last of these changes were made.
+    made: Option<(SystemTime, SystemTime)>,
+}
+
+/// Finds out whether runs cause each other.
+#[derive(Debug, Default)]
+struct OwnRuns {
+    /// When the last run began and ended.
+    last: Option<(SystemTime, SystemTime)>,
+    /// How many runs in a row were caused by the one before each.
+    number: u32,
+    is_warned: bool,
+}
+
+impl OwnRuns {
+    /// Notes what has caused a run that begins now. Whether to warn, which is once.
+    fn begin(&mut self, made: Option<(SystemTime, SystemTime)>) -> bool {
+        let is_own = match (self.last, made) {
+            (Some((began, ended)), Some((first, last))) => {
+                first + CLOCK_TICK >= began && last <= ended
+            }
+            _ => false,
+        };
+        self.number = match is_own {
+            true => self.number.saturating_add(1),
+            false => 0,
+        };
+        self.number >= MAX_OWN_RUNS && !std::mem::replace(&mut self.is_warned, true)
+    }
+
+    fn end(&mut self, began: SystemTime, ended: SystemTime) {
+        self.last = Some((began, ended));
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +173,12 @@ impl News {
     fn add(&mut self, later: Self) {
         self.new = later.new;
         self.urls.extend(later.urls);
+        self.made = match (self.made, later.made) {
+            (Some((first, last)), Some((other_first, other_last))) => {
+                Some((first.min(other_first), last.max(other_last)))
+            }
+            (one, other) => one.or(other),
+        };
     }
 }
 
@@ -148,10 +199,12 @@ impl Shared {
                 "--on-publish: rules changed: affected redirects are not listed"
             );
         }
+        let differences = old.diff(new);
         let later = News {
             old: old.digest(),
             new: new.digest(),
-            urls: urls(&old.diff(new), handling).into_keys().collect(),
+            made: made(&differences, new),
+            urls: urls(&differences, handling).into_keys().collect(),
         };
         let mut state = self.state();
         match &mut state.news {
@@ -176,12 +229,18 @@ impl Shared {
 
     /// The thread's work, to its end.
     fn run(&self) {
+        let mut own_runs = OwnRuns::default();
         while let Some(news) = self.next() {
+            if own_runs.begin(news.made) {
+                warn_of_own_runs(&news);
+            }
+            let began = SystemTime::now();
             let outcome = self.run_once(&news);
+            own_runs.end(began, SystemTime::now());
             let mut state = self.state();
             state.running = None;
             self.metrics.hook_runs.increment();
-            let News { old, new, urls } = &news;
+            let News { old, new, urls, .. } = &news;
             match outcome {
                 Ok(status) if status.success() => {
                     tracing::info!(
@@ -230,7 +289,18 @@ impl Shared {
     }
 
     fn run_once(&self, news: &News) -> io::Result<ExitStatus> {
-        let mut child = Command::new("sh")
+        let mut command = Command::new("sh");
+        // The server's settings are not the command's: an `etagd` that it runs would take them for its
+        // own, and nobody needs to know a secret that is set that way.
+        for (name, _) in std::env::vars_os() {
+            if name
+                .as_encoded_bytes()
+                .starts_with(VARIABLE_PREFIX.as_bytes())
+            {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .arg("-c")
             .arg(&self.command)
             .env("ETAGD_OLD_DIGEST", news.old.to_string())
@@ -253,6 +323,36 @@ impl Shared {
     }
 }
 
+/// When the first and the last of these differences were made, as far as the files say that are
+/// there: a file that is gone does not say when.
+fn made(differences: &[Difference], new: &Manifest) -> Option<(SystemTime, SystemTime)> {
+    let time = |path: &[u8]| {
+        let changed = new.locate(path)?.stamp.ctime_ns;
+        let since_epoch = Duration::from_nanos(u64::try_from(changed).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(since_epoch)
+    };
+    let times = differences.iter().filter_map(|each| time(&each.path));
+    let (first, last) = times.fold((None, None), |(first, last), time| {
+        let earliest = first.map_or(time, |first: SystemTime| first.min(time));
+        let latest = last.map_or(time, |last: SystemTime| last.max(time));
+        (Some(earliest), Some(latest))
+    });
+    first.zip(last)
+}
+
+fn warn_of_own_runs(news: &News) {
+    let (urls, first) = (news.urls.len(), news.urls.first());
+    let first = first.map_or("", String::as_str);
+    tracing::warn!(
+        runs = MAX_OWN_RUNS,
+        urls,
+        path = first,
+        "--on-publish: {MAX_OWN_RUNS} runs in a row had no other cause than what changed while the \
+         run before was under way ({first}): if the command writes into the site, it runs for ever; \
+         let it write elsewhere, under a hidden name, or only what differs"
+    );
+}
+
 fn count(urls: &BTreeSet<String>) -> String {
     match urls.len() {
         1 => "1 URL".to_owned(),
@@ -273,4 +373,85 @@ fn feed(mut stdin: ChildStdin, urls: &BTreeSet<String>) -> io::Result<()> {
         .name("on-publish input".to_owned())
         .spawn(write)
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_cause_each_other_are_told_from_others() {
+        let start = SystemTime::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        // Each run begins and ends, and the changes that have caused it are made from and to then.
+        type Run = (u64, u64, u64, u64);
+        let cases: [(&str, &[Run], &[bool]); 6] = [
+            (
+                "each writes",
+                &[
+                    (100, 200, 0, 0),
+                    (300, 400, 150, 150),
+                    (500, 600, 350, 390),
+                    (700, 800, 500, 600),
+                    (900, 950, 700, 701),
+                ],
+                &[false, false, false, true, false],
+            ),
+            (
+                "by the clock of the file system it was a little before the run",
+                &[
+                    (100, 200, 0, 0),
+                    (300, 400, 95, 95),
+                    (500, 600, 295, 295),
+                    (700, 800, 495, 495),
+                ],
+                &[false, false, false, true],
+            ),
+            (
+                "somebody else changes something after the run",
+                &[
+                    (100, 200, 0, 0),
+                    (300, 400, 150, 150),
+                    (500, 600, 350, 410),
+                    (700, 800, 500, 500),
+                    (900, 950, 750, 750),
+                ],
+                &[false; 5],
+            ),
+            (
+                "and before it",
+                &[
+                    (100, 200, 0, 0),
+                    (300, 400, 50, 150),
+                    (500, 600, 250, 350),
+                    (700, 800, 450, 550),
+                ],
+                &[false; 4],
+            ),
+            (
+                "edits between runs",
+                &[
+                    (100, 200, 0, 0),
+                    (300, 400, 250, 250),
+                    (500, 600, 450, 450),
+                    (700, 800, 650, 650),
+                ],
+                &[false; 4],
+            ),
+            ("the first", &[(100, 200, 0, 0)], &[false]),
+        ];
+        for (name, runs, warns) in cases {
+            let mut own_runs = OwnRuns::default();
+            for ((began, ended, first, last), warn) in runs.iter().zip(warns) {
+                let made = Some((at(*first), at(*last)));
+                assert_eq!(own_runs.begin(made), *warn, "{name}: {began}");
+                own_runs.end(at(*began), at(*ended));
+            }
+        }
+        let mut own_runs = OwnRuns::default();
+        own_runs.end(at(0), at(1000));
+        for _ in 0..5 {
+            assert!(!own_runs.begin(None), "what is gone does not say when");
+        }
+    }
 }

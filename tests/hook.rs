@@ -349,3 +349,67 @@ fn a_release_that_is_proven_at_last_is_no_change_and_the_next_one_is() {
     list();
     assert_eq!(script.wait_for(0).urls, ["/b.txt"]);
 }
+
+#[test]
+fn a_command_that_writes_into_the_site_is_told_so_once() {
+    let site = TestSite::with(&[("a.txt", b"a")]);
+    let log = site.path("log.txt");
+    // It goes on until the test is over, or for a while.
+    let rest = format!("[ $run -lt 12 ] && echo $run >'{}'", log.display());
+    let script = Script::new(site, &format!("{rest}\ntrue"));
+    let server = script.serve();
+    fs::write(script.site.path("a.txt"), "b").unwrap();
+    script.wait_for(8);
+    let warning = "3 runs in a row had no other cause";
+    let said = server.log();
+    let lines: Vec<_> = said.lines().filter(|line| line.contains(warning)).collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].contains("/log.txt"), "{said}");
+    // After the third run that the one before had caused, and not sooner.
+    let before = said.split(warning).next().unwrap();
+    assert_eq!(before.matches("--on-publish: done").count(), 3, "{said}");
+}
+
+#[test]
+fn edits_by_others_are_no_reason_to_warn() {
+    let site = TestSite::with(&[("a.txt", b"a")]);
+    let script = Script::new(site, "");
+    let server = script.serve();
+    for run in 0..6 {
+        fs::write(script.site.path("a.txt"), run.to_string()).unwrap();
+        runs(&server, run + 1);
+    }
+    assert!(!server.log().contains("in a row"), "{}", server.log());
+}
+
+#[test]
+fn the_command_gets_no_variable_of_the_server() {
+    let site = TestSite::with(&[("a.txt", b"a")]);
+    let binary = env!("CARGO_BIN_EXE_etagd");
+    let root = site.root();
+    // Both would fail, or mean something else, under the server's own settings.
+    let rest = format!(
+        "env | sed -n 's/^\\(ETAGD_[A-Z_]*\\)=.*/\\1/p' | sort >variables.new\n\
+         '{binary}' manifest '{root}' --digest >digest.new 2>errors\n\
+         mv digest.new digest; mv variables.new variables",
+        root = root.display()
+    );
+    let script = Script::new(site, &rest);
+    let mut program = support::server::command(binary);
+    program
+        .env("ETAGD_ON_PUBLISH", &script.command)
+        .env("ETAGD_SWEEP", "1h")
+        .env("ETAGD_HTML_HANDLING", "none")
+        .env("ETAGD_WRITE_TOKEN", "a-secret-of-somebody");
+    let server = Server::run(program, &root, &[]);
+    fs::write(root.join("a.txt"), "b").unwrap();
+    runs(&server, 1);
+    let read = |name| fs::read_to_string(script.path(name)).unwrap();
+    assert_eq!(
+        read("variables"),
+        "ETAGD_NEW_DIGEST\nETAGD_OLD_DIGEST\n",
+        "{}",
+        read("errors")
+    );
+    assert_eq!(read("digest").trim(), digest_of(&root));
+}
