@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 use support::server::{command, unprivileged};
 use support::tree::{digest_of, eventually, write_tree};
-use support::{Server, TestSite, noise, tag};
+use support::{Client, Server, TestSite, noise, tag};
 
 /// Where a site's state is saved, beside the site.
 fn state(site: &TestSite) -> PathBuf {
@@ -475,4 +475,34 @@ fn what_is_taken_over_follows_the_rules_as_they_are_now() {
     assert_eq!(after.1, Some(tag(b"page")));
     assert_eq!(after.2, None);
     assert_eq!(third.digest(), digest_of(&site.root()));
+}
+
+#[test]
+fn what_can_not_be_saved_is_tried_again_until_it_can() {
+    let site = TestSite::with(&[("a.txt", b"a")]);
+    let place = site.outside("later");
+    let state = place.join("state");
+    let flags = ["--state", state.to_str().unwrap(), "--admin", "127.0.0.1:0"];
+    let server = Server::with(&site, &flags);
+    let failures = || -> u64 {
+        let metrics = Client::connect(server.admin()).get("/metrics").body;
+        let metrics = String::from_utf8(metrics).unwrap();
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("etagd_state_failures_total "));
+        line.unwrap().parse().unwrap()
+    };
+    server.wait_for_line("cannot save the manifest");
+    assert!(failures() > 0);
+    assert_eq!(server.body("/a.txt").as_deref(), Some(&b"a"[..]));
+    fs::create_dir(&place).unwrap();
+    server.wait_for_line("is saved in");
+    assert!(state.is_file());
+    let failed = failures();
+    let log = server.log();
+    assert_eq!(log.matches("cannot save the manifest").count(), 1, "{log}");
+    stop(server);
+    assert!(failed < 5, "{failed}");
+    let second = Server::with(&site, &flags);
+    assert_eq!(rehashed(&second), Some(0), "{}", second.log());
 }

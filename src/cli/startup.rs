@@ -466,8 +466,9 @@ pub(super) fn serve(
         });
     }
     if let Some(file) = inputs.state {
-        let saver =
-            Saver::start(file, inputs.directory, Arc::clone(&site), saved).map_err(Error::Start)?;
+        let metrics = Arc::clone(&process.metrics);
+        let saver = Saver::start(file, inputs.directory, Arc::clone(&site), saved, metrics)
+            .map_err(Error::Start)?;
         background.add("saved manifest", ShutdownStage::AfterRequests, move || {
             saver.finish();
         });

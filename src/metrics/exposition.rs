@@ -258,6 +258,11 @@ impl FamilyEncoder<'_> {
                 "Scans that met something unreadable for now, and whose changes had to wait.",
                 &metrics.incomplete_looks,
             ),
+            (
+                "state_failures",
+                "Failed attempts to save the manifest in --state.",
+                &metrics.state_failures,
+            ),
             ("sweeps", "Sweeps of the whole site.", &metrics.sweeps),
             (
                 "root_changes",

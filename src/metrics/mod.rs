@@ -159,6 +159,8 @@ pub struct Metrics {
     pub waiting_requests: AtomicU64,
     /// Looks at the disk that could not be completed, so that nothing of them was published.
     pub incomplete_looks: Counter,
+    /// Attempts to save the manifest in `--state` that failed.
+    pub state_failures: Counter,
     /// Sweeps of the whole site.
     pub sweeps: Counter,
     /// Published states.

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
 use crate::disk::Root;
+use crate::disk::seam::{self, Call};
 use crate::manifest::Manifest;
 use crate::scan::{SavedFile, Scanner, is_hidden};
 use crate::settings::Settings;
@@ -126,23 +127,25 @@ impl StateFile {
         let known = manifest
             .iter()
             .map(|resource| SavedFile::of(resource, manifest));
-        let written = write(&new, self.origin(root), known)
-            .and_then(|()| new.sync_all())
+        let written = seam::pass(Call::Write)
+            .and_then(|()| write(&new, self.origin(root), known))
+            .and_then(|()| sync(&new))
+            .and_then(|()| seam::pass(Call::Rename))
             .and_then(|()| fs::rename(self.new_file(), &self.file));
         if written.is_err() {
             // It is still locked, so no other process is using it. The error to return is the first one.
-            let _ = fs::remove_file(self.new_file());
+            let _ = seam::pass(Call::Remove).and_then(|()| fs::remove_file(self.new_file()));
             return written;
         }
         // A rename is on disk after a crash only if the directory was synced (fsync(2)).
         let directory = self.file.parent().unwrap_or(Path::new("/"));
-        File::open(directory)?.sync_all()
+        sync(&open_file(directory)?)
     }
 
     /// Whether another program has written the file: the name may be mistyped.
     fn is_foreign(&self) -> io::Result<bool> {
         let mut beginning = Vec::new();
-        match File::open(&self.file) {
+        match open_file(&self.file) {
             Ok(file) => file.take(MAGIC.len() as u64).read_to_end(&mut beginning)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
@@ -176,8 +179,10 @@ impl StateFile {
             // O_NONBLOCK: if a FIFO has the name, open(2) would wait for a reader.
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK;
             let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            seam::pass(Call::Make)?;
             let file = File::from(open(self.new_file(), flags, Mode::RUSR | Mode::WUSR)?);
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            seam::pass(Call::StampOpen)?;
             let (locked, named) = (file.metadata()?, self.new_file().symlink_metadata());
             let is_same =
                 |named: fs::Metadata| (named.dev(), named.ino()) == (locked.dev(), locked.ino());
@@ -188,6 +193,16 @@ impl StateFile {
             }
         }
     }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    seam::pass(Call::Open)?;
+    File::open(path)
+}
+
+fn sync(file: &File) -> io::Result<()> {
+    seam::pass(Call::Sync)?;
+    file.sync_all()
 }
 
 /// Why a saved manifest is not used.

@@ -10,6 +10,7 @@ use std::{io, mem};
 use super::StateFile;
 use crate::disk::Root;
 use crate::manifest::Manifest;
+use crate::metrics::Metrics;
 use crate::representation::Resource;
 use crate::site::Site;
 
@@ -24,6 +25,10 @@ const MIN_SAVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The least time between two saves, as a multiple of what the first of them took: saving may take a
 /// twentieth of one core.
 const MIN_SAVE_REST: u32 = 20;
+/// The first pause before another try where nothing could be saved; each further one is twice as long.
+const MIN_RETRY_PAUSE: Duration = Duration::from_secs(3);
+/// The longest pause: when there is room again, nobody should have to wait for longer.
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
 
 /// The thread that saves what a site publishes.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ pub struct Saver {
 
 impl Saver {
     /// Saves each state of `site` in `file`, except the one that was `saved` already. The site is in
-    /// `directory`, as the operator has named it.
+    /// `directory`, as the operator has named it. Failures are counted in `metrics`.
     ///
     /// # Errors
     /// When the system has no more threads.
@@ -43,9 +48,11 @@ impl Saver {
         directory: PathBuf,
         site: Arc<Site>,
         saved: Weak<Manifest>,
+        metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let (stop, stopped) = channel();
         let mut round = Round::new(file, directory, site, saved, Instant::now());
+        round.metrics = metrics;
         let thread = thread::Builder::new()
             .name("saver".to_owned())
             .spawn(move || round.run(&stopped))?;
@@ -71,7 +78,11 @@ struct Round {
     /// The state that was published at the last check, if it is not saved, with the time of that check.
     seen: Option<(Instant, Arc<Manifest>)>,
     not_before: Instant,
+    /// How many tries in a row have failed.
+    failures: u32,
+    /// The reason that was named last.
     warned: String,
+    metrics: Arc<Metrics>,
 }
 
 impl Round {
@@ -90,7 +101,9 @@ impl Round {
             saved,
             seen: None,
             not_before: now,
+            failures: 0,
             warned: String::new(),
+            metrics: Arc::default(),
         };
         round.seen = (!round.is_saved(&current)).then_some((now, current));
         round
@@ -116,7 +129,11 @@ impl Round {
         {
             self.save(&current, Some(&earlier));
             let spent = now.elapsed();
-            self.not_before = now + spent + MIN_SAVE_INTERVAL.max(spent * MIN_SAVE_REST);
+            let pause = match self.failures {
+                0 => MIN_SAVE_INTERVAL,
+                failures => retry_pause(failures),
+            };
+            self.not_before = now + spent + pause.max(spent * MIN_SAVE_REST);
         }
     }
 
@@ -137,16 +154,18 @@ impl Round {
 
     /// Saves `current`. What `earlier` has of it was hashed long enough ago to be confirmed now.
     fn save(&mut self, current: &Arc<Manifest>, earlier: Option<&Arc<Manifest>>) {
-        // Where the root is missing or being replaced, the watcher says so.
-        let Ok(root) = Root::open(&self.directory) else {
-            return;
+        let root = match Root::open(&self.directory) {
+            Ok(root) => root,
+            // It is missing or being replaced: the watcher says so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.note_failure(&error),
         };
         if let Some(earlier) = earlier {
             confirm(current, earlier);
         }
         match self.file.save(current, &root) {
             Ok(()) => {
-                self.warned.clear();
+                self.note_success();
                 // What was published since is to be confirmed, and saved once more.
                 if earlier.is_some_and(|earlier| Arc::ptr_eq(current, earlier)) {
                     self.saved = Arc::downgrade(current);
@@ -154,21 +173,37 @@ impl Round {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => self.warn(&error),
+            Err(error) => self.note_failure(&error),
         }
     }
 
-    /// Warns once for each error: the next save is tried soon.
-    fn warn(&mut self, error: &io::Error) {
-        let warning = error.to_string();
-        if mem::replace(&mut self.warned, warning.clone()) != warning {
+    /// Counts a try that has failed. Each reason is named once: the next try comes soon.
+    fn note_failure(&mut self, error: &io::Error) {
+        self.failures = self.failures.saturating_add(1);
+        self.metrics.state_failures.increment();
+        let reason = error.to_string();
+        if mem::replace(&mut self.warned, reason.clone()) != reason {
             let file = self.file.path().display();
             tracing::warn!(
-                path = %file, error = %warning,
-                "cannot save the manifest in {file}: {warning}: a restart will hash all files"
+                path = %file, error = %reason,
+                "cannot save the manifest in {file}: {reason}: trying again; until that works, a \
+                 restart hashes what has changed since the last one was saved"
             );
         }
     }
+
+    fn note_success(&mut self) {
+        let failures = mem::take(&mut self.failures);
+        if !mem::take(&mut self.warned).is_empty() {
+            let file = self.file.path().display();
+            tracing::info!(path = %file, failures, "the manifest is saved in {file} again");
+        }
+    }
+}
+
+fn retry_pause(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(8);
+    (MIN_RETRY_PAUSE * (1 << doublings)).min(MAX_RETRY_PAUSE)
 }
 
 /// Marks the files of `current` that were hashed by the time of `earlier`, and are the same since. The
@@ -193,9 +228,12 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
+    use std::sync::atomic::{AtomicU64, Ordering};
 
+    use rustix::io::Errno;
     use tempfile::TempDir;
 
+    use crate::disk::seam::{self, Call, FAULTS};
     use crate::memory::Memory;
     use crate::representation::{GROUP_SIZE, MAX_WHOLE};
     use crate::scan::{Progress, Scanner, Scope, Unsettled};
@@ -422,6 +460,107 @@ mod tests {
         first.publish(&["a"]);
         first.round.finish(times[3]);
         assert_ne!(saved(), inode);
+    }
+
+    #[test]
+    fn what_can_not_be_saved_now_is_tried_again_counted_and_named_once() {
+        let place = Place::new(&[("a", b"a")]);
+        let mut process = place.start();
+        let failures = |process: &Process| process.round.metrics.state_failures.get();
+        let tries = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&tries);
+        let began = process.began;
+        // The disk is full for five minutes.
+        let full = move |call: Call| match call {
+            Call::Write => {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Err(Errno::NOSPC.into())
+            }
+            _ => Ok(()),
+        };
+        let site = Arc::clone(&process.site);
+        let mut process = seam::run(full, move || {
+            for second in (3..=300).step_by(3) {
+                process.round.look(began + second * SECOND);
+            }
+            process
+        });
+        let tried = tries.load(Ordering::Relaxed);
+        assert_eq!(failures(&process), tried);
+        assert!((5..20).contains(&tried), "{tried} tries in five minutes");
+        assert!(!process.round.warned.is_empty());
+        assert!(!place.state().path().exists());
+        let leftovers = fs::read_dir(place.0.path()).expect("listed").count();
+        assert_eq!(leftovers, 1, "the site alone");
+        // There is room again.
+        for second in (303..=366).step_by(3) {
+            process.round.look(began + second * SECOND);
+        }
+        assert!(process.round.is_saved(&site.current()));
+        assert!(process.round.warned.is_empty() && process.round.failures == 0);
+        assert_eq!(failures(&process), tried);
+        assert_eq!(place.start().hashed, 0);
+    }
+
+    #[test]
+    fn a_fault_at_any_call_leaves_what_was_saved_or_saves_all() {
+        let mut points = 0;
+        for fault in FAULTS {
+            for is_lasting in [false, true] {
+                let place = Place::new(&[("a", b"a"), ("b", b"b")]);
+                place.start().stop_after(3 * SECOND);
+                let before = fs::read(place.state().path()).expect("saved");
+                place.write("b", b"changed");
+                let second = place.start();
+                let manifest = Arc::clone(&second.site.current());
+                let after = {
+                    let other = Place::new(&[]);
+                    let file = other.0.path().join("state");
+                    let state = StateFile::new(&file, &second.root, Settings::default());
+                    let state = state.expect("a place");
+                    state.save(&manifest, &second.root).expect("saved");
+                    fs::read(file).expect("saved")
+                };
+                assert_ne!(before, after);
+                for place_of_fault in 0.. {
+                    fs::write(place.state().path(), &before).expect("written");
+                    let mut calls = 0;
+                    let counter = Arc::new(AtomicU64::new(0));
+                    let seen = Arc::clone(&counter);
+                    let gate = move |_: Call| {
+                        let call = calls;
+                        calls += 1;
+                        seen.store(calls, Ordering::Relaxed);
+                        match call == place_of_fault || is_lasting && call > place_of_fault {
+                            true => Err(fault.into()),
+                            false => Ok(()),
+                        }
+                    };
+                    let state = place.state();
+                    let result = seam::run(gate, || state.save(&manifest, &second.root));
+                    if counter.load(Ordering::Relaxed) <= place_of_fault {
+                        result.expect("no fault");
+                        break;
+                    }
+                    points += 1;
+                    let now = fs::read(state.path()).expect("there");
+                    let at = format!("{fault} at {place_of_fault}, lasting {is_lasting}");
+                    match result {
+                        Ok(()) => assert_eq!(now, after, "{at}"),
+                        // The last call makes sure of the rename: without, it is as good as whole.
+                        Err(_) => assert!(now == before || now == after, "{at}"),
+                    }
+                    // What can't be removed now is written over by the next.
+                    state
+                        .save(&manifest, &second.root)
+                        .expect("the fault is gone");
+                    assert_eq!(fs::read(state.path()).expect("there"), after, "{at}");
+                    let left = fs::read_dir(place.0.path()).expect("listed").count();
+                    assert_eq!(left, 2, "{at}: the site and its state");
+                }
+            }
+        }
+        assert!(points > 50, "{points} faults");
     }
 
     #[test]
