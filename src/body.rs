@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use crate::disk;
-use crate::memory::{Buffer, Memory};
+use crate::memory::{Buffer, FileUse, Memory};
 use crate::representation::{Data, FileSource, GROUP_SIZE, MAX_WHOLE, Representation, group_hash};
 
 /// Why content can't be sent.
@@ -106,6 +106,7 @@ impl Segments {
                 source: Arc::clone(source),
                 memory: Arc::clone(memory),
                 hash: *representation.etag.hash(),
+                in_use: None,
                 whole: representation.length,
                 position: offset,
                 end: offset + length,
@@ -135,6 +136,7 @@ impl Segments {
             match segment {
                 Segment::File(mut pieces) if is_first || pieces.whole <= MAX_WHOLE => {
                     is_first = false;
+                    pieces.memory.note_demand(&pieces.hash);
                     if pieces.memory.is_short() {
                         // Whether the client will take it is not known: nothing is pinned for it.
                         pieces.proven(&mut self.shared).await?;
@@ -213,6 +215,8 @@ struct Pieces {
     source: Arc<FileSource>,
     memory: Arc<Memory>,
     hash: [u8; 32],
+    /// Has the file stay open to the end, if it is kept open.
+    in_use: Option<FileUse>,
     /// Length of the whole representation.
     whole: u64,
     position: u64,
@@ -258,6 +262,9 @@ impl Pieces {
     /// The next slice of proven bytes, at most one piece.
     async fn next(&mut self, shared: &mut Option<ProvenPiece>) -> Result<Bytes, BodyError> {
         let proven = self.proven(shared).await?;
+        if self.in_use.is_none() {
+            self.in_use = self.memory.use_file(&self.hash);
+        }
         let piece = self.piece();
         let from = (self.position - piece.offset) as usize;
         let to = piece.length.min((self.end - piece.offset) as usize);

@@ -427,6 +427,25 @@ pub fn stamp(file: &File) -> io::Result<Stamp> {
     Ok(Stamp::from(&fstat(file)?))
 }
 
+/// Whether an open file has been as it is since it had the stamp `then`. That another file was renamed
+/// over it meanwhile, or that it was deleted, changes its change time and none of its bytes.
+///
+/// # Errors
+/// As `fstat(2)`.
+pub fn is_at_rest(file: &File, then: &Stamp) -> io::Result<bool> {
+    seam::pass(Call::StampOpen)?;
+    let stat = fstat(file)?;
+    let now = Stamp::from(&stat);
+    let expected = match stat.st_nlink {
+        0 => Stamp {
+            ctime_ns: now.ctime_ns,
+            ..*then
+        },
+        _ => *then,
+    };
+    Ok(now == expected)
+}
+
 /// Reads exactly `buffer.len()` bytes at `offset`, blocking.
 ///
 /// # Errors

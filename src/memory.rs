@@ -25,6 +25,10 @@ const POOLED_LENGTH: usize = GROUP_SIZE as usize;
 const MAX_BUFFER_WAIT: Duration = Duration::from_secs(5);
 /// Buffers to keep for the next response, so that a busy server does not allocate for each group.
 const MAX_SPARE_BUFFERS: usize = 16;
+/// How long after the last request that needed it content counts as in demand.
+const MAX_DEMAND_AGE: Duration = Duration::from_secs(60);
+/// Contents whose demand is remembered.
+const MAX_DEMANDED: usize = 4096;
 /// The smallest budget that can stream: some groups for each of a few clients.
 pub const MIN_MEMORY: u64 = 16 << 20;
 
@@ -41,8 +45,10 @@ pub struct Memory {
     /// Bytes that responses pin: what was handed out and has not been taken by the client yet.
     pinned: AtomicU64,
     proven: Mutex<LruCache<PieceKey, Bytes>>,
-    files: Mutex<LruCache<[u8; 32], Arc<File>>>,
+    files: Mutex<LruCache<[u8; 32], KeptFile>>,
     max_files: usize,
+    /// When a response last needed the content of a file with this hash.
+    demanded: Mutex<LruCache<[u8; 32], Instant>>,
     spare: Mutex<Vec<Vec<u8>>>,
     freed: Notify,
 }
@@ -55,6 +61,8 @@ impl Memory {
             // in advance.
             files: Mutex::new(LruCache::unbounded()),
             max_files,
+            // As the files, for the same reason.
+            demanded: Mutex::new(LruCache::unbounded()),
             kept: AtomicU64::new(0),
             pinned: AtomicU64::new(0),
             limit: limit.max(MIN_MEMORY),
@@ -184,25 +192,89 @@ impl Memory {
         lock(&self.proven).put(key, piece);
     }
 
+    /// Copies a piece that is proven into the cache, if the budget has room for it.
+    pub fn keep_piece(self: &Arc<Self>, key: PieceKey, piece: &[u8]) {
+        if let Some(copy) = self.copy(piece) {
+            self.remember(key, copy);
+        }
+    }
+
     /// An open file that had the content with this hash when it was last read. It stays readable
     /// after the file was deleted or replaced.
     pub fn file(&self, hash: &[u8; 32]) -> Option<Arc<File>> {
-        lock(&self.files).get(hash).cloned()
+        let mut files = lock(&self.files);
+        files.get(hash).map(|kept| Arc::clone(&kept.file))
     }
 
     /// Keeps a file open for its content, and closes the least recently used one if there are too
     /// many.
     pub fn keep_open(&self, hash: [u8; 32], file: &Arc<File>) {
         let mut files = lock(&self.files);
-        files.put(hash, Arc::clone(file));
+        let users = files.peek(&hash).map_or(0, |kept| kept.users);
+        files.put(
+            hash,
+            KeptFile {
+                file: Arc::clone(file),
+                users,
+                is_outdated: false,
+            },
+        );
         if files.len() > self.max_files {
             files.pop_lru();
         }
     }
 
-    /// Closes the file that was kept open for this content.
+    /// Has the file that is kept open for this content stay open for as long as the response that
+    /// holds this is under way, even if the content is outdated meanwhile, unless there are too many.
+    /// `None` where none is kept.
+    pub fn use_file(self: &Arc<Self>, hash: &[u8; 32]) -> Option<FileUse> {
+        lock(&self.files).get_mut(hash)?.users += 1;
+        Some(FileUse {
+            memory: Arc::clone(self),
+            hash: *hash,
+        })
+    }
+
+    /// Closes the file that was kept open for this content, which is not its content any more.
     pub fn close(&self, hash: &[u8; 32]) {
         lock(&self.files).pop(hash);
+    }
+
+    /// Closes the file that was kept open for this content, which nobody will ask for any more, as
+    /// soon as no response uses it.
+    pub fn close_outdated(&self, hash: &[u8; 32]) {
+        let mut files = lock(&self.files);
+        match files.peek_mut(hash) {
+            Some(kept) if kept.users > 0 => kept.is_outdated = true,
+            Some(_) => {
+                files.pop(hash);
+            }
+            None => {}
+        }
+    }
+
+    /// Notes that a response needs the content with this hash.
+    pub fn note_demand(&self, hash: &[u8; 32]) {
+        let mut demanded = lock(&self.demanded);
+        demanded.put(*hash, Instant::now());
+        if demanded.len() > MAX_DEMANDED {
+            demanded.pop_lru();
+        }
+    }
+
+    /// Whether responses needed the content with this hash lately. If so, that which comes after it
+    /// is in demand as well: a file may be replaced more often than it is asked for.
+    pub fn inherit_demand(&self, hash: &[u8; 32], successor: &[u8; 32]) -> bool {
+        let mut demanded = lock(&self.demanded);
+        let Some(at) = demanded.peek(hash).copied() else {
+            return false;
+        };
+        let is_late = at.elapsed() < MAX_DEMAND_AGE;
+        if is_late {
+            demanded.pop(hash);
+            demanded.put(*successor, at);
+        }
+        is_late
     }
 
     /// Takes `bytes` from the budget, evicting the least recently used pieces to make room.
@@ -223,6 +295,36 @@ impl Memory {
             // the lock of `spare`, and may be long.
             let evicted = lock(&self.proven).pop_lru();
             evicted?;
+        }
+    }
+}
+
+/// A file that is kept open for its content.
+#[derive(Debug)]
+struct KeptFile {
+    file: Arc<File>,
+    /// Responses that need it to their end.
+    users: usize,
+    /// Whether no new response will need it.
+    is_outdated: bool,
+}
+
+/// The use that a response makes of a file that is kept open.
+#[derive(Debug)]
+pub struct FileUse {
+    memory: Arc<Memory>,
+    hash: [u8; 32],
+}
+
+impl Drop for FileUse {
+    fn drop(&mut self) {
+        let mut files = lock(&self.memory.files);
+        let Some(kept) = files.peek_mut(&self.hash) else {
+            return;
+        };
+        kept.users = kept.users.saturating_sub(1);
+        if kept.users == 0 && kept.is_outdated {
+            files.pop(&self.hash);
         }
     }
 }
@@ -457,6 +559,48 @@ mod tests {
         drop(taken);
         assert_eq!(memory.pinned(), 0);
         assert!(!memory.is_short());
+    }
+
+    #[test]
+    fn an_outdated_file_is_closed_when_no_response_uses_it() {
+        let memory = Memory::new(MIN_MEMORY, 2);
+        let file = Arc::new(tempfile::tempfile().expect("a file"));
+        let hash = [1; 32];
+        assert!(memory.use_file(&hash).is_none());
+        memory.keep_open(hash, &file);
+        let uses = [memory.use_file(&hash), memory.use_file(&hash)];
+        memory.close_outdated(&hash);
+        assert!(memory.file(&hash).is_some());
+        let [first, second] = uses;
+        drop(first);
+        assert!(memory.file(&hash).is_some());
+        drop(second);
+        assert!(memory.file(&hash).is_none());
+        memory.keep_open(hash, &file);
+        memory.close_outdated(&hash);
+        assert!(memory.file(&hash).is_none());
+        // However many are in use, there are not more than may be.
+        let uses: Vec<_> = (0..3)
+            .map(|index| {
+                memory.keep_open([index; 32], &file);
+                memory.use_file(&[index; 32])
+            })
+            .collect();
+        assert!(memory.file(&[0; 32]).is_none());
+        drop(uses);
+        assert_eq!(Arc::strong_count(&file), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn demand_goes_over_to_what_comes_after_and_passes() {
+        let memory = Memory::new(MIN_MEMORY, 2);
+        assert!(!memory.inherit_demand(&[1; 32], &[2; 32]));
+        memory.note_demand(&[1; 32]);
+        assert!(memory.inherit_demand(&[1; 32], &[2; 32]));
+        assert!(memory.inherit_demand(&[2; 32], &[3; 32]));
+        assert!(!memory.inherit_demand(&[2; 32], &[3; 32]));
+        tokio::time::advance(MAX_DEMAND_AGE).await;
+        assert!(!memory.inherit_demand(&[3; 32], &[4; 32]));
     }
 
     #[test]

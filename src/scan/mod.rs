@@ -5,6 +5,7 @@
 //! Files are hashed on all cores while the walk goes on. Nothing is published here.
 
 mod codings;
+mod demand;
 mod document;
 pub(crate) mod hash;
 pub(crate) mod media;
@@ -185,7 +186,7 @@ impl Scanner {
     pub fn close(&self, resources: &[Arc<Resource>]) {
         if let Some(memory) = &self.memory {
             for representation in resources.iter().flat_map(|each| each.representations()) {
-                memory.close(representation.etag.hash());
+                memory.close_outdated(representation.etag.hash());
             }
         }
     }
@@ -348,7 +349,7 @@ impl Scanner {
             .build()
             .map_err(io::Error::other)?;
         let content = threads.install(|| hash::content(&file, stamp.size, wanted, step))?;
-        if disk::stamp(&file)? == stamp {
+        if disk::is_at_rest(&file, &stamp)? {
             let mut prepared = lock(&self.prepared);
             if prepared.len() >= MAX_PREPARED {
                 // Nobody has come for them: the files have changed since.
@@ -461,7 +462,7 @@ impl Scanner {
         };
         pass.progress.files.fetch_add(1, Ordering::Relaxed);
         pass.progress.bytes.fetch_add(stamp.size, Ordering::Relaxed);
-        let settled = !has_writers && disk::stamp(&file)? == stamp;
+        let settled = !has_writers && disk::is_at_rest(&file, &stamp)?;
         let content = match content {
             Ok(content) if settled || publish => content,
             Err(error) if settled || disk::is_passing(&error) => return Err(error),
@@ -473,6 +474,10 @@ impl Scanner {
             Retained::Tailed { plain, .. } => Some(*plain),
             Retained::Small(_) | Retained::Whole | Retained::Groups(_) => None,
         };
+        if let Some(memory) = &self.memory {
+            let old = pass.base.locate(&found.path);
+            demand::keep(memory, old.map(|old| &**old), file, stamp, &content);
+        }
         let data = self.data(pass.root, found, content.form);
         let HashedFile {
             hash, sha256, text, ..

@@ -17,6 +17,7 @@ use super::response::{Content, DraftContent, Reply, ResponseFuture};
 use super::waiting::WaitingRequest;
 use crate::body::{BodyError, Segments};
 use crate::exchange::AnswerSummary;
+use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::site::Site;
@@ -66,8 +67,8 @@ impl SiteLayer {
     /// file is scanned again, and the request is answered from the new state.
     async fn prove(
         self,
-        mut draft: Response<Segments>,
-        mut summary: AnswerSummary,
+        mut manifest: Arc<Manifest>,
+        (mut draft, mut summary): (Response<Segments>, AnswerSummary),
         mut request: WaitingRequest,
         connection: Arc<dyn Connection>,
     ) -> Reply {
@@ -99,11 +100,13 @@ impl SiteLayer {
             } else {
                 drafts_left -= 1;
             }
-            let may_go_on = is_encoded || wait_for_look(looks, deadline).await;
+            // Where another version was published since, nothing has to be waited for.
+            let is_outdated = !Arc::ptr_eq(&manifest, &self.site.current());
+            let may_go_on = is_encoded || is_outdated || wait_for_look(looks, deadline).await;
             if drafts_left == 0 || !error.is_suspicious() || !may_go_on {
                 return self.give_up(&draft, &error, summary);
             }
-            let manifest = self.site.current();
+            manifest = Arc::clone(&self.site.current());
             let (new_draft, new_summary) = self.drafter.draft(&manifest, &request.parts);
             summary = new_summary;
             let (head, content) = new_draft.into_parts();
@@ -149,7 +152,8 @@ impl Layer for SiteLayer {
     ) -> ResponseFuture {
         // Loaded once: a response comes from one state of the site, whatever is published
         // meanwhile (promise P4).
-        let (draft, summary) = self.drafter.draft(&self.site.current(), &request);
+        let manifest = self.site.current();
+        let (draft, summary) = self.drafter.draft(&manifest, &request);
         let (head, content) = draft.into_parts();
         match content {
             DraftContent::Memory(bytes) => ResponseFuture::now(Reply {
@@ -163,7 +167,9 @@ impl Layer for SiteLayer {
                 };
                 let draft = Response::from_parts(head, segments);
                 let (layer, connection) = (self.clone(), Arc::clone(connection));
-                ResponseFuture::later(layer.prove(draft, summary, request, connection))
+                let manifest = Arc::clone(&manifest);
+                let draft = (draft, summary);
+                ResponseFuture::later(layer.prove(manifest, draft, request, connection))
             }
         }
     }

@@ -6,6 +6,54 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// How long a batch waits at most in which nothing happens but that the same files are replaced, each
+/// of them completely: they never come to rest, and each version is as good as the next.
+const MAX_UNREST: Duration = Duration::from_millis(350);
+
+/// Whether the same files are replaced again and again, and nothing else happens.
+#[derive(Debug, Default)]
+struct Restlessness {
+    /// When the last path was recorded that is not restless yet.
+    grown: Option<Instant>,
+    /// Paths to which something has happened that need not be all: somebody may be writing there.
+    unfinished: BTreeSet<PathBuf>,
+    /// Paths that were closed after writing, or renamed.
+    finished: BTreeSet<PathBuf>,
+    /// Whether one of them was so more than once.
+    is_repeated: bool,
+}
+
+impl Restlessness {
+    fn note(&mut self, path: &Path, is_finished: bool, is_new: bool, now: Instant) {
+        if is_new {
+            self.grown = Some(now);
+        }
+        if is_finished {
+            self.unfinished.remove(path);
+            self.is_repeated |= !self.finished.insert(path.to_path_buf());
+        } else {
+            self.unfinished.insert(path.to_path_buf());
+        }
+    }
+
+    fn is_restless(&self, now: Instant) -> bool {
+        let has_not_grown = self.grown.is_some_and(|grown| now >= grown + MAX_UNREST);
+        self.is_repeated && self.unfinished.is_empty() && has_not_grown
+    }
+
+    /// Takes over what was noted before, of the same paths or not.
+    fn precede(&mut self, before: Self, are_same: bool) {
+        if are_same {
+            self.grown = before.grown.or(self.grown);
+        }
+        let since = |path: &PathBuf| !self.finished.contains(path);
+        let unfinished: Vec<_> = before.unfinished.into_iter().filter(since).collect();
+        self.unfinished.extend(unfinished);
+        self.is_repeated |= before.is_repeated || !self.finished.is_disjoint(&before.finished);
+        self.finished.extend(before.finished);
+    }
+}
+
 /// What somebody should look at.
 #[derive(Debug, Default)]
 pub(super) struct DirtyPaths {
@@ -73,6 +121,7 @@ pub(super) struct Batch {
     max_age: Duration,
     /// It waits for at least so much quiet.
     min_quiet: Duration,
+    restlessness: Restlessness,
 }
 
 impl Batch {
@@ -87,7 +136,15 @@ impl Batch {
             not_before: None,
             max_age,
             min_quiet: Duration::ZERO,
+            restlessness: Restlessness::default(),
         }
+    }
+
+    /// Notes what an event says of a path that is recorded next: whether what has happened there is
+    /// all of it. A file was closed after writing then, or renamed.
+    pub(super) fn note_event(&mut self, path: &Path, is_finished: bool, now: Instant) {
+        let is_new = !self.dirty.paths.contains(path);
+        self.restlessness.note(path, is_finished, is_new, now);
     }
 
     /// Records a change. The batch is due when nothing has been recorded for `quiet`.
@@ -133,7 +190,10 @@ impl Batch {
         // Quiet is waited for, so that what a deploy writes in one go is one batch; but not for ever, or
         // a log in the site would keep all changes from being published.
         let quiet = quiet.max(self.min_quiet);
-        let due = (now + quiet).min(first + self.max_age).max(now);
+        let due = match self.restlessness.is_restless(now) {
+            true => now,
+            false => (now + quiet).min(first + self.max_age).max(now),
+        };
         let due = self.not_before.map_or(due, |earliest| earliest.max(due));
         self.state = BatchState::Waiting { due };
     }
@@ -184,7 +244,7 @@ impl Batch {
 
     /// Whether it has waited as long as it may.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.is_older(now, self.max_age)
+        self.is_older(now, self.max_age) || self.restlessness.is_restless(now)
     }
 
     /// Whether it had waited as long as it may when the look at it began.
@@ -203,6 +263,8 @@ impl Batch {
         self.id = batch.id;
         self.attempts = batch.attempts + 1;
         self.preparations = batch.preparations;
+        let are_same = self.dirty.paths.is_subset(&batch.dirty.paths);
+        self.restlessness.precede(batch.restlessness, are_same);
         self.dirty.extend(batch.dirty);
         // It keeps its age: otherwise changes that come all the time would make it wait for ever.
         self.first = batch.first.or(self.first);
@@ -270,6 +332,76 @@ mod tests {
         assert!(batch.due() <= Some(begin + 99 * QUIET / 2));
         assert!(batch.is_older(begin + MAX_AGE, MAX_AGE));
         assert!(!batch.is_older(begin + MAX_AGE - QUIET, MAX_AGE));
+    }
+
+    const TICK: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn what_is_replaced_again_and_again_does_not_wait_for_quiet() {
+        // Each step is a path, and whether an event says that this is all.
+        type Step = (&'static str, bool);
+        let cases: [(&str, &[Step], bool); 6] = [
+            ("renamed over", &[("f", true)], true),
+            ("rewritten in place", &[("f", false), ("f", true)], true),
+            (
+                "written beside it, and renamed",
+                &[("t", false), ("t", true), ("t", true), ("f", true)],
+                true,
+            ),
+            ("one copy that takes long", &[("f", false)], false),
+            ("a log and a copy", &[("log", true), ("f", false)], false),
+            ("a log that is appended to", &[("log", false)], false),
+        ];
+        for (name, steps, is_restless) in cases {
+            let (begin, mut batch) = (Instant::now(), empty());
+            let mut due = None;
+            for round in 0..100 {
+                for (path, is_finished) in steps {
+                    let now = begin + round * TICK;
+                    batch.note_event(Path::new(path), *is_finished, now);
+                    batch.record_path(path.into(), now, QUIET);
+                    if batch.is_due(now) {
+                        due.get_or_insert(now - begin);
+                    }
+                }
+            }
+            match is_restless {
+                true => assert!(
+                    due.is_some_and(|due| due >= MAX_UNREST && due < MAX_UNREST + 2 * TICK),
+                    "{name}: {due:?}"
+                ),
+                false => assert_eq!(due, None, "{name}"),
+            }
+            assert_eq!(
+                batch.is_overdue(begin + 100 * TICK - TICK),
+                is_restless,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_grows_waits_for_quiet() {
+        let (begin, mut batch) = (Instant::now(), empty());
+        for round in 0..50 {
+            let now = begin + round * TICK;
+            let path = format!("{}", round / 10);
+            batch.note_event(Path::new(&path), true, now);
+            batch.record_path(path.into(), now, QUIET);
+            assert!(!batch.is_due(now), "{round}");
+        }
+        // What was looked at in vain is no newer for that.
+        let now = begin + 50 * TICK;
+        let last = Path::new("4");
+        let batch_at_work = start(&mut batch, now);
+        batch.note_event(last, true, now);
+        batch.record_path(last.into(), now, QUIET);
+        batch.put_back(batch_at_work, now, QUIET);
+        assert!(!batch.is_overdue(now));
+        let now = begin + 40 * TICK + MAX_UNREST;
+        batch.note_event(last, true, now);
+        batch.record_path(last.into(), now, QUIET);
+        assert!(batch.is_due(now) && start(&mut batch, now).was_overdue());
     }
 
     #[test]

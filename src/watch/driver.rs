@@ -18,7 +18,7 @@ use super::publisher::Publisher;
 use super::schedule::{Decision, Due, Findings, Schedule};
 use super::source::{EventKind, Hint};
 use crate::beat::{Beat, Beats, WatchThread};
-use crate::commit::{CommitError, Committed, Condition, Operation, WriteJob};
+use crate::commit::{Committed, Condition, Operation, RejectedWrite, WriteJob};
 use crate::disk;
 use crate::rules::RuleFile;
 use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled};
@@ -118,7 +118,7 @@ impl Driver {
     }
 
     /// Waits for a hint or for something to be due, and does what is due.
-    fn run_once(&mut self) {
+    pub(super) fn run_once(&mut self) {
         let next = self.schedule.next_wake();
         let wait = next.saturating_duration_since(Instant::now());
         self.beat.rest();
@@ -132,7 +132,7 @@ impl Driver {
         self.run_due(Instant::now());
     }
 
-    fn run_due(&mut self, now: Instant) {
+    pub(super) fn run_due(&mut self, now: Instant) {
         while let Some(batch) = self.parking.take_ready() {
             self.beat.step();
             self.resume(batch, now);
@@ -166,8 +166,14 @@ impl Driver {
         }
     }
 
+    /// When the batch is due that waits, if there is one.
+    #[cfg(test)]
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.schedule.waiting().due()
+    }
+
     /// Records all hints that have come.
-    fn read_pending(&mut self) {
+    pub(super) fn read_pending(&mut self) {
         while let Ok(hint) = self.hints.try_recv() {
             self.record(hint);
         }
@@ -209,6 +215,8 @@ impl Driver {
         if !self.coverage.concerns_site(&path) {
             return;
         }
+        let is_finished = kind != EventKind::Changed;
+        self.schedule.note_event(&path, is_finished, now);
         // A rename reports both names, of which one is gone.
         let is_file = |path: &Path| path.symlink_metadata().is_ok_and(|now| now.is_file());
         match kind {
@@ -645,30 +653,30 @@ impl Driver {
         path: &[u8],
         mut operation: Operation,
         condition: &Condition,
-    ) -> Result<Committed, CommitError> {
-        let applied = commit::apply(
-            self.coverage.root(),
-            &self.publisher,
-            path,
-            &mut operation,
-            condition,
-        )?;
+    ) -> Result<Committed, RejectedWrite> {
+        let root = self.coverage.root();
+        let applied = commit::apply(root, &self.publisher, path, &mut operation, condition);
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(error) => return Err(RejectedWrite { error, operation }),
+        };
+        let (hash, displaced) = match operation {
+            // Open for writing it would not be published.
+            Operation::Put { temp_file, hash } => (Some(hash), Some(temp_file.close())),
+            Operation::Delete => (None, applied.displaced),
+        };
         Ok(Committed {
             before: applied.before,
-            now: self.publish_write(path, operation),
+            now: self.publish_write(path, hash),
             directory: applied.directory,
+            is_emptied: applied.is_emptied,
+            displaced,
         })
     }
 
     /// Publishes what a path names now, under all its names, and returns the tag of what was put
-    /// there, if that is still so.
-    fn publish_write(&mut self, path: &[u8], operation: Operation) -> Option<ETag> {
-        let hash = match &operation {
-            Operation::Put { hash, .. } => Some(*hash),
-            Operation::Delete => None,
-        };
-        // It holds the new file open for writing, and such a file is not published.
-        drop(operation);
+    /// there, if that is still so. `hash` is that of what was put there, or `None` after a deletion.
+    fn publish_write(&mut self, path: &[u8], hash: Option<[u8; 32]>) -> Option<ETag> {
         let names = self.coverage.site_paths(&self.coverage.real_path(path));
         let scope = Scope::Paths(names.into_iter().collect());
         let current = self.publisher.current();

@@ -15,22 +15,12 @@ use rustix::io::Errno;
 
 use super::look;
 use super::schedule::{Decision, Findings, Periods, Schedule};
-use crate::disk::seam::{self, Call};
+use crate::disk::seam::{self, Call, FAULTS};
 use crate::disk::{self, Root};
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::scan::{Progress, ScanOutcome, Scanner, Scope, Unsettled};
 use crate::settings::{Settings, Symlinks};
-
-const FAULTS: [Errno; 7] = [
-    Errno::MFILE,
-    Errno::NFILE,
-    Errno::NOMEM,
-    Errno::IO,
-    Errno::INTR,
-    Errno::NOSPC,
-    Errno::STALE,
-];
 
 /// What happens to a site at once, and the paths that are looked at then: none for a sweep.
 struct Edit {
@@ -222,7 +212,7 @@ impl Looker {
     }
 }
 
-fn listed(manifest: &Manifest) -> String {
+pub(super) fn listed(manifest: &Manifest) -> String {
     let mut text = Vec::new();
     manifest.write_text(&mut text).expect("written");
     let rules = manifest.rules().headers.hash();

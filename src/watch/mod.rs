@@ -35,6 +35,8 @@ mod publisher;
 mod schedule;
 mod scrub;
 mod source;
+#[cfg(test)]
+mod turns;
 
 use std::io;
 use std::path::PathBuf;

@@ -230,6 +230,12 @@ impl Schedule {
         &self.waiting
     }
 
+    /// Notes what an event says of a path, before it is recorded: whether what has happened there is
+    /// all of it.
+    pub(super) fn note_event(&mut self, path: &Path, is_finished: bool, now: Instant) {
+        self.waiting.note_event(path, is_finished, now);
+    }
+
     /// Records that a path may have changed.
     pub(super) fn record_path(&mut self, path: PathBuf, now: Instant) {
         self.waiting.record_path(path, now, self.periods.settle);

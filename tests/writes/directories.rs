@@ -38,7 +38,10 @@ fn a_path_may_have_64_names_and_what_the_system_can_name() {
     assert_eq!(pen.create(&deep(64), "x").status, 201);
     let refused = pen.create(&deep(65), "x");
     assert_eq!(refused.status, 400);
-    assert_eq!(refused.body, b"this path has more than 64 names: use fewer directories\n");
+    assert_eq!(
+        refused.body,
+        b"this path has more than 64 names: use fewer directories\n"
+    );
     assert_eq!(pen.delete(&deep(65), &tag(b"x")).status, 400);
     assert_eq!(pen.delete(&deep(64), &tag(b"x")).status, 204);
     assert!(directories(&site).is_empty());

@@ -1,0 +1,467 @@
+//! Tests of the watcher's thread, turn by turn on the thread of the test, so that it is known what
+//! happens between two calls to the file system, and each of them can fail.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use walkdir::WalkDir;
+
+use super::coverage::Coverage;
+use super::driver::Driver;
+use super::faults::listed;
+use super::publisher::Publisher;
+use super::schedule::{Periods, Schedule};
+use super::source::{EventKind, Hint, NoReports};
+use crate::beat::Beat;
+use crate::commit::{Operation, RejectedWrite, WriteJob};
+use crate::disk::Root;
+use crate::disk::seam::{self, Call, FAULTS};
+use crate::manifest::Manifest;
+use crate::metrics::Metrics;
+use crate::representation::Resource;
+use crate::scan::{Progress, Scanner};
+use crate::settings::{Settings, Symlinks};
+use crate::site::Site;
+use crate::staging::{DirectoriesInUse, Directory, DirectoryUse, TempFile};
+
+const SETTLE: Duration = Duration::from_millis(100);
+const ALONE: Duration = Duration::from_millis(5);
+
+/// A site whose watcher works when the test says so, and hears of changes from the test alone.
+struct Desk {
+    directory: TempDir,
+    site: Arc<Site>,
+    hints: Sender<Hint>,
+    driver: Driver,
+    in_use: Arc<DirectoriesInUse>,
+}
+
+impl Desk {
+    fn new(files: &[(&str, &str)], (settle, settle_alone): (Duration, Duration)) -> Self {
+        // Syncing takes no time there.
+        let directory = match Path::new("/dev/shm").is_dir() {
+            true => tempfile::tempdir_in("/dev/shm"),
+            false => tempfile::tempdir(),
+        };
+        let directory = directory.expect("a directory");
+        for (path, content) in files {
+            let path = directory.path().join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            fs::write(path, content).expect("written");
+        }
+        let root = Arc::new(Root::open(directory.path()).expect("a root"));
+        let metrics = Arc::new(Metrics::default());
+        let beat = Arc::new(Beat::new(Duration::from_secs(60)));
+        let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
+        let (manifest, links) = scanner.scan(&root, &Progress::default());
+        let site = Arc::new(Site::new(manifest));
+        let coverage = Coverage::new(
+            Box::new(NoReports),
+            directory.path().to_path_buf(),
+            root,
+            Arc::clone(&metrics),
+        );
+        let periods = Periods {
+            settle,
+            settle_alone,
+            max_age: Duration::from_secs(2),
+            sweep: Duration::from_secs(3600),
+            hold_empty: None,
+            keeps_removed: false,
+        };
+        let publisher = Publisher {
+            site: Arc::clone(&site),
+            scanner: Arc::new(scanner),
+            metrics,
+            release: None,
+            keep_old: None,
+            keep_pages: false,
+            progress: Progress::default(),
+        };
+        let (hints, received) = channel();
+        let schedule = Schedule::new(periods, Instant::now());
+        let channel = (hints.clone(), received);
+        let driver = Driver::new(channel, beat, coverage, schedule, publisher, links);
+        Self {
+            directory,
+            site,
+            hints,
+            driver,
+            in_use: Arc::default(),
+        }
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.directory.path().join(path)
+    }
+
+    fn hint(&self, path: &str, kind: EventKind) {
+        let path = self.path(path);
+        self.hints.send(Hint::Path { path, kind }).expect("heard");
+    }
+
+    fn fresh(&self) -> Manifest {
+        let root = Arc::new(Root::open(self.directory.path()).expect("a root"));
+        let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
+        scanner.scan(&root, &Progress::default()).0
+    }
+
+    /// Works until what is published is what is on the disk.
+    fn catch_up(&mut self, at: &str) {
+        let fresh = listed(&self.fresh());
+        let end = Instant::now() + Duration::from_secs(10);
+        while listed(&self.site.current()) != fresh {
+            assert!(Instant::now() < end, "{at}: not published");
+            self.driver.run_once();
+        }
+    }
+
+    /// Everything below the root: directories, and files with their content.
+    fn tree(&self) -> BTreeMap<String, Option<String>> {
+        let entries = WalkDir::new(self.directory.path()).min_depth(1);
+        let entry = |entry: walkdir::DirEntry| {
+            let path = entry.path();
+            let name = path.strip_prefix(self.directory.path()).expect("below");
+            (name.display().to_string(), fs::read_to_string(path).ok())
+        };
+        entries
+            .into_iter()
+            .map(|found| entry(found.expect("listed")))
+            .collect()
+    }
+
+    /// Removes what a killed process would have left.
+    fn clear(&self) {
+        let root = Root::open(self.directory.path()).expect("a root");
+        for entry in WalkDir::new(self.directory.path()).into_iter().flatten() {
+            if entry.file_type().is_dir() {
+                let below = entry
+                    .path()
+                    .strip_prefix(root.path())
+                    .unwrap_or(Path::new(""));
+                let directory = Directory::open(&root, below).expect("opened");
+                directory.clear().expect("cleared");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_a_file_that_is_saved_alone_has_the_short_quiet_period() {
+    type Event = (&'static str, EventKind);
+    use EventKind::{Changed, Closed, Unknown};
+    let cases: [(&str, &[Event], bool); 6] = [
+        ("saved", &[("a", Changed), ("a", Closed)], true),
+        ("saved twice", &[("a", Closed), ("a", Closed)], true),
+        ("a new file", &[("new", Changed), ("new", Closed)], false),
+        ("renamed over", &[("a", Unknown)], false),
+        ("with another", &[("b", Closed), ("a", Closed)], false),
+        ("after a new one", &[("new", Closed), ("a", Closed)], false),
+    ];
+    for (name, events, is_short) in cases {
+        let mut desk = Desk::new(&[("a", "a"), ("b", "b")], (10 * SETTLE, ALONE));
+        // What the first turn has to do of itself is done before.
+        desk.driver.run_due(Instant::now());
+        fs::write(desk.path("new"), "new").expect("written");
+        for (path, kind) in events {
+            desk.hint(path, *kind);
+        }
+        desk.driver.read_pending();
+        let due = desk.driver.due().expect("something is due");
+        let wait = due.saturating_duration_since(Instant::now());
+        assert_eq!(wait <= ALONE, is_short, "{name}: {wait:?}");
+    }
+}
+
+#[test]
+fn what_changes_during_a_look_is_published_whole() {
+    for place in 0..40 {
+        let mut desk = Desk::new(&[("one", "0"), ("two", "0")], (ALONE, ALONE));
+        let states = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&states);
+        desk.site.on_publication(move |_, new| {
+            let hash = |path: &[u8]| new.locate(path).map(|file| *file.identity.etag.hash());
+            let state = (hash(b"one"), hash(b"two"));
+            seen.lock().expect("unpoisoned").push(state);
+        });
+        let write = |directory: &Path, content: &str| {
+            for path in ["one", "two"] {
+                fs::write(directory.join(path), content).expect("written");
+            }
+        };
+        write(desk.directory.path(), "first");
+        for path in ["one", "two"] {
+            desk.hint(path, EventKind::Closed);
+        }
+        let (directory, hints) = (desk.directory.path().to_path_buf(), desk.hints.clone());
+        let mut calls = 0;
+        // Between two calls, both are written once more.
+        let gate = move |_: Call| {
+            if calls == place {
+                write(&directory, "the second");
+                for path in ["one", "two"] {
+                    let (path, kind) = (directory.join(path), EventKind::Closed);
+                    hints.send(Hint::Path { path, kind }).expect("heard");
+                }
+            }
+            calls += 1;
+            Ok(())
+        };
+        let mut desk = seam::run(gate, move || {
+            let end = Instant::now() + Duration::from_secs(10);
+            let second = *blake3::hash(b"the second").as_bytes();
+            let is_over = |site: &Site| {
+                let current = site.current();
+                let one = current.locate(b"one");
+                one.is_some_and(|one| *one.identity.etag.hash() == second)
+            };
+            // With more calls than a look has, it is never written a second time.
+            for _ in 0..50 {
+                if is_over(&desk.site) || Instant::now() > end {
+                    break;
+                }
+                desk.driver.run_once();
+                if place >= 39 {
+                    break;
+                }
+            }
+            desk
+        });
+        desk.catch_up(&format!("call {place}"));
+        let whole = ["0", "first", "the second"]
+            .map(|content| *blake3::hash(content.as_bytes()).as_bytes());
+        for (one, two) in states.lock().expect("unpoisoned").iter() {
+            let is_whole = one == two && one.is_some_and(|one| whole.contains(&one));
+            assert!(is_whole, "published half at call {place}");
+        }
+    }
+}
+
+/// A write: the path, what it holds now, and what it is to hold.
+struct WriteCase {
+    name: &'static str,
+    path: &'static str,
+    before: Option<&'static str>,
+    after: Option<&'static str>,
+}
+
+const FILES: [(&str, &str); 4] = [
+    ("index.html", "here"),
+    ("a.txt", "old"),
+    ("keep/k", "k"),
+    ("deep/er/f", "gone soon"),
+];
+
+const WRITES: [WriteCase; 4] = [
+    WriteCase {
+        name: "replaces a file",
+        path: "a.txt",
+        before: Some("old"),
+        after: Some("new, and longer"),
+    },
+    WriteCase {
+        name: "makes a file and its directories",
+        path: "keep/n/e/w.txt",
+        before: None,
+        after: Some("new"),
+    },
+    WriteCase {
+        name: "deletes a file",
+        path: "a.txt",
+        before: Some("old"),
+        after: None,
+    },
+    WriteCase {
+        name: "deletes the only file of a directory",
+        path: "deep/er/f",
+        before: Some("gone soon"),
+        after: None,
+    },
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ended {
+    Made,
+    /// It is made, and the disk does not say that it will last.
+    Unsynced,
+    Refused,
+}
+
+fn stage(directories: &DirectoryUse, path: &Path, content: &str) -> io::Result<TempFile> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let nearest = Directory::nearest(directories.root(), parent)?;
+    let temp_file = TempFile::readable(nearest)?;
+    temp_file.reserve(content.len() as u64)?;
+    temp_file.write_all(content.as_bytes())?;
+    temp_file.sync()?;
+    directories.make()?;
+    Ok(temp_file)
+}
+
+/// Carries out a write in the steps of `crate::write`, which stands above this module.
+fn carry_out(desk: &mut Desk, case: &WriteCase) -> Ended {
+    let path = Path::new(case.path);
+    let (parent, name) = (path.parent().unwrap_or(Path::new("")), path.file_name());
+    let root = Root::open(desk.directory.path()).expect("a root");
+    let name = name.unwrap_or(OsStr::new(""));
+    let begun = DirectoryUse::begin(&desk.in_use, root, parent, name);
+    let directories = begun.expect("short");
+    let operation = match case.after {
+        None => Operation::Delete,
+        Some(content) => match stage(&directories, path, content) {
+            Ok(temp_file) => Operation::Put {
+                temp_file,
+                hash: *blake3::hash(content.as_bytes()).as_bytes(),
+            },
+            Err(_) => return Ended::Refused,
+        },
+    };
+    let expected = case
+        .before
+        .map(|before| *blake3::hash(before.as_bytes()).as_bytes());
+    let (reply, mut replied) = oneshot::channel();
+    let job = WriteJob {
+        path: case.path.as_bytes().into(),
+        operation,
+        condition: Box::new(move |now: Option<&Resource>| {
+            now.map(|now| *now.identity.etag.hash()) == expected
+        }),
+        reply,
+    };
+    desk.hints.send(Hint::WriteJob(job)).expect("heard");
+    let end = Instant::now() + Duration::from_secs(10);
+    let outcome = loop {
+        desk.driver.run_once();
+        match replied.try_recv() {
+            Ok(outcome) => break outcome,
+            Err(_) => assert!(Instant::now() < end, "no reply"),
+        }
+    };
+    match outcome {
+        Err(RejectedWrite { operation, .. }) => {
+            drop(operation);
+            Ended::Refused
+        }
+        Ok(committed) => {
+            let synced = committed.directory.sync();
+            match case.after {
+                Some(_) => directories.set_filled(),
+                None if committed.is_emptied => directories.set_emptied(),
+                None => {}
+            }
+            drop(committed.displaced);
+            match synced {
+                Ok(()) => Ended::Made,
+                Err(_) => Ended::Unsynced,
+            }
+        }
+    }
+}
+
+#[test]
+fn a_write_syncs_its_content_before_its_name_and_its_directories_after() {
+    let expected = [
+        (0, "Sync Rename Sync"),
+        // Each of the two new directories with the one that it is made in.
+        (1, "Sync Make Make Sync Sync Rename Sync"),
+        (2, "Rename Sync"),
+        (3, "Rename Sync"),
+    ];
+    for (index, want) in expected {
+        let mut desk = Desk::new(&FILES, (Duration::ZERO, Duration::ZERO));
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let made = Arc::clone(&calls);
+        let gate = move |call: Call| {
+            made.lock().expect("unpoisoned").push(call);
+            Ok(())
+        };
+        let ended = seam::run(gate, || carry_out(&mut desk, &WRITES[index]));
+        assert_eq!(ended, Ended::Made);
+        let mut calls = std::mem::take(&mut *calls.lock().expect("unpoisoned"));
+        calls.retain(|call| matches!(call, Call::Sync | Call::Make | Call::Rename));
+        // The temporary file itself is made first; a deletion needs one as well.
+        let temp_file = calls.iter().position(|call| *call == Call::Make);
+        calls.remove(temp_file.expect("one"));
+        let calls: Vec<_> = calls.iter().map(|call| format!("{call:?}")).collect();
+        assert_eq!(calls.join(" "), want, "{}", WRITES[index].name);
+    }
+}
+
+/// Carries out a write while the call number `place` fails, and the `later` ones too. `None` if there
+/// are fewer calls.
+fn fail_at(
+    case: &WriteCase,
+    (fault, place, later): (rustix::io::Errno, usize, bool),
+) -> Option<Ended> {
+    let at = format!("{}: {fault} at call {place}, later {later}", case.name);
+    let mut desk = Desk::new(&FILES, (Duration::ZERO, Duration::ZERO));
+    let (tree, published) = (desk.tree(), listed(&desk.site.current()));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let gate = move |_: Call| match counted.fetch_add(1, Ordering::Relaxed) {
+        call if call == place || later && call > place => Err(io::Error::from(fault)),
+        _ => Ok(()),
+    };
+    let ended = seam::run(gate, || carry_out(&mut desk, case));
+    if calls.load(Ordering::Relaxed) <= place {
+        assert_eq!(ended, Ended::Made, "{at}");
+        return None;
+    }
+    desk.clear();
+    let mut now = desk.tree();
+    match ended {
+        Ended::Refused => {
+            assert_eq!(listed(&desk.site.current()), published, "{at}");
+            // Where nothing can be removed, an empty directory stays.
+            if later {
+                now.retain(|path, content| content.is_some() || tree.contains_key(path));
+            }
+            assert_eq!(now, tree, "{at}");
+        }
+        Ended::Made | Ended::Unsynced => {
+            let content = now.get(case.path).cloned().flatten();
+            assert_eq!(content.as_deref(), case.after, "{at}");
+            let others = |tree: &BTreeMap<String, Option<String>>| -> Vec<_> {
+                let files = tree.iter().filter(|(_, content)| content.is_some());
+                let others = files.filter(|(path, _)| *path != case.path);
+                others.map(|(path, _)| path.clone()).collect()
+            };
+            assert_eq!(others(&now), others(&tree), "{at}");
+        }
+    }
+    // The fault has gone: what was made is published, if it is not yet.
+    desk.catch_up(&at);
+    Some(ended)
+}
+
+#[test]
+fn a_fault_at_any_call_of_a_write_changes_nothing_or_makes_it() {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for case in &WRITES {
+        for fault in FAULTS {
+            for later in [false, true] {
+                for ended in (0..).map_while(|place| fail_at(case, (fault, place, later))) {
+                    *counts.entry(format!("{ended:?}")).or_default() += 1;
+                }
+            }
+        }
+    }
+    let points: usize = counts.values().sum();
+    #[expect(
+        clippy::print_stdout,
+        reason = "how many, for whoever runs it with --nocapture"
+    )]
+    {
+        println!("{points} injected faults: {counts:?}");
+    }
+    assert!(points >= 500, "{points} faults: {counts:?}");
+}
