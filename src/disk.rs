@@ -473,6 +473,15 @@ pub fn real_path(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize()
 }
 
+/// The stamp of what is at `path`, which may be a link itself: that is not followed.
+///
+/// # Errors
+/// As `lstat(2)`.
+pub fn stamp_at(path: &Path) -> io::Result<Stamp> {
+    seam::pass(Call::Stamp)?;
+    Ok(Stamp::from(&rustix::fs::lstat(path)?))
+}
+
 /// What is at `path`, which may be a link itself: that is not followed.
 ///
 /// # Errors

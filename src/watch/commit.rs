@@ -3,11 +3,11 @@
 //! The disk decides: what has changed there is known to a write, published or not. Its own change
 //! is published alone, and before its client is answered.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use http::HeaderValue;
 
 use super::publisher::Publisher;
 use crate::commit::{CommitError, Condition, Operation, RejectedWrite, WriteJob};
-use crate::disk::Root;
+use crate::disk::{Root, Stamp};
 use crate::representation::{Data, Fields, NO_STORE, Representation, Resource};
 use crate::rules::RuleFile;
 use crate::scan::{ScanOutcome, Scope, Unsettled};
@@ -32,6 +32,38 @@ const MAX_ATTEMPTS: usize = 5;
 
 const BUSY: CommitError =
     CommitError::Busy("another process is writing to this file: try again in a moment");
+
+/// How long the events of a write are told from others: they come at once, but a queue may be long.
+const MAX_ECHO_AGE: Duration = Duration::from_secs(10);
+
+/// What the writes of clients have left at their paths, for the events that they cause. These tell of
+/// nothing that is not published, and must not keep other changes waiting for quiet.
+#[derive(Debug, Default)]
+pub(super) struct Echoes(HashMap<PathBuf, Echo>);
+
+#[derive(Debug)]
+struct Echo {
+    /// The stamp of the file; `None` after a deletion.
+    left: Option<Stamp>,
+    at: Instant,
+}
+
+impl Echoes {
+    /// Notes what a write has left at `path`, and published.
+    pub(super) fn note(&mut self, path: PathBuf, left: Option<Stamp>, now: Instant) {
+        self.0
+            .retain(|_, echo| now.saturating_duration_since(echo.at) < MAX_ECHO_AGE);
+        self.0.insert(path, Echo { left, at: now });
+    }
+
+    /// Whether the event that a file was renamed to `path`, or away from it, is that of a write. `now`
+    /// is asked for what is there: anything else than the write has left is somebody else's.
+    ///
+    /// Only a rename: that somebody has written to the file since is another event.
+    pub(super) fn is_echo(&self, path: &Path, now: impl FnOnce() -> Option<Stamp>) -> bool {
+        self.0.get(path).is_some_and(|echo| echo.left == now())
+    }
+}
 
 /// A write that has not had its turn.
 struct WaitingJob {
@@ -268,6 +300,33 @@ mod tests {
         };
         queue.push(job, now);
         replied
+    }
+
+    #[test]
+    fn only_the_renames_of_writes_are_echoes() {
+        let start = Instant::now();
+        let stamp = |inode| Stamp {
+            inode,
+            ..Stamp::default()
+        };
+        let mut echoes = Echoes::default();
+        let is_echo = |echoes: &Echoes, path: &str, now: Option<Stamp>| {
+            echoes.is_echo(Path::new(path), || now)
+        };
+        assert!(!is_echo(&echoes, "a", Some(stamp(1))));
+        echoes.note("a".into(), Some(stamp(1)), start);
+        echoes.note("gone".into(), None, start);
+        // An exchange of two names is several events.
+        for _ in 0..3 {
+            assert!(is_echo(&echoes, "a", Some(stamp(1))));
+            assert!(is_echo(&echoes, "gone", None));
+        }
+        assert!(!is_echo(&echoes, "a", Some(stamp(2))), "somebody else's");
+        assert!(!is_echo(&echoes, "a", None), "deleted since");
+        assert!(!is_echo(&echoes, "gone", Some(stamp(1))), "there again");
+        assert!(!is_echo(&echoes, "other", None));
+        echoes.note("b".into(), None, start + MAX_ECHO_AGE);
+        assert!(!is_echo(&echoes, "a", Some(stamp(1))), "it is long ago");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use super::batch::Batch;
-use super::commit::{self, QueueTurn, WriteQueue};
+use super::commit::{self, Echoes, QueueTurn, WriteQueue};
 use super::coverage::{Coverage, RootState};
 use super::look;
 use super::parking::{ParkedBatch, Parking};
@@ -42,6 +42,8 @@ pub(super) struct Driver {
     schedule: Schedule,
     publisher: Publisher,
     writes: WriteQueue,
+    /// What the writes of clients have left, whose events tell of nothing new.
+    echoes: Echoes,
     parking: Parking,
     /// Whether the last look could not be completed: that is reported once.
     is_incomplete: bool,
@@ -68,6 +70,7 @@ impl Driver {
             schedule,
             publisher,
             writes: WriteQueue::default(),
+            echoes: Echoes::default(),
             parking: Parking::default(),
             is_incomplete: false,
             suspects: BTreeSet::new(),
@@ -213,6 +216,9 @@ impl Driver {
             self.schedule.check_root_soon(now);
         }
         if !self.coverage.concerns_site(&path) {
+            return;
+        }
+        if kind == EventKind::Unknown && self.echoes.is_echo(&path, || disk::stamp_at(&path).ok()) {
             return;
         }
         let is_finished = kind != EventKind::Changed;
@@ -586,6 +592,18 @@ impl Driver {
         self.remember_busy(busy, scope, now);
     }
 
+    /// Notes what a write has left at its path, if that is what was published of it.
+    fn note_echo(&mut self, path: &[u8], hash: Option<[u8; 32]>) {
+        let current = self.publisher.current();
+        let published = self.publisher.on_disk(&current).locate(path);
+        let left = published.map(|file| (file.stamp, *file.identity.etag.hash()));
+        if left.map(|(_, hash)| hash) == hash {
+            let real = self.coverage.real_path(path);
+            let left = left.map(|(stamp, _)| stamp);
+            self.echoes.note(real, left, Instant::now());
+        }
+    }
+
     fn remember_busy(&mut self, busy: Vec<Box<[u8]>>, scope: &Scope, now: Instant) {
         let busy = self.coverage.with_lengths(busy);
         self.schedule.remember_busy(busy, scope, now);
@@ -685,6 +703,7 @@ impl Driver {
         let outcome = scanner.reconcile(root, &current, &scope, Unsettled::Report, progress);
         if outcome.not_now.is_empty() {
             self.publish(&scope, outcome, Instant::now());
+            self.note_echo(path, hash);
         } else {
             // It is made, and is published when it can be looked at.
             self.note_unreadable(&outcome);

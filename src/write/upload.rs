@@ -303,7 +303,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let place = (directory.path().to_path_buf(), Arc::default());
         let begun = Upload::begin(place, b"new/f", Some(3), &Digests::default()).await;
-        let mut upload = begun.ok().expect("begun");
+        let mut upload = begun.expect("begun");
         upload.buffer = b"new".to_vec();
         let calls = Arc::new(Mutex::new(Vec::new()));
         let made = Arc::clone(&calls);
