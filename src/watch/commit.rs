@@ -56,10 +56,11 @@ impl Echoes {
         self.0.insert(path, Echo { left, at: now });
     }
 
-    /// Whether the event that a file was renamed to `path`, or away from it, is that of a write. `now`
-    /// is asked for what is there: anything else than the write has left is somebody else's.
+    /// Whether the event that a file was renamed to `path` or away from it, or closed, is that of a
+    /// write. `now` is asked for what is there: anything else than the write has left is somebody else's.
     ///
-    /// Only a rename: that somebody has written to the file since is another event.
+    /// Somebody who writes to the file causes an event of another kind before it is closed, however
+    /// equal the stamps are.
     pub(super) fn is_echo(&self, path: &Path, now: impl FnOnce() -> Option<Stamp>) -> bool {
         self.0.get(path).is_some_and(|echo| echo.left == now())
     }
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_renames_of_writes_are_echoes() {
+    fn only_what_a_write_has_left_is_an_echo() {
         let start = Instant::now();
         let stamp = |inode| Stamp {
             inode,

@@ -218,7 +218,9 @@ impl Driver {
         if !self.coverage.concerns_site(&path) {
             return;
         }
-        if kind == EventKind::Unknown && self.echoes.is_echo(&path, || disk::stamp_at(&path).ok()) {
+        let is_echo = || self.echoes.is_echo(&path, || disk::stamp_at(&path).ok());
+        // A file of a write is renamed while it is open, and closed then.
+        if kind != EventKind::Changed && is_echo() {
             return;
         }
         let is_finished = kind != EventKind::Changed;

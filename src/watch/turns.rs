@@ -22,7 +22,7 @@ use super::faults::listed;
 use super::publisher::Publisher;
 use super::schedule::{Periods, Schedule};
 use super::source::{EventKind, Hint, NoReports};
-use crate::beat::Beat;
+use crate::beat::{Beats, WatchThread};
 use crate::commit::{Operation, RejectedWrite, WriteJob};
 use crate::disk::Root;
 use crate::disk::seam::{self, Call, FAULTS};
@@ -61,7 +61,8 @@ impl Desk {
         }
         let root = Arc::new(Root::open(directory.path()).expect("a root"));
         let metrics = Arc::new(Metrics::default());
-        let beat = Arc::new(Beat::new(Duration::from_secs(60)));
+        let beats = Arc::new(Beats::new(Duration::from_secs(60)));
+        let beat = beats.begin(WatchThread::Watcher);
         let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         let site = Arc::new(Site::new(manifest));
@@ -91,7 +92,7 @@ impl Desk {
         let (hints, received) = channel();
         let schedule = Schedule::new(periods, Instant::now());
         let channel = (hints.clone(), received);
-        let driver = Driver::new(channel, beat, coverage, schedule, publisher, links);
+        let driver = Driver::new(channel, (beats, beat), coverage, schedule, publisher, links);
         Self {
             directory,
             site,
@@ -395,6 +396,30 @@ fn a_write_syncs_its_content_before_its_name_and_its_directories_after() {
         let calls: Vec<_> = calls.iter().map(|call| format!("{call:?}")).collect();
         assert_eq!(calls.join(" "), want, "{}", WRITES[index].name);
     }
+}
+
+#[test]
+fn the_events_of_a_write_make_nothing_due() {
+    let mut desk = Desk::new(&FILES, (SETTLE, ALONE));
+    for (index, path) in [(0, "a.txt"), (3, "deep/er/f")] {
+        assert_eq!(carry_out(&mut desk, &WRITES[index]), Ended::Made);
+        for kind in [EventKind::Unknown, EventKind::Unknown, EventKind::Closed] {
+            desk.hint(path, kind);
+        }
+        desk.driver.read_pending();
+        assert_eq!(desk.driver.due(), None, "{path}");
+    }
+    // Whoever writes to the file is heard, even if it looks the same afterwards.
+    desk.hint("a.txt", EventKind::Changed);
+    desk.driver.read_pending();
+    assert!(desk.driver.due().is_some());
+    let mut desk = Desk::new(&FILES, (SETTLE, ALONE));
+    assert_eq!(carry_out(&mut desk, &WRITES[0]), Ended::Made);
+    fs::write(desk.path(".other"), "other").expect("written");
+    fs::rename(desk.path(".other"), desk.path("a.txt")).expect("renamed");
+    desk.hint("a.txt", EventKind::Unknown);
+    desk.driver.read_pending();
+    assert!(desk.driver.due().is_some());
 }
 
 /// Carries out a write while the call number `place` fails, and the `later` ones too. `None` if there
