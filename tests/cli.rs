@@ -266,6 +266,39 @@ fn the_environment_says_which_files_are_immutable() {
 }
 
 #[test]
+fn auto_makes_files_with_a_hash_in_their_name_immutable() {
+    let site = TestSite::with(&[
+        ("assets/index-BfX3a91Z.js", b"1"),
+        ("main.8d3f2a1c.css", b"2"),
+        ("runtime-1badbeef.js", b"3"),
+        ("report-2026-11-28.pdf", b"4"),
+        ("about-8d3f2a1c.html", b"5"),
+        (
+            "_headers",
+            b"/runtime-1badbeef.js\n  ! Cache-Control\n  Cache-Control: no-cache\n",
+        ),
+    ]);
+    let server = Server::with(&site, &["--immutable", "auto"]);
+    let mut client = server.client();
+    for (path, is_immutable) in [
+        ("/assets/index-BfX3a91Z.js", true),
+        ("/main.8d3f2a1c.css", true),
+        ("/runtime-1badbeef.js", false),
+        ("/report-2026-11-28.pdf", false),
+        ("/about-8d3f2a1c", false),
+    ] {
+        let answer = client.get(path);
+        assert_eq!(answer.status, 200, "{path}");
+        let value = answer.field("Cache-Control").unwrap();
+        assert_eq!(
+            value.ends_with("immutable"),
+            is_immutable,
+            "{path}: {value}"
+        );
+    }
+}
+
+#[test]
 fn a_pattern_that_makes_pages_immutable_is_warned_about() {
     let site = TestSite::with(&[("b.html", b"b"), ("a.html", b"a"), ("c.js", b"c")]);
     let pinned = "2 pages are immutable, such as /a.html";

@@ -329,3 +329,36 @@ fn the_manual_has_no_problems_and_names_every_code() {
         assert_eq!(page.matches(&term).count(), 1, "{code} in the manual");
     }
 }
+
+#[test]
+fn an_immutable_file_that_differs_from_the_release_before_is_an_error() {
+    let site = TestSite::with(&[
+        ("app-1badbeef.js", b"one"),
+        ("app-2badbeef.js", b"one"),
+        ("gone-1badbeef.js", b"one"),
+        ("page.html", b"one"),
+    ]);
+    let flags = ["--immutable", "auto", "--format", "json"];
+    let root = site.root();
+    let mut arguments = vec![OsStr::new("manifest"), root.as_os_str()];
+    arguments.extend(flags.iter().map(OsStr::new));
+    let served = etagd(arguments);
+    assert!(served.status.success());
+    let base = TestSite::with(&[("served.json", &served.stdout)]);
+    let base = base.path("served.json");
+    for name in ["app-1badbeef.js", "page.html"] {
+        fs::write(site.path(name), "two").unwrap();
+    }
+    fs::remove_file(site.path("gone-1badbeef.js")).unwrap();
+    let (code, said) = lint(&site, &["--base", base.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(
+        said.starts_with("app-1badbeef.js: error: was immutable and has changed")
+            && said.contains("[immutable-changed]"),
+        "{said}"
+    );
+    let (code, _, messages) = lint_directory(&site.root(), &["--base", "/nowhere/served.json"]);
+    assert_eq!(code, Some(1), "{messages}");
+    assert!(messages.contains("/nowhere/served.json"), "{messages}");
+}

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::scan::{BusyFiles, Scanned, scan};
-use super::{Error, counted, open, print};
+use super::{Error, counted, inventory, open, print};
 use crate::config::{LintFlags, LintFormat};
 use crate::lint::{Allowance, Finding, ScannedSite};
 use crate::rules::Severity;
@@ -12,6 +12,7 @@ use crate::scan::{Progress, Scanner};
 /// Prints the problems of a site that are not accepted: exit code 1 if one of them is an error, or a
 /// warning where that is strict.
 pub(super) fn lint(flags: &LintFlags) -> Result<ExitCode, Error> {
+    let base = flags.base.as_deref().map(inventory).transpose()?;
     let root = open(&flags.site.directory)?;
     let handling = &flags.site.handling;
     let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
@@ -29,6 +30,7 @@ pub(super) fn lint(flags: &LintFlags) -> Result<ExitCode, Error> {
         root: &root,
         manifest: &manifest,
         links: &links,
+        base: base.as_ref(),
     });
     let accepted = accept(&mut findings, &flags.allow);
     print(|out| match flags.format {

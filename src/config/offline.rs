@@ -82,6 +82,9 @@ pub struct LintFlags {
     /// Accept findings of this code: CODE or CODE:GLOB, such as 'dead-link:/drafts/**'; repeatable
     #[arg(long, value_name = "CODE[:GLOB]")]
     pub allow: Vec<Allowance>,
+    /// Report immutable files that differ from this manifest of what was served before
+    #[arg(long, value_name = "FILE")]
+    pub base: Option<PathBuf>,
     /// Fail on warnings, too
     #[arg(long)]
     pub strict: bool,

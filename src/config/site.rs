@@ -6,7 +6,8 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::settings::{
-    Additions, HtmlHandling, NotFound, PathGlob, RedirectsDialect, ReprDigest, Settings, Symlinks,
+    Additions, HtmlHandling, ImmutableFiles, NotFound, RedirectsDialect, ReprDigest, Settings,
+    Symlinks,
 };
 
 /// What decides which files a site has and what its answers say.
@@ -87,12 +88,14 @@ pub struct SiteOptions {
         value_name = "MODE"
     )]
     pub not_found: NotFound,
-    /// Files whose content never changes, such as '/assets/**'; repeatable.
+    /// Files whose content never changes: '/assets/**', or `auto`; repeatable.
     ///
     /// Browsers keep them without asking again. Use it for files that have a hash of their content
-    /// in their name, and never for pages. The variable holds one pattern: '/{js,css}/**' is both.
+    /// in their name, and never for pages. `auto` takes each file whose name has such a hash, as
+    /// in index-BfX3a91Z.js or main.8d3f2a1c.css. The variable holds one pattern: '/{js,css}/**'
+    /// is both.
     #[arg(long, value_name = "GLOB")]
-    pub immutable: Vec<PathGlob>,
+    pub immutable: Vec<ImmutableFiles>,
     /// Treat /path?v=HASH as immutable if HASH begins the file's BLAKE3.
     ///
     /// Pages can pin a file's content without renaming it: browsers keep a URL with eight or more

@@ -79,6 +79,16 @@ impl Head {
 }
 
 impl Entry {
+    /// Whether clients were told that its content never changes (RFC 8246).
+    pub fn is_immutable(&self) -> bool {
+        let value = self.description.fields.get("cache-control");
+        value.and_then(Option::as_deref).is_some_and(|value| {
+            value
+                .split([',', ' '])
+                .any(|word| word.eq_ignore_ascii_case("immutable"))
+        })
+    }
+
     /// The path as a URL has it: percent-encoded, with the leading slash.
     pub fn url(&self) -> String {
         url(&self.path)

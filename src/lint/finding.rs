@@ -145,6 +145,8 @@ codes! {
     DeadLink "dead-link" Warning,
     /// A file whose references could not be checked.
     Unchecked "unchecked" Warning,
+    /// An immutable file that has other content than clients may have.
+    ImmutableChanged "immutable-changed" Error,
     /// Names that differ in case or accents alone.
     LookAlike "look-alike" Warning,
     /// A folder whose index has a name that etagd does not look for.

@@ -16,6 +16,7 @@ use std::path::Path;
 use rayon::iter::{IntoParallelIterator, ParallelExtend, ParallelIterator};
 
 use crate::disk::Root;
+use crate::inventory::Inventory;
 use crate::manifest::Manifest;
 use crate::representation::{Data, Resource};
 use crate::scan::sidecar::{Unproven, prove};
@@ -37,6 +38,8 @@ pub struct ScannedSite<'a> {
     pub manifest: &'a Manifest,
     /// The symbolic links in it.
     pub links: &'a [Link],
+    /// What clients may have of it: the manifest of a release that was served.
+    pub base: Option<&'a Inventory>,
 }
 
 /// All findings, ordered by file and line.
@@ -49,6 +52,7 @@ pub fn lint(site: ScannedSite<'_>) -> Vec<Finding> {
         .chain(unreadable(site.manifest))
         .chain(lost_links(site))
         .chain(stale_sidecars(site))
+        .chain(changed_immutables(site))
         .chain(names::look_alike(site.manifest))
         .chain(names::foreign_indexes(site.manifest))
         .chain(names::leftovers(site.manifest))
@@ -133,6 +137,22 @@ fn stale_sidecars(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
             None => "is not used (see etagd compress)".to_owned(),
         };
         Some(Finding::new(&resource.path, 0, Code::Sidecar, reason))
+    })
+}
+
+/// Files that were served as immutable and have other content now: who has the old one keeps it.
+fn changed_immutables(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
+    let base = site.base.into_iter().flat_map(|base| &base.entries);
+    let immutables = base.filter(|entry| entry.coding == Coding::Identity && entry.is_immutable());
+    immutables.filter_map(move |entry| {
+        let resource = site.manifest.locate(&entry.path)?;
+        if resource.identity.etag.hash() == entry.etag.hash() {
+            return None;
+        }
+        let reason = "was immutable and has changed: clients keep the old content for up to a \
+                      year; give it a new name";
+        let code = Code::ImmutableChanged;
+        Some(Finding::new(&entry.path, 0, code, reason))
     })
 }
 

@@ -25,7 +25,7 @@ use crate::representation::{Fields, Resource, visible};
 use crate::rules::Rules;
 use crate::semantics::coding::Coding;
 use crate::settings::{
-    Digest, HtmlHandling, NotFound, PathGlob, RedirectsDialect, ReprDigest, Settings,
+    Digest, HtmlHandling, ImmutableFiles, NotFound, RedirectsDialect, ReprDigest, Settings,
 };
 use header_rules::HeaderRules;
 use page_cache::PageCache;
@@ -607,7 +607,7 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
     };
     hasher.update(&[repr_digest, html_handling, not_found, redirects]);
     // Neither their order nor repetition changes an answer.
-    let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
+    let immutable: BTreeSet<_> = immutable.iter().map(ImmutableFiles::as_str).collect();
     hasher.update(&(immutable.len() as u64).to_le_bytes());
     for pattern in immutable {
         frame(hasher, pattern.as_bytes());
@@ -639,7 +639,7 @@ mod tests {
         Manifest::empty(settings).digest().to_string()
     }
 
-    fn globs(patterns: &[&str]) -> Vec<PathGlob> {
+    fn globs(patterns: &[&str]) -> Vec<ImmutableFiles> {
         let globs = patterns.iter().map(|pattern| pattern.parse());
         globs.collect::<Result<_, _>>().expect("patterns")
     }
@@ -791,6 +791,8 @@ mod tests {
             of(|to| to.immutable = globs(&["/b"])),
             of(|to| to.immutable = globs(&["/a", "/b"])),
             of(|to| to.immutable = globs(&["/a/b"])),
+            of(|to| to.immutable = globs(&["auto"])),
+            of(|to| to.immutable = globs(&["/auto"])),
         ];
         let different: BTreeSet<_> = digests.iter().collect();
         assert_eq!(different.len(), digests.len(), "{digests:#?}");

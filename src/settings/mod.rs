@@ -7,6 +7,7 @@ mod dev;
 mod expectation;
 mod globs;
 mod hosts;
+mod immutable;
 mod server;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ pub use dev::{AllowedHost, Certificate, DevOptions, InvalidHost, InvalidUpstream
 pub use expectation::{Digest, Expectation, InvalidDigest};
 pub use globs::{InvalidGlob, PathGlob};
 pub use hosts::is_host_allowed;
+pub use immutable::{ImmutableFiles, is_fingerprinted};
 pub use server::{HealthPath, InvalidHealthPath, Limits, StatusOptions, TlsFiles};
 
 /// What the operator chose that changes answers. Part of the site digest.
@@ -32,7 +34,7 @@ pub struct Settings {
     /// What is answered where there is nothing.
     pub not_found: NotFound,
     /// Files that are immutable.
-    pub immutable: Vec<PathGlob>,
+    pub immutable: Vec<ImmutableFiles>,
     /// Whether a query that names the content makes the answer immutable.
     pub immutable_query: bool,
     /// Whose reading of `_redirects` counts.
@@ -61,7 +63,7 @@ impl Settings {
     /// Whether the operator says that the file at `path` never has other content: raw bytes below
     /// the root, without the leading slash.
     pub fn is_immutable(&self, path: &[u8]) -> bool {
-        self.immutable.iter().any(|glob| glob.matches(path))
+        self.immutable.iter().any(|files| files.contain(path))
     }
 
     /// Each flag without its dashes, and its value as it would be typed.
@@ -79,7 +81,7 @@ impl Settings {
         } = self;
         let last_modified = if *last_modified { "mtime" } else { "off" };
         // As in the digest, their order and how often each is there does not count.
-        let immutable: BTreeSet<_> = immutable.iter().map(PathGlob::pattern).collect();
+        let immutable: BTreeSet<_> = immutable.iter().map(ImmutableFiles::as_str).collect();
         let immutable: Vec<_> = immutable.into_iter().collect();
         let mut named = vec![
             ("last-modified", last_modified.to_owned()),
