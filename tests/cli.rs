@@ -270,12 +270,12 @@ fn auto_makes_files_with_a_hash_in_their_name_immutable() {
     let site = TestSite::with(&[
         ("assets/index-BfX3a91Z.js", b"1"),
         ("main.8d3f2a1c.css", b"2"),
-        ("runtime-1badbeef.js", b"3"),
+        ("runtime-1bad3eef.js", b"3"),
         ("report-2026-11-28.pdf", b"4"),
         ("about-8d3f2a1c.html", b"5"),
         (
             "_headers",
-            b"/runtime-1badbeef.js\n  ! Cache-Control\n  Cache-Control: no-cache\n",
+            b"/runtime-1bad3eef.js\n  ! Cache-Control\n  Cache-Control: no-cache\n",
         ),
     ]);
     let server = Server::with(&site, &["--immutable", "auto"]);
@@ -283,7 +283,7 @@ fn auto_makes_files_with_a_hash_in_their_name_immutable() {
     for (path, is_immutable) in [
         ("/assets/index-BfX3a91Z.js", true),
         ("/main.8d3f2a1c.css", true),
-        ("/runtime-1badbeef.js", false),
+        ("/runtime-1bad3eef.js", false),
         ("/report-2026-11-28.pdf", false),
         ("/about-8d3f2a1c", false),
     ] {
