@@ -1,26 +1,29 @@
 //! A batch: the changes that are looked at, and published, together. Pure: the clock comes in as an
 //! argument.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a batch waits at most in which nothing happens but that the same files are replaced, each
-/// of them completely: they never come to rest, and each version is as good as the next.
+/// How long a batch waits at most in which nothing happens but that all its files are replaced again and
+/// again, each of them completely: they never come to rest, and each version is as good as the next.
 const MAX_UNREST: Duration = Duration::from_millis(350);
 
 /// Whether the same files are replaced again and again, and nothing else happens.
 #[derive(Debug, Default)]
 struct Restlessness {
-    /// When the last path was recorded that is not restless yet.
+    /// When the last path was recorded that was not in the batch yet.
     grown: Option<Instant>,
+    /// How long nothing may be added before what is there counts as restless.
+    patience: Duration,
     /// Paths to which something has happened that need not be all: somebody may be writing there.
     unfinished: BTreeSet<PathBuf>,
-    /// Paths that were closed after writing, or renamed.
-    finished: BTreeSet<PathBuf>,
-    /// Whether one of them was so more than once.
-    is_repeated: bool,
+    /// Paths that were closed after writing, or renamed: each, and whether more than once.
+    finished: BTreeMap<PathBuf, bool>,
+    /// How many of them were so once. What changes only once belongs to a deploy, and waits for the
+    /// rest of it.
+    once: usize,
 }
 
 impl Restlessness {
@@ -30,15 +33,25 @@ impl Restlessness {
         }
         if is_finished {
             self.unfinished.remove(path);
-            self.is_repeated |= !self.finished.insert(path.to_path_buf());
+            self.finish(path.to_path_buf(), false);
         } else {
             self.unfinished.insert(path.to_path_buf());
         }
     }
 
+    /// Notes that a path was finished, or even more than once.
+    fn finish(&mut self, path: PathBuf, is_repeated: bool) {
+        let known = self.finished.get(&path).copied();
+        let is_repeated = is_repeated || known.is_some();
+        self.once -= usize::from(known == Some(false));
+        self.once += usize::from(!is_repeated);
+        self.finished.insert(path, is_repeated);
+    }
+
     fn is_restless(&self, now: Instant) -> bool {
-        let has_not_grown = self.grown.is_some_and(|grown| now >= grown + MAX_UNREST);
-        self.is_repeated && self.unfinished.is_empty() && has_not_grown
+        let has_not_grown = self.grown.is_some_and(|grown| now >= grown + self.patience);
+        let are_repeated = self.once == 0 && !self.finished.is_empty();
+        has_not_grown && are_repeated && self.unfinished.is_empty()
     }
 
     /// Takes over what was noted before, of the same paths or not.
@@ -46,11 +59,13 @@ impl Restlessness {
         if are_same {
             self.grown = before.grown.or(self.grown);
         }
-        let since = |path: &PathBuf| !self.finished.contains(path);
+        self.patience = self.patience.max(before.patience);
+        let since = |path: &PathBuf| !self.finished.contains_key(path);
         let unfinished: Vec<_> = before.unfinished.into_iter().filter(since).collect();
         self.unfinished.extend(unfinished);
-        self.is_repeated |= before.is_repeated || !self.finished.is_disjoint(&before.finished);
-        self.finished.extend(before.finished);
+        for (path, is_repeated) in before.finished {
+            self.finish(path, is_repeated);
+        }
     }
 }
 
@@ -141,8 +156,16 @@ impl Batch {
     }
 
     /// Notes what an event says of a path that is recorded next: whether what has happened there is
-    /// all of it. A file was closed after writing then, or renamed.
-    pub(super) fn note_event(&mut self, path: &Path, is_finished: bool, now: Instant) {
+    /// all of it. A file was closed after writing then, or renamed. What is replaced all the time waits
+    /// for `quiet`, too, until other paths count as other changes.
+    pub(super) fn note_event(
+        &mut self,
+        path: &Path,
+        is_finished: bool,
+        now: Instant,
+        quiet: Duration,
+    ) {
+        self.restlessness.patience = MAX_UNREST.max(quiet);
         let is_new = !self.dirty.paths.contains(path);
         self.restlessness.note(path, is_finished, is_new, now);
     }
@@ -340,7 +363,12 @@ mod tests {
     fn what_is_replaced_again_and_again_does_not_wait_for_quiet() {
         // Each step is a path, and whether an event says that this is all.
         type Step = (&'static str, bool);
-        let cases: [(&str, &[Step], bool); 6] = [
+        let cases: [(&str, &[Step], bool); 7] = [
+            (
+                "beside a copy that takes long",
+                &[("f", true), ("copy", false)],
+                false,
+            ),
             ("renamed over", &[("f", true)], true),
             ("rewritten in place", &[("f", false), ("f", true)], true),
             (
@@ -358,7 +386,7 @@ mod tests {
             for round in 0..100 {
                 for (path, is_finished) in steps {
                     let now = begin + round * TICK;
-                    batch.note_event(Path::new(path), *is_finished, now);
+                    batch.note_event(Path::new(path), *is_finished, now, QUIET);
                     batch.record_path(path.into(), now, QUIET);
                     if batch.is_due(now) {
                         due.get_or_insert(now - begin);
@@ -381,12 +409,39 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_once_waits_for_quiet_beside_what_never_rests() {
+        for (paths, quiet, is_due) in [
+            (&["filler"][..], QUIET, true),
+            (&["filler"], 20 * TICK, true),
+            (&["filler"], 60 * TICK, false),
+            (&["app.js", "filler"], QUIET, false),
+        ] {
+            let (begin, mut batch) = (Instant::now(), empty());
+            for path in paths {
+                batch.note_event(Path::new(path), true, begin, quiet);
+                batch.record_path(path.into(), begin, quiet);
+            }
+            let mut due = None;
+            for round in 1..50 {
+                let now = begin + round * TICK;
+                batch.note_event(Path::new("filler"), true, now, quiet);
+                batch.record_path("filler".into(), now, quiet);
+                if batch.is_due(now) {
+                    due.get_or_insert(now - begin);
+                }
+            }
+            assert_eq!(due.is_some(), is_due, "{paths:?} {quiet:?}");
+            assert!(due.is_none_or(|due| due >= quiet), "{paths:?}: {due:?}");
+        }
+    }
+
+    #[test]
     fn what_grows_waits_for_quiet() {
         let (begin, mut batch) = (Instant::now(), empty());
         for round in 0..50 {
             let now = begin + round * TICK;
             let path = format!("{}", round / 10);
-            batch.note_event(Path::new(&path), true, now);
+            batch.note_event(Path::new(&path), true, now, QUIET);
             batch.record_path(path.into(), now, QUIET);
             assert!(!batch.is_due(now), "{round}");
         }
@@ -394,12 +449,12 @@ mod tests {
         let now = begin + 50 * TICK;
         let last = Path::new("4");
         let batch_at_work = start(&mut batch, now);
-        batch.note_event(last, true, now);
+        batch.note_event(last, true, now, QUIET);
         batch.record_path(last.into(), now, QUIET);
         batch.put_back(batch_at_work, now, QUIET);
         assert!(!batch.is_overdue(now));
         let now = begin + 40 * TICK + MAX_UNREST;
-        batch.note_event(last, true, now);
+        batch.note_event(last, true, now, QUIET);
         batch.record_path(last.into(), now, QUIET);
         assert!(batch.is_due(now) && start(&mut batch, now).was_overdue());
     }

@@ -233,7 +233,8 @@ impl Schedule {
     /// Notes what an event says of a path, before it is recorded: whether what has happened there is
     /// all of it.
     pub(super) fn note_event(&mut self, path: &Path, is_finished: bool, now: Instant) {
-        self.waiting.note_event(path, is_finished, now);
+        let settle = self.periods.settle;
+        self.waiting.note_event(path, is_finished, now, settle);
     }
 
     /// Records that a path may have changed.
