@@ -100,6 +100,43 @@ fn fields_are_on_every_answer_that_may_have_them() {
 }
 
 #[test]
+fn fields_are_on_what_is_refused_and_on_what_changes() {
+    let headers = "/*\n  X-Everywhere: yes\n  Cache-Control: max-age=60\n  Vary: X-Other\n\
+                   \x20 Content-Security-Policy: default-src 'self'\n";
+    // Nothing is published, so nobody knows what the file is now.
+    let site = site(headers, "").file(".etagd-hold", "");
+    let server = Server::with(&site, &["--memory", "64KiB", "--digest-header"]);
+    let mut client = server.client();
+    let digest = get(&mut client, "/", &[])
+        .field("Etagd-Digest")
+        .map(str::to_owned);
+    rename_over(&site.path("big.bin"), &noise(400_000, 2));
+    let empty = ("Content-Length", "0");
+    for (status, response) in [
+        (503, get(&mut client, "/big.bin", &[])),
+        (405, client.request("POST", "/big.bin", &[empty])),
+        (501, client.request("BREW", "/big.bin", &[empty])),
+    ] {
+        assert_eq!(response.status, status);
+        assert_eq!(response.field("X-Everywhere"), Some("yes"), "{status}");
+        assert_eq!(response.field("Vary"), Some("X-Other"), "{status}");
+        assert_eq!(
+            response.field("Cache-Control"),
+            Some("no-store"),
+            "{status}"
+        );
+        assert_eq!(
+            response.field("Etagd-Digest"),
+            digest.as_deref(),
+            "{status}"
+        );
+        // The page keeps the policy that its own style needs.
+        let policy = response.field("Content-Security-Policy").unwrap();
+        assert!(policy.contains("default-src 'none'"), "{status}: {policy}");
+    }
+}
+
+#[test]
 fn rules_match_the_path_that_is_asked_for() {
     let site = site(
         "/\n  X-Path: root\n/index.html\n  X-Path: index\n/about\n  X-Path: about\n\

@@ -109,6 +109,7 @@ impl Drafter {
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     page.headers_mut().insert(header::ALLOW, self.allow());
                 }
+                apply_header_rules_to_error(page.headers_mut(), manifest, request);
                 page.map(DraftContent::Memory)
             }
         }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, Response, header};
+use http::{HeaderMap, HeaderName, Response, header};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::content::{FileContent, SuspectReporter};
 use super::draft::{Drafter, ETAGD_DIGEST};
+use super::fields::apply_header_rules_to_error;
 use super::handler::{Connection, Layer};
 use super::pages::{too_many_waiting, unavailable};
 use super::response::{Content, DraftContent, Reply, ResponseFuture};
@@ -104,7 +106,8 @@ impl SiteLayer {
             let is_outdated = !Arc::ptr_eq(&manifest, &self.site.current());
             let may_go_on = is_encoded || is_outdated || wait_for_look(looks, deadline).await;
             if drafts_left == 0 || !error.is_suspicious() || !may_go_on {
-                return self.give_up(&draft, &error, summary);
+                let page = in_place_of(draft.headers(), unavailable(), &manifest, &request.parts);
+                return self.give_up(page, &error, summary);
             }
             manifest = Arc::clone(&self.site.current());
             let (new_draft, new_summary) = self.drafter.draft(&manifest, &request.parts);
@@ -120,22 +123,11 @@ impl SiteLayer {
         }
     }
 
-    /// 503 in place of a draft whose content can't be had.
-    fn give_up(
-        &self,
-        draft: &Response<Segments>,
-        error: &BodyError,
-        summary: AnswerSummary,
-    ) -> Reply {
+    /// Answers `page`, because the content of a draft can't be had.
+    fn give_up(&self, page: Response<Bytes>, error: &BodyError, summary: AnswerSummary) -> Reply {
         self.metrics.unavailable.increment();
         let path = error.path().display();
         tracing::warn!(%path, status = 503, %error, "{error}: answered 503");
-        let mut page = unavailable();
-        for name in KEPT_BY_UNAVAILABLE {
-            if let Some(value) = draft.headers().get(&name) {
-                page.headers_mut().insert(name, value.clone());
-            }
-        }
         Reply {
             summary: summary.given_up(),
             ..Reply::from(page)
@@ -146,14 +138,14 @@ impl SiteLayer {
 impl Layer for SiteLayer {
     fn respond(
         &self,
-        request: Parts,
+        parts: Parts,
         _content: Incoming,
         connection: &Arc<dyn Connection>,
     ) -> ResponseFuture {
         // Loaded once: a response comes from one state of the site, whatever is published
         // meanwhile (promise P4).
         let manifest = self.site.current();
-        let (draft, summary) = self.drafter.draft(&manifest, &request);
+        let (draft, summary) = self.drafter.draft(&manifest, &parts);
         let (head, content) = draft.into_parts();
         match content {
             DraftContent::Memory(bytes) => ResponseFuture::now(Reply {
@@ -161,9 +153,13 @@ impl Layer for SiteLayer {
                 summary,
             }),
             DraftContent::Segments(segments) => {
-                let Some(request) = WaitingRequest::new(&request, connection, &self.metrics) else {
+                let Some(request) = WaitingRequest::new(&parts, connection, &self.metrics) else {
                     self.metrics.refused_requests.increment();
-                    return ResponseFuture::now(Reply::from(too_many_waiting()));
+                    let page = too_many_waiting();
+                    return ResponseFuture::now(Reply {
+                        summary: summary.given_up(),
+                        ..Reply::from(in_place_of(&head.headers, page, &manifest, &parts))
+                    });
                 };
                 let draft = Response::from_parts(head, segments);
                 let (layer, connection) = (self.clone(), Arc::clone(connection));
@@ -173,6 +169,24 @@ impl Layer for SiteLayer {
             }
         }
     }
+}
+
+/// A 503 in place of a draft: like any error it has the fields that rules give it, so that a page of
+/// another origin can read it.
+fn in_place_of(
+    draft: &HeaderMap,
+    mut page: Response<Bytes>,
+    manifest: &Manifest,
+    request: &Parts,
+) -> Response<Bytes> {
+    let fields = page.headers_mut();
+    apply_header_rules_to_error(fields, manifest, request);
+    for name in KEPT_BY_UNAVAILABLE {
+        if let Some(value) = draft.get(&name) {
+            fields.insert(name, value.clone());
+        }
+    }
+    page
 }
 
 /// Waits for the end of the next look at the disk. Returns whether there was one before `deadline`.
