@@ -23,10 +23,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
-use http_body::Body;
+use http_body::Body as _;
+use hyper::body::Incoming;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 use walkdir::WalkDir;
@@ -172,17 +172,14 @@ impl Writer {
     ///
     /// # Errors
     /// The reason why it was refused.
-    pub async fn call<B>(
+    pub async fn call(
         self: &Arc<Self>,
         site: &Site,
         request: &Parts,
-        content: &mut B,
+        content: &mut Incoming,
         peer: Peer,
         progress: impl Fn(),
-    ) -> Result<Written, Refusal>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
+    ) -> Result<Written, Refusal> {
         let author = self.authorise(request, peer)?;
         let ask = request::parse(request, &self.options, content.is_end_stream())?;
         check(&ask, &site.current())?;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{StatusCode, header};
-use http_body::{Body, Frame};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
 use sha2::{Digest, Sha256, Sha512};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -103,15 +104,12 @@ impl Upload {
     }
 
     /// Receives all of `content`: at most `max_length` bytes, each part within `patience`.
-    pub(super) async fn receive<B>(
+    pub(super) async fn receive(
         mut self,
-        content: &mut B,
+        content: &mut Incoming,
         (max_length, patience): (u64, Duration),
         progress: impl Fn(),
-    ) -> Result<Self, UploadError>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
+    ) -> Result<Self, UploadError> {
         let refused = |status, reason| Err(UploadError::Content(Refusal::new(status, reason)));
         loop {
             let frame = match timeout(patience, next(content)).await {
@@ -194,13 +192,13 @@ impl Upload {
     }
 }
 
-async fn next<B: Body + Unpin>(content: &mut B) -> Option<Result<Frame<B::Data>, B::Error>> {
+async fn next(content: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
     poll_fn(|cx| Pin::new(&mut *content).poll_frame(cx)).await
 }
 
 /// Reads and drops the rest of a refused content if it is short and already on its way, so that
 /// the connection can be kept open. Returns whether the content has ended.
-pub async fn discard<B: Body + Unpin>(request: &Parts, content: &mut B) -> bool {
+pub async fn discard(request: &Parts, content: &mut Incoming) -> bool {
     if content.is_end_stream() {
         return true;
     }
@@ -218,11 +216,11 @@ pub async fn discard<B: Body + Unpin>(request: &Parts, content: &mut B) -> bool 
 /// Reads and drops the rest of a refused content for a moment while the response is sent. Over
 /// HTTP/2 the stream would be reset otherwise (RFC 9113 section 8.1), and some clients take the
 /// reset for the response.
-pub async fn linger<B: Body + Unpin>(mut content: B) {
+pub async fn linger(mut content: Incoming) {
     drain(&mut content).await;
 }
 
-async fn drain<B: Body + Unpin>(content: &mut B) -> bool {
+async fn drain(content: &mut Incoming) -> bool {
     let rest = async { while let Some(Ok(_)) = next(content).await {} };
     timeout(MAX_DRAIN_TIME, rest).await.is_ok()
 }
