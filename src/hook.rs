@@ -160,7 +160,7 @@ impl Hook {
         }
         if let Some(News { old, urls, .. }) = &state.news {
             tracing::warn!(
-                digest = %old, urls = urls.len(),
+                before = %old, urls = urls.len(),
                 "--on-publish: the command was not run for {}; purge what has changed since {old} \
                  by other means",
                 count(urls)
@@ -244,20 +244,20 @@ impl Shared {
             match outcome {
                 Ok(status) if status.success() => {
                     tracing::info!(
-                        digest = %new, urls = urls.len(),
+                        before = %old, digest = %new, urls = urls.len(),
                         "--on-publish: done for {new}, {}", count(urls)
                     );
                     continue;
                 }
                 // `exit status: 3`, or the signal.
                 Ok(status) => tracing::error!(
-                    status = %status, digest = %new, urls = urls.len(),
+                    %status, before = %old, digest = %new, urls = urls.len(),
                     "--on-publish failed ({status}) for {old} to {new}: {} will be passed again \
                      with the next publication",
                     count(urls)
                 ),
                 Err(error) => tracing::error!(
-                    %error, digest = %new, urls = urls.len(),
+                    %error, before = %old, digest = %new, urls = urls.len(),
                     "--on-publish: cannot run the command: {error}"
                 ),
             }

@@ -21,7 +21,7 @@ struct Script {
 
 /// What one run was told.
 #[derive(Debug)]
-struct Told {
+struct RunInput {
     old: String,
     new: String,
     urls: Vec<String>,
@@ -57,10 +57,10 @@ impl Script {
         self.site.outside("told").join(name)
     }
 
-    fn told(&self, run: usize) -> Option<Told> {
+    fn told(&self, run: usize) -> Option<RunInput> {
         let text = fs::read_to_string(self.path(&format!("run-{run}-told"))).ok()?;
         let mut lines = text.lines().map(str::to_owned);
-        Some(Told {
+        Some(RunInput {
             old: lines.next().unwrap(),
             new: lines.next().unwrap(),
             urls: lines.collect(),
@@ -69,7 +69,7 @@ impl Script {
 
     /// What a run was told, which must come.
     #[track_caller]
-    fn wait_for(&self, run: usize) -> Told {
+    fn wait_for(&self, run: usize) -> RunInput {
         eventually(&format!("run {run}"), || self.told(run).is_some());
         self.told(run).unwrap()
     }

@@ -186,6 +186,7 @@ pub(super) fn share_descriptors(config: &Config, listeners: &Listeners) -> Descr
     let budget = DescriptorBudget::new(limit, &demand);
     let warn = |flag, wanted, given| {
         tracing::warn!(
+            flag,
             limit,
             wanted,
             given,

@@ -212,7 +212,7 @@ impl Release {
             }
             for (name, here, there) in self.tree.head().other_settings(&self.inventory.head) {
                 tracing::warn!(
-                    manifest = %file, flag = %name,
+                    manifest = %file, flag = %name, here, there,
                     "--{name} is {here} here and {there} in {file}: the site digests differ"
                 );
             }

@@ -27,10 +27,10 @@ const SIZES: [(&str, usize, u64); 4] = [
 ];
 
 /// Complete bodies that each of the two runs must see.
-const ENOUGH: u64 = 600;
-const SHORTEST: Duration = Duration::from_secs(8);
+const MIN_COMPLETE: u64 = 600;
+const MIN_TIME: Duration = Duration::from_secs(8);
 /// Only a machine with much other work takes so long.
-const LONGEST: Duration = Duration::from_secs(120);
+const MAX_TIME: Duration = Duration::from_secs(120);
 
 /// What was ever written, and what clients have got.
 #[derive(Default)]
@@ -77,8 +77,8 @@ impl Ledger {
     /// else the machine has to do.
     fn lacks(&self, files: &[(String, usize)]) -> Option<String> {
         let complete = self.complete.load(Ordering::Relaxed);
-        if complete < ENOUGH {
-            return Some(format!("{complete} complete bodies of {ENOUGH}"));
+        if complete < MIN_COMPLETE {
+            return Some(format!("{complete} complete bodies of {MIN_COMPLETE}"));
         }
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, length, _) in SIZES {
@@ -277,8 +277,8 @@ fn torture(site: &TestSite, flags: &[&str]) {
             scope.spawn(move || ask(ledger, files, client, seed));
         }
         let start = Instant::now();
-        while start.elapsed() < SHORTEST
-            || (ledger.lacks(&files).is_some() && start.elapsed() < LONGEST)
+        while start.elapsed() < MIN_TIME
+            || (ledger.lacks(&files).is_some() && start.elapsed() < MAX_TIME)
         {
             if ledger.is_over.load(Ordering::Relaxed) {
                 break;
