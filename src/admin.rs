@@ -61,6 +61,11 @@ impl Admin {
         &self.metrics
     }
 
+    /// Answers a request that is malformed or can't be understood, and why.
+    pub fn refuse(status: StatusCode, reason: &str) -> Response<AdminContent> {
+        text(status, format!("{reason}\n"))
+    }
+
     /// Answers a request whose host is not one of this machine's.
     pub fn refuse_host() -> Response<AdminContent> {
         text(

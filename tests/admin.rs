@@ -365,7 +365,8 @@ fn a_loopback_listener_answers_only_names_of_this_machine() {
         ("a.test:80", 200),
         ("evil.example", 403),
         ("localhost.evil.example", 403),
-        ("\u{e9}", 403),
+        // RFC 9112 section 3.2: it is no host at all.
+        ("\u{e9}", 400),
         ("", 403),
     ] {
         for target in ["/manifest", "/livez"] {
@@ -378,4 +379,33 @@ fn a_loopback_listener_answers_only_names_of_this_machine() {
     }
     let request = "GET /livez HTTP/1.0\r\n\r\n";
     assert!(raw(server.admin(), request).0.contains(" 200 "));
+}
+
+#[test]
+fn the_operators_requests_are_delimited_beyond_doubt() {
+    let server = Server::with(&site(), &ADMIN);
+    for (status, fields) in [
+        (400, ""),
+        (400, "Host: localhost\r\nHost: evil.example\r\n"),
+        (
+            501,
+            "Host: localhost\r\nTransfer-Encoding: gzip, chunked\r\n",
+        ),
+        (200, "Host: localhost\r\nTransfer-Encoding: chunked\r\n"),
+    ] {
+        // The connection is closed, so nothing behind the request is taken for another one.
+        let request =
+            format!("GET /livez HTTP/1.1\r\n{fields}\r\n0\r\n\r\nGET /digest HTTP/1.1\r\n");
+        let (head, content) = raw(server.admin(), &request);
+        assert!(
+            head.starts_with(&format!("http/1.1 {status} ")),
+            "{fields}: {head}"
+        );
+        assert!(
+            head.contains("\r\nconnection: close\r\n"),
+            "{fields}: {head}"
+        );
+        let text = String::from_utf8(content).unwrap();
+        assert_eq!(text.lines().count(), 1, "{fields}: {text}");
+    }
 }

@@ -32,7 +32,7 @@ use super::overload::Overload;
 use crate::admin::{Admin, AdminContent};
 use crate::answer::host;
 use crate::manifest::Manifest;
-use crate::service::{Handler, InFlight};
+use crate::service::{Framing, Handler, InFlight};
 use crate::settings::{AllowedHost, Limits, is_host_allowed};
 
 /// Limit for manifests that are written at once; each takes a thread that waits for its client.
@@ -188,8 +188,8 @@ impl AdminHandler {
         match (&self.allowed, host(request)) {
             (None, _) => true,
             (Some(allowed), Some(host)) => is_host_allowed(host, allowed),
-            // HTTP/1.0 needs none; one that is no text is no name of this machine.
-            (Some(_), None) => !request.headers.contains_key(header::HOST),
+            // HTTP/1.0 needs none. One that can't be read was refused before.
+            (Some(_), None) => true,
         }
     }
 
@@ -208,11 +208,15 @@ impl Handler for AdminHandler {
     type Future = Ready<Result<Response<AdminBody>, Infallible>>;
 
     fn respond(self: &Arc<Self>, request: Parts, _: Incoming, in_flight: InFlight) -> Self::Future {
-        let response = match self.is_host_allowed(&request) {
-            true => self.admin.respond(&request),
-            false => Admin::refuse_host(),
+        let framing = Framing::of(&request);
+        let response = match framing.refusal() {
+            Some((status, reason)) => Admin::refuse(status, reason),
+            None if self.is_host_allowed(&request) => self.admin.respond(&request),
+            None => Admin::refuse_host(),
         };
         let (mut head, content) = response.into_parts();
+        // Each response has content, or its length where only HEAD is asked for and it is known.
+        framing.finish_head(&mut head, false, || false);
         let content = match content {
             AdminContent::Text(text) if request.method == Method::HEAD => {
                 let length = HeaderValue::from(text.len());
@@ -322,8 +326,9 @@ struct Chunks {
 
 impl Chunks {
     fn send(&self, chunk: Chunk) -> io::Result<()> {
-        let gone = |_| io::ErrorKind::BrokenPipe.into();
-        self.sender.blocking_send(chunk).map_err(gone)
+        self.sender
+            .blocking_send(chunk)
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

@@ -1,19 +1,18 @@
 //! How a request is delimited, and what the head of every response says about the connection and the
-//! length, whatever the answer.
+//! length, whatever the answer and whoever gives it.
 
 use http::header;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, response};
 
 use crate::answer::check_host;
-use crate::readiness::{Phase, Readiness};
 
 pub(super) const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 
 /// What the head of a request says about where the request ends.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Framing {
+pub struct Framing {
     is_http1: bool,
     /// Whether nothing that comes after the request may be read.
     is_last: bool,
@@ -21,7 +20,8 @@ pub(super) struct Framing {
 }
 
 impl Framing {
-    pub(super) fn of(request: &Parts) -> Self {
+    /// How `request` is delimited.
+    pub fn of(request: &Parts) -> Self {
         let refusal = check_transfer_encoding(request)
             .or_else(|| Some((StatusCode::BAD_REQUEST, check_host(request).err()?)));
         Self {
@@ -33,24 +33,24 @@ impl Framing {
         }
     }
 
-    /// Why the request is refused before any layer sees it: hyper reads it in one way, and a proxy in
+    /// Why the request is refused before anything else is looked at: hyper reads it in one way, and a proxy in
     /// front may read it in another (request smuggling, RFC 9112 section 11.2).
-    pub(super) fn refusal(&self) -> Option<(StatusCode, &'static str)> {
+    pub fn refusal(&self) -> Option<(StatusCode, &'static str)> {
         self.refusal
     }
 
-    /// Finishes the head of a response.
-    pub(super) fn finish_head(
+    /// Finishes the head of a response. `is_draining` says whether the client should connect to
+    /// another server from now on.
+    pub fn finish_head(
         self,
         head: &mut response::Parts,
         has_no_content: bool,
-        readiness: &Readiness,
+        is_draining: impl FnOnce() -> bool,
     ) {
         // RFC 9110 section 7.8: from here on the connection speaks another protocol.
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
-        let is_draining = || readiness.phase() == Phase::Draining;
         if self.is_http1 && (self.is_last || is_draining()) {
             // A client that is told to leave with a response doesn't lose its next request in the
             // drain.
@@ -74,7 +74,6 @@ impl Framing {
 /// applied once. hyper looks at the last one alone.
 fn check_transfer_encoding(request: &Parts) -> Option<(StatusCode, &'static str)> {
     let lines = request.headers.get_all(header::TRANSFER_ENCODING);
-    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let mut number = 0;
     for coding in lines
         .iter()
@@ -83,7 +82,7 @@ fn check_transfer_encoding(request: &Parts) -> Option<(StatusCode, &'static str)
         .filter(|coding| !coding.is_empty())
     {
         number += 1;
-        if !is_chunked(coding) {
+        if !coding.eq_ignore_ascii_case(b"chunked") {
             let reason = "this transfer coding is not implemented";
             return Some((StatusCode::NOT_IMPLEMENTED, reason));
         }

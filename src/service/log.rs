@@ -20,7 +20,7 @@ use crate::access::AccessLog;
 use crate::body::BodyError;
 use crate::exchange::Exchange;
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::readiness::{Phase, Readiness};
 
 /// Refuses what is not delimited beyond doubt, counts and logs what the layers behind it answer, and
 /// finishes the head of every response.
@@ -112,9 +112,9 @@ impl Future for LogFuture {
             return Poll::Pending;
         };
         let (mut head, content) = response.into_parts();
-        let readiness = &guard.layer.readiness;
+        let is_draining = || guard.layer.readiness.phase() == Phase::Draining;
         this.framing
-            .finish_head(&mut head, content.is_empty(), readiness);
+            .finish_head(&mut head, content.is_empty(), is_draining);
         // A body of no known length can't be seen to be cut short.
         let length = content.length().unwrap_or_default();
         guard.exchange.respond(&head, length, &summary);

@@ -22,6 +22,7 @@ mod waiting;
 mod write;
 
 pub use content::FileContent;
+pub use framing::Framing;
 pub use handler::{Connection, Handler, InFlight, Layer};
 pub use health::HealthLayer;
 pub use log::{LogFuture, LogLayer, LoggedBody};
