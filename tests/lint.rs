@@ -26,6 +26,23 @@ fn lint_directory(root: &Path, flags: &[&str]) -> (Option<i32>, String, String) 
 }
 
 #[test]
+fn what_is_found_is_said_once() {
+    let site = TestSite::with(&[
+        ("app.js", b"one"),
+        ("app.js.gz", b"no gzip"),
+        ("picture.svgz", b"no gzip"),
+        ("_headers", b"/picture.svgz\n  Content-Encoding: gzip\n"),
+        ("_redirects", b"/bad\n"),
+    ]);
+    let (code, said, messages) = lint_directory(&site.root(), &[]);
+    assert_eq!(code, Some(1), "{said}");
+    for path in ["app.js.gz", "picture.svgz", "_redirects"] {
+        assert!(said.contains(path), "{path}: {said}");
+        assert!(!messages.contains(path), "{path}: {messages}");
+    }
+}
+
+#[test]
 fn every_problem_is_reported_with_file_and_line() {
     let site = TestSite::with(&[
         (

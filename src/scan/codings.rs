@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::sidecar::{Unproven, prove};
-use super::{Pass, ScanOutcome, Scope, lock, walk};
+use super::{Pass, ScanOutcome, Scope, lock, site_path};
 use crate::disk::{self, Root};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{Data, Plain, Representation, Resource};
@@ -193,7 +193,7 @@ fn reject(next: &NextState<'_>, path: Vec<u8>, reason: Unproven) {
     // Who looks again says what can't be read now.
     let is_passing = matches!(&reason, Unproven::Unreadable(error) if disk::is_passing(error));
     if !is_passing {
-        let shown = walk::join(next.root.path(), &path);
+        let shown = site_path::join(next.root.path(), &path);
         let shown = shown.display();
         tracing::warn!(path = %shown, error = %reason, "{shown} is not used: {reason}");
     }

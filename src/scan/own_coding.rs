@@ -11,7 +11,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::codings::read_proven;
 use super::sidecar::{Unproven, decoded_text};
-use super::{Pass, ScanOutcome, Scanner, lock, media, walk};
+use super::{Pass, ScanOutcome, Scanner, lock, media, site_path};
 use crate::disk;
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{Decoding, Representation, Resource};
@@ -114,8 +114,11 @@ fn candidates(pass: &Pass<'_>, changes: &Changes) -> Vec<Arc<Resource>> {
     if looks_at_all {
         candidates.extend(pass.base.iter().filter(is_left).cloned());
     } else {
-        let retried = pass.base.unreadable().keys();
-        let retried = retried.filter(|path| pass.scope.covers(path));
+        let retried = pass
+            .base
+            .unreadable()
+            .keys()
+            .filter(|path| pass.scope.covers(path));
         let there = retried.filter_map(|path| pass.base.locate(path));
         candidates.extend(there.filter(is_left).cloned());
     }
@@ -135,8 +138,9 @@ fn decoding(
     }
     let (identity, _) = resource.of_files();
     // A proof holds as long as the file has the bytes it had.
-    let before = base.locate(&resource.path);
-    let before = before.filter(|it| it.of_files().0.etag.hash() == identity.etag.hash());
+    let before = base
+        .locate(&resource.path)
+        .filter(|it| it.of_files().0.etag.hash() == identity.etag.hash());
     let proven = before.and_then(|before| before.fields.decoding());
     if let Some(proven) = proven.filter(|proven| wanted.contains(&proven.coding)) {
         return Some(proven);
@@ -187,7 +191,7 @@ fn report(pass: &Pass<'_>, refused: &[RefusedCoding]) {
         reason,
     } in refused.iter().take(MAX_SHOWN)
     {
-        let shown = walk::join(pass.root.path(), path);
+        let shown = site_path::join(pass.root.path(), path);
         let (shown, coding) = (shown.display(), coding.token());
         tracing::warn!(
             path = %shown, coding, %reason,

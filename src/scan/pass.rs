@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use super::walk::{self, FoundFile};
+use super::site_path;
+use super::walk::FoundFile;
 use super::{Progress, ScanOutcome, Scope, Unsettled};
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::manifest::{Manifest, ancestors};
@@ -193,7 +194,7 @@ pub(super) fn report(pass: &Pass<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) 
         .filter(|(path, reason)| known.get(*path) != Some(*reason))
         .collect();
     for (path, reason) in new.iter().take(MAX_SHOWN) {
-        let shown = walk::join(pass.root.path(), path);
+        let shown = site_path::join(pass.root.path(), path);
         let is_known = pass.base.locate(path).is_some() || RuleFile::named(path).is_some();
         let consequence = if !pass.is_start && is_known {
             "keeping its last state"

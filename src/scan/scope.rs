@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
-use super::walk::{Link, TreeSize};
+use super::tree_size::TreeSize;
+use super::walk::Link;
 use crate::manifest::{Changes, ancestors};
 use crate::rules::RuleFile;
 

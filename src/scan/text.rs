@@ -124,7 +124,8 @@ fn has_iso_2022_escape(bytes: &[u8]) -> bool {
     memchr::memchr_iter(ESC, bytes).any(|place| bytes.get(place + 1).is_some_and(is_designator))
 }
 
-/// The same of a file in pieces, one of which may end between the two bytes.
+/// Whether a file switches to a character set of ISO 2022, judged by its pieces, one of which may end
+/// between the two bytes of [`has_iso_2022_escape`].
 fn has_escape(pieces: &[TextEvidence]) -> bool {
     let is_cut = |pair: &[TextEvidence]| match pair {
         [one, next] => one.escape_edges.1 && next.escape_edges.0,

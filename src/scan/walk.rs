@@ -11,7 +11,6 @@
 //! walk that reaches it says so, and only a walk from the root can then tell which links are
 //! followed.
 
-use std::cmp::max;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::io;
@@ -21,10 +20,11 @@ use std::sync::Arc;
 
 use walkdir::{DirEntry, WalkDir};
 
+use super::site_path::is_admitted;
+use super::tree_size::TreeSize;
 use crate::disk::seam::Call;
 use crate::disk::{self, seam};
 use crate::rules::RuleFile;
-use crate::semantics::coding::Coding;
 use crate::settings::Symlinks;
 
 /// One thing that the walk yields.
@@ -93,49 +93,8 @@ pub enum LinkVerdict {
 /// makes all paths behind it longer: a chain of some ten thousand would take gigabytes.
 pub const MAX_LINKS: usize = 40;
 
-/// Number of entries that links may bring to a small site.
-const MIN_LINKED_LIMIT: usize = 100_000;
-/// How many times as many entries as a site has without links they may bring to it.
-const MAX_LINKED_FACTOR: usize = 10;
 /// How many times as many entries as links may bring are looked at to find those that fit.
 const MAX_DISCARDED: usize = 4;
-
-/// Number of files, directories and links that a walk has met.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct TreeSize {
-    /// Those that are in the site without links.
-    pub own: usize,
-    /// Those that linked directories bring.
-    pub linked: usize,
-    /// Whether links were left out because they would bring too much.
-    pub is_limited: bool,
-}
-
-impl TreeSize {
-    /// How many entries links may bring at most. Folders that link to each other have a path for
-    /// each order of visiting them: ten would have millions.
-    pub fn limit(&self) -> usize {
-        max(MIN_LINKED_LIMIT, self.own.saturating_mul(MAX_LINKED_FACTOR))
-    }
-
-    /// Whether a site of this size, of which a part has changed, may have more behind links than it
-    /// should: a look at the `part` can't tell, and what has gone is counted as well. Rather too
-    /// often than not: a walk from the root then decides.
-    pub fn may_be_exceeded(&self, part: &Self) -> bool {
-        let limit = max(
-            MIN_LINKED_LIMIT,
-            self.own.saturating_mul(MAX_LINKED_FACTOR / 2),
-        );
-        part.is_limited || self.linked.saturating_add(part.linked) > limit
-    }
-
-    /// Adds what another walk has met.
-    pub fn add(&mut self, other: Self) {
-        self.own += other.own;
-        self.linked += other.linked;
-        self.is_limited |= other.is_limited;
-    }
-}
 
 /// Walks the site from `start`: a file, or a directory and everything below it, or the whole site
 /// if it is empty. `root` is a real path.
@@ -170,62 +129,6 @@ pub(crate) fn walk(
         }
     }
     walk
-}
-
-/// Warns of links that would bring too much to the site, each by its path in the site.
-pub fn warn_limited<'p>(root: &Path, links: impl Iterator<Item = &'p [u8]>) {
-    let links: Vec<_> = links.collect();
-    let Some(first) = links.first() else {
-        return;
-    };
-    let (first, count) = (join(root, first), links.len());
-    let (first, others) = match count {
-        1 => (first.display(), String::new()),
-        _ => (first.display(), format!(" and {} more links", count - 1)),
-    };
-    tracing::warn!(
-        path = %first,
-        count,
-        "not following {first}{others}: links may bring {MAX_LINKED_FACTOR} times as many entries as \
-         the site has without them, or {MIN_LINKED_LIMIT}"
-    );
-}
-
-/// Whether a path may be part of the site, judged by its names alone.
-pub fn is_admitted(path: &[u8]) -> bool {
-    !is_beside_rules(path) && !is_hidden(path)
-}
-
-/// Whether a path is a rule file's sidecar, or below what should be one.
-pub fn is_beside_rules(path: &[u8]) -> bool {
-    let rest = RuleFile::ALL
-        .into_iter()
-        .find_map(|file| path.strip_prefix(file.name().as_bytes()));
-    match rest {
-        Some([b'/', ..]) => true,
-        // A build that compresses everything makes `_headers.gz`, which would publish the rules.
-        Some([b'.', rest @ ..]) => Coding::ALL
-            .iter()
-            .filter_map(|coding| coding.extension())
-            .any(|extension| rest == extension.as_bytes()),
-        _ => false,
-    }
-}
-
-/// Whether a path has a name that begins with a dot, and so can't be asked for.
-pub fn is_hidden(path: &[u8]) -> bool {
-    path.split(|byte| *byte == b'/')
-        // RFC 8615: the one such name that is meant for clients.
-        .any(|name| name.starts_with(b".") && name != b".well-known")
-}
-
-/// A path of the site as a path of the file system.
-pub(super) fn join(root: &Path, path: &[u8]) -> PathBuf {
-    if path.is_empty() {
-        root.to_path_buf()
-    } else {
-        root.join(OsStr::from_bytes(path))
-    }
 }
 
 /// The root, or a directory that a link leads to: what lies below it without another link.
