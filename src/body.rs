@@ -117,11 +117,13 @@ impl Segments {
 
     /// Bytes still to come.
     pub fn length(&self) -> u64 {
-        let length = |segment: &Segment| match segment {
-            Segment::Memory(bytes) => bytes.len() as u64,
-            Segment::File(pieces) => pieces.end - pieces.position,
-        };
-        self.queue.iter().map(length).sum()
+        self.queue
+            .iter()
+            .map(|segment| match segment {
+                Segment::Memory(bytes) => bytes.len() as u64,
+                Segment::File(pieces) => pieces.end - pieces.position,
+            })
+            .sum()
     }
 
     /// Proves the first piece of each file among the segments, so that a file which changed is
@@ -242,8 +244,10 @@ impl Pieces {
     async fn proven(&self, shared: &mut Option<ProvenPiece>) -> Result<Bytes, BodyError> {
         let key = self.key();
         // Taken, so that no buffer is held while another is waited for.
-        let known = shared.take().filter(|known| known.key == key);
-        let known = known.map(|known| known.bytes);
+        let known = shared
+            .take()
+            .filter(|known| known.key == key)
+            .map(|known| known.bytes);
         let bytes = match known.or_else(|| self.memory.recall(&key)) {
             Some(proven) => proven,
             None => {

@@ -86,13 +86,13 @@ struct OwnRuns {
 impl OwnRuns {
     /// Notes what has caused a run that begins now. Whether to warn, which is once.
     fn begin(&mut self, made: Option<(SystemTime, SystemTime)>) -> bool {
-        let is_own = match (self.last, made) {
+        let is_caused_by_last = match (self.last, made) {
             (Some((began, ended)), Some((first, last))) => {
                 first + CLOCK_TICK >= began && last <= ended
             }
             _ => false,
         };
-        self.number = match is_own {
+        self.number = match is_caused_by_last {
             true => self.number.saturating_add(1),
             false => 0,
         };
@@ -203,7 +203,7 @@ impl Shared {
         let later = News {
             old: old.digest(),
             new: new.digest(),
-            made: made(&differences, new),
+            made: change_times(&differences, new),
             urls: urls(&differences, handling).into_keys().collect(),
         };
         let mut state = self.state();
@@ -325,7 +325,7 @@ impl Shared {
 
 /// When the first and the last of these differences were made, as far as the files say that are
 /// there: a file that is gone does not say when.
-fn made(differences: &[Difference], new: &Manifest) -> Option<(SystemTime, SystemTime)> {
+fn change_times(differences: &[Difference], new: &Manifest) -> Option<(SystemTime, SystemTime)> {
     let time = |path: &[u8]| {
         let changed = new.locate(path)?.stamp.ctime_ns;
         let since_epoch = Duration::from_nanos(u64::try_from(changed).ok()?);

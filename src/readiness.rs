@@ -140,8 +140,11 @@ impl Readiness {
 
     /// What stands in the way of the first publication.
     pub fn obstacle(&self) -> NotReady {
-        let reason = self.reason.lock();
-        let reason = reason.unwrap_or_else(PoisonError::into_inner).clone();
+        let reason = self
+            .reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         reason.map_or(NotReady::Scanning, NotReady::Unproven)
     }
 

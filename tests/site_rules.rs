@@ -110,7 +110,7 @@ fn fields_are_on_what_is_refused_and_on_what_changes() {
     let digest = get(&mut client, "/", &[])
         .field("Etagd-Digest")
         .map(str::to_owned);
-    rename_over(&site.path("big.bin"), &noise(400_000, 2));
+    rename_over(&site.path("big.bin"), noise(400_000, 2));
     let empty = ("Content-Length", "0");
     for (status, response) in [
         (503, get(&mut client, "/big.bin", &[])),

@@ -31,8 +31,11 @@ pub(super) fn health(flags: &HealthFlags) -> Result<ExitCode, Error> {
     let answer = match (&flags.url, flags.admin.first()) {
         (Some(url), _) => ask(&target(url), url.is_secure(), flags.timeout)?,
         (None, Some(Listen::Tcp(addresses))) => {
-            let address = addresses.first().copied().map(reachable);
-            let address = address.ok_or(UsageError::NobodyToAsk)?;
+            let address = addresses
+                .first()
+                .copied()
+                .map(reachable)
+                .ok_or(UsageError::NobodyToAsk)?;
             ask(&format!("http://{address}{READY}"), false, flags.timeout)?
         }
         (None, Some(Listen::Unix(path))) => {

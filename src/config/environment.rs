@@ -161,17 +161,23 @@ pub(super) fn name_variables(
     }
 }
 
+/// The variable `PORT` names no port.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid value {0:?} for the variable PORT: expected a port, 0 to 65535")]
+pub(super) struct InvalidPort(OsString);
+
 /// The port of `PORT`, which platforms set for what they start. An empty one is none.
-pub(super) fn usual_port(value: Option<OsString>) -> Result<Option<u16>, String> {
+///
+/// # Errors
+/// When it is no port.
+pub(super) fn usual_port(value: Option<OsString>) -> Result<Option<u16>, InvalidPort> {
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
     let port = value.to_str().and_then(|value| value.parse().ok());
     match port {
         Some(port) => Ok(Some(port)),
-        None => Err(format!(
-            "invalid value {value:?} for the variable PORT: expected a port, 0 to 65535"
-        )),
+        None => Err(InvalidPort(value)),
     }
 }
 
@@ -250,7 +256,7 @@ mod tests {
         assert_eq!(usual_port(Some("".into())), Ok(None));
         assert_eq!(usual_port(Some("3000".into())), Ok(Some(3000)));
         for bad in ["tcp://10.0.0.1:80", "70000", "-1", "http"] {
-            let error = usual_port(Some(bad.into())).expect_err(bad);
+            let error = usual_port(Some(bad.into())).expect_err(bad).to_string();
             assert!(error.contains("PORT") && error.contains(bad), "{error}");
         }
     }

@@ -139,7 +139,7 @@ impl Cli {
         let mut cli = Self::from_arg_matches(matches)?;
         let usual_port = || {
             environment::usual_port(port)
-                .map_err(|message| clap::Error::raw(ErrorKind::InvalidValue, message + "\n"))
+                .map_err(|error| clap::Error::raw(ErrorKind::InvalidValue, format!("{error}\n")))
         };
         let is_quiet = cli
             .messages

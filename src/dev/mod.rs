@@ -239,8 +239,10 @@ impl Dev {
             "reload.js" => DevResponse::Script(include_str!("reload.js")),
             "worker.js" => DevResponse::Script(include_str!("worker.js")),
             "events" if is_same_origin(&request.headers) => {
-                let last = request.headers.get("last-event-id");
-                let last = last.and_then(|id| id.to_str().ok());
+                let last = request
+                    .headers
+                    .get("last-event-id")
+                    .and_then(|id| id.to_str().ok());
                 DevResponse::Events(feed.stream(last))
             }
             "events" => {

@@ -233,8 +233,10 @@ impl Proxy {
         if asks_for_web_socket(request) {
             add_upgrade(&mut fields);
         }
-        let asked = request.uri.authority().map(Authority::as_str);
-        let asked = asked.and_then(|host| HeaderValue::from_str(host).ok());
+        let asked = request
+            .uri
+            .authority()
+            .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         // Connection may have named Host, which takes it away from the fields.
         if let Some(host) = asked.or_else(|| request.headers.get(header::HOST).cloned()) {
             fields.insert(FORWARDED_HOST, host);

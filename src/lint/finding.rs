@@ -192,8 +192,11 @@ pub struct Allowance {
 impl Allowance {
     /// Whether it accepts a finding.
     pub fn accepts(&self, finding: &Finding) -> bool {
-        let is_there = |glob: &PathGlob| glob.matches(&finding.path);
-        self.code == finding.code && self.files.as_ref().is_none_or(is_there)
+        self.code == finding.code
+            && self
+                .files
+                .as_ref()
+                .is_none_or(|glob| glob.matches(&finding.path))
     }
 }
 

@@ -279,7 +279,7 @@ fn contradiction(value: &str) -> Option<String> {
         ),
         (has("public") && has("private"), "public and private"),
     ];
-    let found = contradictory.iter().find(|(is_so, _)| *is_so);
+    let found = contradictory.iter().find(|(is_met, _)| *is_met);
     found.map(|(_, reason)| (*reason).to_owned())
 }
 

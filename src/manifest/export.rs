@@ -10,7 +10,7 @@ use http::header::{self, HeaderName};
 
 use super::Manifest;
 use crate::inventory::{self, Description, Descriptions, Entry, Head, Inventory};
-use crate::representation::{REVALIDATE, Representation, Resource};
+use crate::representation::{REVALIDATE, Resource};
 
 impl Manifest {
     /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type
@@ -71,14 +71,13 @@ impl Manifest {
         let mut descriptions = Descriptions::default();
         self.resources().into_iter().flat_map(move |resource| {
             let description = descriptions.intern(describe(resource));
-            let entry = move |representation: &Representation| Entry {
+            resource.representations().map(move |representation| Entry {
                 path: resource.path.clone(),
                 etag: representation.etag,
                 size: representation.length,
                 coding: representation.coding,
                 description: Arc::clone(&description),
-            };
-            resource.representations().map(entry)
+            })
         })
     }
 }

@@ -190,8 +190,8 @@ impl Manifest {
     pub fn with(&self, changes: Changes) -> Self {
         let (header_rules, must_reapply_rules) = match changes.rules {
             Some(rules) => {
-                let is_other = rules.headers.hash() != self.rules().headers.hash();
-                (Arc::new(HeaderRules::new(rules)), is_other)
+                let have_changed = rules.headers.hash() != self.rules().headers.hash();
+                (Arc::new(HeaderRules::new(rules)), have_changed)
             }
             None => (Arc::clone(&self.header_rules), false),
         };

@@ -153,7 +153,7 @@ pub struct Metrics {
     pub watch_failures: Counter,
     /// Whether the watcher waits for the file system and does not get on, as of a second ago.
     pub watch_stalled: AtomicBool,
-    /// The same of `--scrub`.
+    /// Whether the scrub (`--scrub`) waits for the file system and does not get on.
     pub scrub_stalled: AtomicBool,
     /// Bytes that are kept of requests which wait for the disk.
     pub waiting_requests: AtomicU64,

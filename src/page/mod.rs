@@ -41,8 +41,10 @@ impl Display for Page<'_> {
         let title = self.status.canonical_reason().unwrap_or("Error");
         let title = Text(title.as_bytes());
         let mut rest = self.sentence.chars();
-        let first = rest.next().map(|first| first.to_ascii_uppercase());
-        let first = first.map(String::from).unwrap_or_default();
+        let first = rest
+            .next()
+            .map(|first| first.to_ascii_uppercase().to_string())
+            .unwrap_or_default();
         let (first, rest) = (Text(first.as_bytes()), Text(rest.as_str().as_bytes()));
         write!(
             f,

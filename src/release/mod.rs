@@ -68,9 +68,9 @@ pub struct Release {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Reported {
     Nothing,
-    /// That the tree matches it.
+    /// The tree matches it.
     Proven,
-    /// That the tree does not match it, at that time.
+    /// The tree does not match it; reported at this time.
     Unproven(Instant),
 }
 
@@ -130,15 +130,15 @@ impl Release {
                 return false;
             }
         };
-        let is_other = inventory.head != self.inventory.head;
-        if is_other {
+        let is_new = inventory.head != self.inventory.head;
+        if is_new {
             let (file, digest) = (self.file.display(), &inventory.head.digest);
             tracing::info!(manifest = %file, %digest, "{file} now lists another release: {digest}");
             self.inventory = inventory;
             self.is_unchecked = true;
             self.reported = Reported::Nothing;
         }
-        is_other
+        is_new
     }
 
     /// Reports faults that were found too soon after the last report, once it is time.
@@ -181,9 +181,9 @@ impl Release {
                 self.accept(&proven);
                 let base = published.unwrap_or(&self.tree);
                 let rules = Arc::clone(self.tree.rules());
-                let is_other = rules.hash() != base.rules().hash();
+                let have_rules_changed = rules.hash() != base.rules().hash();
                 Some(Changes {
-                    rules: is_other.then_some(rules),
+                    rules: have_rules_changed.then_some(rules),
                     ..changes(base, proven, &self.inventory)
                 })
             }
@@ -231,8 +231,11 @@ impl Release {
             _ => format!("{count} entries of {file} are not what is on disk"),
         };
         if !self.is_published {
-            let first = faults.shown.first().map(ToString::to_string);
-            let first = first.unwrap_or_default();
+            let first = faults
+                .shown
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             self.readiness.explain(Some(format!("{summary}: {first}")));
         }
         self.metrics

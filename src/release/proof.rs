@@ -155,8 +155,11 @@ fn listed(resource: &Arc<Resource>, entries: &[Entry]) -> Arc<Resource> {
     if resource.encoded.iter().all(|each| is_listed(each.coding)) {
         return Arc::clone(resource);
     }
-    let encoded = resource.encoded.iter();
-    let encoded = encoded.filter(|each| is_listed(each.coding)).cloned();
+    let encoded = resource
+        .encoded
+        .iter()
+        .filter(|each| is_listed(each.coding))
+        .cloned();
     Arc::new(Resource {
         encoded: encoded.collect(),
         ..Resource::clone(resource)

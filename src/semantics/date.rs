@@ -15,7 +15,7 @@ use super::trim_ows;
 pub struct HttpDate(u64);
 
 impl HttpDate {
-    /// That many seconds after the epoch; `None` where an IMF-fixdate cannot say it, which is
+    /// The date this many seconds after the epoch; `None` where an IMF-fixdate cannot say it, which is
     /// before 1970 and from the year 10000 on (RFC 9110 5.6.7: `year = 4DIGIT`).
     #[must_use]
     pub fn from_unix(seconds: i64) -> Option<Self> {

@@ -186,7 +186,7 @@ impl RangeSet {
 enum RangeSpec {
     /// From an offset to another, or to the end.
     Int { first: u64, last: Option<u64> },
-    /// That many bytes at the end.
+    /// This many bytes at the end.
     Suffix(u64),
 }
 

@@ -45,13 +45,14 @@ impl Inherited {
         let mut names = names.split(':');
         let mut passed = ListenFd::from_env();
         for index in 0..passed.len() {
-            let socket = take(&mut passed, index).and_then(BoundSocket::inherited);
-            let socket = socket.map_err(|source| {
-                ListenError::new(
-                    format_args!("inherited socket {index} of LISTEN_FDS"),
-                    source,
-                )
-            })?;
+            let socket = take(&mut passed, index)
+                .and_then(BoundSocket::inherited)
+                .map_err(|source| {
+                    ListenError::new(
+                        format_args!("inherited socket {index} of LISTEN_FDS"),
+                        source,
+                    )
+                })?;
             match names.next() {
                 Some(ADMIN) => inherited.admin.push(socket),
                 _ => inherited.public.push(socket),

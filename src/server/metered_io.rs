@@ -280,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
 const STATUS_431: &[u8; 46] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n";
 /// As long as the other, so that it can stand in its place.
 const STATUS_414: &[u8; 46] = b"HTTP/1.1 414 Request Target Too Long to Read\r\n";
-/// The same.
+/// As long as the first, too.
 const STATUS_400: &[u8; 46] = b"HTTP/1.1 400 Content-Length Is Out of Bounds\r\n";
 /// hyper's limit for field lines.
 const MAX_FIELDS: usize = 100;

@@ -63,8 +63,9 @@ impl FromStr for Listen {
             return Ok(Self::Unix(path.into()));
         }
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            let port = text.parse();
-            let port = port.map_err(|_| InvalidListen::Port(text.to_owned()))?;
+            let port = text
+                .parse()
+                .map_err(|_| InvalidListen::Port(text.to_owned()))?;
             return Ok(Self::this_machine(port));
         }
         if let Some(port) = text.strip_prefix(':') {

@@ -125,8 +125,10 @@ fn is_words_and_numbers(part: &[u8]) -> bool {
         if !first.is_ascii_alphabetic() {
             continue;
         }
-        let small = tail.iter().take_while(|byte| byte.is_ascii_lowercase());
-        let small = small.count();
+        let small = tail
+            .iter()
+            .take_while(|byte| byte.is_ascii_lowercase())
+            .count();
         if small < MIN_WORD_TAIL {
             return false;
         }

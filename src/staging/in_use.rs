@@ -69,9 +69,11 @@ impl DirectoryUse {
         if directory + 1 + name.len().max(MAX_TEMP_NAME_LENGTH) > MAX_PATH_LENGTH {
             return Err(Errno::NAMETOOLONG.into());
         }
-        let is_below = |path: &&Path| !path.as_os_str().is_empty();
-        let chain: Vec<_> = parent.ancestors().take_while(is_below).collect();
-        let chain: Vec<_> = chain.into_iter().map(Path::to_path_buf).collect();
+        let chain: Vec<_> = parent
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty())
+            .map(Path::to_path_buf)
+            .collect();
         let mut usages = all.lock();
         for path in &chain {
             usages.entry(root.path().join(path)).or_default().users += 1;

@@ -116,13 +116,14 @@ fn write_known(out: &mut impl Write, known: &SavedFile<'_>) -> io::Result<()> {
         (known.last_modified.is_some(), LAST_MODIFIED),
         (known.newest_date.is_some(), NEWEST_DATE),
         (known.location.is_some(), LOCATION),
-    ];
-    let flags = flags.iter().filter(|(is_so, _)| *is_so);
-    let flags = flags.fold(0, |flags, (_, flag)| flags | flag);
+    ]
+    .iter()
+    .filter(|(is_set, _)| *is_set)
+    .fold(0, |flags, (_, flag)| flags | flag);
     let codings = CODINGS
         .iter()
-        .filter(|(coding, _)| known.codings.contains(coding));
-    let codings = codings.fold(0, |codings, (_, bit)| codings | bit);
+        .filter(|(coding, _)| known.codings.contains(coding))
+        .fold(0, |codings, (_, bit)| codings | bit);
     let text = (0..)
         .zip(TextKind::ALL)
         .find_map(|(place, text)| (text == known.text).then_some(place))

@@ -362,11 +362,12 @@ impl Coverage {
 
     /// Files that are busy, with the length that each has now.
     pub(super) fn with_lengths(&self, busy: Vec<Box<[u8]>>) -> Vec<(Box<[u8]>, u64)> {
-        let with_length = |path: Box<[u8]>| {
-            let length = self.length(&path);
-            (path, length)
-        };
-        busy.into_iter().map(with_length).collect()
+        busy.into_iter()
+            .map(|path| {
+                let length = self.length(&path);
+                (path, length)
+            })
+            .collect()
     }
 
     /// The length of a file of the site; 0 where it can't be looked at.

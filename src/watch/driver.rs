@@ -483,9 +483,12 @@ impl Driver {
         if !inodes.is_empty() {
             let current = self.publisher.current();
             let on_disk = self.publisher.on_disk(&current);
-            let named = on_disk.iter();
-            let named = named.filter(|known| inodes.contains(&known.stamp.inode));
-            paths.extend(named.map(|known| known.path.clone()));
+            paths.extend(
+                on_disk
+                    .iter()
+                    .filter(|known| inodes.contains(&known.stamp.inode))
+                    .map(|known| known.path.clone()),
+            );
         }
         match self.coverage.is_limited() {
             true => Scope::EverythingWith(paths),

@@ -17,14 +17,16 @@ pub fn broken<'r>(
     before: &Manifest,
     changed: impl IntoIterator<Item = &'r Arc<Resource>>,
 ) -> Vec<String> {
-    let is_broken = |new: &&Arc<Resource>| {
-        let old = before.locate(&new.path);
-        let old = old.or_else(|| before.locate_retired(&new.path));
-        let is_other = |old: &Resource| old.identity.etag.hash() != new.identity.etag.hash();
-        old.is_some_and(|old| old.is_immutable() && is_other(old))
-    };
-    let broken = changed.into_iter().filter(is_broken);
-    let mut broken: Vec<_> = broken
+    let mut broken: Vec<_> = changed
+        .into_iter()
+        .filter(|new| {
+            before
+                .locate(&new.path)
+                .or_else(|| before.locate_retired(&new.path))
+                .is_some_and(|old| {
+                    old.is_immutable() && old.identity.etag.hash() != new.identity.etag.hash()
+                })
+        })
         .map(|new| format!("/{}", encode_path(&new.path)))
         .collect();
     broken.sort_unstable();

@@ -118,8 +118,9 @@ impl Publisher {
 /// The resources of `before` that no request can be answered with once these changes are published.
 fn outdated(changes: &Changes, before: &Manifest) -> Vec<Arc<Resource>> {
     let replaced = changes.changed.iter().filter_map(|new| {
-        let old = before.locate(&new.path);
-        let old = old.or_else(|| before.locate_retired(&new.path))?;
+        let old = before
+            .locate(&new.path)
+            .or_else(|| before.locate_retired(&new.path))?;
         (old.identity.etag.hash() != new.identity.etag.hash()).then_some(old)
     });
     let is_kept = |old: &Resource| {

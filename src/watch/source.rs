@@ -139,8 +139,11 @@ fn hints_of(event: notify::Result<Event>) -> Vec<Hint> {
         Ok(event) if event.need_rescan() => vec![Hint::Lost],
         Ok(event) => {
             let kind = kind_of(&event.kind);
-            let hint = |path| Hint::Path { path, kind };
-            event.paths.into_iter().map(hint).collect()
+            event
+                .paths
+                .into_iter()
+                .map(|path| Hint::Path { path, kind })
+                .collect()
         }
         Err(mut error) => {
             // Each path is named by the warning that it gets, not by its reason too.
@@ -150,8 +153,10 @@ fn hints_of(event: notify::Result<Event>) -> Vec<Hint> {
                 // It does not say what goes unseen, so it may be anything.
                 return vec![Hint::Lost, Hint::Blind(PathBuf::from("/"), reason)];
             }
-            let blind = |path| Hint::Blind(path, reason.clone());
-            paths.into_iter().map(blind).collect()
+            paths
+                .into_iter()
+                .map(|path| Hint::Blind(path, reason.clone()))
+                .collect()
         }
     }
 }

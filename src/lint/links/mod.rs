@@ -35,7 +35,7 @@ enum Language {
 }
 
 impl Language {
-    /// That of a file, by the type it is served with; `None` where it has no references.
+    /// How a file is read, by the type it is served with; `None` where it has no references.
     fn of(resource: &Resource) -> Option<Self> {
         let content_type = resource.fields.content_type.to_str().ok()?;
         let essence = content_type.split(';').next().unwrap_or_default().trim();
