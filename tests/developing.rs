@@ -93,6 +93,8 @@ fn an_error_page_follows_too_and_its_policy_allows_it() {
     assert!(page.body.ends_with(TAIL.as_bytes()));
     let policy = page.field("Content-Security-Policy").unwrap();
     assert!(policy.contains("script-src 'self'"), "{policy}");
+    let posted = client.request("POST", "/_etagd/reload.js", &[("Content-Length", "0")]);
+    assert_eq!((posted.status, posted.field("Allow")), (405, Some("GET")));
     let script = client.get("/_etagd/reload.js");
     assert_eq!(script.status, 200);
     assert_eq!(

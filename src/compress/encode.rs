@@ -63,7 +63,7 @@ pub(super) fn is_compressible(path: &[u8], text: TextKind) -> bool {
     if path.to_ascii_lowercase().ends_with(b".svgz") {
         return false;
     }
-    let media_type = media::media_type(path, text);
+    let media_type = media::type_of(path, text);
     let essence = media_type.split(';').next().unwrap_or(&media_type);
     essence.starts_with("text/")
         || essence.ends_with("+json")

@@ -20,6 +20,7 @@ use crate::settings::Upstream;
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const GET: HeaderValue = HeaderValue::from_static("GET");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const SCRIPT: HeaderValue = HeaderValue::from_static("text/javascript; charset=utf-8");
 
@@ -73,7 +74,12 @@ impl Layer for DevLayer {
 fn dev_response(response: DevResponse, is_head: bool) -> Response<Content> {
     let (content_type, content) = match response {
         DevResponse::Refused(status, sentence) => {
-            return error_page(status, &sentence, is_head).map(Content::Memory);
+            let mut page = error_page(status, &sentence, is_head).map(Content::Memory);
+            if status == StatusCode::METHOD_NOT_ALLOWED {
+                // RFC 9110 section 15.5.6: a 405 must say what is allowed.
+                page.headers_mut().insert(header::ALLOW, GET);
+            }
+            return page;
         }
         DevResponse::Preflight => {
             let mut response = Response::new(Content::Memory(Bytes::new()));

@@ -8,7 +8,7 @@ const MAX_DOCUMENT: u64 = 8 << 20;
 
 /// Whether a file at this path and of this length may be a document.
 pub(super) fn may_be(path: &[u8], length: u64) -> bool {
-    length <= MAX_DOCUMENT && media::media_type(path, TextKind::Utf8).starts_with("text/html")
+    length <= MAX_DOCUMENT && media::type_of(path, TextKind::Utf8).starts_with("text/html")
 }
 
 /// Elements that only a whole document begins with, where it has no doctype and no `<html>`: their

@@ -102,7 +102,7 @@ impl MediaTypes {
 }
 
 /// The media type of the file at `path`.
-pub(crate) fn media_type(path: &[u8], text: TextKind) -> String {
+pub(crate) fn type_of(path: &[u8], text: TextKind) -> String {
     media_type(extension(last_name(path)), text)
 }
 
@@ -486,7 +486,7 @@ mod tests {
         ];
         for (path, bytes, want) in cases {
             let text = super::super::text::text_kind_of(bytes);
-            assert_eq!(media_type(path.as_bytes(), text), *want, "{path}: {text:?}");
+            assert_eq!(type_of(path.as_bytes(), text), *want, "{path}: {text:?}");
         }
     }
 
