@@ -455,25 +455,15 @@ pub(super) fn serve(
         .clone()
         .map(|options| Developer::new(options, &site));
     let log = access_log(config, developer.as_ref(), &process.metrics).map_err(Error::Start)?;
-    if let Some(developer) = &developer {
-        let dev = Arc::clone(&developer.dev);
-        background.add("event streams", ShutdownStage::BeforeRequests, move || {
-            dev.end()
-        });
-    }
-    if let Some(log) = log.clone() {
-        background.add("access log", ShutdownStage::AfterRequests, move || {
-            log.finish(MAX_ACCESS_LOG_WAIT);
-        });
-    }
-    if let Some(file) = inputs.state {
-        let metrics = Arc::clone(&process.metrics);
-        let saver = Saver::start(file, inputs.directory, Arc::clone(&site), saved, metrics)
-            .map_err(Error::Start)?;
-        background.add("saved manifest", ShutdownStage::AfterRequests, move || {
-            saver.finish();
-        });
-    }
+    let saver = match inputs.state {
+        Some(file) => {
+            let metrics = Arc::clone(&process.metrics);
+            let started = Saver::start(file, inputs.directory, Arc::clone(&site), saved, metrics);
+            Some(started.map_err(Error::Start)?)
+        }
+        None => None,
+    };
+    add_to_background(&mut background, developer.as_ref(), log.clone(), saver);
 
     let site_layer = SiteLayer::new(Arc::clone(&site), memory, Arc::clone(&process.metrics));
     let layers = match &developer {
@@ -519,6 +509,31 @@ pub(super) fn serve(
         port,
         _admin_server: bound.admin_server,
     })
+}
+
+/// Has what runs alongside the server finished at shutdown.
+fn add_to_background(
+    background: &mut BackgroundTasks,
+    developer: Option<&Developer>,
+    log: Option<Arc<AccessLog>>,
+    saver: Option<Saver>,
+) {
+    if let Some(developer) = developer {
+        let dev = Arc::clone(&developer.dev);
+        background.add("event streams", ShutdownStage::BeforeRequests, move || {
+            dev.end()
+        });
+    }
+    if let Some(log) = log {
+        background.add("access log", ShutdownStage::AfterRequests, move || {
+            log.finish(MAX_ACCESS_LOG_WAIT);
+        });
+    }
+    if let Some(saver) = saver {
+        background.add("saved manifest", ShutdownStage::AfterRequests, move || {
+            saver.finish();
+        });
+    }
 }
 
 /// The limits on clients, with no more connections than there are descriptors for.
