@@ -80,6 +80,27 @@ pub enum RequestError {
     },
 }
 
+impl RequestError {
+    /// Whether there was no connection, as where nothing listens: another address of the same server
+    /// may have one. A time-out is none of these.
+    pub fn is_unconnected(&self) -> bool {
+        let Self::Unreachable {
+            source: ureq::Error::Io(error),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::AddrNotAvailable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::HostUnreachable
+        )
+    }
+}
+
 /// Why a replica's manifest cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {

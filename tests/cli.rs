@@ -642,7 +642,10 @@ fn health_asks_the_admin_listener() {
         assert!(out.starts_with("ready "), "{arguments:?}: {out}");
     }
     assert_eq!(health(&[&up]).0, Some(0));
-    assert_eq!(health(&[&missing]).0, Some(1));
+    // Not the page, which is a long one on some sites.
+    let (code, _, err) = health(&[&missing]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("not ready: 404 Not Found (the admin"), "{err}");
     let mut by_environment = command(BINARY);
     by_environment.arg("health").env("ETAGD_ADMIN", &admin);
     assert_eq!(by_environment.output().unwrap().status.code(), Some(0));
@@ -664,6 +667,25 @@ fn health_of_a_server_that_is_not_ready() {
     let (code, out, err) = health(&["--admin", &server.admin().to_string()]);
     assert_eq!((code, out.as_str()), (Some(1), ""));
     assert!(err.contains("not ready: 503"), "{err}");
+}
+
+#[test]
+fn a_word_that_is_no_command_gets_the_nearest_one() {
+    for (words, meant, may_be_directory) in [
+        (&["servve"][..], Some("'serve'"), true),
+        (&["-q", "mainfest"], Some("'manifest'"), true),
+        (&["my-site"], None, true),
+        (&["help", "servve"], Some("'serve'"), false),
+        (&["help", "--help"], None, false),
+    ] {
+        let (code, _, message) = said(&etagd(words));
+        assert_eq!(code, Some(2), "{words:?}");
+        let suggests = message.contains("a similar subcommand exists");
+        assert_eq!(suggests, meant.is_some(), "{message}");
+        assert!(message.contains(meant.unwrap_or_default()), "{message}");
+        let says = message.contains("a directory with this name does not exist either");
+        assert_eq!(says, may_be_directory, "{message}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 
 use super::usage::UsageError;
 use super::{Error, print, trust};
@@ -19,6 +19,8 @@ use crate::settings::{Listen, ReplicaUrl};
 const READY: &str = "/readyz";
 /// Bytes read of an answer: it is a line.
 const MAX_ANSWER: u64 = 16 << 10;
+/// Characters printed of an answer.
+const MAX_LINE: usize = 500;
 
 /// The status of an answer, and its content.
 struct HealthAnswer {
@@ -30,14 +32,7 @@ struct HealthAnswer {
 pub(super) fn health(flags: &HealthFlags) -> Result<ExitCode, Error> {
     let answer = match (&flags.url, flags.admin.first()) {
         (Some(url), _) => ask(&target(url), url.is_secure(), flags.timeout)?,
-        (None, Some(Listen::Tcp(addresses))) => {
-            let address = addresses
-                .first()
-                .copied()
-                .map(reachable)
-                .ok_or(UsageError::NobodyToAsk)?;
-            ask(&format!("http://{address}{READY}"), false, flags.timeout)?
-        }
+        (None, Some(Listen::Tcp(addresses))) => ask_listener(addresses, flags.timeout)?,
         (None, Some(Listen::Unix(path))) => {
             ask_socket(path, flags.timeout).map_err(|source| Error::AdminSocket {
                 path: path.clone(),
@@ -46,14 +41,19 @@ pub(super) fn health(flags: &HealthFlags) -> Result<ExitCode, Error> {
         }
         (None, None) => return Err(UsageError::NobodyToAsk.into()),
     };
-    let text = answer.text.trim_end();
+    let text = summary(&answer);
     if answer.status == 200 {
         print(|out| writeln!(out, "{text}"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    // A site has no /readyz, and people ask it.
+    let hint = match answer.status {
+        404 => " (the admin listener of --admin has /readyz, and --health PATH is on the site)",
+        _ => "",
+    };
     tracing::error!(
         status = answer.status,
-        "not ready: {} {text}",
+        "not ready: {} {text}{hint}",
         answer.status
     );
     Ok(ExitCode::FAILURE)
@@ -68,14 +68,48 @@ fn target(url: &ReplicaUrl) -> String {
     if has_path { url } else { url + READY }
 }
 
-/// Where a listener on all addresses is reached from this machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+/// What an answer says, in a line: its first one, unless that begins a page.
+fn summary(answer: &HealthAnswer) -> String {
+    let line = answer.text.lines().next().unwrap_or_default().trim();
+    let status = StatusCode::from_u16(answer.status).ok();
+    match line.is_empty() || line.starts_with('<') {
+        true => status.and_then(|status| status.canonical_reason()),
+        false => None,
+    }
+    .map_or_else(|| line.chars().take(MAX_LINE).collect(), str::to_owned)
+}
+
+/// Where a listener is reached from this machine. One on all addresses takes IPv4 too, and has no
+/// `::1` where IPv6 is switched off, as it is in Docker's containers
+/// (`net.ipv6.conf.all.disable_ipv6`).
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let hosts: Vec<IpAddr> = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![Ipv4Addr::LOCALHOST.into()],
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
+        ip => vec![ip],
     };
-    SocketAddr::new(ip, address.port())
+    let port = address.port();
+    hosts
+        .into_iter()
+        .map(|host| SocketAddr::new(host, port))
+        .collect()
+}
+
+/// Asks at the first address that can be connected to, and fails as the first one does if there is
+/// none.
+fn ask_listener(addresses: &[SocketAddr], timeout: Duration) -> Result<HealthAnswer, Error> {
+    let mut failure = None;
+    for address in addresses.iter().copied().flat_map(reachable) {
+        match ask(&format!("http://{address}{READY}"), false, timeout) {
+            Err(Error::Request(error)) if error.is_unconnected() => {
+                failure.get_or_insert(error);
+            }
+            answer => return answer,
+        }
+    }
+    Err(failure.map_or_else(|| UsageError::NobodyToAsk.into(), Error::Request))
 }
 
 fn ask(url: &str, is_secure: bool, timeout: Duration) -> Result<HealthAnswer, Error> {
@@ -129,13 +163,36 @@ mod tests {
             assert_eq!(target(&url.parse().expect("a URL")), asked);
         }
         for (listener, asked) in [
-            ("0.0.0.0:90", "127.0.0.1:90"),
-            ("[::]:90", "[::1]:90"),
-            ("10.0.0.1:90", "10.0.0.1:90"),
+            ("0.0.0.0:90", &["127.0.0.1:90"][..]),
+            ("[::]:90", &["127.0.0.1:90", "[::1]:90"]),
+            ("10.0.0.1:90", &["10.0.0.1:90"]),
         ] {
-            let address = listener.parse().expect("an address");
-            assert_eq!(reachable(address).to_string(), asked);
+            let addresses = reachable(listener.parse().expect("an address"));
+            let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+            assert_eq!(addresses, asked);
         }
+    }
+
+    #[test]
+    fn an_answer_is_a_line() {
+        for (status, text, shown) in [
+            (200, "ready 5f 3 entries\n", "ready 5f 3 entries"),
+            (503, "draining\n", "draining"),
+            (503, "", "Service Unavailable"),
+            (
+                404,
+                "<!doctype html>\n<title>Not found</title>\n",
+                "Not Found",
+            ),
+            (200, "one\ntwo\n", "one"),
+            (599, "<p>", "<p>"),
+        ] {
+            let text = text.to_owned();
+            assert_eq!(summary(&HealthAnswer { status, text }), shown);
+        }
+        let text = "x".repeat(1000);
+        let long = summary(&HealthAnswer { status: 200, text });
+        assert_eq!(long.len(), MAX_LINE);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::clients::{AccessLogForm, ProxyOptions};
 use super::operator::{Operator, StatusFlags};
 use super::process::{Config, budget, cores};
 use super::site::SiteFlags;
-use super::values::{duration, size};
+use super::values::{duration, port, size};
 use super::watch::WatchOptions;
 use crate::settings::{
     Additions, AllowedHost, Certificate, DevOptions, Limits, Listen, Settings, Upstream,
@@ -27,7 +27,7 @@ pub struct DevFlags {
     #[command(flatten)]
     pub site: SiteFlags,
     /// Port, or the next one that is free [default: PORT in the environment, or 8080]
-    #[arg(short, long, value_name = "N", help_heading = "Listening")]
+    #[arg(short, long, value_name = "N", value_parser = port, help_heading = "Listening")]
     pub port: Option<u16>,
     /// Fail if the port is taken.
     ///

@@ -20,6 +20,12 @@ const NOT_FLAGS: [&str; 3] = ["ETAGD_WRITE_TOKEN", "ETAGD_OLD_DIGEST", "ETAGD_NE
 const SERVICE_LINKS: [&str; 2] = ["ETAGD_PORT_", "ETAGD_SERVICE_"];
 /// What Kubernetes makes too, and people may mean by it what PORT means.
 const PORT: &str = "ETAGD_PORT";
+/// Flags without a variable that people may look for, and what to set instead.
+const INSTEAD: [(&str, &str); 3] = [
+    (PORT, "PORT or ETAGD_LISTEN"),
+    ("ETAGD_QUIET", "ETAGD_LOG_LEVEL=warn"),
+    ("ETAGD_VERBOSE", "ETAGD_LOG_LEVEL=debug"),
+];
 /// From this similarity on a known name is suggested.
 const MIN_SIMILARITY: f64 = 0.85;
 
@@ -96,9 +102,11 @@ pub struct UnknownVariable {
 
 impl UnknownVariable {
     fn new(name: &str, known: &[&str]) -> Self {
+        // What all begin with would make all of them alike.
+        let own = |name: &'_ str| name.trim_start_matches(PREFIX).to_owned();
         let similar = known
             .iter()
-            .map(|known| (strsim::jaro_winkler(name, known), known))
+            .map(|known| (strsim::jaro_winkler(&own(name), &own(known)), known))
             .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
             .max_by(|a, b| a.0.total_cmp(&b.0));
         Self {
@@ -111,10 +119,11 @@ impl UnknownVariable {
 impl fmt::Display for UnknownVariable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
-        match &self.similar {
-            _ if name == PORT => write!(f, "{name} is not read: set PORT or ETAGD_LISTEN"),
-            Some(known) => write!(f, "unknown variable {name}: did you mean {known}?"),
-            None => write!(f, "unknown variable {name}: no flag has this name"),
+        let instead = INSTEAD.iter().find(|(unread, _)| unread == name);
+        match (instead, &self.similar) {
+            (Some((_, instead)), _) => write!(f, "{name} is not read: set {instead}"),
+            (_, Some(known)) => write!(f, "unknown variable {name}: did you mean {known}?"),
+            _ => write!(f, "unknown variable {name}: no flag has this name"),
         }
     }
 }
@@ -230,7 +239,11 @@ mod tests {
             ("ETAGD_LISTEN", ":80", None),
             ("ETAGD_WRITE_TOKEN", "secret", None),
             ("ETAGD_LISTN", ":80", Some("did you mean ETAGD_LISTEN?")),
+            ("ETAGD_ADMN", ":90", Some("did you mean ETAGD_ADMIN?")),
             ("ETAGD_COLOUR", "red", Some("no flag has this name")),
+            ("ETAGD_FOO", "1", Some("no flag has this name")),
+            ("ETAGD_QUIET", "1", Some("set ETAGD_LOG_LEVEL=warn")),
+            ("ETAGD_VERBOSE", "1", Some("set ETAGD_LOG_LEVEL=debug")),
             ("ETAGD_PORT", "tcp://10.0.0.1:80", None),
             ("ETAGD_PORT", "3000", Some("set PORT or ETAGD_LISTEN")),
             ("ETAGD_PORT_80_TCP_ADDR", "10.0.0.1", None),

@@ -27,7 +27,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -108,8 +108,7 @@ impl Cli {
             let is_set = |name: &OsStr| env::var_os(name).is_some();
             environment::name_variables(&mut error, &command, &words, is_set);
             if error.kind() == ErrorKind::InvalidSubcommand {
-                let hint = "a directory with this name does not exist either".into();
-                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
+                words::suggest_command(&mut error, &command, &words);
             }
             error.with_cmd(&command)
         })?;

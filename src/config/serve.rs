@@ -11,7 +11,7 @@ use super::clients::ProxyOptions;
 use super::operator::Operator;
 use super::process::{Config, budget, cores};
 use super::site::SiteFlags;
-use super::values::{at_least_one, duration, header_size, positive_duration, size, threads};
+use super::values::{at_least_one, duration, header_size, port, positive_duration, size, threads};
 use super::watch::WatchOptions;
 use super::write::WriteOptions;
 use crate::settings::{Limits, Listen, TlsFiles};
@@ -53,7 +53,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "N", value_parser = threads, hide_short_help = true, help_heading = "Limits")]
     pub workers: Option<usize>,
     /// Port on this machine to listen on: short for --listen 127.0.0.1:N
-    #[arg(short, long, value_name = "N", help_heading = "Listening")]
+    #[arg(short, long, value_name = "N", value_parser = port, help_heading = "Listening")]
     pub port: Option<u16>,
     /// Where to listen if neither flags nor inherited sockets say so.
     #[arg(skip)]

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use humantime::DurationError;
 
 /// What `BoolishValueParser` takes for true, as people write it: a flag that is on may need another
 /// one. clap compares letter by letter, since a flag without a value can't ignore case.
@@ -22,8 +23,10 @@ const HEADER_SIZES: RangeInclusive<u64> = 8 << 10..=1 << 20;
 /// Why a value is refused; clap adds the flag and the value.
 #[derive(PartialEq, Debug, thiserror::Error)]
 pub(super) enum InvalidValue {
-    #[error(transparent)]
-    Duration(#[from] humantime::DurationError),
+    #[error("expected a time such as 100ms, 10s or 1m 30s")]
+    NotATime,
+    #[error("expected a port, 0 to 65535")]
+    NotAPort,
     #[error("must be at most 10 years")]
     TooLong,
     #[error("must be greater than zero")]
@@ -44,9 +47,10 @@ pub(super) enum InvalidValue {
 
 /// `10s`, `1m 30s`, `100ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, InvalidValue> {
-    match humantime::parse_duration(text)? {
-        duration if duration > MAX_DURATION => Err(InvalidValue::TooLong),
-        duration => Ok(duration),
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= MAX_DURATION => Ok(duration),
+        Ok(_) | Err(DurationError::NumberOverflow) => Err(InvalidValue::TooLong),
+        Err(_) => Err(InvalidValue::NotATime),
     }
 }
 
@@ -55,6 +59,10 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, InvalidValue> {
         Duration::ZERO => Err(InvalidValue::Zero),
         duration => Ok(duration),
     }
+}
+
+pub(super) fn port(text: &str) -> Result<u16, InvalidValue> {
+    text.parse().map_err(|_| InvalidValue::NotAPort)
 }
 
 pub(super) fn threads(text: &str) -> Result<usize, InvalidValue> {
@@ -106,6 +114,16 @@ mod tests {
     #[test]
     fn a_refusal_says_what_is_accepted() {
         assert_eq!(refusal(duration("11years")), "must be at most 10 years");
+        for bad in ["", "x", "10", "10 parsecs", "-1s"] {
+            let expected = "expected a time such as 100ms, 10s or 1m 30s";
+            assert_eq!(refusal(duration(bad)), expected, "{bad:?}");
+        }
+        let beyond = "99999999999999999999999s";
+        assert_eq!(refusal(duration(beyond)), "must be at most 10 years");
+        for bad in ["", "abc", "-1", "65536", ":80"] {
+            assert_eq!(refusal(port(bad)), "expected a port, 0 to 65535", "{bad:?}");
+        }
+        assert_eq!(port("0"), Ok(0));
         assert_eq!(
             refusal(positive_duration("0s")),
             "must be greater than zero"

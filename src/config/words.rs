@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::Command;
+use clap::error::{ContextKind, ContextValue};
 
 /// Inserts `serve` where no command stands, and what stands there is a directory or a flag that
 /// only a command has. A word with a slash can only be a path, so that a wrong one is reported as
@@ -42,6 +43,39 @@ fn first_own_word(words: &[OsString]) -> Option<usize> {
             _ => return Some(at),
         };
     }
+}
+
+/// Makes an error about a word that is no command suggest the one that was probably meant. clap's own
+/// suggestion shares letters only: it takes `my-site` for `completions`.
+pub(super) fn suggest_command(error: &mut clap::Error, cli: &Command, words: &[OsString]) {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
+        return;
+    };
+    let nearest = nearest_command(word, cli);
+    let is_own = first_own_word(words).is_some_and(|at| words[at].to_str() == Some(word));
+    error.remove(ContextKind::SuggestedSubcommand);
+    if let Some(nearest) = nearest {
+        let nearest = ContextValue::Strings(vec![nearest]);
+        error.insert(ContextKind::SuggestedSubcommand, nearest);
+    }
+    // Below `help` no directory can be meant.
+    if is_own {
+        let hint = "a directory with this name does not exist either".into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
+    }
+}
+
+/// The command that a word is with one letter wrong, and one more in each four.
+fn nearest_command(word: &str, cli: &Command) -> Option<String> {
+    let max_distance = 1 + word.chars().count() / 4;
+    cli.get_subcommands()
+        .map(Command::get_name)
+        .chain(["help"])
+        .map(|name| (strsim::damerau_levenshtein(word, name), name))
+        .filter(|(distance, name)| *distance <= max_distance && *distance < name.len() - 1)
+        .filter(|_| !word.starts_with('-'))
+        .min()
+        .map(|(_, name)| name.to_owned())
 }
 
 #[cfg(test)]
@@ -83,6 +117,30 @@ mod tests {
                 words(meant),
                 "{typed:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_command_that_was_meant() {
+        let names = ["serve", "dev", "manifest", "check", "completions", "man"];
+        let cli = Command::new("etagd").subcommands(names.map(Command::new));
+        for (typed, meant) in [
+            ("servve", Some("serve")),
+            ("server", Some("serve")),
+            ("hlep", Some("help")),
+            ("mainfest", Some("manifest")),
+            ("dve", Some("dev")),
+            ("completion", Some("completions")),
+            ("my-site", None),
+            ("sample-sit", None),
+            ("public", None),
+            ("-h", None),
+            ("--help", None),
+            ("x", None),
+            ("", None),
+        ] {
+            let nearest = nearest_command(typed, &cli);
+            assert_eq!(nearest.as_deref(), meant, "{typed:?}");
         }
     }
 }
