@@ -132,24 +132,55 @@ fn row(flag: &Arg) -> String {
         rest => format!(" <span class=\"default\">{rest}</span>"),
     };
     let help = help.trim_end_matches('.');
-    let (name, help) = (text(&name), text(help));
+    let (name, help) = (escape(&name), text(help));
     format!("  <div><dt><code>{name}</code></dt><dd>{help}.{rest}</dd></div>\n")
 }
 
-/// Text as HTML; what stands between backquotes is code.
-fn text(plain: &str) -> String {
-    let escaped = plain
+fn escape(plain: &str) -> String {
+    plain
         .replace('&', "&amp;")
         .replace('<', "&lt;")
-        .replace('>', "&gt;");
+        .replace('>', "&gt;")
+}
+
+/// Text as HTML; flags, and what stands between backquotes, are code.
+fn text(plain: &str) -> String {
     let mut html = String::new();
-    for (at, part) in escaped.split('`').enumerate() {
-        match (at % 2, at) {
-            (0, 0) => {}
-            (0, _) => html += "</code>",
-            _ => html += "<code>",
+    for (at, part) in escape(plain).split('`').enumerate() {
+        match at % 2 {
+            0 => html += &with_flags(part),
+            _ => html += &format!("<code>{part}</code>"),
         }
-        html += part;
     }
     html
+}
+
+fn with_flags(html: &str) -> String {
+    let mut parts = html.split("--");
+    let mut marked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_other = |letter: char| !letter.is_ascii_lowercase() && letter != '-';
+        let (flag, after) = part.split_at(part.find(is_other).unwrap_or(part.len()));
+        match flag {
+            "" => marked += "--",
+            flag => marked += &format!("<code>--{flag}</code>"),
+        }
+        marked += after;
+    }
+    marked
+}
+
+#[test]
+fn flags_are_code() {
+    for (plain, html) in [
+        (
+            "with --admin or --health.",
+            "with <code>--admin</code> or <code>--health</code>.",
+        ),
+        ("(--log-level debug)", "(<code>--log-level</code> debug)"),
+        ("`a --b` and <c>", "<code>a --b</code> and &lt;c&gt;"),
+        ("a -- b", "a -- b"),
+    ] {
+        assert_eq!(text(plain), html);
+    }
 }

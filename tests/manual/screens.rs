@@ -39,6 +39,22 @@ fn pages_fit_their_screens() {
                     "document.documentElement.scrollWidth > document.documentElement.clientWidth",
                 );
                 assert_eq!(scrolls, false, "{path} at {width}");
+                let cut = tab.value(
+                    "[...document.querySelectorAll('.scroll')]\
+                     .filter((each) => each.scrollWidth > each.clientWidth)\
+                     .map((each) => each.getAttribute('aria-label'))",
+                );
+                assert_eq!(
+                    cut,
+                    json!([]),
+                    "{path} at {width}: tables with hidden columns"
+                );
+                let broken = tab.value(
+                    "[...document.querySelectorAll(':is(p, li, dd) > code:not(.long)')]\
+                     .filter((each) => each.textContent.startsWith('-') && each.getClientRects().length > 1)\
+                     .map((each) => each.textContent)",
+                );
+                assert_eq!(broken, json!([]), "{path} at {width}: flags on two lines");
                 papers.push(tab.value("getComputedStyle(document.body).backgroundColor"));
                 if let Some(folder) = &pictures {
                     let name = match path.trim_matches('/').rsplit('/').next() {
