@@ -49,18 +49,29 @@ fn the_flags_for_replicas_are_valid() {
     }
 }
 
-/// What an image says of itself, after the files that it has.
-fn said_of_the_image(name: &str) -> String {
-    let text = file(name);
-    let (_, said) = text.rsplit_once("COPY ").unwrap();
-    let (_, said) = said.split_once('\n').unwrap();
-    said.to_owned()
+/// The stages of the Containerfile: what stands behind FROM, and the lines below it.
+fn stages() -> Vec<(String, Vec<String>)> {
+    let text = file("Containerfile");
+    let stages = text.split("\nFROM ").skip(1).map(|stage| {
+        let mut lines = stage.lines().map(str::to_owned);
+        let from = lines.next().unwrap();
+        (from, lines.collect())
+    });
+    stages.collect()
+}
+
+/// What every image says of itself.
+fn said_of_the_image() -> Vec<String> {
+    let base = stages()
+        .into_iter()
+        .find(|(from, _)| from == "scratch AS base");
+    base.unwrap().1
 }
 
 #[test]
 fn what_the_image_runs() {
-    let said = said_of_the_image("Containerfile");
-    let instruction = |name: &str| said.lines().find_map(|line| line.strip_prefix(name));
+    let said = said_of_the_image();
+    let instruction = |name: &str| said.iter().find_map(|line| line.strip_prefix(name));
     let words = |list: &str| -> Vec<String> { serde_json::from_str(list).unwrap() };
     let words_of = |name: &str| words(instruction(name).unwrap());
     let command = words_of("CMD ");
@@ -80,8 +91,28 @@ fn what_the_image_runs() {
 
 #[test]
 fn an_image_of_a_finished_binary_is_the_same_image() {
-    let built = said_of_the_image("Containerfile");
-    assert_eq!(said_of_the_image("Containerfile.binary"), built);
+    let stages = stages();
+    let instructions = |name: &str| -> Vec<&str> {
+        let (_, lines) = stages.iter().find(|(from, _)| from == name).unwrap();
+        let lines = lines.iter().filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| line.split(' ').next())
+            .filter(|word| !word.is_empty())
+            .collect()
+    };
+    // Two files each, in the same places, on the same base.
+    assert_eq!(instructions("base AS finished"), ["COPY", "COPY"]);
+    assert_eq!(instructions("base"), ["COPY", "COPY"]);
+    // Builders go through the stages in order, and this one needs no network.
+    let names: Vec<_> = stages.iter().map(|(from, _)| from.as_str()).collect();
+    let expected = [
+        "scratch AS base",
+        "base AS finished",
+        "${RUST} AS build",
+        "base",
+    ];
+    assert_eq!(names, expected);
+    let built = said_of_the_image().join("\n");
     let about = concat!("description=\"", env!("CARGO_PKG_DESCRIPTION"), "\"");
     assert!(built.contains(about), "{built}");
     let licenses = concat!("licenses=\"", env!("CARGO_PKG_LICENSE"), "\"");

@@ -200,7 +200,6 @@ fn the_address_of_the_project_stands_in_one_place() {
         "CHANGELOG.md",
         "deploy/package",
         "deploy/Containerfile",
-        "deploy/Containerfile.binary",
         "deploy/image",
     ] {
         let text = fs::read_to_string(top().join(other)).unwrap();
