@@ -85,7 +85,11 @@ fn fields_are_on_every_answer_that_may_have_them() {
         assert_eq!(error.status, status);
         assert_eq!(error.field("X-Everywhere"), Some("yes"), "{status}");
         let cache_control = error.field("Cache-Control");
-        assert_eq!(cache_control, Some("no-store"), "{status}");
+        assert_eq!(
+            cache_control,
+            Some("private, no-store, max-age=0"),
+            "{status}"
+        );
         assert_eq!(error.field("CDN-Cache-Control"), None, "{status}");
         assert_eq!(error.field("ETag"), None, "{status}");
         assert_eq!(error.field("Content-Language"), None, "{status}");
@@ -362,7 +366,11 @@ fn redirects_are_followed_where_no_file_is() {
         );
         if status >= 400 {
             let cache_control = response.field("Cache-Control");
-            assert_eq!(cache_control, Some("no-store"), "{target}");
+            assert_eq!(
+                cache_control,
+                Some("private, no-store, max-age=0"),
+                "{target}"
+            );
             assert_eq!(response.field("ETag"), None, "{target}");
         }
     }

@@ -24,7 +24,7 @@ use crate::settings::max_rejected;
 /// How long a rejected client may take to read the response and close.
 const MAX_LINGER: Duration = Duration::from_millis(500);
 const RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
-    Cache-Control: no-store\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    Cache-Control: private, no-store, max-age=0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// Rejects surplus connections.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ pub(super) async fn is_plain_http(stream: &TcpStream) -> io::Result<bool> {
 pub(super) async fn reject(mut stream: TcpStream) {
     let response = format!(
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         Content-Length: {}\r\nCache-Control: no-store\r\n\
+         Content-Length: {}\r\nCache-Control: private, no-store, max-age=0\r\n\
          X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{SENTENCE}",
         SENTENCE.len()
     );

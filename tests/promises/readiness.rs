@@ -482,7 +482,7 @@ fn p7_a_file_that_is_never_closed_is_served_and_leaves_the_digest_incomplete() {
         (cache_control() != "public, max-age=60").then_some(())
     });
     // No rule makes it cacheable, nor another file not.
-    assert_eq!(cache_control(), "no-store");
+    assert_eq!(cache_control(), "private, no-store, max-age=0");
     let page = server.client().get("/page");
     assert_eq!(page.field("Cache-Control"), Some("public, max-age=60"));
     let incomplete = format!("{expected}-incomplete").into_bytes();

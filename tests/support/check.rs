@@ -7,7 +7,7 @@ use super::case::{Body, Case, Expected, Wanted};
 use super::{Response, tag};
 
 pub(crate) const REVALIDATE: &str = "max-age=0, must-revalidate";
-pub(crate) const DO_NOT_STORE: &str = "no-store";
+pub(crate) const DO_NOT_STORE: &str = "private, no-store, max-age=0";
 
 /// Where the response is not what its case asks for.
 pub(crate) fn differences(expected: &Expected, response: &Response) -> Vec<String> {

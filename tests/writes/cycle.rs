@@ -40,7 +40,10 @@ fn a_file_is_created_replaced_and_deleted() {
         (stale.status, stale.field("ETag")),
         (412, Some(&*tag(b"two")))
     );
-    assert_eq!(stale.field("Cache-Control"), Some("no-store"));
+    assert_eq!(
+        stale.field("Cache-Control"),
+        Some("private, no-store, max-age=0")
+    );
     let taken = pen.create("/a/b%20c/new.txt", "three");
     assert_eq!(
         (taken.status, taken.field("ETag")),
