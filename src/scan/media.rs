@@ -3,7 +3,8 @@
 //! The name decides, where it has an extension that is known; bytes are never searched for a
 //! signature, so that a file has the type its author gave it. Two things come from the bytes: whether
 //! the charset is named, and whether an extension that belongs to a binary format and to a text
-//! format stands for the text (`.ts`, `.mod`, `.dot`, `.pot`, `.pub`). The manual has it as a table.
+//! format stands for the text (`.ts`, `.mod`, `.dot`, `.pot`, `.pub`, `.key`). The manual has it as a
+//! table.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -156,6 +157,7 @@ const TYPES: &[(&str, &str)] = &[
     ("cjs", "text/javascript"),
     ("cwl", "application/cwl"),
     ("dcm", "application/dicom"),
+    ("deb", "application/vnd.debian.binary-package"),
     ("dif", "video/dv"),
     ("docm", "application/vnd.ms-word.document.macroenabled.12"),
     ("dv", "video/dv"),
@@ -206,6 +208,8 @@ const TYPES: &[(&str, &str)] = &[
     ("rpm", "application/x-rpm"),
     ("spdx", "text/spdx"),
     ("sql", "application/sql"),
+    ("sqlite", "application/vnd.sqlite3"),
+    ("sqlite3", "application/vnd.sqlite3"),
     ("step", "model/step"),
     ("stl", "model/stl"),
     ("stp", "model/step"),
@@ -216,6 +220,7 @@ const TYPES: &[(&str, &str)] = &[
     ("ttf", "font/ttf"),
     ("ttml", "application/ttml+xml"),
     ("u3d", "model/u3d"),
+    ("udeb", "application/vnd.debian.binary-package"),
     ("usda", "model/vnd.usda"),
     ("usdz", "model/vnd.usdz+zip"),
     ("vcf", "text/vcard"),
@@ -250,8 +255,14 @@ fn is_binary_format(media_type: &Mime) -> bool {
 /// How the types of audio, video, images and office documents begin.
 const BINARY_FORMATS: &[&str] = &[
     "application/msword",
+    "application/onenote",
+    "application/vnd.apple.keynote",
+    "application/vnd.apple.numbers",
+    "application/vnd.apple.pages",
+    "application/vnd.kde.",
     "application/vnd.lotus-",
     "application/vnd.ms-excel",
+    "application/vnd.ms-outlook",
     "application/vnd.ms-powerpoint",
     "application/vnd.ms-project",
     "application/vnd.ms-publisher",
@@ -259,11 +270,21 @@ const BINARY_FORMATS: &[&str] = &[
     "application/vnd.ms-works",
     "application/vnd.oasis.opendocument",
     "application/vnd.openxmlformats-officedocument",
+    "application/vnd.palm",
     "application/vnd.stardivision",
     "application/vnd.sun.xml",
     "application/vnd.visio",
+    "application/vnd.wordperfect",
     "application/x-msaccess",
+    "application/x-msbinder",
+    "application/x-mscardfile",
+    "application/x-msclip",
+    "application/x-msmediaview",
+    "application/x-msmoney",
     "application/x-mspublisher",
+    "application/x-msschedule",
+    "application/x-msterminal",
+    "application/x-mswrite",
     "audio/",
     "image/",
     "video/",
@@ -301,8 +322,8 @@ fn known(extension: &str) -> Option<Mime> {
 }
 
 fn media_type(extension: Option<&str>, text: TextKind) -> String {
-    // TypeScript, modules of Go, graphs of Graphviz, translations, public keys: text under such a
-    // name is more often another format than a damaged one.
+    // TypeScript, modules of Go, graphs of Graphviz, translations, keys: text under such a name is
+    // more often another format than a damaged one.
     let known = extension
         .and_then(known)
         .filter(|known| !(text.is_text() && is_binary_format(known)));
@@ -416,6 +437,8 @@ mod tests {
             ("empty.html", Empty, "text/html; charset=utf-8"),
             // Types that mime_guess lacks or has by other names.
             ("tile.pbf", Binary, "application/octet-stream"),
+            ("a.deb", Binary, "application/vnd.debian.binary-package"),
+            ("a.sqlite", Binary, "application/vnd.sqlite3"),
             ("room.usdz", Binary, "model/vnd.usdz+zip"),
             ("1.m4s", Binary, "video/iso.segment"),
             ("log.jsonl", Utf8, "application/x-ndjson"),
@@ -475,6 +498,12 @@ mod tests {
             ("de.pot", b"msgid \"\"\n", PLAIN),
             ("latin1.pot", b"msgid \"\xe9\"\n", "text/plain"),
             ("id_ed25519.pub", b"ssh-ed25519 AAAA me\n", PLAIN),
+            ("server.key", b"-----BEGIN PRIVATE KEY-----\n", PLAIN),
+            ("talk.key", b"PK\x03\x04\0", "application/vnd.apple.keynote"),
+            ("Pose.msg", b"float64 x\n", PLAIN),
+            ("mail.msg", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0", "application/vnd.ms-outlook"),
+            ("1abc.pdb", b"HEADER    OXYGEN TRANSPORT\n", PLAIN),
+            ("tune.scd", b"{ SinOsc.ar }.play\n", PLAIN),
             ("main.ts", b"export const a: number = 1;\n", PLAIN),
             ("film.ts", b"G@\0\x10\0\0\xb0\x0d", "video/mp2t"),
             ("image.svg", b"<svg/>", "image/svg+xml"),
