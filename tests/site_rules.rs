@@ -126,7 +126,7 @@ fn fields_are_on_what_is_refused_and_on_what_changes() {
         assert_eq!(response.field("Vary"), Some("X-Other"), "{status}");
         assert_eq!(
             response.field("Cache-Control"),
-            Some("no-store"),
+            Some("private, no-store, max-age=0"),
             "{status}"
         );
         assert_eq!(
