@@ -69,6 +69,10 @@ impl Site {
         }
         let (changed, removed) = (changes.changed.len(), changes.removed.len());
         let has_new_rules = changes.rules.is_some();
+        let folders = match current.settings().listing {
+            true => changes.new_folders.len() + changes.removed_folders.len(),
+            false => 0,
+        };
         let new = current.with(changes);
         let digest = new.digest();
         let changes_answers = digest != current.digest();
@@ -88,6 +92,7 @@ impl Site {
         Some(Publication {
             changed,
             removed,
+            folders,
             has_new_rules,
             digest,
         })
@@ -186,6 +191,8 @@ pub struct Publication {
     pub changed: usize,
     /// Paths that name nothing any more.
     pub removed: usize,
+    /// Folders that are new or gone, with `--listing`.
+    pub folders: usize,
     /// Whether the site's rules have changed.
     pub has_new_rules: bool,
     /// The digest of the new state.
@@ -197,13 +204,19 @@ impl fmt::Display for Publication {
         let Self {
             changed,
             removed,
+            folders,
             has_new_rules,
             digest,
         } = self;
+        let folders = match folders {
+            0 => String::new(),
+            1 => ", 1 folder new or gone".to_owned(),
+            _ => format!(", {folders} folders new or gone"),
+        };
         let rules = if *has_new_rules { ", new rules" } else { "" };
         write!(
             f,
-            "published: {changed} changed, {removed} removed{rules}, site digest {digest}"
+            "published: {changed} changed, {removed} removed{folders}{rules}, site digest {digest}"
         )
     }
 }

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use support::developer::Developer;
+use support::tree::eventually;
 use support::{Server, TestSite, etagd, tag};
 
 const TAIL: &str = "\n<script async src=\"/_etagd/reload.js\"></script>\n";
@@ -140,6 +141,33 @@ fn events_are_for_the_same_origin_and_end_with_the_server() {
     assert_eq!(developer.client().get("/").status, 200, "kept for a second");
     wait_for("\"/index.html\"");
     assert!(developer.stop().success());
+}
+
+#[test]
+fn a_folder_without_files_is_listed_and_reloads_nothing() {
+    let site = TestSite::new().file("a.txt", "a").dir("empty");
+    let developer = Developer::start(&site.root(), &[]);
+    let status = |target: &str| developer.client().get(target).status;
+    assert_eq!((status("/empty/"), status("/empty")), (200, 308));
+    let line = developer.wait_for_line("Digest");
+    assert!(line.ends_with(&digest(&site)), "{line}: that of the files");
+    let mut client = developer.client();
+    client
+        .send("GET /_etagd/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    client.receive_head().unwrap().unwrap();
+    fs::create_dir(site.path("new")).unwrap();
+    eventually("it is listed", || status("/new/") == 200);
+    fs::remove_dir(site.path("empty")).unwrap();
+    eventually("it is gone", || status("/empty/") == 404);
+    fs::write(site.path("new/b.txt"), "b").unwrap();
+    let mut events = String::new();
+    while !events.contains("/new/b.txt") {
+        let more = client.read_some(1).unwrap();
+        assert!(!more.is_empty(), "{events}");
+        events += &String::from_utf8_lossy(&more);
+    }
+    assert_eq!(events.matches("\"changed\":").count(), 1, "{events}");
 }
 
 #[test]
@@ -513,7 +541,7 @@ fn a_page_that_a_rule_makes_something_else_gets_no_script() {
         ("/*\n  Content-Type: text/plain\n", DOCUMENT.to_owned()),
     ] {
         fs::write(site.path("_headers"), rules).unwrap();
-        support::tree::eventually("the rules are applied", || {
+        eventually("the rules are applied", || {
             developer.client().get("/source.html").body == expected.as_bytes()
         });
         assert!(has_hash_in_tag(&developer.client().get("/source.html")));

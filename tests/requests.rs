@@ -99,6 +99,11 @@ fn not_found_none() {
 }
 
 #[test]
+fn listing() {
+    run("listing.txt");
+}
+
+#[test]
 fn single_page_application() {
     run("single_page_application.txt");
 }

@@ -114,7 +114,7 @@ pub(super) fn survey(
             WalkStep::File(file) => {
                 files.insert(file.path.clone(), file);
             }
-            WalkStep::Rules(..) | WalkStep::Link(_) | WalkStep::End(_) => {}
+            WalkStep::Rules(..) | WalkStep::Folder(_) | WalkStep::Link(_) | WalkStep::End(_) => {}
             WalkStep::Unreadable(path, reason) => problems.push(SidecarProblem {
                 path: OsStr::from_bytes(&path).into(),
                 error: reason.into(),

@@ -1,7 +1,7 @@
 //! The listing of a directory without an index, as a page or as JSON.
 //!
 //! It is made from the manifest alone, so that equal sites have equal listings and nothing is
-//! listed that is not served.
+//! listed that is not served. A folder without files is served as an empty listing.
 
 mod sorting;
 
@@ -136,8 +136,42 @@ impl<'m> Listing<'m> {
             };
             rest = &rest[taken..];
         }
-        let is_there = directory.is_empty() || start < all.len() && is_below(&&all[start]);
-        is_there.then_some(listing)
+        let has_files = start < all.len() && is_below(&&all[start]);
+        let has_folders = listing.add_empty_folders(manifest.empty_folders());
+        (directory.is_empty() || has_files || has_folders).then_some(listing)
+    }
+
+    /// Adds what `empty` has of folders in this directory: all folders of the site without files, in
+    /// order. Returns whether the directory is one of them, or has one below it.
+    fn add_empty_folders(&mut self, empty: &'m [Box<[u8]>]) -> bool {
+        let directory = self.directory;
+        let start = empty.partition_point(|each| **each < *directory);
+        let below = empty[start..].partition_point(|each| each.starts_with(directory));
+        let mut rest = &empty[start..start + below];
+        let known = self.directories.len();
+        while let Some(first) = rest.first() {
+            let name = &first[directory.len()..];
+            let slash = name.iter().position(|byte| *byte == b'/');
+            // Without one it is the directory itself.
+            let end = slash.map_or(directory.len(), |slash| directory.len() + slash + 1);
+            let taken = match slash {
+                None => 1,
+                Some(_) => rest.partition_point(|each| each.starts_with(&first[..end])),
+            };
+            rest = &rest[taken..];
+            if let Some(slash) = slash {
+                let (name, files) = (&name[..slash], 0);
+                self.directories.push(Subdirectory { name, files });
+            }
+        }
+        if self.directories.len() > known {
+            // As in path order, where each name ends with a slash; one with files comes first.
+            let key = |each: &Subdirectory<'m>| [each.name, b"/"].concat();
+            self.directories.sort_by_cached_key(key);
+            self.directories
+                .dedup_by(|later, first| later.name == first.name);
+        }
+        below > 0
     }
 
     /// The listing as a resource with a tag of its own.
@@ -431,6 +465,45 @@ mod tests {
             names(&Listing::of(&manifest(&[]), b"").expect("the root")),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn a_folder_without_files_is_listed_and_lists_nothing() {
+        let folders = [
+            "a", "a.b", "a/c", "a/c/d", "a/e", "b.c", "b.c/x", "b.c/y", "z",
+        ];
+        let site = manifest(&["a.b/f", "a/c/f", "a/f", "b"]).with(Changes {
+            new_folders: folders.map(|folder| folder.as_bytes().into()).into(),
+            ..Changes::default()
+        });
+        let listed = |directory: &str| {
+            let listing = Listing::of(&site, directory.as_bytes())?;
+            Some(names(&listing).join(", "))
+        };
+        for (directory, expected) in [
+            ("", Some("a.b/ 1, a/ 2, b.c/ 0, z/ 0, b")),
+            ("a/", Some("c/ 1, e/ 0, f")),
+            ("a/c/", Some("d/ 0, f")),
+            ("a/c/d/", Some("")),
+            ("a/e/", Some("")),
+            ("b.c/", Some("x/ 0, y/ 0")),
+            ("z/", Some("")),
+            ("z", None),
+            ("y/", None),
+            ("b.c/z/", None),
+            ("b/", None),
+        ] {
+            assert_eq!(listed(directory).as_deref(), expected, "{directory}");
+        }
+        let page = |directory: &'static str| {
+            let listing = Listing::of(&site, directory.as_bytes()).expect("there");
+            listing.html(Sorting::parse(None))
+        };
+        assert!(
+            page("a/")
+                .contains("<a class=\"dir\" href=\"./e/\"><bdi>e</bdi>/</a></td><td>0 files</td>")
+        );
+        assert!(page("a/e/").contains("<p>0 entries</p>"));
     }
 
     #[test]

@@ -72,6 +72,10 @@ pub struct Changes {
     pub changed: Vec<Arc<Resource>>,
     /// Paths that no longer exist.
     pub removed: Vec<Box<[u8]>>,
+    /// Folders that the site did not have, where folders are listed.
+    pub new_folders: Vec<Box<[u8]>>,
+    /// Folders that no longer exist. One of them may be new again.
+    pub removed_folders: Vec<Box<[u8]>>,
     /// All paths that can't be read now, with the reason.
     pub unreadable: BTreeMap<Box<[u8]>, String>,
     /// The rules of the site, where their files have changed.
@@ -87,6 +91,8 @@ impl Changes {
     pub fn changes_nothing_in(&self, manifest: &Manifest) -> bool {
         self.changed.is_empty()
             && self.removed.is_empty()
+            && self.new_folders.is_empty()
+            && self.removed_folders.is_empty()
             && self.rules.is_none()
             && self.unreadable == manifest.unreadable
     }
@@ -115,6 +121,8 @@ pub struct Manifest {
     bytes: u64,
     /// All resources by path, collected when first needed.
     ordered: OnceLock<Arc<[Arc<Resource>]>>,
+    /// The folders without files by path, collected when first needed.
+    empty_folders: OnceLock<Arc<[Box<[u8]>]>>,
     /// Generated pages about this state.
     page_cache: Arc<PageCache>,
 }
@@ -124,6 +132,8 @@ struct Bucket {
     table: HashTable<Arc<Resource>>,
     /// How many resources lie below each of the directories that hash to this bucket.
     below: BTreeMap<Box<[u8]>, usize>,
+    /// Those folders that are on the disk, and hash to this bucket; none where they are not listed.
+    folders: BTreeSet<Box<[u8]>>,
     hash: [u8; 32],
 }
 
@@ -160,9 +170,10 @@ impl Manifest {
         let mut bucket = Bucket {
             table: HashTable::new(),
             below: BTreeMap::new(),
+            folders: BTreeSet::new(),
             hash: [0; 32],
         };
-        bucket.seal();
+        bucket.seal(&settings);
         let bucket = Arc::new(bucket);
         let buckets: Box<[_]> = std::iter::repeat_n(bucket, BUCKETS).collect();
         let unreadable = BTreeMap::new();
@@ -180,6 +191,7 @@ impl Manifest {
             unsettled: 0,
             bytes: 0,
             ordered: OnceLock::new(),
+            empty_folders: OnceLock::new(),
             page_cache: Arc::default(),
         }
     }
@@ -196,6 +208,7 @@ impl Manifest {
             None => (Arc::clone(&self.header_rules), false),
         };
         let mut edit = BucketEdit::new(self);
+        edit.replace_folders(&changes.removed_folders, changes.new_folders);
         let mut retired = self.retired.clone();
         for path in changes.removed {
             let old = edit.replace(&path, None);
@@ -223,7 +236,7 @@ impl Manifest {
             unsettled,
             bytes,
             ..
-        } = edit.finish();
+        } = edit.finish(&self.settings);
         let unreadable = changes.unreadable;
         let is_complete = unreadable.is_empty() && unsettled == 0;
         let digest = digest(&self.settings, header_rules.rules(), &buckets, is_complete);
@@ -239,6 +252,7 @@ impl Manifest {
             unsettled,
             bytes,
             ordered: OnceLock::new(),
+            empty_folders: OnceLock::new(),
             page_cache: Arc::default(),
         }
     }
@@ -257,6 +271,31 @@ impl Manifest {
     pub fn has_below(&self, directory: &[u8]) -> bool {
         let place = BucketSlot::of(directory);
         self.buckets[place.bucket].below.contains_key(directory)
+    }
+
+    /// Whether this folder is on the disk, where folders are listed.
+    pub fn has_folder(&self, folder: &[u8]) -> bool {
+        let place = BucketSlot::of(folder);
+        self.buckets[place.bucket].folders.contains(folder)
+    }
+
+    /// The folders on the disk, with and without files, in no particular order; none where folders
+    /// are not listed.
+    pub fn folders(&self) -> impl Iterator<Item = &[u8]> {
+        let folders = self.buckets.iter().flat_map(|bucket| &bucket.folders);
+        folders.map(AsRef::as_ref)
+    }
+
+    /// The folders that have no file in them or below, each with a slash at its end, ordered: what
+    /// listings show besides files. Sorted once for each state.
+    pub fn empty_folders(&self) -> &[Box<[u8]>] {
+        self.empty_folders.get_or_init(|| {
+            let empty = self.buckets.iter().flat_map(|bucket| bucket.empty());
+            let mut empty: Vec<Box<[u8]>> =
+                empty.map(|folder| [folder, b"/"].concat().into()).collect();
+            empty.sort_unstable();
+            empty.into()
+        })
     }
 
     /// The rules of the site.
@@ -405,8 +444,9 @@ impl Manifest {
     /// The site digest: BLAKE3 over the format version, the settings, the hash of what the rules
     /// mean, where there are some, and the 4,096 bucket hashes.
     /// A bucket's hash covers its entries ordered by path, each as the path with its length, the
-    /// number of representations, and of each its coding and tag. Paths are raw bytes. No mtime,
-    /// inode, host or media type built into etagd enters.
+    /// number of representations, and of each its coding and tag. Paths are raw bytes. With
+    /// `--listing` its folders without files follow, if it has any: they have answers then. No
+    /// mtime, inode, host or media type built into etagd enters.
     pub fn digest(&self) -> SiteDigest {
         self.digest
     }
@@ -476,6 +516,18 @@ impl BucketEdit {
         old
     }
 
+    /// Has these folders be gone, and those be there.
+    fn replace_folders(&mut self, removed: &[Box<[u8]>], new: Vec<Box<[u8]>>) {
+        for folder in removed {
+            let at = BucketSlot::of(folder).bucket;
+            self.touched[at] |= Arc::make_mut(&mut self.buckets[at]).folders.remove(folder);
+        }
+        for folder in new {
+            let at = BucketSlot::of(&folder).bucket;
+            self.touched[at] |= Arc::make_mut(&mut self.buckets[at]).folders.insert(folder);
+        }
+    }
+
     /// Gives every resource the fields that new rules produce for it.
     fn reapply_rules(&mut self, header_rules: &HeaderRules) {
         self.buckets
@@ -485,18 +537,21 @@ impl BucketEdit {
     }
 
     /// Counts the directories and hashes the buckets that have changed.
-    fn finish(mut self) -> Self {
+    fn finish(mut self, settings: &Settings) -> Self {
         for (directory, growth) in self.growth.drain() {
             for directory in std::iter::once(&*directory).chain(ancestors(&directory)) {
-                let bucket = &mut self.buckets[BucketSlot::of(directory).bucket];
-                Arc::make_mut(bucket).grow(directory, growth);
+                let at = BucketSlot::of(directory).bucket;
+                let bucket = Arc::make_mut(&mut self.buckets[at]);
+                bucket.grow(directory, growth);
+                // It may be empty now, or be so no longer.
+                self.touched[at] |= bucket.folders.contains(directory);
             }
         }
         self.buckets
             .par_iter_mut()
             .zip(&self.touched)
             .filter(|(_, touched)| **touched)
-            .for_each(|(bucket, _)| Arc::make_mut(bucket).seal());
+            .for_each(|(bucket, _)| Arc::make_mut(bucket).seal(settings));
         self
     }
 }
@@ -528,8 +583,14 @@ impl Bucket {
         }
     }
 
-    /// Computes the hash of the entries.
-    fn seal(&mut self) {
+    /// Those of its folders that have no file in them or below, in order.
+    fn empty(&self) -> impl Iterator<Item = &[u8]> {
+        let folders = self.folders.iter().map(AsRef::as_ref);
+        folders.filter(|folder| !self.below.contains_key(*folder))
+    }
+
+    /// Computes the hash of the entries, and of the empty folders where they are listed.
+    fn seal(&mut self, settings: &Settings) {
         let mut entries: Vec<&Arc<Resource>> = self.table.iter().collect();
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let mut hasher = blake3::Hasher::new();
@@ -541,6 +602,15 @@ impl Bucket {
                 frame(&mut hasher, representation.coding.token().as_bytes());
                 frame(&mut hasher, representation.etag.opaque().as_bytes());
             }
+        }
+        // The digest of a developer's server is that of the files, whatever it lists.
+        if settings.listing {
+            let mut empty = self.empty().peekable();
+            if empty.peek().is_some() {
+                // No entry begins so: no file has an empty path.
+                frame(&mut hasher, b"");
+            }
+            empty.for_each(|folder| frame(&mut hasher, folder));
         }
         self.hash = *hasher.finalize().as_bytes();
     }
@@ -675,6 +745,77 @@ mod tests {
         assert_eq!(there(&fourth), [""; 0]);
         assert_eq!(there(&first), ["", "a", "a/b", "a/b/c"]);
         assert_eq!(fourth.digest(), empty.digest());
+    }
+
+    #[test]
+    fn a_folder_without_files_counts_where_folders_are_listed() {
+        let changes = |files: &[&str], gone: &[&str], folders: &[&str], gone_folders: &[&str]| {
+            let boxed = |paths: &[&str]| -> Vec<Box<[u8]>> {
+                paths.iter().map(|path| path.as_bytes().into()).collect()
+            };
+            let resource = |path: &&str| Arc::new(resource(path, [0; 32]));
+            Changes {
+                changed: files.iter().map(resource).collect(),
+                removed: boxed(gone),
+                new_folders: boxed(folders),
+                removed_folders: boxed(gone_folders),
+                ..Changes::default()
+            }
+        };
+        let empty_in = |site: &Manifest| {
+            let folders = site.empty_folders().iter();
+            let folders = folders.map(|folder| String::from_utf8_lossy(folder).into_owned());
+            folders.collect::<Vec<_>>().join(" ")
+        };
+        let listing = |listing, additional| {
+            let mut settings = Settings {
+                listing,
+                ..Settings::default()
+            };
+            settings.additions.listing = additional;
+            Manifest::empty(settings)
+        };
+        for (is_covered, none) in [(true, listing(true, false)), (false, listing(false, true))] {
+            let is_other = |one: &Manifest, other: &Manifest| {
+                assert_eq!(one.digest() != other.digest(), is_covered);
+            };
+            let files = none.with(changes(&["a/f", "b/c/f"], &[], &[], &[]));
+            let known = files.with(changes(&[], &[], &["a", "b", "b/c"], &[]));
+            assert_eq!(
+                (empty_in(&known), known.digest()),
+                (String::new(), files.digest())
+            );
+            let more = known.with(changes(&[], &[], &["a/e", "b.c", "b/c/d"], &[]));
+            assert_eq!(empty_in(&more), "a/e/ b.c/ b/c/d/");
+            is_other(&more, &known);
+            // What becomes empty, and is so no longer.
+            let less = more.with(changes(&[], &["b/c/f"], &[], &[]));
+            assert_eq!(empty_in(&less), "a/e/ b.c/ b/ b/c/ b/c/d/");
+            let again = less.with(changes(&["b/c/f"], &[], &[], &[]));
+            assert_eq!(
+                (empty_in(&again), again.digest()),
+                (empty_in(&more), more.digest())
+            );
+            let filled = more.with(changes(&["a/e/f"], &[], &[], &[]));
+            assert_eq!(empty_in(&filled), "b.c/ b/c/d/");
+            // In any order, and in one step.
+            let steps = [&["b/c/d"][..], &["a", "b.c"], &["b/c", "a/e", "b"]];
+            let other = steps.iter().fold(files.clone(), |site, folders| {
+                site.with(changes(&[], &[], folders, &[]))
+            });
+            assert_eq!(
+                (empty_in(&other), other.digest()),
+                (empty_in(&more), more.digest())
+            );
+            let gone = other.with(changes(&[], &[], &["b.c"], &["a/e", "b.c", "b/c/d"]));
+            assert_eq!(empty_in(&gone), "b.c/");
+            let gone = gone.with(changes(&[], &[], &[], &["b.c", "x"]));
+            assert_eq!(
+                (empty_in(&gone), gone.digest()),
+                (String::new(), files.digest())
+            );
+            assert_eq!(gone.folders().count(), 3);
+        }
     }
 
     /// A resource whose content has this hash.

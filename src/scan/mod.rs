@@ -21,7 +21,7 @@ pub(crate) mod text;
 mod tree_size;
 pub(crate) mod walk;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +47,7 @@ use crate::semantics::etag::ETag;
 use crate::settings::{ReprDigest, Settings, Symlinks};
 use hash::{HashOptions, HashedFile, Retained};
 use media::{Keeping, MediaTypes};
-use pass::{FileState, Pass, is_at, lock, relocated, removed, report};
+use pass::{FileState, Pass, add_folders, is_at, lock, relocated, removed, report};
 use walk::{FoundFile, WalkStep};
 
 pub use codings::stem;
@@ -138,6 +138,7 @@ enum Visit {
     Unchanged(Box<[u8]>),
     File(Arc<Resource>),
     Rules(RuleFile, Vec<u8>),
+    Folder(Box<[u8]>),
     Busy(Box<[u8]>),
     Unreadable(Box<[u8]>, String),
     NotNow(Box<[u8]>, io::Error),
@@ -239,11 +240,14 @@ impl Scanner {
     }
 
     fn compare(&self, pass: &Pass<'_>) -> ScanOutcome {
+        let lists = self.settings.lists();
         let mut steps = pass
             .scope
             .starts()
             .into_iter()
-            .flat_map(|start| walk::walk(pass.root.path(), start, self.symlinks));
+            .flat_map(|start| walk::walk(pass.root.path(), start, self.symlinks))
+            // Nobody but a listing needs to know of a folder.
+            .filter(|step| lists || !matches!(step, WalkStep::Folder(_)));
         // One thread walks at a time. Handing its steps out one by one would have the hashing
         // threads queue for its lock.
         let batches = iter::from_fn(move || {
@@ -254,6 +258,7 @@ impl Scanner {
         let visit = |step| match step {
             WalkStep::File(found) => self.visit(pass, found),
             WalkStep::Rules(file, found) => rules::visit(pass, file, found),
+            WalkStep::Folder(path) => Visit::Folder(path),
             WalkStep::Link(link) => Visit::Link(link),
             WalkStep::End(size) => Visit::Size(size),
             WalkStep::Unreadable(path, error) => Visit::failed(path, error),
@@ -419,12 +424,15 @@ impl Scanner {
     fn conclude(&self, pass: &Pass<'_>, visits: Vec<Visit>) -> ScanOutcome {
         let mut outcome = ScanOutcome::default();
         let (mut unreadable, mut unchanged) = (BTreeMap::new(), Vec::new());
-        let mut rules = Vec::new();
+        let (mut rules, mut folders) = (Vec::new(), HashSet::new());
         for visit in visits {
             match visit {
                 Visit::File(resource) => outcome.changes.changed.push(resource),
                 Visit::Unchanged(path) => unchanged.push(path),
                 Visit::Rules(file, text) => rules.push((file, text)),
+                Visit::Folder(path) => {
+                    folders.insert(path);
+                }
                 Visit::Busy(path) => outcome.busy.push(path),
                 Visit::Unreadable(path, reason) => {
                     unreadable.insert(path, reason);
@@ -454,6 +462,7 @@ impl Scanner {
             }
         }
         outcome.changes.removed = removed(pass, &unchanged, &outcome, &unreadable);
+        add_folders(pass, &folders, &unreadable, &mut outcome.changes);
         let dialect = rules::dialect(&self.settings);
         outcome.changes.rules = rules::changed(pass, &rules, &outcome.busy, &unreadable, dialect);
         // What was not looked at this time is still unreadable.

@@ -10,7 +10,7 @@ use super::site_path;
 use super::walk::FoundFile;
 use super::{Progress, ScanOutcome, Scope, Unsettled};
 use crate::disk::{self, Opened, Root, Stamp};
-use crate::manifest::{Manifest, ancestors};
+use crate::manifest::{Changes, Manifest, ancestors};
 use crate::representation::{Data, FileSource, Resource, TextKind};
 use crate::rules::RuleFile;
 
@@ -165,10 +165,8 @@ pub(super) fn removed(
         return Vec::new();
     }
     let present: HashSet<&[u8]> = others.chain(unchanged.iter().map(AsRef::as_ref)).collect();
-    let is_unreadable = |path: &[u8]| {
-        unreadable.contains_key(path) || ancestors(path).any(|above| unreadable.contains_key(above))
-    };
-    let is_kept = |path: &[u8]| present.contains(path) || (!pass.is_start && is_unreadable(path));
+    let is_kept =
+        |path: &[u8]| present.contains(path) || (!pass.is_start && is_unreadable(path, unreadable));
     let starts = pass.scope.starts();
     // If no start was a directory, one look-up each replaces a pass over all resources.
     if !starts.iter().any(|start| pass.base.has_below(start)) {
@@ -184,6 +182,37 @@ pub(super) fn removed(
         .filter(|path| pass.scope.covers(path) && !is_kept(path))
         .cloned()
         .collect()
+}
+
+/// Whether a path can't be read, or a folder above it.
+fn is_unreadable(path: &[u8], unreadable: &BTreeMap<Box<[u8]>, String>) -> bool {
+    unreadable.contains_key(path) || ancestors(path).any(|above| unreadable.contains_key(above))
+}
+
+/// Adds to `changes` the folders within the scope that `base` does not have, in order, and those
+/// that are no longer on the disk. One that can't be read is neither: nobody knows whether it is
+/// empty.
+pub(super) fn add_folders(
+    pass: &Pass<'_>,
+    found: &HashSet<Box<[u8]>>,
+    unreadable: &BTreeMap<Box<[u8]>, String>,
+    changes: &mut Changes,
+) {
+    let is_new = |path: &&[u8]| !pass.base.has_folder(path) && !unreadable.contains_key(*path);
+    let new = found.iter().map(AsRef::as_ref).filter(is_new);
+    changes.new_folders.extend(new.map(Box::from));
+    changes.new_folders.sort_unstable();
+    let is_gone = |path: &&[u8]| {
+        let is_kept = !pass.is_start && is_unreadable(path, unreadable);
+        pass.scope.covers(path) && !found.contains(*path) && !is_kept
+    };
+    let starts = pass.scope.starts();
+    // Below a start that is no folder, there is none.
+    let is_known = |start: &&[u8]| start.is_empty() || pass.base.has_folder(start);
+    if starts.iter().any(is_known) {
+        let gone = pass.base.folders().filter(is_gone);
+        changes.removed_folders.extend(gone.map(Box::from));
+    }
 }
 
 /// Warns of each path that has become unreadable, up to [`MAX_SHOWN`] of them.

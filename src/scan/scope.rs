@@ -95,6 +95,8 @@ impl ScanOutcome {
         };
         self.changes.changed.retain(|new| !is_in(&new.path));
         self.changes.removed.retain(|path| !is_in(path));
+        self.changes.new_folders.retain(|path| !is_in(path));
+        self.changes.removed_folders.retain(|path| !is_in(path));
         // The rules are one value: if one file is excluded, the next pass reads both.
         if RuleFile::ALL
             .iter()

@@ -34,6 +34,8 @@ pub(crate) enum WalkStep {
     File(FoundFile),
     /// A rule file, which is not part of the site.
     Rules(RuleFile, FoundFile),
+    /// A folder that is part of the site, by its path; the root is not yielded.
+    Folder(Box<[u8]>),
     /// A link, whether or not it leads to a part of the site.
     Link(Link),
     /// A path that may be part of the site but can't be looked at, with the reason. It is not gone.
@@ -229,7 +231,8 @@ enum LeadsTo {
 enum Met {
     /// Nothing that counts.
     Nothing,
-    Directory,
+    /// A directory, by its path in the site.
+    Directory(Box<[u8]>),
     Step(WalkStep),
     /// A link to a file, and that file.
     LinkedFile(Link, FoundFile),
@@ -359,7 +362,7 @@ impl SiteWalk {
             let is_linked = walk.place.is_linked();
             Met::Step(WalkStep::of(self.found(path, entry.path(), is_linked)))
         } else if entry.file_type().is_dir() {
-            Met::Directory
+            Met::Directory(path)
         } else {
             Met::Nothing
         })
@@ -373,7 +376,13 @@ impl SiteWalk {
         };
         match met {
             Met::Nothing => {}
-            Met::Directory => *count += 1,
+            Met::Directory(path) => {
+                *count += 1;
+                // A directory may have the name of a rule file, which no client may learn.
+                if !path.is_empty() && RuleFile::named(&path).is_none() {
+                    self.steps.push_back(WalkStep::Folder(path));
+                }
+            }
             Met::Step(step) => {
                 *count += 1;
                 self.steps.push_back(step);
@@ -549,6 +558,7 @@ mod tests {
 
     struct Walked {
         files: BTreeSet<String>,
+        folders: BTreeSet<String>,
         links: Vec<(String, LinkVerdict)>,
         size: TreeSize,
     }
@@ -557,6 +567,7 @@ mod tests {
         let root = site.path().canonicalize().expect("there");
         let mut walked = Walked {
             files: BTreeSet::new(),
+            folders: BTreeSet::new(),
             links: Vec::new(),
             size: TreeSize::default(),
         };
@@ -567,6 +578,10 @@ mod tests {
                     assert!(root.join(&file.location).is_file(), "{file:?}");
                     assert!(walked.files.insert(shown(&file.path)), "once: {file:?}");
                 }
+                WalkStep::Folder(path) => {
+                    let path = shown(&path);
+                    assert!(walked.folders.insert(path.clone()), "once: {path}");
+                }
                 WalkStep::Link(link) => walked.links.push((shown(&link.path), link.verdict)),
                 WalkStep::End(size) => walked.size = size,
                 step => panic!("{step:?}"),
@@ -574,6 +589,45 @@ mod tests {
         }
         walked.links.sort_by(|a, b| a.0.cmp(&b.0));
         walked
+    }
+
+    #[test]
+    fn folders_are_yielded_with_and_without_files_unless_they_are_hidden() {
+        let links = [("l", "a"), ("up", "a/.."), ("out", "/"), ("g", "a/f")];
+        let site = site(&["a", "h/.x"], &links);
+        for folder in [
+            "a/b",
+            ".e",
+            ".well-known",
+            "_headers/x",
+            "_redirects.gz/x",
+            "c/_headers",
+        ] {
+            fs::create_dir_all(site.path().join(folder)).expect("made");
+        }
+        let folders = |start: &str, symlinks| {
+            let walked = walked(&site, start, symlinks);
+            walked.folders.into_iter().collect::<Vec<_>>()
+        };
+        let own = [".well-known", "a", "a/b", "c", "c/_headers", "h"];
+        assert_eq!(folders("", Symlinks::None), own);
+        for (start, expected) in [
+            ("a", &["a", "a/b"][..]),
+            ("a/b", &["a/b"]),
+            ("a/f", &[]),
+            ("g", &[]),
+            ("l", &["l", "l/b"]),
+            ("l/b", &["l/b"]),
+            ("out", &[]),
+            (".e", &[]),
+            ("_headers", &[]),
+            ("nothing", &[]),
+        ] {
+            assert_eq!(folders(start, Symlinks::Inside), expected, "{start}");
+        }
+        let all = folders("", Symlinks::Inside);
+        assert!(own.iter().all(|own| all.iter().any(|each| each == own)));
+        assert!(all.contains(&"up/l/b".to_owned()), "{all:?}");
     }
 
     #[test]

@@ -82,13 +82,14 @@ impl Tree {
 
     /// Makes a random edit, and returns where something has happened.
     fn edit(&mut self) -> Vec<PathBuf> {
-        match self.random.below(12) {
+        match self.random.below(13) {
             0..3 => self.write(),
             3..5 => self.make_folder(),
             5..8 => self.link(),
             8 => self.remove(),
             9 => self.move_folder(),
             10 => self.swap_folders(),
+            11 => self.remove_empty_folder(),
             _ => self.relink(),
         }
     }
@@ -113,7 +114,24 @@ impl Tree {
         if !is_new {
             return Vec::new();
         }
-        fs::write(folder.join("f"), "new").expect("written");
+        if self.random.below(3) == 0 {
+            fs::write(folder.join("f"), "new").expect("written");
+        }
+        vec![folder]
+    }
+
+    /// Removes a folder that has nothing in it, if there is one.
+    fn remove_empty_folder(&mut self) -> Vec<PathBuf> {
+        let mut folders = self.entries(true);
+        folders.retain(|folder| {
+            let mut entries = fs::read_dir(folder).expect("listed");
+            folder.parent() != Some(&*self.top) && entries.next().is_none()
+        });
+        if folders.is_empty() {
+            return Vec::new();
+        }
+        let folder = folders.swap_remove(self.random.below(folders.len()));
+        fs::remove_dir(&folder).expect("removed");
         vec![folder]
     }
 
@@ -203,10 +221,14 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(top: &Path, symlinks: Symlinks) -> Self {
+    fn new(top: &Path, symlinks: Symlinks, listing: bool) -> Self {
         let directory = top.join("site");
         let root = Arc::new(Root::open(&directory).expect("a root"));
-        let scanner = Scanner::new(symlinks, Settings::default(), None);
+        let settings = Settings {
+            listing,
+            ..Settings::default()
+        };
+        let scanner = Scanner::new(symlinks, settings, None);
         let source = Box::new(NoReports);
         let mut coverage = Coverage::new(source, directory, Arc::clone(&root), Arc::default());
         let (manifest, links) = scanner.scan(&root, &Progress::default());
@@ -251,7 +273,7 @@ fn sorted(mut links: Vec<Link>) -> Vec<Link> {
 
 #[test]
 fn looks_at_parts_find_what_a_fresh_scan_finds() {
-    let (mut publications, mut followed) = (0, 0);
+    let (mut publications, mut followed, mut empty) = (0, 0, 0);
     for seed in 0..TREES {
         let directory = tempfile::tempdir().expect("a directory");
         let top = directory.path().canonicalize().expect("there");
@@ -267,21 +289,26 @@ fn looks_at_parts_find_what_a_fresh_scan_finds() {
             tree.edit();
         }
         let symlinks = [Symlinks::Inside, Symlinks::All, Symlinks::Inside][seed as usize % 3];
-        let mut watched = Watched::new(&top, symlinks);
+        let listing = seed % 4 != 0;
+        let mut watched = Watched::new(&top, symlinks, listing);
         for step in 0..EDITS {
             let edits: Vec<_> = (0..=tree.random.below(3)).map(|_| tree.edit()).collect();
             watched.look(edits.concat().into_iter().collect());
-            let fresh = Watched::new(&top, symlinks);
+            let fresh = Watched::new(&top, symlinks, listing);
             let at = format!("seed {seed}, step {step}, links {symlinks:?}: after {edits:?}");
             assert_eq!(listed(&watched.manifest), listed(&fresh.manifest), "{at}");
+            let folders = watched.manifest.empty_folders();
+            assert_eq!(folders, fresh.manifest.empty_folders(), "{at}");
             assert_eq!(watched.manifest.digest(), fresh.manifest.digest(), "{at}");
             let links = sorted(watched.links.clone());
             assert_eq!(links, sorted(fresh.links), "{at}");
             publications += 1;
+            empty += folders.len();
             followed += links.iter().filter(|link| link.target.is_some()).count();
         }
     }
     assert!(publications == TREES as usize * EDITS && followed > publications);
+    assert!(empty > publications / 4, "{empty} empty folders");
 }
 
 #[test]
@@ -293,11 +320,11 @@ fn a_link_below_a_folder_that_was_replaced_is_looked_at() {
         fs::write(top.join(folder).join("f"), text).expect("written");
     }
     symlink("one/sub", top.join("site/link")).expect("linked");
-    let mut watched = Watched::new(&top, Symlinks::Inside);
+    let mut watched = Watched::new(&top, Symlinks::Inside, false);
     let [one, two, aside] = ["site/one", "site/two", "aside"].map(|folder| top.join(folder));
     fs::rename(&one, &aside).expect("moved");
     fs::rename(&two, &one).expect("moved");
     watched.look(BTreeSet::from([one, two]));
-    let fresh = Watched::new(&top, Symlinks::Inside);
+    let fresh = Watched::new(&top, Symlinks::Inside, false);
     assert_eq!(listed(&watched.manifest), listed(&fresh.manifest));
 }

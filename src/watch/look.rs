@@ -38,6 +38,8 @@ pub(super) fn scan(
     changes.changed.retain(|new| !again.contains(&new.path));
     changes.removed.extend(forced.removed);
     changes.changed.extend(forced.changed);
+    changes.removed_folders.extend(forced.removed_folders);
+    changes.new_folders.extend(forced.new_folders);
     changes.unreadable = forced.unreadable;
     outcome.not_now.extend(not_now);
     changes.rules = forced.rules.or(changes.rules.take());

@@ -81,6 +81,7 @@ impl Publisher {
             tracing::info!(
                 changed = publication.changed,
                 removed = publication.removed,
+                folders = publication.folders,
                 new_rules = publication.has_new_rules,
                 digest = %publication.digest,
                 "{publication}"

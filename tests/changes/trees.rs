@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use super::served;
-use super::support::TestSite;
-use super::support::tree::{has, run, write_tree};
+use super::support::stand::digest_in;
+use super::support::tree::{eventually, has, manifest_of, run, write_tree};
+use super::support::{Server, TestSite};
+use super::{EVENTS, served};
 
 #[test]
 fn a_fast_writers_new_directories_are_all_found_ten_times() {
@@ -161,4 +162,96 @@ fn a_hundred_thousand_files_at_once_are_found() {
     assert_eq!(server.body("/").as_deref(), Some(&b"here"[..]));
     server.wait_until_it_serves(&site.root());
     server.assert_alive();
+}
+
+/// The names that a listing has, each directory with its number of files.
+fn listed(server: &Server, target: &str) -> Option<String> {
+    let json = [("Accept", "application/json")];
+    let answer = server.client().request("GET", target, &json);
+    let listing: serde_json::Value = match answer.status {
+        200 => serde_json::from_slice(&answer.body).unwrap(),
+        _ => return None,
+    };
+    let entries = listing["entries"].as_array().unwrap().iter();
+    let entries = entries.map(|entry| match &entry["files"] {
+        serde_json::Value::Null => entry["name"].as_str().unwrap().to_owned(),
+        files => format!("{}/{files}", entry["name"].as_str().unwrap()),
+    });
+    Some(entries.collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn folders_without_files_come_and_go_where_they_are_listed() {
+    let site = TestSite::with(&[("a.txt", b"a"), ("d/f.txt", b"f")]).dir("d/e");
+    let state = site.outside("state");
+    let flags = ["--listing", "--state", state.to_str().unwrap()];
+    let start = || Server::with(&site, &[EVENTS, &flags].concat());
+    let server = start();
+    let is_listed = |server: &Server, target: &str, expected: Option<&str>| {
+        eventually(&format!("{target} lists {expected:?}"), || {
+            listed(server, target).as_deref() == expected
+        });
+    };
+    let is_digest = |server: &Server| {
+        let digest = digest_in(&manifest_of(&site.root(), &["--listing"]));
+        eventually("the digest is that of a fresh scan", || {
+            server.digest() == digest
+        });
+    };
+    is_listed(&server, "/", Some("d/1 a.txt"));
+    is_listed(&server, "/d/e/", Some(""));
+    is_digest(&server);
+    // Made, with what is below it.
+    fs::create_dir_all(site.path("new/er/est")).unwrap();
+    fs::create_dir_all(site.path("new/.hidden/x")).unwrap();
+    is_listed(&server, "/new/er/est/", Some(""));
+    is_listed(&server, "/", Some("d/1 new/0 a.txt"));
+    is_listed(&server, "/new/", Some("er/0"));
+    assert_eq!(server.client().get("/new/er").status, 308);
+    is_digest(&server);
+    // Filled, and emptied.
+    fs::write(site.path("new/er/f"), "f").unwrap();
+    is_listed(&server, "/new/", Some("er/1"));
+    is_digest(&server);
+    fs::remove_file(site.path("new/er/f")).unwrap();
+    fs::remove_file(site.path("d/f.txt")).unwrap();
+    is_listed(&server, "/new/er/", Some("est/0"));
+    is_listed(&server, "/", Some("d/0 new/0 a.txt"));
+    is_digest(&server);
+    // Moved, and replaced.
+    fs::rename(site.path("new"), site.path("moved")).unwrap();
+    is_listed(&server, "/", Some("d/0 moved/0 a.txt"));
+    is_listed(&server, "/new/", None);
+    fs::remove_dir(site.path("d/e")).unwrap();
+    fs::write(site.path("d/e"), "a file").unwrap();
+    is_listed(&server, "/d/", Some("e"));
+    is_digest(&server);
+    let digest = server.digest();
+    drop(server);
+    // The same after a restart, and what has changed meanwhile is found.
+    let server = start();
+    assert_eq!(server.digest(), digest);
+    drop(server);
+    fs::remove_dir(site.path("moved/er/est")).unwrap();
+    let server = start();
+    is_listed(&server, "/moved/", Some("er/0"));
+    is_listed(&server, "/moved/er/", Some(""));
+    is_digest(&server);
+    fs::remove_dir_all(site.path("moved")).unwrap();
+    is_listed(&server, "/", Some("d/1 a.txt"));
+    assert_eq!(server.client().get("/moved/").status, 404);
+    is_digest(&server);
+}
+
+#[test]
+fn folders_without_files_publish_nothing_where_they_are_not_listed() {
+    let site = TestSite::with(&[("a.txt", b"a")]).dir("empty");
+    let server = served(&site);
+    fs::create_dir(site.path("new")).unwrap();
+    fs::remove_dir(site.path("empty")).unwrap();
+    fs::write(site.path("later.txt"), "later").unwrap();
+    server.wait_for_body("/later.txt", "later");
+    assert_eq!(server.client().get("/new/").status, 404);
+    server.wait_until_it_serves(&site.root());
+    assert!(!server.log().contains("folder"), "{}", server.log());
 }
