@@ -464,3 +464,47 @@ fn a_hold_file_holds_the_next_release() {
     server.wait_for_body("/a.txt", "second");
     published(&server, 1);
 }
+
+#[test]
+fn folders_without_files_are_served_if_they_are_listed_and_there() {
+    let build = Build::new(FILES);
+    fs::create_dir_all(build.site.path("e/g")).unwrap();
+    let listing = manifest_of(&build.site.root(), &["--listing"]);
+    rename_over(&build.manifest(), listing);
+    let copy = TestSite::with(FILES)
+        .file("e/not-listed.txt", "?")
+        .dir("more");
+    let server = build.spawn(&copy.root(), &["--listing"]);
+    says(&server, "/e/g/ is missing");
+    fs::create_dir(copy.path("e/g")).unwrap();
+    ready(&server);
+    let status = |target: &str| server.client().get(target).status;
+    assert_eq!([status("/e/"), status("/e/g/")], [200, 200]);
+    assert_eq!([status("/more/"), status("/e/not-listed.txt")], [404, 404]);
+    assert!(server.log().contains(&build.digest()), "{}", server.log());
+    // What is not listed comes and goes unseen; without what is, the last good state stays.
+    fs::create_dir(copy.path("more/still")).unwrap();
+    fs::remove_dir(copy.path("e/g")).unwrap();
+    says(&server, "the last good state stays");
+    assert_eq!([status("/e/g/"), status("/more/")], [200, 404]);
+    assert_eq!(server.publications(), 1, "that of the release");
+    // The next release has fewer of them.
+    fs::remove_dir_all(build.site.path("e")).unwrap();
+    let listing = manifest_of(&build.site.root(), &["--listing"]);
+    rename_over(&build.manifest(), listing);
+    eventually("it is gone", || status("/e/") == 404);
+    published(&server, 2);
+    assert_eq!(server.digest(), build.digest());
+}
+
+#[test]
+fn a_list_with_folders_is_used_where_none_are_listed() {
+    let build = Build::new(FILES);
+    fs::create_dir(build.site.path("e")).unwrap();
+    let listing = manifest_of(&build.site.root(), &["--listing"]);
+    rename_over(&build.manifest(), listing);
+    let copy = TestSite::with(FILES);
+    let server = build.serve(&copy.root());
+    assert_eq!(server.client().get("/e/").status, 404);
+    assert_eq!(server.client().get("/a.txt").status, 200);
+}

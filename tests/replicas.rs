@@ -386,6 +386,34 @@ fn manifests_are_compared_with_what_should_be_served() {
 }
 
 #[test]
+fn folders_without_files_are_compared_where_they_are_listed() {
+    let (site, other) = (copy(MTIME).dir("e/g"), copy(MTIME).dir("e").dir("f"));
+    let replica = |site: &TestSite, flags: &[&str]| {
+        let manifest = manifest_of(&site.root(), flags);
+        Stand::of_manifest(move || manifest.clone())
+    };
+    let (root, listing) = (site.root(), ["--listing"]);
+    let (one, two) = (replica(&site, &listing), replica(&other, &listing));
+    let dir = ["--dir", root.to_str().unwrap()];
+    let (url, other_url) = (one.url(), two.url());
+    let (code, _, message) = check(&[&[&*url], &dir[..], &listing].concat());
+    assert_eq!(code, Some(0), "{message}");
+    let (code, out, message) = check(&[&[&*other_url], &dir[..], &listing].concat());
+    assert_eq!((code, out.lines().count()), (Some(1), 2), "{out}{message}");
+    for line in [
+        format!("/e/g/\tmissing\t{other_url}\tan empty folder"),
+        format!("/f/\textra\t{other_url}\tan empty folder"),
+    ] {
+        assert!(out.contains(&line), "no {line:?} in {out}");
+    }
+    // Without listings nobody can tell.
+    let (one, two) = (replica(&site, &[]), replica(&other, &[]));
+    assert_eq!(check(&[&one.url(), &two.url()]).0, Some(0));
+    let manifest = manifest_of(&root, &[]);
+    assert!(!String::from_utf8_lossy(&manifest).contains("folders"));
+}
+
+#[test]
 fn of_three_servers_the_one_that_differs_is_named() {
     let admin = ["--admin", "127.0.0.1:0"];
     type Change = fn(&TestSite);

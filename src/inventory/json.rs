@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserializer, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Description, Descriptions, Entry, Head, Inventory};
+use super::{Description, Descriptions, Entry, Head, Inventory, url};
 use crate::semantics::coding::Coding;
 use crate::semantics::target::encode_path;
 
@@ -29,6 +29,7 @@ pub fn write(
         complete,
         settings,
         rules,
+        empty_folders,
     } = head;
     let (digest, settings) = (text(digest)?, serde_json::to_string(settings)?);
     write!(
@@ -38,6 +39,14 @@ pub fn write(
     )?;
     if let Some(rules) = rules {
         write!(out, "\"rules\":{},", text(rules)?)?;
+    }
+    if !empty_folders.is_empty() {
+        let folders: Vec<_> = empty_folders.iter().map(|folder| url(folder)).collect();
+        write!(
+            out,
+            "\"empty_folders\":{},",
+            serde_json::to_string(&folders)?
+        )?;
     }
     write!(out, "\"entries\":[")?;
     let mut separator = "\n";
@@ -73,9 +82,12 @@ impl Inventory {
             complete,
             settings,
             rules,
+            mut empty_folders,
             mut entries,
             ..
         } = document;
+        empty_folders.sort_unstable();
+        empty_folders.dedup();
         entries.sort_by(|a, b| (&a.path, a.coding).cmp(&(&b.path, b.coding)));
         // Comparing two inventories relies on each representation being there once.
         if let Some(pair) = entries
@@ -92,6 +104,7 @@ impl Inventory {
             complete,
             settings,
             rules,
+            empty_folders,
         };
         Ok(Self { head, entries })
     }
@@ -152,6 +165,8 @@ struct JsonInventory {
     settings: BTreeMap<String, String>,
     #[serde(default)]
     rules: Option<String>,
+    #[serde(default, deserialize_with = "folders")]
+    empty_folders: Vec<Box<[u8]>>,
     #[serde(deserialize_with = "entries")]
     entries: Vec<Entry>,
 }
@@ -163,6 +178,18 @@ fn known_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Err
             "format {format} is not known to this version of etagd, which reads {FORMAT_VERSION}"
         ))),
     }
+}
+
+fn folders<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Box<[u8]>>, D::Error> {
+    let folder = |path: String| {
+        let folder = raw(&path).filter(|folder| folder.ends_with(b"/"));
+        folder.ok_or_else(|| {
+            let expected = "a folder as etagd writes it, percent-encoded, between slashes";
+            de::Error::invalid_value(Unexpected::Str(&path), &expected)
+        })
+    };
+    let paths = Vec::<String>::deserialize(deserializer)?;
+    paths.into_iter().map(folder).collect()
 }
 
 fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
@@ -324,6 +351,10 @@ mod tests {
                 complete,
                 settings: BTreeMap::clone(&settings),
                 rules,
+                empty_folders: match complete {
+                    true => Vec::new(),
+                    false => [&b"a b/"[..], b"a/\xe9/"].map(Box::from).into(),
+                },
             };
             let inventory = Inventory::read("x", &*written(&head, &entries)).expect("a manifest");
             assert_eq!(inventory.head, head);
@@ -414,6 +445,11 @@ mod tests {
                 &["line 2", "lzma", "zstd"],
             ),
             ("an entry twice", &twice, &["/a", "twice"]),
+            (
+                "a folder without its slash",
+                &whole.replace("\"entries\"", "\"empty_folders\":[\"/a\"],\"entries\""),
+                &["line 1", "\"/a\"", "between slashes"],
+            ),
         ];
         for (name, text, naming) in cases {
             let error = Inventory::read("site.json", text.as_bytes()).expect_err(name);

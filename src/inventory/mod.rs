@@ -37,6 +37,9 @@ pub struct Head {
     pub settings: BTreeMap<String, String>,
     /// The hash of the site's rules, if it has any.
     pub rules: Option<String>,
+    /// The folders without files that are listed (`--listing`), each with a slash at its end, in
+    /// order.
+    pub empty_folders: Vec<Box<[u8]>>,
 }
 
 /// One representation.
@@ -112,6 +115,27 @@ impl Inventory {
         self.entries
             .binary_search_by(|entry| (*entry.path).cmp(path))
             .is_ok()
+    }
+
+    /// Whether it lists this folder, which has no files: its path without a slash at the end.
+    pub fn has_empty_folder(&self, folder: &[u8]) -> bool {
+        let folder = [folder, b"/"].concat();
+        let folders = &self.head.empty_folders;
+        folders
+            .binary_search_by(|each| (**each).cmp(&folder))
+            .is_ok()
+    }
+
+    /// Whether it has anything at `folder`, a path with a slash at its end, or below.
+    pub fn has_below(&self, folder: &[u8]) -> bool {
+        let entry = self.entries.partition_point(|each| *each.path < *folder);
+        let empty = &self.head.empty_folders;
+        let at = empty.partition_point(|each| **each < *folder);
+        let is_below = |path: &[u8]| path.starts_with(folder);
+        self.entries
+            .get(entry)
+            .is_some_and(|each| is_below(&each.path))
+            || empty.get(at).is_some_and(|each| is_below(each))
     }
 }
 

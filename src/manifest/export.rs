@@ -31,8 +31,9 @@ impl Manifest {
         Ok(())
     }
 
-    /// Writes the manifest as JSON: `format`, `digest`, `complete`, `settings` and `entries`, one
-    /// a line. [`Inventory::read`] reads it back.
+    /// Writes the manifest as JSON: `format`, `digest`, `complete`, `settings`, `rules` and, with
+    /// `--listing`, `empty_folders`, where there are such, and `entries`, one a line.
+    /// [`Inventory::read`] reads it back.
     ///
     /// # Errors
     /// When `out` can't be written.
@@ -63,6 +64,11 @@ impl Manifest {
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
             rules: (!rules.is_empty()).then(|| Hash::from_bytes(rules.hash()).to_string()),
+            // As in the digest.
+            empty_folders: match self.settings.listing {
+                true => self.empty_folders().to_vec(),
+                false => Vec::new(),
+            },
         }
     }
 

@@ -165,9 +165,11 @@ impl Release {
     fn concerns(&self, changes: &Changes) -> bool {
         let changed = changes.changed.iter().map(|new| &new.path);
         let mut paths = changed.chain(&changes.removed);
+        let mut folders = changes.new_folders.iter().chain(&changes.removed_folders);
         changes.rules.is_some()
             || changes.unreadable != *self.tree.unreadable()
             || paths.any(|path| self.inventory.has(path))
+            || folders.any(|folder| self.inventory.has_empty_folder(folder))
     }
 
     /// Compares the tree with the inventory, unless nothing has changed since. If they match, returns
@@ -286,9 +288,16 @@ fn changes(base: &Manifest, proven: Proven, inventory: &Inventory) -> Changes {
         0 => Vec::new(),
         _ => others.map(|old| old.path.clone()).collect(),
     };
+    let listed = proven.empty_folders.iter();
+    let new_folders = listed.filter(|folder| !base.has_folder(folder)).cloned();
+    let others = base
+        .folders()
+        .filter(|folder| !inventory.has_empty_folder(folder));
     Changes {
         changed,
         removed,
+        removed_folders: others.map(Box::from).collect(),
+        new_folders: new_folders.collect(),
         ..Changes::default()
     }
 }

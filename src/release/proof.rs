@@ -15,6 +15,9 @@ use crate::semantics::etag::ETag;
 pub(super) struct Proven {
     /// The listed resources, without codings that are not listed.
     pub(super) resources: Vec<Arc<Resource>>,
+    /// The listed folders without files, without a slash at the end; none where folders are not
+    /// listed.
+    pub(super) empty_folders: Vec<Box<[u8]>>,
     /// How many files of the tree are not listed.
     pub(super) unlisted: usize,
 }
@@ -86,11 +89,29 @@ pub(super) fn prove(
     tree: &Manifest,
     max_shown: usize,
 ) -> Result<Proven, Faults> {
-    let mut resources = Vec::new();
+    let (mut resources, mut empty_folders) = (Vec::new(), Vec::new());
     let (mut count, mut shown) = (0, Vec::new());
     if inventory.head.rules != tree.head().rules {
         count = 1;
         shown.push(Fault::Rules);
+    }
+    let listed_folders = (inventory.head.empty_folders.iter())
+        .filter(|_| tree.settings().lists())
+        .filter_map(|folder| folder.strip_suffix(b"/"));
+    for folder in listed_folders {
+        if tree.has_folder(folder) {
+            empty_folders.push(folder.into());
+            continue;
+        }
+        count += 1;
+        if shown.len() < max_shown {
+            let reason = unreadable(folder, tree.unreadable());
+            shown.push(Fault::Entry {
+                path: [folder, b"/"].concat().into(),
+                coding: Coding::Identity,
+                kind: reason.map_or(Kind::Missing, |reason| Kind::Unreadable(reason.clone())),
+            });
+        }
     }
     for entries in inventory.entries.chunk_by(|a, b| a.path == b.path) {
         let Some(first) = entries.first() else {
@@ -119,6 +140,7 @@ pub(super) fn prove(
     Ok(Proven {
         unlisted: tree.len() - resources.len(),
         resources,
+        empty_folders,
     })
 }
 
@@ -234,6 +256,44 @@ mod tests {
         });
         assert_eq!(served.inventory().entries, inventory.entries);
         assert_eq!(served.digest().to_string(), inventory.head.digest);
+    }
+
+    #[test]
+    fn listed_folders_are_proven_by_being_there_where_folders_are_listed() {
+        let folder = |path: &&str| path.as_bytes().into();
+        let tree = |listing, folders: &[&str], unreadable: &[&str]| {
+            let settings = Settings {
+                listing,
+                ..Settings::default()
+            };
+            let reason = |path: &&str| (path.as_bytes().into(), "not permitted".to_owned());
+            Manifest::empty(settings).with(Changes {
+                changed: manifest(&LISTED[..1], &[], &[]).iter().cloned().collect(),
+                new_folders: folders.iter().map(folder).collect(),
+                unreadable: unreadable.iter().map(reason).collect(),
+                ..Changes::default()
+            })
+        };
+        let inventory = tree(true, &["e", "e/g"], &[]).inventory();
+        assert_eq!(inventory.head.empty_folders.len(), 2);
+        let proven = prove(&inventory, &tree(true, &["e", "e/g", "more"], &[]), 9);
+        let proven = proven.expect("all is there");
+        assert_eq!(proven.empty_folders.len(), 2);
+        let served = tree(true, &[], &[]).with(Changes {
+            new_folders: proven.empty_folders,
+            ..Changes::default()
+        });
+        assert_eq!(served.digest().to_string(), inventory.head.digest);
+        let faults = |tree: &Manifest| {
+            let faults = prove(&inventory, tree, 9).expect_err("not all is there");
+            let shown = faults.shown.iter().map(ToString::to_string);
+            shown.collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(faults(&tree(true, &["e"], &[])), "/e/g/ is missing");
+        let unreadable = tree(true, &["e"], &["e/g"]);
+        assert_eq!(faults(&unreadable), "/e/g/ cannot be read: not permitted");
+        let proven = prove(&inventory, &tree(false, &[], &[]), 9).expect("nobody can ask");
+        assert!(proven.empty_folders.is_empty());
     }
 
     #[test]

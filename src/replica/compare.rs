@@ -6,7 +6,7 @@ use std::iter::from_fn;
 
 use serde::Serialize;
 
-use crate::inventory::{Description, Entry, Head, Inventory};
+use crate::inventory::{Description, Entry, Head, Inventory, url};
 
 /// One difference between a replica and what it should serve.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -147,6 +147,7 @@ pub(super) fn compare<'a>(
 ) -> impl Iterator<Item = Deviation> {
     let mut deviations = compare_heads(&reference.head, &replica.head)
         .into_iter()
+        .chain(compare_folders(reference, replica))
         .chain(compare_entries(reference, replica));
     let mut is_first = true;
     from_fn(move || {
@@ -186,6 +187,30 @@ fn compare_heads(reference: &Head, replica: &Head) -> Vec<Deviation> {
             detail.to_owned(),
         ));
     }
+    deviations
+}
+
+/// Folders without files that only one has, if both list such.
+fn compare_folders(reference: &Inventory, replica: &Inventory) -> Vec<Deviation> {
+    let lists = |head: &Head| head.settings.contains_key("listing");
+    if !lists(&reference.head) || !lists(&replica.head) {
+        return Vec::new();
+    }
+    // Where the other one has files there, they are what is named.
+    let missing = |has: &Inventory, other: &Inventory, kind| -> Vec<_> {
+        let folders = has.head.empty_folders.iter();
+        folders
+            .filter(|folder| !other.has_below(folder))
+            .map(|folder| Deviation {
+                path: Some(url(folder)),
+                coding: None,
+                kind,
+                detail: "an empty folder".to_owned(),
+            })
+            .collect()
+    };
+    let mut deviations = missing(reference, replica, DeviationKind::Missing);
+    deviations.extend(missing(replica, reference, DeviationKind::Extra));
     deviations
 }
 
@@ -346,6 +371,15 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             rules: rules.map(str::to_owned),
+            empty_folders: Vec::new(),
+        }
+    }
+
+    fn with_folders(head: Head, folders: &[&str]) -> Head {
+        let empty_folders = folders.iter().map(|folder| folder.as_bytes().into());
+        Head {
+            empty_folders: empty_folders.collect(),
+            ..head
         }
     }
 
@@ -393,6 +427,7 @@ mod tests {
     #[test]
     fn how_sites_deviate() {
         let off = &[("last-modified", "off")][..];
+        let lists = &[("listing", "true")][..];
         let mtime = &[("last-modified", "mtime"), ("new-in-this-version", "yes")][..];
         #[rustfmt::skip]
         let cases: &[OfSites<'_>] = &[
@@ -406,6 +441,13 @@ mod tests {
                 &[("-\tincomplete", "see its log")]),
             ("the digest alone", head("1", off, None, true), head("2", off, None, true),
                 &[("-\tother digest", "2 instead of 1")]),
+            ("empty folders", with_folders(head("1", lists, None, true), &["d/", "e/"]),
+                with_folders(head("2", lists, None, true), &["d/", "f/", "f/g/"]),
+                &[("/e/\tmissing", "an empty folder"), ("/f/\textra", ""), ("/f/g/\textra", "")]),
+            ("an empty folder that has files", with_folders(head("1", lists, None, true), &["a/"]),
+                head("2", lists, None, true), &[("/a/\tmissing", "an empty folder")]),
+            ("empty folders that only one lists", with_folders(head("1", lists, None, true), &["e/"]),
+                head("1", off, None, true), &[]),
         ];
         for (name, should, is, want) in cases {
             let (reference, replica) = (inventory(&["a x"], should), inventory(&["a x"], is));
