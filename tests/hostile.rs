@@ -736,6 +736,9 @@ fn p8_without_a_descriptor_left_clients_are_turned_away_and_the_operator_is_answ
     let site = site();
     let flags = ["--workers", "1", "--admin", "127.0.0.1:0"];
     let mut server = Server::with(&site, &flags);
+    // A listener that has accepted a connection has its spare descriptor.
+    assert!(is_served(&server));
+    assert_eq!(Client::connect(server.admin()).get("/livez").status, 200);
     let open = descriptors(&server);
     let first_free = (0..).find(|number| !open.contains(number)).unwrap();
     // As if another part of the process had taken all that are left.
