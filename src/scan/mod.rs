@@ -184,6 +184,21 @@ impl Scanner {
         }
     }
 
+    /// Closes the file that was kept open for the content of `found`, unless that is what is `known`
+    /// now. The demand for it is that for what is known, as before.
+    pub fn close_unpublished(&self, found: &Resource, known: Option<&Resource>) {
+        let hash = found.identity.etag.hash();
+        let known = known.map(|known| known.identity.etag.hash());
+        if let Some(memory) = &self.memory
+            && known != Some(hash)
+        {
+            memory.close_outdated(hash);
+            if let Some(known) = known {
+                memory.inherit_demand(hash, known);
+            }
+        }
+    }
+
     /// A site without files, as a base for the first scan.
     pub fn empty(&self) -> Manifest {
         Manifest::empty(Arc::clone(&self.settings))

@@ -57,12 +57,16 @@ impl Echoes {
     }
 
     /// Whether the event that a file was renamed to `path` or away from it, or closed, is that of a
-    /// write. `now` is asked for what is there: anything else than the write has left is somebody else's.
+    /// write. `now` is asked for what is there: anything else than the write has left is somebody else's,
+    /// and so may be what can't be looked at now.
     ///
     /// Somebody who writes to the file causes an event of another kind before it is closed, however
     /// equal the stamps are.
-    pub(super) fn is_echo(&self, path: &Path, now: impl FnOnce() -> Option<Stamp>) -> bool {
-        self.0.get(path).is_some_and(|echo| echo.left == now())
+    pub(super) fn is_echo(&self, path: &Path, now: impl FnOnce() -> io::Result<Stamp>) -> bool {
+        self.0.get(path).is_some_and(|echo| match now() {
+            Ok(now) => echo.left == Some(now),
+            Err(error) => echo.left.is_none() && error.kind() == io::ErrorKind::NotFound,
+        })
     }
 }
 
@@ -259,6 +263,8 @@ fn on_disk(
         let error = io::Error::other(format!("it cannot be read: {reason}"));
         return Err(CommitError::Io(error));
     }
+    // It is compared, not published.
+    publisher.close_unpublished(&changes.changed);
     let now = changes.changed.iter().find(|now| *now.path == *path);
     // With its tag as a GET of it has it: rules may add a suffix.
     Ok(now.map(|now| current.resource_at_path(now, path, None).into_owned()))
@@ -312,6 +318,7 @@ mod tests {
         };
         let mut echoes = Echoes::default();
         let is_echo = |echoes: &Echoes, path: &str, now: Option<Stamp>| {
+            let now = now.ok_or_else(|| io::ErrorKind::NotFound.into());
             echoes.is_echo(Path::new(path), || now)
         };
         assert!(!is_echo(&echoes, "a", Some(stamp(1))));
@@ -326,6 +333,13 @@ mod tests {
         assert!(!is_echo(&echoes, "a", None), "deleted since");
         assert!(!is_echo(&echoes, "gone", Some(stamp(1))), "there again");
         assert!(!is_echo(&echoes, "other", None));
+        for path in ["a", "gone"] {
+            let denied = || Err(io::ErrorKind::PermissionDenied.into());
+            assert!(
+                !echoes.is_echo(Path::new(path), denied),
+                "{path}: not known"
+            );
+        }
         echoes.note("b".into(), None, start + MAX_ECHO_AGE);
         assert!(!is_echo(&echoes, "a", Some(stamp(1))), "it is long ago");
     }

@@ -19,7 +19,7 @@ use super::schedule::{Decision, Due, Findings, Schedule};
 use super::source::{EventKind, Hint};
 use crate::beat::{Beat, Beats, WatchThread};
 use crate::commit::{Committed, Condition, Operation, RejectedWrite, WriteJob};
-use crate::disk;
+use crate::disk::{self, Root};
 use crate::rules::RuleFile;
 use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled};
 use crate::semantics::etag::ETag;
@@ -35,6 +35,8 @@ pub(super) struct Driver {
     /// For those who work for this thread. Without any sender, to wait for hints would not take any
     /// time.
     sender: Sender<Hint>,
+    /// How many marks it has sent to itself.
+    marks: u64,
     /// Of those who work for this thread.
     beats: Arc<Beats>,
     beat: Arc<Beat>,
@@ -45,6 +47,8 @@ pub(super) struct Driver {
     /// What the writes of clients have left, whose events tell of nothing new.
     echoes: Echoes,
     parking: Parking,
+    /// How long the last look took, until what it has found was published.
+    look_time: Duration,
     /// Whether the last look could not be completed: that is reported once.
     is_incomplete: bool,
     /// Files that a response found to be different from the manifest, since the last look.
@@ -64,6 +68,7 @@ impl Driver {
         let mut driver = Self {
             hints,
             sender,
+            marks: 0,
             beats,
             beat,
             coverage,
@@ -72,6 +77,7 @@ impl Driver {
             writes: WriteQueue::default(),
             echoes: Echoes::default(),
             parking: Parking::default(),
+            look_time: Duration::ZERO,
             is_incomplete: false,
             suspects: BTreeSet::new(),
         };
@@ -175,9 +181,16 @@ impl Driver {
         self.schedule.waiting().due()
     }
 
-    /// Records all hints that have come.
+    /// Records all hints that have come by now. Those that come meanwhile are for the next time: a
+    /// storm of them would keep everything else waiting until it is over.
     pub(super) fn read_pending(&mut self) {
+        self.marks += 1;
+        // This thread holds the other end as well, so it can't fail.
+        let _ = self.sender.send(Hint::Mark(self.marks));
         while let Ok(hint) = self.hints.try_recv() {
+            if matches!(hint, Hint::Mark(mark) if mark == self.marks) {
+                return;
+            }
             self.record(hint);
         }
     }
@@ -205,6 +218,8 @@ impl Driver {
                 self.schedule.join_everything(now);
             }
             Hint::Prepared(batch) => self.parking.set_ready(batch),
+            // Of a reading that a panic has ended.
+            Hint::Mark(_) => {}
             Hint::WriteJob(job) => self.writes.push(job, now),
         }
     }
@@ -218,7 +233,7 @@ impl Driver {
         if !self.coverage.concerns_site(&path) {
             return;
         }
-        let is_echo = || self.echoes.is_echo(&path, || disk::stamp_at(&path).ok());
+        let is_echo = || self.echoes.is_echo(&path, || disk::stamp_at(&path));
         // A file of a write is renamed while it is open, and closed then.
         if kind != EventKind::Changed && is_echo() {
             return;
@@ -389,16 +404,31 @@ impl Driver {
         self.look_at(batch, Instant::now());
     }
 
+    /// Looks at a batch, and publishes what it finds or puts the batch back.
     fn look_at(&mut self, batch: Batch, now: Instant) {
         let root = Arc::clone(self.coverage.root());
-        let (scope, mut outcome) = self.look(&batch, now);
+        let (scope, outcome) = self.look(&batch, now);
+        let seen = outcome.changes.changed.clone();
+        self.conclude_look(batch, (&root, &scope), outcome, now);
+        self.publisher.close_unpublished(&seen);
+        self.look_time = now.elapsed();
+    }
+
+    /// Publishes what a look at `scope`, begun at `now`, has found, or puts its batch back.
+    fn conclude_look(
+        &mut self,
+        batch: Batch,
+        (root, scope): (&Arc<Root>, &Scope),
+        mut outcome: ScanOutcome,
+        now: Instant,
+    ) {
         let finished = Instant::now();
         let long = mem::take(&mut outcome.long);
         if !long.is_empty() {
             self.park(batch, long, finished);
             return;
         }
-        self.finish_look(&batch, &scope, now, finished);
+        self.finish_look(&batch, scope, now, finished);
         // What has happened meanwhile is known when its reports have been read.
         self.coverage.barrier();
         self.read_pending();
@@ -406,7 +436,7 @@ impl Driver {
         let moving = self.moving(&outcome.links);
         let findings = Findings {
             is_other_site: self.coverage.is_root_missing()
-                || !Arc::ptr_eq(&root, self.coverage.root()),
+                || !Arc::ptr_eq(root, self.coverage.root()),
             is_held: self.coverage.is_held(),
             is_moving: !moving.is_empty(),
             is_tree_busy: self.is_tree_busy(&batch, &outcome),
@@ -416,7 +446,7 @@ impl Driver {
         };
         self.note_unreadable(&outcome);
         match self.schedule.judge(&batch, &findings, finished) {
-            Decision::Publish => self.publish_batch(&batch, &scope, outcome, moving, now),
+            Decision::Publish => self.publish_batch(&batch, scope, outcome, moving, now),
             decision => {
                 tracing::debug!(
                     batch = batch.id,
@@ -426,7 +456,7 @@ impl Driver {
                 );
                 // A look that is repeated as a whole asks the busy files again.
                 if !matches!(decision, Decision::LookAgain | Decision::TryAgain) {
-                    self.remember_busy(outcome.busy, &scope, finished);
+                    self.remember_busy(outcome.busy, scope, finished);
                 }
                 self.schedule
                     .put_back(batch, decision, finished, finished - now);
@@ -634,8 +664,15 @@ impl Driver {
             } else {
                 None
             };
+            let begun = Instant::now();
             for _ in 0..self.writes.len() {
                 self.commit_next(refusal);
+                // The quiet period of other changes begins when they are reported. They take turns
+                // with many writes; neither has the thread for longer than the other.
+                self.read_pending();
+                if self.schedule.is_batch_due(Instant::now()) && begun.elapsed() >= self.look_time {
+                    break;
+                }
             }
         }
         self.schedule

@@ -90,6 +90,18 @@ impl Publisher {
         }
     }
 
+    /// Closes the files that were kept open for these resources, which a look has found, as far as they
+    /// are not what is known to be on disk now. The next look keeps what it finds itself: a version
+    /// that nobody will be sent would take up the disk when another has replaced it.
+    pub(super) fn close_unpublished(&self, found: &[Arc<Resource>]) {
+        let current = self.current();
+        let on_disk = self.on_disk(&current);
+        for new in found {
+            let known = on_disk.locate(&new.path).map(|known| &**known);
+            self.scanner.close_unpublished(new, known);
+        }
+    }
+
     /// Wakes the requests that wait for a look at the disk: they see what there is now.
     pub(super) fn announce_look(&self) {
         self.site.announce_look();

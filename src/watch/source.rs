@@ -33,6 +33,8 @@ pub enum Hint {
     Prepared(u64),
     /// A client asks for a change.
     WriteJob(WriteJob),
+    /// The watcher's mark of this number: what was sent after it came later.
+    Mark(u64),
 }
 
 /// What an event says has happened to a path.

@@ -27,8 +27,9 @@ use crate::commit::{Operation, RejectedWrite, WriteJob};
 use crate::disk::Root;
 use crate::disk::seam::{self, Call, FAULTS};
 use crate::manifest::Manifest;
+use crate::memory::{MIN_MEMORY, Memory};
 use crate::metrics::Metrics;
-use crate::representation::Resource;
+use crate::representation::{MAX_IN_MEMORY, Resource};
 use crate::scan::{Progress, Scanner};
 use crate::settings::{Settings, Symlinks};
 use crate::site::Site;
@@ -47,7 +48,15 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(files: &[(&str, &str)], (settle, settle_alone): (Duration, Duration)) -> Self {
+    fn new(files: &[(&str, &str)], quiet: (Duration, Duration)) -> Self {
+        Self::with_memory(files, quiet, None)
+    }
+
+    fn with_memory(
+        files: &[(&str, &str)],
+        (settle, settle_alone): (Duration, Duration),
+        memory: Option<Arc<Memory>>,
+    ) -> Self {
         // Syncing takes no time there.
         let directory = match Path::new("/dev/shm").is_dir() {
             true => tempfile::tempdir_in("/dev/shm"),
@@ -63,7 +72,7 @@ impl Desk {
         let metrics = Arc::new(Metrics::default());
         let beats = Arc::new(Beats::new(Duration::from_secs(60)));
         let beat = beats.begin(WatchThread::Watcher);
-        let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
+        let scanner = Scanner::new(Symlinks::Inside, Settings::default(), memory);
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         let site = Arc::new(Site::new(manifest));
         let coverage = Coverage::new(
@@ -239,6 +248,56 @@ fn what_changes_during_a_look_is_published_whole() {
     }
 }
 
+/// A file that is in demand is replaced, and publication is held from a call of the look on: neither
+/// version is kept open that is not published, and the next look keeps what it publishes. `None`
+/// where the look has not so many calls.
+fn hold_during_a_look(place: usize) -> Option<()> {
+    let content = |letter: &str| letter.repeat(2 * MAX_IN_MEMORY as usize);
+    let hash = |content: &str| *blake3::hash(content.as_bytes()).as_bytes();
+    let (old, new) = (content("0"), content("1"));
+    let memory = Memory::new(MIN_MEMORY, 4);
+    let files = [("f", old.as_str())];
+    let mut desk = Desk::with_memory(&files, (ALONE, ALONE), Some(Arc::clone(&memory)));
+    memory.note_demand(&hash(&old));
+    fs::write(desk.path(".new"), &new).expect("written");
+    fs::rename(desk.path(".new"), desk.path("f")).expect("renamed");
+    desk.hint("f", EventKind::Unknown);
+    let hold = desk.path(".etagd-hold");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (counted, held) = (Arc::clone(&calls), hold.clone());
+    let gate = move |_: Call| {
+        if counted.fetch_add(1, Ordering::Relaxed) == place {
+            fs::write(&held, "").expect("written");
+        }
+        Ok(())
+    };
+    let is_held = hold.clone();
+    let mut desk = seam::run(gate, move || {
+        desk.driver.read_pending();
+        while desk.driver.due().is_some() && !is_held.exists() {
+            desk.driver.run_once();
+        }
+        desk
+    });
+    let at = format!("call {place}");
+    let now = *desk.site.current().locate(b"f")?.identity.etag.hash();
+    let is_published = now == hash(&new);
+    assert_eq!(memory.file(&hash(&new)).is_some(), is_published, "{at}");
+    if calls.load(Ordering::Relaxed) <= place {
+        return None;
+    }
+    fs::remove_file(hold).expect("removed");
+    desk.catch_up(&at);
+    assert!(memory.file(&hash(&new)).is_some(), "{at}");
+    Some(())
+}
+
+#[test]
+fn what_is_not_published_is_not_kept_open() {
+    let places = (0..).map_while(hold_during_a_look).count();
+    assert!(places > 2, "{places}");
+}
+
 /// A write: the path, what it holds now, and what it is to hold.
 struct WriteCase {
     name: &'static str,
@@ -411,6 +470,76 @@ fn the_events_of_a_write_make_nothing_due() {
     desk.hint("a.txt", EventKind::Unknown);
     desk.driver.read_pending();
     assert!(desk.driver.due().is_some());
+}
+
+#[test]
+fn what_comes_while_hints_are_read_is_for_the_next_time() {
+    let mut desk = Desk::new(&FILES, (SETTLE, ALONE));
+    assert_eq!(carry_out(&mut desk, &WRITES[0]), Ended::Made);
+    desk.hint("a.txt", EventKind::Unknown);
+    let (path, hints) = (desk.path("a.txt"), desk.hints.clone());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    // The file is looked at for each hint: it may be the echo of the write.
+    let gate = move |_: Call| {
+        if counted.fetch_add(1, Ordering::Relaxed) < 100 {
+            let (path, kind) = (path.clone(), EventKind::Unknown);
+            hints.send(Hint::Path { path, kind }).expect("heard");
+        }
+        Ok(())
+    };
+    let mut desk = seam::run(gate, move || {
+        desk.driver.read_pending();
+        desk
+    });
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    desk.driver.read_pending();
+    assert_eq!(desk.driver.due(), None);
+}
+
+#[test]
+fn other_changes_take_turns_with_many_writes() {
+    let files = ["b", "w0", "w1", "w2", "w3"].map(|path| (path, "old"));
+    let mut desk = Desk::new(&files, (Duration::ZERO, Duration::ZERO));
+    desk.driver.run_due(Instant::now());
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&order);
+    desk.site.on_publication(move |old, new| {
+        let what = match old.len() == new.len() {
+            true => "change",
+            false => "write",
+        };
+        seen.lock().expect("unpoisoned").push(what);
+    });
+    let mut replies = Vec::new();
+    for index in 0..4 {
+        let (reply, replied) = oneshot::channel();
+        let (path, hints) = (desk.path("b"), desk.hints.clone());
+        let job = WriteJob {
+            path: format!("w{index}").into_bytes().into(),
+            operation: Operation::Delete,
+            // Somebody saves another file while the first write has its turn.
+            condition: Box::new(move |_| {
+                if index == 0 {
+                    fs::write(&path, "new").expect("written");
+                    let (path, kind) = (path.clone(), EventKind::Closed);
+                    hints.send(Hint::Path { path, kind }).expect("heard");
+                }
+                true
+            }),
+            reply,
+        };
+        desk.hints.send(Hint::WriteJob(job)).expect("heard");
+        replies.push(replied);
+    }
+    desk.driver.read_pending();
+    let end = Instant::now() + Duration::from_secs(10);
+    while order.lock().expect("unpoisoned").len() < 5 {
+        assert!(Instant::now() < end, "{order:?}");
+        desk.driver.run_once();
+    }
+    let order = order.lock().expect("unpoisoned");
+    assert_eq!(*order, ["write", "change", "write", "write", "write"]);
 }
 
 /// Carries out a write while the call number `place` fails, and the `later` ones too. `None` if there

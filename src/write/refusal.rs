@@ -74,7 +74,15 @@ impl Refusal {
             "/{path} is written and published, but a crash might undo that: cannot sync its \
              directory: {error}"
         );
-        let reason = "it is written, but a crash might undo that: the server's messages tell why";
+        // Not a success, which says that the change outlasts a crash. Both methods are idempotent, so
+        // the client may send them again (RFC 9110 section 9.2.2).
+        let reason = match now {
+            Some(_) => {
+                "it is written, but a crash might undo that (the server's messages say why): to make \
+                 sure, send it again with If-Match and the ETag of this response"
+            }
+            None => "it is done, but a crash might undo that: the server's messages say why",
+        };
         Self {
             etag: now,
             ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason)
