@@ -154,7 +154,7 @@ fn a_site_that_is_half_copied_takes_no_connection_until_it_is_whole() {
     for (name, content) in FILES {
         assert_eq!(server.body(&format!("/{name}")).as_deref(), Some(*content));
     }
-    assert!(server.log().contains(&build.digest()), "{}", server.log());
+    says(&server, &build.digest());
 }
 
 #[test]
