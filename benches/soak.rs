@@ -296,10 +296,10 @@ impl Soak {
 
     /// Waits until the servers have come to rest and both have the digest of a fresh scan.
     fn settle(&self) -> [Usage; 2] {
-        let wanted = digest_of(&self.site.root());
         self.servers.servers().map(|server| {
+            // Scanned anew each time: an upload whose client has given up may still be on its way.
             within(SETTLING, "it serves what a fresh scan finds", || {
-                server.digest() == wanted
+                server.digest() == digest_of(&self.site.root())
             });
             // Idle threads end after ten seconds, and the last connections have closed by then.
             let mut lowest = usage(server);
