@@ -33,8 +33,8 @@ impl Framing {
         }
     }
 
-    /// Why the request is refused before anything else is looked at: hyper reads it in one way, and a proxy in
-    /// front may read it in another (request smuggling, RFC 9112 section 11.2).
+    /// Why the request is refused before anything else is looked at: hyper reads it in one way, and a
+    /// proxy in front may read it in another (request smuggling, RFC 9112 section 11.2).
     pub fn refusal(&self) -> Option<(StatusCode, &'static str)> {
         self.refusal
     }
