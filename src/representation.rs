@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use crate::disk::{Root, Stamp};
+use crate::semantics::caching;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
@@ -165,11 +166,7 @@ impl Resource {
 
     /// Whether clients are told that it never changes (RFC 8246).
     pub fn is_immutable(&self) -> bool {
-        self.fields
-            .cache_control
-            .as_bytes()
-            .split(|byte| !byte.is_ascii_alphanumeric())
-            .any(|word| word.eq_ignore_ascii_case(b"immutable"))
+        caching::is_immutable(self.fields.cache_control.as_bytes())
     }
 
     /// The resource without the representations whose bytes are in `file`, because that has

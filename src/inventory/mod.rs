@@ -10,6 +10,7 @@ mod json;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use crate::semantics::caching;
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::semantics::target::encode_path;
@@ -85,11 +86,9 @@ impl Entry {
     /// Whether clients were told that its content never changes (RFC 8246).
     pub fn is_immutable(&self) -> bool {
         let value = self.description.fields.get("cache-control");
-        value.and_then(Option::as_deref).is_some_and(|value| {
-            value
-                .split([',', ' '])
-                .any(|word| word.eq_ignore_ascii_case("immutable"))
-        })
+        value
+            .and_then(Option::as_deref)
+            .is_some_and(|value| caching::is_immutable(value.as_bytes()))
     }
 
     /// The path as a URL has it: percent-encoded, with the leading slash.

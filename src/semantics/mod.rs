@@ -12,6 +12,7 @@
 //! 6. [`range`]: which bytes to send, If-Range included (RFC 9110 13.1.5, 14).
 //! 7. [`digest`]: whether the client wants a digest of the representation too (RFC 9530).
 //! 8. [`navigation`]: where nothing is found, whether a page was asked for (Fetch Metadata).
+//! 9. [`caching`]: what Cache-Control says of the content (RFC 8246).
 //!
 //! That is also the order in which a request meets them. The rules that all share:
 //!
@@ -34,6 +35,7 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+pub mod caching;
 pub mod coding;
 pub mod date;
 pub mod digest;

@@ -87,11 +87,10 @@ pub fn is_fingerprinted(path: &[u8]) -> bool {
 
 fn is_hex_hash(part: &[u8]) -> bool {
     let is_hex = |letters: fn(&u8) -> bool| {
-        let is_letter = |byte: &&u8| letters(byte);
         part.iter()
             .all(|byte| byte.is_ascii_digit() || letters(byte))
             && part.iter().any(u8::is_ascii_digit)
-            && part.iter().any(|byte| is_letter(&byte))
+            && part.iter().any(letters)
     };
     let is_one_case =
         is_hex(|byte| matches!(byte, b'a'..=b'f')) || is_hex(|byte| matches!(byte, b'A'..=b'F'));
