@@ -22,7 +22,7 @@ use serde_json::ser::Formatter;
 
 use crate::client::{Peer, TrustedProxies};
 use crate::manifest::SiteDigest;
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::{Door, Metrics, Outcome};
 use crate::semantics::coding::Coding;
 
 /// Limit for the lines that wait to be written, in bytes.
@@ -47,8 +47,14 @@ pub struct AccessEntry<'a> {
     pub method: &'a Method,
     /// The request target.
     pub target: &'a str,
+    /// The host that the request names, without its port.
+    pub host: Option<&'a str>,
+    /// The id that a trusted proxy gave the request.
+    pub request_id: Option<&'a str>,
     /// The HTTP version.
     pub version: Version,
+    /// What read the request.
+    pub door: Door,
     /// The answer; `None` where the client was gone before there was one.
     pub status: Option<StatusCode>,
     /// Bytes of the body that were handed to the connection.
@@ -158,6 +164,9 @@ pub fn json(entry: &AccessEntry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
         referer: Option<Cow<'a, str>>,
         user_agent: Option<Cow<'a, str>>,
         protocol: String,
+        host: Option<&'a str>,
+        request_id: Option<&'a str>,
+        door: &'a str,
     }
     let tag = entry.tag.and_then(|tag| tag.to_str().ok());
     let digest = entry.digest.map(|digest| digest.hash().to_hex());
@@ -183,6 +192,9 @@ pub fn json(entry: &AccessEntry<'_>, line: &mut Vec<u8>) -> io::Result<()> {
         referer: entry.referer.map(lossy),
         user_agent: entry.user_agent.map(lossy),
         protocol: format!("{:?}", entry.version),
+        host: entry.host,
+        request_id: entry.request_id,
+        door: entry.door.name(),
     };
     line_of.serialize(&mut serde_json::Serializer::with_formatter(
         &mut *line, Ascii,
@@ -274,6 +286,11 @@ impl AccessLog {
     /// The client of a request that came from `peer` with these fields.
     pub fn client(&self, peer: Peer, fields: &HeaderMap) -> Peer {
         self.trusted.client(peer, fields)
+    }
+
+    /// The id that a trusted proxy has given a request that came from `peer` with these fields.
+    pub fn request_id<'f>(&self, peer: Peer, fields: &'f HeaderMap) -> Option<&'f str> {
+        self.trusted.request_id(peer, fields)
     }
 
     /// Queues a line, or loses and counts it. Never waits.
@@ -419,7 +436,10 @@ mod tests {
             client: "203.0.113.9".parse::<IpAddr>().expect("an address").into(),
             method,
             target: "/a\"b\\c?d",
+            host: None,
+            request_id: None,
             version: Version::HTTP_11,
+            door: Door::Http1,
             status: Some(StatusCode::OK),
             bytes: 2326,
             is_cut: false,
@@ -463,12 +483,14 @@ mod tests {
         let tag = HeaderValue::from_static("\"0123\"");
         let mut entry = entry(&Method::HEAD, None);
         entry.tag = Some(&tag);
+        (entry.host, entry.request_id) = (Some("example.org"), Some("5b8a\"-1"));
         let digest = entry.digest.expect("a site").to_string();
         let expected = format!(
             "{{\"time\":\"2000-10-10T13:55:36.042Z\",\"level\":\"INFO\",\"client\":\"203.0.113.9\",\"method\":\"HEAD\",\
              \"target\":\"/a\\\"b\\\\c?d\",\"status\":200,\"bytes\":2326,\"cut\":false,\
              \"microseconds\":1234,\"tag\":\"0123\",\"validator\":\"miss\",\"coding\":\"gzip\",\
-             \"digest\":\"{}\",\"referer\":null,\"user_agent\":null,\"protocol\":\"HTTP/1.1\"}}\n",
+             \"digest\":\"{}\",\"referer\":null,\"user_agent\":null,\"protocol\":\"HTTP/1.1\",\
+             \"host\":\"example.org\",\"request_id\":\"5b8a\\\"-1\",\"door\":\"http1\"}}\n",
             &digest[..16]
         );
         assert_eq!(line(json, &entry), expected);

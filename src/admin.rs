@@ -1,7 +1,7 @@
 //! The operator's endpoints: is the process alive, is it ready, which site does it serve.
 //!
-//! [`Admin::respond`] makes a response of a request, without I/O. It is never asked over a public
-//! listener. There is no file here, no condition and no range: six paths, GET and HEAD.
+//! [`Admin::respond`] makes a response of a request, with no other I/O than to read in `/proc` what
+//! the metrics say of the process. It is never asked over a public listener. There is no file here, no condition and no range: six paths, GET and HEAD.
 
 use std::sync::{Arc, OnceLock};
 

@@ -273,7 +273,8 @@ fn with_header_rules<'r>(
     manifest.resource_at_path(resource, target.path(), host)
 }
 
-/// The host that a request names, without its port. Only rules look at it.
+/// The host that a request names, without its port. Rules look at it, and the log has it; answers do
+/// not depend on it otherwise.
 pub fn host(request: &Parts) -> Option<&str> {
     // RFC 9112 section 3.2.2: the host of an absolute-form target takes precedence over Host.
     request

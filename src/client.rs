@@ -1,7 +1,7 @@
-//! Which client a request comes from, if there are proxies in between. Pure.
+//! Which client a request comes from, if there are proxies in between, and what they call it. Pure.
 //!
-//! A proxy names its client in a PROXY header or in X-Forwarded-For. Any client can send those
-//! too, so only those of [`TrustedProxies`] count.
+//! A proxy names its client in a PROXY header or in X-Forwarded-For, and the request in traceparent
+//! or X-Request-Id. Any client can send those too, so only those of [`TrustedProxies`] count.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +11,11 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// W3C Trace Context, section 3.2.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Limit for the characters of an X-Request-Id; a UUID has 36.
+const MAX_REQUEST_ID: usize = 128;
 
 /// The other end of a connection. Displays as an address, or as `-` for a Unix socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +109,60 @@ impl TrustedProxies {
         }
         client
     }
+
+    /// What the trusted proxy at `peer` calls a request with these fields: the trace that it belongs
+    /// to, or else its X-Request-Id. One that is malformed or too long is none.
+    pub fn request_id<'f>(&self, peer: Peer, fields: &'f HeaderMap) -> Option<&'f str> {
+        match self.trust(peer) {
+            true => trace_id(fields).or_else(|| x_request_id(fields)),
+            false => None,
+        }
+    }
+}
+
+/// The trace-id of a valid traceparent (W3C Trace Context section 3.2.2):
+///
+/// ```abnf
+/// traceparent = version "-" trace-id "-" parent-id "-" trace-flags
+/// version     = 2HEXDIGLC   ; not ff; those after 00 may have more behind the flags
+/// trace-id    = 32HEXDIGLC  ; not all zeros
+/// parent-id   = 16HEXDIGLC  ; not all zeros
+/// trace-flags = 2HEXDIGLC
+/// ```
+fn trace_id(fields: &HeaderMap) -> Option<&str> {
+    let mut lines = fields.get_all(TRACEPARENT).iter();
+    let line = lines.next()?.to_str().ok()?;
+    let is_hex = |part: &str, length| {
+        part.len() == length
+            && part
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_id = |part: &str, length| is_hex(part, length) && part.bytes().any(|byte| byte != b'0');
+    let mut parts = line.split('-');
+    let (version, trace, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_valid = is_hex(version, 2)
+        && version != "ff"
+        && is_id(trace, 32)
+        && is_id(parent, 16)
+        && is_hex(flags, 2)
+        && (version != "00" || parts.next().is_none())
+        // Two can't both be right.
+        && lines.next().is_none();
+    is_valid.then_some(trace)
+}
+
+/// The last X-Request-Id: where a client has sent one as well, a proxy adds its own after it.
+fn x_request_id(fields: &HeaderMap) -> Option<&str> {
+    let line = fields.get_all(X_REQUEST_ID).iter().next_back()?;
+    let id = line.to_str().ok()?;
+    let is_valid = !id.is_empty()
+        && id.len() <= MAX_REQUEST_ID
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&byte));
+    is_valid.then_some(id)
 }
 
 /// An address as proxies write it: bare or in brackets, with or without a port.
@@ -229,6 +288,70 @@ mod tests {
             }
             let found = trusted(trust).client(peer(from), &fields);
             assert_eq!(found, peer(client), "{from} with {lines:?}");
+        }
+    }
+
+    #[test]
+    fn trusted_proxies_name_the_request() {
+        const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+        let parent = format!("{TRACE}-b7ad6b7169203331");
+        let long = "x".repeat(MAX_REQUEST_ID);
+        let traces = |version: &str, rest: &str| format!("{version}-{parent}-{rest}");
+        let zeros = |trace, parent| format!("00-{}-{}-01", "0".repeat(trace), "1".repeat(parent));
+        let (trace, id) = ("traceparent", "x-request-id");
+        for (lines, found) in [
+            (vec![], None),
+            (vec![(trace, traces("00", "01"))], Some(TRACE)),
+            (vec![(trace, traces("00", "00"))], Some(TRACE)),
+            // A version of the future may say more.
+            (vec![(trace, traces("cc", "01-more"))], Some(TRACE)),
+            (vec![(trace, traces("00", "01-more"))], None),
+            (vec![(trace, traces("ff", "01"))], None),
+            (vec![(trace, traces("0", "01"))], None),
+            (vec![(trace, traces("00", "1"))], None),
+            (vec![(trace, traces("00", "01").to_uppercase())], None),
+            (vec![(trace, zeros(32, 16))], None),
+            (
+                vec![(trace, format!("00-{TRACE}-{}-01", "0".repeat(16)))],
+                None,
+            ),
+            (vec![(trace, format!("00-{TRACE}"))], None),
+            (vec![(trace, String::new())], None),
+            (
+                vec![(trace, traces("00", "01")), (trace, traces("00", "01"))],
+                None,
+            ),
+            // A trace says more than an id; an id is better than nothing.
+            (
+                vec![(id, "a".to_owned()), (trace, traces("00", "01"))],
+                Some(TRACE),
+            ),
+            (
+                vec![(id, "a".to_owned()), (trace, traces("ff", "01"))],
+                Some("a"),
+            ),
+            (vec![(id, "Z-9._~+/=:@".to_owned())], Some("Z-9._~+/=:@")),
+            (vec![(id, long.clone())], Some(&*long)),
+            (vec![(id, format!("{long}x"))], None),
+            (vec![(id, String::new())], None),
+            (vec![(id, "a b".to_owned())], None),
+            (vec![(id, "a\"b".to_owned())], None),
+            (vec![(id, "\u{e9}".to_owned())], None),
+            (
+                vec![(id, "forged".to_owned()), (id, "added".to_owned())],
+                Some("added"),
+            ),
+        ] {
+            let mut fields = HeaderMap::new();
+            for (name, value) in &lines {
+                let value = http::HeaderValue::from_bytes(value.as_bytes());
+                fields.append(*name, value.expect("a field value"));
+            }
+            let near = trusted("10.0.0.0/8");
+            let proxy = near.request_id(peer("10.0.0.1"), &fields);
+            assert_eq!(proxy, found, "{lines:?}");
+            let client = near.request_id(peer("192.0.2.1"), &fields);
+            assert_eq!(client, None, "a client can send it too: {lines:?}");
         }
     }
 

@@ -8,10 +8,10 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, response};
 
 use crate::access::{AccessEntry, AccessLog};
-use crate::answer::Answer;
+use crate::answer::{Answer, host};
 use crate::client::Peer;
 use crate::manifest::{Manifest, SiteDigest};
-use crate::metrics::{Metrics, Outcome, Verb};
+use crate::metrics::{Door, Metrics, Outcome, Verb};
 use crate::semantics::coding::Coding;
 
 /// What was decided about a request, as far as counters and the access log want to know.
@@ -86,6 +86,7 @@ fn asks_whether_modified(request: &Parts) -> bool {
 #[derive(Debug)]
 pub struct Exchange {
     verb: Verb,
+    started: Instant,
     summary: AnswerSummary,
     status: Option<StatusCode>,
     /// Bytes of the body that were handed to the connection, and those still to come.
@@ -99,32 +100,38 @@ pub struct Exchange {
 #[derive(Debug)]
 struct Record {
     time: SystemTime,
-    started: Instant,
     client: Peer,
     method: Method,
     target: Uri,
+    host: Option<Box<str>>,
+    request_id: Option<Box<str>>,
     version: Version,
+    door: Door,
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     tag: Option<HeaderValue>,
 }
 
 impl Exchange {
-    /// A request from `peer`. Without a log nothing is allocated.
-    pub fn new(request: &Parts, peer: Peer, log: Option<&AccessLog>) -> Self {
+    /// A request from `peer` whose head has just been read by `door`. Without a log nothing is
+    /// allocated.
+    pub fn new(request: &Parts, peer: Peer, door: Door, log: Option<&AccessLog>) -> Self {
         let record = log.map(|log| Record {
             time: SystemTime::now().max(SystemTime::UNIX_EPOCH),
-            started: Instant::now(),
             client: log.client(peer, &request.headers),
             method: request.method.clone(),
             target: Uri::try_from(request.uri.to_string()).unwrap_or_else(|_| request.uri.clone()),
+            host: host(request).map(Box::from),
+            request_id: log.request_id(peer, &request.headers).map(Box::from),
             version: request.version,
+            door,
             referer: copy_of(request, &header::REFERER),
             user_agent: copy_of(request, &header::USER_AGENT),
             tag: None,
         });
         Self {
             verb: Verb::from(&request.method),
+            started: Instant::now(),
             summary: AnswerSummary::default(),
             status: None,
             sent: 0,
@@ -162,8 +169,9 @@ impl Exchange {
 
     /// The end: counts it, and writes it down.
     pub fn finish(&mut self, metrics: &Metrics, log: Option<&AccessLog>) {
+        let elapsed = self.started.elapsed();
         if let Some(status) = self.status {
-            metrics.answered(self.verb, status, self.summary.outcome);
+            metrics.answered(self.verb, status, self.summary.outcome, elapsed);
         }
         if self.sent > 0 {
             metrics.body_bytes.add(self.sent);
@@ -183,11 +191,14 @@ impl Exchange {
                 client: record.client,
                 method: &record.method,
                 target: &target(&record.target, record.version),
+                host: record.host.as_deref(),
+                request_id: record.request_id.as_deref(),
                 version: record.version,
+                door: record.door,
                 status: self.status,
                 bytes: self.sent,
                 is_cut,
-                elapsed: record.started.elapsed(),
+                elapsed,
                 tag: record.tag.as_ref(),
                 outcome: self.summary.outcome,
                 coding: self.summary.coding,

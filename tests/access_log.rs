@@ -518,6 +518,71 @@ fn trusted_proxies_name_the_client() {
 }
 
 #[test]
+fn trusted_proxies_name_the_request() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let site = site();
+    let trace = format!("00-{TRACE}-b7ad6b7169203331-01");
+    let trace = ("traceparent", trace.as_str());
+    let long = "x".repeat(129);
+    for (fields, found) in [
+        (&[][..], None),
+        (&[("X-Request-Id", "abc-1")][..], Some("abc-1")),
+        (&[("X-Request-Id", "abc-1"), trace], Some(TRACE)),
+        (&[("X-Request-Id", "\"},{\"")], None),
+        (&[("X-Request-Id", &*long)], None),
+        (&[("traceparent", "00-xyz")], None),
+    ] {
+        for (trusted, found) in [(&[][..], None), (&["--trusted-proxy", "127.0.0.1"], found)] {
+            let (server, out) = Server::logging(&site, &[JSON, trusted].concat());
+            server.client().request("GET", "/small", fields);
+            let line = Lines::of(out).next_json();
+            assert_eq!(
+                line["request_id"].as_str(),
+                found,
+                "{trusted:?} {fields:?}: {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_line_has_the_host_and_the_door() {
+    let site = site();
+    let (server, out) = Server::logging(&site, JSON);
+    let lines = Lines::of(out);
+    for (request, host) in [
+        (
+            "GET /small HTTP/1.1\r\nHost: Example.org:8080\r\n\r\n",
+            Some("Example.org"),
+        ),
+        (
+            "GET http://a.example/small HTTP/1.1\r\nHost: b\r\n\r\n",
+            Some("a.example"),
+        ),
+        (
+            "GET /small HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+            Some("[::1]"),
+        ),
+        ("GET /small HTTP/1.1\r\nHost: a\"b\r\n\r\n", Some("a\"b")),
+        ("GET /small HTTP/1.0\r\n\r\n", None),
+        ("GET /small HTTP/1.1\r\n\r\n", None),
+    ] {
+        let mut client = server.client();
+        client.send(request).unwrap();
+        assert!(client.receive("GET").unwrap().is_some(), "{request:?}");
+        let line = lines.next_json();
+        assert_eq!(line["host"].as_str(), host, "{request:?}: {line}");
+        assert_eq!(line["door"], "http1", "{request:?}");
+    }
+    Http2::connect(server.address()).get("/small", &[]);
+    let line = lines.next_json();
+    assert_eq!(
+        (&line["door"], &line["host"]),
+        (&json!("h2"), &json!("localhost"))
+    );
+}
+
+#[test]
 fn a_unix_socket_has_no_address_but_may_be_a_trusted_proxy() {
     let site = site();
     let path = site.outside("socket");

@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::h2::Http2;
 use support::site::overwrite_in_place;
@@ -105,6 +105,10 @@ fn they_add_up_over_both_versions_of_http() {
             ("etagd_body_bytes_total", bytes),
             // A HEAD would not have sent it in any case.
             ("etagd_saved_body_bytes_total", 6 * big.len() as u64),
+            (r#"etagd_request_duration_seconds_count{class="2xx"}"#, 32),
+            (r#"etagd_request_duration_seconds_count{class="3xx"}"#, 7),
+            (r#"etagd_request_duration_seconds_count{class="4xx"}"#, 13),
+            (r#"etagd_request_duration_seconds_count{class="5xx"}"#, 1),
             (r#"etagd_cut_responses_total{reason="unproven"}"#, 0),
             (r#"etagd_cut_responses_total{reason="connection"}"#, 0),
             ("etagd_connections", 2),
@@ -117,6 +121,90 @@ fn they_add_up_over_both_versions_of_http() {
     wait_for(&server, &[(&info, 1)]);
     drop((http1, http2));
     wait_for(&server, &[("etagd_connections", 0)]);
+}
+
+/// The buckets of a class of requests: upper bound and count, as they come.
+fn buckets(server: &Server, class: &str) -> Vec<(f64, f64)> {
+    let response = Client::connect(server.admin()).get("/metrics");
+    let text = String::from_utf8(response.body).unwrap();
+    let start = format!("etagd_request_duration_seconds_bucket{{le=\"");
+    let end = format!("\",class=\"{class}\"}} ");
+    let bucket = |line: &str| {
+        let (bound, count) = line.strip_prefix(&start)?.split_once(&end)?;
+        Some((bound.parse().unwrap(), count.parse().unwrap()))
+    };
+    text.lines().filter_map(bucket).collect()
+}
+
+#[test]
+fn a_response_takes_until_its_client_has_it() {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let site = TestSite::with(&[("small", b"small"), ("long", &noise(16 << 20, 5))]);
+    let server = Server::with(&site, ADMIN);
+    assert_eq!(server.client().get("/small").status, 200);
+    let mut client = Client::connect_narrow(server.address());
+    client.send(head("GET", "/long", &[])).unwrap();
+    assert_eq!(client.receive_head().unwrap().unwrap().status, 200);
+    // It is the pause that is measured.
+    std::thread::sleep(PAUSE);
+    drop(client);
+    wait_for(
+        &server,
+        &[(r#"etagd_request_duration_seconds_count{class="2xx"}"#, 2)],
+    );
+    let found = buckets(&server, "2xx");
+    let bounds: Vec<_> = found.iter().map(|(bound, _)| *bound).collect();
+    assert_eq!(bounds.len(), 20);
+    assert_eq!(
+        (bounds[0], bounds[1], bounds[19]),
+        (0.00005, 0.0001, f64::INFINITY)
+    );
+    assert!(
+        found.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1),
+        "{found:?}"
+    );
+    let below_pause = found
+        .iter()
+        .rfind(|(bound, _)| *bound < PAUSE.as_secs_f64())
+        .unwrap();
+    assert_eq!(below_pause.1, 1.0, "the long one took longer: {found:?}");
+    assert_eq!(found[19].1, 2.0);
+    let sum = samples(&server)[r#"etagd_request_duration_seconds_sum{class="2xx"}"#];
+    assert!((0.3..60.0).contains(&sum), "{sum}");
+}
+
+#[test]
+fn the_process_is_described_as_any_other() {
+    let site = TestSite::with(&[("a", b"a")]);
+    let before = SystemTime::now();
+    let server = Server::with(&site, ADMIN);
+    let first = samples(&server);
+    let started = first["process_start_time_seconds"];
+    let before = before.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(
+        (before - 1.0..before + 30.0).contains(&started),
+        "{started}"
+    );
+    assert!(first["process_cpu_seconds_total"] > 0.0);
+    assert!(first["process_resident_memory_bytes"] > 1e6);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+    let limit = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|line| line.split_whitespace().next())
+        .unwrap();
+    assert_eq!(first["process_max_fds"], limit.parse::<f64>().unwrap());
+    // The connection of `samples` itself is one of them, both times.
+    let connections: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = server.client();
+            assert_eq!(client.get("/a").status, 200);
+            client
+        })
+        .collect();
+    let more = samples(&server)["process_open_fds"];
+    let expected = first["process_open_fds"] + connections.len() as f64;
+    assert!((more - expected).abs() <= 2.0, "{more}, not {expected}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use etagd::access::{AccessEntry, combined, json};
 use etagd::client::{Peer, TrustedProxies, TrustedProxy};
 use etagd::manifest::Manifest;
-use etagd::metrics::Outcome;
+use etagd::metrics::{Door, Outcome};
 use etagd::settings::Settings;
 use etagd_fuzz::{append, lines};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -55,12 +55,25 @@ fuzz_target!(|input: &[u8]| {
     }
     let stranger: IpAddr = "192.0.2.1".parse().unwrap();
     assert_eq!(trusted.client(stranger.into(), &fields), stranger.into());
+    let mut ids = HeaderMap::new();
+    for (name, id) in ["traceparent", "x-request-id"]
+        .into_iter()
+        .zip([&user_agent, &referer])
+    {
+        if let Some(id) = id {
+            ids.insert(name, id.clone());
+        }
+    }
+    assert_eq!(trusted.request_id(stranger.into(), &ids), None);
     let entry = AccessEntry {
         time: SystemTime::UNIX_EPOCH + Duration::from_secs(input.len() as u64),
         client,
         method: &Method::GET,
         target: &target,
+        host: None,
+        request_id: trusted.request_id(NEAR.into(), &ids),
         version: Version::HTTP_11,
+        door: Door::Http1,
         status: Some(StatusCode::OK),
         bytes: 1,
         is_cut: false,

@@ -22,10 +22,11 @@ pub struct ProxyOptions {
         help_heading = "Operating"
     )]
     pub access_log: AccessLogForm,
-    /// Proxies to believe about the client's address: a network, or unix; repeatable.
+    /// Proxies to believe about the client and the request: a network, or unix; repeatable.
     ///
     /// Name the proxies in front of etagd, such as 10.0.0.0/8, and the log has the address of the
-    /// client instead of theirs. Others could make it up, so they are not believed.
+    /// client instead of theirs, and the id that they gave the request. Others could make both up, so
+    /// they are not believed.
     #[arg(
         long,
         value_name = "NET",

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use crate::access::LineFormat;
     use crate::client::Peer;
-    use crate::metrics::Outcome;
+    use crate::metrics::{Door, Outcome};
 
     fn written(form: LineFormat, target: &str, status: u16) -> String {
         let page = HeaderValue::from_static("http://localhost:8080/a/page.html?x");
@@ -99,7 +99,10 @@ mod tests {
             client: Peer::Unix,
             method: &Method::GET,
             target,
+            host: None,
+            request_id: None,
             version: Version::HTTP_11,
+            door: Door::Http1,
             status: StatusCode::from_u16(status).ok(),
             bytes: 2048,
             is_cut: false,

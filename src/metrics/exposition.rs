@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::process::ProcessFigures;
 use super::{Counter, Durations, Figures, Metrics, Outcome, STATUSES, Verb};
 
 impl Metrics {
@@ -22,8 +25,13 @@ impl Metrics {
             metrics: Arc::clone(self),
             figures,
         }));
+        // What every program has is under names that are no program's own.
+        let mut process = Registry::default();
+        process.register_collector(Box::new(ProcessFigures::now(&self.started)));
         // A string takes everything.
-        let _ = text::encode(page, &registry);
+        let _ = text::encode_registry(page, &registry)
+            .and_then(|()| text::encode_registry(page, &process))
+            .and_then(|()| text::encode_eof(page));
     }
 }
 
@@ -37,6 +45,7 @@ impl Collector for Exposition {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut families = FamilyEncoder(encoder);
         families.requests(&self.metrics)?;
+        families.latencies(&self.metrics)?;
         families.request_counters(&self.metrics)?;
         families.site_counters(&self.metrics)?;
         families.durations(&self.metrics)?;
@@ -136,6 +145,23 @@ impl FamilyEncoder<'_> {
         ] {
             let labels = [("reason", reason)];
             ConstCounter::new(counter.get()).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn latencies(&mut self, metrics: &Metrics) -> fmt::Result {
+        let help = "From the head of a request to the end of its response, by class of the status.";
+        let seconds = Some(&Unit::Seconds);
+        let mut family = self.family(("request_duration", help), seconds, MetricType::Histogram)?;
+        for (class, histogram) in metrics.latencies.histograms() {
+            family
+                .encode_family(&[("class", class)])?
+                .encode_histogram::<NoLabelSet>(
+                    histogram.sum,
+                    histogram.count,
+                    &histogram.buckets,
+                    None,
+                )?;
         }
         Ok(())
     }
@@ -364,7 +390,7 @@ mod tests {
             (&Method::GET, 999, Outcome::None),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            metrics.answered(method.into(), status, outcome);
+            metrics.answered(method.into(), status, outcome, Duration::from_micros(70));
         }
         let text = encoded(&metrics);
         let samples: Vec<_> = text
@@ -418,6 +444,7 @@ mod tests {
             "etagd_manifest_age_seconds 1.5",
             "etagd_memory_used_bytes 5",
             r#"etagd_cut_responses_total{reason="unproven"} 0"#,
+            r#"etagd_request_duration_seconds_count{class="2xx"} 0"#,
         ] {
             assert!(text.lines().any(|each| each == line), "{line}:\n{text}");
         }

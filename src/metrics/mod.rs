@@ -4,14 +4,19 @@
 //! allocation, and no label from a client's bytes. The text is rendered when it is requested.
 
 mod exposition;
+mod latency;
+mod process;
 mod text_format;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use latency::Latencies;
+use process::StartTime;
 
 pub use text_format::MetricsFormat;
 
@@ -101,6 +106,35 @@ impl Outcome {
     }
 }
 
+/// The part of the server that read a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// hyper's parser of HTTP/1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Door {
+    /// Its name in the access log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "h2",
+        }
+    }
+}
+
+impl From<Version> for Door {
+    /// The door that hyper has for this version.
+    fn from(version: Version) -> Self {
+        match version {
+            Version::HTTP_2 => Self::Http2,
+            _ => Self::Http1,
+        }
+    }
+}
+
 /// The status codes from 100 to 599.
 const STATUSES: usize = 500;
 
@@ -119,6 +153,10 @@ impl Default for Requests {
 #[derive(Debug, Default)]
 pub struct Metrics {
     requests: Requests,
+    /// How long they took.
+    latencies: Latencies,
+    /// When the process began.
+    started: StartTime,
     /// Bytes of bodies that were handed to connections.
     pub body_bytes: Counter,
     /// Bytes of the selected representations that a 304 did not have to send.
@@ -194,8 +232,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Counts a request that was answered.
-    pub fn answered(&self, verb: Verb, status: StatusCode, outcome: Outcome) {
+    /// Counts a request that was answered, `elapsed` after its head had come.
+    pub fn answered(&self, verb: Verb, status: StatusCode, outcome: Outcome, elapsed: Duration) {
+        self.latencies.observe(status, elapsed);
         let status = usize::from(status.as_u16()).wrapping_sub(100);
         let cell =
             (usize::from(verb.0) * Outcome::ALL.len() + outcome as usize) * STATUSES + status;

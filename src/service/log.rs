@@ -19,7 +19,7 @@ use super::response::{BoxError, Content, Reply, ResponseFuture};
 use crate::access::AccessLog;
 use crate::body::BodyError;
 use crate::exchange::Exchange;
-use crate::metrics::Metrics;
+use crate::metrics::{Door, Metrics};
 use crate::readiness::{Phase, Readiness};
 
 /// Refuses what is not delimited beyond doubt, counts and logs what the layers behind it answer, and
@@ -65,7 +65,8 @@ impl Handler for LogLayer {
     ) -> LogFuture {
         let framing = Framing::of(&request);
         let peer = in_flight.connection().peer();
-        let exchange = Exchange::new(&request, peer, self.log.as_deref());
+        let door = Door::from(request.version);
+        let exchange = Exchange::new(&request, peer, door, self.log.as_deref());
         let reply = match framing.refusal() {
             Some((status, reason)) => {
                 let is_head = request.method == Method::HEAD;

@@ -21,7 +21,11 @@ fn every_family_of_metrics_is_explained() {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("<div><dt>")?.split("</dt>").next())
         .flat_map(|terms| terms.split(['<', '>']))
-        .filter(|word| word.starts_with("etagd_"))
+        .filter(|word| {
+            ["etagd_", "process_"]
+                .iter()
+                .any(|prefix| word.starts_with(prefix))
+        })
         .collect();
     let unexplained: Vec<_> = has.difference(&explained).collect();
     let unknown: Vec<_> = explained.difference(&has).collect();
