@@ -127,10 +127,10 @@ fn they_add_up_over_both_versions_of_http() {
 fn buckets(server: &Server, class: &str) -> Vec<(f64, f64)> {
     let response = Client::connect(server.admin()).get("/metrics");
     let text = String::from_utf8(response.body).unwrap();
-    let start = format!("etagd_request_duration_seconds_bucket{{le=\"");
+    let start = "etagd_request_duration_seconds_bucket{le=\"";
     let end = format!("\",class=\"{class}\"}} ");
     let bucket = |line: &str| {
-        let (bound, count) = line.strip_prefix(&start)?.split_once(&end)?;
+        let (bound, count) = line.strip_prefix(start)?.split_once(&end)?;
         Some((bound.parse().unwrap(), count.parse().unwrap()))
     };
     text.lines().filter_map(bucket).collect()
