@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::{Dev, DevResponse};
+use crate::page::Page;
 use crate::representation::NO_STORE;
 use crate::service::{BoxError, Connection, Content, Layer, Reply, ResponseFuture, error_page};
 use crate::settings::Upstream;
@@ -46,8 +47,7 @@ impl Layer for DevLayer {
     ) -> ResponseFuture {
         let page = super::PageAddress::of(&request);
         let reply = if let Some(response) = self.dev.intercept(&request) {
-            let is_head = request.method == Method::HEAD;
-            ResponseFuture::now(dev_response(response, is_head))
+            ResponseFuture::now(dev_response(response, &request))
         } else if let Some(upstream) = self.dev.proxy.upstream(&request) {
             let (dev, upstream) = (Arc::clone(&self.dev), upstream.clone());
             let connection = Arc::clone(connection);
@@ -71,10 +71,17 @@ impl Layer for DevLayer {
 }
 
 /// A response of the developer's server itself.
-fn dev_response(response: DevResponse, is_head: bool) -> Response<Content> {
+fn dev_response(response: DevResponse, request: &Parts) -> Response<Content> {
     let (content_type, content) = match response {
         DevResponse::Refused(status, sentence) => {
-            let mut page = error_page(status, &sentence, is_head).map(Content::Memory);
+            let page = Page {
+                status,
+                sentence: &sentence,
+                path: request.uri.path(),
+                home: None,
+            };
+            let is_head = request.method == Method::HEAD;
+            let mut page = error_page(page, is_head).map(Content::Memory);
             if status == StatusCode::METHOD_NOT_ALLOWED {
                 // RFC 9110 section 15.5.6: a 405 must say what is allowed.
                 page.headers_mut().insert(header::ALLOW, GET);
@@ -130,7 +137,15 @@ async fn forward(
                 Content::Boxed(content.boxed_unsync())
             })
             .into(),
-        Err(error) => error_page(error.status(), &error.to_string(), is_head).into(),
+        Err(error) => {
+            let page = Page {
+                status: error.status(),
+                sentence: &error.to_string(),
+                path: &path,
+                home: None,
+            };
+            error_page(page, is_head).into()
+        }
     }
 }
 

@@ -6,12 +6,13 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use http::StatusCode;
+use percent_encoding::percent_decode_str;
 
 macro_rules! policy {
     ($more:literal) => {
         concat!(
             "default-src 'none'; img-src 'self'; \
-             style-src 'sha256-24hK9X5isI5+nk4+TTGDLDjExSb9yVG8syN7WqvKr4E='",
+             style-src 'sha256-iB/cPB8gYZMEPM5Xad9MQdtr8lMKl5inS1K+7qTiC4Y='",
             $more
         )
     };
@@ -25,14 +26,21 @@ pub const CONTENT_SECURITY_POLICY_WITH_TAIL: &str =
     policy!("; script-src 'self'; worker-src 'self'; connect-src 'self'");
 
 const STYLE: &str = include_str!("style.css");
+/// Characters of the requested path that are shown: a target may have thousands.
+const MAX_PATH_LENGTH: usize = 200;
 
-/// A page about an error: its status, and one sentence.
+/// A page about an error: its status, one sentence, the path that was asked for, and a way home.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     /// The status it goes out with.
     pub status: StatusCode,
     /// What is wrong, without a capital and a full stop. Any text: it is escaped.
     pub sentence: &'a str,
+    /// The path that was asked for, as it was sent. It is shown decoded, escaped and cut to
+    /// `MAX_PATH_LENGTH` characters; what is no path, as the `*` of OPTIONS, is not shown.
+    pub path: &'a str,
+    /// The path of the site's first page, where there is one to go to.
+    pub home: Option<&'a str>,
 }
 
 impl Display for Page<'_> {
@@ -52,9 +60,26 @@ impl Display for Page<'_> {
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n\
              <title>{code} {title}</title>\n<style>{STYLE}</style>\n\
-             <main>\n<b>{code}</b>\n<div>\n<h1>{title}</h1>\n<p>{first}{rest}.</p>\n</div>\n\
-             </main>\n"
-        )
+             <main>\n<b>{code}</b>\n<div>\n<h1>{title}</h1>\n<p>{first}{rest}.</p>\n"
+        )?;
+        if self.path.starts_with('/') {
+            writeln!(f, "<p><code>{}</code></p>", Text(&shown(self.path)))?;
+        }
+        // Whoever is there already has nowhere else to go.
+        if let Some(home) = self.home.filter(|home| *home != self.path) {
+            let home = Text(home.as_bytes());
+            writeln!(f, "<p><a href=\"{home}\">Home page</a></p>")?;
+        }
+        f.write_str("</div>\n</main>\n")
+    }
+}
+
+/// A path as people read it: decoded, and not longer than `MAX_PATH_LENGTH` characters.
+fn shown(path: &str) -> Vec<u8> {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    match decoded.char_indices().nth(MAX_PATH_LENGTH) {
+        Some((end, _)) => [&decoded.as_bytes()[..end], "\u{2026}".as_bytes()].concat(),
+        None => decoded.into_owned().into_bytes(),
     }
 }
 
@@ -95,8 +120,17 @@ mod tests {
     use super::*;
 
     fn page(sentence: &str) -> String {
-        let status = StatusCode::NOT_FOUND;
-        Page { status, sentence }.to_string()
+        page_at("/nowhere", sentence)
+    }
+
+    fn page_at(path: &str, sentence: &str) -> String {
+        Page {
+            status: StatusCode::NOT_FOUND,
+            sentence,
+            path,
+            home: Some("/"),
+        }
+        .to_string()
     }
 
     #[test]
@@ -110,8 +144,11 @@ mod tests {
         let unnamed = Page {
             status,
             sentence: "",
+            path: "*",
+            home: None,
         }
         .to_string();
+        assert!(!unnamed.contains("<code>") && !unnamed.contains("<a "));
         assert!(unnamed.contains("<title>599 Error</title>"));
     }
 
@@ -125,6 +162,27 @@ mod tests {
     }
 
     #[test]
+    fn it_names_the_path_and_has_a_way_home() {
+        let page = page_at("/caf%C3%A9/a%20b", "there is nothing here");
+        assert!(
+            page.contains("<p><code>/caf\u{e9}/a b</code></p>"),
+            "{page}"
+        );
+        assert!(
+            page.contains("<p><a href=\"/\">Home page</a></p>"),
+            "{page}"
+        );
+        let home = page_at("/", "there is nothing here");
+        assert!(!home.contains("<a "), "{home}");
+        let markup = page_at("/%3Cscript%3E%22%0A%E2%80%AE%ff%zz", "");
+        let escaped = "<code>/&lt;script&gt;&quot;\u{fffd}\u{fffd}\u{fffd}%zz</code>";
+        assert!(markup.contains(escaped), "{markup}");
+        let long = page_at(&format!("/{}", "%C3%A9".repeat(1000)), "");
+        let shown = format!("<code>/{}\u{2026}</code>", "\u{e9}".repeat(199));
+        assert!(long.contains(&shown), "{long}");
+    }
+
+    #[test]
     fn its_policy_allows_its_style_and_nothing_else() {
         let page = page("there is nothing here");
         let (_, style) = page.split_once("<style>").expect("a style");
@@ -133,7 +191,7 @@ mod tests {
         let allowed = format!("style-src 'sha256-{hash}'");
         assert!(CONTENT_SECURITY_POLICY.ends_with(&allowed), "{allowed}");
         assert!(!rest.contains("<style"), "one style");
-        for outside in ["src=", "href=", "url(", "style=", "@import", "<script"] {
+        for outside in ["src=", "url(", "style=", "@import", "<script", "<link"] {
             assert!(!page.contains(outside), "{outside}");
         }
     }

@@ -7,17 +7,20 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::fields::{
-    BYTES, NOSNIFF, add_content_encoding, add_description, add_repr_digest, add_validators,
-    apply_header_rules, apply_header_rules_to_error, describes_content,
+    BYTES, NOSNIFF, add_description, add_repr_digest, add_validators, apply_header_rules,
+    apply_header_rules_to_error, describes_content,
 };
-use super::pages::{error_page, error_page_with_tail, error_without_page, not_found_sentence};
+use super::pages::{
+    describe_own_page, error_page, error_page_with_tail, error_without_page, not_found_sentence,
+    page_about,
+};
 use super::response::{Draft, DraftContent, empty};
 use crate::answer::{Answer, Selected, answer};
 use crate::body::Segments;
 use crate::exchange::AnswerSummary;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
-use crate::representation::{Data, NO_STORE, REVALIDATE, Representation, Resource, visible};
+use crate::representation::{Data, REVALIDATE, Representation, Resource, visible};
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -88,10 +91,9 @@ impl Drafter {
                 let mut draft = match page {
                     Some(page) => self.not_found(status, page, is_head),
                     None => {
+                        let page = page_about(request, status, not_found_sentence(status));
                         let tail = settings.additions.tail;
-                        let sentence = not_found_sentence(status);
-                        error_page_with_tail(status, sentence, is_head, tail)
-                            .map(DraftContent::Memory)
+                        error_page_with_tail(page, is_head, tail).map(DraftContent::Memory)
                     }
                 };
                 apply_header_rules_to_error(draft.headers_mut(), manifest, request);
@@ -105,7 +107,8 @@ impl Drafter {
                 draft
             }
             Answer::Refused(status, reason) => {
-                let mut page = error_page(status, &reason, is_head);
+                let page = page_about(request, status, &reason);
+                let mut page = error_page(page, is_head);
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     page.headers_mut().insert(header::ALLOW, self.allow());
                 }
@@ -182,15 +185,10 @@ impl Drafter {
         draft.map(|_| DraftContent::Segments(segments))
     }
 
-    /// 404, 410 or 451 with the site's own page. It is not what was asked for, so it has no tag, and
-    /// neither conditions nor ranges apply to it.
+    /// 404, 410 or 451 with the site's own page, to which neither conditions nor ranges apply.
     fn not_found(&self, status: StatusCode, page: &Resource, is_head: bool) -> Draft {
         let mut draft = empty(status, 4);
-        let fields = draft.headers_mut();
-        fields.insert(header::CACHE_CONTROL, NO_STORE);
-        fields.insert(header::CONTENT_TYPE, page.fields.content_type.clone());
-        add_content_encoding(fields, page.content_coding(&page.identity));
-        fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        describe_own_page(draft.headers_mut(), page);
         self.attach(draft, &page.identity, is_head)
     }
 

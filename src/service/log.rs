@@ -20,6 +20,7 @@ use crate::access::AccessLog;
 use crate::body::BodyError;
 use crate::exchange::Exchange;
 use crate::metrics::{Door, Metrics};
+use crate::page::Page;
 use crate::readiness::{Phase, Readiness};
 
 /// Refuses what is not delimited beyond doubt, counts and logs what the layers behind it answer, and
@@ -69,8 +70,13 @@ impl Handler for LogLayer {
         let exchange = Exchange::new(&request, peer, door, self.log.as_deref());
         let reply = match framing.refusal() {
             Some((status, reason)) => {
-                let is_head = request.method == Method::HEAD;
-                ResponseFuture::now(error_page(status, reason, is_head))
+                let page = Page {
+                    status,
+                    sentence: reason,
+                    path: request.uri.path(),
+                    home: None,
+                };
+                ResponseFuture::now(error_page(page, request.method == Method::HEAD))
             }
             None => self.next.respond(request, content, in_flight.connection()),
         };

@@ -1,21 +1,32 @@
-//! Responses that come from no file of the site: errors, as etagd's own page.
+//! Errors: with etagd's own page, with one of the site's, or with none.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::fields::{NOSNIFF, add_vary};
+use super::fields::{NOSNIFF, add_content_encoding, add_vary};
 use super::response::{Draft, empty};
 use crate::answer::Selected;
+use crate::manifest::Manifest;
 use crate::page::{self, Page};
-use crate::representation::NO_STORE;
+use crate::representation::{Data, NO_STORE, Resource};
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 pub(super) const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const POLICY_WITH_TAIL: HeaderValue =
     HeaderValue::from_static(page::CONTENT_SECURITY_POLICY_WITH_TAIL);
+/// The path of the site's first page.
+const HOME: &str = "/";
 /// `Retry-After`, in seconds, of an error that will soon be over.
 pub(super) const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
+/// The page that the site may have for what the server can't do at the moment.
+const UNAVAILABLE_PAGE: &[u8] = b"50x.html";
+/// What a 503 says of a file that has changed since it was hashed, and is not known yet as it is now.
+pub(super) const CHANGING: &str = "this file is changing: try again in a moment";
+/// What a 503 says where the requests that wait on a connection have too many bytes of header fields.
+pub(super) const TOO_MANY_WAITING: &str =
+    "too many requests with long header fields wait on this connection: try again in a moment";
 
 /// What etagd's own page says where the site has none for this status.
 pub(super) fn not_found_sentence(status: StatusCode) -> &'static str {
@@ -36,39 +47,65 @@ pub(super) fn error_without_page(status: StatusCode, selected: &Selected<'_>) ->
     draft
 }
 
-/// 503: the file has changed since it was hashed, and what it is now is not known yet.
-pub(super) fn unavailable() -> Response<Bytes> {
-    error_page_with_retry("this file is changing: try again in a moment")
+/// 503, with the site's own `50x.html`, or else a page of etagd's that says this sentence.
+pub(super) fn unavailable(manifest: &Manifest, request: &Parts, sentence: &str) -> Response<Bytes> {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let mut response = own_page(manifest, status, UNAVAILABLE_PAGE)
+        .unwrap_or_else(|| error_page(page_about(request, status, sentence), false));
+    let fields = response.headers_mut();
+    fields.insert(header::RETRY_AFTER, RETRY_SOON);
+    response
 }
 
-/// 503: the requests that wait on this connection have too many bytes of header fields.
-pub(super) fn too_many_waiting() -> Response<Bytes> {
-    error_page_with_retry(
-        "too many requests with long header fields wait on this connection: try again in a moment",
-    )
+/// What etagd's own page says about a request for something of the site.
+pub(super) fn page_about<'a>(
+    request: &'a Parts,
+    status: StatusCode,
+    sentence: &'a str,
+) -> Page<'a> {
+    Page {
+        status,
+        sentence,
+        path: request.uri.path(),
+        home: Some(HOME),
+    }
 }
 
-fn error_page_with_retry(text: &str) -> Response<Bytes> {
-    let mut page = error_page(StatusCode::SERVICE_UNAVAILABLE, text, false);
-    page.headers_mut().insert(header::RETRY_AFTER, RETRY_SOON);
-    page
+/// A page of the site in place of what was asked for; `None` where it has none, or none in memory: a
+/// file that has to be read and proven first may fail, too.
+fn own_page(manifest: &Manifest, status: StatusCode, name: &[u8]) -> Option<Response<Bytes>> {
+    let page = manifest.locate(name)?;
+    let Data::Memory(content) = &page.identity.data else {
+        return None;
+    };
+    let mut response = Response::new(content.clone());
+    *response.status_mut() = status;
+    describe_own_page(response.headers_mut(), page);
+    Some(response)
+}
+
+/// The fields of a page of the site that answers an error. It is not what was asked for, so it has no
+/// tag.
+pub(super) fn describe_own_page(fields: &mut HeaderMap, page: &Resource) {
+    fields.insert(header::CACHE_CONTROL, NO_STORE);
+    fields.insert(header::CONTENT_TYPE, page.fields.content_type.clone());
+    add_content_encoding(fields, page.content_coding(&page.identity));
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
 }
 
 /// A 4xx or 5xx with etagd's own page, which no cache may keep.
-///
-/// `sentence` says what is wrong, without a capital and a full stop; it is escaped.
-pub fn error_page(status: StatusCode, sentence: &str, is_head: bool) -> Response<Bytes> {
-    error_page_with_tail(status, sentence, is_head, None)
+pub fn error_page(page: Page<'_>, is_head: bool) -> Response<Bytes> {
+    error_page_with_tail(page, is_head, None)
 }
 
 /// An [`error_page`] that ends with `tail`, the markup that is added to every document of the site.
 pub(super) fn error_page_with_tail(
-    status: StatusCode,
-    sentence: &str,
+    page: Page<'_>,
     is_head: bool,
     tail: Option<&str>,
 ) -> Response<Bytes> {
-    let page = Page { status, sentence }.to_string() + tail.unwrap_or_default();
+    let status = page.status;
+    let page = page.to_string() + tail.unwrap_or_default();
     let page = Bytes::from(page);
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;

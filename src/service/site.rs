@@ -14,7 +14,7 @@ use super::content::{FileContent, SuspectReporter};
 use super::draft::{Drafter, ETAGD_DIGEST};
 use super::fields::apply_header_rules_to_error;
 use super::handler::{Connection, Layer};
-use super::pages::{too_many_waiting, unavailable};
+use super::pages::{CHANGING, TOO_MANY_WAITING, unavailable};
 use super::response::{Content, DraftContent, Reply, ResponseFuture};
 use super::waiting::WaitingRequest;
 use crate::body::{BodyError, Segments};
@@ -106,7 +106,7 @@ impl SiteLayer {
             let is_outdated = !Arc::ptr_eq(&manifest, &self.site.current());
             let may_go_on = is_encoded || is_outdated || wait_for_look(looks, deadline).await;
             if drafts_left == 0 || !error.is_suspicious() || !may_go_on {
-                let page = in_place_of(draft.headers(), unavailable(), &manifest, &request.parts);
+                let page = in_place_of(draft.headers(), CHANGING, &manifest, &request.parts);
                 return self.give_up(page, &error, summary);
             }
             manifest = Arc::clone(&self.site.current());
@@ -155,10 +155,10 @@ impl Layer for SiteLayer {
             DraftContent::Segments(segments) => {
                 let Some(request) = WaitingRequest::new(&parts, connection, &self.metrics) else {
                     self.metrics.refused_requests.increment();
-                    let page = too_many_waiting();
+                    let page = in_place_of(&head.headers, TOO_MANY_WAITING, &manifest, &parts);
                     return ResponseFuture::now(Reply {
                         summary: summary.given_up(),
-                        ..Reply::from(in_place_of(&head.headers, page, &manifest, &parts))
+                        ..Reply::from(page)
                     });
                 };
                 let draft = Response::from_parts(head, segments);
@@ -175,10 +175,11 @@ impl Layer for SiteLayer {
 /// another origin can read it.
 fn in_place_of(
     draft: &HeaderMap,
-    mut page: Response<Bytes>,
+    sentence: &str,
     manifest: &Manifest,
     request: &Parts,
 ) -> Response<Bytes> {
+    let mut page = unavailable(manifest, request, sentence);
     let fields = page.headers_mut();
     apply_header_rules_to_error(fields, manifest, request);
     for name in KEPT_BY_UNAVAILABLE {

@@ -271,6 +271,34 @@ fn p8_what_may_not_be_read_is_named_and_left_out() {
 }
 
 #[test]
+fn p8_what_cannot_be_sent_has_a_page_of_the_site_or_of_etagd() {
+    let own = b"<!doctype html><title>back soon</title>";
+    let long = [&own[..], &noise(300 << 10, 1)].concat();
+    for (page, is_sent) in [(Some(&own[..]), true), (Some(&long), false), (None, false)] {
+        let site = TestSite::with(&[("gone.bin", &noise(300 << 10, 2))]);
+        let site = match page {
+            Some(page) => site.file("50x.html", page),
+            None => site,
+        };
+        let server = Server::start(&site);
+        // Nothing is published, so that what is there instead never is.
+        fs::write(site.path(".etagd-hold"), "").unwrap();
+        fs::remove_file(site.path("gone.bin")).unwrap();
+        let response = server.client().get("/gone.bin");
+        assert_eq!(response.status, 503);
+        assert_eq!(response.field("ETag"), None);
+        assert_eq!(response.field("Retry-After"), Some("1"));
+        let body = String::from_utf8_lossy(&response.body).into_owned();
+        match is_sent {
+            true => assert_eq!(response.body, own),
+            false => assert!(body.contains("<code>/gone.bin</code>"), "{body}"),
+        }
+        let has_policy = response.field("Content-Security-Policy").is_some();
+        assert_eq!(has_policy, !is_sent, "the site's page has its own");
+    }
+}
+
+#[test]
 fn p8_exhausted_descriptors_are_survived() {
     let content = noise(3 << 20, 1);
     let site = TestSite::with(&[("file", b"content"), ("big", &content)]);
