@@ -28,13 +28,14 @@
 //! |---|---|---|
 //! | 2 | [`manifest`] | one immutable state of the site: path -> resource, digest |
 //! | 1 | [`representation`] | what can be sent: tag, coding, length, data |
-//! | 1 | [`rules`] | the site's `_headers` and `_redirects`: parse and match |
+//! | 1 | [`rules`] | the site's `_headers`, `_redirects` and `.etagdignore`: parse and match |
 //! | 3 | [`scan`] | disk -> representations |
 //! | 4 | [`site`] | the published manifest, the one thing that is shared and changes |
 //! | 3 | [`listing`] | a directory's files, where it has no index |
 //! | 1 | [`inventory`] | a manifest as JSON: written, read back, compared |
 //! | 4 | [`release`] | `--manifest`: a build's list of files, which the tree must prove |
 //! | 0 | [`disk`] | a root that no path leaves, file metadata, reads |
+//! | 0 | [`exclude`] | which paths are left out, by pattern; pure |
 //! | 0 | [`lease`] | whether a process has a file open for writing |
 //! | 2 | [`memory`] | the memory budget for content |
 //!
@@ -121,6 +122,7 @@ pub mod semantics;
 
 // Site.
 pub mod disk;
+pub mod exclude;
 pub mod inventory;
 pub mod lease;
 pub mod listing;

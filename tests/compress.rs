@@ -539,6 +539,20 @@ fn sidecars_of_other_programs_are_left_alone() {
 }
 
 #[test]
+fn what_is_left_out_gets_no_sidecars() {
+    let text = b"what is compressed here is text, and of text there is enough\n".repeat(50);
+    let site = TestSite::with(&[("a.txt", &text), ("out/b.txt", &text), ("c.txt", &text)])
+        .file(".etagdignore", "out/\n");
+    let outcome = compress(&site, &["--exclude", "c.*"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    let sidecars: Vec<_> = paths(&site)
+        .into_iter()
+        .filter(|path| path.ends_with(".gz"))
+        .collect();
+    assert_eq!(sidecars, ["a.txt.gz"]);
+}
+
+#[test]
 fn leftovers_of_a_killed_run_are_removed() {
     let site = TestSite::with(&[("a.html", &text(3000, 1))]);
     let (left_behind, at_work) = (".etagd-1-0", ".etagd-1-1");

@@ -69,6 +69,7 @@ impl Watched {
         let root = Arc::new(Root::open(&site.root()).unwrap());
         let options = WatcherOptions {
             directory: site.root(),
+            exclude: Default::default(),
             settle: Duration::from_millis(50),
             settle_alone: Duration::from_millis(50),
             max_batch_age: Duration::from_secs(2),

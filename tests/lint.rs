@@ -305,7 +305,36 @@ fn files_that_nobody_meant_to_publish_are_reported() {
                     [index-name]\n\
                     index.html~: warning: looks like what an editor keeps of an earlier version, and \
                     everybody can fetch it [leftover]\n";
-    assert_eq!(lint(&site, &[]), (Some(0), expected.to_owned()));
+    // They are not even served, unless somebody wants them to be.
+    assert_eq!(
+        lint(&site, &["--exclude", "!*"]),
+        (Some(0), expected.to_owned())
+    );
+    let (_, said) = lint(&site, &[]);
+    assert!(
+        said.contains("[index-name]") && !said.contains("[leftover]"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_left_out_has_no_problems() {
+    let site = TestSite::with(&[
+        ("index.html", b"<a href=drafts/a>"),
+        ("drafts/a.html", b"<a href=gone>"),
+        ("drafts/.hidden", b"x"),
+        (".etagdignore", b"drafts\n{bad\n"),
+    ]);
+    let (code, said) = lint(&site, &[]);
+    let expected = [
+        "etagdignore:2: error: ",
+        "index.html:1: warning: links to /drafts/a, where nothing is [dead-link]",
+    ];
+    assert_eq!(said.lines().count(), 2, "{said}");
+    for expected in expected {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert_eq!(code, Some(1));
 }
 
 #[test]

@@ -127,6 +127,24 @@ fn only_what_differs_is_uploaded() {
 }
 
 #[test]
+fn what_is_left_out_is_not_uploaded() {
+    let local = TestSite::with(&[
+        ("index.html", b"<p>"),
+        ("app.map", b"m"),
+        ("drafts/a", b"a"),
+        ("index.html~", b"<p>"),
+        (".etagdignore", b"*.map\n"),
+        ("_headers", b""),
+    ]);
+    let remote = TestSite::new();
+    let server = writable(&remote, &["--write-rules"]);
+    let flags = ["--exclude", "/drafts", "--rules"];
+    let pushed = push(&local, &server, &flags);
+    assert_done(&pushed, "2 created, 0 replaced, 0 deleted, 0 unchanged");
+    assert!(remote.path("index.html").exists() && remote.path("_headers").exists());
+}
+
+#[test]
 fn pages_come_after_what_they_need_and_deletions_last() {
     let local = TestSite::with(&[
         ("index.html", b"<script src=app.2.js></script>"),

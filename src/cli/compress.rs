@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount};
@@ -13,6 +14,7 @@ use super::{Error, counted, open, print};
 use crate::compress::{CODINGS, CompressReport, SidecarProblem, SidecarWork, run};
 use crate::config::CompressFlags;
 use crate::progress::ByteProgress;
+use crate::scan::exclusions_on_disk;
 use crate::semantics::target::encode_path;
 
 /// Problems logged one by one; the rest is counted.
@@ -22,8 +24,12 @@ const MAX_LOGGED_PROBLEMS: usize = 20;
 pub(super) fn compress(flags: &CompressFlags) -> Result<ExitCode, Error> {
     let started = Instant::now();
     let (root, work) = (open(&flags.directory)?, flags.work());
+    let exclude = Arc::new(flags.exclude.clone().into());
+    let exclusions = exclusions_on_disk(&root, &exclude);
     let progress = ByteProgress::default();
-    let report = with_bytes("sidecars", &progress, || run(&root, work, &progress));
+    let report = with_bytes("sidecars", &progress, || {
+        run(&root, work, &exclusions, &progress)
+    });
     // The problems are the result of --check; otherwise they are messages about the work.
     if work == SidecarWork::Check {
         print(|out| write(out, &report.problems))?;

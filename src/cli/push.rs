@@ -83,7 +83,11 @@ pub(super) fn push(flags: config::PushFlags) -> Result<ExitCode, Error> {
 /// Scans the directory, which has to be complete.
 fn scan_directory(flags: &config::PushFlags) -> Result<(Arc<Root>, Manifest), Error> {
     let root = open(&flags.directory)?;
-    let scanner = Scanner::new(flags.symlinks, Arc::new(Settings::default()), None);
+    let settings = Settings {
+        exclude: Arc::new(flags.exclude.clone().into()),
+        ..Settings::default()
+    };
+    let scanner = Scanner::new(flags.symlinks, settings, None);
     let manifest = scan(
         &scanner,
         &root,

@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use super::progress::with_bar;
 use super::{Error, counted};
 use crate::disk::Root;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, ancestors};
 use crate::scan::{FirstLook, Link, LinkVerdict, MAX_LINKS, Progress, Scanner, warn_limited};
 use crate::semantics::target::encode_path;
 use crate::state::StateFile;
@@ -86,6 +86,7 @@ pub(super) fn scan(
     }
     report_skipped(root.path(), &links);
     warn_about_immutable_pages(&manifest);
+    warn_about_packages(&manifest);
     let hashed = before.is_some().then(|| progress.files());
     let unreadable = manifest.unreadable().len() - busy.len();
     summarize(&manifest, unreadable, hashed, started.elapsed());
@@ -174,6 +175,27 @@ fn warn_about_immutable_pages(manifest: &Manifest) {
         path = format!("/{path}"),
         "{subject}: browsers do not see a change for up to a year (see --immutable)"
     );
+}
+
+/// npm's packages are hardly meant to be served: they are thousands of files that nobody has read.
+fn warn_about_packages(manifest: &Manifest) {
+    let is_package = |path: &[u8]| {
+        let mut folders = ancestors(path);
+        folders.any(|above| above.rsplit(|byte| *byte == b'/').next() == Some(b"node_modules"))
+    };
+    let files = manifest
+        .iter()
+        .filter(|file| is_package(&file.path))
+        .count();
+    if files > 0 {
+        tracing::warn!(
+            files,
+            "{} below node_modules {} served: leave it out with --exclude node_modules, or with that \
+             line in .etagdignore",
+            counted(files as u64, "file"),
+            if files == 1 { "is" } else { "are" },
+        );
+    }
 }
 
 /// One line about the site. `hashed` is the number of files that were not as in the saved manifest.

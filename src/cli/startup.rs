@@ -296,6 +296,7 @@ fn watcher_options(config: &Config, inputs: &Inputs) -> WatcherOptions {
     let options = &config.watching;
     WatcherOptions {
         directory: inputs.directory.clone(),
+        exclude: Arc::clone(&config.settings.exclude),
         settle: options.settle,
         settle_alone: if is_dev {
             SETTLE_ALONE_DEV

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::disk::{self, Opened, Root};
+use crate::exclude::Exclusions;
 use crate::progress::ByteProgress;
 use crate::scan::sidecar::{Unproven, prove};
 use crate::scan::text::text_kind_of;
@@ -126,10 +127,15 @@ impl SidecarProblem {
     }
 }
 
-/// Does `work` for the site under `root`.
-pub fn run(root: &Root, work: SidecarWork, progress: &ByteProgress) -> CompressReport {
+/// Does `work` for the site under `root`, but for what is left out of it.
+pub fn run(
+    root: &Root,
+    work: SidecarWork,
+    exclusions: &Exclusions,
+    progress: &ByteProgress,
+) -> CompressReport {
     let mut report = CompressReport::default();
-    let mut sidecars = survey::survey(root, work, &mut report.problems);
+    let mut sidecars = survey::survey(root, work, exclusions, &mut report.problems);
     progress.set_total(
         sidecars
             .iter()

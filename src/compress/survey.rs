@@ -15,6 +15,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::{CODINGS, MIN_LENGTH, SidecarError, SidecarProblem, encode};
 use crate::disk::{self, Opened, Root};
+use crate::exclude::Exclusions;
 use crate::representation::TextKind;
 use crate::scan::hash::{self, HashOptions};
 use crate::scan::sidecar::{Unproven, prove};
@@ -106,10 +107,11 @@ type FilesByPath = HashMap<Box<[u8]>, FoundFile>;
 pub(super) fn survey(
     root: &Root,
     work: SidecarWork,
+    exclusions: &Exclusions,
     problems: &mut Vec<SidecarProblem>,
 ) -> Vec<Sidecar> {
     let mut files = FilesByPath::new();
-    for step in walk::walk(root.path(), b"", Symlinks::Inside) {
+    for step in walk::walk(root.path(), b"", Symlinks::Inside, exclusions) {
         match step {
             WalkStep::File(file) => {
                 files.insert(file.path.clone(), file);

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::site::SiteFlags;
 use crate::compress::SidecarWork;
+use crate::exclude::ExcludePattern;
 use crate::lint::Allowance;
 
 /// `etagd manifest`.
@@ -47,6 +48,9 @@ pub struct CompressFlags {
     /// Directory of the site
     #[arg(value_name = "DIR", default_value = ".")]
     pub directory: PathBuf,
+    /// Leave out files and directories, as a line of .gitignore would; repeatable
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<ExcludePattern>,
     /// Write nothing, and print the sidecars that do not decode to their file
     #[arg(long, conflicts_with = "remove")]
     pub check: bool,

@@ -7,6 +7,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::values::{positive_duration, threads};
+use crate::exclude::ExcludePattern;
 use crate::settings::{ReplicaUrl, Symlinks};
 
 /// `etagd push`.
@@ -33,6 +34,9 @@ pub struct PushFlags {
     /// Address of the server's admin listener, which knows all files
     #[arg(long, value_name = "URL")]
     pub admin_url: Option<ReplicaUrl>,
+    /// Leave out files and directories, as a line of .gitignore would; repeatable
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<ExcludePattern>,
     /// Delete remote files that are not in DIR (needs --admin-url or --base)
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub delete: bool,

@@ -1,10 +1,12 @@
 //! What decides which files a site has and what its answers say.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+use crate::exclude::ExcludePattern;
 use crate::settings::{
     Additions, HtmlHandling, ImmutableFiles, NotFound, RedirectsDialect, ReprDigest, Settings,
     Symlinks,
@@ -114,6 +116,14 @@ pub struct SiteOptions {
         hide_short_help = true
     )]
     pub redirects: RedirectsDialect,
+    /// Leave out files and directories, as a line of .gitignore would; repeatable.
+    ///
+    /// `node_modules` and `*.map` are left out in every directory, `/drafts` in the root alone, and
+    /// `!keep.map` is taken in again. Lines of a file .etagdignore in the root do the same. What
+    /// editors leave (`*~`, `*.swp`, `#*#`) is left out by itself. What is left out is neither read
+    /// nor watched.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<ExcludePattern>,
     /// List directories that have no index page.
     ///
     /// Without it, such a directory is not found.
@@ -133,6 +143,7 @@ impl SiteOptions {
             immutable_query: self.immutable_query,
             redirects: self.redirects,
             listing: self.listing,
+            exclude: Arc::new(self.exclude.clone().into()),
             additions: Additions::default(),
         }
     }

@@ -56,7 +56,7 @@ pub fn lint(site: ScannedSite<'_>) -> Vec<Finding> {
         .chain(names::look_alike(site.manifest))
         .chain(names::foreign_indexes(site.manifest))
         .chain(names::leftovers(site.manifest))
-        .chain(names::not_served(site.root))
+        .chain(names::not_served(site.root, site.manifest.exclusions()))
         .collect();
     let pages: Vec<_> = site
         .manifest

@@ -9,9 +9,10 @@ use walkdir::WalkDir;
 use super::destination::{Destination, follow};
 use super::finding::{Code, Finding};
 use crate::disk::Root;
+use crate::exclude::Exclusions;
 use crate::manifest::Manifest;
 use crate::rules::RuleFile;
-use crate::scan::{is_beside_rules, is_hidden};
+use crate::scan::{is_beside_rules, is_excluded, is_hidden};
 use crate::semantics::target::encode_path;
 
 /// Paths that differ only in case or in Unicode normalisation. File systems of Windows and macOS
@@ -38,8 +39,8 @@ pub(super) fn look_alike(manifest: &Manifest) -> impl Iterator<Item = Finding> {
 }
 
 /// Files that no request can reach: hidden ones, those that are neither file, directory nor link,
-/// and those in the place of rule files.
-pub(super) fn not_served(root: &Root) -> impl Iterator<Item = Finding> {
+/// and those in the place of rule files. What patterns leave out is meant to be.
+pub(super) fn not_served(root: &Root, exclusions: Exclusions) -> impl Iterator<Item = Finding> {
     let mut walk = WalkDir::new(root.path()).min_depth(1).into_iter();
     let root = root.path().to_path_buf();
     std::iter::from_fn(move || {
@@ -49,17 +50,26 @@ pub(super) fn not_served(root: &Root) -> impl Iterator<Item = Finding> {
             let path = entry.path().strip_prefix(&root).unwrap_or(entry.path());
             let path = path.as_os_str().as_bytes();
             let kind = entry.file_type();
+            if is_excluded(&exclusions, path, kind.is_dir()) {
+                if kind.is_dir() {
+                    walk.skip_current_dir();
+                }
+                continue;
+            }
+            if RuleFile::named(path).is_some() && kind.is_file() {
+                continue;
+            }
+            if RuleFile::named(path).is_some() && kind.is_dir() {
+                walk.skip_current_dir();
+                let reason = "is a directory: no rules are read, and nothing in it is served";
+                return Some(Finding::new(path, 0, Code::RulesDirectory, reason));
+            }
             if is_hidden(path) {
                 if kind.is_dir() {
                     walk.skip_current_dir();
                 }
                 let reason = "is not served: its name begins with a dot";
                 return Some(Finding::new(path, 0, Code::Hidden, reason));
-            }
-            if RuleFile::named(path).is_some() && kind.is_dir() {
-                walk.skip_current_dir();
-                let reason = "is a directory: no rules are read, and nothing in it is served";
-                return Some(Finding::new(path, 0, Code::RulesDirectory, reason));
             }
             if kind.is_file() && is_beside_rules(path) {
                 let reason = "is not served: its name is reserved for rules";

@@ -21,6 +21,7 @@ use hashbrown::HashTable;
 use http::HeaderValue;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
+use crate::exclude::Exclusions;
 use crate::representation::{Fields, Resource, visible};
 use crate::rules::Rules;
 use crate::semantics::coding::Coding;
@@ -416,6 +417,11 @@ impl Manifest {
             .get_or_init(|| self.resources().into_iter().cloned().collect())
     }
 
+    /// What is left out of the site.
+    pub fn exclusions(&self) -> Exclusions {
+        Exclusions::new(&self.settings.exclude, &self.rules().exclude)
+    }
+
     /// The settings that change answers.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -650,6 +656,7 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
         immutable_query,
         redirects,
         listing,
+        exclude,
         additions: _,
     } = settings;
     let repr_digest = match repr_digest {
@@ -686,6 +693,11 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
     // setting existed.
     if *listing {
         frame(hasher, b"listing");
+    }
+    // In their order, on which it depends what they leave out.
+    for pattern in exclude.as_strs() {
+        frame(hasher, b"exclude");
+        frame(hasher, pattern.as_bytes());
     }
 }
 

@@ -33,6 +33,9 @@ use task::{DesiredFiles, LocalFile, Stage, Task};
 pub use report::{PushProblem, PushReport};
 pub use server::PushError;
 
+/// What a server may be given of the site's rules. `.etagdignore` is about the directory alone: a
+/// server takes no file with such a name.
+const PUSHED_RULES: [RuleFile; 2] = [RuleFile::Headers, RuleFile::Redirects];
 /// Attempts with --force while somebody else keeps changing a file.
 const MAX_FORCED_ATTEMPTS: usize = 5;
 
@@ -153,7 +156,7 @@ impl Push {
             }
         }
         if self.rules {
-            for file in RuleFile::ALL {
+            for file in PUSHED_RULES {
                 let local = LocalFile::from_rules(root, file)
                     .map_err(|source| PushError::Rules { file, source })?;
                 if let Some(local) = local {

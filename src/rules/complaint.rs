@@ -10,11 +10,13 @@ pub enum RuleFile {
     Headers,
     /// `_redirects`
     Redirects,
+    /// `.etagdignore`
+    Ignore,
 }
 
 impl RuleFile {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Headers, Self::Redirects];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Headers, Self::Redirects, Self::Ignore];
 
     /// Its name, which is its path in the site.
     #[must_use]
@@ -22,6 +24,7 @@ impl RuleFile {
         match self {
             Self::Headers => "_headers",
             Self::Redirects => "_redirects",
+            Self::Ignore => ".etagdignore",
         }
     }
 

@@ -1,4 +1,4 @@
-//! The site's own rules: `_headers` and `_redirects`, read once and matched many times.
+//! The site's own rules: `_headers`, `_redirects` and `.etagdignore`, read once and matched many times.
 //!
 //! Pure: bytes in, [`Rules`] and [`Complaint`]s out; a path in, what to do out. No input panics,
 //! and time is linear in the file and in the path: there are no regular expressions. A bad line is
@@ -16,6 +16,9 @@ mod template;
 
 use std::sync::Arc;
 
+use crate::exclude::ExcludePatterns;
+use complaint::Complaints;
+
 pub use complaint::{Complaint, RuleFile, Severity};
 pub use headers::{Headers, Matching, Overlay};
 pub use host::without_port;
@@ -28,7 +31,9 @@ pub struct Rules {
     pub headers: Arc<Headers>,
     /// From `_redirects`.
     pub redirects: Arc<Redirects>,
-    sources: [RuleSource; 2],
+    /// From `.etagdignore`. What it leaves out is not there: it changes no answer in any other way.
+    pub exclude: Arc<ExcludePatterns>,
+    sources: [RuleSource; 3],
 }
 
 /// A file as it was read.
@@ -60,6 +65,15 @@ impl Rules {
                 rules.redirects = Arc::new(redirects);
                 complaints
             }
+            RuleFile::Ignore => {
+                let (exclude, problems) = ExcludePatterns::parse(text);
+                rules.exclude = Arc::new(exclude);
+                let mut complaints = Complaints::new(file);
+                for (line, problem) in problems {
+                    complaints.error(line, problem.to_string());
+                }
+                complaints.finish()
+            }
         };
         *rules.source_mut(file) = RuleSource {
             hash,
@@ -81,13 +95,13 @@ impl Rules {
         hash.is_some() && hash != before.source(file).hash
     }
 
-    /// Whether there are none.
+    /// Whether there are none that an answer depends on.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.headers.is_empty() && self.redirects.is_empty()
     }
 
-    /// A hash of all that they mean: equal for files that differ in comments and spaces.
+    /// A hash of all that they mean for an answer: equal for files that differ in comments and spaces.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
@@ -97,18 +111,20 @@ impl Rules {
     }
 
     fn source(&self, file: RuleFile) -> &RuleSource {
-        let [headers, redirects] = &self.sources;
+        let [headers, redirects, ignore] = &self.sources;
         match file {
             RuleFile::Headers => headers,
             RuleFile::Redirects => redirects,
+            RuleFile::Ignore => ignore,
         }
     }
 
     fn source_mut(&mut self, file: RuleFile) -> &mut RuleSource {
-        let [headers, redirects] = &mut self.sources;
+        let [headers, redirects, ignore] = &mut self.sources;
         match file {
             RuleFile::Headers => headers,
             RuleFile::Redirects => redirects,
+            RuleFile::Ignore => ignore,
         }
     }
 }

@@ -101,7 +101,7 @@ impl Scanner {
         while !not_now.is_empty() && started.elapsed() < MAX_START_WAIT {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_secs(1));
-            let scope = Scope::Paths(not_now.into_keys().collect());
+            let scope = Scope::of(not_now.into_keys().collect());
             let outcome = self.compare(&Pass {
                 is_start: true,
                 ..Pass::new(root, &first.manifest, &scope, Unsettled::Report, progress)
@@ -134,7 +134,7 @@ impl Scanner {
             } else {
                 Unsettled::Report
             };
-            let scope = Scope::Paths(busy.into_iter().collect());
+            let scope = Scope::of(busy.into_iter().collect());
             let outcome = self.compare(&Pass {
                 is_start: true,
                 ..Pass::new(root, &manifest, &scope, unsettled, progress)

@@ -34,13 +34,14 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::beat::Beat;
 use crate::disk::{self, Look, Opened, Root, Stamp};
+use crate::exclude::Exclusions;
 use crate::lease::{self, Writers};
 use crate::manifest::{Manifest, ancestors};
 use crate::memory::Memory;
 use crate::representation::{
     Data, Decoding, Fields, FileSource, Plain, Representation, Resource, TextKind,
 };
-use crate::rules::RuleFile;
+use crate::rules::{RuleFile, Rules};
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
@@ -53,9 +54,9 @@ use walk::{FoundFile, WalkStep};
 pub use codings::stem;
 pub use first::{FirstLook, MAX_START_WAIT};
 pub use restore::SavedFile;
-pub use rules::report as report_rules;
+pub use rules::{exclusions_on_disk, report as report_rules};
 pub use scope::{ScanOutcome, Scope, Unsettled};
-pub use site_path::{is_admitted, is_beside_rules, is_hidden};
+pub use site_path::{is_admitted, is_beside_rules, is_excluded, is_hidden};
 pub use tree_size::{TreeSize, warn_limited};
 pub use walk::{Link, LinkVerdict, MAX_LINKS};
 
@@ -256,11 +257,13 @@ impl Scanner {
 
     fn compare(&self, pass: &Pass<'_>) -> ScanOutcome {
         let lists = self.settings.lists();
+        let ignore_file = rules::visit_ignore_file(pass);
+        let exclusions = self.exclusions(pass.base.rules(), ignore_file.as_ref());
         let mut steps = pass
             .scope
             .starts()
             .into_iter()
-            .flat_map(|start| walk::walk(pass.root.path(), start, self.symlinks))
+            .flat_map(|start| walk::walk(pass.root.path(), start, self.symlinks, &exclusions))
             // Nobody but a listing needs to know of a folder.
             .filter(|step| lists || !matches!(step, WalkStep::Folder(_)));
         // One thread walks at a time. Handing its steps out one by one would have the hashing
@@ -278,11 +281,26 @@ impl Scanner {
             WalkStep::End(size) => Visit::Size(size),
             WalkStep::Unreadable(path, error) => Visit::failed(path, error),
         };
-        let visits: Vec<Visit> = batches
+        let mut visits: Vec<Visit> = batches
             .par_bridge()
             .flat_map_iter(|batch| batch.into_iter().map(visit))
             .collect();
+        visits.extend(ignore_file);
         self.conclude(pass, visits)
+    }
+
+    /// What is left out by the operator's patterns and by `.etagdignore`, as it was found now, or else
+    /// as `known` has it.
+    fn exclusions(&self, known: &Rules, ignore_file: Option<&Visit>) -> Exclusions {
+        let text = match ignore_file {
+            Some(Visit::Rules(_, text)) => Some(Some(text.as_slice())),
+            Some(Visit::Gone) => Some(None),
+            _ => None,
+        };
+        let dialect = rules::dialect(&self.settings);
+        let now = text.and_then(|text| known.with(RuleFile::Ignore, text, dialect));
+        let rules = now.as_ref().unwrap_or(known);
+        Exclusions::new(&self.settings.exclude, &rules.exclude)
     }
 
     /// Visits one file, and reads it if it may have changed.
@@ -489,6 +507,9 @@ impl Scanner {
                 .map(|(path, reason)| (path.clone(), reason.clone())),
         );
         outcome.changes.unreadable = unreadable;
+        if unchanged.is_empty() {
+            warn_excluded(pass, &outcome);
+        }
         own_coding::attach(self, pass, &mut outcome);
         codings::attach(pass, &mut outcome);
         outcome
@@ -572,6 +593,20 @@ impl Scanner {
         (self.settings.last_modified && is_plausible)
             .then(|| HttpDate::from_unix(modified))
             .flatten()
+    }
+}
+
+/// Warns where patterns leave nothing of the site, once for each time that they do so anew.
+fn warn_excluded(pass: &Pass<'_>, outcome: &ScanOutcome) {
+    let is_new = pass.is_start || outcome.changes.rules.is_some();
+    let is_empty = outcome.changes.changed.is_empty() && outcome.busy.is_empty();
+    let entries = outcome.size.excluded;
+    if is_new && is_empty && entries > 0 && pass.scope.covers(b"") {
+        let root = pass.root.path().display();
+        tracing::warn!(
+            %root, entries,
+            "nothing of {root} is served: --exclude and .etagdignore leave out all of it"
+        );
     }
 }
 

@@ -1,12 +1,14 @@
 //! The rule files in the root: read like any other file, and parsed where their bytes are new.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::walk::FoundFile;
 use super::{MAX_PROBED_AGE, Pass, Unsettled, Visit, ancestors};
-use crate::disk;
+use crate::disk::{self, Root};
+use crate::exclude::{ExcludePatterns, Exclusions};
 use crate::lease::{self, Writers};
 use crate::rules::{Complaint, Dialect, RuleFile, Rules, Severity};
 use crate::settings::{RedirectsDialect, Settings};
@@ -25,6 +27,36 @@ pub(super) fn visit(pass: &Pass<'_>, file: RuleFile, found: FoundFile) -> Visit 
         Ok(None) => Visit::Busy(found.path),
         Err(error) => Visit::failed(found.path, error),
     }
+}
+
+/// Reads `.etagdignore`, where the scope has it: what it says decides what the walk finds. It may be a
+/// link, as all files of a Kubernetes ConfigMap are.
+pub(super) fn visit_ignore_file(pass: &Pass<'_>) -> Option<Visit> {
+    let file = RuleFile::Ignore;
+    let path = file.name().as_bytes();
+    if !pass.scope.covers(path) {
+        return None;
+    }
+    Some(match locate_ignore_file(pass.root) {
+        Ok(location) => visit(
+            pass,
+            file,
+            FoundFile {
+                path: path.into(),
+                linked: location != Path::new(file.name()),
+                location,
+            },
+        ),
+        Err(error) => Visit::failed(path.into(), error),
+    })
+}
+
+/// Where `.etagdignore` is, free of links.
+fn locate_ignore_file(root: &Root) -> io::Result<PathBuf> {
+    let name = Path::new(RuleFile::Ignore.name());
+    let real = disk::real_path(&root.path().join(name))?;
+    // One outside the root is not opened through its link.
+    Ok(real.strip_prefix(root.path()).unwrap_or(name).to_path_buf())
 }
 
 fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
@@ -78,6 +110,19 @@ pub(super) fn changed(
         }
     }
     is_changed.then(|| Arc::new(rules))
+}
+
+/// What is left out by these patterns of the operator, and those of the site as they are on the disk at
+/// this moment: good enough to watch by, until a scan has read them when nobody writes to them.
+pub fn exclusions_on_disk(root: &Root, exclude: &Arc<ExcludePatterns>) -> Exclusions {
+    let mut text = Vec::new();
+    let opened = locate_ignore_file(root).and_then(|location| root.open_file(&location));
+    if let Ok(opened) = opened {
+        // What can't be read excludes nothing, and is watched.
+        let _ = opened.file.take(MAX_RULES).read_to_end(&mut text);
+    }
+    let (patterns, _) = ExcludePatterns::parse(&text);
+    Exclusions::new(exclude, &Arc::new(patterns))
 }
 
 /// The dialect of `_redirects` that the settings choose.

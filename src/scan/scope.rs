@@ -22,6 +22,14 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// These paths, or the whole site where one of them decides what is part of it.
+    pub fn of(paths: BTreeSet<Box<[u8]>>) -> Self {
+        match paths.contains(RuleFile::Ignore.name().as_bytes()) {
+            true => Self::EverythingWith(paths),
+            false => Self::Paths(paths),
+        }
+    }
+
     pub(super) fn rereads(&self, path: &[u8]) -> bool {
         match self {
             Self::Everything => false,

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::exclude::Exclusions;
 use crate::rules::RuleFile;
 use crate::semantics::coding::Coding;
 
@@ -34,6 +35,12 @@ pub fn is_hidden(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/')
         // RFC 8615: the one such name that is meant for clients.
         .any(|name| name.starts_with(b".") && name != b".well-known")
+}
+
+/// Whether a path is left out by a pattern. Rules are read whatever patterns say: a site without them
+/// would be another one.
+pub fn is_excluded(exclusions: &Exclusions, path: &[u8], is_folder: bool) -> bool {
+    RuleFile::named(path).is_none() && exclusions.cover(path, is_folder)
 }
 
 /// A path of the site as a path of the file system.

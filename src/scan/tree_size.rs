@@ -17,6 +17,8 @@ pub struct TreeSize {
     pub own: usize,
     /// Those that linked directories bring.
     pub linked: usize,
+    /// Those that patterns leave out, a folder as one. No part of the other numbers.
+    pub excluded: usize,
     /// Whether links were left out because they would bring too much.
     pub is_limited: bool,
 }
@@ -43,6 +45,7 @@ impl TreeSize {
     pub fn add(&mut self, other: Self) {
         self.own += other.own;
         self.linked += other.linked;
+        self.excluded += other.excluded;
         self.is_limited |= other.is_limited;
     }
 }

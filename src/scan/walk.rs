@@ -1,7 +1,7 @@
 //! Which files of the tree are part of the site: the closed world begins here.
 //!
-//! Names that begin with a dot (other than `.well-known`), anything that is neither a regular file
-//! nor a directory, and links that the policy forbids are left out. The rule files in the root are
+//! Names that begin with a dot (other than `.well-known`), what patterns exclude, anything that is
+//! neither a regular file nor a directory, and links that the policy forbids are left out. The rule files in the root are
 //! yielded, but are not part of the site. These conditions apply to the path in the site, not to
 //! the real path that a link resolves to.
 //!
@@ -24,6 +24,7 @@ use super::site_path::is_admitted;
 use super::tree_size::TreeSize;
 use crate::disk::seam::Call;
 use crate::disk::{self, seam};
+use crate::exclude::Exclusions;
 use crate::rules::RuleFile;
 use crate::settings::Symlinks;
 
@@ -108,10 +109,12 @@ pub(crate) fn walk(
     root: &Path,
     start: &[u8],
     symlinks: Symlinks,
-) -> impl Iterator<Item = WalkStep> {
+    exclusions: &Exclusions,
+) -> impl Iterator<Item = WalkStep> + use<> {
     let mut walk = SiteWalk {
         root: root.to_path_buf(),
         symlinks,
+        exclusions: exclusions.clone(),
         current: None,
         steps: VecDeque::new(),
         found: BTreeMap::new(),
@@ -231,6 +234,8 @@ enum LeadsTo {
 enum Met {
     /// Nothing that counts.
     Nothing,
+    /// What a pattern leaves out.
+    Excluded,
     /// A directory, by its path in the site.
     Directory(Box<[u8]>),
     Step(WalkStep),
@@ -243,6 +248,7 @@ enum Met {
 struct SiteWalk {
     root: PathBuf,
     symlinks: Symlinks,
+    exclusions: Exclusions,
     /// The walk that yields its steps as it meets them; there is no limit on what it finds.
     current: Option<PlainWalk>,
     steps: VecDeque<WalkStep>,
@@ -306,6 +312,9 @@ impl SiteWalk {
                 return Ok(None);
             };
             let next = folder.join(name);
+            if self.exclusions.exclude(&place.site_path(&next), true) {
+                return Ok(None);
+            }
             let kind = match disk::kind(&next) {
                 Ok(kind) => kind,
                 Err(error) if is_gone(&error) => return Ok(None),
@@ -346,6 +355,13 @@ impl SiteWalk {
             }
             return Some(Met::Nothing);
         }
+        let is_folder = entry.file_type().is_dir();
+        if !entry.path_is_symlink() && self.is_excluded(&path, is_folder) {
+            if is_folder {
+                walk.walker.skip_current_dir();
+            }
+            return Some(Met::Excluded);
+        }
         if let Err(error) = seam::pass(Call::List) {
             if entry.file_type().is_dir() {
                 walk.walker.skip_current_dir();
@@ -376,6 +392,7 @@ impl SiteWalk {
         };
         match met {
             Met::Nothing => {}
+            Met::Excluded => self.size.excluded += 1,
             Met::Directory(path) => {
                 *count += 1;
                 // A directory may have the name of a rule file, which no client may learn.
@@ -411,7 +428,7 @@ impl SiteWalk {
             while all.len() <= room
                 && let Some(met) = self.meet(&mut walk)
             {
-                if !matches!(met, Met::Nothing) {
+                if !matches!(met, Met::Nothing | Met::Excluded) {
                     all.push(met);
                 }
             }
@@ -480,6 +497,9 @@ impl SiteWalk {
 
     fn follow(&self, place: &Arc<Place>, entry: &DirEntry) -> io::Result<Met> {
         let (link, leads_to) = self.judge(place, entry.path())?;
+        if self.is_excluded(&link.path, leads_to == LeadsTo::Directory) {
+            return Ok(Met::Excluded);
+        }
         Ok(match (&link.target, leads_to) {
             (Some(real), LeadsTo::Directory) if link.verdict == LinkVerdict::Followed => {
                 let folder = entry.path().parent().unwrap_or(entry.path());
@@ -495,6 +515,11 @@ impl SiteWalk {
             }
             _ => Met::Step(WalkStep::Link(link)),
         })
+    }
+
+    /// Whether a pattern leaves out this path; those of rules are never left out.
+    fn is_excluded(&self, path: &[u8], is_folder: bool) -> bool {
+        RuleFile::named(path).is_none() && self.exclusions.exclude(path, is_folder)
     }
 
     fn found(&self, path: Box<[u8]>, real: &Path, linked: bool) -> FoundFile {
@@ -542,6 +567,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::exclude::ExcludePatterns;
 
     /// A site with these links, `path -> target`, and with a file `f` in each of these folders.
     fn site(folders: &[&str], links: &[(&str, &str)]) -> TempDir {
@@ -564,6 +590,14 @@ mod tests {
     }
 
     fn walked(site: &TempDir, start: &str, symlinks: Symlinks) -> Walked {
+        walked_without(site, start, symlinks, "")
+    }
+
+    /// What is found where these patterns leave something out.
+    fn walked_without(site: &TempDir, start: &str, symlinks: Symlinks, patterns: &str) -> Walked {
+        let (patterns, problems) = ExcludePatterns::parse(patterns.as_bytes());
+        assert_eq!(problems, []);
+        let exclusions = Exclusions::new(&Arc::new(patterns), &Arc::default());
         let root = site.path().canonicalize().expect("there");
         let mut walked = Walked {
             files: BTreeSet::new(),
@@ -572,7 +606,7 @@ mod tests {
             size: TreeSize::default(),
         };
         let shown = |path: &[u8]| path.escape_ascii().to_string();
-        for step in walk(&root, start.as_bytes(), symlinks) {
+        for step in walk(&root, start.as_bytes(), symlinks, &exclusions) {
             match step {
                 WalkStep::File(file) => {
                     assert!(root.join(&file.location).is_file(), "{file:?}");
@@ -628,6 +662,57 @@ mod tests {
         let all = folders("", Symlinks::Inside);
         assert!(own.iter().all(|own| all.iter().any(|each| each == own)));
         assert!(all.contains(&"up/l/b".to_owned()), "{all:?}");
+    }
+
+    #[test]
+    fn what_patterns_leave_out_is_found_from_no_start() {
+        let folders = ["a", "a/out", "a/out/deep", "kept"];
+        let links = [
+            ("l", "a/out"),
+            ("kept/out", "../kept"),
+            ("out", "nowhere"),
+            ("a/file", "../kept/f"),
+        ];
+        let site = site(&folders, &links);
+        let patterns = "out/\nfile\n_headers\n";
+        fs::write(site.path().join("_headers"), "").expect("written");
+        let found = |start: &str| {
+            let walked = walked_rules(&site, start, patterns);
+            walked.into_iter().collect::<Vec<_>>()
+        };
+        // The link `out` leads to no folder, and `l` has another name than what it leads to.
+        assert_eq!(found(""), ["_headers", "a/f", "kept/f", "l/deep/f", "l/f"]);
+        for (start, expected) in [
+            ("a", &["a/f"][..]),
+            ("a/out", &[]),
+            ("a/out/f", &[]),
+            ("a/out/deep/f", &[]),
+            ("kept/out/f", &[]),
+            ("l/deep/f", &["l/deep/f"]),
+            ("a/file", &[]),
+            ("_headers", &["_headers"]),
+        ] {
+            assert_eq!(found(start), expected, "{start}");
+        }
+        let size = |patterns| walked_without(&site, "a", Symlinks::Inside, patterns).size;
+        let (all, some) = (size(""), size("out/\nfile"));
+        assert_eq!((all.own, all.excluded), (7, 0));
+        assert_eq!((some.own, some.excluded), (2, 2));
+    }
+
+    /// The paths of the files that are found, those of rules among them.
+    fn walked_rules(site: &TempDir, start: &str, patterns: &str) -> BTreeSet<String> {
+        let root = site.path().canonicalize().expect("there");
+        let (patterns, _) = ExcludePatterns::parse(patterns.as_bytes());
+        let exclusions = Exclusions::new(&Arc::new(patterns), &Arc::default());
+        walk(&root, start.as_bytes(), Symlinks::Inside, &exclusions)
+            .filter_map(|step| match step {
+                WalkStep::File(found) | WalkStep::Rules(_, found) => {
+                    Some(found.path.escape_ascii().to_string())
+                }
+                _ => None,
+            })
+            .collect()
     }
 
     #[test]

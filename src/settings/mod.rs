@@ -12,6 +12,9 @@ mod server;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+
+use crate::exclude::ExcludePatterns;
 
 pub use address::{InvalidListen, InvalidReplicaUrl, Listen, ReplicaUrl};
 pub use descriptors::{DescriptorBudget, DescriptorDemand, max_rejected};
@@ -41,6 +44,8 @@ pub struct Settings {
     pub redirects: RedirectsDialect,
     /// Whether a directory without an index lists what it has.
     pub listing: bool,
+    /// What is left out of the site.
+    pub exclude: Arc<ExcludePatterns>,
     /// What a developer sees in addition; no part of the site digest.
     pub additions: Additions,
 }
@@ -77,12 +82,14 @@ impl Settings {
             immutable_query,
             redirects,
             listing,
+            exclude,
             additions: _,
         } = self;
         let last_modified = if *last_modified { "mtime" } else { "off" };
         // As in the digest, their order and how often each is there does not count.
         let immutable: BTreeSet<_> = immutable.iter().map(ImmutableFiles::as_str).collect();
         let immutable: Vec<_> = immutable.into_iter().collect();
+        let exclude: Vec<_> = exclude.as_strs().collect();
         let mut named = vec![
             ("last-modified", last_modified.to_owned()),
             ("repr-digest", repr_digest.as_str().to_owned()),
@@ -91,6 +98,7 @@ impl Settings {
             ("immutable", immutable.join(" ")),
             ("immutable-query", immutable_query.to_string()),
             ("redirects", redirects.as_str().to_owned()),
+            ("exclude", exclude.join(" ")),
         ];
         // As in the digest: without it, all is as it was before there were listings.
         if *listing {
@@ -111,6 +119,7 @@ impl Default for Settings {
             immutable_query: false,
             redirects: RedirectsDialect::Netlify,
             listing: false,
+            exclude: Arc::default(),
             additions: Additions::default(),
         }
     }

@@ -228,9 +228,12 @@ impl Watched {
             listing,
             ..Settings::default()
         };
-        let scanner = Scanner::new(symlinks, settings, None);
+        let settings = Arc::new(settings);
+        let scanner = Scanner::new(symlinks, Arc::clone(&settings), None);
         let source = Box::new(NoReports);
-        let mut coverage = Coverage::new(source, directory, Arc::clone(&root), Arc::default());
+        let exclude = Arc::clone(&settings.exclude);
+        let (root_again, metrics) = (Arc::clone(&root), Arc::default());
+        let mut coverage = Coverage::new(source, directory, root_again, exclude, metrics);
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         coverage.watch_links(links.clone(), &Scope::Everything);
         Self {

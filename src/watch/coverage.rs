@@ -1,5 +1,5 @@
-//! What is watched: the root, where links lead, what is mounted within; and which of it is blind,
-//! so that only sweeps find what changes there.
+//! What is watched: the root but for what is excluded, where links lead, what is mounted within; and
+//! which of it is blind, so that only sweeps find what changes there.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{io, mem};
 
+use walkdir::WalkDir;
+
 use super::source::{ChangeSource, WatchError};
 use crate::disk::{self, MountTable, Root};
+use crate::exclude::{ExcludePatterns, Exclusions};
 use crate::metrics::Metrics;
+use crate::rules::RuleFile;
 use crate::scan::{self, Link, LinkVerdict, Scope, TreeSize};
 use crate::staging;
 
@@ -48,6 +52,10 @@ pub(super) struct Coverage {
     /// The site's directory as it was given: it may be a link, and lead elsewhere later.
     directory: PathBuf,
     root: Arc<Root>,
+    /// The operator's patterns.
+    exclude: Arc<ExcludePatterns>,
+    /// What is not watched: that which the scan leaves out.
+    exclusions: Exclusions,
     source: Box<dyn ChangeSource>,
     metrics: Arc<Metrics>,
     links: Vec<Link>,
@@ -76,11 +84,14 @@ impl Coverage {
         source: Box<dyn ChangeSource>,
         directory: PathBuf,
         root: Arc<Root>,
+        exclude: Arc<ExcludePatterns>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let mut coverage = Self {
             directory,
+            exclusions: scan::exclusions_on_disk(&root, &exclude),
             root,
+            exclude,
             source,
             metrics,
             links: Vec::new(),
@@ -179,9 +190,73 @@ impl Coverage {
         }
     }
 
+    /// Watches a directory of the site and all below it that is not excluded: each directory alone
+    /// where some are, because the kernel's watch of a tree leaves out none.
+    fn watch_site(&mut self, directory: &Path) {
+        if !self.exclusions.have_patterns() {
+            self.watch(directory, true);
+            return;
+        }
+        let mut walk = WalkDir::new(directory).into_iter();
+        // Each is watched before it is listed: what comes meanwhile is reported.
+        while let Some(entry) = walk.next() {
+            let (path, watched) = match entry {
+                Ok(entry) if !entry.file_type().is_dir() => continue,
+                Ok(entry) if self.is_excluded(entry.path(), true) => {
+                    walk.skip_current_dir();
+                    continue;
+                }
+                Ok(entry) => {
+                    let watched = self.source.watch(entry.path(), false);
+                    (entry.into_path(), watched)
+                }
+                Err(error) => {
+                    let path = error.path().unwrap_or(directory).to_path_buf();
+                    (path, Err(WatchError::Unlisted(Arc::new(error))))
+                }
+            };
+            // What is gone needs no watch.
+            if let Err(reason) = watched
+                && path.symlink_metadata().is_ok()
+            {
+                self.mark_blind(&path, &reason);
+                if matches!(reason, WatchError::TooMany) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Watches what may be a new directory, where each is watched alone.
+    pub(super) fn watch_new(&mut self, path: &Path) {
+        let is_folder = || path.symlink_metadata().is_ok_and(|now| now.is_dir());
+        if self.exclusions.have_patterns()
+            && !self.is_outside(path)
+            && !self.is_excluded(path, true)
+            && is_folder()
+        {
+            self.watch_site(path);
+        }
+    }
+
+    /// Takes over what the scan leaves out. What is watched is found out anew if that has changed.
+    pub(super) fn adopt_exclusions(&mut self, exclusions: Exclusions) {
+        if self.exclusions != exclusions {
+            self.exclusions = exclusions;
+            self.is_uncertain = true;
+        }
+    }
+
+    /// Whether a real path is one of the site, and a pattern leaves it out, or a folder above it.
+    fn is_excluded(&self, real: &Path, is_folder: bool) -> bool {
+        real.strip_prefix(self.root.path()).is_ok_and(|inside| {
+            scan::is_excluded(&self.exclusions, inside.as_os_str().as_bytes(), is_folder)
+        })
+    }
+
     fn watch_root(&mut self) {
         let root = Arc::clone(&self.root);
-        self.watch(root.path(), true);
+        self.watch_site(root.path());
         self.is_blind |= root.is_silent();
         // The directories that hold the links to the root, so that a swap is seen at once. Where
         // one can't be watched, the look at the root every quarter of a second finds it.
@@ -229,6 +304,7 @@ impl Coverage {
         tracing::info!(root = %path, "the site is now in {path}");
         self.is_root_missing = false;
         self.root = Arc::new(root);
+        self.exclusions = scan::exclusions_on_disk(&self.root, &self.exclude);
         self.blind_places.clear();
         self.mounts.clear();
         self.links.clear();
@@ -298,7 +374,7 @@ impl Coverage {
             return false;
         }
         match path.strip_prefix(self.root.path()) {
-            Ok(inside) if !scan::is_hidden(inside.as_os_str().as_bytes()) => true,
+            Ok(inside) if self.is_of_site(inside.as_os_str().as_bytes()) => true,
             // A hidden link may be a step on the way of one that a request can name, as `..data` of
             // a Kubernetes ConfigMap is. So may one that is gone.
             Ok(_) if !self.links.is_empty() => {
@@ -310,6 +386,14 @@ impl Coverage {
             Ok(_) => false,
             Err(_) => self.leads_any_link_through(path),
         }
+    }
+
+    /// Whether a path below the root is one of the site by its name. What is gone may have been a file
+    /// or a folder.
+    fn is_of_site(&self, path: &[u8]) -> bool {
+        let is_excluded = |is_folder| scan::is_excluded(&self.exclusions, path, is_folder);
+        let is_left_out = scan::is_hidden(path) || (is_excluded(false) && is_excluded(true));
+        RuleFile::named(path).is_some() || !is_left_out
     }
 
     fn leads_any_link_through(&self, path: &Path) -> bool {
@@ -452,19 +536,19 @@ impl Coverage {
         disk::mount_points()
             .into_iter()
             .filter(|mount| {
-                is_within(mount, self.root.path())
+                (is_within(mount, self.root.path()) && !self.is_excluded(mount, true))
                     || outside.iter().any(|above| is_within(mount, above))
             })
             .collect()
     }
 
-    /// Where links that are followed lead outside the root.
+    /// Where links that are followed lead outside the root, or to what is left out of it.
     fn outside_targets(&self) -> BTreeSet<PathBuf> {
         self.links
             .iter()
             .filter(|link| link.verdict == LinkVerdict::Followed)
             .filter_map(|link| link.target.clone())
-            .filter(|target| self.is_outside(target))
+            .filter(|target| self.is_outside(target) || self.is_excluded(target, true))
             .collect()
     }
 
@@ -503,7 +587,10 @@ impl Coverage {
         let new: Vec<_> = mounts.difference(&self.mounts).cloned().collect();
         for mount in new.iter().filter(|mount| !blind_places.contains(*mount)) {
             // The watch of a tree ends where another file system is mounted later (inotify(7)).
-            self.watch(mount, true);
+            match self.is_outside(mount) {
+                true => self.watch(mount, true),
+                false => self.watch_site(mount),
+            }
         }
         self.mounts = mounts;
         self.blind_places = blind_places;
@@ -589,6 +676,7 @@ mod tests {
                 Box::new(Deaf { refused }),
                 self.path("site"),
                 root,
+                Arc::default(),
                 Arc::default(),
             )
         }

@@ -91,6 +91,7 @@ impl Driver {
                 true => files,
                 false => 0,
             },
+            excluded: 0,
             is_limited: are_followed(LinkVerdict::TooMuch),
         };
         driver.coverage.adopt_size(size, &Scope::Everything);
@@ -98,6 +99,11 @@ impl Driver {
             driver.schedule.join_path(directory, now);
         }
         driver.coverage.find_mounts();
+        driver.adopt_exclusions();
+        if driver.coverage.is_uncertain() {
+            // The patterns of the site were being written when the watch was armed.
+            driver.schedule.record_everything(now);
+        }
         driver.follow_coverage(now);
         driver
     }
@@ -226,6 +232,9 @@ impl Driver {
 
     fn record_event(&mut self, path: PathBuf, kind: EventKind, now: Instant) {
         self.publisher.metrics.hints.increment();
+        if kind != EventKind::Closed {
+            self.coverage.watch_new(&path);
+        }
         if self.coverage.is_outside(&path) {
             // It may be one of the links that lead to the root.
             self.schedule.check_root_soon(now);
@@ -522,7 +531,7 @@ impl Driver {
         }
         match self.coverage.is_limited() {
             true => Scope::EverythingWith(paths),
-            false => Scope::Paths(paths),
+            false => Scope::of(paths),
         }
     }
 
@@ -615,16 +624,25 @@ impl Driver {
         } = outcome;
         self.publisher.publish(changes, now);
         self.announce_look();
+        self.adopt_exclusions();
         self.coverage.adopt_size(size, scope);
         for directory in self.coverage.adopt_links(links, scope) {
             self.schedule.join_path(directory, now);
         }
         if self.coverage.is_uncertain() {
-            // Events were lost after the watches for this look were made.
+            // Events were lost after the watches for this look were made, or other places are watched
+            // from now on.
             self.schedule.record_everything(now);
         }
         self.follow_coverage(now);
         self.remember_busy(busy, scope, now);
+    }
+
+    /// Has the watch leave out what the last look has left out.
+    fn adopt_exclusions(&mut self) {
+        let current = self.publisher.current();
+        let exclusions = self.publisher.on_disk(&current).exclusions();
+        self.coverage.adopt_exclusions(exclusions);
     }
 
     /// Notes what a write has left at its path, if that is what was published of it.

@@ -47,6 +47,7 @@ use std::time::{Duration, Instant};
 
 use crate::beat::{Beats, WatchThread};
 use crate::disk::Root;
+use crate::exclude::ExcludePatterns;
 use crate::metrics::Metrics;
 use crate::release::Release;
 use crate::scan::{Link, Progress, Scanner};
@@ -63,6 +64,8 @@ pub use source::{ChangeSource, EventKind, Hint, WatchError};
 pub struct WatcherOptions {
     /// The site's directory as it was given: it may be a link, and lead elsewhere later.
     pub directory: PathBuf,
+    /// The operator's patterns for what is left out.
+    pub exclude: Arc<ExcludePatterns>,
     /// How long nothing may change before a batch is published.
     pub settle: Duration,
     /// The same after one file of the site was saved in place, and nothing else.
@@ -120,9 +123,9 @@ impl Watch {
         metrics: Arc<Metrics>,
         (sender, hints): (Sender<Hint>, Receiver<Hint>),
     ) -> Self {
-        let directory = options.directory.clone();
+        let (directory, exclude) = (options.directory.clone(), Arc::clone(&options.exclude));
         Self {
-            coverage: Coverage::new(source, directory, root, Arc::clone(&metrics)),
+            coverage: Coverage::new(source, directory, root, exclude, Arc::clone(&metrics)),
             beats: Arc::new(Beats::new(options.max_step)),
             options,
             hints,

@@ -64,6 +64,9 @@ pub enum WatchError {
     /// There is nothing in this system that reports changes.
     #[error("this system does not report changes")]
     Unsupported,
+    /// A directory can't be listed, so that those in it are not watched.
+    #[error("it cannot be listed: {0}")]
+    Unlisted(Arc<walkdir::Error>),
     /// Anything else.
     #[error(transparent)]
     Notify(Arc<notify::Error>),

@@ -79,6 +79,7 @@ impl Desk {
             Box::new(NoReports),
             directory.path().to_path_buf(),
             root,
+            Arc::default(),
             Arc::clone(&metrics),
         );
         let periods = Periods {

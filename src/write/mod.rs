@@ -181,7 +181,9 @@ impl Writer {
         progress: impl Fn(),
     ) -> Result<Written, Refusal> {
         let author = self.authorise(request, peer)?;
-        let ask = request::parse(request, &self.options, content.is_end_stream())?;
+        let exclusions = site.current().exclusions();
+        let is_empty = content.is_end_stream();
+        let ask = request::parse(request, &self.options, &exclusions, is_empty)?;
         check(&ask, &site.current())?;
         let place = (
             self.options.directory.clone(),

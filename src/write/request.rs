@@ -7,9 +7,10 @@ use http::{Method, StatusCode};
 use super::{Refusal, WriterConfig};
 use crate::answer::check_host;
 use crate::client::Peer;
+use crate::exclude::Exclusions;
 use crate::representation::Resource;
 use crate::rules::RuleFile;
-use crate::scan::is_admitted;
+use crate::scan::{is_admitted, is_excluded};
 use crate::semantics::digest::Digests;
 use crate::semantics::etag::{ETag, EntityTag, EntityTags};
 use crate::semantics::target::Target;
@@ -52,11 +53,12 @@ pub fn is_write(method: &Method) -> bool {
 pub(super) fn parse(
     request: &Parts,
     options: &WriterConfig,
+    exclusions: &Exclusions,
     is_empty: bool,
 ) -> Result<WriteRequest, Refusal> {
     let bad = |reason: &'static str| Refusal::new(StatusCode::BAD_REQUEST, reason);
     check_host(request).map_err(bad)?;
-    let path = path(request, options)?;
+    let path = path(request, options, exclusions)?;
     let condition = WriteCondition::parse(request)?;
     let change = if request.method == Method::DELETE {
         WriteAction::Delete
@@ -71,7 +73,11 @@ pub(super) fn parse(
 }
 
 /// The path to write: one that could also be read, and more strictly spelled.
-fn path(request: &Parts, options: &WriterConfig) -> Result<Box<[u8]>, Refusal> {
+fn path(
+    request: &Parts,
+    options: &WriterConfig,
+    exclusions: &Exclusions,
+) -> Result<Box<[u8]>, Refusal> {
     let target = Target::parse(&request.uri)
         .map_err(|refusal| Refusal::new(refusal.status(), refusal.to_string()))?;
     let path = target.path();
@@ -100,6 +106,11 @@ fn path(request: &Parts, options: &WriterConfig) -> Result<Box<[u8]>, Refusal> {
     if !is_admitted(path) {
         let reason = "files with such a name are not served, so they can't be written: choose another, \
                       without a dot at its beginning";
+        return forbidden(reason);
+    }
+    if is_excluded(exclusions, path, false) {
+        let reason = "files with such a name are not served, so they can't be written: --exclude or the \
+                      site's .etagdignore leaves them out";
         return forbidden(reason);
     }
     if is_of_rules(path) && !options.rules {

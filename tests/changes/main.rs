@@ -10,6 +10,7 @@ mod support;
 mod clock;
 mod config_map;
 mod early;
+mod excluded;
 mod large;
 mod links;
 mod lost;

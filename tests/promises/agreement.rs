@@ -312,6 +312,26 @@ fn p7_what_changes_no_answer_leaves_the_digest() {
 }
 
 #[test]
+fn p7_what_is_left_out_leaves_the_digest_and_the_flag_does_not() {
+    let site = copy(false, MTIME);
+    let before = digest(&site.root());
+    let site = site
+        .file("index.html~", "earlier")
+        .file("node_modules/a/b.js", "x")
+        .file(".etagdignore", "# npm\nnode_modules\n");
+    assert_eq!(digest(&site.root()), before);
+    let with = |patterns: &[&str]| {
+        let flags = patterns.iter().flat_map(|pattern| ["--exclude", pattern]);
+        let flags: Vec<_> = ["--digest"].into_iter().chain(flags).collect();
+        manifest(&site.root(), &flags)
+    };
+    let excluded = with(&["a", "!a"]);
+    assert_ne!(excluded.trim_end(), before, "a setting");
+    assert_ne!(excluded, with(&["!a", "a"]), "in their order");
+    assert_eq!(excluded, with(&["a", "!a"]));
+}
+
+#[test]
 fn p1_after_a_restart_nothing_stale_is_called_not_modified() {
     for size in [20, 300_000, 2_000_000] {
         let (old, new) = (noise(size, 1), noise(size, 2));

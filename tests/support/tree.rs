@@ -40,7 +40,13 @@ pub(crate) fn stays(time: Duration, what: &str, mut is_so: impl FnMut() -> bool)
 
 /// What `etagd manifest` says of a directory that nobody changes.
 pub(crate) fn digest_of(dir: &Path) -> String {
-    let output = etagd(["manifest".as_ref(), "--digest".as_ref(), dir.as_os_str()]);
+    digest_with(dir, &[])
+}
+
+/// The same with these flags.
+fn digest_with(dir: &Path, flags: &[&str]) -> String {
+    let dir = dir.to_str().unwrap();
+    let output = etagd([&["manifest", "--digest", dir], flags].concat());
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
@@ -85,7 +91,13 @@ impl Server {
     /// Waits until it has announced the very state that `dir` is in: all of it, and no more.
     #[track_caller]
     pub(crate) fn wait_until_it_serves(&self, dir: &Path) {
-        let digest = digest_of(dir);
+        self.wait_until_it_serves_with(dir, &[]);
+    }
+
+    /// The same for a server with these flags, on which the digest depends.
+    #[track_caller]
+    pub(crate) fn wait_until_it_serves_with(&self, dir: &Path, flags: &[&str]) {
+        let digest = digest_with(dir, flags);
         self.wait_for(|lines| last_digest(lines.iter().map(String::as_str)) == Some(&digest));
     }
 

@@ -372,6 +372,34 @@ fn a_digest_must_hold() {
 }
 
 #[test]
+fn what_is_left_out_cannot_be_written() {
+    let site = site().file(".etagdignore", "*.map\nbuild/\n!build\n_*\n");
+    let flags = ["--writable", "--write-rules", "--exclude", "/drafts"];
+    let server = Server::with(&site, &flags);
+    let mut pen = Pen::new(&server);
+    for (path, want) in [
+        ("/a.map", 403),
+        ("/dir/a.map", 403),
+        ("/drafts/a", 403),
+        ("/build/a", 201),
+        ("/a~", 403),
+        ("/.etagdignore", 403),
+        ("/.etagdignore.gz", 403),
+        ("/_redirects", 201),
+        ("/new.txt", 201),
+    ] {
+        let response = pen.send("PUT", path, &[CREATE], b"new");
+        assert_eq!(response.status, want, "{path}");
+        let path = site.path(&path[1..]);
+        assert!(want == 201 || !path.exists() || path.ends_with(".etagdignore"));
+    }
+    let refused = pen.send("DELETE", "/a.map", &[("If-Match", NEW)], b"");
+    assert_eq!(refused.status, 403);
+    let reason = String::from_utf8(refused.body).unwrap();
+    assert!(reason.contains("--exclude"), "{reason}");
+}
+
+#[test]
 fn expectations_are_answered_before_the_content() {
     let site = site();
     let server = writable(&site);
