@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use httpdate::HttpDate;
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
@@ -24,6 +24,7 @@ use crate::client::{Peer, TrustedProxies};
 use crate::manifest::SiteDigest;
 use crate::metrics::{Door, Metrics, Outcome};
 use crate::semantics::coding::Coding;
+use crate::semantics::head::FieldLines;
 
 /// Limit for the lines that wait to be written, in bytes.
 const MAX_QUEUED_BYTES: usize = 4 << 20;
@@ -284,12 +285,12 @@ impl AccessLog {
     }
 
     /// The client of a request that came from `peer` with these fields.
-    pub fn client(&self, peer: Peer, fields: &HeaderMap) -> Peer {
+    pub fn client(&self, peer: Peer, fields: &impl FieldLines) -> Peer {
         self.trusted.client(peer, fields)
     }
 
     /// The id that a trusted proxy has given a request that came from `peer` with these fields.
-    pub fn request_id<'f>(&self, peer: Peer, fields: &'f HeaderMap) -> Option<&'f str> {
+    pub fn request_id<'f>(&self, peer: Peer, fields: &'f impl FieldLines) -> Option<&'f str> {
         self.trusted.request_id(peer, fields)
     }
 

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::request::Parts;
 use http::{Method, StatusCode, Uri, Version, header};
 
 use crate::listing::{self, Listing, ListingFormat, Sorting};
@@ -16,6 +15,7 @@ use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
 use crate::rules::{Query, Redirects, RuleMatch, RuleOutcome, without_port};
 use crate::semantics::coding;
+use crate::semantics::head::{FieldLines, RequestHead};
 use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
 use crate::semantics::range::{self, Selection};
@@ -85,21 +85,21 @@ impl Selected<'_> {
 }
 
 /// Answers a request from one manifest.
-pub fn answer<'m>(manifest: &'m Manifest, request: &Parts) -> Answer<'m> {
-    if let Err((status, reason)) = check_method(&request.method) {
+pub fn answer<'m>(manifest: &'m Manifest, request: &impl RequestHead) -> Answer<'m> {
+    if let Err((status, reason)) = check_method(request.method()) {
         return Answer::Refused(status, reason.into());
     }
     if let Err(reason) = check_host(request) {
         return Answer::Refused(StatusCode::BAD_REQUEST, reason.into());
     }
-    if request.method == Method::OPTIONS && request.uri.path() == "*" {
+    if *request.method() == Method::OPTIONS && request.path() == "*" {
         return Answer::Options;
     }
-    let target = match Target::parse(&request.uri) {
+    let target = match Target::of(request.path(), request.query()) {
         Ok(target) => target,
         Err(refusal) => return redirect_or_refuse(manifest, request, refusal),
     };
-    if request.method == Method::OPTIONS {
+    if *request.method() == Method::OPTIONS {
         return Answer::Options;
     }
     let redirects = &manifest.rules().redirects;
@@ -182,7 +182,11 @@ fn locate_resource<'m>(manifest: &'m Manifest, target: &Target<'_>) -> Located<&
 }
 
 /// The rule of `_redirects` that matches a target, if any does.
-fn find_rule(redirects: &Redirects, target: &Target<'_>, request: &Parts) -> Option<RuleMatch> {
+fn find_rule(
+    redirects: &Redirects,
+    target: &Target<'_>,
+    request: &impl RequestHead,
+) -> Option<RuleMatch> {
     let path = match target.collapsed() {
         Some(path) => Cow::Owned(path),
         None => Cow::Borrowed(target.path()),
@@ -199,7 +203,7 @@ fn is_redirected_back(
     manifest: &Manifest,
     outcome: &RuleOutcome,
     target: &Target<'_>,
-    request: &Parts,
+    request: &impl RequestHead,
 ) -> bool {
     let RuleOutcome::Redirect(_, location) = outcome else {
         return false;
@@ -240,7 +244,7 @@ fn apply_rule<'m>(
     manifest: &'m Manifest,
     outcome: RuleOutcome,
     target: &Target<'_>,
-    request: &Parts,
+    request: &impl RequestHead,
 ) -> Answer<'m> {
     let (status, path) = match outcome {
         RuleOutcome::Redirect(status, location) => return Answer::Redirect(status, location),
@@ -263,7 +267,7 @@ fn with_header_rules<'r>(
     manifest: &Manifest,
     resource: &'r Arc<Resource>,
     target: &Target<'_>,
-    request: &Parts,
+    request: &impl RequestHead,
 ) -> Cow<'r, Arc<Resource>> {
     let headers = &manifest.rules().headers;
     if headers.is_empty() {
@@ -275,14 +279,14 @@ fn with_header_rules<'r>(
 
 /// The host that a request names, without its port. Rules look at it, and the log has it; answers do
 /// not depend on it otherwise.
-pub fn host(request: &Parts) -> Option<&str> {
+pub fn host(request: &impl RequestHead) -> Option<&str> {
     // RFC 9112 section 3.2.2: the host of an absolute-form target takes precedence over Host.
-    request
-        .uri
-        .authority()
-        .map(http::uri::Authority::as_str)
-        .or_else(|| request.headers.get(header::HOST)?.to_str().ok())
-        .map(without_port)
+    let of_field = || {
+        let line = request.fields().lines(&header::HOST).next()?;
+        // A host in another charset than ASCII is none.
+        str::from_utf8(line).ok().filter(|host| host.is_ascii())
+    };
+    request.authority().or_else(of_field).map(without_port)
 }
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, none or one before it. HTTP/2 has an
@@ -290,22 +294,23 @@ pub fn host(request: &Parts) -> Option<&str> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_host(request: &Parts) -> Result<(), &'static str> {
-    let mut hosts = request.headers.get_all(header::HOST).iter();
+pub fn check_host(request: &impl RequestHead) -> Result<(), &'static str> {
+    let name = header::HOST;
+    let mut hosts = request.fields().lines(&name);
     let first = hosts.next();
     if hosts.next().is_some() {
         return Err("more than one Host header field");
     }
     // HTTP/2 has it in place of Host; in HTTP/1.1 an absolute-form target brings it. User information
     // in it is an error (RFC 9110 section 4.2.4).
-    if let Some(authority) = request.uri.authority()
-        && !is_host(authority.as_str().as_bytes())
+    if let Some(authority) = request.authority()
+        && !is_host(authority.as_bytes())
     {
         return Err("invalid authority in the request target");
     }
     match first {
-        None if request.version == Version::HTTP_11 => Err("missing Host header field"),
-        Some(host) if !is_host(host.as_bytes()) => Err("invalid Host header field"),
+        None if request.version() == Version::HTTP_11 => Err("missing Host header field"),
+        Some(host) if !is_host(host) => Err("invalid Host header field"),
         _ => Ok(()),
     }
 }
@@ -383,12 +388,16 @@ const MAX_ERROR_PAGE_DIRECTORIES: usize = 64;
 const MIN_HASH_DIGITS: usize = 8;
 
 /// What answers where there is nothing.
-fn not_found<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> Answer<'m> {
+fn not_found<'m>(
+    manifest: &'m Manifest,
+    target: &Target<'_>,
+    request: &impl RequestHead,
+) -> Answer<'m> {
     let path = target.path();
     match manifest.settings().not_found {
         NotFound::SinglePageApplication => {
             let index = manifest.locate(b"index.html");
-            if let Some(index) = index.filter(|_| is_navigation(&request.headers, path)) {
+            if let Some(index) = index.filter(|_| is_navigation(request.fields(), path)) {
                 let of_page = looks_like_page(path);
                 let index = with_header_rules(manifest, index, target, request);
                 return select(index, SelectedBy::Fallback { of_page }, request);
@@ -407,7 +416,11 @@ fn not_found<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -
 }
 
 /// What a directory without an index has, where directories are listed.
-fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> Option<Answer<'m>> {
+fn listing<'m>(
+    manifest: &'m Manifest,
+    target: &Target<'_>,
+    request: &impl RequestHead,
+) -> Option<Answer<'m>> {
     let settings = manifest.settings();
     if !settings.lists() {
         return None;
@@ -427,7 +440,7 @@ fn listing<'m>(manifest: &'m Manifest, target: &Target<'_>, request: &Parts) -> 
         return Some(Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location));
     }
     let tail = settings.additions.tail.unwrap_or_default();
-    let form = match listing::prefers_json(&request.headers) {
+    let form = match listing::prefers_json(request.fields()) {
         true => ListingFormat::Json,
         false => ListingFormat::Html(Sorting::parse(target.query()), tail),
     };
@@ -466,16 +479,16 @@ fn is_hash_in_query(resource: &Resource, query: Option<&str>) -> bool {
 /// has one URL, and it is looked up in the manifest as any other: there is no second way in.
 fn redirect_or_refuse<'m>(
     manifest: &'m Manifest,
-    request: &Parts,
+    request: &impl RequestHead,
     refusal: BadTarget,
 ) -> Answer<'m> {
     let refused = Answer::Refused(refusal.status(), refusal.to_string().into());
-    if request.method == Method::OPTIONS || !refusal.is_spelling() {
+    if *request.method() == Method::OPTIONS || !refusal.is_spelling() {
         return refused;
     }
-    match normalize(&request.uri).and_then(|path| url_of(manifest, path)) {
+    match normalize(request.path(), request.query()).and_then(|path| url_of(manifest, path)) {
         Some(path) => {
-            let location = absolute_location(&path, request.uri.query());
+            let location = absolute_location(&path, request.query());
             Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location)
         }
         None => refused,
@@ -546,7 +559,7 @@ fn error_page<'m>(manifest: &'m Manifest, path: &[u8]) -> Option<&'m Arc<Resourc
 fn select<'m>(
     resource: Cow<'m, Arc<Resource>>,
     selected_by: SelectedBy,
-    request: &Parts,
+    request: &impl RequestHead,
 ) -> Answer<'m> {
     let index = if resource.is_negotiable() {
         let mut available = [(coding::Coding::Identity, 0); 4];
@@ -555,7 +568,7 @@ fn select<'m>(
             *slot = (representation.coding, representation.length);
             count += 1;
         }
-        coding::prefer(&request.headers, &available[..count])
+        coding::prefer(request.fields(), &available[..count])
     } else {
         0
     };
@@ -566,16 +579,16 @@ fn select<'m>(
     };
     let representation = selected.representation();
     let current = selected.resource.validators(representation);
-    match precondition::evaluate(&request.method, &request.headers, Some(current)) {
+    match precondition::evaluate(request.method(), request.fields(), Some(current)) {
         Verdict::NotModified => return Answer::NotModified(selected),
         Verdict::Failed => return Answer::PreconditionFailed(selected),
         Verdict::Perform => {}
     }
-    if request.method != Method::GET {
+    if *request.method() != Method::GET {
         return Answer::Whole(selected);
     }
     match range::select(
-        &request.headers,
+        request.fields(),
         &representation.etag,
         representation.length,
     ) {

@@ -115,6 +115,15 @@ impl Segments {
         }
     }
 
+    /// All of them as one slice; `None` where a part is in a file, or there are several.
+    pub fn into_slice(mut self) -> Option<Bytes> {
+        match (self.queue.pop_front(), self.queue.is_empty()) {
+            (None, _) => Some(Bytes::new()),
+            (Some(Segment::Memory(bytes)), true) => Some(bytes),
+            (Some(_), _) => None,
+        }
+    }
+
     /// Bytes still to come.
     pub fn length(&self) -> u64 {
         self.queue

@@ -7,8 +7,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use ipnet::IpNet;
+
+use crate::semantics::head::FieldLines;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// W3C Trace Context, section 3.2.
@@ -93,10 +95,11 @@ impl TrustedProxies {
 
     /// The client of a request that came from `peer`: each trusted proxy is believed about whom
     /// it speaks for, the nearest first. What is no address ends the chain.
-    pub fn client(&self, peer: Peer, fields: &HeaderMap) -> Peer {
+    pub fn client(&self, peer: Peer, fields: &impl FieldLines) -> Peer {
         let mut client = peer;
-        let lines = fields.get_all(X_FORWARDED_FOR).iter().rev();
-        let elements = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
+        let name = X_FORWARDED_FOR;
+        let lines = fields.lines(&name).rev();
+        let elements = lines.flat_map(|line| line.rsplit(|&byte| byte == b','));
         for element in elements.map(<[u8]>::trim_ascii) {
             if !self.trust(client) {
                 break;
@@ -112,7 +115,7 @@ impl TrustedProxies {
 
     /// What the trusted proxy at `peer` calls a request with these fields: the trace that it belongs
     /// to, or else its X-Request-Id. One that is malformed or too long is none.
-    pub fn request_id<'f>(&self, peer: Peer, fields: &'f HeaderMap) -> Option<&'f str> {
+    pub fn request_id<'f>(&self, peer: Peer, fields: &'f impl FieldLines) -> Option<&'f str> {
         match self.trust(peer) {
             true => trace_id(fields).or_else(|| x_request_id(fields)),
             false => None,
@@ -129,9 +132,9 @@ impl TrustedProxies {
 /// parent-id   = 16HEXDIGLC  ; not all zeros
 /// trace-flags = 2HEXDIGLC
 /// ```
-fn trace_id(fields: &HeaderMap) -> Option<&str> {
-    let mut lines = fields.get_all(TRACEPARENT).iter();
-    let line = lines.next()?.to_str().ok()?;
+fn trace_id(fields: &impl FieldLines) -> Option<&str> {
+    // Of two, both can't be right.
+    let line = str::from_utf8(fields.only_line(&TRACEPARENT)?).ok()?;
     let is_hex = |part: &str, length| {
         part.len() == length
             && part
@@ -147,16 +150,14 @@ fn trace_id(fields: &HeaderMap) -> Option<&str> {
         && is_id(trace, 32)
         && is_id(parent, 16)
         && is_hex(flags, 2)
-        && (version != "00" || parts.next().is_none())
-        // Two can't both be right.
-        && lines.next().is_none();
+        && (version != "00" || parts.next().is_none());
     is_valid.then_some(trace)
 }
 
 /// The last X-Request-Id: where a client has sent one as well, a proxy adds its own after it.
-fn x_request_id(fields: &HeaderMap) -> Option<&str> {
-    let line = fields.get_all(X_REQUEST_ID).iter().next_back()?;
-    let id = line.to_str().ok()?;
+fn x_request_id(fields: &impl FieldLines) -> Option<&str> {
+    let line = fields.lines(&X_REQUEST_ID).next_back()?;
+    let id = str::from_utf8(line).ok()?;
     let is_valid = !id.is_empty()
         && id.len() <= MAX_REQUEST_ID
         && id
@@ -179,6 +180,8 @@ fn address(element: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     fn peer(text: &str) -> Peer {

@@ -1,11 +1,9 @@
 //! One request and its response, followed from the head of the request to the end of the body; then
 //! counted, and written into the access log, if there is one.
 
-use std::borrow::Cow;
 use std::time::{Instant, SystemTime};
 
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, response};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use crate::access::{AccessEntry, AccessLog};
 use crate::answer::{Answer, host};
@@ -13,6 +11,7 @@ use crate::client::Peer;
 use crate::manifest::{Manifest, SiteDigest};
 use crate::metrics::{Door, Metrics, Outcome, Verb};
 use crate::semantics::coding::Coding;
+use crate::semantics::head::{FieldLines, RequestHead};
 
 /// What was decided about a request, as far as counters and the access log want to know.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +27,7 @@ pub struct AnswerSummary {
 
 impl AnswerSummary {
     /// What `answer` says, which `manifest` gave to `request`.
-    pub fn new(answer: &Answer<'_>, manifest: &Manifest, request: &Parts) -> Self {
+    pub fn new(answer: &Answer<'_>, manifest: &Manifest, request: &impl RequestHead) -> Self {
         let (outcome, selected) = match answer {
             Answer::NotModified(selected) => (Outcome::Hit, Some(selected)),
             Answer::PreconditionFailed(selected) => (Outcome::Failed, Some(selected)),
@@ -49,7 +48,7 @@ impl AnswerSummary {
             outcome,
             saved: match selected {
                 // To HEAD no content would have been sent anyway.
-                Some(selected) if outcome == Outcome::Hit && request.method == Method::GET => {
+                Some(selected) if outcome == Outcome::Hit && *request.method() == Method::GET => {
                     selected.length
                 }
                 _ => 0,
@@ -77,9 +76,9 @@ impl AnswerSummary {
     }
 }
 
-fn asks_whether_modified(request: &Parts) -> bool {
-    request.headers.contains_key(header::IF_NONE_MATCH)
-        || request.headers.contains_key(header::IF_MODIFIED_SINCE)
+fn asks_whether_modified(request: &impl RequestHead) -> bool {
+    let fields = request.fields();
+    fields.has(&header::IF_NONE_MATCH) || fields.has(&header::IF_MODIFIED_SINCE)
 }
 
 /// What is known of a request and its response so far.
@@ -102,7 +101,7 @@ struct Record {
     time: SystemTime,
     client: Peer,
     method: Method,
-    target: Uri,
+    target: Box<str>,
     host: Option<Box<str>>,
     request_id: Option<Box<str>>,
     version: Version,
@@ -115,22 +114,27 @@ struct Record {
 impl Exchange {
     /// A request from `peer` whose head has just been read by `door`. Without a log nothing is
     /// allocated.
-    pub fn new(request: &Parts, peer: Peer, door: Door, log: Option<&AccessLog>) -> Self {
+    pub fn new(
+        request: &impl RequestHead,
+        peer: Peer,
+        door: Door,
+        log: Option<&AccessLog>,
+    ) -> Self {
         let record = log.map(|log| Record {
             time: SystemTime::now().max(SystemTime::UNIX_EPOCH),
-            client: log.client(peer, &request.headers),
-            method: request.method.clone(),
-            target: Uri::try_from(request.uri.to_string()).unwrap_or_else(|_| request.uri.clone()),
+            client: log.client(peer, request.fields()),
+            method: request.method().clone(),
+            target: request.target().into(),
             host: host(request).map(Box::from),
-            request_id: log.request_id(peer, &request.headers).map(Box::from),
-            version: request.version,
+            request_id: log.request_id(peer, request.fields()).map(Box::from),
+            version: request.version(),
             door,
             referer: copy_of(request, &header::REFERER),
             user_agent: copy_of(request, &header::USER_AGENT),
             tag: None,
         });
         Self {
-            verb: Verb::from(&request.method),
+            verb: Verb::from(request.method()),
             started: Instant::now(),
             summary: AnswerSummary::default(),
             status: None,
@@ -142,12 +146,20 @@ impl Exchange {
     }
 
     /// Notes what was decided, the response's head, and the length of the body that is to follow.
-    pub fn respond(&mut self, head: &response::Parts, length: u64, summary: &AnswerSummary) {
+    ///
+    /// `tag` is asked for the response's `ETag` only if somebody wants to know.
+    pub fn respond(
+        &mut self,
+        status: StatusCode,
+        tag: impl FnOnce() -> Option<HeaderValue>,
+        length: u64,
+        summary: &AnswerSummary,
+    ) {
         self.summary = *summary;
-        self.status = Some(head.status);
+        self.status = Some(status);
         self.remaining = length;
         if let Some(record) = &mut self.record {
-            record.tag = head.headers.get(header::ETAG).cloned();
+            record.tag = tag();
         }
     }
 
@@ -190,7 +202,7 @@ impl Exchange {
                 time: record.time,
                 client: record.client,
                 method: &record.method,
-                target: &target(&record.target, record.version),
+                target: &record.target,
                 host: record.host.as_deref(),
                 request_id: record.request_id.as_deref(),
                 version: record.version,
@@ -212,15 +224,7 @@ impl Exchange {
 
 /// A copy of a field: a clone of it would pin the whole header section for as long as the response
 /// takes.
-fn copy_of(request: &Parts, name: &HeaderName) -> Option<HeaderValue> {
-    let value = request.headers.get(name)?;
-    HeaderValue::from_bytes(value.as_bytes()).ok()
-}
-
-/// The request target as the client wrote it; of HTTP/2's pseudo-fields, the path.
-fn target(uri: &Uri, version: Version) -> Cow<'_, str> {
-    match uri.path_and_query() {
-        Some(path) if version == Version::HTTP_2 || uri.scheme().is_none() => path.as_str().into(),
-        _ => uri.to_string().into(),
-    }
+fn copy_of(request: &impl RequestHead, name: &HeaderName) -> Option<HeaderValue> {
+    let value = request.fields().lines(name).next()?;
+    HeaderValue::from_bytes(value).ok()
 }

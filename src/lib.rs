@@ -20,7 +20,7 @@
 //! | 0 | [`semantics`] | RFC 9110 as pure functions |
 //! | 2 | [`locate`] | clean URLs: the requested path -> the file that answers; pure |
 //! | 4 | [`answer`] | the heart: a manifest and a request head -> what to say; pure |
-//! | 0 | [`client`] | the client's address, when there are proxies in between |
+//! | 1 | [`client`] | the client's address, when there are proxies in between |
 //!
 //! ## Site: what there is to send, and how it is read from disk
 //!
@@ -95,7 +95,8 @@
 //! no change is missed -> scan the root, against nothing or against the saved [`state`] -> publish
 //! the manifest in a [`site::Site`] -> listen and accept -> ready.
 //!
-//! **Request.** Bytes -> hyper -> the layers of [`service`], from the outside in: count and log ->
+//! **Request.** Bytes -> the front, which reads plain requests, or hyper, which reads all others ->
+//! the layers of [`service`], from the outside in: count and log ->
 //! the developer's server ([`dev`]), or health and writes, where there are such -> the site, which
 //! loads [`site::Site::current`] once and asks [`answer::answer`]: method (405) -> target (400) ->
 //! locate (404, redirect) -> Accept-Encoding selects the representation -> preconditions (412, 304)

@@ -370,7 +370,9 @@ pub struct Representation {
     pub data: Data,
     /// The SHA-256 of its bytes, if the operator enabled `Repr-Digest`.
     pub sha256: Option<Box<[u8; 32]>>,
-    prepared: OnceLock<HeaderValue>,
+    /// The tag as a field value. In a box, for most representations are asked for seldom.
+    tag_value: OnceLock<Box<HeaderValue>>,
+    heads: PreparedHeads,
 }
 
 impl Representation {
@@ -382,7 +384,8 @@ impl Representation {
             length,
             data,
             sha256: None,
-            prepared: OnceLock::new(),
+            tag_value: OnceLock::new(),
+            heads: PreparedHeads::default(),
         }
     }
 
@@ -410,7 +413,7 @@ impl Representation {
         if self.etag.fields() != suffix {
             let etag = ETag::new(*self.etag.hash());
             self.etag = suffix.map_or(etag, |suffix| etag.with_fields(suffix));
-            self.prepared = OnceLock::new();
+            self.tag_value = OnceLock::new();
         }
     }
 
@@ -424,7 +427,36 @@ impl Representation {
 
     /// The tag as a field value, rendered once.
     pub fn etag_value(&self) -> &HeaderValue {
-        self.prepared.get_or_init(|| visible(&self.etag))
+        self.tag_value.get_or_init(|| Box::new(visible(&self.etag)))
+    }
+
+    /// Where the head of such a response is kept, once somebody has made it.
+    pub fn prepared_head(&self, kind: PreparedHead) -> &OnceLock<Bytes> {
+        let [whole, not_modified] = &**self.heads.0.get_or_init(Box::default);
+        match kind {
+            PreparedHead::Whole => whole,
+            PreparedHead::NotModified => not_modified,
+        }
+    }
+}
+
+/// A response whose head depends on the representation alone, and not on the request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PreparedHead {
+    /// 200, to GET and to HEAD.
+    Whole,
+    /// 304.
+    NotModified,
+}
+
+/// The heads of responses with a representation, as bytes of HTTP/1.1. A copy of them is empty: the
+/// copy of the representation may be given other fields.
+#[derive(Debug, Default)]
+struct PreparedHeads(OnceLock<Box<[OnceLock<Bytes>; 2]>>);
+
+impl Clone for PreparedHeads {
+    fn clone(&self) -> Self {
+        Self::default()
     }
 }
 

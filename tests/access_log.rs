@@ -550,29 +550,36 @@ fn a_line_has_the_host_and_the_door() {
     let site = site();
     let (server, out) = Server::logging(&site, JSON);
     let lines = Lines::of(out);
-    for (request, host) in [
+    for (request, host, door) in [
         (
             "GET /small HTTP/1.1\r\nHost: Example.org:8080\r\n\r\n",
             Some("Example.org"),
+            "front",
         ),
         (
             "GET http://a.example/small HTTP/1.1\r\nHost: b\r\n\r\n",
             Some("a.example"),
+            "http1",
         ),
         (
             "GET /small HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
             Some("[::1]"),
+            "front",
         ),
-        ("GET /small HTTP/1.1\r\nHost: a\"b\r\n\r\n", Some("a\"b")),
-        ("GET /small HTTP/1.0\r\n\r\n", None),
-        ("GET /small HTTP/1.1\r\n\r\n", None),
+        (
+            "GET /small HTTP/1.1\r\nHost: a\"b\r\n\r\n",
+            Some("a\"b"),
+            "http1",
+        ),
+        ("GET /small HTTP/1.0\r\n\r\n", None, "http1"),
+        ("GET /small HTTP/1.1\r\n\r\n", None, "http1"),
     ] {
         let mut client = server.client();
         client.send(request).unwrap();
         assert!(client.receive("GET").unwrap().is_some(), "{request:?}");
         let line = lines.next_json();
         assert_eq!(line["host"].as_str(), host, "{request:?}: {line}");
-        assert_eq!(line["door"], "http1", "{request:?}");
+        assert_eq!(line["door"], door, "{request:?}");
     }
     Http2::connect(server.address()).get("/small", &[]);
     let line = lines.next_json();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use serde::Serialize;
 
 use crate::manifest::Manifest;
@@ -18,6 +18,7 @@ use crate::page::Text;
 use crate::representation::{Data, Fields, REVALIDATE, Representation, Resource};
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
+use crate::semantics::head::FieldLines;
 use crate::semantics::target::encode_path;
 use sorting::SortKey;
 
@@ -322,19 +323,19 @@ impl<'m> Listing<'m> {
 
 /// Whether Accept names JSON and not HTML (RFC 9110 section 12.5.1). Weights are ignored: browsers
 /// name `text/html`, and programs that want JSON do not.
-pub fn prefers_json(fields: &HeaderMap) -> bool {
+pub fn prefers_json(fields: &impl FieldLines) -> bool {
+    let accept = header::ACCEPT;
     let media_ranges = fields
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|value| value.split(','));
+        .lines(&accept)
+        .flat_map(|line| line.split(|byte| *byte == b','));
     let mut prefers = false;
     for range in media_ranges {
-        let name = range.split(';').next().unwrap_or_default().trim();
-        if name.eq_ignore_ascii_case("text/html") {
+        let mut parts = range.split(|byte| *byte == b';');
+        let name = parts.next().unwrap_or_default().trim_ascii();
+        if name.eq_ignore_ascii_case(b"text/html") {
             return false;
         }
-        prefers |= name.eq_ignore_ascii_case("application/json");
+        prefers |= name.eq_ignore_ascii_case(b"application/json");
     }
     prefers
 }
@@ -410,6 +411,8 @@ const SCRIPT: &str = include_str!("script.js");
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
     use crate::manifest::Changes;
     use crate::representation::{Data, Fields, REVALIDATE, Representation};

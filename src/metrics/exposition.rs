@@ -196,6 +196,11 @@ impl FamilyEncoder<'_> {
                 &metrics.refused_requests,
             ),
             (
+                "front_requests",
+                "Plain HTTP/1.1 requests that were answered from memory, on the short way.",
+                &metrics.front_requests,
+            ),
+            (
                 "frame_floods",
                 "HTTP/2 connections closed because they sent too many control frames.",
                 &metrics.frame_floods,

@@ -109,6 +109,8 @@ impl Outcome {
 /// The part of the server that read a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Door {
+    /// The front: a plain request, answered before hyper was asked.
+    Front,
     /// hyper's parser of HTTP/1.
     Http1,
     /// HTTP/2.
@@ -119,6 +121,7 @@ impl Door {
     /// Its name in the access log.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Front => "front",
             Self::Http1 => "http1",
             Self::Http2 => "h2",
         }
@@ -177,6 +180,8 @@ pub struct Metrics {
     pub frame_floods: Counter,
     /// Connections beyond `--max-connections`.
     pub surplus_connections: Counter,
+    /// Requests that were answered in front of hyper.
+    pub front_requests: Counter,
     /// Connections that ended with something that is no HTTP/1 request.
     pub malformed: Counter,
     /// Connections of trusted proxies that were closed for want of a PROXY header.

@@ -6,8 +6,9 @@
 
 use std::cmp::Reverse;
 
-use http::header::{ACCEPT_ENCODING, HeaderMap};
+use http::header::ACCEPT_ENCODING;
 
+use super::head::FieldLines;
 use super::{members, read_qvalue, trim_ows};
 
 /// How a representation is encoded (RFC 9110 8.4.1). The order is the one that breaks ties:
@@ -76,7 +77,7 @@ impl Coding {
 /// (RFC 9110 12.5.3): the highest qvalue, then the shortest, then the order of [`Coding`].
 /// Where nothing fits, or without Accept-Encoding: identity, and 0 if even that is not there.
 #[must_use]
-pub fn prefer(fields: &HeaderMap, available: &[(Coding, u64)]) -> usize {
+pub fn prefer(fields: &impl FieldLines, available: &[(Coding, u64)]) -> usize {
     if available.len() < 2 {
         return 0;
     }
@@ -117,12 +118,12 @@ impl AcceptEncoding {
     /// Accept-Encoding = #( codings [ weight ] )
     /// codings         = content-coding / "identity" / "*"
     /// ```
-    fn parse(fields: &HeaderMap) -> Option<Self> {
-        let lines = fields.get_all(ACCEPT_ENCODING);
-        let mut lines = lines.iter().peekable();
-        lines.peek()?;
+    fn parse(fields: &impl FieldLines) -> Option<Self> {
+        if !fields.has(&ACCEPT_ENCODING) {
+            return None;
+        }
         let mut accepted = Self::default();
-        for member in lines.flat_map(|line| members(line.as_bytes())) {
+        for member in fields.lines(&ACCEPT_ENCODING).flat_map(members) {
             let (coding, weight) = read_member(member)?;
             let place = if coding == b"*" {
                 Some(&mut accepted.any)

@@ -3,19 +3,24 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
+
+use super::head::FieldLines;
 
 /// The field that says which digests are wanted.
 /// Asks for digests of the selected representation (RFC 9530 section 4).
 pub const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
 /// The fields that say what content hashes to.
-const DIGEST_FIELDS: [&str; 2] = ["content-digest", "repr-digest"];
+const DIGEST_FIELDS: [HeaderName; 2] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
 
 /// Whether Want-Repr-Digest asks for SHA-256 with a preference above 0 (RFC 9530 section 4).
 #[must_use]
-pub fn wants_sha256(fields: &HeaderMap) -> bool {
-    let Ok(wanted) = dictionary(fields, WANT_REPR_DIGEST.as_str()) else {
+pub fn wants_sha256(fields: &impl FieldLines) -> bool {
+    let Ok(wanted) = dictionary(fields, &WANT_REPR_DIGEST) else {
         return false;
     };
     match wanted.get("sha-256") {
@@ -28,9 +33,8 @@ pub fn wants_sha256(fields: &HeaderMap) -> bool {
 }
 
 /// Several lines are one dictionary (RFC 9651 section 4.2).
-fn dictionary(fields: &HeaderMap, name: &str) -> Result<Dictionary, BadDigest> {
-    let lines = fields.get_all(name).iter().map(HeaderValue::as_bytes);
-    let value = lines.collect::<Vec<_>>().join(&b',');
+fn dictionary(fields: &impl FieldLines, name: &HeaderName) -> Result<Dictionary, BadDigest> {
+    let value = fields.lines(name).collect::<Vec<_>>().join(&b',');
     Parser::new(&value).parse().map_err(|_| BadDigest)
 }
 
@@ -53,7 +57,7 @@ impl Digests {
     pub fn parse(fields: &HeaderMap) -> Result<Self, BadDigest> {
         let mut digests = Self::default();
         for name in DIGEST_FIELDS {
-            let dictionary = dictionary(fields, name)?;
+            let dictionary = dictionary(fields, &name)?;
             merge(&mut digests.sha256, dictionary.get("sha-256"))?;
             merge(&mut digests.sha512, dictionary.get("sha-512"))?;
         }

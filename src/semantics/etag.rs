@@ -10,8 +10,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;
 
-use http::header::{GetAll, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName};
 
+use super::head::FieldLines;
 use super::trim_ows;
 
 /// The strong tag of a representation (RFC 9110 8.8.3): the BLAKE3 of its bytes, and where fields
@@ -224,26 +225,25 @@ pub fn weak_eq(ours: &ETag, theirs: EntityTag<'_>) -> bool {
 
 /// The value of If-Match or If-None-Match (RFC 9110 13.1.1, 13.1.2), all of its lines.
 #[derive(Debug)]
-pub enum EntityTags<'a> {
+pub enum EntityTags<'a, F = HeaderMap> {
     /// `*`: any current representation.
     Any,
     /// One tag in one line, as nearly every client sends it.
     One(EntityTag<'a>),
     /// Any other list, the empty one included.
-    Listed(Listed<'a>),
+    Listed(Listed<'a, F>),
 }
 
-impl<'a> EntityTags<'a> {
+impl<'a, F: FieldLines> EntityTags<'a, F> {
     /// The value of the field `name`; `None` where it is absent or does not parse.
     ///
     /// ```abnf
     /// If-Match = "*" / #entity-tag
     /// ```
     #[must_use]
-    pub fn parse(fields: &'a HeaderMap, name: &HeaderName) -> Option<Self> {
-        let lines = fields.get_all(name);
-        let mut values = lines.iter();
-        let first = values.next()?.as_bytes();
+    pub fn parse(fields: &'a F, name: &HeaderName) -> Option<Self> {
+        let mut values = fields.lines(name);
+        let first = values.next()?;
         let alone = values.next().is_none();
         if trim_ows(first) == b"*" {
             return alone.then_some(Self::Any);
@@ -251,32 +251,31 @@ impl<'a> EntityTags<'a> {
         if let Some(tag) = EntityTag::parse(first).filter(|_| alone) {
             return Some(Self::One(tag));
         }
-        let all_parse = lines
-            .iter()
-            .flat_map(|line| Members {
-                rest: line.as_bytes(),
-            })
+        let all_parse = fields
+            .lines(name)
+            .flat_map(|rest| Members { rest })
             .all(|member| member.is_some());
-        all_parse.then_some(Self::Listed(Listed { lines }))
+        all_parse.then(|| {
+            Self::Listed(Listed {
+                fields,
+                name: name.clone(),
+            })
+        })
     }
 }
 
 /// Tags of a field that has been found to parse.
 #[derive(Debug)]
-pub struct Listed<'a> {
-    lines: GetAll<'a, HeaderValue>,
+pub struct Listed<'a, F> {
+    fields: &'a F,
+    name: HeaderName,
 }
 
-impl<'a> Listed<'a> {
+impl<'a, F: FieldLines> Listed<'a, F> {
     /// The tags in the order sent.
     pub fn iter(&self) -> impl Iterator<Item = EntityTag<'a>> {
-        let lines = self.lines.iter();
-        lines.flat_map(|line| {
-            Members {
-                rest: line.as_bytes(),
-            }
-            .flatten()
-        })
+        let lines = self.fields.lines(&self.name);
+        lines.flat_map(|rest| Members { rest }.flatten())
     }
 }
 

@@ -14,7 +14,8 @@
 //! 8. [`navigation`]: where nothing is found, whether a page was asked for (Fetch Metadata).
 //! 9. [`caching`]: what Cache-Control says of the content (RFC 8246).
 //!
-//! That is also the order in which a request meets them. The rules that all share:
+//! That is also the order in which a request meets them. All of them ask a [`head::RequestHead`], which
+//! says nothing of who has parsed it. The rules that all share:
 //!
 //! * **A field that does not parse is a field that is absent.** Not an error, not half a field:
 //!   one bad member voids the whole value, all of its lines included, because a recipient that
@@ -40,7 +41,9 @@ pub mod coding;
 pub mod date;
 pub mod digest;
 pub mod etag;
+pub mod head;
 pub mod navigation;
+pub mod plain;
 pub mod precondition;
 pub mod range;
 pub mod target;

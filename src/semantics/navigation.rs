@@ -3,8 +3,9 @@
 //! look of the path.
 
 use http::HeaderName;
-use http::header::{ACCEPT, HeaderMap};
+use http::header::ACCEPT;
 
+use super::head::FieldLines;
 use super::{members, read_qvalue, trim_ows};
 
 /// The field in which a browser says what a request is for.
@@ -19,10 +20,9 @@ pub const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode")
 /// 3. Otherwise a client that accepts anything, or sends no Accept, wants a page where the path
 ///    looks like one.
 #[must_use]
-pub fn is_navigation(fields: &HeaderMap, path: &[u8]) -> bool {
-    let mut modes = fields.get_all(SEC_FETCH_MODE).iter();
-    if let (Some(mode), None) = (modes.next(), modes.next()) {
-        return trim_ows(mode.as_bytes()) == b"navigate";
+pub fn is_navigation(fields: &impl FieldLines, path: &[u8]) -> bool {
+    if let Some(mode) = fields.only_line(&SEC_FETCH_MODE) {
+        return trim_ows(mode) == b"navigate";
     }
     match wanted(fields) {
         Html::Named => true,
@@ -55,9 +55,9 @@ enum Html {
 /// Accept      = #( media-range [ weight ] )
 /// media-range = ( "*/*" / ( type "/" "*" ) / ( type "/" subtype ) ) parameters
 /// ```
-fn wanted(fields: &HeaderMap) -> Html {
-    let lines = fields.get_all(ACCEPT).iter();
-    let mut members = lines.flat_map(|line| members(line.as_bytes())).peekable();
+fn wanted(fields: &impl FieldLines) -> Html {
+    let name = ACCEPT;
+    let mut members = fields.lines(&name).flat_map(members).peekable();
     // 12.5.1: the most specific range counts.
     let (mut named, mut with_others) = (None, members.peek().is_none());
     for member in members {

@@ -11,12 +11,11 @@
 //! successful.
 
 use http::Method;
-use http::header::{
-    HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
-};
+use http::header::{HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 
 use super::date::HttpDate;
 use super::etag::{ETag, EntityTag, EntityTags, strong_eq, weak_eq};
+use super::head::FieldLines;
 
 /// What is known of the selected representation (RFC 9110 8.8).
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +40,11 @@ pub enum Verdict {
 /// Evaluates the preconditions in the order of RFC 9110 13.2.2. `current` is `None` where the
 /// target has no current representation.
 #[must_use]
-pub fn evaluate(method: &Method, fields: &HeaderMap, current: Option<Validators<'_>>) -> Verdict {
+pub fn evaluate(
+    method: &Method,
+    fields: &impl FieldLines,
+    current: Option<Validators<'_>>,
+) -> Verdict {
     // 13.2.1: methods that select no representation have nothing to compare.
     if matches!(*method, Method::CONNECT | Method::OPTIONS | Method::TRACE) {
         return Verdict::Perform;
@@ -71,31 +74,31 @@ pub fn evaluate(method: &Method, fields: &HeaderMap, current: Option<Validators<
 }
 
 /// 13.1.1, with strong comparison: a client that wants to write must know the exact bytes.
-fn if_match(fields: &HeaderMap, current: Option<Validators<'_>>) -> Option<bool> {
+fn if_match(fields: &impl FieldLines, current: Option<Validators<'_>>) -> Option<bool> {
     matches(fields, &IF_MATCH, current, strong_eq)
-        .or_else(|| fields.contains_key(IF_MATCH).then_some(false))
+        .or_else(|| fields.has(&IF_MATCH).then_some(false))
 }
 
 /// 13.1.2, with weak comparison.
-fn if_none_match(fields: &HeaderMap, current: Option<Validators<'_>>) -> Option<bool> {
+fn if_none_match(fields: &impl FieldLines, current: Option<Validators<'_>>) -> Option<bool> {
     matches(fields, &IF_NONE_MATCH, current, weak_eq).map(|matched| !matched)
 }
 
 /// 13.1.3: ignored where there is no modification date.
-fn if_modified_since(fields: &HeaderMap, current: Option<Validators<'_>>) -> Option<bool> {
+fn if_modified_since(fields: &impl FieldLines, current: Option<Validators<'_>>) -> Option<bool> {
     let since = date(fields, &IF_MODIFIED_SINCE)?;
     Some(current?.last_modified? > since)
 }
 
 /// 13.1.4: ignored where there is no modification date.
-fn if_unmodified_since(fields: &HeaderMap, current: Option<Validators<'_>>) -> Option<bool> {
+fn if_unmodified_since(fields: &impl FieldLines, current: Option<Validators<'_>>) -> Option<bool> {
     let since = date(fields, &IF_UNMODIFIED_SINCE)?;
     Some(current?.last_modified? <= since)
 }
 
 /// Whether the field names the current representation; `None` where it is absent.
 fn matches(
-    fields: &HeaderMap,
+    fields: &impl FieldLines,
     name: &HeaderName,
     current: Option<Validators<'_>>,
     equal: fn(&ETag, EntityTag<'_>) -> bool,
@@ -113,17 +116,14 @@ fn matches(
 }
 
 /// A date field; two lines are more than one member, which 13.1.3 says to ignore.
-fn date(fields: &HeaderMap, name: &HeaderName) -> Option<HttpDate> {
-    let lines = fields.get_all(name);
-    let mut values = lines.iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => HttpDate::parse(value.as_bytes()),
-        _ => None,
-    }
+fn date(fields: &impl FieldLines, name: &HeaderName) -> Option<HttpDate> {
+    HttpDate::parse(fields.only_line(name)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::super::fields;
     use super::Verdict::{Failed, NotModified, Perform};
     use super::*;

@@ -7,9 +7,10 @@
 
 use std::cmp::Ordering;
 
-use http::header::{HeaderMap, IF_RANGE, RANGE};
+use http::header::{IF_RANGE, RANGE};
 
 use super::etag::{ETag, EntityTag, strong_eq};
+use super::head::FieldLines;
 use super::members;
 
 /// What to send (RFC 9110 14.2).
@@ -82,17 +83,15 @@ pub fn unsatisfied_range(length: u64) -> String {
 /// representation, so that no part of a file has to be read twice. More than [`MAX_PARTS`] after
 /// merging cost more than they save, so the answer is the whole.
 #[must_use]
-pub fn select(fields: &HeaderMap, etag: &ETag, length: u64) -> Selection {
-    let lines = fields.get_all(RANGE);
-    let mut values = lines.iter();
+pub fn select(fields: &impl FieldLines, etag: &ETag, length: u64) -> Selection {
     // 14.2: no list, so two lines do not parse.
-    let (Some(value), None) = (values.next(), values.next()) else {
+    let Some(value) = fields.only_line(&RANGE) else {
         return Selection::Whole;
     };
     if !if_range(fields, etag) {
         return Selection::Whole;
     }
-    match RangeSet::parse(value.as_bytes(), length) {
+    match RangeSet::parse(value, length) {
         Some(set) => set.selection(length),
         None => Selection::Whole,
     }
@@ -105,15 +104,10 @@ pub fn select(fields: &HeaderMap, etag: &ETag, length: u64) -> Selection {
 /// ```abnf
 /// If-Range = entity-tag / HTTP-date
 /// ```
-fn if_range(fields: &HeaderMap, etag: &ETag) -> bool {
-    let lines = fields.get_all(IF_RANGE);
-    let mut values = lines.iter();
-    match (values.next(), values.next()) {
-        (None, _) => true,
-        (Some(value), None) => {
-            EntityTag::parse(value.as_bytes()).is_some_and(|theirs| strong_eq(etag, theirs))
-        }
-        (Some(_), Some(_)) => false,
+fn if_range(fields: &impl FieldLines, etag: &ETag) -> bool {
+    match fields.only_line(&IF_RANGE) {
+        Some(value) => EntityTag::parse(value).is_some_and(|theirs| strong_eq(etag, theirs)),
+        None => !fields.has(&IF_RANGE),
     }
 }
 
@@ -278,6 +272,8 @@ pub const MAX_PARTS_AS_ASKED: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::super::fields;
     use super::Selection::{Unsatisfiable, Whole};
     use super::*;

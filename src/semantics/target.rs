@@ -26,7 +26,17 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Reads the target of a request; nothing is copied where nothing is encoded.
+    /// Reads path and query of a URI, as [`Target::of`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`BadTarget`] says which rule the target broke.
+    pub fn parse(uri: &'a Uri) -> Result<Self, BadTarget> {
+        Self::of(uri.path(), uri.query())
+    }
+
+    /// Reads the target of a request, its path and query as sent; nothing is copied where nothing is
+    /// encoded.
     ///
     /// ```abnf
     /// origin-form   = absolute-path [ "?" query ]
@@ -40,17 +50,13 @@ impl<'a> Target<'a> {
     /// # Errors
     ///
     /// [`BadTarget`] says which rule the target broke.
-    pub fn parse(uri: &'a Uri) -> Result<Self, BadTarget> {
-        let raw_path = uri.path();
+    pub fn of(raw_path: &'a str, query: Option<&'a str>) -> Result<Self, BadTarget> {
         // 3.2.3 authority-form has no path, 3.2.4 asterisk-form has `*`.
         let Some(encoded) = raw_path.strip_prefix('/') else {
             return Err(BadTarget::NotAPath);
         };
         // RFC 9112 3: at least 8000 are recommended.
-        if uri
-            .path_and_query()
-            .is_some_and(|both| both.as_str().len() > MAX_TARGET_LENGTH)
-        {
+        if is_too_long(raw_path, query) {
             return Err(BadTarget::TooLong);
         }
         let encoded = encoded.as_bytes();
@@ -73,7 +79,7 @@ impl<'a> Target<'a> {
         Ok(Self {
             path,
             raw_path,
-            query: uri.query(),
+            query,
         })
     }
 
@@ -183,12 +189,9 @@ impl std::error::Error for BadTarget {}
 ///
 /// apt asks for `/repository/./Packages`, npm for `/@scope%2Fname`.
 #[must_use]
-pub fn normalize(uri: &Uri) -> Option<Vec<u8>> {
-    let encoded = uri.path().strip_prefix('/')?.as_bytes();
-    let is_too_long = uri
-        .path_and_query()
-        .is_some_and(|both| both.as_str().len() > MAX_TARGET_LENGTH);
-    if is_too_long || encoded.contains(&b'\\') || !are_escapes(encoded) {
+pub fn normalize(raw_path: &str, query: Option<&str>) -> Option<Vec<u8>> {
+    let encoded = raw_path.strip_prefix('/')?.as_bytes();
+    if is_too_long(raw_path, query) || encoded.contains(&b'\\') || !are_escapes(encoded) {
         return None;
     }
     let path: Cow<'_, [u8]> = percent_decode(encoded).into();
@@ -234,6 +237,11 @@ pub fn relative_reference(from: &[u8], to: &[u8]) -> String {
         true => format!("./{reference}"),
         false => reference,
     }
+}
+
+fn is_too_long(raw_path: &str, query: Option<&str>) -> bool {
+    let query = query.map_or(0, |query| query.len().saturating_add(1));
+    raw_path.len().saturating_add(query) > MAX_TARGET_LENGTH
 }
 
 /// A path up to its last slash.
@@ -543,7 +551,11 @@ mod tests {
         ];
         for (name, uri, want) in cases {
             let uri: Uri = uri.parse().unwrap();
-            assert_eq!(normalize(&uri).as_deref(), *want, "{name}");
+            assert_eq!(
+                normalize(uri.path(), uri.query()).as_deref(),
+                *want,
+                "{name}"
+            );
         }
     }
 

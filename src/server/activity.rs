@@ -129,6 +129,13 @@ impl Activity {
         begins
     }
 
+    /// Notes that a request has come and its response is on its way to the socket, which is all that
+    /// there is to it: such a response waits for nothing but the socket.
+    pub(super) fn note_answered(&self) {
+        self.receiving_since.store(0, Ordering::Relaxed);
+        self.idle_since.store(self.now(), Ordering::Relaxed);
+    }
+
     /// Whether a response is under way.
     pub(super) fn is_responding(&self) -> bool {
         self.responses.load(Ordering::Relaxed) != 0

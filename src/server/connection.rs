@@ -1,25 +1,29 @@
 //! One connection: HTTP/1.1 or HTTP/2 over any stream, for as long as its [`Activity`] is within
-//! the limits. hyper itself has no time-outs set.
+//! the limits. It begins with the [`Front`], and goes on with hyper from the first request on that
+//! is not for the front. Neither has time-outs of its own.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::conn::auto::{Builder, UpgradeableConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::activity::{Activity, Overdue};
+use super::front::{Front, Leave};
 use super::metered_io::ObservedStream;
-use crate::service::{Connection, Handler, InFlight};
+use super::rewound::Rewound;
+use crate::service::{BoxError, Connection, Handler, InFlight};
 use crate::settings::Limits;
 
 /// How long a connection that was told to close may take to do so, in addition to its responses.
@@ -66,20 +70,14 @@ pub(super) async fn serve<S, H>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let header_size = limits.max_header_size.as_u64() as usize;
-    let io = TokioIo::new(ObservedStream::new(stream, &activity, header_size));
-    let service = ConnectionService {
-        handler: Arc::clone(&handler),
-        connection: Arc::<Activity>::clone(&activity),
-    };
-    let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
+    let mut served = ServedConnection::new(stream, &activity, &handler, builder, limits);
     let mut draining = pin!(draining.wait_for(|draining| *draining));
     let mut is_draining = false;
     // By when it must have closed, once it was told to.
     let mut close_by: Option<Instant> = None;
     let mut timer = pin!(sleep_until(Instant::now()));
     let result = poll_fn(|cx| {
-        if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+        if let Poll::Ready(result) = served.poll(cx) {
             return Poll::Ready(result);
         }
         if !is_draining && draining.as_mut().poll(cx).is_ready() {
@@ -100,8 +98,8 @@ pub(super) async fn serve<S, H>(
                 // section 6.8).
                 (None, _) if is_over => {
                     close_by = Some(now + MAX_CLOSE_TIME);
-                    connection.as_mut().graceful_shutdown();
-                    if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                    served.close_when_idle();
+                    if let Poll::Ready(result) = served.poll(cx) {
                         return Poll::Ready(result);
                     }
                     now + MAX_CLOSE_TIME
@@ -129,6 +127,94 @@ pub(super) async fn serve<S, H>(
     }
 }
 
+/// Who reads and answers the requests of a connection.
+struct ServedConnection<'a, S, H: Handler> {
+    activity: &'a Arc<Activity>,
+    handler: &'a Arc<H>,
+    builder: &'a Builder<TokioExecutor>,
+    max_header_size: usize,
+    is_closing: bool,
+    engine: Engine<'a, S, H>,
+}
+
+enum Engine<'a, S, H: Handler> {
+    Front(Front<S>),
+    Hyper(Pin<Box<HyperConnection<'a, S, H>>>),
+    Closed,
+}
+
+type HyperConnection<'a, S, H> = UpgradeableConnection<
+    'a,
+    TokioIo<ObservedStream<Rewound<S>>>,
+    ConnectionService<H>,
+    TokioExecutor,
+>;
+
+impl<'a, S, H> ServedConnection<'a, S, H>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    fn new(
+        stream: S,
+        activity: &'a Arc<Activity>,
+        handler: &'a Arc<H>,
+        builder: &'a Builder<TokioExecutor>,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            activity,
+            handler,
+            builder,
+            max_header_size: limits.max_header_size.as_u64() as usize,
+            is_closing: false,
+            engine: Engine::Front(Front::new(stream)),
+        }
+    }
+
+    /// Goes on reading and answering. Ready when the connection has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if let Engine::Front(front) = &mut self.engine {
+            let leave = ready!(front.poll(cx, &**self.handler, self.activity))?;
+            let engine = mem::replace(&mut self.engine, Engine::Closed);
+            if let (Engine::Front(front), Leave::ForHyper) = (engine, leave) {
+                self.engine = Engine::Hyper(self.hyper(front.into_stream()));
+            }
+        }
+        match &mut self.engine {
+            Engine::Hyper(connection) => connection.as_mut().poll(cx),
+            Engine::Front(_) | Engine::Closed => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// hyper, for good. In a box: most connections never need it.
+    fn hyper(&self, stream: Rewound<S>) -> Pin<Box<HyperConnection<'a, S, H>>> {
+        let io = ObservedStream::new(stream, self.activity, self.max_header_size);
+        let service = ConnectionService {
+            handler: Arc::clone(self.handler),
+            connection: Arc::<Activity>::clone(self.activity),
+        };
+        let connection = self
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(io), service);
+        let mut connection = Box::pin(connection);
+        if self.is_closing {
+            connection.as_mut().graceful_shutdown();
+        }
+        connection
+    }
+
+    /// Has the connection end as soon as what it has begun with is answered.
+    fn close_when_idle(&mut self) {
+        self.is_closing = true;
+        match &mut self.engine {
+            Engine::Front(front) => front.close_when_idle(),
+            Engine::Hyper(connection) => connection.as_mut().graceful_shutdown(),
+            Engine::Closed => {}
+        }
+    }
+}
+
 /// A handler that knows which connection asks.
 struct ConnectionService<H> {
     handler: Arc<H>,
@@ -144,5 +230,146 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for ConnectionServic
         let (parts, content) = request.into_parts();
         let in_flight = InFlight::new(&self.connection, !content.is_end_stream());
         self.handler.respond(parts, content, in_flight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+
+    use bytes::Bytes;
+    use bytesize::ByteSize;
+    use http::request::Parts;
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::client::Peer;
+    use crate::semantics::head::RequestHead;
+    use crate::semantics::plain::PlainHead;
+
+    /// Says who is asked for what: the front for all but `/hyper`.
+    struct Echo;
+
+    impl Handler for Echo {
+        type Body = Full<Bytes>;
+        type Future = Ready<Result<Response<Self::Body>, Infallible>>;
+
+        fn respond(self: &Arc<Self>, request: Parts, _: Incoming, _: InFlight) -> Self::Future {
+            let said = format!("<hyper {}>", request.uri);
+            ready(Ok(Response::new(Full::from(said))))
+        }
+
+        fn respond_at_once(
+            &self,
+            request: &PlainHead<'_, '_>,
+            _: Peer,
+            head: &mut Vec<u8>,
+        ) -> Option<Bytes> {
+            if request.path() == "/hyper" {
+                return None;
+            }
+            let said = format!("<front {}>", request.target());
+            head.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+            if request.path() != "/head" {
+                return Some(said.into());
+            }
+            head.extend_from_slice(said.as_bytes());
+            Some(Bytes::new())
+        }
+
+        fn note_malformed(&self) {}
+
+        fn note_flood(&self) {}
+    }
+
+    fn limits() -> Limits {
+        let minute = Duration::from_secs(60);
+        Limits {
+            grace: minute,
+            max_connections: 1,
+            header_timeout: minute,
+            idle_timeout: minute,
+            write_timeout: minute,
+            max_header_size: ByteSize::kib(16),
+        }
+    }
+
+    /// What is said to these bytes, which come in two parts through a pipe of this size.
+    async fn said_to(first: &[u8], second: &[u8], size: usize) -> String {
+        let (there, here) = duplex(size);
+        let (mut responses, mut requests) = tokio::io::split(there);
+        let limits = limits();
+        let builder = builder(&limits);
+        let draining = watch::Sender::new(false);
+        let activity = Arc::new(Activity::new(Peer::Unix));
+        let serving = serve(
+            here,
+            activity,
+            Arc::new(Echo),
+            &builder,
+            &limits,
+            draining.subscribe(),
+        );
+        let send = async move {
+            requests.write_all(first).await.expect("open");
+            // The other two have their turns.
+            yield_now().await;
+            yield_now().await;
+            requests.write_all(second).await.expect("open");
+            requests.shutdown().await.expect("open");
+        };
+        let mut all = Vec::new();
+        let receive = async {
+            responses.read_to_end(&mut all).await.expect("open");
+        };
+        tokio::join!(serving, send, receive);
+        let all = String::from_utf8_lossy(&all).into_owned();
+        let said = all.split('<').skip(1);
+        said.filter_map(|said| said.split('>').next())
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    #[tokio::test]
+    async fn requests_are_answered_in_their_order_however_they_are_cut() {
+        const REQUESTS: &[u8] = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /head HTTP/1.1\r\n\r\n\
+            \r\nHEAD /3?q HTTP/1.1\nA: b\n\nGET /hyper HTTP/1.1\r\n\r\nGET /5 HTTP/1.1\r\n\r\n\
+            DELETE /6 HTTP/1.1\r\n\r\nGET /7 HTTP/1.1\r\n\r\n";
+        const SAID: &str =
+            "front /1, front /head, front /3?q, hyper /hyper, hyper /5, hyper /6, hyper /7";
+        for split in 0..=REQUESTS.len() {
+            let (first, second) = REQUESTS.split_at(split);
+            assert_eq!(said_to(first, second, 1 << 12).await, SAID, "at {split}");
+        }
+        for size in [1, 2, 3, 7, 64] {
+            assert_eq!(said_to(REQUESTS, b"", size).await, SAID, "{size} at a time");
+        }
+    }
+
+    #[tokio::test]
+    async fn more_than_one_turn_of_requests() {
+        let requests = b"GET /head HTTP/1.1\r\n\r\nGET /x HTTP/1.1\r\n\r\n".repeat(100);
+        let said = said_to(&requests, b"GET /hyper HTTP/1.1\r\n\r\n", 1 << 12).await;
+        let wanted = "front /head, front /x, ".repeat(100) + "hyper /hyper";
+        assert_eq!(said, wanted);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_for_hyper_to_refuse() {
+        for bytes in [
+            &b"GET /1 HTTP/1.1\r\n\r\n\x00"[..],
+            b"GET /1 HTTP/1.1\r\n\r\nG E T\r\n\r\n",
+        ] {
+            for split in 0..=bytes.len() {
+                let (first, second) = bytes.split_at(split);
+                assert_eq!(
+                    said_to(first, second, 1 << 12).await,
+                    "front /1",
+                    "at {split}"
+                );
+            }
+        }
     }
 }

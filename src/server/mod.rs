@@ -12,12 +12,14 @@
 mod activity;
 pub mod admin;
 mod connection;
+mod front;
 pub mod inherited;
 pub mod listener;
 mod metered_io;
 mod overload;
 mod plaintext;
 mod proxy_protocol;
+mod rewound;
 pub mod tls;
 
 use std::convert::Infallible;

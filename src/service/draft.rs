@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::header::{self, HeaderName};
-use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::fields::{
@@ -21,6 +20,7 @@ use crate::exchange::AnswerSummary;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::representation::{Data, REVALIDATE, Representation, Resource, visible};
+use crate::semantics::head::RequestHead;
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -30,7 +30,7 @@ pub(super) const ETAGD_DIGEST: HeaderName = HeaderName::from_static("etagd-diges
 /// Turns answers into drafts.
 #[derive(Clone, Debug)]
 pub(super) struct Drafter {
-    memory: Arc<Memory>,
+    pub(super) memory: Arc<Memory>,
     pub(super) has_digest_header: bool,
     pub(super) are_writes_allowed: bool,
 }
@@ -45,20 +45,39 @@ impl Drafter {
     }
 
     /// Drafts the response to a request from one state of the site, and says what was decided.
-    pub(super) fn draft(&self, manifest: &Manifest, request: &Parts) -> (Draft, AnswerSummary) {
+    pub(super) fn draft(
+        &self,
+        manifest: &Manifest,
+        request: &impl RequestHead,
+    ) -> (Draft, AnswerSummary) {
         let answer = answer(manifest, request);
         let summary = AnswerSummary::new(&answer, manifest, request);
-        let mut draft = self.draft_answer(answer, manifest, request);
+        (self.draft_answer(answer, manifest, request), summary)
+    }
+
+    /// Drafts the response to a request that has this answer.
+    pub(super) fn draft_answer(
+        &self,
+        answer: Answer<'_>,
+        manifest: &Manifest,
+        request: &impl RequestHead,
+    ) -> Draft {
+        let mut draft = self.draft_fields(answer, manifest, request);
         if self.has_digest_header {
             let digest = manifest.digest_value().clone();
             draft.headers_mut().insert(ETAGD_DIGEST, digest);
         }
-        (draft, summary)
+        draft
     }
 
-    fn draft_answer(&self, answer: Answer<'_>, manifest: &Manifest, request: &Parts) -> Draft {
+    fn draft_fields(
+        &self,
+        answer: Answer<'_>,
+        manifest: &Manifest,
+        request: &impl RequestHead,
+    ) -> Draft {
         let settings = manifest.settings();
-        let is_head = request.method == Method::HEAD;
+        let is_head = *request.method() == Method::HEAD;
         match answer {
             Answer::NotModified(selected) => not_modified(&selected),
             Answer::Whole(selected) => {

@@ -2,7 +2,6 @@
 //! site add, replace or remove.
 
 use http::header::{self, HeaderName};
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use crate::answer::{self, Selected, SelectedBy};
@@ -10,6 +9,7 @@ use crate::manifest::Manifest;
 use crate::representation::{IMMUTABLE, NO_STORE, REVALIDATE, visible};
 use crate::semantics::coding::Coding;
 use crate::semantics::digest::{repr_digest, wants_sha256};
+use crate::semantics::head::RequestHead;
 use crate::semantics::target::Target;
 use crate::settings::{ReprDigest, Settings};
 
@@ -112,13 +112,13 @@ pub(super) fn apply_header_rules(
 pub(super) fn apply_header_rules_to_error(
     fields: &mut HeaderMap,
     manifest: &Manifest,
-    request: &Parts,
+    request: &impl RequestHead,
 ) {
     let headers = &manifest.rules().headers;
     if headers.is_empty() {
         return;
     }
-    let Ok(target) = Target::parse(&request.uri) else {
+    let Ok(target) = Target::of(request.path(), request.query()) else {
         return;
     };
     let path = match target.collapsed() {
@@ -188,11 +188,11 @@ pub(super) fn add_repr_digest(
     fields: &mut HeaderMap,
     selected: &Selected<'_>,
     settings: &Settings,
-    request: &Parts,
+    request: &impl RequestHead,
 ) {
     let is_wanted = match settings.repr_digest {
         ReprDigest::Off => false,
-        ReprDigest::Wanted => wants_sha256(&request.headers),
+        ReprDigest::Wanted => wants_sha256(request.fields()),
         ReprDigest::Always => true,
     };
     if let Some(sha256) = selected

@@ -1,9 +1,13 @@
 //! How a request is delimited, and what the head of every response says about the connection and the
 //! length, whatever the answer and whoever gives it.
 
+use std::io::Write;
+use std::time::SystemTime;
+
 use http::header;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, response};
+use httpdate::HttpDate;
 
 use crate::answer::check_host;
 
@@ -20,6 +24,13 @@ pub struct Framing {
 }
 
 impl Framing {
+    /// How a plain request is delimited: by its end, beyond doubt.
+    pub(super) const PLAIN: Self = Self {
+        is_http1: true,
+        is_last: false,
+        refusal: None,
+    };
+
     /// How `request` is delimited.
     pub fn of(request: &Parts) -> Self {
         let refusal = check_transfer_encoding(request)
@@ -68,6 +79,14 @@ impl Framing {
             head.headers.entry(header::CONTENT_LENGTH).or_insert(ZERO);
         }
     }
+}
+
+/// Ends the head of a response that is written without hyper, which dates all others (RFC 9110
+/// section 6.6.1).
+pub(super) fn end_head(head: &mut Vec<u8>) {
+    let now = HttpDate::from(SystemTime::now());
+    // A vector takes everything.
+    let _ = write!(head, "date: {now}\r\n\r\n");
 }
 
 /// RFC 9112 section 6.1: chunked is the only transfer coding that is implemented, and it may be

@@ -11,8 +11,9 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
-use super::response::ResponseFuture;
+use super::response::{MemoryReply, ResponseFuture};
 use crate::client::Peer;
+use crate::semantics::plain::PlainHead;
 
 /// Answers the requests of a connection: the outermost of the layers.
 pub trait Handler: Send + Sync + 'static {
@@ -30,6 +31,18 @@ pub trait Handler: Send + Sync + 'static {
         content: Incoming,
         in_flight: InFlight,
     ) -> Self::Future;
+
+    /// Answers a plain request from `peer`, if that needs nothing but memory: writes the head of the
+    /// response behind `head`, and returns the content that follows it. `None` if nothing was
+    /// written, and [`Handler::respond`] has to answer.
+    fn respond_at_once(
+        &self,
+        _request: &PlainHead<'_, '_>,
+        _peer: Peer,
+        _head: &mut Vec<u8>,
+    ) -> Option<Bytes> {
+        None
+    }
 
     /// Notes that bytes were rejected before they were a request.
     fn note_malformed(&self);
@@ -50,6 +63,16 @@ pub trait Layer: Send + Sync + 'static {
         content: Incoming,
         connection: &Arc<dyn Connection>,
     ) -> ResponseFuture;
+
+    /// Answers a plain request, if that needs nothing but memory: writes status line and fields
+    /// behind `head`. `None` if nothing was written, and [`Layer::respond`] has to answer.
+    fn respond_at_once(
+        &self,
+        _request: &PlainHead<'_, '_>,
+        _head: &mut Vec<u8>,
+    ) -> Option<MemoryReply> {
+        None
+    }
 }
 
 /// The connection that a request came over.

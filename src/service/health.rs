@@ -10,9 +10,11 @@ use hyper::body::Incoming;
 use super::fields::NOSNIFF;
 use super::handler::{Connection, Layer};
 use super::pages::PLAIN;
-use super::response::ResponseFuture;
+use super::response::{MemoryReply, ResponseFuture};
 use crate::readiness::{Phase, Readiness};
 use crate::representation::NO_STORE;
+use crate::semantics::head::RequestHead;
+use crate::semantics::plain::PlainHead;
 use crate::settings::HealthPath;
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
@@ -46,6 +48,17 @@ impl Layer for HealthLayer {
             ResponseFuture::now(health(&request.method, self.readiness.phase()))
         } else {
             self.next.respond(request, content, connection)
+        }
+    }
+
+    fn respond_at_once(
+        &self,
+        request: &PlainHead<'_, '_>,
+        head: &mut Vec<u8>,
+    ) -> Option<MemoryReply> {
+        match request.path() == self.path.as_str() {
+            true => None,
+            false => self.next.respond_at_once(request, head),
         }
     }
 }

@@ -8,20 +8,23 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Response};
+use http::{Method, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::framing::Framing;
+use super::framing::{self, Framing};
 use super::handler::{Handler, InFlight, Layer};
 use super::pages::error_page;
 use super::response::{BoxError, Content, Reply, ResponseFuture};
 use crate::access::AccessLog;
 use crate::body::BodyError;
+use crate::client::Peer;
 use crate::exchange::Exchange;
 use crate::metrics::{Door, Metrics};
 use crate::page::Page;
 use crate::readiness::{Phase, Readiness};
+use crate::representation::visible;
+use crate::semantics::plain::PlainHead;
 
 /// Refuses what is not delimited beyond doubt, counts and logs what the layers behind it answer, and
 /// finishes the head of every response.
@@ -91,6 +94,29 @@ impl Handler for LogLayer {
         }
     }
 
+    fn respond_at_once(
+        &self,
+        request: &PlainHead<'_, '_>,
+        peer: Peer,
+        head: &mut Vec<u8>,
+    ) -> Option<Bytes> {
+        if self.readiness.phase() == Phase::Draining {
+            // The client is to be told to leave.
+            return None;
+        }
+        let log = self.log.as_deref();
+        let mut exchange = Exchange::new(request, peer, Door::Front, log);
+        let reply = self.next.respond_at_once(request, head)?;
+        framing::end_head(head);
+        let length = reply.content.len() as u64;
+        let tag = || reply.tag.as_ref().map(visible);
+        exchange.respond(reply.status, tag, length, &reply.summary);
+        exchange.sent(length);
+        exchange.finish(&self.metrics, log);
+        self.metrics.front_requests.increment();
+        Some(reply.content)
+    }
+
     fn note_malformed(&self) {
         self.metrics.malformed.increment();
     }
@@ -124,7 +150,8 @@ impl Future for LogFuture {
             .finish_head(&mut head, content.is_empty(), is_draining);
         // A body of no known length can't be seen to be cut short.
         let length = content.length().unwrap_or_default();
-        guard.exchange.respond(&head, length, &summary);
+        let tag = || head.headers.get(header::ETAG).cloned();
+        guard.exchange.respond(head.status, tag, length, &summary);
         Poll::Ready(Ok(Response::from_parts(
             head,
             LoggedBody { content, guard },

@@ -6,8 +6,11 @@
 //! [`Answer`](crate::answer::Answer) becomes a response. Each asks the next one and hands its reply
 //! on. They are put together once, where the server is started.
 //!
-//! `Date` is hyper's, and so is the `Content-Length` of a response that has its body.
+//! A response to a plain request whose answer is in memory takes the same way at once
+//! ([`Layer::respond_at_once`]), and comes out as bytes. Of all others `Date` is hyper's, and so is the
+//! `Content-Length` of a response that has its body.
 
+mod at_once;
 mod content;
 mod draft;
 mod fields;
@@ -27,6 +30,6 @@ pub use handler::{Connection, Handler, InFlight, Layer};
 pub use health::HealthLayer;
 pub use log::{LogFuture, LogLayer, LoggedBody};
 pub use pages::error_page;
-pub use response::{BoxError, Content, Reply, ResponseFuture};
+pub use response::{BoxError, Content, MemoryReply, Reply, ResponseFuture};
 pub use site::SiteLayer;
 pub use write::WriteLayer;

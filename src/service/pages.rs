@@ -10,6 +10,7 @@ use crate::answer::Selected;
 use crate::manifest::Manifest;
 use crate::page::{self, Page};
 use crate::representation::{Data, NO_STORE, Resource};
+use crate::semantics::head::RequestHead;
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 pub(super) const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -59,14 +60,14 @@ pub(super) fn unavailable(manifest: &Manifest, request: &Parts, sentence: &str) 
 
 /// What etagd's own page says about a request for something of the site.
 pub(super) fn page_about<'a>(
-    request: &'a Parts,
+    request: &'a impl RequestHead,
     status: StatusCode,
     sentence: &'a str,
 ) -> Page<'a> {
     Page {
         status,
         sentence,
-        path: request.uri.path(),
+        path: request.path(),
         home: Some(HOME),
     }
 }

@@ -12,6 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use super::content::FileContent;
 use crate::body::Segments;
 use crate::exchange::AnswerSummary;
+use crate::semantics::etag::ETag;
 
 /// Why a body that a layer sends has ended early.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -65,6 +66,19 @@ impl Content {
 pub struct Reply {
     /// The response. What every response says is still to be added.
     pub response: Response<Content>,
+    /// What was decided.
+    pub summary: AnswerSummary,
+}
+
+/// What a layer replies to a plain request where it needs nothing but memory. Status line and
+/// fields are written already, apart from what every response says.
+pub struct MemoryReply {
+    /// The status.
+    pub status: StatusCode,
+    /// The tag that was sent.
+    pub tag: Option<ETag>,
+    /// The content that follows the head.
+    pub content: Bytes,
     /// What was decided.
     pub summary: AnswerSummary,
 }

@@ -10,18 +10,20 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::at_once;
 use super::content::{FileContent, SuspectReporter};
 use super::draft::{Drafter, ETAGD_DIGEST};
 use super::fields::apply_header_rules_to_error;
 use super::handler::{Connection, Layer};
 use super::pages::{CHANGING, TOO_MANY_WAITING, unavailable};
-use super::response::{Content, DraftContent, Reply, ResponseFuture};
+use super::response::{Content, DraftContent, MemoryReply, Reply, ResponseFuture};
 use super::waiting::WaitingRequest;
 use crate::body::{BodyError, Segments};
 use crate::exchange::AnswerSummary;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::semantics::plain::PlainHead;
 use crate::site::Site;
 
 /// How long a request waits for the look at a file that has changed: the longest quiet period, and
@@ -168,6 +170,16 @@ impl Layer for SiteLayer {
                 ResponseFuture::later(layer.prove(manifest, draft, request, connection))
             }
         }
+    }
+
+    fn respond_at_once(
+        &self,
+        request: &PlainHead<'_, '_>,
+        head: &mut Vec<u8>,
+    ) -> Option<MemoryReply> {
+        // Loaded once, as above.
+        let manifest = self.site.current();
+        at_once::reply(&self.drafter, &manifest, request, head)
     }
 }
 

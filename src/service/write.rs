@@ -11,9 +11,10 @@ use super::fields::NOSNIFF;
 use super::framing::CLOSE;
 use super::handler::{Connection, Layer};
 use super::pages::{PLAIN, RETRY_SOON};
-use super::response::{Reply, ResponseFuture};
+use super::response::{MemoryReply, Reply, ResponseFuture};
 use crate::exchange::AnswerSummary;
 use crate::representation::{NO_STORE, visible};
+use crate::semantics::plain::PlainHead;
 use crate::site::Site;
 use crate::write::{self, Refusal, Writer, Written, is_write};
 
@@ -48,6 +49,15 @@ impl Layer for WriteLayer {
         ResponseFuture::later(async move {
             carry_out(&writer, &site, &request, content, &*connection).await
         })
+    }
+
+    /// A plain request changes nothing.
+    fn respond_at_once(
+        &self,
+        request: &PlainHead<'_, '_>,
+        head: &mut Vec<u8>,
+    ) -> Option<MemoryReply> {
+        self.next.respond_at_once(request, head)
     }
 }
 

@@ -230,7 +230,7 @@ impl WriteCondition {
 fn tags(field: Option<EntityTags<'_>>) -> Vec<EntityTag<'_>> {
     match field {
         Some(EntityTags::One(tag)) => vec![tag],
-        Some(EntityTags::Listed(tags)) => tags.iter().collect(),
+        Some(EntityTags::Listed(listed)) => listed.iter().collect(),
         Some(EntityTags::Any) | None => Vec::new(),
     }
 }

@@ -208,22 +208,33 @@ impl Rules<'_> {
 
 /// Where the answer to HEAD is not the answer to GET without its body.
 pub(crate) fn unlike(get: &Response, head: &Response) -> Vec<String> {
-    let essence = |response: &Response| {
-        let mut fields: Vec<_> = response
-            .fields
-            .iter()
-            .filter(|(name, _)| !name.eq_ignore_ascii_case("date"))
-            .map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase()))
-            .collect();
-        fields.sort();
-        (response.status, fields)
-    };
     let (get, head) = (essence(get), essence(head));
     if get == head {
         Vec::new()
     } else {
         vec![format!("HEAD says {head:?}, GET {get:?}")]
     }
+}
+
+/// Status and fields, but for the moment they were made at, and their order.
+fn essence(response: &Response) -> (u16, Vec<String>) {
+    let mut fields: Vec<_> = response
+        .fields
+        .iter()
+        .filter(|(name, _)| !name.eq_ignore_ascii_case("date"))
+        .map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase()))
+        .collect();
+    fields.sort();
+    (response.status, fields)
+}
+
+/// How two responses to the same request differ.
+pub(crate) fn different(front: &Response, hyper: &Response) -> Option<String> {
+    let heads = (essence(front), essence(hyper));
+    if heads.0 != heads.1 {
+        return Some(format!("the front says {:?}, hyper {:?}", heads.0, heads.1));
+    }
+    (front.body != hyper.body).then(|| "two bodies".to_owned())
 }
 
 /// One part of a multipart/byteranges body.

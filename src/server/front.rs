@@ -1,0 +1,256 @@
+//! What stands in front of hyper: it answers plain requests that need nothing but memory, and costs
+//! a connection next to nothing meanwhile.
+//!
+//! hyper keeps a buffer of 8 KiB, a map of fields and several futures for each connection. With
+//! thousands of connections these are in no cache when the next request comes, and make a third of
+//! what a 304 costs. Here all connections of a worker read into the same memory, its stack, and
+//! write heads that were made before.
+//!
+//! It never refuses anything. Whatever is not a [`PlainHead`], or has an answer that memory does not
+//! hold, is handed over: hyper reads the same bytes again, and the connection is its own from then on.
+//! So what is malformed, what has content and what says more of the connection than that it stays
+//! has one reader. What the front takes, hyper would have taken for the same request: the parser is
+//! the same (RFC 9112 section 11.2 says what becomes of two that differ).
+
+use std::io::{self, IoSlice};
+use std::mem::{self, MaybeUninit};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::activity::Activity;
+use super::rewound::Rewound;
+use crate::semantics::plain::{Begun, FieldSpace, MAX_HEAD, PlainHead};
+use crate::service::{Connection, Handler};
+
+/// Bytes that are read at once: two of the longest heads.
+const READ_SIZE: usize = 2 * MAX_HEAD;
+/// Limit for the requests of one connection that are answered before others have their turn.
+const MAX_REQUESTS_PER_TURN: u32 = 16;
+/// Room for the head of a common response.
+const USUAL_HEAD: usize = 512;
+
+/// A connection whose requests were all plain so far.
+pub(super) struct Front<S> {
+    stream: S,
+    /// What has come of requests that are not answered yet.
+    received: Vec<u8>,
+    outgoing: Outgoing,
+    next: NextStep,
+    is_closing: bool,
+}
+
+/// What to do once everything is sent. Nothing is read before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NextStep {
+    /// Read more: what was received is not a whole request.
+    Read,
+    /// Answer what was received.
+    Answer,
+    HandOver,
+    Close,
+}
+
+/// Why a front has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Leave {
+    /// The connection is closed.
+    Closed,
+    /// What comes next is for hyper.
+    ForHyper,
+}
+
+impl<S> Front<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            received: Vec::new(),
+            outgoing: Outgoing::default(),
+            next: NextStep::Read,
+            is_closing: false,
+        }
+    }
+
+    /// The stream, with what was received and not answered.
+    pub(super) fn into_stream(self) -> Rewound<S> {
+        Rewound::new(self.received, self.stream)
+    }
+
+    /// Has the connection end as soon as nothing of a request is there.
+    pub(super) fn close_when_idle(&mut self) {
+        self.is_closing = true;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Front<S> {
+    /// Reads and answers requests for as long as they are plain.
+    ///
+    /// # Errors
+    /// As the stream's.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        handler: &impl Handler,
+        activity: &Activity,
+    ) -> Poll<io::Result<Leave>> {
+        let mut left = MAX_REQUESTS_PER_TURN;
+        loop {
+            ready!(self.outgoing.poll_send(&mut self.stream, cx))?;
+            match self.next {
+                // The requests of whoever sends many at once must not keep others waiting.
+                NextStep::Answer if left == 0 => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                NextStep::Answer => {
+                    let received = mem::take(&mut self.received);
+                    self.answer(&received, handler, activity, &mut left);
+                }
+                NextStep::Read if self.is_closing => {
+                    self.next = match self.received.is_empty() {
+                        true => NextStep::Close,
+                        false => NextStep::HandOver,
+                    };
+                }
+                NextStep::Read => {
+                    // Not before: while a client takes what it has asked for, nothing of it is late.
+                    if !self.received.is_empty() {
+                        activity.note_received();
+                    }
+                    ready!(self.poll_receive(cx, handler, activity, &mut left))?;
+                }
+                NextStep::HandOver => return Poll::Ready(Ok(Leave::ForHyper)),
+                NextStep::Close => {
+                    ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                    return Poll::Ready(Ok(Leave::Closed));
+                }
+            }
+        }
+    }
+
+    /// Reads what has come, and answers what it completes.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        handler: &impl Handler,
+        activity: &Activity,
+        left: &mut u32,
+    ) -> Poll<io::Result<()>> {
+        // On the stack, which is the same memory for all connections of a worker.
+        let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_SIZE];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        let new = buffer.filled();
+        if new.is_empty() {
+            // A client may close its side and still read (RFC 9112 section 9.6): all is answered.
+            self.next = match self.received.is_empty() {
+                true => NextStep::Close,
+                false => NextStep::HandOver,
+            };
+        } else if self.received.is_empty() {
+            self.answer(new, handler, activity, left);
+        } else {
+            let mut received = mem::take(&mut self.received);
+            received.extend_from_slice(new);
+            self.answer(&received, handler, activity, left);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Answers the requests that `bytes` begin with, up to one that has content or is not for the
+    /// front, and keeps the rest.
+    fn answer(
+        &mut self,
+        bytes: &[u8],
+        handler: &impl Handler,
+        activity: &Activity,
+        left: &mut u32,
+    ) {
+        let mut rest = bytes;
+        self.next = loop {
+            if *left == 0 || !self.outgoing.content.is_empty() {
+                break NextStep::Answer;
+            }
+            let mut space = FieldSpace::new();
+            let (request, length) = match PlainHead::read(rest, &mut space) {
+                Begun::Plain(request, length) => (request, length),
+                Begun::Incomplete => break NextStep::Read,
+                Begun::Other => break NextStep::HandOver,
+            };
+            let head = self.outgoing.head_for_more();
+            let Some(content) = handler.respond_at_once(&request, activity.peer(), head) else {
+                break NextStep::HandOver;
+            };
+            self.outgoing.content = content;
+            rest = rest.get(length..).unwrap_or_default();
+            *left -= 1;
+        };
+        if rest.len() < bytes.len() {
+            activity.note_answered();
+        }
+        if !rest.is_empty() {
+            self.received = rest.to_vec();
+        } else if self.next == NextStep::Answer {
+            self.next = NextStep::Read;
+        }
+    }
+}
+
+/// What is to be sent: heads of responses, and the content of the last of them.
+#[derive(Default)]
+struct Outgoing {
+    heads: Vec<u8>,
+    /// Bytes of `heads` that were sent.
+    sent: usize,
+    content: Bytes,
+    is_flushed: bool,
+}
+
+impl Outgoing {
+    /// Where the next head goes.
+    fn head_for_more(&mut self) -> &mut Vec<u8> {
+        self.is_flushed = false;
+        if self.heads.capacity() == 0 {
+            self.heads.reserve(USUAL_HEAD);
+        }
+        &mut self.heads
+    }
+
+    /// Sends all of it.
+    fn poll_send<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut stream = Pin::new(stream);
+        loop {
+            let heads = self.heads.get(self.sent..).unwrap_or_default();
+            let written = match (heads.is_empty(), self.content.is_empty()) {
+                (true, true) => break,
+                (false, true) => stream.as_mut().poll_write(cx, heads),
+                (true, false) => stream.as_mut().poll_write(cx, &self.content),
+                (false, false) => {
+                    let slices = [IoSlice::new(heads), IoSlice::new(&self.content)];
+                    stream.as_mut().poll_write_vectored(cx, &slices)
+                }
+            };
+            let written = ready!(written)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_heads = written.min(heads.len());
+            self.sent += of_heads;
+            self.content.advance(written - of_heads);
+        }
+        // An idle connection keeps nothing.
+        (self.heads, self.content, self.sent) = (Vec::new(), Bytes::new(), 0);
+        if !self.is_flushed {
+            // TLS may hold records that the socket did not take.
+            ready!(stream.poll_flush(cx))?;
+            self.is_flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,152 @@
+//! Replies to plain requests that need nothing but memory, with their head as bytes of HTTP/1.1.
+//!
+//! What is said is decided and drafted where all is, in [`super::draft`]; here it is only written
+//! down. The heads of 200 and 304, which depend on the representation alone, are kept with it once
+//! they were written.
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header, response};
+
+use super::draft::Drafter;
+use super::framing::Framing;
+use super::response::{DraftContent, MemoryReply};
+use crate::answer::{Answer, Selected, SelectedBy, answer};
+use crate::exchange::AnswerSummary;
+use crate::manifest::Manifest;
+use crate::representation::{Data, PreparedHead, Representation};
+use crate::semantics::digest::WANT_REPR_DIGEST;
+use crate::semantics::etag::ETag;
+use crate::semantics::head::{FieldLines, RequestHead};
+use crate::semantics::plain::PlainHead;
+
+/// Writes status line and fields of the response behind `head`. `None` if nothing was written: the
+/// request is refused, which is for others to say, or its content is not in memory.
+pub(super) fn reply(
+    drafter: &Drafter,
+    manifest: &Manifest,
+    request: &PlainHead<'_, '_>,
+    head: &mut Vec<u8>,
+) -> Option<MemoryReply> {
+    let answer = answer(manifest, request);
+    if matches!(answer, Answer::Refused(..)) {
+        return None;
+    }
+    let summary = AnswerSummary::new(&answer, manifest, request);
+    let tag = tag(&answer);
+    let has_own_head = drafter.has_digest_header || request.fields().has(&WANT_REPR_DIGEST);
+    let shared = SharedHead::of(&answer).filter(|_| !has_own_head);
+    let prepared = shared.and_then(|shared| shared.slot().get().map(|bytes| (shared, bytes)));
+    let (status, content) = match prepared {
+        Some((shared, bytes)) => {
+            let content = shared.content(request.method())?;
+            head.extend_from_slice(bytes);
+            (shared.status(), content)
+        }
+        None => {
+            let (drafted, content) = drafter.draft_answer(answer, manifest, request).into_parts();
+            let content = match content {
+                DraftContent::Memory(bytes) => bytes,
+                DraftContent::Segments(segments) => segments.into_slice()?,
+            };
+            let start = head.len();
+            let status = drafted.status;
+            write_fields(drafted, content.len(), head);
+            if let Some(shared) = shared
+                && let Some(kept) = drafter.memory.keep(head[start..].to_vec())
+            {
+                // Another worker may have been quicker, with the same bytes.
+                let _ = shared.slot().set(kept);
+            }
+            (status, content)
+        }
+    };
+    Some(MemoryReply {
+        status,
+        tag,
+        content,
+        summary,
+    })
+}
+
+/// The tag that the response carries.
+fn tag(answer: &Answer<'_>) -> Option<ETag> {
+    match answer {
+        Answer::Whole(selected) | Answer::Part(selected, _) | Answer::NotModified(selected) => {
+            Some(selected.representation().etag)
+        }
+        _ => None,
+    }
+}
+
+/// A head that all responses of its kind with a representation share.
+#[derive(Clone, Copy)]
+struct SharedHead<'m> {
+    representation: &'m Representation,
+    kind: PreparedHead,
+}
+
+impl<'m> SharedHead<'m> {
+    /// The shared head of an answer, if it has one. What a rule or a fallback has selected has other
+    /// fields than under its own URL, and a resource that was made for the request is gone with it.
+    fn of(answer: &Answer<'m>) -> Option<Self> {
+        let (selected, kind) = match answer {
+            Answer::Whole(selected) => (selected, PreparedHead::Whole),
+            Answer::NotModified(selected) => (selected, PreparedHead::NotModified),
+            _ => return None,
+        };
+        match selected {
+            Selected {
+                resource: Cow::Borrowed(resource),
+                index,
+                selected_by: SelectedBy::Url,
+            } => Some(Self {
+                representation: resource.representation(*index),
+                kind,
+            }),
+            _ => None,
+        }
+    }
+
+    fn slot(self) -> &'m OnceLock<Bytes> {
+        self.representation.prepared_head(self.kind)
+    }
+
+    fn status(self) -> StatusCode {
+        match self.kind {
+            PreparedHead::Whole => StatusCode::OK,
+            PreparedHead::NotModified => StatusCode::NOT_MODIFIED,
+        }
+    }
+
+    /// The content that follows the head; `None` if it is not in memory.
+    fn content(self, method: &Method) -> Option<Bytes> {
+        match (self.kind, &self.representation.data) {
+            (PreparedHead::NotModified, _) => Some(Bytes::new()),
+            (PreparedHead::Whole, _) if *method == Method::HEAD => Some(Bytes::new()),
+            (PreparedHead::Whole, Data::Memory(bytes)) => Some(bytes.clone()),
+            (PreparedHead::Whole, Data::File(_)) => None,
+        }
+    }
+}
+
+/// Writes a status line and fields (RFC 9112 sections 4 and 5), with the length of the content.
+fn write_fields(mut drafted: response::Parts, length: usize, head: &mut Vec<u8>) {
+    Framing::PLAIN.finish_head(&mut drafted, length == 0, || false);
+    if length > 0 {
+        let length = HeaderValue::from(length);
+        drafted.headers.insert(header::CONTENT_LENGTH, length);
+    }
+    let status = drafted.status;
+    let reason = status.canonical_reason().unwrap_or_default();
+    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        head.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in &drafted.headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+}
