@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-60}
 shift $(($# ? 1 : 0))
 targets=("$@")
-((${#targets[@]})) || targets=(entity_tags range_set accept_encoding dates target headers_file redirects_file answer front saved access inventory)
+((${#targets[@]})) || targets=(entity_tags range_set accept_encoding dictionary dates target headers_file redirects_file answer front saved access inventory)
 
 export RUSTC_BOOTSTRAP=1
 for target in "${targets[@]}"; do

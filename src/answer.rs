@@ -14,7 +14,8 @@ use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
 use crate::rules::{Query, Redirects, RuleMatch, RuleOutcome, without_port};
-use crate::semantics::coding;
+use crate::semantics::coding::{self, Coding};
+use crate::semantics::dictionary::{self, DictionaryHash};
 use crate::semantics::head::{FieldLines, RequestHead};
 use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
@@ -561,17 +562,7 @@ fn select<'m>(
     selected_by: SelectedBy,
     request: &impl RequestHead,
 ) -> Answer<'m> {
-    let index = if resource.is_negotiable() {
-        let mut available = [(coding::Coding::Identity, 0); 4];
-        let mut count = 0;
-        for (slot, representation) in available.iter_mut().zip(resource.representations()) {
-            *slot = (representation.coding, representation.length);
-            count += 1;
-        }
-        coding::prefer(request.fields(), &available[..count])
-    } else {
-        0
-    };
+    let index = select_representation(&resource, request);
     let selected = Selected {
         resource,
         index,
@@ -596,6 +587,44 @@ fn select<'m>(
         Selection::Unsatisfiable => Answer::Unsatisfiable(selected),
         part @ (Selection::One(_) | Selection::Many(_)) => Answer::Part(selected, part),
     }
+}
+
+/// Which representation suits a request (RFC 9110 section 12.5.3).
+fn select_representation(resource: &Resource, request: &impl RequestHead) -> usize {
+    if !resource.is_negotiable() {
+        return 0;
+    }
+    let dictionary = match resource.has_deltas() {
+        true => usable_dictionary(resource, request),
+        false => None,
+    };
+    // Identity, three codings, and two with the client's dictionary.
+    let mut available = [(Coding::Identity, 0); 6];
+    let mut indices = [0; 6];
+    let mut count = 0;
+    let representations = resource.representations().enumerate();
+    for (index, representation) in representations {
+        let needed = representation.coding.dictionary();
+        let is_usable = needed.is_none() || needed == dictionary;
+        if is_usable && count < available.len() {
+            available[count] = (representation.coding, representation.length);
+            indices[count] = index;
+            count += 1;
+        }
+    }
+    indices[coding::prefer(request.fields(), &available[..count])]
+}
+
+/// The dictionary that a client has, if a response to this request may be compressed with it.
+fn usable_dictionary(resource: &Resource, request: &impl RequestHead) -> Option<DictionaryHash> {
+    let dictionary = dictionary::available(request.fields())?;
+    let ruled = resource.fields.ruled.as_ref();
+    let allowed_origin = ruled.and_then(|ruled| {
+        let mut lines = ruled.lines.iter();
+        lines.find(|(name, _)| *name == dictionary::ALLOWED_ORIGIN)
+    });
+    let allowed_origin = allowed_origin.map(|(_, value)| value);
+    dictionary::is_readable(request.fields(), allowed_origin).then_some(dictionary)
 }
 
 #[cfg(test)]

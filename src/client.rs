@@ -1,7 +1,8 @@
-//! Which client a request comes from, if there are proxies in between, and what they call it. Pure.
+//! Which client a request comes from, if there are proxies in between, and what else they say. Pure.
 //!
-//! A proxy names its client in a PROXY header or in X-Forwarded-For, and the request in traceparent
-//! or X-Request-Id. Any client can send those too, so only those of [`TrustedProxies`] count.
+//! A proxy names its client in a PROXY header or in X-Forwarded-For, the request in traceparent or
+//! X-Request-Id, and how it came in X-Forwarded-Proto. Any client can send those too, so only those
+//! of [`TrustedProxies`] count.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use crate::semantics::head::FieldLines;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// W3C Trace Context, section 3.2.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -120,6 +122,17 @@ impl TrustedProxies {
             true => trace_id(fields).or_else(|| x_request_id(fields)),
             false => None,
         }
+    }
+
+    /// Whether the trusted proxy at `peer` says that a request with these fields came over TLS. Where
+    /// several proxies have added to X-Forwarded-Proto, the first is the one next to the client.
+    pub fn says_https(&self, peer: Peer, fields: &impl FieldLines) -> bool {
+        self.trust(peer)
+            && fields.lines(&X_FORWARDED_PROTO).next().is_some_and(|line| {
+                let mut elements = line.split(|&byte| byte == b',');
+                let first = elements.next().unwrap_or_default().trim_ascii();
+                first.eq_ignore_ascii_case(b"https")
+            })
     }
 }
 
@@ -355,6 +368,30 @@ mod tests {
             assert_eq!(proxy, found, "{lines:?}");
             let client = near.request_id(peer("192.0.2.1"), &fields);
             assert_eq!(client, None, "a client can send it too: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn trusted_proxies_say_how_a_request_came() {
+        for (lines, is_https) in [
+            (&[][..], false),
+            (&["https"], true),
+            (&["HTTPS"], true),
+            (&["http"], false),
+            (&["https, http"], true),
+            (&["http, https"], false),
+            (&["https", "http"], true),
+            (&["httpsx"], false),
+            (&[""], false),
+        ] {
+            let mut fields = HeaderMap::new();
+            for line in lines {
+                fields.append(X_FORWARDED_PROTO, http::HeaderValue::from_static(line));
+            }
+            let near = trusted("10.0.0.0/8");
+            let from = |address: &str| near.says_https(peer(address), &fields);
+            assert_eq!(from("10.0.0.1"), is_https, "{lines:?}");
+            assert!(!from("192.0.2.1"), "a client can send it too: {lines:?}");
         }
     }
 

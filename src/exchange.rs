@@ -6,11 +6,13 @@ use std::time::{Instant, SystemTime};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use crate::access::{AccessEntry, AccessLog};
-use crate::answer::{Answer, host};
+use crate::answer::{Answer, Selected, host};
 use crate::client::Peer;
 use crate::manifest::{Manifest, SiteDigest};
 use crate::metrics::{Door, Metrics, Outcome, Verb};
+use crate::representation::Representation;
 use crate::semantics::coding::Coding;
+use crate::semantics::dictionary;
 use crate::semantics::head::{FieldLines, RequestHead};
 
 /// What was decided about a request, as far as counters and the access log want to know.
@@ -21,8 +23,45 @@ pub struct AnswerSummary {
     saved: u64,
     /// Of the selected representation.
     coding: Option<Coding>,
+    /// What a dictionary of the client did.
+    delta: DeltaOutcome,
     /// The state of the site that decided it.
     digest: Option<SiteDigest>,
+}
+
+/// What a dictionary that a client has did for its response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum DeltaOutcome {
+    /// Nothing: the client has none that can be used, or the resource has no deltas.
+    #[default]
+    None,
+    /// A delta is sent, so many bytes shorter than the shortest other representation.
+    Sent(u64),
+    /// The resource has deltas, but none against the client's dictionary.
+    Unknown,
+}
+
+impl DeltaOutcome {
+    fn of(selected: &Selected<'_>, request: &impl RequestHead) -> Self {
+        if !selected.resource.has_deltas() {
+            return Self::None;
+        }
+        let Some(dictionary) = dictionary::available(request.fields()) else {
+            return Self::None;
+        };
+        let representation = selected.representation();
+        let of = |each: &Representation| each.coding.dictionary();
+        let mut all = selected.resource.representations();
+        if of(representation).is_some() {
+            let others = all.filter(|each| of(each).is_none());
+            let shortest = others.map(|each| each.length).min().unwrap_or_default();
+            Self::Sent(shortest.saturating_sub(representation.length))
+        } else if all.any(|each| of(each) == Some(dictionary)) {
+            Self::None
+        } else {
+            Self::Unknown
+        }
+    }
 }
 
 impl AnswerSummary {
@@ -43,9 +82,18 @@ impl AnswerSummary {
         };
         let coding =
             selected.map(|selected| selected.resource.content_coding(selected.representation()));
+        let delta = match (answer, selected) {
+            (Answer::Whole(_) | Answer::Part(..), Some(selected))
+                if *request.method() == Method::GET =>
+            {
+                DeltaOutcome::of(selected, request)
+            }
+            _ => DeltaOutcome::None,
+        };
         let selected = selected.map(|selected| selected.representation());
         Self {
             outcome,
+            delta,
             saved: match selected {
                 // To HEAD no content would have been sent anyway.
                 Some(selected) if outcome == Outcome::Hit && *request.method() == Method::GET => {
@@ -190,6 +238,14 @@ impl Exchange {
         }
         if self.summary.saved > 0 {
             metrics.saved_bytes.add(self.summary.saved);
+        }
+        match self.summary.delta {
+            DeltaOutcome::None => {}
+            DeltaOutcome::Sent(saved) => {
+                metrics.deltas.increment();
+                metrics.delta_saved_bytes.add(saved);
+            }
+            DeltaOutcome::Unknown => metrics.unknown_dictionaries.increment(),
         }
         let is_cut = self.remaining > 0 || self.status.is_none();
         match (is_cut, self.is_unproven) {

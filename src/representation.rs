@@ -73,12 +73,49 @@ pub struct Resource {
     pub text: TextKind,
     /// The content without a coding.
     pub identity: Representation,
-    /// The same content under content codings.
+    /// The same content under content codings; those with a dictionary come last.
     pub encoded: Box<[Representation]>,
+    /// For what URLs it is a dictionary (RFC 9842).
+    pub dictionary_use: Option<Box<DictionaryUse>>,
     /// The content of the file itself, if a tail was added to it.
     pub plain: Option<Box<Plain>>,
     /// `last_modified` as a field value, rendered when first needed.
     pub rendered_date: OnceLock<HeaderValue>,
+}
+
+/// For what URLs a resource is a dictionary.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DictionaryUse {
+    /// The value of Use-As-Dictionary.
+    value: HeaderValue,
+    /// Whether the operator says so. Otherwise it has to be immutable: browsers offer only what is
+    /// fresh (RFC 9842 section 2.2.1).
+    is_chosen: bool,
+}
+
+impl DictionaryUse {
+    /// A dictionary that the operator has chosen, for what matches a URL Pattern.
+    pub fn chosen(pattern: &str) -> Self {
+        Self {
+            value: use_as_dictionary(pattern),
+            is_chosen: true,
+        }
+    }
+
+    /// A dictionary as long as it is immutable, for what matches a URL Pattern.
+    pub fn of_immutable(pattern: &str) -> Self {
+        Self {
+            value: use_as_dictionary(pattern),
+            is_chosen: false,
+        }
+    }
+}
+
+/// The value of Use-As-Dictionary (RFC 9842 section 2.1). Without `match-dest`: with one, `fetch()` and
+/// workers would go without.
+fn use_as_dictionary(pattern: &str) -> HeaderValue {
+    let escaped = pattern.replace('\\', r"\\").replace('"', r#"\""#);
+    visible(&format!("match=\"{escaped}\""))
 }
 
 /// What the bytes of some content say of its media type: whether they are text, and whether its
@@ -131,6 +168,7 @@ impl Resource {
             text: TextKind::Binary,
             identity,
             encoded: Box::default(),
+            dictionary_use: None,
             plain: None,
             rendered_date: OnceLock::new(),
         }
@@ -149,6 +187,22 @@ impl Resource {
     /// and RFC 9110 section 12.5.3 lets a server send what is not accepted rather than nothing.
     pub fn is_negotiable(&self) -> bool {
         self.fields.content_encoding.is_none() && !self.encoded.is_empty()
+    }
+
+    /// Whether some of its representations need a dictionary, so that the response depends on
+    /// Available-Dictionary, and names it in Vary.
+    pub fn has_deltas(&self) -> bool {
+        self.fields.content_encoding.is_none()
+            && self
+                .encoded
+                .last()
+                .is_some_and(|last| last.coding.dictionary().is_some())
+    }
+
+    /// The value of Use-As-Dictionary, if clients are told that it is a dictionary.
+    pub fn use_as_dictionary(&self) -> Option<&HeaderValue> {
+        let dictionary_use = self.dictionary_use.as_deref()?;
+        (dictionary_use.is_chosen || self.is_immutable()).then_some(&dictionary_use.value)
     }
 
     /// The content coding that a response with this representation names.

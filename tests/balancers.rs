@@ -6,9 +6,13 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+
+use base64::Engine;
+use sha2::{Digest, Sha256};
 
 use support::fleet::{Fleet, copy};
 use support::front::Front;
@@ -308,4 +312,128 @@ fn load(
         }
     }
     seen
+}
+
+/// A script of two releases, most of which is the same.
+fn script(number: usize) -> Vec<u8> {
+    let line = |line: usize| {
+        let changed = if line % 50 == 7 { number } else { 0 };
+        format!(
+            "export const v{line} = f({}, {});\n",
+            line + changed,
+            line * 40_503 % 65_521
+        )
+    };
+    (0..300)
+        .flat_map(|number| line(number).into_bytes())
+        .collect()
+}
+
+/// A fleet whose two scripts have deltas against each other, and may be kept by caches.
+fn fleet_with_deltas(flags: &[&str]) -> Fleet {
+    let rules = "/assets/*\n  Cache-Control: max-age=31536000, immutable\n";
+    let mut files = release(1);
+    files.extend([
+        (SCRIPTS[0].to_owned(), script(0)),
+        (SCRIPTS[1].to_owned(), script(1)),
+        ("/_headers".to_owned(), rules.as_bytes().to_vec()),
+    ]);
+    let fleet = Fleet::of(&files, flags);
+    for replica in &fleet.replicas {
+        let root = replica.site.root();
+        let root = root.as_os_str();
+        let output = etagd([OsStr::new("compress"), root, OsStr::new("--against"), root]);
+        assert!(output.status.success(), "{output:?}");
+        replica.server.wait_until_it_serves(&replica.site.root());
+    }
+    fleet
+}
+
+const SCRIPTS: [&str; 2] = ["/assets/app-0a0b0c0d.js", "/assets/app-1a1b1c1d.js"];
+
+/// What a client makes of a response, if it has this dictionary.
+fn decoded(response: &Response, dictionary: Option<&[u8]>) -> Vec<u8> {
+    let body = &response.body[..];
+    let (mut decoded, mut decoder): (_, Box<dyn Read>) = match response.field("content-encoding") {
+        None => return body.to_vec(),
+        Some("br") => (Vec::new(), Box::new(brotli::Decompressor::new(body, 4096))),
+        Some("zstd") => (Vec::new(), Box::new(zstd::Decoder::new(body).unwrap())),
+        Some("gzip") => (Vec::new(), Box::new(flate2::read::GzDecoder::new(body))),
+        Some("dcz") => {
+            let dictionary = dictionary.expect("a dictionary");
+            let stream = &body[40..];
+            let decoder = zstd::Decoder::with_ref_prefix(stream, dictionary).unwrap();
+            (Vec::new(), Box::new(decoder))
+        }
+        other => panic!("{other:?}"),
+    };
+    decoder.read_to_end(&mut decoded).unwrap();
+    decoded
+}
+
+/// Clients with and without a dictionary ask for the same URLs: each can decode what it gets, and it is
+/// the file.
+fn every_client_can_decode_what_it_gets(front: &Front) {
+    let scripts = [script(0), script(1)];
+    let fields = [0, 1].map(|number| {
+        let hash = base64::prelude::BASE64_STANDARD.encode(Sha256::digest(&scripts[number]));
+        format!(":{hash}:")
+    });
+    let mut client = front.client();
+    let mut deltas = 0;
+    for number in 0..3_400 {
+        let wanted = number % 2;
+        // Its dictionary is the other file, none, or one that has no delta.
+        let (accepted, dictionary) = match number / 2 % 5 {
+            0 => ("gzip, br, zstd, dcz", Some(1 - wanted)),
+            1 => ("gzip, br, zstd", None),
+            2 => ("gzip, br, zstd, dcz", Some(wanted)),
+            3 => ("gzip", None),
+            _ => ("gzip, br", Some(1 - wanted)),
+        };
+        let mut sent = vec![("Accept-Encoding", accepted)];
+        sent.extend(
+            dictionary.map(|which: usize| ("Available-Dictionary", fields[which].as_str())),
+        );
+        let response = client.request("GET", SCRIPTS[wanted], &sent);
+        assert_eq!(response.status, 200, "{number}");
+        let coding = response.field("content-encoding").unwrap_or("identity");
+        assert!(
+            accepted.contains(coding),
+            "{number}: {coding} to {accepted}"
+        );
+        deltas += usize::from(coding == "dcz");
+        let dictionary = dictionary.map(|which| &scripts[which][..]);
+        assert!(
+            decoded(&response, dictionary) == scripts[wanted],
+            "{number}: {coding}"
+        );
+    }
+    assert_eq!(deltas, 3_400 / 5, "what a client with a dictionary gets");
+}
+
+#[test]
+fn deltas_behind_haproxy() {
+    let fleet = fleet_with_deltas(&[]);
+    let Some(mut front) = Front::haproxy(&fleet) else {
+        return;
+    };
+    front.wait_for_servers(3);
+    every_client_can_decode_what_it_gets(&front);
+}
+
+#[test]
+fn deltas_behind_nginx_with_a_cache() {
+    let fleet = fleet_with_deltas(&[]);
+    if let Some(front) = Front::nginx(&fleet) {
+        every_client_can_decode_what_it_gets(&front);
+    }
+}
+
+#[test]
+fn deltas_behind_varnish() {
+    let fleet = fleet_with_deltas(&["--health", "/healthz"]);
+    if let Some(front) = Front::varnish(&fleet) {
+        every_client_can_decode_what_it_gets(&front);
+    }
 }

@@ -127,6 +127,11 @@ fn codings() {
 }
 
 #[test]
+fn dictionaries() {
+    run("dictionaries.txt");
+}
+
+#[test]
 fn if_range() {
     run("if_range.txt");
 }

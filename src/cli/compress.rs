@@ -11,7 +11,9 @@ use indicatif::{HumanBytes, HumanCount};
 
 use super::progress::with_bytes;
 use super::{Error, counted, open, print};
-use crate::compress::{CODINGS, CompressReport, SidecarProblem, SidecarWork, run};
+use crate::compress::{
+    CODINGS, CompressReport, DeltaReport, SidecarProblem, SidecarWork, run, run_deltas,
+};
 use crate::config::CompressFlags;
 use crate::progress::ByteProgress;
 use crate::scan::exclusions_on_disk;
@@ -30,14 +32,27 @@ pub(super) fn compress(flags: &CompressFlags) -> Result<ExitCode, Error> {
     let report = with_bytes("sidecars", &progress, || {
         run(&root, work, &exclusions, &progress)
     });
+    let progress = ByteProgress::default();
+    // After the sidecars: a delta has to be shorter than they are.
+    let deltas = with_bytes("deltas", &progress, || {
+        run_deltas(&root, work, &flags.against, &exclusions, &progress)
+    })?;
     // The problems are the result of --check; otherwise they are messages about the work.
     if work == SidecarWork::Check {
-        print(|out| write(out, &report.problems))?;
+        print(|out| {
+            write(out, &report.problems)?;
+            write(out, &deltas.problems)
+        })?;
     } else {
         warn(root.path(), &report.problems);
+        warn(root.path(), &deltas.problems);
+        note(root.path(), &deltas.notes);
     }
     summarize(work, &report, started.elapsed());
-    Ok(conclude(work, &report, &flags.directory))
+    summarize_deltas(work, &deltas, !flags.against.is_empty());
+    let problems = report.problems.iter().chain(&deltas.problems);
+    let failures = problems.filter(|problem| problem.is_failure(work)).count();
+    Ok(conclude(work, failures, &flags.directory))
 }
 
 /// Writes a line for each problem: the path as in a manifest, a tab, and the reason.
@@ -110,12 +125,53 @@ fn summarize(work: SidecarWork, report: &CompressReport, elapsed: Duration) {
     }
 }
 
-fn conclude(work: SidecarWork, report: &CompressReport, directory: &Path) -> ExitCode {
-    let problems = report
-        .problems
-        .iter()
-        .filter(|problem| problem.is_failure(work))
-        .count();
+/// A line about deltas, where there are such or some were asked for.
+fn summarize_deltas(work: SidecarWork, report: &DeltaReport, were_asked_for: bool) {
+    let DeltaReport {
+        files,
+        before,
+        after,
+        proven,
+        written,
+        removed,
+        ..
+    } = *report;
+    match work {
+        SidecarWork::Check if proven > 0 => {
+            let are = if proven == 1 { "is" } else { "are" };
+            tracing::info!(proven, "{} {are} proven", counted(proven, "delta"));
+        }
+        SidecarWork::Remove if removed > 0 => {
+            tracing::info!(removed, "{} removed", counted(removed, "delta"));
+        }
+        SidecarWork::Write if were_asked_for => tracing::info!(
+            files,
+            bytes = after,
+            plain = before,
+            written,
+            proven,
+            "{} {} deltas: {} instead of {}; {written} written, {proven} proven",
+            counted(files, "file"),
+            if files == 1 { "has" } else { "have" },
+            HumanBytes(after),
+            HumanBytes(before),
+        ),
+        SidecarWork::Write | SidecarWork::Check | SidecarWork::Remove => {}
+    }
+}
+
+fn note(root: &Path, notes: &[SidecarProblem]) {
+    for SidecarProblem { path, error } in notes.iter().take(MAX_LOGGED_PROBLEMS) {
+        let path = root.join(path);
+        tracing::info!(path = %path.display(), reason = %error, "{}: {error}", path.display());
+    }
+    let more = notes.len().saturating_sub(MAX_LOGGED_PROBLEMS);
+    if more > 0 {
+        tracing::info!(notes = more, "{more} more like these");
+    }
+}
+
+fn conclude(work: SidecarWork, problems: usize, directory: &Path) -> ExitCode {
     let path = directory.display();
     match (work, problems) {
         (_, 0) => return ExitCode::SUCCESS,

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use indicatif::HumanCount;
 
+use crate::compress::AgainstError;
 use crate::config::{Cli, Command};
 use crate::dev::TAIL;
 use crate::disk::Root;
@@ -102,6 +103,9 @@ pub enum Error {
          once it is complete", .0.display()
     )]
     IncompleteDirectory(PathBuf),
+    /// The earlier release of `--against` can't be read.
+    #[error(transparent)]
+    Against(#[from] AgainstError),
     /// The certificate authorities can't be had.
     #[error(transparent)]
     Client(#[from] ClientError),

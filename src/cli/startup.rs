@@ -466,7 +466,8 @@ pub(super) fn serve(
     };
     add_to_background(&mut background, developer.as_ref(), log.clone(), saver);
 
-    let site_layer = SiteLayer::new(Arc::clone(&site), memory, Arc::clone(&process.metrics));
+    let site_layer = SiteLayer::new(Arc::clone(&site), memory, Arc::clone(&process.metrics))
+        .with_trusted_proxies(config.clients.trusted_proxy.clone().into());
     let layers = match &developer {
         Some(developer) => {
             let dev = Arc::clone(&developer.dev);

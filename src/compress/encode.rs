@@ -21,6 +21,9 @@ pub(super) fn encode(coding: Coding, bytes: &[u8]) -> io::Result<Vec<u8>> {
         // RFC 9659 section 3 limits the window to 8 MiB; higher levels have larger ones.
         Coding::Zstd => zstd::bulk::compress(bytes, 19),
         Coding::Gzip => gzip(bytes),
+        Coding::DictionaryBrotli(_) | Coding::DictionaryZstd(_) => {
+            Err(io::Error::other("a delta needs its dictionary"))
+        }
     }
 }
 

@@ -10,6 +10,9 @@
 //! etagd marks its gzip sidecars, and such a mark vouches for the other two codings of the same
 //! file. Everything else that is not proven is left alone, and reported.
 
+mod against;
+mod delta;
+mod deltas;
 mod encode;
 mod survey;
 
@@ -28,6 +31,8 @@ use crate::scan::sidecar::{Unproven, prove};
 use crate::scan::text::text_kind_of;
 use crate::semantics::coding::Coding;
 use crate::staging::Directory;
+pub use against::AgainstError;
+pub use deltas::DeltaReport;
 pub use survey::SidecarWork;
 use survey::{Sidecar, SidecarState, SourceFile};
 
@@ -90,6 +95,14 @@ pub enum SidecarError {
     /// A new sidecar does not decode to its file.
     #[error("its encoder failed ({0}): not written; please report this")]
     Encoder(Unproven),
+    /// A file and its dictionary have more than brotli's window holds.
+    #[error(
+        "with its dictionary it has more than 16 MiB, so that it has no delta in brotli: dcz alone"
+    )]
+    BrotliWindow,
+    /// A dictionary is too long for any delta.
+    #[error("its dictionary has more than 96 MiB: no delta")]
+    ZstdWindow,
     /// A directory takes no new files.
     #[error("sidecars cannot be written here: {0}")]
     Directory(io::Error),
@@ -116,7 +129,11 @@ impl SidecarProblem {
             SidecarWork::Check => true,
             SidecarWork::Write => !matches!(
                 self.error,
-                SidecarError::Changed | SidecarError::TooLarge | SidecarError::NotOurs
+                SidecarError::Changed
+                    | SidecarError::TooLarge
+                    | SidecarError::NotOurs
+                    | SidecarError::BrotliWindow
+                    | SidecarError::ZstdWindow
             ),
             // Only proven sidecars were to be removed.
             SidecarWork::Remove => {
@@ -183,6 +200,22 @@ pub fn run(
         .problems
         .dedup_by(|a, b| a.path == b.path && a.error.to_string() == b.error.to_string());
     report
+}
+
+/// Does `work` for the deltas of the site under `root`; those that it writes are against the releases
+/// `against`, directories or manifests next to their files, the newest first.
+///
+/// # Errors
+/// When an earlier release can't be read.
+pub fn run_deltas(
+    root: &Root,
+    work: SidecarWork,
+    against: &[PathBuf],
+    exclusions: &Exclusions,
+    progress: &ByteProgress,
+) -> Result<DeltaReport, AgainstError> {
+    let old = against::families(against)?;
+    Ok(deltas::run(root, work, &old, exclusions, progress))
 }
 
 /// How many bytes have to be encoded for a sidecar.
@@ -276,6 +309,8 @@ fn process(
             | SidecarError::Foreign(_)
             | SidecarError::NotOurs
             | SidecarError::Encoder(_)
+            | SidecarError::BrotliWindow
+            | SidecarError::ZstdWindow
             | SidecarError::Io(_) => source.directory.join(source.sidecar_name(coding)),
         };
         SidecarProblem { path, error }

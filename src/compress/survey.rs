@@ -259,7 +259,7 @@ fn is_ours(root: &Root, sidecar: Option<&FoundFile>) -> bool {
 }
 
 /// The directory, free of links, that holds the name of `file`.
-fn real_directory(root: &Root, file: &FoundFile) -> io::Result<PathBuf> {
+pub(super) fn real_directory(root: &Root, file: &FoundFile) -> io::Result<PathBuf> {
     if !file.linked {
         return Ok(parent(&file.location));
     }

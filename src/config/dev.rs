@@ -110,6 +110,7 @@ impl DevFlags {
             additions: Additions {
                 listing: true,
                 tail: (!self.no_reload).then_some(tail),
+                without_deltas: true,
             },
             ..self.site.handling.settings()
         };

@@ -57,6 +57,14 @@ pub struct CompressFlags {
     /// Remove the sidecars that etagd compress wrote and that decode to their file
     #[arg(long)]
     pub remove: bool,
+    /// Also write deltas against OLD, an earlier release or a manifest in it; repeatable, newest first
+    ///
+    /// A file with a hash in its name is compressed with the file of OLD that it replaces as its
+    /// dictionary (RFC 9842): browsers that still have that one load a fraction. OLD is a directory,
+    /// or the JSON manifest of one, next to its files. What proves the deltas is kept in
+    /// .etagd/dictionaries: deploy it with the site.
+    #[arg(long, value_name = "OLD", conflicts_with_all = ["check", "remove"])]
+    pub against: Vec<PathBuf>,
 }
 
 impl CompressFlags {

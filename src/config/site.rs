@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 
 use crate::exclude::ExcludePattern;
 use crate::settings::{
-    Additions, HtmlHandling, ImmutableFiles, NotFound, RedirectsDialect, ReprDigest, Settings,
-    Symlinks,
+    Additions, DictionaryChoice, HtmlHandling, ImmutableFiles, NotFound, RedirectsDialect,
+    ReprDigest, Settings, Symlinks,
 };
 
 /// What decides which files a site has and what its answers say.
@@ -129,6 +129,14 @@ pub struct SiteOptions {
     /// Without it, such a directory is not found.
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub listing: bool,
+    /// Files that browsers keep to receive the next release as deltas: '/app-*.js', or `off`;
+    /// repeatable.
+    ///
+    /// By default all immutable files whose name without its hash stands for at most four files. A
+    /// browser with the old file then gets the delta that etagd compress --against made. `off`
+    /// neither names such files nor sends deltas.
+    #[arg(long, value_name = "GLOB", hide_short_help = true)]
+    pub dictionary: Vec<DictionaryChoice>,
 }
 
 impl SiteOptions {
@@ -144,6 +152,7 @@ impl SiteOptions {
             redirects: self.redirects,
             listing: self.listing,
             exclude: Arc::new(self.exclude.clone().into()),
+            dictionaries: self.dictionary.iter().cloned().collect(),
             additions: Additions::default(),
         }
     }

@@ -250,6 +250,9 @@ mod tests {
         fn peer(&self) -> Peer {
             Peer::Unix
         }
+        fn is_secure(&self) -> bool {
+            false
+        }
         fn read_permits(&self) -> Arc<Semaphore> {
             Arc::new(Semaphore::new(1))
         }

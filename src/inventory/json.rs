@@ -223,6 +223,8 @@ struct JsonEntry {
     r#type: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     coding: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dictionary: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     fields: BTreeMap<String, Option<String>>,
 }
@@ -237,16 +239,13 @@ impl JsonEntry {
             .etag
             .parse()
             .map_err(|reason| E::custom(format_args!("the etag {:?} is {reason}", self.etag)))?;
-        let coding = self
-            .coding
-            .as_deref()
-            .map_or(Some(Coding::Identity), |token| {
-                Coding::from_token(token.as_bytes())
-            });
-        let coding = coding.ok_or_else(|| {
-            let token = self.coding.as_deref().unwrap_or_default();
-            E::invalid_value(Unexpected::Str(token), &"br, zstd or gzip")
-        })?;
+        let coding = match (self.coding.as_deref(), self.dictionary.as_deref()) {
+            (None, _) => Coding::Identity,
+            (Some(token), dictionary) => coding(token, dictionary).ok_or_else(|| {
+                let expected = "br, zstd or gzip, or dcb or dcz with its dictionary";
+                E::invalid_value(Unexpected::Str(token), &expected)
+            })?,
+        };
         let description = Description {
             media_type: self.r#type,
             fields: self.fields,
@@ -258,6 +257,16 @@ impl JsonEntry {
             coding,
             description: descriptions.intern(description),
         })
+    }
+}
+
+/// The coding with this token, and with the dictionary that has this hash in hex.
+fn coding(token: &str, dictionary: Option<&str>) -> Option<Coding> {
+    match dictionary {
+        None => Coding::from_token(token.as_bytes()),
+        Some(hash) => Coding::with_dictionary(hash.parse().ok()?)
+            .into_iter()
+            .find(|coding| coding.token() == token),
     }
 }
 
@@ -279,6 +288,7 @@ impl Serialize for Entry {
             size: self.size,
             r#type: media_type.clone(),
             coding: coding.map(str::to_owned),
+            dictionary: self.coding.dictionary().map(|hash| hash.to_string()),
             fields: fields.clone(),
         }
         .serialize(serializer)
@@ -291,7 +301,12 @@ mod tests {
 
     use super::*;
     use crate::inventory::text;
+    use crate::semantics::dictionary::DictionaryHash;
     use crate::semantics::etag::ETag;
+
+    fn with_dictionary(byte: u8) -> [Coding; 2] {
+        Coding::with_dictionary(DictionaryHash::new([byte; 32]))
+    }
 
     fn entry(path: &[u8], content: &[u8], coding: Coding, fields: &[(&str, &str)]) -> Entry {
         // An empty one stands for none.
@@ -341,6 +356,9 @@ mod tests {
             entry(b"page", b"z", Coding::Identity, &[]),
             entry(b"page", b"zz", Coding::Brotli, &[]),
             entry(b"page", b"zzz", Coding::Gzip, &[]),
+            entry(b"page", b"zd", with_dictionary(1)[0], &[]),
+            entry(b"page", b"zdd", with_dictionary(2)[0], &[]),
+            entry(b"page", b"zddd", with_dictionary(1)[1], &[]),
             suffixed,
         ];
         let rules = Some("ab".repeat(32));

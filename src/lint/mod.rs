@@ -21,7 +21,7 @@ use crate::manifest::Manifest;
 use crate::representation::{Data, Resource};
 use crate::scan::sidecar::{Unproven, prove};
 use crate::scan::{Link, LinkVerdict, MAX_LINKS, stem};
-use crate::semantics::coding::Coding;
+use crate::semantics::coding::{Coding, delta_stem};
 use destination::follow;
 
 pub use finding::{Allowance, Code, Finding, InvalidAllowance};
@@ -121,6 +121,14 @@ fn lost_links(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
 fn stale_sidecars(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
     site.manifest.iter().filter_map(move |resource| {
         let original = site.manifest.locate(stem(&resource.path)?)?;
+        if delta_stem(&resource.path).is_some() {
+            let mut used = original.encoded.iter();
+            let is_used = used.any(|each| each.etag.hash() == resource.identity.etag.hash());
+            let reason = "is not used: it is no delta of its file, or its dictionary is missing (see \
+                          etagd compress --check)";
+            return (!is_used)
+                .then(|| Finding::new(&resource.path, 0, Code::Sidecar, reason.to_owned()));
+        }
         let has_extension = |coding: Coding| {
             let extension = coding.extension();
             extension.is_some_and(|it| resource.path.ends_with(it.as_bytes()))

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::manifest::Manifest;
 use crate::page::Text;
 use crate::representation::{Data, Fields, REVALIDATE, Representation, Resource};
-use crate::semantics::coding::Coding;
+use crate::semantics::coding::{Coding, delta_stem};
 use crate::semantics::etag::ETag;
 use crate::semantics::head::FieldLines;
 use crate::semantics::target::encode_path;
@@ -374,13 +374,19 @@ fn codings(file: &Resource) -> impl Iterator<Item = &'static str> {
 /// Whether a resource is sent as a content coding of another one: its line in a listing is that of
 /// its file.
 fn is_coding(manifest: &Manifest, resource: &Resource) -> bool {
-    Coding::ALL.into_iter().any(|coding| {
-        coding
-            .extension()
-            .and_then(|extension| resource.path.strip_suffix(extension.as_bytes()))
-            .and_then(|rest| manifest.locate(rest.strip_suffix(b".")?))
-            .is_some_and(|file| file.of_files().1.iter().any(|each| each.coding == coding))
-    })
+    let delta = delta_stem(&resource.path).and_then(|stem| manifest.locate(stem));
+    let is_delta = delta.is_some_and(|file| {
+        let mut deltas = file.encoded.iter();
+        deltas.any(|each| each.etag.hash() == resource.identity.etag.hash())
+    });
+    is_delta
+        || Coding::ALL.into_iter().any(|coding| {
+            coding
+                .extension()
+                .and_then(|extension| resource.path.strip_suffix(extension.as_bytes()))
+                .and_then(|rest| manifest.locate(rest.strip_suffix(b".")?))
+                .is_some_and(|file| file.of_files().1.iter().any(|each| each.coding == coding))
+        })
 }
 
 /// A relative reference to a name in the same directory. It begins with `./`, or the name `a:b`

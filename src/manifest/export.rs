@@ -11,10 +11,13 @@ use http::header::{self, HeaderName};
 use super::Manifest;
 use crate::inventory::{self, Description, Descriptions, Entry, Head, Inventory};
 use crate::representation::{REVALIDATE, Resource};
+use crate::semantics::coding::Coding;
+use crate::semantics::dictionary::{AVAILABLE_DICTIONARY, USE_AS_DICTIONARY};
 
 impl Manifest {
     /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type
-    /// and, where there is one, coding, separated by tabs. Paths are percent-encoded.
+    /// and, where there is one, coding and the SHA-256 of its dictionary, separated by tabs. Paths are
+    /// percent-encoded.
     ///
     /// # Errors
     /// When `out` can't be written.
@@ -23,8 +26,11 @@ impl Manifest {
             let (path, etag, size) = (entry.url(), entry.etag, entry.size);
             let media_type = &entry.description.media_type;
             write!(out, "{path}\t{etag}\t{size}\t{media_type}")?;
-            match entry.coding.extension() {
-                Some(_) => writeln!(out, "\t{}", entry.coding.token())?,
+            if entry.coding != Coding::Identity {
+                write!(out, "\t{}", entry.coding.token())?;
+            }
+            match entry.coding.dictionary() {
+                Some(dictionary) => writeln!(out, "\t{dictionary}")?,
                 None => writeln!(out)?,
             }
         }
@@ -108,6 +114,15 @@ fn describe(resource: &Resource) -> Description {
         let token = HeaderValue::from_static(coding.token());
         add(&header::CONTENT_ENCODING, &token);
     }
+    let is_ruled = |name: &HeaderName| {
+        let ruled = fields.ruled.as_ref();
+        ruled.is_some_and(|ruled| ruled.lines.iter().any(|(line, _)| line == name))
+    };
+    if let Some(value) = resource.use_as_dictionary()
+        && !is_ruled(&USE_AS_DICTIONARY)
+    {
+        add(&USE_AS_DICTIONARY, value);
+    }
     if let Some(ruled) = &fields.ruled {
         for (name, value) in &ruled.lines {
             add(name, value);
@@ -119,6 +134,9 @@ fn describe(resource: &Resource) -> Description {
                 vary
             };
             add(&header::VARY, vary);
+            if resource.has_deltas() {
+                add(&header::VARY, &HeaderValue::from_name(AVAILABLE_DICTIONARY));
+            }
         }
         described.extend(ruled.removed.iter().map(|name| (name.to_string(), None)));
     }

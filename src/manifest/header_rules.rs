@@ -10,6 +10,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::representation::{Fields, NO_STORE, REVALIDATE, Resource, Ruled};
 use crate::rules::{Matching, Overlay, Rules};
 use crate::semantics::coding::Coding;
+use crate::semantics::dictionary::USE_AS_DICTIONARY;
 
 /// Rules, and the fields they have produced so far.
 #[derive(Debug, Default)]
@@ -158,6 +159,7 @@ fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
         .filter(|name| {
             (*name == header::CACHE_CONTROL && is_settled)
                 || *name == header::X_CONTENT_TYPE_OPTIONS
+                || *name == USE_AS_DICTIONARY
         })
         .collect();
     let mut content_type = built_in.content_type.clone();

@@ -24,9 +24,10 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelI
 use crate::exclude::Exclusions;
 use crate::representation::{Fields, Resource, visible};
 use crate::rules::Rules;
-use crate::semantics::coding::Coding;
+use crate::semantics::coding::{self, Coding};
 use crate::settings::{
-    Digest, HtmlHandling, ImmutableFiles, NotFound, RedirectsDialect, ReprDigest, Settings,
+    DictionaryFiles, Digest, HtmlHandling, ImmutableFiles, NotFound, RedirectsDialect, ReprDigest,
+    Settings,
 };
 use header_rules::HeaderRules;
 use page_cache::PageCache;
@@ -120,6 +121,7 @@ pub struct Manifest {
     resources: usize,
     unsettled: usize,
     bytes: u64,
+    has_delta_files: bool,
     /// All resources by path, collected when first needed.
     ordered: OnceLock<Arc<[Arc<Resource>]>>,
     /// The folders without files by path, collected when first needed.
@@ -135,6 +137,8 @@ struct Bucket {
     below: BTreeMap<Box<[u8]>, usize>,
     /// Those folders that are on the disk, and hash to this bucket; none where they are not listed.
     folders: BTreeSet<Box<[u8]>>,
+    /// Whether any of its files is named like a delta.
+    has_deltas: bool,
     hash: [u8; 32],
 }
 
@@ -172,6 +176,7 @@ impl Manifest {
             table: HashTable::new(),
             below: BTreeMap::new(),
             folders: BTreeSet::new(),
+            has_deltas: false,
             hash: [0; 32],
         };
         bucket.seal(&settings);
@@ -191,6 +196,7 @@ impl Manifest {
             resources: 0,
             unsettled: 0,
             bytes: 0,
+            has_delta_files: false,
             ordered: OnceLock::new(),
             empty_folders: OnceLock::new(),
             page_cache: Arc::default(),
@@ -244,6 +250,7 @@ impl Manifest {
         Self {
             settings: Arc::clone(&self.settings),
             header_rules,
+            has_delta_files: buckets.iter().any(|bucket| bucket.has_deltas),
             buckets,
             unreadable,
             retired,
@@ -393,6 +400,20 @@ impl Manifest {
                         .and_then(|path| self.locate(path))
                         .is_some_and(|decoded| decoded.is_html())
                 })
+    }
+
+    /// The files that are named like deltas, in no particular order.
+    pub fn delta_files(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.buckets
+            .iter()
+            .filter(|bucket| bucket.has_deltas)
+            .flat_map(|bucket| &bucket.table)
+            .filter(|resource| is_delta(resource))
+    }
+
+    /// Whether any file is named like a delta: without one, nobody needs to look at dictionaries.
+    pub fn has_delta_files(&self) -> bool {
+        self.has_delta_files
     }
 
     /// All resources, in no particular order.
@@ -599,6 +620,7 @@ impl Bucket {
     fn seal(&mut self, settings: &Settings) {
         let mut entries: Vec<&Arc<Resource>> = self.table.iter().collect();
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        self.has_deltas = entries.iter().any(|each| is_delta(each));
         let mut hasher = blake3::Hasher::new();
         for resource in entries {
             frame(&mut hasher, &resource.path);
@@ -606,6 +628,9 @@ impl Bucket {
             hasher.update(&(1 + encoded.len() as u64).to_le_bytes());
             for representation in std::iter::once(identity).chain(encoded) {
                 frame(&mut hasher, representation.coding.token().as_bytes());
+                if let Some(dictionary) = representation.coding.dictionary() {
+                    frame(&mut hasher, dictionary.as_bytes());
+                }
                 frame(&mut hasher, representation.etag.opaque().as_bytes());
             }
         }
@@ -644,6 +669,10 @@ fn digest(
     }
 }
 
+fn is_delta(resource: &Resource) -> bool {
+    coding::delta_stem(&resource.path).is_some()
+}
+
 /// Hashes every setting. Each has a fixed length or is preceded by its length, so that no two sets
 /// of settings hash the same bytes.
 fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
@@ -657,6 +686,7 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
         redirects,
         listing,
         exclude,
+        dictionaries,
         additions: _,
     } = settings;
     let repr_digest = match repr_digest {
@@ -698,6 +728,10 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
     for pattern in exclude.as_strs() {
         frame(hasher, b"exclude");
         frame(hasher, pattern.as_bytes());
+    }
+    if *dictionaries != DictionaryFiles::Families {
+        frame(hasher, b"dictionary");
+        frame(hasher, dictionaries.to_string().as_bytes());
     }
 }
 

@@ -171,9 +171,21 @@ impl FamilyEncoder<'_> {
         self.bytes("body", help, &metrics.body_bytes)?;
         let help = "Selected representations that answers 304 did not have to send.";
         self.bytes("saved_body", help, &metrics.saved_bytes)?;
+        let help = "What deltas are shorter than the shortest representation without a dictionary.";
+        self.bytes("delta_saved_body", help, &metrics.delta_saved_bytes)?;
         let help = "Files that clients have created or replaced.";
         self.bytes("upload", help, &metrics.upload_bytes)?;
         for (name, help, counter) in [
+            (
+                "delta_responses",
+                "Responses compressed with a dictionary of the client.",
+                &metrics.deltas,
+            ),
+            (
+                "unknown_dictionaries",
+                "Requests for content with deltas by clients whose dictionary is none of theirs.",
+                &metrics.unknown_dictionaries,
+            ),
             (
                 "verification_failures",
                 "Bodies whose bytes were not what was hashed, or could not be read.",

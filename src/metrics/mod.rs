@@ -164,6 +164,12 @@ pub struct Metrics {
     pub body_bytes: Counter,
     /// Bytes of the selected representations that a 304 did not have to send.
     pub saved_bytes: Counter,
+    /// Responses that are deltas against a dictionary of the client.
+    pub deltas: Counter,
+    /// Bytes by which deltas are shorter than the shortest other representation.
+    pub delta_saved_bytes: Counter,
+    /// Requests for content that has deltas, by clients with a dictionary that none is against.
+    pub unknown_dictionaries: Counter,
     /// Bodies that ended early because what comes next could not be proven.
     pub cut: Counter,
     /// Responses that ended early because their connection did.

@@ -15,6 +15,7 @@ use super::report::{Basis, ReplicaState};
 use crate::inventory::{Description, Entry, Inventory, text};
 use crate::remote::{Client, RequestError, local_redirect};
 use crate::representation::REVALIDATE;
+use crate::semantics::dictionary::AVAILABLE_DICTIONARY;
 use crate::settings::ReplicaUrl;
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -91,6 +92,9 @@ fn compare_entry(
     replica: &ReplicaUrl,
     entry: &Entry,
 ) -> Result<Option<Deviation>, RequestError> {
+    if entry.coding.dictionary().is_some() && !is_secure(replica) {
+        return Ok(None);
+    }
     let (mut response, url) = fetch(options, client, replica, entry)?;
     let mut difference = compare_head(entry, &response);
     if difference.is_none() && options.bodies {
@@ -122,7 +126,14 @@ fn fetch(
         None => "identity".to_owned(),
         Some(_) => format!("{}, identity;q=0", entry.coding.token()),
     };
-    let fields = [(header::ACCEPT_ENCODING, accepted.as_str())];
+    let dictionary = entry.coding.dictionary();
+    let dictionary = dictionary.map(|dictionary| dictionary.field_value());
+    let mut fields = vec![(header::ACCEPT_ENCODING, accepted.as_str())];
+    fields.extend(
+        dictionary
+            .as_deref()
+            .map(|value| (AVAILABLE_DICTIONARY, value)),
+    );
     let mut url = format!("{replica}{}", entry.url());
     let mut response = client.request(&method, &url, &fields)?;
     for _ in 0..MAX_REDIRECTS {
@@ -133,6 +144,24 @@ fn fetch(
         response = client.request(&method, &url, &fields)?;
     }
     Ok((response, url))
+}
+
+/// Whether a replica sends deltas to this client: over TLS, or on its own machine (RFC 9842 section 8).
+fn is_secure(replica: &ReplicaUrl) -> bool {
+    let url = replica.to_string();
+    match url.strip_prefix("http://") {
+        None => true,
+        Some(rest) => {
+            let host = rest.split('/').next().unwrap_or(rest);
+            ["localhost", "127.0.0.1", "[::1]"]
+                .iter()
+                .any(|own| host.strip_prefix(own).is_some_and(is_port))
+        }
+    }
+}
+
+fn is_port(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(':')
 }
 
 /// How status and fields of a response deviate from what the entry says.

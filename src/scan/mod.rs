@@ -5,13 +5,17 @@
 //! Files are hashed on all cores while the walk goes on. Nothing is published here.
 
 mod codings;
+mod deltas;
 mod demand;
+mod dictionaries;
 mod document;
 mod first;
 pub(crate) mod hash;
 pub(crate) mod media;
+mod next_state;
 pub mod own_coding;
 mod pass;
+mod proven;
 mod restore;
 mod rules;
 mod scope;
@@ -52,6 +56,8 @@ use pass::{FileState, Pass, add_folders, is_at, lock, relocated, removed, report
 use walk::{FoundFile, WalkStep};
 
 pub use codings::stem;
+pub use deltas::{DICTIONARIES, MAX_DICTIONARY_LENGTH, dictionary_path};
+pub use dictionaries::MAX_FAMILY;
 pub use first::{FirstLook, MAX_START_WAIT};
 pub use restore::SavedFile;
 pub use rules::{exclusions_on_disk, report as report_rules};
@@ -64,6 +70,7 @@ pub use walk::{Link, LinkVerdict, MAX_LINKS};
 /// are not used, files without the coding that a rule gives them, lines of rule files.
 pub const COMPLAINTS: &[&str] = &[
     "etagd::scan::codings",
+    "etagd::scan::next_state",
     "etagd::scan::own_coding",
     "etagd::scan::pass",
     "etagd::scan::rules",
@@ -511,7 +518,8 @@ impl Scanner {
             warn_excluded(pass, &outcome);
         }
         own_coding::attach(self, pass, &mut outcome);
-        codings::attach(pass, &mut outcome);
+        codings::attach(self, pass, &mut outcome);
+        dictionaries::attach(self, pass, &mut outcome);
         outcome
     }
 
@@ -561,6 +569,7 @@ impl Scanner {
             text,
             identity: Representation::new(Coding::Identity, etag, length, data).with_sha256(sha256),
             encoded: Box::default(),
+            dictionary_use: None,
             plain,
             rendered_date: OnceLock::new(),
         }

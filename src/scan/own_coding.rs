@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use super::codings::read_proven;
+use super::proven::read_proven;
 use super::sidecar::{Unproven, decoded_text};
 use super::{Pass, ScanOutcome, Scanner, lock, media, site_path};
 use crate::disk;

@@ -6,7 +6,8 @@
 //! stop at the first byte too many, and require the stream to end where the file ends. They also
 //! refuse streams that their format allows but clients do not decode: several gzip members
 //! (Chromium shows the first and drops the rest, curl fails), brotli's large windows, zstd windows
-//! over 8 MiB.
+//! over 8 MiB. [`prove_delta`] does the same for `dcb` and `dcz` (RFC 9842), with the dictionary in
+//! memory as well.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,10 +15,12 @@ use std::io::{self, BufRead, BufReader, Read};
 use brotli::enc::StandardAlloc;
 use brotli::{BrotliDecompressStream, BrotliResult, BrotliState};
 use flate2::bufread::GzDecoder;
+use sha2::{Digest, Sha256};
 
 use super::text::{TextEvidence, text_kind};
 use crate::representation::{GROUP_SIZE, TextKind};
 use crate::semantics::coding::Coding;
+use crate::semantics::dictionary::DictionaryHash;
 
 /// What a file may decode to, in bytes. A bomb of some kilobytes decodes to terabytes.
 const MAX_DECODED: u64 = 2 << 30;
@@ -49,6 +52,27 @@ pub enum Unproven {
     /// RFC 9659 section 3.
     #[error("it needs a window of more than 8 MiB, which browsers refuse (RFC 9659)")]
     Window,
+    /// RFC 9842 section 5.
+    #[error(
+        "it needs a window of more than 8 MiB and 1.25 times its dictionary, which browsers refuse \
+         (RFC 9842)"
+    )]
+    DeltaWindow,
+    /// It does not begin with the magic number and the dictionary that its name promises.
+    #[error("it is no delta against the dictionary in its name (RFC 9842)")]
+    Header,
+    /// What it refers to is not there.
+    #[error(
+        "its dictionary, the file with SHA-256 {0}, is neither in the site nor in \
+         .etagd/dictionaries: run etagd compress --against again, or deploy that directory too"
+    )]
+    NoDictionary(DictionaryHash),
+    /// What it refers to is damaged.
+    #[error(
+        "its dictionary, .etagd/dictionaries/{0}, does not have the SHA-256 that is its name: \
+         remove it, and run etagd compress --against again"
+    )]
+    DamagedDictionary(DictionaryHash),
     /// It can't be read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[source] io::Error),
@@ -66,8 +90,11 @@ impl Unproven {
             | Self::TooLarge
             | Self::Trailing
             | Self::Members
-            | Self::Window => true,
-            Self::Truncated | Self::Corrupt(_) | Self::Unreadable(_) => false,
+            | Self::Window
+            | Self::DeltaWindow
+            | Self::NoDictionary(_)
+            | Self::DamagedDictionary(_) => true,
+            Self::Truncated | Self::Corrupt(_) | Self::Header | Self::Unreadable(_) => false,
         }
     }
 }
@@ -82,8 +109,25 @@ pub fn prove(
     identity_hash: &[u8; 32],
     identity_length: u64,
 ) -> Result<(), Unproven> {
+    prove_delta(coding, &[], encoded, identity_hash, identity_length)
+}
+
+/// Proves that `encoded` under `coding`, with the bytes of its dictionary, is the content of this
+/// length with this BLAKE3.
+///
+/// # Errors
+/// The reason why it is not, or why that can't be told.
+pub fn prove_delta(
+    coding: Coding,
+    dictionary: &[u8],
+    encoded: impl Read,
+    identity_hash: &[u8; 32],
+    identity_length: u64,
+) -> Result<(), Unproven> {
     let identity = (identity_hash, identity_length);
-    match decode(coding, encoded, |decoded| compare(decoded, identity))? {
+    match decode(coding, dictionary, encoded, |decoded| {
+        compare(decoded, identity)
+    })? {
         true => Ok(()),
         false => Err(Unproven::Stale),
     }
@@ -94,12 +138,13 @@ pub fn prove(
 /// # Errors
 /// The reason why it does not, or why that can't be told.
 pub fn decoded_text(coding: Coding, encoded: impl Read) -> Result<TextKind, Unproven> {
-    decode(coding, encoded, look_at)
+    decode(coding, &[], encoded, look_at)
 }
 
 /// Decodes a file, has `look` read all that comes out, and checks that nothing follows the stream.
 fn decode<T>(
     coding: Coding,
+    dictionary: &[u8],
     encoded: impl Read,
     look: impl FnOnce(&mut dyn Read) -> Result<T, ProofFailure>,
 ) -> Result<T, Unproven> {
@@ -111,16 +156,19 @@ fn decode<T>(
             failure: &failure,
         },
     );
-    decode_stream(coding, source, look).map_err(|refused| match (failure.take(), refused) {
-        (Some(error), _) => Unproven::Unreadable(error),
-        (None, ProofFailure::Because(reason)) => reason,
-        (None, ProofFailure::ByDecoder(error)) => explain(coding, &error),
+    decode_stream(coding, dictionary, source, look).map_err(|refused| {
+        match (failure.take(), refused) {
+            (Some(error), _) => Unproven::Unreadable(error),
+            (None, ProofFailure::Because(reason)) => reason,
+            (None, ProofFailure::ByDecoder(error)) => explain(coding, &error),
+        }
     })
 }
 
 fn decode_stream<T>(
     coding: Coding,
-    source: impl BufRead,
+    dictionary: &[u8],
+    mut source: impl BufRead,
     look: impl FnOnce(&mut dyn Read) -> Result<T, ProofFailure>,
 ) -> Result<T, ProofFailure> {
     match coding {
@@ -130,6 +178,24 @@ fn decode_stream<T>(
             let seen = look(&mut decoder)?;
             end(decoder.source)?;
             Ok(seen)
+        }
+        Coding::DictionaryBrotli(_) => {
+            skip_header(coding, dictionary, &mut source)?;
+            let mut decoder = Brotli::new(source);
+            decoder.attach(dictionary)?;
+            let seen = look(&mut decoder)?;
+            end(decoder.source)?;
+            Ok(seen)
+        }
+        Coding::DictionaryZstd(_) => {
+            skip_header(coding, dictionary, &mut source)?;
+            let limit = delta_window(dictionary.len() as u64);
+            if zstd_window(source.fill_buf()?).is_some_and(|window| window > limit) {
+                return Err(ProofFailure::Because(Unproven::DeltaWindow));
+            }
+            let mut decoder = zstd::Decoder::with_ref_prefix(source, dictionary)?;
+            decoder.window_log_max(MAX_DELTA_WINDOW_LOG)?;
+            look(&mut decoder)
         }
         Coding::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(source)?;
@@ -144,6 +210,58 @@ fn decode_stream<T>(
             end(decoder.into_inner())?;
             Ok(seen)
         }
+    }
+}
+
+/// Reads what a delta begins with, and checks that it is about this dictionary.
+fn skip_header(
+    coding: Coding,
+    dictionary: &[u8],
+    source: &mut impl BufRead,
+) -> Result<(), ProofFailure> {
+    let expected = coding.header().unwrap_or_default();
+    let mut header = Vec::new();
+    Read::take(&mut *source, expected.len() as u64).read_to_end(&mut header)?;
+    if header != expected {
+        return Err(ProofFailure::Because(Unproven::Header));
+    }
+    match coding.dictionary() {
+        Some(hash) if *hash.as_bytes() != *Sha256::digest(dictionary) => {
+            Err(ProofFailure::Because(Unproven::NoDictionary(hash)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The largest window of `dcz` with a dictionary of this length (RFC 9842 section 5).
+pub(crate) fn delta_window(dictionary_length: u64) -> u64 {
+    let by_dictionary = dictionary_length.saturating_add(dictionary_length / 4);
+    by_dictionary.clamp(1 << MAX_ZSTD_WINDOW_LOG, 1 << MAX_DELTA_WINDOW_LOG)
+}
+
+/// The window that a zstd frame asks for: in its window descriptor, or all of its content (RFC 8878
+/// section 3.1.1.1). `None` where it can't be told; the decoder limits it in any case.
+fn zstd_window(frame: &[u8]) -> Option<u64> {
+    let [_, _, _, _, descriptor, rest @ ..] = frame else {
+        return None;
+    };
+    let is_single_segment = descriptor & 0b0010_0000 != 0;
+    if !is_single_segment {
+        let window = *rest.first()?;
+        let base = 1_u64 << (10 + (window >> 3));
+        return Some(base + base / 8 * u64::from(window & 0b111));
+    }
+    let id_length = [0, 1, 2, 4][usize::from(descriptor & 0b11)];
+    let size = rest.get(id_length..)?;
+    let number = |length: usize| {
+        let bytes = size.get(..length)?;
+        Some((bytes.iter().rev()).fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte)))
+    };
+    match descriptor >> 6 {
+        0 => number(1),
+        1 => number(2).map(|size| size + 256),
+        2 => number(4),
+        _ => number(8),
     }
 }
 
@@ -215,6 +333,7 @@ fn explain(coding: Coding, error: &io::Error) -> Unproven {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Unproven::Truncated,
         _ if coding == Coding::Zstd && is_window() => Unproven::Window,
+        _ if matches!(coding, Coding::DictionaryZstd(_)) && is_window() => Unproven::DeltaWindow,
         _ => Unproven::Corrupt(coding),
     }
 }
@@ -232,6 +351,15 @@ impl<R: BufRead> Brotli<R> {
         Self {
             source,
             state: BrotliState::new_strict(allocator(), allocator(), allocator()),
+        }
+    }
+
+    /// Has the stream refer to a dictionary.
+    fn attach(&mut self, dictionary: &[u8]) -> Result<(), ProofFailure> {
+        let is_attached = self.state.attach_dictionary(dictionary.to_vec().into());
+        match is_attached {
+            true => Ok(()),
+            false => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
         }
     }
 }
@@ -296,6 +424,9 @@ impl<R: Read> Read for ErrorCapture<'_, R> {
 /// RFC 9659 section 3: 8 MiB.
 const MAX_ZSTD_WINDOW_LOG: u32 = 23;
 
+/// RFC 9842 section 5: 128 MiB.
+pub(crate) const MAX_DELTA_WINDOW_LOG: u32 = 27;
+
 /// How often in a row a read is repeated that a signal has interrupted.
 const MAX_INTERRUPTIONS: usize = 16;
 
@@ -326,7 +457,7 @@ mod tests {
                 io::copy(&mut identity, &mut encoded).expect("encoded");
                 encoded.finish().expect("encoded")
             }
-            Coding::Identity => unreachable!("not a sidecar's"),
+            _ => unreachable!("not a sidecar's"),
         }
     }
 
@@ -469,7 +600,7 @@ mod tests {
                 zstd::Decoder::new(encoded).and_then(|mut zstd| zstd.read_to_end(&mut identity))
             }
             Gzip => GzDecoder::new(encoded).read_to_end(&mut identity),
-            Coding::Identity => unreachable!("not a sidecar's"),
+            _ => unreachable!("not a sidecar's"),
         };
         decoded.expect("decoded");
         identity
@@ -488,7 +619,7 @@ mod tests {
                 let encoder = flate2::write::GzEncoder::new(Vec::new(), level);
                 flushed_twice(encoder, &zeros, |encoder| encoder.get_ref())
             }
-            Zstd | Coding::Identity => (Vec::new(), encode(coding, &zeros[..])),
+            _ => (Vec::new(), encode(coding, &zeros[..])),
         };
         beginning.extend(again.repeat(1 << 12));
         beginning

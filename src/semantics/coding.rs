@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 
 use http::header::ACCEPT_ENCODING;
 
+use super::dictionary::DictionaryHash;
 use super::head::FieldLines;
 use super::{members, read_qvalue, trim_ows};
 
@@ -23,10 +24,14 @@ pub enum Coding {
     Zstd,
     /// gzip (RFC 9110 8.4.1.3).
     Gzip,
+    /// Brotli with a dictionary (RFC 9842 4).
+    DictionaryBrotli(DictionaryHash),
+    /// Zstandard with a dictionary (RFC 9842 5).
+    DictionaryZstd(DictionaryHash),
 }
 
 impl Coding {
-    /// All of them, in order.
+    /// Those without a dictionary, in order.
     pub const ALL: [Self; 4] = [Self::Identity, Self::Brotli, Self::Zstd, Self::Gzip];
 
     /// Its content-coding token (RFC 9110 8.4.1).
@@ -37,6 +42,8 @@ impl Coding {
             Self::Brotli => "br",
             Self::Zstd => "zstd",
             Self::Gzip => "gzip",
+            Self::DictionaryBrotli(_) => "dcb",
+            Self::DictionaryZstd(_) => "dcz",
         }
     }
 
@@ -48,10 +55,33 @@ impl Coding {
             Self::Brotli => Some("br"),
             Self::Zstd => Some("zst"),
             Self::Gzip => Some("gz"),
+            Self::DictionaryBrotli(_) => Some("dcb"),
+            Self::DictionaryZstd(_) => Some("dcz"),
         }
     }
 
-    /// Reads a token, case-insensitively (RFC 9110 8.4.1); `x-gzip` is gzip (8.4.1.3).
+    /// The dictionary that a client needs to decode it.
+    #[must_use]
+    pub const fn dictionary(self) -> Option<DictionaryHash> {
+        match self {
+            Self::Identity | Self::Brotli | Self::Zstd | Self::Gzip => None,
+            Self::DictionaryBrotli(dictionary) | Self::DictionaryZstd(dictionary) => {
+                Some(dictionary)
+            }
+        }
+    }
+
+    /// Both codings with this dictionary, in order.
+    #[must_use]
+    pub const fn with_dictionary(dictionary: DictionaryHash) -> [Self; 2] {
+        [
+            Self::DictionaryBrotli(dictionary),
+            Self::DictionaryZstd(dictionary),
+        ]
+    }
+
+    /// Reads the token of a coding without a dictionary, case-insensitively (RFC 9110 8.4.1);
+    /// `x-gzip` is gzip (8.4.1.3).
     #[must_use]
     pub fn from_token(token: &[u8]) -> Option<Self> {
         if token.eq_ignore_ascii_case(b"x-gzip") {
@@ -62,6 +92,40 @@ impl Coding {
             .find(|coding| token.eq_ignore_ascii_case(coding.token().as_bytes()))
     }
 
+    /// What a stream with a dictionary begins with, the dictionary's hash included (RFC 9842 4 and 5).
+    #[must_use]
+    pub fn header(self) -> Option<Vec<u8>> {
+        let magic: &[u8] = match self {
+            Self::Identity | Self::Brotli | Self::Zstd | Self::Gzip => return None,
+            Self::DictionaryBrotli(_) => BROTLI_MAGIC,
+            Self::DictionaryZstd(_) => ZSTD_MAGIC,
+        };
+        Some([magic, self.dictionary()?.as_bytes()].concat())
+    }
+
+    /// The coding that [`Self::header`] begins a stream of.
+    #[must_use]
+    pub fn of_header(stream: &[u8]) -> Option<Self> {
+        let read = |magic, coding: fn(DictionaryHash) -> Self| {
+            let hash = stream.strip_prefix(magic)?.first_chunk()?;
+            Some(coding(DictionaryHash::new(*hash)))
+        };
+        read(BROTLI_MAGIC, Self::DictionaryBrotli)
+            .or_else(|| read(ZSTD_MAGIC, Self::DictionaryZstd))
+    }
+
+    /// The extension of a delta, without the first dot: `0123456789abcdef.dcb`, where the digits begin
+    /// the hash of the dictionary.
+    #[must_use]
+    pub fn delta_extension(self) -> Option<String> {
+        let digits = self.dictionary()?.to_string();
+        Some(format!(
+            "{}.{}",
+            digits.get(..DELTA_DIGITS)?,
+            self.extension()?
+        ))
+    }
+
     /// Its place in a table by coding.
     const fn index(self) -> usize {
         match self {
@@ -69,13 +133,38 @@ impl Coding {
             Self::Brotli => 1,
             Self::Zstd => 2,
             Self::Gzip => 3,
+            Self::DictionaryBrotli(_) => 4,
+            Self::DictionaryZstd(_) => 5,
         }
     }
 }
 
+/// Hex digits of the dictionary's hash in the name of a delta.
+const DELTA_DIGITS: usize = 16;
+
+/// The file that a path would be a delta of: its name without the dictionary's digits and the
+/// extension of a coding with a dictionary.
+#[must_use]
+pub fn delta_stem(path: &[u8]) -> Option<&[u8]> {
+    let rest = path.strip_suffix(b".dcb").or(path.strip_suffix(b".dcz"))?;
+    let (stem, digits) = rest.split_last_chunk::<DELTA_DIGITS>()?;
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let stem = stem.strip_suffix(b".")?;
+    let is_name = !stem.is_empty() && !stem.ends_with(b"/");
+    (is_name && digits.iter().all(is_digit)).then_some(stem)
+}
+
+/// RFC 9842 4: the magic number of `dcb`.
+const BROTLI_MAGIC: &[u8] = b"\xffDCB";
+/// RFC 9842 5: the magic number of `dcz`, a skippable frame of zstd that holds the hash.
+const ZSTD_MAGIC: &[u8] = b"\x5e\x2a\x4d\x18\x20\0\0\0";
+/// The longest of [`Coding::header`].
+pub const MAX_HEADER_LENGTH: usize = 40;
+
 /// The index in `available` (each a coding and its length) of the representation to send
 /// (RFC 9110 12.5.3): the highest qvalue, then the shortest, then the order of [`Coding`].
 /// Where nothing fits, or without Accept-Encoding: identity, and 0 if even that is not there.
+/// Codings with a dictionary may be among them only if the client has that dictionary.
 #[must_use]
 pub fn prefer(fields: &impl FieldLines, available: &[(Coding, u64)]) -> usize {
     if available.len() < 2 {
@@ -106,8 +195,8 @@ pub fn prefer(fields: &impl FieldLines, available: &[(Coding, u64)]) -> usize {
 struct AcceptEncoding {
     /// By [`Coding::index`]. Where a coding is listed twice the first counts: the RFC does not
     /// say, and what a proxy appends must not undo what the client put first.
-    listed: [Option<u16>; 4],
-    /// `*`, which stands for every coding that is not listed.
+    listed: [Option<u16>; 6],
+    /// `*`, which stands for every coding without a dictionary that is not listed.
     any: Option<u16>,
 }
 
@@ -128,8 +217,7 @@ impl AcceptEncoding {
             let place = if coding == b"*" {
                 Some(&mut accepted.any)
             } else {
-                Coding::from_token(coding)
-                    .and_then(|coding| accepted.listed.get_mut(coding.index()))
+                place_of_token(coding).and_then(|place| accepted.listed.get_mut(place))
             };
             if let Some(place) = place {
                 place.get_or_insert(weight);
@@ -140,15 +228,30 @@ impl AcceptEncoding {
 
     /// How much `coding` is wanted, to compare; `None` where it is not acceptable.
     fn preference(&self, coding: Coding) -> Option<u16> {
-        let weight = self.listed.get(coding.index()).copied().flatten();
-        match (weight.or(self.any), coding) {
+        let listed = self.listed.get(coding.index()).copied().flatten();
+        // A client that has a dictionary lists what it can decode with it (RFC 9842 6.1): `*` comes
+        // from programs that take anything and decode nothing.
+        let any = self.any.filter(|_| coding.dictionary().is_none());
+        match (listed.or(any), coding) {
             (Some(0), _) => None,
             (Some(weight), _) => Some(weight),
             // 12.5.3: identity needs no mention, but whoever lists a coding wants that more.
             (None, Coding::Identity) => Some(0),
-            (None, Coding::Brotli | Coding::Zstd | Coding::Gzip) => None,
+            (None, _) => None,
         }
     }
+}
+
+/// The place of a coding in [`AcceptEncoding::listed`].
+fn place_of_token(token: &[u8]) -> Option<usize> {
+    const ANY: DictionaryHash = DictionaryHash::new([0; 32]);
+    Coding::from_token(token)
+        .or_else(|| {
+            Coding::with_dictionary(ANY)
+                .into_iter()
+                .find(|coding| token.eq_ignore_ascii_case(coding.token().as_bytes()))
+        })
+        .map(Coding::index)
 }
 
 /// One member: its coding and weight, 1000 where there is none (RFC 9110 12.4.2).
@@ -195,8 +298,12 @@ const fn is_tchar(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::fields;
-    use super::Coding::{Brotli, Gzip, Identity, Zstd};
+    use super::Coding::{Brotli, DictionaryBrotli, DictionaryZstd, Gzip, Identity, Zstd};
     use super::*;
+
+    const DICTIONARY: DictionaryHash = DictionaryHash::new([7; 32]);
+    const DCB: Coding = DictionaryBrotli(DICTIONARY);
+    const DCZ: Coding = DictionaryZstd(DICTIONARY);
 
     type Available = &'static [(Coding, u64)];
 
@@ -342,6 +449,75 @@ mod tests {
     }
 
     #[test]
+    fn among_those_with_a_dictionary() {
+        const ALL: Available = &[
+            (Identity, 100),
+            (Zstd, 35),
+            (Brotli, 30),
+            (DCZ, 6),
+            (DCB, 5),
+        ];
+        #[rustfmt::skip]
+        let cases: &[(&str, &str, Available, Coding)] = &[
+            ("9842 6.1 Chrome", "accept-encoding: gzip, deflate, br, zstd, dcb, dcz", ALL, DCB),
+            ("9842 6.1 dcz alone", "accept-encoding: gzip, br, dcz", ALL, DCZ),
+            ("9842 6.1 dcb alone", "accept-encoding: dcb", ALL, DCB),
+            ("9842 6.1 not listed", "accept-encoding: gzip, br, zstd", ALL, Brotli),
+            ("9842 6.1 nothing listed", "", ALL, Identity),
+            ("9842 6.1 any is none with a dictionary", "accept-encoding: *", ALL, Brotli),
+            ("9842 6.1 capitals", "accept-encoding: br, DCB", ALL, DCB),
+            ("12.4.2 excluded", "accept-encoding: br, dcb;q=0, dcz;q=0", ALL, Brotli),
+            ("12.4.2 one excluded", "accept-encoding: br, dcb;q=0, dcz", ALL, DCZ),
+            ("12.4.2 less wanted", "accept-encoding: br, dcb;q=0.5", ALL, Brotli),
+            ("12.4.2 more wanted", "accept-encoding: br;q=0.5, dcb", ALL, DCB),
+            ("12.5.3 the shortest", "accept-encoding: br, dcb, dcz", &[(Identity, 9), (Brotli, 3), (DCB, 5), (DCZ, 4)], Brotli),
+            ("12.5.3 equal lengths", "accept-encoding: dcz, dcb", &[(Identity, 9), (DCZ, 4), (DCB, 4)], DCB),
+        ];
+        for (name, lines, available, want) in cases {
+            let is = available[prefer(&fields(lines), available)].0;
+            assert_eq!(is, *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_of_streams_with_a_dictionary() {
+        for (coding, length) in [(DCB, 36), (DCZ, MAX_HEADER_LENGTH)] {
+            let header = coding.header().expect("one with a dictionary");
+            assert_eq!(header.len(), length, "9842 4, 5");
+            assert_eq!(Coding::of_header(&header), Some(coding), "9842 4, 5");
+            let more = [&header[..], b"and more"].concat();
+            assert_eq!(Coding::of_header(&more), Some(coding), "9842 4, 5");
+            for cut in 0..length {
+                assert_eq!(Coding::of_header(&header[..cut]), None, "{coding:?} {cut}");
+            }
+        }
+        assert!(
+            Coding::ALL
+                .into_iter()
+                .all(|coding| coding.header().is_none())
+        );
+        assert_eq!(
+            DCB.delta_extension().as_deref(),
+            Some("0707070707070707.dcb")
+        );
+        for (path, stem) in [
+            ("a/b.js.0123456789abcdef.dcb", Some("a/b.js")),
+            ("b.0123456789abcdef.dcz", Some("b")),
+            ("a/.0123456789abcdef.dcz", None),
+            (".0123456789abcdef.dcz", None),
+            ("0123456789abcdef.dcz", None),
+            ("b.0123456789ABCDEF.dcb", None),
+            ("b.0123456789abcde.dcb", None),
+            ("b.0123456789abcdef.br", None),
+            ("b.dcb", None),
+            ("", None),
+        ] {
+            let is = delta_stem(path.as_bytes());
+            assert_eq!(is, stem.map(str::as_bytes), "{path}");
+        }
+    }
+
+    #[test]
     fn tokens() {
         for (place, coding) in Coding::ALL.into_iter().enumerate() {
             assert_eq!(
@@ -351,7 +527,7 @@ mod tests {
             );
             assert_eq!(coding.index(), place, "8.4.1 {coding:?}");
         }
-        for token in ["", "*", "deflate", "gz", "br ", "compress", "x-br"] {
+        for token in ["", "*", "deflate", "gz", "br ", "compress", "x-br", "dcb"] {
             assert_eq!(Coding::from_token(token.as_bytes()), None, "8.4.1 {token}");
         }
         let extensions = Coding::ALL.map(Coding::extension);

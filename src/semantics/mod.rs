@@ -5,14 +5,15 @@
 //! 1. [`target`]: which name a request asks for. Decoded once; what could be read in two ways is
 //!    refused (RFC 9112 3.2, RFC 3986 2.1).
 //! 2. [`coding`]: which of a resource's representations suits Accept-Encoding (RFC 9110 12.5.3).
-//! 3. [`etag`]: the tag we issue, the tags a client sends, and the only two ways to compare them
+//! 3. [`dictionary`]: which dictionary the client has for it (RFC 9842).
+//! 4. [`etag`]: the tag we issue, the tags a client sends, and the only two ways to compare them
 //!    (RFC 9110 8.8.3).
-//! 4. [`date`]: HTTP-date, read in three formats and written in one (RFC 9110 5.6.7).
-//! 5. [`precondition`]: whether to perform the request, in the order of RFC 9110 13.2.2.
-//! 6. [`range`]: which bytes to send, If-Range included (RFC 9110 13.1.5, 14).
-//! 7. [`digest`]: whether the client wants a digest of the representation too (RFC 9530).
-//! 8. [`navigation`]: where nothing is found, whether a page was asked for (Fetch Metadata).
-//! 9. [`caching`]: what Cache-Control says of the content (RFC 8246).
+//! 5. [`date`]: HTTP-date, read in three formats and written in one (RFC 9110 5.6.7).
+//! 6. [`precondition`]: whether to perform the request, in the order of RFC 9110 13.2.2.
+//! 7. [`range`]: which bytes to send, If-Range included (RFC 9110 13.1.5, 14).
+//! 8. [`digest`]: whether the client wants a digest of the representation too (RFC 9530).
+//! 9. [`navigation`]: where nothing is found, whether a page was asked for (Fetch Metadata).
+//! 10. [`caching`]: what Cache-Control says of the content (RFC 8246).
 //!
 //! That is also the order in which a request meets them. All of them ask a [`head::RequestHead`], which
 //! says nothing of who has parsed it. The rules that all share:
@@ -39,6 +40,7 @@
 pub mod caching;
 pub mod coding;
 pub mod date;
+pub mod dictionary;
 pub mod digest;
 pub mod etag;
 pub mod head;

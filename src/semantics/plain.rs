@@ -12,6 +12,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRAD
 use http::{HeaderName, Method, Version};
 use httparse::Header;
 
+use super::dictionary::AVAILABLE_DICTIONARY;
 use super::head::{FieldLines, RequestHead};
 
 /// Limit for the bytes of a plain head. Below every `--max-header-size`.
@@ -134,7 +135,8 @@ fn is_plain_target(target: &str) -> bool {
 
 impl PlainFields<'_, '_> {
     /// Whether none of them says that content follows (RFC 9112 6) or what is to become of the
-    /// connection (RFC 9110 7.6.1, 7.8, 10.1.1), other than that it stays.
+    /// connection (RFC 9110 7.6.1, 7.8, 10.1.1), other than that it stays; and that none names a
+    /// dictionary.
     fn are_plain(&self) -> bool {
         self.0.iter().all(|line| match line.name.len() {
             6 => !is_named(line, &EXPECT),
@@ -142,6 +144,8 @@ impl PlainFields<'_, '_> {
             10 => !is_named(line, &CONNECTION) || line.value.eq_ignore_ascii_case(b"keep-alive"),
             14 => !is_named(line, &CONTENT_LENGTH),
             17 => !is_named(line, &TRANSFER_ENCODING),
+            // Whether it counts depends on the connection (RFC 9842 8).
+            20 => !is_named(line, &AVAILABLE_DICTIONARY),
             _ => true,
         })
     }

@@ -26,6 +26,7 @@ const MAX_WAITING_BYTES: usize = 128 << 10;
 /// zero says that it does not.
 pub(super) struct Activity {
     peer: Peer,
+    is_secure: bool,
     opened_at: u64,
     is_http2: AtomicBool,
     /// Responses under way.
@@ -62,6 +63,7 @@ impl Activity {
     pub(super) fn new(peer: Peer) -> Self {
         Self {
             peer,
+            is_secure: false,
             opened_at: disk::coarse_milliseconds(),
             is_http2: AtomicBool::new(false),
             responses: AtomicUsize::new(0),
@@ -74,6 +76,14 @@ impl Activity {
             has_flooded: AtomicBool::new(false),
             read_permits: Arc::new(Semaphore::new(MAX_READING)),
             waiting_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// The same of a connection that speaks TLS.
+    pub(super) fn over_tls(self) -> Self {
+        Self {
+            is_secure: true,
+            ..self
         }
     }
 
@@ -205,6 +215,10 @@ impl Activity {
 impl Connection for Activity {
     fn peer(&self) -> Peer {
         self.peer
+    }
+
+    fn is_secure(&self) -> bool {
+        self.is_secure
     }
 
     fn read_permits(&self) -> Arc<Semaphore> {

@@ -328,7 +328,7 @@ impl ConnectionContext {
             }
             Ok(Err(_)) | Err(_) => return,
         }
-        let activity = Arc::new(Activity::new(peer));
+        let activity = Arc::new(Activity::new(peer).over_tls());
         let socket = MeteredSocket::new(stream, &activity);
         let handshake = tls.acceptor().accept(socket);
         match timeout(self.limits.header_timeout, handshake).await {

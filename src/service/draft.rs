@@ -6,8 +6,8 @@ use http::header::{self, HeaderName};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::fields::{
-    BYTES, NOSNIFF, add_description, add_repr_digest, add_validators, apply_header_rules,
-    apply_header_rules_to_error, describes_content,
+    BYTES, NOSNIFF, add_description, add_dictionary_use, add_repr_digest, add_validators,
+    apply_header_rules, apply_header_rules_to_error, describes_content,
 };
 use super::pages::{
     describe_own_page, error_page, error_page_with_tail, error_without_page, not_found_sentence,
@@ -151,6 +151,7 @@ impl Drafter {
         let fields = draft.headers_mut();
         add_validators(fields, selected);
         add_description(fields, selected);
+        add_dictionary_use(fields, selected);
         fields.insert(
             header::CONTENT_TYPE,
             selected.resource.fields.content_type.clone(),

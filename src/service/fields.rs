@@ -8,6 +8,7 @@ use crate::answer::{self, Selected, SelectedBy};
 use crate::manifest::Manifest;
 use crate::representation::{IMMUTABLE, NO_STORE, REVALIDATE, visible};
 use crate::semantics::coding::Coding;
+use crate::semantics::dictionary::USE_AS_DICTIONARY;
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::head::RequestHead;
 use crate::semantics::target::Target;
@@ -18,6 +19,11 @@ pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// `Vary` of a resource with several codings.
 const VARY_BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
+/// `Vary` of a resource that has deltas, too.
+const VARY_BY_CODING_AND_DICTIONARY: HeaderValue =
+    HeaderValue::from_static("accept-encoding, available-dictionary");
+/// What a resource with deltas adds to the `Vary` that rules give.
+const AND_DICTIONARY: &[u8] = b", available-dictionary";
 /// `Vary` of a page that stands in for a missing one, which only navigations get.
 const VARY_BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
 /// `Vary` of a listing: a page for browsers, JSON for programs.
@@ -69,9 +75,11 @@ pub(super) fn add_vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
         SelectedBy::Fallback { .. } | SelectedBy::Listing
     );
     let is_negotiable = selected.resource.is_negotiable();
+    let has_deltas = selected.resource.has_deltas();
     let ruled = selected.resource.fields.ruled.as_ref();
     let vary = match (is_fallback, is_negotiable) {
         (false, false) => None,
+        (false, true) if has_deltas => Some(VARY_BY_CODING_AND_DICTIONARY),
         (false, true) => Some(VARY_BY_CODING),
         (true, false) if selected.selected_by == SelectedBy::Listing => Some(VARY_BY_FORMAT),
         (true, false) => Some(VARY_BY_PURPOSE),
@@ -80,7 +88,10 @@ pub(super) fn add_vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
     let vary = match (vary, ruled.and_then(|ruled| ruled.vary.as_ref())) {
         (None, None) => return,
         (Some(vary), None) => vary,
-        (_, Some((_, with_coding))) if is_negotiable && !is_fallback => with_coding.clone(),
+        (_, Some((_, with_coding))) if is_negotiable && !is_fallback => match has_deltas {
+            true => and_dictionary(with_coding),
+            false => with_coding.clone(),
+        },
         (None, Some((named, _))) => named.clone(),
         (Some(vary), Some((named, _))) => {
             let both = [vary.as_bytes(), b", ", named.as_bytes()].concat();
@@ -88,6 +99,26 @@ pub(super) fn add_vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
         }
     };
     fields.insert(header::VARY, vary);
+}
+
+/// The `Vary` of a resource that has deltas, from that of one with plain codings.
+fn and_dictionary(vary: &HeaderValue) -> HeaderValue {
+    // `*` stands for everything already (RFC 9110 section 12.5.5).
+    if vary == "*" {
+        return vary.clone();
+    }
+    HeaderValue::from_bytes(&[vary.as_bytes(), AND_DICTIONARY].concat())
+        .unwrap_or(VARY_BY_CODING_AND_DICTIONARY)
+}
+
+/// For what URLs the content is a dictionary (RFC 9842 section 2.1).
+pub(super) fn add_dictionary_use(fields: &mut HeaderMap, selected: &Selected<'_>) {
+    if let Some(value) = selected.resource.use_as_dictionary() {
+        let ruled = selected.resource.fields.ruled.as_ref();
+        if !ruled.is_some_and(|ruled| ruled.removed.contains(&USE_AS_DICTIONARY)) {
+            fields.insert(USE_AS_DICTIONARY, value.clone());
+        }
+    }
 }
 
 /// Applies the rules of the site to the fields of a response with content, or of a 304.
@@ -158,10 +189,14 @@ pub(super) fn describes_content(name: &HeaderName) -> bool {
 }
 
 /// Whether a field lets caches keep a response: Cache-Control and those that some of them prefer
-/// (RFC 9213).
+/// (RFC 9213), and Use-As-Dictionary.
 fn is_about_caching(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.ends_with("cache-control") || matches!(name, "expires" | "surrogate-control" | "pragma")
+    name.ends_with("cache-control")
+        || matches!(
+            name,
+            "expires" | "surrogate-control" | "pragma" | "use-as-dictionary"
+        )
 }
 
 /// The fields that 200 and 206 have and a 304 does not, whatever the range.

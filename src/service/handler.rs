@@ -80,6 +80,9 @@ pub trait Connection: Send + Sync + 'static {
     /// The client, or the proxy in front of it.
     fn peer(&self) -> Peer;
 
+    /// Whether it is encrypted by our own TLS.
+    fn is_secure(&self) -> bool;
+
     /// A permit for each response that reads files: it holds memory until its client has taken it.
     fn read_permits(&self) -> Arc<Semaphore>;
 

@@ -12,6 +12,7 @@
 
 mod at_once;
 mod content;
+mod dictionary;
 mod draft;
 mod fields;
 mod framing;

@@ -99,6 +99,10 @@ impl From<Response<Bytes>> for Reply {
 }
 
 /// A reply that is there, or one that waits for the disk, a client or another server.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a reply that is there must not cost an allocation"
+)]
 pub enum ResponseFuture {
     /// There.
     Now(Ready<Reply>),

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::at_once;
 use super::content::{FileContent, SuspectReporter};
+use super::dictionary::remove_unless_secure;
 use super::draft::{Drafter, ETAGD_DIGEST};
 use super::fields::apply_header_rules_to_error;
 use super::handler::{Connection, Layer};
@@ -19,6 +20,7 @@ use super::pages::{CHANGING, TOO_MANY_WAITING, unavailable};
 use super::response::{Content, DraftContent, MemoryReply, Reply, ResponseFuture};
 use super::waiting::WaitingRequest;
 use crate::body::{BodyError, Segments};
+use crate::client::TrustedProxies;
 use crate::exchange::AnswerSummary;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
@@ -41,6 +43,8 @@ pub struct SiteLayer {
     site: Arc<Site>,
     metrics: Arc<Metrics>,
     drafter: Drafter,
+    /// Proxies that are believed about how their clients came.
+    trusted: TrustedProxies,
 }
 
 impl SiteLayer {
@@ -50,7 +54,15 @@ impl SiteLayer {
             site,
             metrics,
             drafter: Drafter::new(memory),
+            trusted: TrustedProxies::default(),
         }
+    }
+
+    /// Believes these proxies about how their clients came.
+    #[must_use]
+    pub fn with_trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
+        self.trusted = trusted;
+        self
     }
 
     /// Whether each response names the state of the site that it comes from, in Etagd-Digest.
@@ -140,13 +152,16 @@ impl SiteLayer {
 impl Layer for SiteLayer {
     fn respond(
         &self,
-        parts: Parts,
+        mut parts: Parts,
         _content: Incoming,
         connection: &Arc<dyn Connection>,
     ) -> ResponseFuture {
         // Loaded once: a response comes from one state of the site, whatever is published
         // meanwhile (promise P4).
         let manifest = self.site.current();
+        if manifest.has_delta_files() {
+            remove_unless_secure(&mut parts, &**connection, &self.trusted);
+        }
         let (draft, summary) = self.drafter.draft(&manifest, &parts);
         let (head, content) = draft.into_parts();
         match content {

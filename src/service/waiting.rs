@@ -12,12 +12,13 @@ use http::{HeaderName, HeaderValue, Request, Uri, header};
 
 use super::handler::Connection;
 use crate::metrics::Metrics;
+use crate::semantics::dictionary::{AVAILABLE_DICTIONARY, SEC_FETCH_SITE};
 use crate::semantics::digest::WANT_REPR_DIGEST;
 use crate::semantics::navigation::SEC_FETCH_MODE;
 
 /// The fields that an answer may depend on: all that [`answer`](crate::answer::answer) and the
 /// drafts of its answers look at.
-const CONSULTED: [HeaderName; 11] = [
+const CONSULTED: [HeaderName; 14] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::HOST,
@@ -26,8 +27,11 @@ const CONSULTED: [HeaderName; 11] = [
     header::IF_NONE_MATCH,
     header::IF_RANGE,
     header::IF_UNMODIFIED_SINCE,
+    header::ORIGIN,
     header::RANGE,
+    AVAILABLE_DICTIONARY,
     SEC_FETCH_MODE,
+    SEC_FETCH_SITE,
     WANT_REPR_DIGEST,
 ];
 

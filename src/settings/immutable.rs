@@ -1,6 +1,7 @@
 //! Which files are immutable: their content never changes, so that a client that has one need never
 //! ask again (RFC 8246).
 
+use std::ops::Range;
 use std::str::FromStr;
 
 use super::globs::{InvalidGlob, PathGlob};
@@ -67,22 +68,37 @@ impl FromStr for ImmutableFiles {
 /// It errs on the side of asking: what is missed costs a 304, and what is taken for a hash and is
 /// none would be kept for a year.
 pub fn is_fingerprinted(path: &[u8]) -> bool {
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-    let Some(dot) = name.iter().rposition(|byte| *byte == b'.') else {
-        return false;
-    };
-    let (stem, extension) = (&name[..dot], &name[dot + 1..]);
+    fingerprint(path).is_some()
+}
+
+/// Where in a path the hash is that makes its file [fingerprinted](is_fingerprinted).
+pub(super) fn fingerprint(path: &[u8]) -> Option<Range<usize>> {
+    let (start, dot) = stem_of_asset(path)?;
+    let stem = &path[start..dot];
+    let part = stem.rsplit(is_separator).next().unwrap_or(stem);
+    let is_hash = (MIN_FINGERPRINT..=MAX_FINGERPRINT).contains(&part.len())
+        && !begins_with_date(part)
+        && (is_hex_hash(part) || is_base64_hash(part));
+    is_hash.then(|| dot - part.len()..dot)
+}
+
+/// Where the name of a file without its extension begins and ends, if it has an extension and is no
+/// page.
+pub(super) fn stem_of_asset(path: &[u8]) -> Option<(usize, usize)> {
+    let start = path.iter().rposition(|byte| *byte == b'/');
+    let start = start.map_or(0, |slash| slash + 1);
+    let dot = start + path[start..].iter().rposition(|byte| *byte == b'.')?;
+    let extension = &path[dot + 1..];
     let is_page = [&b"html"[..], b"htm", b"xhtml"]
         .iter()
         .any(|page| extension.eq_ignore_ascii_case(page));
-    if extension.is_empty() || is_page || ends_in_uuid(stem) {
-        return false;
-    }
-    let is_separator = |byte: &u8| matches!(byte, b'-' | b'.');
-    let part = stem.rsplit(is_separator).next().unwrap_or(stem);
-    (MIN_FINGERPRINT..=MAX_FINGERPRINT).contains(&part.len())
-        && !begins_with_date(part)
-        && (is_hex_hash(part) || is_base64_hash(part))
+    let is_asset = !extension.is_empty() && !is_page && !ends_in_uuid(&path[start..dot]);
+    is_asset.then_some((start, dot))
+}
+
+/// What is between the hash and the rest of a name.
+pub(super) fn is_separator(byte: &u8) -> bool {
+    matches!(byte, b'-' | b'.')
 }
 
 fn is_hex_hash(part: &[u8]) -> bool {

@@ -4,7 +4,9 @@
 mod address;
 mod descriptors;
 mod dev;
+mod dictionaries;
 mod expectation;
+mod family;
 mod globs;
 mod hosts;
 mod immutable;
@@ -19,7 +21,9 @@ use crate::exclude::ExcludePatterns;
 pub use address::{InvalidListen, InvalidReplicaUrl, Listen, ReplicaUrl};
 pub use descriptors::{DescriptorBudget, DescriptorDemand, max_rejected};
 pub use dev::{AllowedHost, Certificate, DevOptions, InvalidHost, InvalidUpstream, Upstream};
+pub use dictionaries::{DictionaryChoice, DictionaryFiles};
 pub use expectation::{Digest, Expectation, InvalidDigest};
+pub use family::{Family, url_pattern};
 pub use globs::{InvalidGlob, PathGlob};
 pub use hosts::is_host_allowed;
 pub use immutable::{ImmutableFiles, is_fingerprinted};
@@ -46,6 +50,8 @@ pub struct Settings {
     pub listing: bool,
     /// What is left out of the site.
     pub exclude: Arc<ExcludePatterns>,
+    /// Which files are dictionaries for the next release, and whether there are deltas.
+    pub dictionaries: DictionaryFiles,
     /// What a developer sees in addition; no part of the site digest.
     pub additions: Additions,
 }
@@ -57,12 +63,22 @@ pub struct Additions {
     pub listing: bool,
     /// What is added at the end of every document.
     pub tail: Option<&'static str>,
+    /// Whether there are no deltas: what is edited has no earlier release.
+    pub without_deltas: bool,
 }
 
 impl Settings {
     /// Whether directories are listed.
     pub fn lists(&self) -> bool {
         self.listing || self.additions.listing
+    }
+
+    /// Which files are dictionaries.
+    pub fn dictionaries(&self) -> &DictionaryFiles {
+        match self.additions.without_deltas {
+            true => &DictionaryFiles::None,
+            false => &self.dictionaries,
+        }
     }
 
     /// Whether the operator says that the file at `path` never has other content: raw bytes below
@@ -83,6 +99,7 @@ impl Settings {
             redirects,
             listing,
             exclude,
+            dictionaries,
             additions: _,
         } = self;
         let last_modified = if *last_modified { "mtime" } else { "off" };
@@ -99,6 +116,7 @@ impl Settings {
             ("immutable-query", immutable_query.to_string()),
             ("redirects", redirects.as_str().to_owned()),
             ("exclude", exclude.join(" ")),
+            ("dictionary", dictionaries.to_string()),
         ];
         // As in the digest: without it, all is as it was before there were listings.
         if *listing {
@@ -120,6 +138,7 @@ impl Default for Settings {
             redirects: RedirectsDialect::Netlify,
             listing: false,
             exclude: Arc::default(),
+            dictionaries: DictionaryFiles::Families,
             additions: Additions::default(),
         }
     }

@@ -177,7 +177,7 @@ fn prepare(home: &Path) {
     for folder in ["deploy", "app/assets", "blog", "shop"] {
         fs::create_dir_all(work.join(folder)).unwrap();
     }
-    for site in ["sample-site", "public", "dist", "changed"] {
+    for site in ["sample-site", "public", "dist", "changed", "last"] {
         let mut copy = Command::new("cp");
         copy.args(["-r", "--preserve=timestamps"])
             .arg(top().join("sample-site"))

@@ -25,6 +25,11 @@ pub(crate) struct Browser {
 impl Browser {
     /// None where there is no Chromium, and tests may be skipped.
     pub(crate) fn start() -> Option<Self> {
+        Self::with(&[])
+    }
+
+    /// The same with these flags.
+    pub(crate) fn with(flags: &[&str]) -> Option<Self> {
         let profile = tempfile::tempdir().unwrap();
         let child = Command::new("chromium")
             .args([
@@ -42,6 +47,7 @@ impl Browser {
                 "--remote-debugging-port=0",
                 "about:blank",
             ])
+            .args(flags)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::io::Write;
 
+use sha2::{Digest, Sha256};
+
 use super::{TestSite, noise};
 
 /// The site of all cases, and its files by the path that a case writes for them.
@@ -12,6 +14,7 @@ pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
         "<p>What is compressed here is prose, and of prose there is enough.</p>\n".repeat(9);
     let coded = format!("<!doctype html><title>coded</title>\n{prose}").into_bytes();
     let long = noise(1_500_000, 4);
+    let (old, new) = (script(0), script(1));
     let files: Vec<(&str, Vec<u8>)> = vec![
         (
             "/small.txt",
@@ -119,6 +122,28 @@ pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
         ("/assets/page.html", page("among the assets")),
         ("/assets/prose.txt.gz", gzip(prose.as_bytes())),
         ("/assets/prose.txt", prose.into_bytes()),
+        // The second replaces the first, and the first is the dictionary of its deltas.
+        ("/assets/delta-0a0b0c0d.js", old.clone()),
+        ("/assets/delta-1a1b1c1d.js.br", brotli(&new)),
+        (
+            "/assets/delta-1a1b1c1d.js.dfd9125ff48b2025.dcb",
+            delta_brotli(&old, &new),
+        ),
+        (
+            "/assets/delta-1a1b1c1d.js.dfd9125ff48b2025.dcz",
+            delta_zstd(&old, &new),
+        ),
+        // Its dictionary is not there.
+        (
+            "/assets/delta-1a1b1c1d.js.2ea17fb874cb49ac.dcz",
+            delta_zstd(b"what is no more", &new),
+        ),
+        // It has a good header, and decodes to nothing.
+        (
+            "/assets/delta-0a0b0c0d.js.704d2d055d9da1e4.dcb",
+            delta_brotli(&new, &old)[..60].to_vec(),
+        ),
+        ("/assets/delta-1a1b1c1d.js", new),
     ];
     let site = files
         .iter()
@@ -158,6 +183,47 @@ pub(crate) fn fixture() -> (TestSite, HashMap<String, Vec<u8>>) {
 
 fn page(title: &str) -> Vec<u8> {
     format!("<!doctype html><title>{title}</title>").into_bytes()
+}
+
+/// The text of a file of two releases.
+fn script(release: usize) -> Vec<u8> {
+    let line = |line: usize| {
+        let number = line + if line % 20 == 7 { release } else { 0 };
+        format!(
+            "export const v{line} = f({number}, {});\n",
+            number * 40_503 % 65_521
+        )
+    };
+    (0..60)
+        .flat_map(|number| line(number).into_bytes())
+        .collect()
+}
+
+/// RFC 9842 section 4.
+fn delta_brotli(dictionary: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut encoded = [b"\xffDCB", &*Sha256::digest(dictionary)].concat();
+    brotli::BrotliCompressCustomIoCustomDict(
+        &mut brotli::IoReaderWrapper(&mut &*content),
+        &mut brotli::IoWriterWrapper(&mut encoded),
+        &mut [0; 4096],
+        &mut [0; 4096],
+        &brotli::enc::BrotliEncoderParams::default(),
+        brotli::enc::StandardAlloc::default(),
+        &mut |_, _, _, _| (),
+        dictionary,
+        std::io::ErrorKind::UnexpectedEof.into(),
+    )
+    .unwrap();
+    encoded
+}
+
+/// RFC 9842 section 5.
+fn delta_zstd(dictionary: &[u8], content: &[u8]) -> Vec<u8> {
+    let magic = b"\x5e\x2a\x4d\x18\x20\0\0\0";
+    let header = [magic, &*Sha256::digest(dictionary)].concat();
+    let mut encoder = zstd::Encoder::with_ref_prefix(header, 3, dictionary).unwrap();
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn brotli(content: &[u8]) -> Vec<u8> {

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -89,12 +89,20 @@ impl Authority {
     /// Writes a new certificate for `localhost` and its key to these files, and returns the
     /// certificate.
     pub(crate) fn issue(&self) -> CertificateDer<'static> {
+        self.issue_for("localhost").0
+    }
+
+    /// The same for this host; also the key's SubjectPublicKeyInfo, which Chromium can be told to
+    /// trust.
+    pub(crate) fn issue_for(&self, host: &str) -> (CertificateDer<'static>, Vec<u8>) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        // With the issuer's own name, OpenSSL takes it for self-signed.
+        params.distinguished_name.push(DnType::CommonName, host);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         fs::write(self.certificate(), certificate.pem()).unwrap();
         fs::write(self.key(), key.serialize_pem()).unwrap();
-        certificate.der().clone()
+        (certificate.der().clone(), key.subject_public_key_info())
     }
 
     pub(crate) fn certificate(&self) -> PathBuf {

@@ -1,0 +1,153 @@
+//! An earlier release, whose files are dictionaries for those that replace them.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::Root;
+use crate::exclude::Exclusions;
+use crate::inventory::{Inventory, InventoryError};
+use crate::scan::walk::{WalkStep, walk};
+use crate::scan::{MAX_DICTIONARY_LENGTH, MAX_FAMILY};
+use crate::semantics::coding::Coding;
+use crate::settings::{Family, Symlinks};
+
+/// Why an earlier release can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AgainstError {
+    /// It is no directory, and no manifest.
+    #[error("cannot open {}: {source}", .path.display())]
+    Open {
+        /// The directory or manifest, as it was given.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// It is a file, but no manifest.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+}
+
+/// A file of an earlier release.
+#[derive(Clone, Debug)]
+pub(super) struct OldFile {
+    root: Arc<Root>,
+    location: PathBuf,
+    /// What a manifest says that its BLAKE3 is.
+    hash: Option<[u8; 32]>,
+}
+
+impl OldFile {
+    /// Reads the file. `None` if it is not what the manifest says, or too long for a dictionary.
+    pub(super) fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        let opened = self.root.open_file(&self.location)?;
+        let mut bytes = Vec::new();
+        let limit = MAX_DICTIONARY_LENGTH + 1;
+        (&opened.file).take(limit).read_to_end(&mut bytes)?;
+        let is_short = bytes.len() as u64 <= MAX_DICTIONARY_LENGTH;
+        let is_same = self.hash.is_none_or(|hash| blake3::hash(&bytes) == hash);
+        Ok((is_short && is_same).then_some(bytes))
+    }
+
+    /// The file, to copy its permissions from.
+    pub(super) fn open(&self) -> io::Result<File> {
+        Ok(self.root.open_file(&self.location)?.file)
+    }
+
+    /// Where it is, for messages.
+    pub(super) fn path(&self) -> PathBuf {
+        self.root.path().join(&self.location)
+    }
+}
+
+/// The files of earlier releases by the URL Pattern of their families, those of the newest first.
+pub(super) type OldFamilies = HashMap<String, Vec<OldFile>>;
+
+/// The families of all these releases. One with more than [`MAX_FAMILY`] files was no dictionary.
+pub(super) fn families(releases: &[PathBuf]) -> Result<OldFamilies, AgainstError> {
+    let mut all = OldFamilies::new();
+    for path in releases {
+        for (pattern, files) in families_of(path)? {
+            if files.len() <= MAX_FAMILY {
+                all.entry(pattern).or_default().extend(files);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn families_of(release: &Path) -> Result<OldFamilies, AgainstError> {
+    let failed = |source| AgainstError::Open {
+        path: release.to_path_buf(),
+        source,
+    };
+    let manifest = match release.metadata().map_err(failed)?.is_file() {
+        true => {
+            let file = File::open(release).map_err(failed)?;
+            Some(Inventory::read(release.display(), file)?)
+        }
+        false => None,
+    };
+    // A manifest lies next to the files that it lists.
+    let directory = match &manifest {
+        Some(_) => release.parent().unwrap_or(Path::new("")),
+        None => release,
+    };
+    let directory = match directory.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => directory,
+    };
+    let root = Arc::new(Root::open(directory).map_err(failed)?);
+    let files = match manifest {
+        Some(manifest) => listed(&manifest),
+        None => found(&root),
+    };
+    let mut families = OldFamilies::new();
+    for (path, location, hash) in files {
+        let Some(family) = Family::of(&path) else {
+            continue;
+        };
+        families
+            .entry(family.url_pattern())
+            .or_default()
+            .push(OldFile {
+                root: Arc::clone(&root),
+                location,
+                hash,
+            });
+    }
+    // So that equal trees give equal deltas, in whatever order their entries are.
+    for files in families.values_mut() {
+        files.sort_by(|one, other| one.location.cmp(&other.location));
+    }
+    Ok(families)
+}
+
+/// A path of the site, where it is, and its BLAKE3 if that is known.
+type OldEntry = (Box<[u8]>, PathBuf, Option<[u8; 32]>);
+
+fn listed(manifest: &Inventory) -> Vec<OldEntry> {
+    let files = manifest
+        .entries
+        .iter()
+        .filter(|entry| entry.coding == Coding::Identity);
+    files
+        .map(|entry| {
+            let location = OsStr::from_bytes(&entry.path).into();
+            (entry.path.clone(), location, Some(*entry.etag.hash()))
+        })
+        .collect()
+}
+
+fn found(root: &Root) -> Vec<OldEntry> {
+    walk(root.path(), b"", Symlinks::Inside, &Exclusions::default())
+        .filter_map(|step| match step {
+            WalkStep::File(file) => Some((file.path, file.location, None)),
+            _ => None,
+        })
+        .collect()
+}

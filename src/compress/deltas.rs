@@ -1,0 +1,482 @@
+//! Deltas, written ahead of time: `x.0123456789abcdef.dcb` and `.dcz` next to an `x` that replaces a
+//! file of an earlier release (RFC 9842), for each file that a client may have in its place.
+//!
+//! What proves a delta, the earlier file, is kept in `.etagd/dictionaries` unless it is still part of
+//! the site. What no delta refers to any more is removed from there.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use sha2::{Digest, Sha256};
+
+use super::against::{OldFamilies, OldFile};
+use super::survey::{SidecarWork, real_directory};
+use super::{CODINGS, MAX_LENGTH, MIN_LENGTH, SidecarError, SidecarProblem, delta, encode};
+use crate::disk::{self, Root};
+use crate::exclude::Exclusions;
+use crate::progress::ByteProgress;
+use crate::representation::TextKind;
+use crate::scan::sidecar::{Unproven, prove_delta};
+use crate::scan::walk::{FoundFile, WalkStep, walk};
+use crate::scan::{DICTIONARIES, dictionary_path};
+use crate::semantics::coding::{Coding, delta_stem};
+use crate::semantics::dictionary::DictionaryHash;
+use crate::settings::{Family, Symlinks};
+use crate::staging::Directory;
+
+/// The maximum length of a delta, as a percentage of the best coding without a dictionary: below it,
+/// it is worth its place on every replica's disk.
+const MAX_PERCENT: u64 = 90;
+
+/// What was found and done.
+#[derive(Debug, Default)]
+pub struct DeltaReport {
+    /// Number of files that have deltas.
+    pub files: u64,
+    /// Their length in their best coding without a dictionary.
+    pub before: u64,
+    /// The length of their longest delta, if it is the shorter one of two codings.
+    pub after: u64,
+    /// Number of deltas that were proven as they were found.
+    pub proven: u64,
+    /// Number of deltas written.
+    pub written: u64,
+    /// Number of deltas removed.
+    pub removed: u64,
+    /// Why a file has no delta, or only one of both codings.
+    pub notes: Vec<SidecarProblem>,
+    /// What was not done, or is not as it should be; ordered by path.
+    pub problems: Vec<SidecarProblem>,
+}
+
+/// The files of the site by their paths.
+type SiteFiles = BTreeMap<Box<[u8]>, FoundFile>;
+
+/// Does `work` for the deltas of the site under `root`. What is written is against `old`.
+pub(super) fn run(
+    root: &Root,
+    work: SidecarWork,
+    old: &OldFamilies,
+    exclusions: &Exclusions,
+    progress: &ByteProgress,
+) -> DeltaReport {
+    let files: SiteFiles = walk(root.path(), b"", Symlinks::Inside, exclusions)
+        .filter_map(|step| match step {
+            WalkStep::File(file) => Some((file.path.clone(), file)),
+            _ => None,
+        })
+        .collect();
+    let run = DeltaRun {
+        root,
+        files: &files,
+        exclusions,
+        sha256: Mutex::default(),
+    };
+    let mut report = match work {
+        SidecarWork::Write => run.write(old, progress),
+        SidecarWork::Check => run.check(),
+        SidecarWork::Remove => run.remove(),
+    };
+    report.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    report.notes.sort_by(|a, b| a.path.cmp(&b.path));
+    report
+}
+
+/// An earlier file, as a dictionary.
+struct Dictionary<'o> {
+    hash: DictionaryHash,
+    bytes: Vec<u8>,
+    file: &'o OldFile,
+}
+
+/// What became of one delta.
+enum DeltaState {
+    Proven(u64),
+    Written(u64),
+    /// It would be no shorter.
+    Useless,
+}
+
+/// What became of the deltas of one file.
+#[derive(Default)]
+struct FileOutcome {
+    plain: u64,
+    /// The shorter delta for each dictionary.
+    shortest: Vec<u64>,
+    proven: u64,
+    written: u64,
+    notes: Vec<SidecarProblem>,
+    problems: Vec<SidecarProblem>,
+}
+
+struct DeltaRun<'a> {
+    root: &'a Root,
+    files: &'a SiteFiles,
+    exclusions: &'a Exclusions,
+    /// The SHA-256 of files of the site, where it was asked for.
+    sha256: Mutex<HashMap<Box<[u8]>, DictionaryHash>>,
+}
+
+impl DeltaRun<'_> {
+    fn write(&self, old: &OldFamilies, progress: &ByteProgress) -> DeltaReport {
+        let work: Vec<_> = self
+            .files
+            .values()
+            .filter(|file| encode::is_compressible(&file.path, TextKind::Binary))
+            .filter_map(|file| {
+                let family = Family::of(&file.path)?;
+                let length = self.root.stamp(&file.location).ok()?.size;
+                let is_fit = (MIN_LENGTH..=MAX_LENGTH).contains(&length);
+                let dictionaries = old.get(&family.url_pattern())?;
+                is_fit.then_some((file, dictionaries, length))
+            })
+            .collect();
+        progress.set_total(work.iter().map(|(.., length)| length).sum());
+        let outcomes: Vec<_> = work
+            .par_iter()
+            .map(|(file, dictionaries, length)| {
+                let outcome = self.write_file(file, dictionaries);
+                progress.add(*length);
+                outcome.unwrap_or_else(|error| FileOutcome {
+                    problems: vec![problem(&file.path, error)],
+                    ..FileOutcome::default()
+                })
+            })
+            .collect();
+        let mut report = DeltaReport::default();
+        for outcome in outcomes {
+            if let Some(longest) = outcome.shortest.iter().max() {
+                report.files += 1;
+                report.before += outcome.plain;
+                report.after += longest;
+            }
+            report.proven += outcome.proven;
+            report.written += outcome.written;
+            report.notes.extend(outcome.notes);
+            report.problems.extend(outcome.problems);
+        }
+        if let Err(error) = self.prune() {
+            report
+                .problems
+                .push(problem(DICTIONARIES.as_bytes(), error.into()));
+        }
+        report
+    }
+
+    /// Writes the deltas of one file against each of these.
+    fn write_file(
+        &self,
+        file: &FoundFile,
+        dictionaries: &[OldFile],
+    ) -> Result<FileOutcome, SidecarError> {
+        let opened = self.root.open_file(&file.location)?;
+        let bytes = read_whole(self.root, &file.location)?;
+        let mut outcome = FileOutcome {
+            plain: self.best_plain(file, bytes.len() as u64),
+            ..FileOutcome::default()
+        };
+        let mut seen = HashSet::from([sha256(&bytes)]);
+        let directory = real_directory(self.root, file)?;
+        let open = Directory::open(self.root, &directory).map_err(SidecarError::Directory)?;
+        for old in dictionaries {
+            let read = old.read().unwrap_or_else(|error| {
+                outcome.problems.push(SidecarProblem {
+                    path: old.path(),
+                    error: error.into(),
+                });
+                None
+            });
+            let Some(dictionary) = read else { continue };
+            let hash = sha256(&dictionary);
+            // The file itself, or one that two releases have in common.
+            if !seen.insert(hash) {
+                continue;
+            }
+            let dictionary = Dictionary {
+                hash,
+                bytes: dictionary,
+                file: old,
+            };
+            let mut shortest = None;
+            for coding in Coding::with_dictionary(hash) {
+                match self.write_delta(file, &open, coding, &dictionary, &bytes, outcome.plain) {
+                    Ok(DeltaState::Useless) => {}
+                    Ok(DeltaState::Proven(length)) => {
+                        outcome.proven += 1;
+                        shortest = Some(shortest.map_or(length, |other: u64| other.min(length)));
+                    }
+                    Ok(DeltaState::Written(length)) => {
+                        outcome.written += 1;
+                        shortest = Some(shortest.map_or(length, |other: u64| other.min(length)));
+                    }
+                    Err(error @ (SidecarError::BrotliWindow | SidecarError::ZstdWindow)) => {
+                        outcome.notes.push(problem(&file.path, error));
+                    }
+                    Err(error) => {
+                        let path = delta_path(&file.path, coding);
+                        outcome.problems.push(problem(&path, error));
+                    }
+                }
+            }
+            if shortest.is_some() {
+                self.keep(file, &dictionary)?;
+            }
+            outcome.shortest.extend(shortest);
+        }
+        if outcome.written > 0 {
+            // The file may have been replaced while it was encoded: then all of them are stale.
+            if self.root.open_file(&file.location)?.stamp != opened.stamp {
+                return Err(SidecarError::Changed);
+            }
+            open.sync().map_err(SidecarError::Directory)?;
+        }
+        Ok(outcome)
+    }
+
+    fn write_delta(
+        &self,
+        file: &FoundFile,
+        directory: &Directory,
+        coding: Coding,
+        dictionary: &Dictionary<'_>,
+        bytes: &[u8],
+        plain: u64,
+    ) -> Result<DeltaState, SidecarError> {
+        let path = delta_path(&file.path, coding);
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(&path);
+        let (hash, length) = (*blake3::hash(bytes).as_bytes(), bytes.len() as u64);
+        let prove = |encoded: &[u8]| prove_delta(coding, &dictionary.bytes, encoded, &hash, length);
+        let there = self.files.get(path.as_slice());
+        if let Some(there) = there {
+            let encoded = read_whole(self.root, &there.location)?;
+            if prove(&encoded).is_ok() {
+                return Ok(DeltaState::Proven(encoded.len() as u64));
+            }
+        }
+        if !delta::is_possible(coding, dictionary.bytes.len() as u64, length) {
+            return Err(match coding {
+                Coding::DictionaryZstd(_) => SidecarError::ZstdWindow,
+                _ => SidecarError::BrotliWindow,
+            });
+        }
+        directory
+            .check_writable()
+            .map_err(SidecarError::Directory)?;
+        let encoded = delta::encode(coding, &dictionary.bytes, bytes)?;
+        if encoded.len() as u64 * 100 > plain * MAX_PERCENT {
+            if there.is_some() {
+                directory.remove(OsStr::from_bytes(name))?;
+            }
+            return Ok(DeltaState::Useless);
+        }
+        prove(&encoded).map_err(SidecarError::Encoder)?;
+        let original = self.root.open_file(&file.location)?.file;
+        directory.write(OsStr::from_bytes(name), &encoded, &original)?;
+        Ok(DeltaState::Written(encoded.len() as u64))
+    }
+
+    /// The length of a file in its best coding without a dictionary.
+    fn best_plain(&self, file: &FoundFile, length: u64) -> u64 {
+        let sidecars = CODINGS.iter().filter_map(|coding| {
+            let path = [&*file.path, b".", coding.extension()?.as_bytes()].concat();
+            let sidecar = self.files.get(path.as_slice())?;
+            Some(self.root.stamp(&sidecar.location).ok()?.size)
+        });
+        sidecars.min().unwrap_or(length).min(length)
+    }
+
+    /// Keeps a dictionary, unless it is still part of the site.
+    fn keep(&self, file: &FoundFile, dictionary: &Dictionary<'_>) -> Result<(), SidecarError> {
+        if self.relative(&file.path, dictionary.hash).is_some() {
+            return Ok(());
+        }
+        let path = dictionary_path(dictionary.hash);
+        let known = read_whole(self.root, &path).ok();
+        if known.is_some_and(|known| sha256(&known) == dictionary.hash) {
+            return Ok(());
+        }
+        let kept = Path::new(DICTIONARIES);
+        fs::create_dir_all(self.root.path().join(kept)).map_err(SidecarError::Directory)?;
+        let directory = Directory::open(self.root, kept).map_err(SidecarError::Directory)?;
+        let name = dictionary.hash.to_string();
+        let original = dictionary.file.open()?;
+        directory.write(OsStr::new(&name), &dictionary.bytes, &original)?;
+        directory.sync().map_err(SidecarError::Directory)
+    }
+
+    /// Removes kept dictionaries that no delta of the site names.
+    fn prune(&self) -> io::Result<()> {
+        let kept = Path::new(DICTIONARIES);
+        let entries = match fs::read_dir(self.root.path().join(kept)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let directory = Directory::open(self.root, kept)?;
+        directory.clear()?;
+        let named: BTreeSet<DictionaryHash> = self
+            .current_deltas()
+            .filter_map(|path| self.coding_of(&path).ok()?.dictionary())
+            .collect();
+        for entry in entries {
+            let name = entry?.file_name();
+            let hash = name.to_str().and_then(|name| name.parse().ok());
+            if hash.is_some_and(|hash: DictionaryHash| !named.contains(&hash)) {
+                directory.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The paths of the deltas that are there now, those just written included.
+    fn current_deltas(&self) -> impl Iterator<Item = PathBuf> {
+        let steps = walk(self.root.path(), b"", Symlinks::Inside, self.exclusions);
+        steps.filter_map(|step| match step {
+            WalkStep::File(file) if delta_stem(&file.path).is_some() => Some(file.location),
+            _ => None,
+        })
+    }
+
+    fn coding_of(&self, location: &Path) -> Result<Coding, SidecarError> {
+        let bytes = read_whole(self.root, location)?;
+        Coding::of_header(&bytes).ok_or(SidecarError::Unproven(Unproven::Header))
+    }
+
+    fn check(&self) -> DeltaReport {
+        let deltas: Vec<_> = self.deltas().collect();
+        let results: Vec<_> = deltas
+            .par_iter()
+            .map(|(delta, file)| (delta, self.prove(delta, file)))
+            .collect();
+        let mut report = DeltaReport::default();
+        for (delta, result) in results {
+            match result {
+                Ok(()) => report.proven += 1,
+                Err(error) => report.problems.push(problem(&delta.path, error)),
+            }
+        }
+        report
+    }
+
+    /// The deltas of the site, each with its file.
+    fn deltas(&self) -> impl Iterator<Item = (&FoundFile, &FoundFile)> {
+        self.files.values().filter_map(|delta| {
+            let file = self.files.get(delta_stem(&delta.path)?)?;
+            Some((delta, file))
+        })
+    }
+
+    fn prove(&self, delta: &FoundFile, file: &FoundFile) -> Result<(), SidecarError> {
+        let encoded = read_whole(self.root, &delta.location)?;
+        let coding = Coding::of_header(&encoded)
+            .filter(|coding| *delta_path(&file.path, *coding) == *delta.path);
+        let Some((coding, hash)) = coding.and_then(|it| Some((it, it.dictionary()?))) else {
+            return Err(Unproven::Header.into());
+        };
+        let dictionary = match self.relative(&file.path, hash) {
+            Some(relative) => read_whole(self.root, &relative.location)?,
+            None => match read_whole(self.root, &dictionary_path(hash)) {
+                Ok(kept) if sha256(&kept) == hash => kept,
+                Ok(_) => return Err(Unproven::DamagedDictionary(hash).into()),
+                Err(_) => return Err(Unproven::NoDictionary(hash).into()),
+            },
+        };
+        let bytes = read_whole(self.root, &file.location)?;
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let length = bytes.len() as u64;
+        prove_delta(coding, &dictionary, encoded.as_slice(), &hash, length)?;
+        Ok(())
+    }
+
+    /// Removes the proven deltas, and the dictionaries that no other needs.
+    fn remove(&self) -> DeltaReport {
+        let mut report = DeltaReport::default();
+        let mut directories = BTreeSet::new();
+        for (delta, file) in self.deltas() {
+            let removed = self.prove(delta, file).and_then(|()| {
+                let path = real_directory(self.root, file)?;
+                let directory =
+                    Directory::open(self.root, &path).map_err(SidecarError::Directory)?;
+                let name = delta.path.rsplit(|byte| *byte == b'/').next();
+                directory.remove(OsStr::from_bytes(name.unwrap_or(&delta.path)))?;
+                directories.insert(path);
+                Ok(())
+            });
+            match removed {
+                Ok(()) => report.removed += 1,
+                Err(error) => report.problems.push(problem(&delta.path, error)),
+            }
+        }
+        let sync = |path: &PathBuf| Directory::open(self.root, path)?.sync();
+        let synced: io::Result<()> = directories.iter().try_for_each(sync);
+        if let Err(error) = synced.and_then(|()| self.prune()) {
+            report
+                .problems
+                .push(problem(DICTIONARIES.as_bytes(), error.into()));
+        }
+        report
+    }
+
+    /// The file of the same family that is this dictionary.
+    fn relative(&self, path: &[u8], hash: DictionaryHash) -> Option<&FoundFile> {
+        let family = Family::of(path)?;
+        let relatives = self
+            .files
+            .values()
+            .filter(|file| Family::of(&file.path) == Some(family) && *file.path != *path);
+        relatives
+            .into_iter()
+            .find(|file| self.sha256(file) == Some(hash))
+    }
+
+    fn sha256(&self, file: &FoundFile) -> Option<DictionaryHash> {
+        let known = |cache: &Mutex<HashMap<Box<[u8]>, DictionaryHash>>| {
+            let cache = cache.lock().ok()?;
+            cache.get(&file.path).copied()
+        };
+        if let Some(known) = known(&self.sha256) {
+            return Some(known);
+        }
+        let hash = sha256(&read_whole(self.root, &file.location).ok()?);
+        if let Ok(mut cache) = self.sha256.lock() {
+            cache.insert(file.path.clone(), hash);
+        }
+        Some(hash)
+    }
+}
+
+fn sha256(bytes: &[u8]) -> DictionaryHash {
+    DictionaryHash::new(Sha256::digest(bytes).into())
+}
+
+fn delta_path(path: &[u8], coding: Coding) -> Vec<u8> {
+    let extension = coding.delta_extension().unwrap_or_default();
+    [path, b".", extension.as_bytes()].concat()
+}
+
+fn problem(path: &[u8], error: SidecarError) -> SidecarProblem {
+    SidecarProblem {
+        path: OsStr::from_bytes(path).into(),
+        error,
+    }
+}
+
+/// Reads a file that nobody changes meanwhile.
+fn read_whole(root: &Root, location: &Path) -> Result<Vec<u8>, SidecarError> {
+    let opened = root.open_file(location)?;
+    if opened.stamp.size > MAX_LENGTH {
+        return Err(SidecarError::TooLarge);
+    }
+    let mut bytes = vec![0; opened.stamp.size as usize];
+    disk::read_exact_at(&opened.file, &mut bytes, 0)?;
+    match disk::stamp(&opened.file)? == opened.stamp {
+        true => Ok(bytes),
+        false => Err(SidecarError::Changed),
+    }
+}

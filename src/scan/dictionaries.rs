@@ -1,0 +1,123 @@
+//! Which files are dictionaries for what replaces them (RFC 9842 section 2.1).
+//!
+//! A client keeps one dictionary for a pattern of URLs, the one it fetched last. Where many files of
+//! one release match the same pattern, as the chunks of a bundler do, that one is seldom the file that
+//! a new one replaces. So a file is a dictionary only if its family has few members.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{Pass, ScanOutcome, Scanner};
+use crate::representation::{DictionaryUse, Resource, TextKind};
+use crate::settings::{DictionaryFiles, Family, PathGlob, url_pattern};
+
+/// The most files of one family in one release. `etagd compress --against` makes a delta of each
+/// against each of the old ones, for a client may have any of them.
+pub const MAX_FAMILY: usize = 4;
+
+/// Adds to the changes the resources that are dictionaries from now on, or are no longer.
+pub(super) fn attach(scanner: &Scanner, pass: &Pass<'_>, outcome: &mut ScanOutcome) {
+    match scanner.settings.dictionaries() {
+        DictionaryFiles::None => {}
+        DictionaryFiles::Matching(globs) => attach_chosen(globs, pass, outcome),
+        DictionaryFiles::Families => attach_families(pass, outcome),
+    }
+}
+
+/// Those that the operator has chosen.
+fn attach_chosen(globs: &[PathGlob], pass: &Pass<'_>, outcome: &mut ScanOutcome) {
+    let chosen = |resource: &Resource| {
+        let is_chosen = globs.iter().any(|glob| glob.matches(&resource.path));
+        is_chosen.then(|| {
+            let family = Family::of(&resource.path);
+            let pattern = family.map_or_else(
+                || url_pattern(&resource.path),
+                |family| family.url_pattern(),
+            );
+            DictionaryUse::chosen(&pattern)
+        })
+    };
+    let restored = pass.base.iter().filter(|_| pass.is_start);
+    replace(outcome, restored, chosen);
+}
+
+/// Those whose families have few members.
+fn attach_families(pass: &Pass<'_>, outcome: &mut ScanOutcome) {
+    let changes = &outcome.changes;
+    let touched: BTreeSet<Box<[u8]>> = changes
+        .changed
+        .iter()
+        .map(|resource| &resource.path)
+        .chain(&changes.removed)
+        .filter(|path| Family::of(path).is_some())
+        .cloned()
+        .collect();
+    if touched.is_empty() && !pass.is_start {
+        return;
+    }
+    let families: BTreeSet<_> = touched.iter().filter_map(|path| Family::of(path)).collect();
+    let is_touched = |family: &Family<'_>| pass.is_start || families.contains(family);
+    let replaced: BTreeSet<&[u8]> = changes
+        .changed
+        .iter()
+        .map(|resource| &*resource.path)
+        .chain(changes.removed.iter().map(AsRef::as_ref))
+        .collect();
+    let mut left = Vec::new();
+    let mut members: HashMap<Family<'_>, usize> = HashMap::new();
+    let kept = pass.base.iter().filter(|it| !replaced.contains(&*it.path));
+    for resource in kept {
+        if let Some(family) = family_of(resource).filter(is_touched) {
+            *members.entry(family).or_default() += 1;
+            left.push(Arc::clone(resource));
+        }
+    }
+    let changed = changes.changed.clone();
+    for family in changed.iter().filter_map(|it| family_of(it)) {
+        *members.entry(family).or_default() += 1;
+    }
+    replace(outcome, left.iter(), |resource| {
+        let family = family_of(resource)?;
+        let count = members.get(&family).copied().unwrap_or_default();
+        (count <= MAX_FAMILY).then(|| DictionaryUse::of_immutable(&family.url_pattern()))
+    });
+}
+
+/// The family of a resource whose content a delta can be made of: text, and what is compiled from it.
+/// Pictures and fonts are compressed already, and seldom alike.
+fn family_of(resource: &Resource) -> Option<Family<'_>> {
+    let is_code = resource.path.ends_with(b".wasm") && resource.text != TextKind::Empty;
+    Family::of(&resource.path).filter(|_| is_code || resource.text.is_text())
+}
+
+/// Gives all that has changed, and those of `known` for which it differs, what `choose` says.
+fn replace<'a>(
+    outcome: &mut ScanOutcome,
+    known: impl Iterator<Item = &'a Arc<Resource>>,
+    choose: impl Fn(&Resource) -> Option<DictionaryUse>,
+) {
+    let changed = &mut outcome.changes.changed;
+    let indices: HashMap<_, _> = (0..)
+        .zip(changed.iter())
+        .map(|(index, resource)| (resource.path.clone(), index))
+        .collect();
+    let with = |resource: &Arc<Resource>| {
+        let dictionary_use = choose(resource);
+        (dictionary_use.as_ref() != resource.dictionary_use.as_deref()).then(|| {
+            Arc::new(Resource {
+                dictionary_use: dictionary_use.map(Box::new),
+                ..Resource::clone(resource)
+            })
+        })
+    };
+    let mut new = Vec::new();
+    for resource in known.filter(|it| !indices.contains_key(&it.path)) {
+        new.extend(with(resource));
+    }
+    for resource in changed.iter_mut() {
+        if let Some(replaced) = with(resource) {
+            *resource = replaced;
+        }
+    }
+    changed.extend(new);
+}

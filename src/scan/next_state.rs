@@ -1,0 +1,84 @@
+//! The site as it will be once the changes of a pass are published.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::sidecar::Unproven;
+use super::{Pass, lock, site_path};
+use crate::disk::{self, Root};
+use crate::manifest::{Changes, Manifest};
+use crate::representation::Resource;
+
+/// The site as it will be once the changes are published.
+pub(super) struct NextState<'a> {
+    pub(super) root: &'a Root,
+    pub(super) base: &'a Manifest,
+    /// Whether nothing is served yet, so that everything is news.
+    pub(super) is_start: bool,
+    pub(super) changed: HashMap<&'a [u8], &'a Arc<Resource>>,
+    pub(super) removed: HashSet<&'a [u8]>,
+    /// Sidecars that could not be read for their proof.
+    unreadable: Mutex<BTreeMap<Box<[u8]>, io::Error>>,
+}
+
+impl<'a> NextState<'a> {
+    pub(super) fn new(pass: &'a Pass<'_>, changes: &'a Changes) -> Self {
+        Self {
+            root: pass.root,
+            base: pass.base,
+            is_start: pass.is_start,
+            changed: changes
+                .changed
+                .iter()
+                .map(|new| (&*new.path, new))
+                .collect(),
+            removed: changes.removed.iter().map(AsRef::as_ref).collect(),
+            unreadable: Mutex::default(),
+        }
+    }
+
+    pub(super) fn locate(&self, path: &[u8]) -> Option<&'a Arc<Resource>> {
+        if let Some(changed) = self.changed.get(path) {
+            return Some(changed);
+        }
+        if self.removed.contains(path) {
+            return None;
+        }
+        self.base.locate(path)
+    }
+
+    /// Those of `known`, resources of the base, that are as they were, and all that have changed.
+    pub(super) fn with_changed(
+        &self,
+        known: impl Iterator<Item = &'a Arc<Resource>>,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
+        let is_left =
+            |path: &[u8]| !self.changed.contains_key(path) && !self.removed.contains(path);
+        known
+            .filter(move |resource| is_left(&resource.path))
+            .chain(self.changed.values().copied())
+    }
+
+    /// Reports that a sidecar is not used.
+    pub(super) fn reject(&self, path: Vec<u8>, reason: Unproven) {
+        // Who looks again says what can't be read now.
+        let is_passing = matches!(&reason, Unproven::Unreadable(error) if disk::is_passing(error));
+        if !is_passing {
+            let shown = site_path::join(self.root.path(), &path);
+            let shown = shown.display();
+            tracing::warn!(path = %shown, error = %reason, "{shown} is not used: {reason}");
+        }
+        if let Unproven::Unreadable(error) = reason {
+            // Reading may succeed later; until then the digest is incomplete (P7).
+            lock(&self.unreadable).insert(path.into(), error);
+        }
+    }
+
+    /// The sidecars that could not be read for their proof.
+    pub(super) fn into_unreadable(self) -> BTreeMap<Box<[u8]>, io::Error> {
+        self.unreadable
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

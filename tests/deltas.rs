@@ -1,0 +1,747 @@
+//! Releases as deltas (RFC 9842): what `etagd compress --against` writes, and who is sent it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+#[path = "support/transports.rs"]
+mod transports;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use brotli::enc::StandardAlloc;
+use sha2::{Digest, Sha256};
+
+use support::browser::{Browser, Page};
+use support::developer::Developer;
+use support::tree::{eventually, within};
+use transports::{Authority, secure_address};
+
+use support::{Client, Response, Server, TestSite, etagd, noise, tag};
+
+/// How long a server without optimisations may take to prove what was written.
+const PATIENCE: Duration = Duration::from_secs(120);
+const ACCEPTED: &str = "gzip, deflate, br, zstd, dcb";
+
+/// A bundle of a release: most of it is as it was in the one before.
+fn bundle(release: usize) -> Vec<u8> {
+    let line = |line: usize| {
+        let number = line + if line % 100 == 7 { release } else { 0 };
+        format!(
+            "export const v{line}=f({number},{:x});\n",
+            number * 40_503 % 65_521
+        )
+    };
+    (0..2000)
+        .flat_map(|number| line(number).into_bytes())
+        .collect()
+}
+
+const OLD: &str = "assets/app-0a0b0c0d.js";
+const NEW: &str = "assets/app-1a1b1c1d.js";
+
+fn old() -> TestSite {
+    TestSite::with(&[
+        (
+            "index.html",
+            b"<script src=/assets/app-0a0b0c0d.js></script>",
+        ),
+        (OLD, &bundle(0)),
+        ("assets/same-2a2b2c2d.js", &bundle(50)),
+        ("assets/picture-3a3b3c3d.png", &noise(5000, 1)),
+        ("assets/noise-4a4b4c4d.js", &noise(5000, 2)),
+        ("assets/many-00000a0b.js", &bundle(1)),
+        ("assets/many-00000a1b.js", &bundle(2)),
+        ("assets/many-00000a2b.js", &bundle(3)),
+        ("assets/many-00000a3b.js", &bundle(4)),
+        ("assets/many-00000a4b.js", &bundle(5)),
+    ])
+}
+
+fn new() -> TestSite {
+    TestSite::with(&[
+        (
+            "index.html",
+            b"<script src=/assets/app-1a1b1c1d.js></script>",
+        ),
+        (NEW, &bundle(1)),
+        ("assets/same-2a2b2c2d.js", &bundle(50)),
+        ("assets/picture-3a3b3c4d.png", &noise(5000, 1)),
+        ("assets/noise-4a4b4c5d.js", &noise(5000, 3)),
+        ("assets/many-00000a5b.js", &bundle(6)),
+    ])
+}
+
+fn compress(directory: &Path, flags: &[&str]) -> (i32, String) {
+    let arguments = [&["compress", directory.to_str().unwrap()], flags].concat();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = etagd(arguments);
+    let said = String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap();
+    (status.code().unwrap(), said)
+}
+
+/// The new site with deltas against the old one.
+fn compressed() -> TestSite {
+    let (old, new) = (old(), new());
+    let (code, said) = compress(&new.root(), &["--against", old.root().to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    new
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn field(dictionary: &[u8]) -> String {
+    format!(":{}:", BASE64_STANDARD.encode(Sha256::digest(dictionary)))
+}
+
+/// The delta of [`NEW`] against [`OLD`].
+fn delta(extension: &str) -> String {
+    format!("{NEW}.{}.{extension}", &sha256(&bundle(0))[..16])
+}
+
+/// Everything in the site, with its content.
+fn content(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = walkdir::WalkDir::new(root).into_iter().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().is_file());
+    files
+        .map(|entry| {
+            let path = entry.path().strip_prefix(root).unwrap();
+            (
+                path.to_str().unwrap().to_owned(),
+                fs::read(entry.path()).unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// A server of the site, with these flags and an admin listener.
+fn serve(site: &TestSite, flags: &[&str]) -> Server {
+    let admin = ["--admin", "127.0.0.1:0", "--settle", "10ms"];
+    Server::with(site, &[&admin, flags].concat())
+}
+
+fn ask_admin(server: &Server, path: &str) -> String {
+    let response = Client::connect(server.admin()).get(path);
+    String::from_utf8(response.body).unwrap()
+}
+
+fn digest_of(server: &Server) -> String {
+    ask_admin(server, "/digest")
+}
+
+fn get(client: &mut Client, accepted: &str, dictionary: &[u8]) -> Response {
+    let dictionary = field(dictionary);
+    let fields = [
+        ("Accept-Encoding", accepted),
+        ("Available-Dictionary", dictionary.as_str()),
+    ];
+    client.request("GET", &format!("/{NEW}"), &fields)
+}
+
+fn coding(response: &Response) -> &str {
+    response.field("content-encoding").unwrap_or("identity")
+}
+
+/// What a browser makes of a delta.
+fn decode(delta: &[u8], coding: &str, dictionary: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    let length = match coding {
+        "dcb" => 36,
+        "dcz" => 40,
+        other => panic!("{other} is no delta"),
+    };
+    let (header, stream) = delta.split_at(length);
+    assert!(header.ends_with(&Sha256::digest(dictionary)));
+    match coding {
+        "dcb" => {
+            brotli::BrotliDecompressCustomIoCustomDict(
+                &mut brotli::IoReaderWrapper(&mut &*stream),
+                &mut brotli::IoWriterWrapper(&mut decoded),
+                &mut [0; 4096],
+                &mut [0; 4096],
+                StandardAlloc::default(),
+                StandardAlloc::default(),
+                StandardAlloc::default(),
+                dictionary.to_vec().into(),
+                std::io::ErrorKind::UnexpectedEof.into(),
+            )
+            .unwrap();
+        }
+        _ => {
+            let mut decoder = zstd::Decoder::with_ref_prefix(stream, dictionary).unwrap();
+            decoder.read_to_end(&mut decoded).unwrap();
+        }
+    }
+    decoded
+}
+
+#[test]
+fn deltas_are_written_for_what_replaces_an_older_file() {
+    let site = compressed();
+    let files = content(&site.root());
+    let deltas: Vec<_> = files
+        .keys()
+        .filter(|path| path.ends_with(".dcb") || path.ends_with(".dcz"))
+        .collect();
+    assert_eq!(deltas, [&delta("dcb"), &delta("dcz")]);
+    let brotli = files[&format!("{NEW}.br")].len();
+    for extension in ["dcb", "dcz"] {
+        let delta = &files[&delta(extension)];
+        assert!(
+            delta.len() * 4 < brotli,
+            "{extension}: {} of {brotli}",
+            delta.len()
+        );
+        assert_eq!(
+            decode(delta, extension, &bundle(0)),
+            bundle(1),
+            "{extension}"
+        );
+    }
+    let kept: Vec<_> = files
+        .keys()
+        .filter(|path| path.starts_with(".etagd"))
+        .collect();
+    assert_eq!(
+        kept,
+        [&format!(".etagd/dictionaries/{}", sha256(&bundle(0)))]
+    );
+}
+
+#[test]
+fn equal_trees_get_equal_deltas_once() {
+    let (one, other) = (compressed(), compressed());
+    let files = content(&one.root());
+    assert!(files == content(&other.root()), "two builds differ");
+    let old = old();
+    let (code, said) = compress(&one.root(), &["--against", old.root().to_str().unwrap()]);
+    assert!(code == 0 && said.contains("0 written, 2 proven"), "{said}");
+    assert!(
+        files == content(&one.root()),
+        "a second run changes something"
+    );
+    // Without an earlier release, what is there stays.
+    assert_eq!(compress(&one.root(), &[]).0, 0);
+    assert!(
+        files == content(&one.root()),
+        "a run without --against changes something"
+    );
+}
+
+#[test]
+fn a_manifest_next_to_its_release_stands_for_it() {
+    let (old, new) = (old(), new());
+    let json = etagd(["manifest", "--format", "json", old.root().to_str().unwrap()]);
+    let manifest = old.path("manifest.json");
+    fs::write(&manifest, json.stdout).unwrap();
+    let (code, said) = compress(&new.root(), &["--against", manifest.to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    assert!(content(&new.root()) == content(&compressed().root()));
+    // A file that is not what the manifest says is nobody's dictionary.
+    fs::write(old.path(OLD), bundle(9)).unwrap();
+    let fresh = self::new();
+    let (code, said) = compress(&fresh.root(), &["--against", manifest.to_str().unwrap()]);
+    assert!(code == 0 && said.contains("0 files have deltas"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_read_as_a_release_is_named() {
+    let site = new();
+    for (against, problem) in [("gone", "cannot open"), (NEW, "cannot use the manifest")] {
+        let against = site.path(against);
+        let (code, said) = compress(&site.root(), &["--against", against.to_str().unwrap()]);
+        assert!(code == 1 && said.contains(problem), "{code} {said}");
+    }
+}
+
+#[test]
+fn check_and_remove_know_deltas() {
+    let site = compressed();
+    assert_eq!(compress(&site.root(), &["--check"]).0, 0);
+    let mut damaged = fs::read(site.path(delta("dcb"))).unwrap();
+    *damaged.last_mut().unwrap() ^= 0x10;
+    fs::write(site.path(delta("dcb")), &damaged).unwrap();
+    let (code, said) = compress(&site.root(), &["--check"]);
+    assert!(code == 1 && said.contains(&delta("dcb")), "{said}");
+    // What is proven goes; what is not may be somebody else's.
+    let (code, said) = compress(&site.root(), &["--remove"]);
+    assert!(
+        code == 0 && said.contains("1 delta removed"),
+        "{code} {said}"
+    );
+    assert!(site.path(delta("dcb")).exists() && !site.path(delta("dcz")).exists());
+    let old = old();
+    let (code, said) = compress(&site.root(), &["--against", old.root().to_str().unwrap()]);
+    assert!(code == 0 && said.contains("2 written"), "{said}");
+    let (code, said) = compress(&site.root(), &["--remove"]);
+    assert!(code == 0 && said.contains("2 deltas removed"), "{said}");
+    let files = content(&site.root());
+    assert!(files == content(&new().root()), "{:?}", files.keys());
+}
+
+#[test]
+fn a_client_with_the_older_file_is_sent_the_delta() {
+    let site = compressed();
+    let server = serve(&site, &["--immutable", "auto"]);
+    let mut client = server.client();
+    for (accepted, expected) in [(ACCEPTED, "dcb"), ("br, dcz", "dcz")] {
+        let response = get(&mut client, accepted, &bundle(0));
+        assert_eq!(response.status, 200);
+        assert_eq!(coding(&response), expected);
+        let file = fs::read(site.path(delta(expected))).unwrap();
+        assert_eq!(response.field("etag"), Some(tag(&file).as_str()));
+        assert_eq!(decode(&response.body, expected, &bundle(0)), bundle(1));
+    }
+    let other = get(&mut client, ACCEPTED, &bundle(2));
+    assert_eq!(coding(&other), "br");
+    assert_eq!(
+        other.field("use-as-dictionary"),
+        Some(r#"match="/assets/app-*.js""#)
+    );
+    let metrics = ask_admin(&server, "/metrics");
+    assert!(
+        metrics.contains("etagd_delta_responses_total 2"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("etagd_unknown_dictionaries_total 1"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn replicas_agree_and_a_restart_changes_nothing() {
+    let (one, other) = (compressed(), compressed());
+    let state = one.outside("state");
+    let flags = ["--immutable", "auto", "--state", state.to_str().unwrap()];
+    let first = serve(&one, &flags);
+    let second = serve(&other, &["--immutable", "auto"]);
+    assert_eq!(digest_of(&first), digest_of(&second));
+    let digest = digest_of(&first);
+    eventually("the manifest is saved", || state.exists());
+    drop(first);
+    let restarted = serve(&one, &flags);
+    assert_eq!(digest_of(&restarted), digest);
+    let response = get(&mut restarted.client(), ACCEPTED, &bundle(0));
+    assert_eq!(coding(&response), "dcb");
+}
+
+#[test]
+fn what_is_not_proven_is_named_and_not_sent() {
+    let kept = format!(".etagd/dictionaries/{}", sha256(&bundle(0)));
+    type Change<'c> = (&'c dyn Fn(&TestSite), &'c str);
+    let cases: [Change<'_>; 4] = [
+        (
+            &|site| fs::remove_file(site.path(&kept)).unwrap(),
+            "is neither in the site nor in .etagd/dictionaries",
+        ),
+        (
+            &|site| {
+                let mut bytes = bundle(0);
+                bytes[100] ^= 1;
+                fs::write(site.path(&kept), bytes).unwrap();
+            },
+            "does not have the SHA-256 that is its name",
+        ),
+        (
+            &|site| fs::write(site.path(NEW), bundle(3)).unwrap(),
+            "it decodes to other bytes than the file has now",
+        ),
+        (
+            &|site| {
+                for extension in ["dcb", "dcz"] {
+                    fs::write(site.path(delta(extension)), "no delta").unwrap();
+                }
+            },
+            "it is no delta against the dictionary in its name",
+        ),
+    ];
+    for (change, reason) in cases {
+        let site = compressed();
+        change(&site);
+        let server = serve(&site, &["--immutable", "auto"]);
+        let response = get(&mut server.client(), "dcb, dcz", &bundle(0));
+        assert_eq!(coding(&response), "identity", "{reason}");
+        assert_eq!(response.body, fs::read(site.path(NEW)).unwrap(), "{reason}");
+        let log = server.log();
+        for extension in ["dcb", "dcz"] {
+            let line = format!("{} is not used: ", delta(extension));
+            assert_eq!(log.matches(&line).count(), 1, "{reason}: {log}");
+        }
+        assert!(log.contains(reason), "{reason}: {log}");
+    }
+}
+
+#[test]
+fn the_older_file_itself_proves_a_delta_while_it_is_there() {
+    let site = compressed();
+    fs::remove_dir_all(site.path(".etagd")).unwrap();
+    fs::write(site.path(OLD), bundle(0)).unwrap();
+    let server = serve(&site, &["--immutable", "auto"]);
+    let with_both = digest_of(&server);
+    let mut client = server.client();
+    assert_eq!(coding(&get(&mut client, ACCEPTED, &bundle(0))), "dcb");
+    // A replica that starts now could not prove it: so this one may not use it any longer.
+    fs::remove_file(site.path(OLD)).unwrap();
+    eventually("the delta is gone", || {
+        coding(&get(&mut client, ACCEPTED, &bundle(0))) == "br"
+    });
+    assert_ne!(digest_of(&server), with_both);
+    let fresh = serve(&site, &["--immutable", "auto"]);
+    assert_eq!(digest_of(&fresh), digest_of(&server));
+}
+
+#[test]
+fn a_delta_that_arrives_later_is_used() {
+    let site = compressed();
+    let bytes = fs::read(site.path(delta("dcb"))).unwrap();
+    for extension in ["dcb", "dcz"] {
+        fs::remove_file(site.path(delta(extension))).unwrap();
+    }
+    let server = serve(&site, &["--immutable", "auto"]);
+    let mut client = server.client();
+    assert_eq!(coding(&get(&mut client, ACCEPTED, &bundle(0))), "br");
+    fs::write(site.path(delta("dcb")), bytes).unwrap();
+    eventually("the delta is sent", || {
+        coding(&get(&mut client, ACCEPTED, &bundle(0))) == "dcb"
+    });
+}
+
+#[test]
+fn a_family_is_advertised_as_long_as_it_has_four_members() {
+    let site = TestSite::new();
+    for number in 0..4 {
+        fs::write(site.path(format!("a-0{number}0a0b0c.js")), bundle(number)).unwrap();
+    }
+    let server = serve(&site, &["--immutable", "auto"]);
+    let mut client = server.client();
+    let mut is_dictionary = |path: &str| {
+        let response = client.get(path);
+        response.field("use-as-dictionary").map(str::to_owned)
+    };
+    let pattern = Some(r#"match="/a-*.js""#.to_owned());
+    assert_eq!(is_dictionary("/a-000a0b0c.js"), pattern);
+    fs::write(site.path("a-040a0b0c.js"), bundle(4)).unwrap();
+    eventually("it is too large", || {
+        is_dictionary("/a-000a0b0c.js").is_none()
+    });
+    fs::remove_file(site.path("a-010a0b0c.js")).unwrap();
+    eventually("it is small enough again", || {
+        is_dictionary("/a-040a0b0c.js") == pattern
+    });
+}
+
+#[test]
+fn dictionaries_are_chosen_by_hand_or_by_a_rule_or_not_at_all() {
+    let site = compressed();
+    let value = |flags: &[&str], path: &str| {
+        let server = serve(&site, flags);
+        let response = get(&mut server.client(), ACCEPTED, &bundle(0));
+        let coding = coding(&response).to_owned();
+        let response = server.client().get(path);
+        (
+            coding,
+            response.field("use-as-dictionary").map(str::to_owned),
+        )
+    };
+    let path = format!("/{NEW}");
+    let pattern = Some(r#"match="/assets/app-*.js""#.to_owned());
+    // Without --immutable nothing is fresh, so that no browser would offer it.
+    assert_eq!(value(&[], &path), ("dcb".to_owned(), None));
+    let chosen = ["--dictionary", "/assets/app-*.js"];
+    assert_eq!(value(&chosen, &path), ("dcb".to_owned(), pattern));
+    assert_eq!(value(&chosen, "/index.html").1, None);
+    let off = ["--immutable", "auto", "--dictionary", "off"];
+    assert_eq!(value(&off, &path), ("br".to_owned(), None));
+    fs::write(
+        site.path("_headers"),
+        "/assets/*\n  Use-As-Dictionary: match=\"/x/*\"\n/assets/same-*\n  ! Use-As-Dictionary\n",
+    )
+    .unwrap();
+    let auto = ["--immutable", "auto"];
+    assert_eq!(value(&auto, &path).1.as_deref(), Some(r#"match="/x/*""#));
+    assert_eq!(value(&auto, "/assets/gone.js").1, None, "an error");
+    let digest = |flags: &[&str]| digest_of(&serve(&site, flags));
+    assert_ne!(digest(&off), digest(&auto), "it is part of the digest");
+}
+
+#[test]
+fn deltas_need_a_secure_context() {
+    let site = compressed();
+    let server = serve(
+        &site,
+        &["--immutable", "auto", "--trusted-proxy", "127.0.0.1"],
+    );
+    let dictionary = field(&bundle(0));
+    let ask = |host: &str, proto: &str| {
+        let request = format!(
+            "GET /{NEW} HTTP/1.1\r\nHost: {host}\r\nAccept-Encoding: br, dcb\r\n\
+             Available-Dictionary: {dictionary}\r\nX-Forwarded-Proto: {proto}\r\n\r\n"
+        );
+        let mut client = server.client();
+        client.send(request).unwrap();
+        let response = client.receive("GET").unwrap().unwrap();
+        coding(&response).to_owned()
+    };
+    assert_eq!(ask("www.example", "https"), "dcb");
+    assert_eq!(ask("www.example", "http"), "br");
+    assert_eq!(ask("localhost", "http"), "dcb");
+}
+
+#[test]
+fn a_developers_server_sends_no_deltas() {
+    let site = compressed();
+    let server = Developer::start(&site.root(), &["--immutable", "auto"]);
+    let response = get(&mut server.client(), ACCEPTED, &bundle(0));
+    assert_ne!(coding(&response), "dcb");
+    assert_eq!(response.field("use-as-dictionary"), None);
+}
+
+#[test]
+fn check_asks_a_replica_for_its_deltas() {
+    let site = compressed();
+    let server = serve(&site, &["--immutable", "auto"]);
+    let url = format!("http://{}", server.address());
+    let directory = site.root();
+    let run = || {
+        let directory = directory.to_str().unwrap();
+        etagd([
+            "check",
+            "--dir",
+            directory,
+            "--immutable",
+            "auto",
+            "--public",
+            "--body",
+            &url,
+        ])
+    };
+    let output = run();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let json = etagd([
+        "manifest",
+        "--immutable",
+        "auto",
+        "--format",
+        "json",
+        directory.to_str().unwrap(),
+    ]);
+    let json = String::from_utf8(json.stdout).unwrap();
+    let hash = sha256(&bundle(0));
+    assert!(
+        json.contains(&format!(r#""coding":"dcb","dictionary":"{hash}""#)),
+        "{json}"
+    );
+}
+
+/// Files of three packages in two releases, as a bundler that copies them would name them.
+const PACKAGES: [(&str, [&str; 2], &str); 3] = [
+    ("preact", ["10.24.2", "10.24.3"], "dist/preact.module.js"),
+    ("alpinejs", ["3.14.1", "3.14.3"], "dist/cdn.min.js"),
+    ("htmx.org", ["2.0.3", "2.0.4"], "dist/htmx.min.js"),
+];
+
+/// The files of a release by their names below `/assets/`.
+type Release = Vec<(String, Vec<u8>)>;
+
+/// Both releases. None where npm or its registry can't be had.
+fn packages() -> Option<[Release; 2]> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut releases = [Vec::new(), Vec::new()];
+    for (name, versions, file) in PACKAGES {
+        for (release, version) in releases.iter_mut().zip(versions) {
+            let package = format!("{name}@{version}");
+            let packed = Command::new("npm")
+                .args(["pack", "--silent", &package])
+                .current_dir(dir.path())
+                .output();
+            let problem = match &packed {
+                Ok(packed) if packed.status.success() => None,
+                Ok(packed) => Some(String::from_utf8_lossy(&packed.stderr).into_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(problem) = problem {
+                assert!(
+                    std::env::var_os("ETAGD_NO_SKIP").is_none(),
+                    "npm: {problem}"
+                );
+                #[allow(clippy::print_stderr)]
+                {
+                    eprintln!("skipped: no {package}: {problem}");
+                }
+                return None;
+            }
+            let archive = dir.path().join(format!("{name}-{version}.tgz"));
+            let content = Command::new("tar")
+                .args([
+                    "-xzOf",
+                    archive.to_str().unwrap(),
+                    &format!("package/{file}"),
+                ])
+                .output()
+                .unwrap();
+            assert!(content.status.success(), "{package} has no {file}");
+            // Hex with a digit and a letter, whatever the hash is.
+            let hash = &blake3::hash(&content.stdout).to_hex()[..6];
+            release.push((format!("{name}-0a{hash}b1.js"), content.stdout));
+        }
+    }
+    Some(releases)
+}
+
+/// What a page says of its loads: path, bytes on the wire, bytes of the encoded body, SHA-256.
+fn load(page: &Page<'_>, names: &[String]) -> Vec<(u64, u64, String)> {
+    let script = format!(
+        "(async () => {{
+            const all = [];
+            for (const name of {}) {{
+                performance.clearResourceTimings();
+                const body = await (await fetch('/assets/' + name)).arrayBuffer();
+                const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', body));
+                const [timing] = performance.getEntriesByType('resource');
+                const hex = [...hash].map(byte => byte.toString(16).padStart(2, '0')).join('');
+                all.push([timing.transferSize, timing.encodedBodySize, hex]);
+            }}
+            return all;
+        }})()",
+        serde_json::to_string(names).unwrap()
+    );
+    let value = page.value(&script);
+    let rows = value
+        .as_array()
+        .unwrap_or_else(|| panic!("{value} {:?}", page.errors()));
+    rows.iter()
+        .map(|row| {
+            let number = |at: usize| row[at].as_u64().unwrap();
+            (number(0), number(1), row[2].as_str().unwrap().to_owned())
+        })
+        .collect()
+}
+
+/// A browser that has loaded the first release loads the second.
+fn browse(browser: &Browser, site: &TestSite, url: &str, releases: &[Release; 2]) {
+    let names = releases.each_ref().map(|release| {
+        release
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect::<Vec<_>>()
+    });
+    let hashes = releases.each_ref().map(|release| {
+        release
+            .iter()
+            .map(|(_, content)| sha256(content))
+            .collect::<Vec<_>>()
+    });
+    let first = load(&browser.open(url), &names[0]);
+    assert!(
+        first.iter().map(|(.., hash)| hash).eq(&hashes[0]),
+        "{first:?}"
+    );
+
+    let old = TestSite::new().dir("assets");
+    for (name, content) in &releases[0] {
+        fs::write(old.path(format!("assets/{name}")), content).unwrap();
+    }
+    for (name, content) in &releases[1] {
+        fs::write(site.path(format!("assets/{name}")), content).unwrap();
+    }
+    for (name, _) in &releases[0] {
+        fs::remove_file(site.path(format!("assets/{name}"))).unwrap();
+    }
+    let (code, said) = compress(&site.root(), &["--against", old.root().to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    let plain: u64 = names[1]
+        .iter()
+        .map(|name| {
+            fs::metadata(site.path(format!("assets/{name}.br")))
+                .unwrap()
+                .len()
+        })
+        .sum();
+    let page = browser.open(url);
+    within(PATIENCE, "all deltas are published", || {
+        let script = "fetch('/assets/NAME', {method: 'HEAD', cache: 'no-store'})
+            .then(answer => answer.headers.get('vary'))";
+        names[1].iter().all(|name| {
+            let vary = page.value(&script.replace("NAME", name));
+            vary.as_str()
+                .is_some_and(|vary| vary.contains("available-dictionary"))
+        })
+    });
+    let second = load(&page, &names[1]);
+    assert!(
+        second.iter().map(|(.., hash)| hash).eq(&hashes[1]),
+        "{second:?}"
+    );
+    let encoded: u64 = second.iter().map(|(_, encoded, _)| encoded).sum();
+    assert!(
+        encoded * 4 <= plain,
+        "{encoded} of {plain} bytes: {second:?}"
+    );
+    let third = load(&browser.open(url), &names[1]);
+    assert!(
+        third.iter().map(|(.., hash)| hash).eq(&hashes[1]),
+        "{third:?}"
+    );
+    assert!(
+        third.iter().all(|(transferred, ..)| *transferred == 0),
+        "{third:?}"
+    );
+}
+
+fn release(files: &[(String, Vec<u8>)]) -> TestSite {
+    let site =
+        TestSite::with(&[("index.html", b"<!doctype html><title>a site</title>")]).dir("assets");
+    for (name, content) in files {
+        fs::write(site.path(format!("assets/{name}")), content).unwrap();
+    }
+    site
+}
+
+#[test]
+fn chromium_loads_a_release_as_deltas_from_localhost() {
+    let Some(releases) = packages() else { return };
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let site = release(&releases[0]);
+    let server = serve(&site, &["--immutable", "auto"]);
+    let url = format!("http://localhost:{}/", server.port());
+    browse(&browser, &site, &url, &releases);
+}
+
+#[test]
+fn chromium_loads_a_release_as_deltas_over_tls() {
+    let Some(releases) = packages() else { return };
+    let authority = Authority::new();
+    let (_, key) = authority.issue_for("app.test");
+    let key = BASE64_STANDARD.encode(Sha256::digest(&key));
+    // `--ignore-certificate-errors` would switch the cache off altogether.
+    let Some(browser) = Browser::with(&[
+        &format!("--ignore-certificate-errors-spki-list={key}"),
+        "--disable-features=CompressionDictionaryTransportRequireKnownRootCert",
+        "--host-resolver-rules=MAP app.test 127.0.0.1",
+    ]) else {
+        return;
+    };
+    let site = release(&releases[0]);
+    let server = authority.serve(&site, &["--immutable", "auto", "--settle", "10ms"]);
+    let url = format!("https://app.test:{}/", secure_address(&server).port());
+    browse(&browser, &site, &url, &releases);
+}
