@@ -107,11 +107,14 @@ fn the_package_has_what_its_page_names() {
         "./usr/bin/etagd",
         "./usr/lib/systemd/system/etagd.service",
         "./usr/lib/systemd/system/etagd.socket",
+        "./usr/lib/systemd/system/etagd-redirect.socket",
         "./usr/lib/systemd/system/etagd@.service",
         "./usr/lib/systemd/system/etagd@.socket",
         "./usr/lib/systemd/system/etagd-admin@.socket",
         "./etc/default/etagd",
+        "./usr/share/doc/etagd/alerts.yaml",
         "./usr/share/doc/etagd/copyright",
+        "./usr/share/doc/etagd/grafana.json",
         "./usr/share/doc/etagd/manual/guide/install.html",
     ] {
         assert!(files.contains(file), "{file} is not in\n{listed}");
@@ -140,6 +143,7 @@ fn systemd_takes_the_units() {
     let units = [
         ("etagd.service", "etagd.service"),
         ("etagd.socket", "etagd.socket"),
+        ("etagd-redirect.socket", "etagd-redirect.socket"),
         ("etagd@.service", "etagd@blog.service"),
         ("etagd@.socket", "etagd@blog.socket"),
         ("etagd-admin@.socket", "etagd-admin@blog.socket"),

@@ -11,6 +11,7 @@ mod manifest;
 mod process;
 mod progress;
 mod push;
+mod redirect;
 mod scan;
 mod serve;
 mod shutdown;
@@ -42,6 +43,7 @@ use crate::server::tls::TlsError;
 use crate::state::Refused;
 use crate::write::TokenError;
 use certificate::CertificateError;
+use redirect::RedirectError;
 use usage::UsageError;
 
 /// Why a subcommand failed.
@@ -58,6 +60,9 @@ pub enum Error {
     /// A public address can't be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Plain HTTP can't be redirected to HTTPS.
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
     /// The admin listener can't be started.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -138,6 +143,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::InsecureWrites(_) => 2,
+            Self::Redirect(error) if error.is_usage() => 2,
             _ => 1,
         }
     }

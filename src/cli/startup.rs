@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::background::{BackgroundTasks, ShutdownStage};
 use super::dev::{self, Developer};
 use super::process::{Process, Reloadable};
+use super::redirect::Redirect;
 use super::scan::{BusyFiles, Scanned, scan as scan_with_bar};
 use super::signals::{SignalAction, Signals};
 use super::{Error, open as open_root, writable};
@@ -35,12 +36,14 @@ use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::release::Release;
 use crate::scan::{Progress, Scanner};
-use crate::server::Server;
 use crate::server::admin::{AdminError, AdminServer};
 use crate::server::inherited::Inherited;
-use crate::server::listener::{self, BoundSocket, ListenError, Listener};
+use crate::server::listener::{self, BoundSocket, ListenError};
 use crate::server::tls::Tls;
-use crate::service::{HealthLayer, Layer, LogLayer, SiteLayer, WriteLayer};
+use crate::server::{Handlers, Listeners, Server};
+use crate::service::{
+    HealthLayer, HstsFilter, Layer, LogLayer, RedirectLayer, SiteLayer, WriteLayer,
+};
 use crate::settings::{DescriptorBudget, DescriptorDemand, Limits, StatusOptions};
 use crate::site::Site;
 use crate::state::{Saver, StateFile};
@@ -103,8 +106,9 @@ pub(super) fn open(config: &Config, process: &Process) -> Result<Inputs, Error> 
 }
 
 /// The operator's listeners, which answer already, and the public ones, which do not listen yet.
-pub(super) struct Listeners {
+pub(super) struct Bound {
     public: Vec<BoundSocket>,
+    redirect: Option<Redirect>,
     admin: Arc<Admin>,
     /// `None` without an admin listener.
     admin_server: Option<AdminServer>,
@@ -116,7 +120,7 @@ pub(super) fn bind(
     inherited: Inherited,
     inputs: &Inputs,
     process: &Process,
-) -> Result<Listeners, Error> {
+) -> Result<Bound, Error> {
     let admin = Arc::new(Admin::new(
         Arc::clone(&process.readiness),
         Arc::clone(&process.metrics),
@@ -132,6 +136,13 @@ pub(super) fn bind(
 
     let mut public = inherited.public;
     public.extend(bind_public(config, public.is_empty())?);
+    let redirect = Redirect::bind(
+        &config.redirect,
+        inherited.redirect,
+        &public,
+        config.operator.reuse_port,
+        inputs.tls.is_some(),
+    )?;
     if let Some(options) = &config.writing {
         let has_proxies = !config.clients.trusted_proxy.is_empty();
         writable::check(
@@ -142,8 +153,9 @@ pub(super) fn bind(
             inputs.tls.is_some(),
         )?;
     }
-    Ok(Listeners {
+    Ok(Bound {
         public,
+        redirect,
         admin,
         admin_server,
     })
@@ -171,11 +183,13 @@ pub(super) struct FirstScan {
 
 /// Raises the limit of open descriptors as far as it goes, and shares it out. What was asked for and
 /// does not fit is named.
-pub(super) fn share_descriptors(config: &Config, listeners: &Listeners) -> DescriptorBudget {
+pub(super) fn share_descriptors(config: &Config, bound: &Bound) -> DescriptorBudget {
     let limit = usize::try_from(disk::raise_descriptor_limit()).unwrap_or(usize::MAX);
     let demand = DescriptorDemand {
         workers: config.workers,
-        listeners: listeners.public.len() + config.operator.admin.len(),
+        listeners: bound.public.len()
+            + bound.redirect.as_ref().map_or(0, Redirect::len)
+            + config.operator.admin.len(),
         uploads: config
             .writing
             .as_ref()
@@ -422,7 +436,7 @@ async fn is_proven_later(
 /// A server that answers requests.
 pub(super) struct RunningServer {
     pub(super) server: Server,
-    pub(super) listeners: Vec<Listener>,
+    pub(super) listeners: Listeners,
     pub(super) site: Arc<Site>,
     pub(super) developer: Option<Developer>,
     pub(super) reloadable: Reloadable,
@@ -437,7 +451,7 @@ pub(super) struct RunningServer {
 pub(super) fn serve(
     config: &Config,
     inputs: Inputs,
-    bound: Listeners,
+    bound: Bound,
     published: Published,
     budget: DescriptorBudget,
     process: &Process,
@@ -468,6 +482,7 @@ pub(super) fn serve(
 
     let site_layer = SiteLayer::new(Arc::clone(&site), memory, Arc::clone(&process.metrics))
         .with_trusted_proxies(config.clients.trusted_proxy.clone().into());
+    let challenges = site_layer.clone();
     let layers = match &developer {
         Some(developer) => {
             let dev = Arc::clone(&developer.dev);
@@ -481,14 +496,26 @@ pub(super) fn serve(
             &process.readiness,
         ),
     };
-    let handler = LogLayer::new(
-        Arc::clone(&process.metrics),
-        Arc::clone(&process.readiness),
-        log,
-        layers,
-    );
+    let log_layer = |layers| {
+        // A developer's server, and one that speaks TLS, are plain on purpose where they are plain.
+        let warns = inputs.tls.is_none() && developer.is_none();
+        LogLayer::new(
+            Arc::clone(&process.metrics),
+            Arc::clone(&process.readiness),
+            log.clone(),
+            HstsFilter::new(config.clients.trusted_proxy.clone().into(), warns),
+            layers,
+        )
+    };
+    let handlers = Handlers {
+        site: log_layer(layers),
+        redirect: bound.redirect.as_ref().map(|redirect| {
+            let layer = RedirectLayer::new(redirect.https_port, Box::new(challenges));
+            log_layer(Box::new(layer))
+        }),
+    };
     let server = Server::start(
-        handler,
+        handlers,
         config.workers,
         limits_within(budget, config),
         inputs.tls.clone(),
@@ -496,7 +523,7 @@ pub(super) fn serve(
     )
     .map_err(Error::Start)?;
     let port = bound.public.iter().find_map(BoundSocket::port);
-    let listeners = listen(bound.public, process, inputs.tls.is_some())?;
+    let listeners = listen(bound.public, bound.redirect, process, inputs.tls.is_some())?;
     Ok(RunningServer {
         server,
         listeners,
@@ -548,17 +575,28 @@ fn limits_within(budget: DescriptorBudget, config: &Config) -> Limits {
 
 /// Listens on the public addresses, and says so: to the operator, the supervisor and the log.
 fn listen(
-    bound: Vec<BoundSocket>,
+    site: Vec<BoundSocket>,
+    redirect: Option<Redirect>,
     process: &Process,
     is_secure: bool,
-) -> Result<Vec<Listener>, Error> {
-    let listeners = bound
+) -> Result<Listeners, Error> {
+    let site = site
         .into_iter()
         .map(BoundSocket::listen)
         .collect::<Result<Vec<_>, _>>()?;
+    let https_port = redirect.as_ref().map(|redirect| redirect.https_port);
+    let redirect = redirect
+        .map(Redirect::listen)
+        .transpose()?
+        .unwrap_or_default();
     process.readiness.enter(Phase::Serving);
     process.supervisor.ready();
-    for listener in &listeners {
+    // Before the others: "listening" is what people and programs wait for.
+    for listener in &redirect {
+        let url = listener.url(false);
+        tracing::info!(%url, https_port, "redirecting {url} to HTTPS");
+    }
+    for listener in &site {
         let url = listener.url(is_secure);
         match listener.network_urls(is_secure).join(", ") {
             none if none.is_empty() => tracing::info!(%url, "listening on {url}"),
@@ -567,7 +605,7 @@ fn listen(
             }
         }
     }
-    Ok(listeners)
+    Ok(Listeners { site, redirect })
 }
 
 impl RunningServer {

@@ -14,7 +14,8 @@ use super::site::SiteFlags;
 use super::values::{duration, port, size};
 use super::watch::WatchOptions;
 use crate::settings::{
-    Additions, AllowedHost, Certificate, DevOptions, Limits, Listen, Settings, Upstream,
+    Additions, AllowedHost, Certificate, DevOptions, Limits, Listen, RedirectOptions, Settings,
+    Upstream,
 };
 
 /// The port to try first, if none is given.
@@ -134,6 +135,7 @@ impl DevFlags {
             on_publish: None,
             state: None,
             tls: None,
+            redirect: RedirectOptions::default(),
             writing: None,
             operator: Operator {
                 admin: Vec::new(),

@@ -10,7 +10,7 @@ use super::operator::Operator;
 use super::watch::WatchOptions;
 use super::write::WriteOptions;
 use crate::disk;
-use crate::settings::{DevOptions, Limits, Listen, Settings, Symlinks, TlsFiles};
+use crate::settings::{DevOptions, Limits, Listen, RedirectOptions, Settings, Symlinks, TlsFiles};
 
 /// What one process that serves needs to know.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// With these, TCP listeners speak TLS.
     pub tls: Option<TlsFiles>,
+    /// Where plain HTTP is redirected to HTTPS.
+    pub redirect: RedirectOptions,
     /// What clients may change, if anything.
     pub writing: Option<WriteOptions>,
     /// Who asks, and what is written down about it.

@@ -11,10 +11,12 @@ use super::clients::ProxyOptions;
 use super::operator::Operator;
 use super::process::{Config, budget, cores};
 use super::site::SiteFlags;
-use super::values::{at_least_one, duration, header_size, port, positive_duration, size, threads};
+use super::values::{
+    at_least_one, duration, header_size, port, positive_duration, positive_port, size, threads,
+};
 use super::watch::WatchOptions;
 use super::write::WriteOptions;
-use crate::settings::{Limits, Listen, TlsFiles};
+use crate::settings::{Limits, Listen, RedirectOptions, TlsFiles};
 
 /// `etagd serve`.
 #[derive(Debug, Args)]
@@ -97,6 +99,24 @@ pub struct ServeFlags {
     /// Read again on SIGHUP with the certificate.
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "TLS")]
     pub tls_key: Option<PathBuf>,
+    /// Redirect plain HTTP on this address to HTTPS; repeatable.
+    ///
+    /// Answers 308 to the same host, path and query. What is below /.well-known/acme-challenge/ is
+    /// answered from the site, so that certificate tools work with it as their webroot.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_delimiter = ',',
+        requires = "tls_cert",
+        hide_short_help = true,
+        help_heading = "TLS"
+    )]
+    pub redirect_http: Vec<Listen>,
+    /// Port to which --redirect-http leads [default: that of the site's listener].
+    ///
+    /// Where a balancer or a firewall has another port for it.
+    #[arg(long, value_name = "N", value_parser = positive_port, hide_short_help = true, help_heading = "TLS")]
+    pub https_port: Option<u16>,
     /// What clients may change.
     #[command(flatten, next_help_heading = "Writing")]
     pub writing: WriteOptions,
@@ -189,6 +209,10 @@ impl From<ServeFlags> for Config {
             state: flags.state,
             tls: (flags.tls_cert.zip(flags.tls_key))
                 .map(|(certificate, key)| TlsFiles { certificate, key }),
+            redirect: RedirectOptions {
+                listen: flags.redirect_http,
+                https_port: flags.https_port,
+            },
             writing: flags.writing.writable.then_some(flags.writing),
             clients: flags.clients,
             operator: flags.operator,

@@ -65,6 +65,13 @@ pub(super) fn port(text: &str) -> Result<u16, InvalidValue> {
     text.parse().map_err(|_| InvalidValue::NotAPort)
 }
 
+pub(super) fn positive_port(text: &str) -> Result<u16, InvalidValue> {
+    match port(text)? {
+        0 => Err(InvalidValue::Zero),
+        port => Ok(port),
+    }
+}
+
 pub(super) fn threads(text: &str) -> Result<usize, InvalidValue> {
     match at_least_one(text)? {
         number if number > MAX_THREADS => Err(InvalidValue::TooMany),
@@ -124,6 +131,8 @@ mod tests {
             assert_eq!(refusal(port(bad)), "expected a port, 0 to 65535", "{bad:?}");
         }
         assert_eq!(port("0"), Ok(0));
+        assert_eq!(refusal(positive_port("0")), "must be greater than zero");
+        assert_eq!(positive_port("8443"), Ok(8443));
         assert_eq!(
             refusal(positive_duration("0s")),
             "must be greater than zero"

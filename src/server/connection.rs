@@ -264,7 +264,7 @@ mod tests {
         fn respond_at_once(
             &self,
             request: &PlainHead<'_, '_>,
-            _: Peer,
+            _: &dyn Connection,
             head: &mut Vec<u8>,
         ) -> Option<Bytes> {
             if request.path() == "/hyper" {

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::activity::Activity;
 use super::rewound::Rewound;
 use crate::semantics::plain::{Begun, FieldSpace, MAX_HEAD, PlainHead};
-use crate::service::{Connection, Handler};
+use crate::service::Handler;
 
 /// Bytes that are read at once: two of the longest heads.
 const READ_SIZE: usize = 2 * MAX_HEAD;
@@ -180,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Front<S> {
                 Begun::Other => break NextStep::HandOver,
             };
             let head = self.outgoing.head_for_more();
-            let Some(content) = handler.respond_at_once(&request, activity.peer(), head) else {
+            let Some(content) = handler.respond_at_once(&request, activity, head) else {
                 break NextStep::HandOver;
             };
             self.outgoing.content = content;

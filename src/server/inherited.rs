@@ -11,6 +11,8 @@ use super::listener::{BoundSocket, ListenError};
 
 /// The name, among `LISTEN_FDNAMES`, of an admin listener.
 const ADMIN: &str = "admin";
+/// The name of one that redirect to HTTPS.
+const REDIRECT: &str = "redirect-http";
 /// Limit for the inherited sockets. No supervisor passes more; a larger number is a mistake.
 const MAX_INHERITED: u64 = 1024;
 
@@ -21,6 +23,8 @@ pub struct Inherited {
     pub public: Vec<BoundSocket>,
     /// For the operator.
     pub admin: Vec<BoundSocket>,
+    /// Those that redirect to HTTPS.
+    pub redirect: Vec<BoundSocket>,
 }
 
 impl Inherited {
@@ -55,6 +59,7 @@ impl Inherited {
                 })?;
             match names.next() {
                 Some(ADMIN) => inherited.admin.push(socket),
+                Some(REDIRECT) => inherited.redirect.push(socket),
                 _ => inherited.public.push(socket),
             }
         }

@@ -202,6 +202,16 @@ fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
 }
 
 impl BoundSocket {
+    /// Whether both have the same address, so that the kernel would give each some of the connections,
+    /// or refuse one of them late.
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (&self.address, &other.address) {
+            (Address::Tcp(one), Address::Tcp(other)) => one == other,
+            (Address::Unix(one), Address::Unix(other)) => one.path == other.path,
+            (Address::Tcp(_), Address::Unix(_)) | (Address::Unix(_), Address::Tcp(_)) => false,
+        }
+    }
+
     /// Its port, if it has one.
     pub fn port(&self) -> Option<u16> {
         match &self.address {
@@ -317,6 +327,12 @@ impl Drop for SocketPath {
         if now.is_ok_and(|now| Some((now.dev(), now.ino())) == self.identity) {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+impl fmt::Display for BoundSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
     }
 }
 

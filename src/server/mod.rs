@@ -23,6 +23,7 @@ mod rewound;
 pub mod tls;
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,86 +51,121 @@ use tls::Tls;
 /// Limit for the threads of each worker that block on the disk.
 const MAX_BLOCKING_THREADS: usize = 32;
 
-/// The running server.
+/// The public listeners of a server.
 #[derive(Debug)]
+pub struct Listeners {
+    /// Those of the site.
+    pub site: Vec<Listener>,
+    /// Those that redirect to HTTPS.
+    pub redirect: Vec<Listener>,
+}
+
+/// What answers the connections of a server.
+pub struct Handlers {
+    /// Those of the site's listeners.
+    pub site: LogLayer,
+    /// Those that are redirected to HTTPS; `None` where there is no listener for them.
+    pub redirect: Option<LogLayer>,
+}
+
+/// The running server.
 pub struct Server {
     workers: Vec<Worker>,
     connections: Arc<AtomicUsize>,
     overload: Overload,
     metrics: Arc<Metrics>,
-    /// Whether TCP connections speak TLS: one that is turned away would not understand a 503.
-    is_secure: bool,
-    limits: Limits,
+    site: Arc<ConnectionContext>,
+    redirect: Option<Arc<ConnectionContext>>,
     draining: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
 struct Worker {
     connections: Arc<AtomicUsize>,
-    queue: mpsc::UnboundedSender<(Accepted, CountGuard)>,
+    queue: mpsc::UnboundedSender<Admitted>,
     thread: JoinHandle<()>,
 }
 
+/// A connection on its way to a worker.
+struct Admitted {
+    accepted: Accepted,
+    context: Arc<ConnectionContext>,
+    counted: CountGuard,
+}
+
 impl Server {
-    /// Starts `workers` threads. With `tls`, TCP connections speak it; those over Unix sockets
-    /// never do. With `proxy_header_from`, connections from these proxies begin with a PROXY header.
+    /// Starts `workers` threads. With `tls`, TCP connections to the site speak it; those over Unix
+    /// sockets never do, nor do those that are redirected to HTTPS. With `proxy_header_from`, connections from
+    /// these proxies begin with a PROXY header.
     ///
     /// # Errors
     /// When the system has no more threads or descriptors.
     pub fn start(
-        handler: LogLayer,
+        handlers: Handlers,
         workers: usize,
         limits: Limits,
         tls: Option<Arc<Tls>>,
         proxy_header_from: Option<TrustedProxies>,
     ) -> io::Result<Self> {
         let draining = watch::Sender::new(false);
-        let is_secure = tls.is_some();
-        let metrics = Arc::clone(handler.metrics());
-        let context = Arc::new(ConnectionContext {
-            handler: Arc::new(handler),
-            tls,
-            builder: connection::builder(&limits),
-            limits: limits.clone(),
-            proxy_header_from,
-            draining: draining.subscribe(),
-        });
-        let workers = (0..workers)
-            .map(|index| Worker::start(index, &context))
-            .collect::<io::Result<_>>()?;
+        let metrics = Arc::clone(handlers.site.metrics());
+        let overload = Overload::new(limits.max_connections);
+        let context = |handler, tls| {
+            Arc::new(ConnectionContext {
+                handler: Arc::new(handler),
+                tls,
+                builder: connection::builder(&limits),
+                limits: limits.clone(),
+                proxy_header_from: proxy_header_from.clone(),
+                draining: draining.subscribe(),
+            })
+        };
+        let site = context(handlers.site, tls);
+        let redirect = handlers.redirect.map(|handler| context(handler, None));
+        let workers = (0..workers).map(Worker::start).collect::<io::Result<_>>()?;
         Ok(Self {
             workers,
             connections: Arc::clone(&metrics.connections),
-            overload: Overload::new(limits.max_connections),
+            overload,
             metrics,
-            is_secure,
-            limits,
+            site,
+            redirect,
             draining,
         })
     }
 
     /// Accepts from all of them, until the future is dropped.
-    pub async fn accept(&self, listeners: &[Listener]) -> Infallible {
+    pub async fn accept(&self, listeners: &Listeners) -> Infallible {
+        tokio::select! {
+            never = self.accept_for(Some(&self.site), &listeners.site) => match never {},
+            never = self.accept_for(self.redirect.as_ref(), &listeners.redirect) => match never {},
+        }
+    }
+
+    /// Accepts for one context; without one there are no listeners, and it never ends either.
+    async fn accept_for(
+        &self,
+        context: Option<&Arc<ConnectionContext>>,
+        listeners: &[Listener],
+    ) -> Infallible {
+        let Some(context) = context else {
+            return pending().await;
+        };
         let errors = &self.metrics.accept_errors;
-        let dispatch = |accepted| self.dispatch(accepted);
+        let dispatch = |accepted| self.dispatch(accepted, context);
         listener::accept_all(listeners, errors, dispatch, |accepted| {
-            if !self.expects_tls(&accepted) {
+            if !context.expects_tls(&accepted) {
                 overload::reject_now(accepted);
             }
         })
         .await
     }
 
-    /// Whether the client waits for a TLS handshake, so that it would not understand a response.
-    fn expects_tls(&self, accepted: &Accepted) -> bool {
-        self.is_secure && matches!(accepted, Accepted::Tcp(..))
-    }
-
     /// Hands a connection to the worker that has the fewest, or rejects it where there are too many.
-    fn dispatch(&self, accepted: Accepted) {
-        if self.connections.load(Ordering::Relaxed) >= self.limits.max_connections {
+    fn dispatch(&self, accepted: Accepted, context: &Arc<ConnectionContext>) {
+        if self.connections.load(Ordering::Relaxed) >= context.limits.max_connections {
             self.metrics.surplus_connections.increment();
-            if !self.expects_tls(&accepted) {
+            if !context.expects_tls(&accepted) {
                 self.overload.reject(accepted);
             }
             return;
@@ -139,9 +175,12 @@ impl Server {
             .iter()
             .min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
         if let Some(worker) = least_loaded {
-            let counted = CountGuard::new([&self.connections, &worker.connections]);
             // A worker ends only after its sender here is gone.
-            let _ = worker.queue.send((accepted, counted));
+            let _ = worker.queue.send(Admitted {
+                accepted,
+                context: Arc::clone(context),
+                counted: CountGuard::new([&self.connections, &worker.connections]),
+            });
         }
     }
 
@@ -152,9 +191,16 @@ impl Server {
 
     /// Closes the listeners and lets every connection finish the request it is in, for `--grace`
     /// at most. Returns whether all did.
-    pub async fn finish(self, listeners: Vec<Listener>) -> bool {
-        for listener in listeners {
-            listener.close(&|accepted| self.dispatch(accepted)).await;
+    pub async fn finish(self, listeners: Listeners) -> bool {
+        for listener in listeners.site {
+            let dispatch = |accepted| self.dispatch(accepted, &self.site);
+            listener.close(&dispatch).await;
+        }
+        if let Some(context) = &self.redirect {
+            for listener in listeners.redirect {
+                let dispatch = |accepted| self.dispatch(accepted, context);
+                listener.close(&dispatch).await;
+            }
         }
         self.draining.send_replace(true);
         let threads: Vec<_> = self
@@ -167,7 +213,7 @@ impl Server {
                 let _ = thread.join();
             }
         });
-        timeout(self.limits.grace, joined).await.is_ok()
+        timeout(self.site.limits.grace, joined).await.is_ok()
     }
 }
 
@@ -203,16 +249,15 @@ struct ConnectionContext {
 }
 
 impl Worker {
-    fn start(index: usize, context: &Arc<ConnectionContext>) -> io::Result<Self> {
+    fn start(index: usize) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .build()?;
-        let (queue, accepted) = mpsc::unbounded_channel();
-        let work = work(accepted, Arc::clone(context));
+        let (queue, admitted) = mpsc::unbounded_channel();
         let thread = thread::Builder::new()
             .name(format!("worker {index}"))
-            .spawn(move || runtime.block_on(work))?;
+            .spawn(move || runtime.block_on(work(admitted)))?;
         Ok(Self {
             connections: Arc::default(),
             queue,
@@ -222,15 +267,12 @@ impl Worker {
 }
 
 /// Serves the connections that it is handed. Ends when there can be no more, and all have ended.
-async fn work(
-    mut queue: mpsc::UnboundedReceiver<(Accepted, CountGuard)>,
-    context: Arc<ConnectionContext>,
-) {
+async fn work(mut queue: mpsc::UnboundedReceiver<Admitted>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             next = queue.recv() => {
-                let Some((accepted, counted)) = next else { break };
+                let Some(Admitted { accepted, context, counted }) = next else { break };
                 let peer = accepted.peer();
                 let stream = match accepted.register() {
                     Ok(stream) => stream,
@@ -239,7 +281,6 @@ async fn work(
                         continue;
                     }
                 };
-                let context = Arc::clone(&context);
                 connections.spawn(async move {
                     let _counted = counted;
                     match (stream, &context.tls) {
@@ -259,6 +300,11 @@ async fn work(
 }
 
 impl ConnectionContext {
+    /// Whether the client waits for a TLS handshake, so that it would not understand a response.
+    fn expects_tls(&self, accepted: &Accepted) -> bool {
+        self.tls.is_some() && matches!(accepted, Accepted::Tcp(..))
+    }
+
     /// The client of a connection. With `--proxy-protocol` a trusted proxy must begin with a PROXY
     /// header that names it, or is closed (`None`); every other peer is its own client.
     async fn read_client<S>(&self, stream: &mut S, peer: Peer) -> Option<Peer>

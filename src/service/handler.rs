@@ -32,13 +32,13 @@ pub trait Handler: Send + Sync + 'static {
         in_flight: InFlight,
     ) -> Self::Future;
 
-    /// Answers a plain request from `peer`, if that needs nothing but memory: writes the head of the
-    /// response behind `head`, and returns the content that follows it. `None` if nothing was
-    /// written, and [`Handler::respond`] has to answer.
+    /// Answers a plain request that came over `connection`, if that needs nothing but memory: writes the
+    /// head of the response behind `head`, and returns the content that follows it. `None` if nothing
+    /// was written, and [`Handler::respond`] has to answer.
     fn respond_at_once(
         &self,
         _request: &PlainHead<'_, '_>,
-        _peer: Peer,
+        _connection: &dyn Connection,
         _head: &mut Vec<u8>,
     ) -> Option<Bytes> {
         None

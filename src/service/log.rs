@@ -13,12 +13,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::framing::{self, Framing};
-use super::handler::{Handler, InFlight, Layer};
+use super::handler::{Connection, Handler, InFlight, Layer};
+use super::hsts::HstsFilter;
 use super::pages::error_page;
 use super::response::{BoxError, Content, Reply, ResponseFuture};
 use crate::access::AccessLog;
 use crate::body::BodyError;
-use crate::client::Peer;
 use crate::exchange::Exchange;
 use crate::metrics::{Door, Metrics};
 use crate::page::Page;
@@ -32,6 +32,7 @@ pub struct LogLayer {
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     log: Option<Arc<AccessLog>>,
+    hsts: HstsFilter,
     next: Box<dyn Layer>,
 }
 
@@ -41,12 +42,14 @@ impl LogLayer {
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
         log: Option<Arc<AccessLog>>,
+        hsts: HstsFilter,
         next: Box<dyn Layer>,
     ) -> Self {
         Self {
             metrics,
             readiness,
             log,
+            hsts,
             next,
         }
     }
@@ -68,9 +71,10 @@ impl Handler for LogLayer {
         in_flight: InFlight,
     ) -> LogFuture {
         let framing = Framing::of(&request);
-        let peer = in_flight.connection().peer();
+        let connection = in_flight.connection();
+        let is_secure = self.hsts.is_secure(&request, &**connection);
         let door = Door::from(request.version);
-        let exchange = Exchange::new(&request, peer, door, self.log.as_deref());
+        let exchange = Exchange::new(&request, connection.peer(), door, self.log.as_deref());
         let reply = match framing.refusal() {
             Some((status, reason)) => {
                 let page = Page {
@@ -81,11 +85,12 @@ impl Handler for LogLayer {
                 };
                 ResponseFuture::now(error_page(page, request.method == Method::HEAD))
             }
-            None => self.next.respond(request, content, in_flight.connection()),
+            None => self.next.respond(request, content, connection),
         };
         LogFuture {
             reply,
             framing,
+            is_secure,
             guard: Some(ResponseGuard {
                 layer: Arc::clone(self),
                 exchange,
@@ -97,7 +102,7 @@ impl Handler for LogLayer {
     fn respond_at_once(
         &self,
         request: &PlainHead<'_, '_>,
-        peer: Peer,
+        connection: &dyn Connection,
         head: &mut Vec<u8>,
     ) -> Option<Bytes> {
         if self.readiness.phase() == Phase::Draining {
@@ -105,8 +110,12 @@ impl Handler for LogLayer {
             return None;
         }
         let log = self.log.as_deref();
-        let mut exchange = Exchange::new(request, peer, Door::Front, log);
+        let mut exchange = Exchange::new(request, connection.peer(), Door::Front, log);
+        let start = head.len();
         let reply = self.next.respond_at_once(request, head)?;
+        if !self.hsts.is_secure(request, connection) {
+            self.hsts.remove_line(head, start);
+        }
         framing::end_head(head);
         let length = reply.content.len() as u64;
         let tag = || reply.tag.as_ref().map(visible);
@@ -130,6 +139,7 @@ impl Handler for LogLayer {
 pub struct LogFuture {
     reply: ResponseFuture,
     framing: Framing,
+    is_secure: bool,
     /// Until the response takes it over.
     guard: Option<ResponseGuard>,
 }
@@ -148,6 +158,9 @@ impl Future for LogFuture {
         let is_draining = || guard.layer.readiness.phase() == Phase::Draining;
         this.framing
             .finish_head(&mut head, content.is_empty(), is_draining);
+        if !this.is_secure {
+            guard.layer.hsts.remove(&mut head.headers);
+        }
         // A body of no known length can't be seen to be cut short.
         let length = content.length().unwrap_or_default();
         let tag = || head.headers.get(header::ETAG).cloned();

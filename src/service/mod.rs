@@ -2,7 +2,8 @@
 //!
 //! From the outside in: [`LogLayer`] counts each request, writes its line, and finishes the head of
 //! each response; then the layers that this server has (the developer's in [`crate::dev`],
-//! [`HealthLayer`], [`WriteLayer`]); innermost [`SiteLayer`], the only place where an
+//! [`HealthLayer`], [`WriteLayer`]; [`RedirectLayer`] where plain HTTP leads to HTTPS); innermost
+//! [`SiteLayer`], the only place where an
 //! [`Answer`](crate::answer::Answer) becomes a response. Each asks the next one and hands its reply
 //! on. They are put together once, where the server is started.
 //!
@@ -18,8 +19,10 @@ mod fields;
 mod framing;
 mod handler;
 mod health;
+mod hsts;
 mod log;
 mod pages;
+mod redirect;
 mod response;
 mod site;
 mod waiting;
@@ -29,8 +32,10 @@ pub use content::FileContent;
 pub use framing::Framing;
 pub use handler::{Connection, Handler, InFlight, Layer};
 pub use health::HealthLayer;
+pub use hsts::HstsFilter;
 pub use log::{LogFuture, LogLayer, LoggedBody};
 pub use pages::error_page;
+pub use redirect::RedirectLayer;
 pub use response::{BoxError, Content, MemoryReply, Reply, ResponseFuture};
 pub use site::SiteLayer;
 pub use write::WriteLayer;

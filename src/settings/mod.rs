@@ -27,7 +27,7 @@ pub use family::{Family, url_pattern};
 pub use globs::{InvalidGlob, PathGlob};
 pub use hosts::is_host_allowed;
 pub use immutable::{ImmutableFiles, is_fingerprinted};
-pub use server::{HealthPath, InvalidHealthPath, Limits, StatusOptions, TlsFiles};
+pub use server::{HealthPath, InvalidHealthPath, Limits, RedirectOptions, StatusOptions, TlsFiles};
 
 /// What the operator chose that changes answers. Part of the site digest.
 #[derive(Clone, Debug)]

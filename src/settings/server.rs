@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::address::Listen;
+
 /// Limits on what clients may use up (promise P10).
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -31,6 +33,15 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
+}
+
+/// How plain HTTP is redirected to HTTPS.
+#[derive(Clone, Debug, Default)]
+pub struct RedirectOptions {
+    /// Where to listen for it.
+    pub listen: Vec<Listen>,
+    /// The port to lead to; `None` for that of the site's first TCP listener.
+    pub https_port: Option<u16>,
 }
 
 /// What the public port says in addition to the site.
