@@ -14,6 +14,7 @@ use crate::locate::{Located, locate, resolve};
 use crate::manifest::Manifest;
 use crate::representation::{Representation, Resource};
 use crate::rules::{Query, Redirects, RuleMatch, RuleOutcome, without_port};
+use crate::semantics::base_path::Entrance;
 use crate::semantics::coding::{self, Coding};
 use crate::semantics::dictionary::{self, DictionaryHash};
 use crate::semantics::head::{FieldLines, RequestHead};
@@ -85,6 +86,18 @@ impl Selected<'_> {
     }
 }
 
+/// The target of a request as one of the site; `None` where it is none, or leads past the site.
+pub fn target_in_site<'r>(
+    manifest: &Manifest,
+    request: &'r impl RequestHead,
+) -> Option<Target<'r>> {
+    let target = Target::of(request.path(), request.query()).ok()?;
+    match manifest.settings().base_path.enter(target) {
+        Entrance::Site(target) => Some(target),
+        Entrance::Bare(_) | Entrance::Elsewhere => None,
+    }
+}
+
 /// Answers a request from one manifest.
 pub fn answer<'m>(manifest: &'m Manifest, request: &impl RequestHead) -> Answer<'m> {
     if let Err((status, reason)) = check_method(request.method()) {
@@ -103,6 +116,11 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &impl RequestHead) -> Answer<
     if *request.method() == Method::OPTIONS {
         return Answer::Options;
     }
+    let target = match manifest.settings().base_path.enter(target) {
+        Entrance::Site(target) => target,
+        Entrance::Bare(target) => return redirect_to_home(manifest, &target),
+        Entrance::Elsewhere => return Answer::NotFound(StatusCode::NOT_FOUND, None),
+    };
     let redirects = &manifest.rules().redirects;
     let mut rule = None;
     if redirects.has_forced() {
@@ -125,8 +143,7 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &impl RequestHead) -> Answer<
     let found = match locate_resource(manifest, &target) {
         Located::Here(resource) => Some(resource),
         Located::At(path) => {
-            let location = relative_location(&target, &path);
-            return Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location);
+            return redirect(manifest, relative_location(&target, &path));
         }
         Located::Nowhere => None,
     };
@@ -221,6 +238,14 @@ fn is_redirected_back(
     let Ok(next) = Target::parse(&uri) else {
         return false;
     };
+    // A rule that names the host names the path there, too; any other path is the site's own.
+    let next = match uri.host() {
+        None => next,
+        Some(_) => match manifest.settings().base_path.enter(next) {
+            Entrance::Site(next) => next,
+            Entrance::Bare(_) | Entrance::Elsewhere => return false,
+        },
+    };
     let handling = manifest.settings().html_handling;
     let Located::At(path) = locate(handling, &next, |path| manifest.locate(path)) else {
         return false;
@@ -248,7 +273,10 @@ fn apply_rule<'m>(
     request: &impl RequestHead,
 ) -> Answer<'m> {
     let (status, path) = match outcome {
-        RuleOutcome::Redirect(status, location) => return Answer::Redirect(status, location),
+        RuleOutcome::Redirect(status, location) => {
+            let location = manifest.settings().base_path.lead(location);
+            return Answer::Redirect(status, location);
+        }
         RuleOutcome::Answer(status, path) => (status, path),
     };
     let handling = manifest.settings().html_handling;
@@ -437,10 +465,9 @@ fn listing<'m>(
     };
     if !is_directory || target.collapsed().is_some() {
         Listing::of(manifest, &directory)?;
-        let location = relative_location(target, &directory);
-        return Some(Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location));
+        return Some(redirect(manifest, relative_location(target, &directory)));
     }
-    let tail = settings.additions.tail.unwrap_or_default();
+    let tail = settings.additions.tail.as_deref().unwrap_or_default();
     let form = match listing::prefers_json(request.fields()) {
         true => ListingFormat::Json,
         false => ListingFormat::Html(Sorting::parse(target.query()), tail),
@@ -487,12 +514,32 @@ fn redirect_or_refuse<'m>(
     if *request.method() == Method::OPTIONS || !refusal.is_spelling() {
         return refused;
     }
-    match normalize(request.path(), request.query()).and_then(|path| url_of(manifest, path)) {
-        Some(path) => {
-            let location = absolute_location(&path, request.query());
-            Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location)
-        }
+    let path = normalize(request.path(), request.query());
+    let path = path.and_then(|path| {
+        let path = manifest.settings().base_path.path_below(&path)?;
+        url_of(manifest, path.to_vec())
+    });
+    match path {
+        Some(path) => redirect(manifest, absolute_location(&path, request.query())),
         None => refused,
+    }
+}
+
+/// 308 to a reference, relative or a path of the site.
+fn redirect<'m>(manifest: &Manifest, location: String) -> Answer<'m> {
+    let location = manifest.settings().base_path.lead(location);
+    Answer::Redirect(StatusCode::PERMANENT_REDIRECT, location)
+}
+
+/// 308 from the base path, which has no slash at its end, to the first page of the site. Relative where
+/// it can be, as that of any directory.
+fn redirect_to_home<'m>(manifest: &Manifest, target: &Target<'_>) -> Answer<'m> {
+    match target.collapsed() {
+        Some(_) => redirect(manifest, absolute_location(b"", target.query())),
+        None => {
+            let home = [target.path(), b"/"].concat();
+            redirect(manifest, relative_location(target, &home))
+        }
     }
 }
 

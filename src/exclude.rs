@@ -287,6 +287,25 @@ mod tests {
     }
 
     #[test]
+    fn no_bytes_are_too_odd() {
+        // Every pair of what has a meaning in patterns, and what ends lines or is no UTF-8.
+        let special = b"*?[]{}!#\\/,-^ \t\r\n\0\xffa.";
+        for first in special {
+            for second in special {
+                for third in special {
+                    let text = [*first, *second, *third];
+                    let (patterns, _) = ExcludePatterns::parse(&text);
+                    assert!(patterns.as_strs().count() <= 3);
+                    let exclusions = Exclusions::new(&Arc::new(patterns), &Arc::default());
+                    for path in [&b"a"[..], b"a/b", b"[", b"\xff", b"a\n", &text] {
+                        let _ = exclusions.cover(path, false) || exclusions.cover(path, true);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_pattern_is_named_by_its_line() {
         let (good, problems) = ExcludePatterns::parse(b"\xef\xbb\xbf*.map\n{a\n\n# c\n*.tmp\n");
         assert_eq!(good.as_strs().collect::<Vec<_>>(), ["*.map", "*.tmp"]);

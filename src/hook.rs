@@ -192,7 +192,7 @@ impl Shared {
         if std::mem::take(&mut self.state().is_first) {
             return;
         }
-        let handling = new.settings().html_handling;
+        let (handling, base_path) = (new.settings().html_handling, &new.settings().base_path);
         if old.rules().redirects.hash() != new.rules().redirects.hash() {
             tracing::warn!(
                 digest = %new.digest(),
@@ -204,7 +204,9 @@ impl Shared {
             old: old.digest(),
             new: new.digest(),
             made: change_times(&differences, new),
-            urls: urls(&differences, handling).into_keys().collect(),
+            urls: urls(&differences, handling, base_path)
+                .into_keys()
+                .collect(),
         };
         let mut state = self.state();
         match &mut state.news {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::inventory::{ChangeKind, Difference, url};
+use crate::inventory::{ChangeKind, Difference};
+use crate::semantics::base_path::BasePath;
 use crate::settings::HtmlHandling;
 
-/// The URLs whose answers have changed because of `differences`: absolute paths, percent-encoded.
+/// The URLs whose answers have changed because of `differences`: absolute paths, percent-encoded, with
+/// the base path of the site.
 ///
 /// A page has several URLs: `/dir/index.html` is also `/dir/`, `/about.html` is also `/about`. If
 /// the HTML handling redirects all of them to one, every URL that answers with a redirect is
@@ -13,11 +15,12 @@ use crate::settings::HtmlHandling;
 pub fn urls<'a>(
     differences: impl IntoIterator<Item = &'a Difference>,
     handling: HtmlHandling,
+    base_path: &BasePath,
 ) -> BTreeMap<String, ChangeKind> {
     let mut urls = BTreeMap::new();
     for Difference { path, reason } in differences {
         let mut add = |path: &[u8]| {
-            let known = urls.entry(url(path)).or_insert(*reason);
+            let known = urls.entry(base_path.url(path)).or_insert(*reason);
             // One file with this URL was added, another one removed.
             if known != reason {
                 *known = ChangeKind::Changed;
@@ -117,13 +120,25 @@ mod tests {
                 &[("/a.html", Changed), ("/index.html", Added)]),
         ];
         for (name, handling, reasons, want) in cases {
-            let found: Vec<_> = urls(&differences(reasons), *handling).into_iter().collect();
+            let base_path = BasePath::default();
+            let found = urls(&differences(reasons), *handling, &base_path);
+            let found: Vec<_> = found.into_iter().collect();
             let want: Vec<_> = want
                 .iter()
                 .map(|(url, reason)| ((*url).to_owned(), *reason))
                 .collect();
             assert_eq!(found, want, "{name}");
         }
+    }
+
+    #[test]
+    fn urls_have_the_base_path() {
+        let base_path = "/app".parse().expect("a path");
+        let changed = [("index.html", Changed), ("a b.html", Changed)];
+        let found = urls(&differences(&changed), HtmlHandling::Suffix, &base_path);
+        let found: Vec<_> = found.into_keys().collect();
+        let expected = ["/app/", "/app/a%20b", "/app/a%20b.html", "/app/index.html"];
+        assert_eq!(found, expected);
     }
 
     /// Everything that is answered with a file is forgotten with it, whatever stands beside it.
@@ -163,7 +178,8 @@ mod tests {
                     let Located::Here(file) = locate(handling, &target, is_there) else {
                         continue;
                     };
-                    let urls = urls(&differences(&[(file, Changed)]), handling);
+                    let base_path = BasePath::default();
+                    let urls = urls(&differences(&[(file, Changed)]), handling, &base_path);
                     assert!(urls.contains_key(asked), "{handling:?}: {asked} is {file}");
                 }
             }

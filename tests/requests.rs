@@ -1,8 +1,8 @@
 //! Every rule of RFC 9110 and 9112 that a request can show, as cases in `tests/cases/`.
 //!
 //! Each case runs with data in memory, in one read and in groups, with much memory and with
-//! little; each GET also as HEAD; answered by the front and by hyper, alike; and each connection must
-//! be as usable afterwards as it says.
+//! little, and with a site below a base path; each GET also as HEAD; answered by the front and by
+//! hyper, alike; and each connection must be as usable afterwards as it says.
 //! `tests/support/case.rs` explains the language of the cases.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -21,7 +21,11 @@ use support::{Client, Response, Server, check};
 
 /// The ways of keeping data: in memory, read whole at each request, and in groups.
 const FILES: [&str; 3] = ["/small.txt", "/middle.bin", "/big.bin"];
-const FLAGS: [&[&str]; 2] = [&[], &["--memory", "64KiB"]];
+const SERVERS: [(&[&str], &str); 3] = [
+    (&[], ""),
+    (&["--memory", "64KiB"], ""),
+    (&["--base-path", "/base"], "/base"),
+];
 const SENTINEL: &str = "/sentinel.txt";
 /// The default of `--max-header-size`, in bytes.
 const MAX_HEADER_SIZE: usize = 16 << 10;
@@ -169,10 +173,14 @@ fn run(file: &str) {
     let cases = parse(&text);
     let (site, files) = fixture();
     let mut failures = BTreeMap::new();
-    for flags in FLAGS {
+    for (flags, base) in SERVERS {
         let mut server = Server::with(&site, &[flags, &case::flags(&text)].concat());
         let address = server.address();
-        let doors = Door::ALL.map(|door| Http1 { address, door });
+        let doors = Door::ALL.map(|door| Http1 {
+            address,
+            door,
+            base,
+        });
         for (number, case) in cases.iter().enumerate() {
             for subject in subjects(case) {
                 let ground = Ground {
@@ -188,7 +196,8 @@ fn run(file: &str) {
                     }
                     // Compared once: that a request which comes in pieces is as it should be is enough.
                     if http1.door != Door::Bytes {
-                        answers.push((over, http1.carry(&case.request(&ground))));
+                        let request = case.request(&ground).below(base);
+                        answers.push((over, request.and_then(|request| http1.carry(&request))));
                     }
                 }
                 let [
@@ -239,8 +248,9 @@ fn subjects(case: &Case) -> &'static [&'static str] {
 
 /// What a case shows to be wrong, with the request that shows it.
 fn failure(case: &Case, ground: &Ground<'_>, carrier: &impl Carrier) -> Option<String> {
-    let request = case.request(ground);
-    let expected = case.expected(ground);
+    let base = carrier.base();
+    let request = case.request(ground).below(base)?;
+    let expected = case.expected(ground).below(base);
     let mut wrong = Vec::new();
     match carrier.carry(&request)? {
         Err(message) => wrong.push(message),
@@ -269,6 +279,9 @@ trait Carrier {
     /// The response, and whether the connection stays usable where that can be known.
     /// None where this way can't carry such a request.
     fn carry(&self, request: &Request) -> Option<Result<(Response, Option<bool>), String>>;
+
+    /// The base path of the site.
+    fn base(&self) -> &'static str;
 }
 
 /// Who answers a request, and how it comes.
@@ -291,6 +304,7 @@ impl Door {
 struct Http1 {
     address: SocketAddr,
     door: Door,
+    base: &'static str,
 }
 
 impl Carrier for Http1 {
@@ -304,6 +318,10 @@ impl Carrier for Http1 {
             self.exchange(request)
                 .map(|(response, stays_open)| (response, Some(stays_open))),
         )
+    }
+
+    fn base(&self) -> &'static str {
+        self.base
     }
 }
 
@@ -327,7 +345,11 @@ impl Http1 {
             .ok_or("the connection ends without a response")?;
         if !response.says_close() {
             let fields = [("Connection", "close")];
-            let _ = client.send(support::wire::head("GET", SENTINEL, &fields));
+            let _ = client.send(support::wire::head(
+                "GET",
+                &format!("{}{SENTINEL}", self.base),
+                &fields,
+            ));
             match client
                 .receive("GET")
                 .map_err(|error| format!("the next request: {error}"))?

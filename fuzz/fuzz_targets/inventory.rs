@@ -6,6 +6,7 @@
 
 use etagd::inventory::{Inventory, between, write};
 use etagd::purge::urls;
+use etagd::semantics::base_path::BasePath;
 use etagd::settings::HtmlHandling;
 use libfuzzer_sys::fuzz_target;
 
@@ -32,7 +33,8 @@ fuzz_target!(|input: &[u8]| {
         head: read.head.clone(),
         entries: Vec::new(),
     };
-    let all = urls(&between(&nothing, &read), HtmlHandling::Suffix);
+    let base_path = BasePath::default();
+    let all = urls(&between(&nothing, &read), HtmlHandling::Suffix, &base_path);
     assert!(
         read.entries
             .iter()

@@ -82,9 +82,10 @@ pub(super) struct Developer {
 
 impl Developer {
     pub(super) fn new(flags: DevOptions, site: &Arc<Site>) -> Self {
+        let base_path = site.current().settings().base_path.clone();
         let feed = flags.reloads.then(|| Arc::new(Feed::new(Arc::clone(site))));
         Self {
-            dev: Arc::new(Dev::new(feed.clone(), &flags)),
+            dev: Arc::new(Dev::new(feed.clone(), &flags, &base_path)),
             screen: Screen::new(flags.quiet),
             feed,
             flags,
@@ -94,7 +95,7 @@ impl Developer {
     /// Shows where the site is, and opens it in a browser if that is wanted.
     pub(super) fn greet(&self, port: u16, site: &Manifest, took: Duration) {
         self.screen.greet(&self.flags, port, site, took);
-        let url = url(&self.flags, port);
+        let url = url(&self.flags, "localhost", port, site);
         if self.flags.opens
             && let Err(error) = open::that_detached(&url)
         {
@@ -151,13 +152,14 @@ impl Screen {
 
     /// The addresses of the site, what it has and its digest.
     fn greet(self, options: &DevOptions, port: u16, site: &Manifest, took: Duration) {
-        let mut text = format!("\n  {}  {}\n", self.bold("Local  "), url(options, port));
+        let local = url(options, "localhost", port, site);
+        let mut text = format!("\n  {}  {local}\n", self.bold("Local  "));
         let networks = match options.all_addresses {
             true => listener::ipv4_addresses(),
             false => Vec::new(),
         };
         for address in &networks {
-            let url = format!("{}://{address}:{port}/", scheme(options));
+            let url = url(options, &address.to_string(), port, site);
             text += &format!("  {}  {url}\n", self.bold("Network"));
         }
         let (files, size) = (counted(site.len(), "file"), HumanBytes(site.bytes()));
@@ -169,7 +171,7 @@ impl Screen {
             site.digest()
         );
         if let Some(address) = networks.first().filter(|_| self.is_terminal)
-            && let Ok(code) = QrCode::new(format!("{}://{address}:{port}/", scheme(options)))
+            && let Ok(code) = QrCode::new(url(options, &address.to_string(), port, site))
         {
             // Light on dark, as most terminals are; readers take it either way.
             let code = code
@@ -224,8 +226,9 @@ fn scheme(options: &DevOptions) -> &'static str {
     }
 }
 
-fn url(options: &DevOptions, port: u16) -> String {
-    format!("{}://localhost:{port}/", scheme(options))
+fn url(options: &DevOptions, host: &str, port: u16, site: &Manifest) -> String {
+    let home = site.settings().base_path.home();
+    format!("{}://{host}:{port}{home}", scheme(options))
 }
 
 /// The certificate for `--tls self` and its key, if TLS is wanted.

@@ -51,10 +51,11 @@ struct ChangedUrl<'a> {
 
 /// Prints the URLs to purge from a cache.
 fn print_difference(old: &Inventory, new: &Manifest, format: ManifestFormat) -> Result<(), Error> {
-    let handling = new.settings().html_handling;
+    let settings = new.settings();
+    let (handling, base_path) = (settings.html_handling, &settings.base_path);
     let new = new.inventory();
     warn_about_site_changes(&old.head, &new.head);
-    let urls = urls(&between(old, &new), handling);
+    let urls = urls(&between(old, &new), handling, base_path);
     print(|out| match format {
         ManifestFormat::Text => urls.keys().try_for_each(|url| writeln!(out, "{url}")),
         ManifestFormat::Json => {

@@ -31,7 +31,7 @@ use indicatif::HumanCount;
 
 use crate::compress::AgainstError;
 use crate::config::{Cli, Command};
-use crate::dev::TAIL;
+use crate::dev::tail;
 use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
 use crate::push::PushError;
@@ -156,7 +156,7 @@ impl Error {
 pub fn run(command: Command) -> Result<ExitCode, Error> {
     match command {
         Command::Serve(flags) => serve::serve(&(*flags).into()).map(|()| ExitCode::SUCCESS),
-        Command::Dev(flags) => serve::serve(&flags.config(TAIL)).map(|()| ExitCode::SUCCESS),
+        Command::Dev(flags) => serve::serve(&flags.config(tail)).map(|()| ExitCode::SUCCESS),
         Command::Manifest(flags) => manifest::manifest(&flags).map(|()| ExitCode::SUCCESS),
         Command::Check(flags) => check::check(*flags),
         Command::Push(flags) => push::push(*flags),

@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::release::Release;
 use crate::scan::{Progress, Scanner};
+use crate::semantics::base_path::BasePath;
 use crate::server::admin::{AdminError, AdminServer};
 use crate::server::inherited::Inherited;
 use crate::server::listener::{self, BoundSocket, ListenError};
@@ -523,7 +524,9 @@ pub(super) fn serve(
     )
     .map_err(Error::Start)?;
     let port = bound.public.iter().find_map(BoundSocket::port);
-    let listeners = listen(bound.public, bound.redirect, process, inputs.tls.is_some())?;
+    let base_path = &config.settings.base_path;
+    let is_secure = inputs.tls.is_some();
+    let listeners = listen(bound.public, bound.redirect, process, is_secure, base_path)?;
     Ok(RunningServer {
         server,
         listeners,
@@ -579,6 +582,7 @@ fn listen(
     redirect: Option<Redirect>,
     process: &Process,
     is_secure: bool,
+    base_path: &BasePath,
 ) -> Result<Listeners, Error> {
     let site = site
         .into_iter()
@@ -596,9 +600,14 @@ fn listen(
         let url = listener.url(false);
         tracing::info!(%url, https_port, "redirecting {url} to HTTPS");
     }
+    let with_base_path = |url| match base_path.is_whole_host() {
+        true => url,
+        false => format!("{url}{}", base_path.home()),
+    };
     for listener in &site {
-        let url = listener.url(is_secure);
-        match listener.network_urls(is_secure).join(", ") {
+        let url = with_base_path(listener.url(is_secure));
+        let network = listener.network_urls(is_secure).into_iter();
+        match network.map(with_base_path).collect::<Vec<_>>().join(", ") {
             none if none.is_empty() => tracing::info!(%url, "listening on {url}"),
             network => {
                 tracing::info!(%url, network, "listening on {url} (in the network: {network})");

@@ -13,6 +13,7 @@ use super::process::{Config, budget, cores};
 use super::site::SiteFlags;
 use super::values::{duration, port, size};
 use super::watch::WatchOptions;
+use crate::semantics::base_path::BasePath;
 use crate::settings::{
     Additions, AllowedHost, Certificate, DevOptions, Limits, Listen, RedirectOptions, Settings,
     Upstream,
@@ -105,15 +106,16 @@ pub struct DevFlags {
 }
 
 impl DevFlags {
-    /// What they mean. `tail` is added to documents, if they are to reload.
-    pub fn config(self, tail: &'static str) -> Config {
+    /// What they mean. What `tail` makes is added to documents, if they are to reload.
+    pub fn config(self, tail: impl Fn(&BasePath) -> String) -> Config {
+        let settings = self.site.handling.settings();
         let settings = Settings {
             additions: Additions {
                 listing: true,
-                tail: (!self.no_reload).then_some(tail),
+                tail: (!self.no_reload).then(|| tail(&settings.base_path).into()),
                 without_deltas: true,
             },
-            ..self.site.handling.settings()
+            ..settings
         };
         Config {
             directory: self.site.directory,

@@ -7,6 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::exclude::ExcludePattern;
+use crate::semantics::base_path::BasePath;
 use crate::settings::{
     Additions, DictionaryChoice, HtmlHandling, ImmutableFiles, NotFound, RedirectsDialect,
     ReprDigest, Settings, Symlinks,
@@ -90,6 +91,18 @@ pub struct SiteOptions {
         value_name = "MODE"
     )]
     pub not_found: NotFound,
+    /// Serve the site below this path of the host, such as /app.
+    ///
+    /// For a host that has other sites, behind a proxy that takes no prefix off. Redirects lead
+    /// there; the paths in _headers and _redirects are the site's own, without it. What is outside
+    /// is 404.
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/",
+        hide_default_value = true
+    )]
+    pub base_path: BasePath,
     /// Files whose content never changes: '/assets/**', or `auto`; repeatable.
     ///
     /// Browsers keep them without asking again. Use it for files that have a hash of their content
@@ -151,6 +164,7 @@ impl SiteOptions {
             immutable_query: self.immutable_query,
             redirects: self.redirects,
             listing: self.listing,
+            base_path: self.base_path.clone(),
             exclude: Arc::new(self.exclude.clone().into()),
             dictionaries: self.dictionary.iter().cloned().collect(),
             additions: Additions::default(),

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use crate::inventory::Difference;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
-use crate::semantics::target::encode_path;
 use crate::settings::NotFound;
 
 /// How long a file must be gone before pages are told: a build may be about to write it again.
@@ -125,7 +124,8 @@ impl Gone {
 
 /// Adds all URLs under which a file is answered, and those of listings that name it.
 fn add_names(site: &Manifest, path: &[u8], names: &mut BTreeSet<String>) {
-    let mut add = |path: &[u8], slash| names.insert(format!("/{}{slash}", encode_path(path)));
+    let base_path = &site.settings().base_path;
+    let mut add = |path: &[u8], slash| names.insert(base_path.url(path) + slash);
     add(path, "");
     let directory = path.strip_suffix(b"index.html");
     if let Some(directory) = directory.filter(|it| it.is_empty() || it.ends_with(b"/")) {

@@ -24,7 +24,7 @@ pub fn line<const COLOURS: bool, const QUIET: bool>(
     let is_missing = matches!(entry.status, Some(StatusCode::NOT_FOUND | StatusCode::GONE));
     let is_bad = entry.status.is_none_or(|status| status.as_u16() >= 400);
     // Live reload's own requests say nothing about the site.
-    if entry.target.starts_with("/_etagd/") || (QUIET && (!is_bad || is_noise)) {
+    if entry.target.contains("/_etagd/") || (QUIET && (!is_bad || is_noise)) {
         return Ok(());
     }
     let (colour, dim, end) = match COLOURS {

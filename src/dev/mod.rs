@@ -1,8 +1,8 @@
 //! What `etagd dev` adds to a server: pages that reload by themselves, a check of the Host field
 //! against DNS rebinding, and other servers behind some paths.
 //!
-//! [`TAIL`] stands at the end of every document and loads a script; the script hears of changes
-//! through a [`Feed`] that all tabs share. Nothing here finds a file: [`DevLayer`] stands in front of
+//! What [`tail`] makes stands at the end of every document and loads a script; the script hears of
+//! changes through a [`Feed`] that all tabs share. Nothing here finds a file: [`DevLayer`] stands in front of
 //! the same layer that answers in production.
 
 mod changes;
@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use tokio::sync::mpsc;
 
 use crate::answer::{check_host, host};
+use crate::semantics::base_path::BasePath;
 use crate::service::Content;
 use crate::settings::{AllowedHost, DevOptions, is_host_allowed};
 use proxy::Proxy;
@@ -31,23 +32,32 @@ pub use feed::Feed;
 pub use layer::DevLayer;
 pub use line::line;
 
-/// The markup at the end of every document.
-pub const TAIL: &str = "\n<script async src=\"/_etagd/reload.js\"></script>\n";
 /// How many different policies and pages are warned about: a site may make a new nonce for each
 /// response.
 const MAX_WARNINGS: usize = 20;
-/// The path of the live reload's own files and events: nothing of the site is found below it.
-const PREFIX: &str = "/_etagd/";
+/// The path, below that of the site, of the live reload's own files and events: nothing of the site is
+/// found below it.
+const RELOAD_FOLDER: &[u8] = b"_etagd/";
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// The markup at the end of every document of a site with this base path.
+pub fn tail(base_path: &BasePath) -> String {
+    let folder = base_path.url(RELOAD_FOLDER);
+    format!("\n<script async src=\"{folder}reload.js\"></script>\n")
+}
+
 /// What a developer's server has in front of the site.
 #[derive(Debug)]
 pub struct Dev {
     feed: Option<Arc<Feed>>,
+    /// The path of the live reload's own files and events.
+    reload_folder: String,
+    /// The markup at the end of every document.
+    tail: String,
     allowed: Vec<AllowedHost>,
     /// Whether pages of all origins may read responses.
     cors: bool,
@@ -104,7 +114,7 @@ impl PageAddress {
 
 impl Dev {
     /// Without a `feed` pages don't reload.
-    pub fn new(feed: Option<Arc<Feed>>, flags: &DevOptions) -> Self {
+    pub fn new(feed: Option<Arc<Feed>>, flags: &DevOptions, base_path: &BasePath) -> Self {
         let mut fields = HeaderMap::new();
         if flags.cors {
             fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
@@ -116,6 +126,8 @@ impl Dev {
         }
         Self {
             feed,
+            reload_folder: base_path.url(RELOAD_FOLDER),
+            tail: tail(base_path),
             allowed: flags.allowed.clone(),
             cors: flags.cors,
             fields,
@@ -138,7 +150,7 @@ impl Dev {
         }
         let path = &*page.path;
         let content = match response.body() {
-            Content::Memory(content) if content.ends_with(TAIL.as_bytes()) => content,
+            Content::Memory(content) if content.ends_with(self.tail.as_bytes()) => content,
             // Nothing to show, or of another server.
             Content::Memory(content) if content.is_empty() => return,
             Content::Boxed(_) => return,
@@ -227,7 +239,7 @@ impl Dev {
             return Some(DevResponse::Preflight);
         }
         let feed = self.feed.as_ref()?;
-        let name = request.uri.path().strip_prefix(PREFIX)?;
+        let name = request.uri.path().strip_prefix(&*self.reload_folder)?;
         if request.method != Method::GET {
             let sentence = "only GET is allowed here".to_owned();
             return Some(DevResponse::Refused(

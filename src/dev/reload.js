@@ -1,7 +1,8 @@
 // Live reload of etagd dev. One event stream serves all tabs, through a shared worker.
 (() => {
   'use strict';
-  const stream = '/_etagd/events';
+  const own = document.currentScript.src;
+  const stream = new URL('events', own).href;
   // One path has several spellings.
   const plain = (path) => {
     try {
@@ -151,7 +152,7 @@
 
   const connect = () => {
     try {
-      const worker = new SharedWorker('/_etagd/worker.js');
+      const worker = new SharedWorker(new URL('worker.js', own));
       worker.onerror = alone;
       worker.port.onmessage = (event) => heard(event.data);
       addEventListener('pagehide', () => worker.port.postMessage('bye'));

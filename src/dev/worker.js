@@ -8,7 +8,7 @@ let digest = null;
 const tell = (message) => ports.forEach((port) => port.postMessage(message));
 
 const listen = () => {
-  const source = new EventSource('/_etagd/events');
+  const source = new EventSource('events');
   source.addEventListener('state', (event) => {
     const now = JSON.parse(event.data).digest;
     if (digest !== null && digest !== now) tell({ restarted: true });

@@ -10,6 +10,7 @@ mod json;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use crate::semantics::base_path::BasePath;
 use crate::semantics::caching;
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
@@ -69,6 +70,13 @@ pub struct Description {
 }
 
 impl Head {
+    /// Below which path of its host the site answers.
+    pub fn base_path(&self) -> BasePath {
+        let named = self.settings.get("base-path").map(|path| path.parse());
+        // A manifest of another make may say what is none.
+        named.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// The settings whose values differ from those of `other`: name, value here, value there.
     /// Settings that only one version of etagd knows are left out.
     pub fn other_settings<'a>(

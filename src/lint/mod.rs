@@ -22,7 +22,7 @@ use crate::representation::{Data, Resource};
 use crate::scan::sidecar::{Unproven, prove};
 use crate::scan::{Link, LinkVerdict, MAX_LINKS, stem};
 use crate::semantics::coding::{Coding, delta_stem};
-use destination::follow;
+use destination::follow_link;
 
 pub use finding::{Allowance, Code, Finding, InvalidAllowance};
 
@@ -186,11 +186,12 @@ fn sidecar_problem(
 
 /// The links of a file that lead nowhere.
 fn broken_links(site: ScannedSite<'_>, page: &Resource) -> Vec<Finding> {
-    match links::page_links(site.root, page) {
+    let base_path = &site.manifest.settings().base_path;
+    match links::page_links(site.root, page, base_path) {
         Ok(links) => links
             .into_iter()
             .filter_map(|link| {
-                let problem = follow(site.manifest, &link.target).problem()?;
+                let problem = follow_link(site.manifest, &link.target).problem()?;
                 let reason = format!("links to {}, {problem}", link.target);
                 Some(Finding::new(&page.path, link.line, Code::DeadLink, reason))
             })

@@ -685,6 +685,7 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
         immutable_query,
         redirects,
         listing,
+        base_path,
         exclude,
         dictionaries,
         additions: _,
@@ -723,6 +724,10 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
     // setting existed.
     if *listing {
         frame(hasher, b"listing");
+    }
+    if !base_path.is_whole_host() {
+        frame(hasher, b"base-path");
+        frame(hasher, base_path.home().as_bytes());
     }
     // In their order, on which it depends what they leave out.
     for pattern in exclude.as_strs() {

@@ -288,7 +288,11 @@ impl Push {
     }
 
     fn server<'a>(&'a self, client: &'a Client) -> RemoteServer<'a> {
-        RemoteServer::new(client, &self.url, self.token.as_deref())
+        // A manifest of the server says what its URL may have left out.
+        let manifest = self.known.as_ref().or(self.base.as_ref());
+        let base_path = manifest.map(|manifest| manifest.head.base_path());
+        let base_path = base_path.unwrap_or_default();
+        RemoteServer::new(client, &self.url, &base_path, self.token.as_deref())
     }
 
     fn thread_pool(&self) -> Result<ThreadPool, PushError> {

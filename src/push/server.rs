@@ -16,6 +16,7 @@ use crate::inventory::url;
 use crate::progress::ByteProgress;
 use crate::remote::{Client, RequestError, local_redirect};
 use crate::rules::RuleFile;
+use crate::semantics::base_path::BasePath;
 use crate::semantics::etag::ETag;
 use crate::settings::ReplicaUrl;
 
@@ -135,15 +136,24 @@ impl From<PushError> for PushOutcome {
 #[derive(Debug)]
 pub(super) struct RemoteServer<'a> {
     client: &'a Client,
-    url: &'a ReplicaUrl,
+    /// With the base path of the site.
+    url: ReplicaUrl,
+    /// Without it.
+    host: ReplicaUrl,
     authorization: Option<String>,
 }
 
 impl<'a> RemoteServer<'a> {
-    pub(super) fn new(client: &'a Client, url: &'a ReplicaUrl, token: Option<&str>) -> Self {
+    pub(super) fn new(
+        client: &'a Client,
+        url: &ReplicaUrl,
+        base_path: &BasePath,
+        token: Option<&str>,
+    ) -> Self {
         Self {
             client,
-            url,
+            url: url.with_base_path(base_path),
+            host: url.without_base_path(base_path),
             authorization: token.map(|token| format!("Bearer {token}")),
         }
     }
@@ -180,7 +190,7 @@ impl<'a> RemoteServer<'a> {
         let mut redirects = 0;
         loop {
             let response = retry(|| Ok(self.client.request(&Method::HEAD, &url, &fields)?))?;
-            if let Some(location) = local_redirect(&response, &self.url.to_string(), &url)
+            if let Some(location) = local_redirect(&response, &self.host.to_string(), &url)
                 && redirects < MAX_REDIRECTS
             {
                 redirects += 1;

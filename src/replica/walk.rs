@@ -33,6 +33,8 @@ pub(super) fn walk(
     mut deviations: Deviations,
 ) -> ReplicaState {
     let entries = sample(&inventory.entries, options.sample);
+    let base_path = inventory.head.base_path();
+    let host = &replica.without_base_path(&base_path);
     let pool = match ThreadPoolBuilder::new()
         .num_threads(options.connections)
         .build()
@@ -50,7 +52,8 @@ pub(super) fn walk(
                     if failed.get().is_some() {
                         return None;
                     }
-                    compare_entry(options, client, replica, entry).unwrap_or_else(|error| {
+                    let url = format!("{host}{}", base_path.url(&entry.path));
+                    compare_entry(options, client, (host, url), entry).unwrap_or_else(|error| {
                         // Only the first error is reported.
                         let _ = failed.set(error.to_string());
                         None
@@ -82,20 +85,20 @@ fn sample(entries: &[Entry], number: Option<usize>) -> Vec<&Entry> {
     }
 }
 
-/// How the response for one entry deviates, if it does.
+/// How the response to a request for the URL of one entry deviates, if it does.
 ///
 /// # Errors
 /// When there is no complete response.
 fn compare_entry(
     options: &WalkOptions,
     client: &Client,
-    replica: &ReplicaUrl,
+    (host, url): (&ReplicaUrl, String),
     entry: &Entry,
 ) -> Result<Option<Deviation>, RequestError> {
-    if entry.coding.dictionary().is_some() && !is_secure(replica) {
+    if entry.coding.dictionary().is_some() && !is_secure(host) {
         return Ok(None);
     }
-    let (mut response, url) = fetch(options, client, replica, entry)?;
+    let (mut response, url) = fetch(options, client, (host, url), entry)?;
     let mut difference = compare_head(entry, &response);
     if difference.is_none() && options.bodies {
         let hash = hash(response.body_mut(), entry.size)
@@ -113,7 +116,7 @@ fn compare_entry(
 fn fetch(
     options: &WalkOptions,
     client: &Client,
-    replica: &ReplicaUrl,
+    (host, mut url): (&ReplicaUrl, String),
     entry: &Entry,
 ) -> Result<(Response<Body>, String), RequestError> {
     let method = if options.bodies {
@@ -134,10 +137,9 @@ fn fetch(
             .as_deref()
             .map(|value| (AVAILABLE_DICTIONARY, value)),
     );
-    let mut url = format!("{replica}{}", entry.url());
     let mut response = client.request(&method, &url, &fields)?;
     for _ in 0..MAX_REDIRECTS {
-        let Some(location) = local_redirect(&response, &replica.to_string(), &url) else {
+        let Some(location) = local_redirect(&response, &host.to_string(), &url) else {
             break;
         };
         url = location;

@@ -424,8 +424,8 @@ impl Scanner {
     }
 
     /// The tail to add to the file at this path, if it turns out to be an HTML document.
-    fn tail(&self, path: &[u8], length: u64) -> Option<&'static str> {
-        let tail = self.settings.additions.tail?;
+    fn tail(&self, path: &[u8], length: u64) -> Option<&str> {
+        let tail = self.settings.additions.tail.as_deref()?;
         document::may_be(path, length).then_some(tail)
     }
 

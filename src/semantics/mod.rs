@@ -4,6 +4,7 @@
 //!
 //! 1. [`target`]: which name a request asks for. Decoded once; what could be read in two ways is
 //!    refused (RFC 9112 3.2, RFC 3986 2.1).
+//!    [`base_path`]: whether that is a name of the site, which may have a part of its host alone.
 //! 2. [`coding`]: which of a resource's representations suits Accept-Encoding (RFC 9110 12.5.3).
 //! 3. [`dictionary`]: which dictionary the client has for it (RFC 9842).
 //! 4. [`etag`]: the tag we issue, the tags a client sends, and the only two ways to compare them
@@ -37,6 +38,7 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+pub mod base_path;
 pub mod caching;
 pub mod coding;
 pub mod date;

@@ -89,6 +89,14 @@ impl<'a> Target<'a> {
         &self.path
     }
 
+    /// The same target with another path: decoded bytes without the leading slash.
+    pub(super) fn map_path(self, change: impl FnOnce(Cow<'a, [u8]>) -> Cow<'a, [u8]>) -> Self {
+        Self {
+            path: change(self.path),
+            ..self
+        }
+    }
+
     /// The path as sent, with its leading slash (RFC 3986 3.3).
     #[must_use]
     pub const fn raw_path(&self) -> &'a str {

@@ -110,8 +110,9 @@ impl Drafter {
                 let mut draft = match page {
                     Some(page) => self.not_found(status, page, is_head),
                     None => {
-                        let page = page_about(request, status, not_found_sentence(status));
-                        let tail = settings.additions.tail;
+                        let page =
+                            page_about(request, settings, status, not_found_sentence(status));
+                        let tail = settings.additions.tail.as_deref();
                         error_page_with_tail(page, is_head, tail).map(DraftContent::Memory)
                     }
                 };
@@ -126,7 +127,7 @@ impl Drafter {
                 draft
             }
             Answer::Refused(status, reason) => {
-                let page = page_about(request, status, &reason);
+                let page = page_about(request, settings, status, &reason);
                 let mut page = error_page(page, is_head);
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     page.headers_mut().insert(header::ALLOW, self.allow());

@@ -11,7 +11,6 @@ use crate::semantics::coding::Coding;
 use crate::semantics::dictionary::USE_AS_DICTIONARY;
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::head::RequestHead;
-use crate::semantics::target::Target;
 use crate::settings::{ReprDigest, Settings};
 
 pub(super) const BYTES: HeaderValue = HeaderValue::from_static("bytes");
@@ -149,7 +148,7 @@ pub(super) fn apply_header_rules_to_error(
     if headers.is_empty() {
         return;
     }
-    let Ok(target) = Target::of(request.path(), request.query()) else {
+    let Some(target) = answer::target_in_site(manifest, request) else {
         return;
     };
     let path = match target.collapsed() {

@@ -11,14 +11,13 @@ use crate::manifest::Manifest;
 use crate::page::{self, Page};
 use crate::representation::{Data, NO_STORE, Resource};
 use crate::semantics::head::RequestHead;
+use crate::settings::Settings;
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 pub(super) const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const POLICY: HeaderValue = HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
 const POLICY_WITH_TAIL: HeaderValue =
     HeaderValue::from_static(page::CONTENT_SECURITY_POLICY_WITH_TAIL);
-/// The path of the site's first page.
-const HOME: &str = "/";
 /// `Retry-After`, in seconds, of an error that will soon be over.
 pub(super) const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 /// The page that the site may have for what the server can't do at the moment.
@@ -51,8 +50,10 @@ pub(super) fn error_without_page(status: StatusCode, selected: &Selected<'_>) ->
 /// 503, with the site's own `50x.html`, or else a page of etagd's that says this sentence.
 pub(super) fn unavailable(manifest: &Manifest, request: &Parts, sentence: &str) -> Response<Bytes> {
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let mut response = own_page(manifest, status, UNAVAILABLE_PAGE)
-        .unwrap_or_else(|| error_page(page_about(request, status, sentence), false));
+    let mut response = own_page(manifest, status, UNAVAILABLE_PAGE).unwrap_or_else(|| {
+        let page = page_about(request, manifest.settings(), status, sentence);
+        error_page(page, false)
+    });
     let fields = response.headers_mut();
     fields.insert(header::RETRY_AFTER, RETRY_SOON);
     response
@@ -61,6 +62,7 @@ pub(super) fn unavailable(manifest: &Manifest, request: &Parts, sentence: &str) 
 /// What etagd's own page says about a request for something of the site.
 pub(super) fn page_about<'a>(
     request: &'a impl RequestHead,
+    settings: &'a Settings,
     status: StatusCode,
     sentence: &'a str,
 ) -> Page<'a> {
@@ -68,7 +70,7 @@ pub(super) fn page_about<'a>(
         status,
         sentence,
         path: request.path(),
-        home: Some(HOME),
+        home: Some(settings.base_path.home()),
     }
 }
 

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::semantics::base_path::BasePath;
+
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Listen {
@@ -94,6 +96,26 @@ impl ReplicaUrl {
     pub fn is_secure(&self) -> bool {
         self.0.starts_with("https:")
     }
+
+    /// Where a site with this base path answers: the path is added, unless the URL has it already.
+    #[must_use]
+    pub fn with_base_path(&self, base_path: &BasePath) -> Self {
+        Self(format!("{}{base_path}", self.without_base_path(base_path)))
+    }
+
+    /// What the paths on the host of a site with this base path follow.
+    #[must_use]
+    pub fn without_base_path(&self, base_path: &BasePath) -> Self {
+        let base_path = base_path.to_string();
+        // Behind the two slashes of the scheme a host may have the same name.
+        let host = self.0.find("://").map_or(0, |at| at + "://".len());
+        let path = self.0[host..]
+            .find('/')
+            .map_or(self.0.len(), |at| host + at);
+        let (host, path) = self.0.split_at(path);
+        let path = path.strip_suffix(&base_path).unwrap_or(path);
+        Self(format!("{host}{path}"))
+    }
 }
 
 impl fmt::Display for ReplicaUrl {
@@ -170,6 +192,23 @@ mod tests {
             "65536",
         ] {
             assert!(bad.parse::<Listen>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_base_path_is_added_once() {
+        for (url, base_path, with, without) in [
+            ("http://h", "/", "http://h", "http://h"),
+            ("http://h", "/app", "http://h/app", "http://h"),
+            ("http://h/app", "/app/", "http://h/app", "http://h"),
+            ("http://h/x", "/app", "http://h/x/app", "http://h/x"),
+            ("http://h/x/app", "/app", "http://h/x/app", "http://h/x"),
+            ("http://app", "/app", "http://app/app", "http://app"),
+        ] {
+            let url: ReplicaUrl = url.parse().expect("a URL");
+            let base_path = base_path.parse().expect("a path");
+            assert_eq!(url.with_base_path(&base_path).to_string(), with);
+            assert_eq!(url.without_base_path(&base_path).to_string(), without);
         }
     }
 

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::exclude::ExcludePatterns;
+use crate::semantics::base_path::BasePath;
 
 pub use address::{InvalidListen, InvalidReplicaUrl, Listen, ReplicaUrl};
 pub use descriptors::{DescriptorBudget, DescriptorDemand, max_rejected};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub redirects: RedirectsDialect,
     /// Whether a directory without an index lists what it has.
     pub listing: bool,
+    /// Below which path of its host the site answers.
+    pub base_path: BasePath,
     /// What is left out of the site.
     pub exclude: Arc<ExcludePatterns>,
     /// Which files are dictionaries for the next release, and whether there are deltas.
@@ -62,7 +65,7 @@ pub struct Additions {
     /// Whether directories are listed although the site's settings do not say so.
     pub listing: bool,
     /// What is added at the end of every document.
-    pub tail: Option<&'static str>,
+    pub tail: Option<Arc<str>>,
     /// Whether there are no deltas: what is edited has no earlier release.
     pub without_deltas: bool,
 }
@@ -98,6 +101,7 @@ impl Settings {
             immutable_query,
             redirects,
             listing,
+            base_path,
             exclude,
             dictionaries,
             additions: _,
@@ -115,6 +119,7 @@ impl Settings {
             ("immutable", immutable.join(" ")),
             ("immutable-query", immutable_query.to_string()),
             ("redirects", redirects.as_str().to_owned()),
+            ("base-path", base_path.to_string()),
             ("exclude", exclude.join(" ")),
             ("dictionary", dictionaries.to_string()),
         ];
@@ -137,6 +142,7 @@ impl Default for Settings {
             immutable_query: false,
             redirects: RedirectsDialect::Netlify,
             listing: false,
+            base_path: BasePath::default(),
             exclude: Arc::default(),
             dictionaries: DictionaryFiles::Families,
             additions: Additions::default(),

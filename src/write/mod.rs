@@ -40,7 +40,6 @@ use crate::metrics::Metrics;
 use crate::rules::RuleFile;
 use crate::scan::is_hidden;
 use crate::semantics::etag::ETag;
-use crate::semantics::target::encode_path;
 use crate::site::Site;
 use crate::staging::{DirectoriesInUse, Directory, DirectoryUse, is_temp_file};
 use audit::{Audit, Author};
@@ -181,9 +180,8 @@ impl Writer {
         progress: impl Fn(),
     ) -> Result<Written, Refusal> {
         let author = self.authorise(request, peer)?;
-        let exclusions = site.current().exclusions();
         let is_empty = content.is_end_stream();
-        let ask = request::parse(request, &self.options, &exclusions, is_empty)?;
+        let ask = request::parse(request, &self.options, &site.current(), is_empty)?;
         check(&ask, &site.current())?;
         let place = (
             self.options.directory.clone(),
@@ -361,8 +359,8 @@ fn check(ask: &WriteRequest, current: &Manifest) -> Result<(), Refusal> {
         |path: &[u8]| current.locate(path),
     ) {
         Some(other) if now.is_none() => {
-            let name = encode_path(&other.path);
-            let reason = format!("another file answers this URL: write to /{name}").into();
+            let url = current.settings().base_path.url(&other.path);
+            let reason = format!("another file answers this URL: write to {url}").into();
             Err(Refusal { reason, ..refusal })
         }
         _ => Err(refusal),

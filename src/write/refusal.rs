@@ -55,6 +55,11 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
     }
 
+    pub(super) fn directory() -> Self {
+        let reason = "this is the URL of a directory: name a file, without a slash at the end";
+        Self::new(StatusCode::CONFLICT, reason)
+    }
+
     pub(super) fn too_long() -> Self {
         let reason = "this path, or a name in it, is too long: a name has at most 255 bytes";
         Self::new(StatusCode::BAD_REQUEST, reason)

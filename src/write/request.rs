@@ -7,10 +7,11 @@ use http::{Method, StatusCode};
 use super::{Refusal, WriterConfig};
 use crate::answer::check_host;
 use crate::client::Peer;
-use crate::exclude::Exclusions;
+use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::rules::RuleFile;
 use crate::scan::{is_admitted, is_excluded};
+use crate::semantics::base_path::{BasePath, Entrance};
 use crate::semantics::digest::Digests;
 use crate::semantics::etag::{ETag, EntityTag, EntityTags};
 use crate::semantics::target::Target;
@@ -53,12 +54,12 @@ pub fn is_write(method: &Method) -> bool {
 pub(super) fn parse(
     request: &Parts,
     options: &WriterConfig,
-    exclusions: &Exclusions,
+    current: &Manifest,
     is_empty: bool,
 ) -> Result<WriteRequest, Refusal> {
     let bad = |reason: &'static str| Refusal::new(StatusCode::BAD_REQUEST, reason);
     check_host(request).map_err(bad)?;
-    let path = path(request, options, exclusions)?;
+    let path = path(request, options, current)?;
     let condition = WriteCondition::parse(request)?;
     let change = if request.method == Method::DELETE {
         WriteAction::Delete
@@ -73,13 +74,8 @@ pub(super) fn parse(
 }
 
 /// The path to write: one that could also be read, and more strictly spelled.
-fn path(
-    request: &Parts,
-    options: &WriterConfig,
-    exclusions: &Exclusions,
-) -> Result<Box<[u8]>, Refusal> {
-    let target = Target::parse(&request.uri)
-        .map_err(|refusal| Refusal::new(refusal.status(), refusal.to_string()))?;
+fn path(request: &Parts, options: &WriterConfig, current: &Manifest) -> Result<Box<[u8]>, Refusal> {
+    let target = target(request, &current.settings().base_path)?;
     let path = target.path();
     let forbidden = |reason: &'static str| Err(Refusal::new(StatusCode::FORBIDDEN, reason));
     if path
@@ -96,8 +92,7 @@ fn path(
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
     }
     if target.is_directory() {
-        let reason = "this is the URL of a directory: name a file, without a slash at the end";
-        return Err(Refusal::new(StatusCode::CONFLICT, reason));
+        return Err(Refusal::directory());
     }
     if target.collapsed().is_some() {
         let reason = "a name in this path is empty: write one slash between two names";
@@ -108,7 +103,7 @@ fn path(
                       without a dot at its beginning";
         return forbidden(reason);
     }
-    if is_excluded(exclusions, path, false) {
+    if is_excluded(&current.exclusions(), path, false) {
         let reason = "files with such a name are not served, so they can't be written: --exclude or the \
                       site's .etagdignore leaves them out";
         return forbidden(reason);
@@ -119,6 +114,23 @@ fn path(
         return forbidden(reason);
     }
     Ok(path.into())
+}
+
+/// The target as one of the site.
+fn target<'r>(request: &'r Parts, base_path: &BasePath) -> Result<Target<'r>, Refusal> {
+    let target = Target::parse(&request.uri)
+        .map_err(|refusal| Refusal::new(refusal.status(), refusal.to_string()))?;
+    match base_path.enter(target) {
+        Entrance::Site(target) => Ok(target),
+        Entrance::Bare(_) => Err(Refusal::directory()),
+        Entrance::Elsewhere => {
+            let reason = format!(
+                "the site is below {}: nothing else can be written",
+                base_path.home()
+            );
+            Err(Refusal::new(StatusCode::NOT_FOUND, reason))
+        }
+    }
 }
 
 /// Whether a path is that of a rule file. Case is ignored because some file systems ignore it, and

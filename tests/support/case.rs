@@ -235,6 +235,31 @@ impl Request {
         })
     }
 
+    /// The same request to a site below `base`, such as `/base`; `None` where the longer target would
+    /// be another case.
+    pub(crate) fn below(&self, base: &str) -> Option<Self> {
+        Some(match self {
+            Self::Plain {
+                method,
+                target,
+                fields,
+            } => Self::Plain {
+                method: method.clone(),
+                target: target_below(target, base)?,
+                fields: fields.clone(),
+            },
+            // What comes after the first request line may be content, whose length counts.
+            Self::Raw(bytes) => {
+                let start = bytes.len() - bytes.trim_ascii_start().len();
+                let end = bytes[start..].iter().position(|byte| *byte == b'\n');
+                let (before, rest) = bytes.split_at(start);
+                let (line, rest) = rest.split_at(end.unwrap_or(rest.len()));
+                let line = request_line_below(line, base)?;
+                Self::Raw([before, &line, rest].concat())
+            }
+        })
+    }
+
     /// The request as HTTP/1.1.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let (method, target, fields) = match self {
@@ -252,6 +277,60 @@ impl Request {
         }
         bytes.extend_from_slice(b"\r\n");
         bytes
+    }
+}
+
+impl Expected {
+    /// What a site below `base` answers in place of this.
+    pub(crate) fn below(mut self, base: &str) -> Self {
+        for (name, wanted) in &mut self.fields {
+            if let Wanted::Exactly(location) | Wanted::Beginning(location) = wanted
+                && name.eq_ignore_ascii_case("Location")
+                && location.starts_with('/')
+            {
+                location.insert_str(0, base);
+            }
+        }
+        if let Some(Body::Has(text)) = &mut self.body {
+            // What etagd's own page says of the path and of the way home.
+            *text = text.replace("<code>/", &format!("<code>{base}/"));
+            *text = text.replace("href=\"/\"", &format!("href=\"{base}/\""));
+        }
+        self
+    }
+}
+
+/// Length of the longest target that is answered.
+const MAX_TARGET_LENGTH: usize = 8192;
+
+/// A target with `base` in front of its path; `None` where that makes it too long.
+fn target_below(target: &[u8], base: &str) -> Option<Vec<u8>> {
+    let scheme = target.windows(3).position(|window| window == b"://");
+    let start = match scheme {
+        // Absolute-form: the path begins behind the authority.
+        Some(at) if !target.starts_with(b"/") => {
+            let authority = at + 3;
+            let slash = target[authority..].iter().position(|byte| *byte == b'/');
+            authority + slash?
+        }
+        _ if target.starts_with(b"/") => 0,
+        _ => return Some(target.to_vec()),
+    };
+    let (host, path) = target.split_at(start);
+    let below = [host, base.as_bytes(), path].concat();
+    let is_longer = path.len() <= MAX_TARGET_LENGTH && below.len() - start > MAX_TARGET_LENGTH;
+    (!is_longer).then_some(below)
+}
+
+/// The first line of a raw request; if it has a target, with `base` in front of its path.
+fn request_line_below(line: &[u8], base: &str) -> Option<Vec<u8>> {
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    match (words.next(), words.next(), words.next()) {
+        (Some(method), Some(target), Some(rest)) => {
+            let target = target_below(target, base)?;
+            Some([method, b" ", &target, b" ", rest].concat())
+        }
+        _ => Some(line.to_vec()),
     }
 }
 

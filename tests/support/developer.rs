@@ -98,7 +98,8 @@ impl Developer {
         assert!(digest.len() > 64, "{digest}");
         let local = developer.wait_for_line("Local ");
         let port = local.trim_end().rsplit(':').next().unwrap();
-        developer.port = port.trim_end_matches('/').parse().unwrap();
+        // The base path of the site follows.
+        developer.port = port.split('/').next().unwrap().parse().unwrap();
         developer
     }
 

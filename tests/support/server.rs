@@ -228,9 +228,10 @@ impl Server {
         let addresses: Vec<_> = listening(&said.lines)
             .filter_map(|listener| listener.strip_prefix("http://"))
             .collect();
-        // A listener on all addresses is said as `localhost`, followed by those in the network.
+        // A listener on all addresses is said as `localhost`, followed by those in the network. A base
+        // path may follow.
         let first = addresses.first().expect("a TCP listener");
-        let address = first.split(' ').next().unwrap();
+        let address = first.split([' ', '/']).next().unwrap();
         address.replace("localhost", "127.0.0.1").parse().unwrap()
     }
 

@@ -12,7 +12,7 @@ use url::Url;
 use super::HOST;
 use crate::disk::Root;
 use crate::representation::{Data, Resource};
-use crate::semantics::target::encode_path;
+use crate::semantics::base_path::BasePath;
 use markup::Syntax;
 
 /// Longer files are not parsed: each thread holds one in memory.
@@ -57,7 +57,11 @@ pub(super) fn has_links(resource: &Resource) -> bool {
 ///
 /// # Errors
 /// When it can't be read, or is longer than 32 MiB.
-pub(super) fn page_links(root: &Root, page: &Resource) -> io::Result<Vec<PageLink>> {
+pub(super) fn page_links(
+    root: &Root,
+    page: &Resource,
+    base_path: &BasePath,
+) -> io::Result<Vec<PageLink>> {
     let Some(language) = Language::of(page) else {
         return Ok(Vec::new());
     };
@@ -72,11 +76,12 @@ pub(super) fn page_links(root: &Root, page: &Resource) -> io::Result<Vec<PageLin
         }
         Data::File(_) => return Err(io::Error::other("it is longer than 32 MiB")),
     };
-    Ok(parse(&page.path, &text, language))
+    Ok(parse(&base_path.url(&page.path), &text, language))
 }
 
-fn parse(path: &[u8], text: &[u8], language: Language) -> Vec<PageLink> {
-    let Ok(address) = Url::parse(&format!("http://{HOST}/{}", encode_path(path))) else {
+/// The links in a text that is at this path of the host.
+fn parse(path: &str, text: &[u8], language: Language) -> Vec<PageLink> {
+    let Ok(address) = Url::parse(&format!("http://{HOST}{path}")) else {
         return Vec::new();
     };
     match language {
@@ -116,7 +121,7 @@ mod tests {
     use super::*;
 
     fn found(path: &str, text: &str, language: Language) -> Vec<(usize, String)> {
-        parse(path.as_bytes(), text.as_bytes(), language)
+        parse(&format!("/{path}"), text.as_bytes(), language)
             .into_iter()
             .map(|link| (link.line, link.target))
             .collect()
