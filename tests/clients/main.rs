@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bundles;
 mod downloads;
 mod mirrors;
 mod packages;
