@@ -2,7 +2,8 @@
 //! blocking.
 //!
 //! All calls that only Linux has are here, each with a fallback for other systems. Nothing maps a
-//! file or passes a descriptor to a socket: bytes are served only from private memory (P2).
+//! file or passes a descriptor to a socket: bytes are served only from memory that nobody else can
+//! change (P2).
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -38,6 +38,7 @@
 //! | 0 | [`exclude`] | which paths are left out, by pattern; pure |
 //! | 0 | [`lease`] | whether a process has a file open for writing |
 //! | 2 | [`memory`] | the memory budget for content |
+//! | 1 | [`sealed`] | memory that nobody can change, sent without a copy |
 //!
 //! ## Serving: from a connection to a response
 //!
@@ -133,6 +134,7 @@ pub mod release;
 pub mod representation;
 pub mod rules;
 pub mod scan;
+pub mod sealed;
 pub mod site;
 
 // Serving.

@@ -5,6 +5,8 @@
 //! up, the cache gives way first; then streams wait for one another, and a small body that no
 //! longer fits is read from its file when it is asked for.
 
+mod sealing;
+
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +18,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::representation::GROUP_SIZE;
+use sealing::SealedContents;
+
+pub use sealing::SealedUse;
 
 /// Bytes of bookkeeping for each body or piece: allocator overhead, reference count, cache entry.
 const ENTRY_OVERHEAD: u64 = 160;
@@ -47,8 +52,9 @@ pub struct Memory {
     proven: Mutex<LruCache<PieceKey, Bytes>>,
     files: Mutex<LruCache<[u8; 32], KeptFile>>,
     max_files: usize,
-    /// When a response last needed the content of a file with this hash.
-    demanded: Mutex<LruCache<[u8; 32], Instant>>,
+    sealed: SealedContents,
+    /// When responses needed the content of a file with this hash.
+    demanded: Mutex<LruCache<[u8; 32], Demand>>,
     spare: Mutex<Vec<Vec<u8>>>,
     freed: Notify,
 }
@@ -68,6 +74,7 @@ impl Memory {
             limit: limit.max(MIN_MEMORY),
             used: AtomicU64::new(0),
             proven: Mutex::new(LruCache::unbounded()),
+            sealed: SealedContents::new(),
             spare: Mutex::default(),
             freed: Notify::new(),
         })
@@ -219,7 +226,7 @@ impl Memory {
                 is_outdated: false,
             },
         );
-        if files.len() > self.max_files {
+        if files.len() + self.sealed.descriptors() > self.max_files {
             files.pop_lru();
         }
     }
@@ -243,6 +250,7 @@ impl Memory {
     /// Closes the file that was kept open for this content, which nobody will ask for any more, as
     /// soon as no response uses it.
     pub fn close_outdated(&self, hash: &[u8; 32]) {
+        self.sealed.forget(hash);
         let mut files = lock(&self.files);
         match files.peek_mut(hash) {
             Some(kept) if kept.users > 0 => kept.is_outdated = true,
@@ -256,25 +264,36 @@ impl Memory {
     /// Notes that a response needs the content with this hash.
     pub fn note_demand(&self, hash: &[u8; 32]) {
         let mut demanded = lock(&self.demanded);
-        demanded.put(*hash, Instant::now());
+        let times = match demanded.peek(hash) {
+            Some(demand) if demand.is_late() => demand.times.saturating_add(1),
+            _ => 1,
+        };
+        let last = Instant::now();
+        demanded.put(*hash, Demand { last, times });
         if demanded.len() > MAX_DEMANDED {
             demanded.pop_lru();
         }
+    }
+
+    /// How many responses needed the content with this hash lately.
+    fn demand(&self, hash: &[u8; 32]) -> u32 {
+        let demanded = lock(&self.demanded);
+        let demand = demanded.peek(hash).filter(|demand| demand.is_late());
+        demand.map_or(0, |demand| demand.times)
     }
 
     /// Whether responses needed the content with this hash lately. If so, that which comes after it
     /// is in demand as well: a file may be replaced more often than it is asked for.
     pub fn inherit_demand(&self, hash: &[u8; 32], successor: &[u8; 32]) -> bool {
         let mut demanded = lock(&self.demanded);
-        let Some(at) = demanded.peek(hash).copied() else {
+        let Some(demand) = demanded.peek(hash).copied() else {
             return false;
         };
-        let is_late = at.elapsed() < MAX_DEMAND_AGE;
-        if is_late {
+        if demand.is_late() {
             demanded.pop(hash);
-            demanded.put(*successor, at);
+            demanded.put(*successor, demand);
         }
-        is_late
+        demand.is_late()
     }
 
     /// Takes `bytes` from the budget, evicting the least recently used pieces to make room.
@@ -294,8 +313,24 @@ impl Memory {
             // Bound to a name so that the lock is released before the piece drops: its drop takes
             // the lock of `spare`, and may be long.
             let evicted = lock(&self.proven).pop_lru();
-            evicted?;
+            if evicted.is_none() && !self.sealed.evict() {
+                return None;
+            }
         }
+    }
+}
+
+/// How much some content is in demand.
+#[derive(Clone, Copy, Debug)]
+struct Demand {
+    last: Instant,
+    /// Responses that needed it, none of them much later than the one before.
+    times: u32,
+}
+
+impl Demand {
+    fn is_late(&self) -> bool {
+        self.last.elapsed() < MAX_DEMAND_AGE
     }
 }
 

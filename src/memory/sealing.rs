@@ -1,0 +1,429 @@
+//! Which content of files lies in sealed memory: what is asked for again and again, as far as the
+//! budget and the limit on descriptors go.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use lru::LruCache;
+use tokio::sync::Notify;
+
+use super::{ENTRY_OVERHEAD, Memory, Reservation, lock};
+use crate::disk;
+use crate::representation::{FileSource, GROUP_SIZE, MAX_IN_MEMORY, MAX_WHOLE, group_hash};
+use crate::sealed::SealedMemory;
+
+/// Longer content lies in several memfds.
+const MAX_PIECE: u64 = 8 << 20;
+/// Content that takes more than this part of the budget is not sealed.
+const MAX_SHARE: u64 = 4;
+/// How often content must have been asked for lately to be worth a copy and a descriptor.
+const MIN_DEMAND: u32 = 2;
+
+/// What is sealed, and what is about to be.
+#[derive(Debug)]
+pub(super) struct SealedContents {
+    ready: Mutex<LruCache<[u8; 32], Arc<SealedContent>>>,
+    under_way: Mutex<HashSet<[u8; 32]>>,
+    finished: Notify,
+    /// Whether this system refuses sealed memory: then it is not asked again.
+    is_refused: AtomicBool,
+}
+
+impl SealedContents {
+    pub(super) fn new() -> Self {
+        Self {
+            // Bounded by the limit on descriptors: a bounded `LruCache` allocates all its room in
+            // advance.
+            ready: Mutex::new(LruCache::unbounded()),
+            under_way: Mutex::default(),
+            finished: Notify::new(),
+            is_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives up what was not used for the longest time; `false` where there is nothing.
+    pub(super) fn evict(&self) -> bool {
+        // Dropped after the lock is released.
+        let evicted = lock(&self.ready).pop_lru();
+        evicted.is_some()
+    }
+
+    /// Gives up the content with this hash, which nobody will ask for any more.
+    pub(super) fn forget(&self, hash: &[u8; 32]) {
+        let forgotten = lock(&self.ready).pop(hash);
+        drop(forgotten);
+    }
+
+    /// Number of descriptors.
+    pub(super) fn descriptors(&self) -> usize {
+        lock(&self.ready)
+            .iter()
+            .map(|(_, each)| each.pieces.len())
+            .sum()
+    }
+}
+
+/// Proven content that nobody can change.
+#[derive(Debug)]
+pub(super) struct SealedContent {
+    pieces: Box<[SealedMemory]>,
+    length: u64,
+    /// Responses that send it.
+    users: AtomicUsize,
+    held: Reservation,
+}
+
+/// The use that a response makes of sealed content.
+#[derive(Debug)]
+pub struct SealedUse(Arc<SealedContent>);
+
+impl SealedUse {
+    fn new(content: Arc<SealedContent>) -> Self {
+        if content.users.fetch_add(1, Ordering::AcqRel) == 0 {
+            let pinned = &content.held.memory.pinned;
+            pinned.fetch_add(content.held.bytes, Ordering::Relaxed);
+        }
+        Self(content)
+    }
+
+    /// Number of bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.0.length
+    }
+
+    /// Hands up to `length` bytes from `offset` on to a socket, and returns how many it has taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket takes none now; others when it takes no more.
+    pub fn send(&self, socket: impl AsFd, offset: u64, length: u64) -> io::Result<usize> {
+        let piece = self.0.pieces.get((offset / MAX_PIECE) as usize);
+        let piece = piece.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        piece.send(socket, (offset % MAX_PIECE) as usize, length)
+    }
+}
+
+impl Drop for SealedUse {
+    fn drop(&mut self) {
+        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let pinned = &self.0.held.memory.pinned;
+            pinned.fetch_sub(self.0.held.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Memory {
+    /// The content of a file in sealed memory, for a response. It is put there if it is worth that.
+    /// `None` if it is not, or can't be: then it has to be read and proven piece by piece. Whether it
+    /// can be read at all is told there.
+    pub async fn sealed(
+        self: &Arc<Self>,
+        hash: &[u8; 32],
+        length: u64,
+        source: &Arc<FileSource>,
+    ) -> Option<SealedUse> {
+        loop {
+            // Registered before the look, or an end between the two would go unnoticed.
+            let finished = self.sealed.finished.notified();
+            if let Some(content) = self.recall_sealed(hash) {
+                return Some(content);
+            }
+            if !self.is_worth_sealing(hash, length) {
+                return None;
+            }
+            if !lock(&self.sealed.under_way).insert(*hash) {
+                finished.await;
+                continue;
+            }
+            let (memory, hash, source) = (Arc::clone(self), *hash, Arc::clone(source));
+            // On a thread that goes on if this response is given up: others may wait for it.
+            let sealing = tokio::task::spawn_blocking(move || {
+                let _end = EndOfSealing(&memory.sealed, hash);
+                memory.seal(hash, length, &source)
+            });
+            return sealing.await.ok().flatten();
+        }
+    }
+
+    /// The content with this hash in sealed memory, if it is there. While slow clients hold much of
+    /// the memory, nothing more is pinned for a client.
+    pub fn recall_sealed(&self, hash: &[u8; 32]) -> Option<SealedUse> {
+        if self.is_short() {
+            return None;
+        }
+        let content = lock(&self.sealed.ready).get(hash).cloned();
+        content.map(SealedUse::new)
+    }
+
+    fn is_worth_sealing(&self, hash: &[u8; 32], length: u64) -> bool {
+        length > MAX_IN_MEMORY
+            && length <= self.limit / MAX_SHARE
+            && !self.is_short()
+            && !self.sealed.is_refused.load(Ordering::Relaxed)
+            && self.demand(hash) >= MIN_DEMAND
+    }
+
+    /// Copies the content of a file to sealed memory, and proves it there.
+    fn seal(
+        self: &Arc<Self>,
+        hash: [u8; 32],
+        length: u64,
+        source: &FileSource,
+    ) -> Option<SealedUse> {
+        let pieces = length.div_ceil(MAX_PIECE) as usize;
+        // Half of the descriptors at most: files that are too large or too rare for this need some.
+        while self.sealed.descriptors() + pieces > self.max_files / 2 {
+            if !self.sealed.evict() {
+                return None;
+            }
+        }
+        let held = self.hold(length + ENTRY_OVERHEAD * pieces as u64)?;
+        let pieces = match seal_file(&hash, length, source) {
+            Ok(pieces) => pieces?,
+            Err(error) => {
+                // Of a sandbox, or of a system without it. Anything else may pass.
+                let is_refused = matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+                );
+                self.sealed
+                    .is_refused
+                    .fetch_or(is_refused, Ordering::Relaxed);
+                return None;
+            }
+        };
+        let content = Arc::new(SealedContent {
+            pieces,
+            length,
+            users: AtomicUsize::new(0),
+            held,
+        });
+        lock(&self.sealed.ready).put(hash, Arc::clone(&content));
+        Some(SealedUse::new(content))
+    }
+}
+
+/// Wakes those who wait for the same content, however its sealing has ended.
+struct EndOfSealing<'s>(&'s SealedContents, [u8; 32]);
+
+impl Drop for EndOfSealing<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.under_way).remove(&self.1);
+        self.0.finished.notify_waiters();
+    }
+}
+
+/// The content of a file in sealed memory; `None` if it is not what was scanned.
+fn seal_file(
+    hash: &[u8; 32],
+    length: u64,
+    source: &FileSource,
+) -> io::Result<Option<Box<[SealedMemory]>>> {
+    let file = source.root.open_file(&source.path)?.file;
+    let mut buffer = vec![0; GROUP_SIZE.min(length) as usize];
+    let (mut pieces, mut offset) = (Vec::new(), 0);
+    while offset < length {
+        let piece = MAX_PIECE.min(length - offset);
+        let fill = |part: &mut [u8], at| disk::read_exact_at(&file, part, offset + at);
+        pieces.push(SealedMemory::new(piece as usize, &mut buffer, fill)?);
+        offset += piece;
+    }
+    let is_proven = match length <= MAX_WHOLE {
+        true => is_whole(hash, &pieces, &mut buffer)?,
+        false => are_groups(&source.groups, &pieces, &mut buffer)?,
+    };
+    Ok(is_proven.then(|| pieces.into()))
+}
+
+/// Whether the sealed bytes have this hash.
+fn is_whole(hash: &[u8; 32], pieces: &[SealedMemory], buffer: &mut [u8]) -> io::Result<bool> {
+    let mut hasher = blake3::Hasher::new();
+    for piece in pieces {
+        read_parts(piece, buffer, |part, _| {
+            hasher.update(part);
+            true
+        })?;
+    }
+    Ok(hasher.finalize() == *hash)
+}
+
+/// Whether each group of the sealed bytes has its chaining value.
+fn are_groups(
+    groups: &[crate::representation::GroupHash],
+    pieces: &[SealedMemory],
+    buffer: &mut [u8],
+) -> io::Result<bool> {
+    let (mut expected, mut offset) = (groups.iter(), 0);
+    for piece in pieces {
+        let are_equal = read_parts(piece, buffer, |part, at| {
+            expected.next() == Some(&group_hash(part, offset + at))
+        })?;
+        if !are_equal {
+            return Ok(false);
+        }
+        offset += piece.length() as u64;
+    }
+    Ok(expected.next().is_none())
+}
+
+/// Reads sealed bytes part by part, until `check` refuses one.
+fn read_parts(
+    piece: &SealedMemory,
+    buffer: &mut [u8],
+    mut check: impl FnMut(&[u8], u64) -> bool,
+) -> io::Result<bool> {
+    let (mut offset, length) = (0, piece.length());
+    while offset < length {
+        let count = buffer.len().min(length - offset);
+        let part = &mut buffer[..count];
+        piece.read(part, offset as u64)?;
+        if !check(part, offset as u64) {
+            return Ok(false);
+        }
+        offset += count;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::thread;
+
+    use super::*;
+    use crate::disk::Root;
+
+    const LENGTHS: [u64; 4] = [
+        MAX_IN_MEMORY + 1,
+        MAX_WHOLE,
+        MAX_WHOLE + 1,
+        2 * MAX_PIECE + 77,
+    ];
+
+    struct Ground {
+        _directory: tempfile::TempDir,
+        content: Vec<u8>,
+        hash: [u8; 32],
+        source: Arc<FileSource>,
+    }
+
+    impl Ground {
+        fn new(length: u64, on_disk: impl FnOnce(&mut Vec<u8>)) -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let content: Vec<u8> = (0..length).map(|n| (n / 7) as u8).collect();
+            let mut written = content.clone();
+            on_disk(&mut written);
+            fs::write(directory.path().join("file"), written).expect("written");
+            let groups = content.chunks(GROUP_SIZE as usize).enumerate();
+            let groups = groups.map(|(index, group)| group_hash(group, index as u64 * GROUP_SIZE));
+            let source = FileSource {
+                root: Arc::new(Root::open(directory.path()).expect("a root")),
+                path: Path::new("file").into(),
+                groups: match length > MAX_WHOLE {
+                    true => groups.collect(),
+                    false => Arc::default(),
+                },
+            };
+            Self {
+                hash: *blake3::hash(&content).as_bytes(),
+                source: Arc::new(source),
+                _directory: directory,
+                content,
+            }
+        }
+
+        async fn sealed(&self, memory: &Arc<Memory>) -> Option<SealedUse> {
+            memory.note_demand(&self.hash);
+            let length = self.content.len() as u64;
+            memory.sealed(&self.hash, length, &self.source).await
+        }
+    }
+
+    fn received(content: &SealedUse) -> Vec<u8> {
+        let (here, mut there) = UnixStream::pair().expect("sockets");
+        let reader = thread::spawn(move || {
+            let mut all = Vec::new();
+            there.read_to_end(&mut all).expect("read");
+            all
+        });
+        let mut sent = 0;
+        while sent < content.length() {
+            let left = content.length() - sent;
+            sent += content.send(&here, sent, left).expect("sent") as u64;
+        }
+        drop(here);
+        reader.join().expect("read")
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_again_is_sealed_and_sent_whole() {
+        for length in LENGTHS {
+            let (ground, memory) = (Ground::new(length, |_| ()), Memory::new(256 << 20, 64));
+            assert!(ground.sealed(&memory).await.is_none(), "asked for once");
+            let content = ground.sealed(&memory).await.expect("sealed");
+            assert!(received(&content) == ground.content, "{length} bytes");
+            assert!(memory.used() >= length && memory.pinned() >= length);
+            drop(content);
+            assert_eq!(memory.pinned(), 0);
+            memory.close_outdated(&ground.hash);
+            assert_eq!(memory.used(), 0, "what is outdated is given up");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_what_was_scanned_is_never_sealed() {
+        type Change = fn(&mut Vec<u8>);
+        let changes: [Change; 3] = [
+            |content| *content.last_mut().expect("a byte") ^= 1,
+            |content| content[0] ^= 1,
+            |content| content.truncate(content.len() - 1),
+        ];
+        for length in LENGTHS {
+            for change in changes {
+                let (ground, memory) = (Ground::new(length, change), Memory::new(256 << 20, 64));
+                for _ in 0..3 {
+                    assert!(ground.sealed(&memory).await.is_none(), "{length} bytes");
+                }
+                assert_eq!(memory.used(), 0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn it_gives_way_and_keeps_to_its_limits() {
+        let memory = Memory::new(64 << 20, 4);
+        let grounds = [1, 2, 3].map(|add| Ground::new(MAX_WHOLE + add, |_| ()));
+        for ground in &grounds {
+            ground.sealed(&memory).await;
+            drop(ground.sealed(&memory).await.expect("sealed"));
+        }
+        assert!(
+            memory.recall_sealed(&grounds[0].hash).is_none(),
+            "two of four descriptors"
+        );
+        assert!(memory.recall_sealed(&grounds[2].hash).is_some());
+        let buffers: Vec<_> = std::iter::from_fn(|| memory.hold(4 << 20)).collect();
+        assert_eq!(buffers.len(), 16, "all that is sealed has given way");
+        assert!(grounds[0].sealed(&memory).await.is_none(), "no room");
+        let large = Ground::new(17 << 20, |_| ());
+        drop(buffers);
+        large.sealed(&memory).await;
+        assert!(large.sealed(&memory).await.is_none(), "a quarter at most");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_same_content_gets_it() {
+        let (ground, memory) = (Ground::new(MAX_PIECE, |_| ()), Memory::new(256 << 20, 64));
+        memory.note_demand(&ground.hash);
+        let (one, two) = tokio::join!(ground.sealed(&memory), ground.sealed(&memory));
+        let (one, two) = (one.expect("sealed"), two.expect("sealed"));
+        assert!(Arc::ptr_eq(&one.0, &two.0));
+    }
+}
