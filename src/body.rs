@@ -69,6 +69,30 @@ pub struct Segments {
     shared: Option<ProvenPiece>,
 }
 
+/// Content that is one slice.
+#[derive(Debug)]
+pub enum OnlySegment {
+    /// Of memory.
+    Memory(Bytes),
+    /// Of a file, not proven yet.
+    File(FilePart),
+}
+
+/// A part of a file.
+#[derive(Debug)]
+pub struct FilePart {
+    /// The file.
+    pub source: Arc<FileSource>,
+    /// The BLAKE3 of the whole.
+    pub hash: [u8; 32],
+    /// Length of the whole.
+    pub whole: u64,
+    /// Where the part begins.
+    pub offset: u64,
+    /// How long it is.
+    pub length: u64,
+}
+
 /// A whole piece, proven, and which one it is: the hash of its representation, and its index.
 #[derive(Clone, Debug)]
 struct ProvenPiece {
@@ -115,12 +139,19 @@ impl Segments {
         }
     }
 
-    /// All of them as one slice; `None` where a part is in a file, or there are several.
-    pub fn into_slice(mut self) -> Option<Bytes> {
+    /// The only one; `None` where there are several.
+    pub fn into_only(mut self) -> Option<OnlySegment> {
         match (self.queue.pop_front(), self.queue.is_empty()) {
-            (None, _) => Some(Bytes::new()),
-            (Some(Segment::Memory(bytes)), true) => Some(bytes),
-            (Some(_), _) => None,
+            (None, _) => Some(OnlySegment::Memory(Bytes::new())),
+            (Some(Segment::Memory(bytes)), true) => Some(OnlySegment::Memory(bytes)),
+            (Some(Segment::File(pieces)), true) => Some(OnlySegment::File(FilePart {
+                source: pieces.source,
+                hash: pieces.hash,
+                whole: pieces.whole,
+                offset: pieces.position,
+                length: pieces.end - pieces.position,
+            })),
+            (Some(_), false) => None,
         }
     }
 

@@ -53,8 +53,8 @@ pub struct Memory {
     files: Mutex<LruCache<[u8; 32], KeptFile>>,
     max_files: usize,
     sealed: SealedContents,
-    /// When responses needed the content of a file with this hash.
-    demanded: Mutex<LruCache<[u8; 32], Demand>>,
+    /// When a response last needed the content of a file with this hash.
+    demanded: Mutex<LruCache<[u8; 32], Instant>>,
     spare: Mutex<Vec<Vec<u8>>>,
     freed: Notify,
 }
@@ -264,36 +264,30 @@ impl Memory {
     /// Notes that a response needs the content with this hash.
     pub fn note_demand(&self, hash: &[u8; 32]) {
         let mut demanded = lock(&self.demanded);
-        let times = match demanded.peek(hash) {
-            Some(demand) if demand.is_late() => demand.times.saturating_add(1),
-            _ => 1,
-        };
-        let last = Instant::now();
-        demanded.put(*hash, Demand { last, times });
+        demanded.put(*hash, Instant::now());
         if demanded.len() > MAX_DEMANDED {
             demanded.pop_lru();
         }
     }
 
-    /// How many responses needed the content with this hash lately.
-    fn demand(&self, hash: &[u8; 32]) -> u32 {
+    /// Whether a response needed the content with this hash lately.
+    fn is_in_demand(&self, hash: &[u8; 32]) -> bool {
         let demanded = lock(&self.demanded);
-        let demand = demanded.peek(hash).filter(|demand| demand.is_late());
-        demand.map_or(0, |demand| demand.times)
+        demanded.peek(hash).is_some_and(is_late)
     }
 
     /// Whether responses needed the content with this hash lately. If so, that which comes after it
     /// is in demand as well: a file may be replaced more often than it is asked for.
     pub fn inherit_demand(&self, hash: &[u8; 32], successor: &[u8; 32]) -> bool {
         let mut demanded = lock(&self.demanded);
-        let Some(demand) = demanded.peek(hash).copied() else {
+        let Some(at) = demanded.peek(hash).copied() else {
             return false;
         };
-        if demand.is_late() {
+        if is_late(&at) {
             demanded.pop(hash);
-            demanded.put(*successor, demand);
+            demanded.put(*successor, at);
         }
-        demand.is_late()
+        is_late(&at)
     }
 
     /// Takes `bytes` from the budget, evicting the least recently used pieces to make room.
@@ -320,18 +314,8 @@ impl Memory {
     }
 }
 
-/// How much some content is in demand.
-#[derive(Clone, Copy, Debug)]
-struct Demand {
-    last: Instant,
-    /// Responses that needed it, none of them much later than the one before.
-    times: u32,
-}
-
-impl Demand {
-    fn is_late(&self) -> bool {
-        self.last.elapsed() < MAX_DEMAND_AGE
-    }
+fn is_late(demanded_at: &Instant) -> bool {
+    demanded_at.elapsed() < MAX_DEMAND_AGE
 }
 
 /// A file that is kept open for its content.

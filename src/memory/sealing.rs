@@ -19,9 +19,6 @@ use crate::sealed::SealedMemory;
 const MAX_PIECE: u64 = 8 << 20;
 /// Content that takes more than this part of the budget is not sealed.
 const MAX_SHARE: u64 = 4;
-/// How often content must have been asked for lately to be worth a copy and a descriptor.
-const MIN_DEMAND: u32 = 2;
-
 /// What is sealed, and what is about to be.
 #[derive(Debug)]
 pub(super) struct SealedContents {
@@ -155,16 +152,19 @@ impl Memory {
         if self.is_short() {
             return None;
         }
-        let content = lock(&self.sealed.ready).get(hash).cloned();
-        content.map(SealedUse::new)
+        let content = lock(&self.sealed.ready).get(hash).cloned()?;
+        self.note_demand(hash);
+        Some(SealedUse::new(content))
     }
 
-    fn is_worth_sealing(&self, hash: &[u8; 32], length: u64) -> bool {
+    /// Whether this content is to be put in sealed memory: it was asked for before, lately, and
+    /// takes no more than its share.
+    pub fn is_worth_sealing(&self, hash: &[u8; 32], length: u64) -> bool {
         length > MAX_IN_MEMORY
             && length <= self.limit / MAX_SHARE
             && !self.is_short()
             && !self.sealed.is_refused.load(Ordering::Relaxed)
-            && self.demand(hash) >= MIN_DEMAND
+            && self.is_in_demand(hash)
     }
 
     /// Copies the content of a file to sealed memory, and proves it there.
@@ -340,9 +340,10 @@ mod tests {
         }
 
         async fn sealed(&self, memory: &Arc<Memory>) -> Option<SealedUse> {
-            memory.note_demand(&self.hash);
             let length = self.content.len() as u64;
-            memory.sealed(&self.hash, length, &self.source).await
+            let sealed = memory.sealed(&self.hash, length, &self.source).await;
+            memory.note_demand(&self.hash);
+            sealed
         }
     }
 

@@ -21,7 +21,6 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::activity::Activity;
@@ -29,6 +28,7 @@ use super::connection;
 use super::listener::{self, Accepted, BoundSocket, ListenError, Listener, Stream};
 use super::metered_io::MeteredSocket;
 use super::overload::Overload;
+use super::transport::Socket;
 use crate::admin::{Admin, AdminContent};
 use crate::answer::host;
 use crate::manifest::Manifest;
@@ -193,10 +193,7 @@ impl AdminHandler {
         }
     }
 
-    async fn serve<S>(self: Arc<Self>, stream: S, activity: Arc<Activity>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve(self: Arc<Self>, stream: impl Socket, activity: Arc<Activity>) {
         let socket = MeteredSocket::new(stream, &activity);
         let (handler, draining) = (Arc::clone(&self), self.draining.subscribe());
         connection::serve(socket, activity, handler, &self.builder, &LIMITS, draining).await;

@@ -15,7 +15,6 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{Builder, UpgradeableConnection};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -23,6 +22,7 @@ use super::activity::{Activity, Overdue};
 use super::front::{Front, Leave};
 use super::metered_io::ObservedStream;
 use super::rewound::Rewound;
+use super::transport::Transport;
 use crate::service::{BoxError, Connection, Handler, InFlight};
 use crate::settings::Limits;
 
@@ -67,7 +67,7 @@ pub(super) async fn serve<S, H>(
     limits: &Limits,
     mut draining: watch::Receiver<bool>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Transport,
     H: Handler,
 {
     let mut served = ServedConnection::new(stream, &activity, &handler, builder, limits);
@@ -152,7 +152,7 @@ type HyperConnection<'a, S, H> = UpgradeableConnection<
 
 impl<'a, S, H> ServedConnection<'a, S, H>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Transport,
     H: Handler,
 {
     fn new(
@@ -175,7 +175,7 @@ where
     /// Goes on reading and answering. Ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if let Engine::Front(front) = &mut self.engine {
-            let leave = ready!(front.poll(cx, &**self.handler, self.activity))?;
+            let leave = ready!(front.poll(cx, self.handler, self.activity))?;
             let engine = mem::replace(&mut self.engine, Engine::Closed);
             if let (Engine::Front(front), Leave::ForHyper) = (engine, leave) {
                 self.engine = Engine::Hyper(self.hyper(front.into_stream()));
@@ -248,6 +248,7 @@ mod tests {
     use crate::client::Peer;
     use crate::semantics::head::RequestHead;
     use crate::semantics::plain::PlainHead;
+    use crate::service::{AtOnce, FilesAtOnce, FrontContent};
 
     /// Says who is asked for what: the front for all but `/hyper`.
     struct Echo;
@@ -262,21 +263,22 @@ mod tests {
         }
 
         fn respond_at_once(
-            &self,
+            self: &Arc<Self>,
             request: &PlainHead<'_, '_>,
             _: &dyn Connection,
+            _: FilesAtOnce,
             head: &mut Vec<u8>,
-        ) -> Option<Bytes> {
+        ) -> AtOnce<FrontContent> {
             if request.path() == "/hyper" {
-                return None;
+                return AtOnce::Elsewhere;
             }
             let said = format!("<front {}>", request.target());
             head.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
             if request.path() != "/head" {
-                return Some(said.into());
+                return AtOnce::Reply(FrontContent::Bytes(said.into()));
             }
             head.extend_from_slice(said.as_bytes());
-            Some(Bytes::new())
+            AtOnce::Reply(FrontContent::default())
         }
 
         fn note_malformed(&self) {}

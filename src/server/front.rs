@@ -6,6 +6,9 @@
 //! what a 304 costs. Here all connections of a worker read into the same memory, its stack, and
 //! write heads that were made before.
 //!
+//! Content of files that is asked for again and again lies in sealed memory, which the kernel sends
+//! without a copy where nothing has to be encrypted; a request that is worth it waits until it does.
+//!
 //! It never refuses anything. Whatever is not a [`PlainHead`], or has an answer that memory does not
 //! hold, is handed over: hyper reads the same bytes again, and the connection is its own from then on.
 //! So what is malformed, what has content and what says more of the connection than that it stays
@@ -15,15 +18,17 @@
 use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Buf;
+use tokio::io::ReadBuf;
 
 use super::activity::Activity;
 use super::rewound::Rewound;
+use super::transport::Transport;
 use crate::semantics::plain::{Begun, FieldSpace, MAX_HEAD, PlainHead};
-use crate::service::Handler;
+use crate::service::{AtOnce, Connection, FilesAtOnce, FrontContent, Handler, SealingFuture};
 
 /// Bytes that are read at once: two of the longest heads.
 const READ_SIZE: usize = 2 * MAX_HEAD;
@@ -39,6 +44,8 @@ pub(super) struct Front<S> {
     received: Vec<u8>,
     outgoing: Outgoing,
     next: NextStep,
+    /// What the request that is answered next waits for.
+    sealing: Option<SealingFuture>,
     is_closing: bool,
 }
 
@@ -49,6 +56,8 @@ enum NextStep {
     Read,
     /// Answer what was received.
     Answer,
+    /// The same, once some content is sealed, or can't be.
+    AnswerLater,
     HandOver,
     Close,
 }
@@ -69,6 +78,7 @@ impl<S> Front<S> {
             received: Vec::new(),
             outgoing: Outgoing::default(),
             next: NextStep::Read,
+            sealing: None,
             is_closing: false,
         }
     }
@@ -84,7 +94,7 @@ impl<S> Front<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Front<S> {
+impl<S: Transport> Front<S> {
     /// Reads and answers requests for as long as they are plain.
     ///
     /// # Errors
@@ -92,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Front<S> {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        handler: &impl Handler,
+        handler: &Arc<impl Handler>,
         activity: &Activity,
     ) -> Poll<io::Result<Leave>> {
         let mut left = MAX_REQUESTS_PER_TURN;
@@ -106,7 +116,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Front<S> {
                 }
                 NextStep::Answer => {
                     let received = mem::take(&mut self.received);
-                    self.answer(&received, handler, activity, &mut left);
+                    self.answer(&received, handler, activity, S::FILES_AT_ONCE, &mut left);
+                }
+                NextStep::AnswerLater => {
+                    if let Some(sealing) = &mut self.sealing {
+                        ready!(sealing.as_mut().poll(cx));
+                        self.sealing = None;
+                        activity.end_response();
+                    }
+                    // Once: if it could not be sealed, that is told where it is read.
+                    let received = mem::take(&mut self.received);
+                    self.answer(&received, handler, activity, FilesAtOnce::Sealed, &mut left);
                 }
                 NextStep::Read if self.is_closing => {
                     self.next = match self.received.is_empty() {
@@ -134,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Front<S> {
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        handler: &impl Handler,
+        handler: &Arc<impl Handler>,
         activity: &Activity,
         left: &mut u32,
     ) -> Poll<io::Result<()>> {
@@ -150,11 +170,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Front<S> {
                 false => NextStep::HandOver,
             };
         } else if self.received.is_empty() {
-            self.answer(new, handler, activity, left);
+            self.answer(new, handler, activity, S::FILES_AT_ONCE, left);
         } else {
             let mut received = mem::take(&mut self.received);
             received.extend_from_slice(new);
-            self.answer(&received, handler, activity, left);
+            self.answer(&received, handler, activity, S::FILES_AT_ONCE, left);
         }
         Poll::Ready(Ok(()))
     }
@@ -164,8 +184,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Front<S> {
     fn answer(
         &mut self,
         bytes: &[u8],
-        handler: &impl Handler,
+        handler: &Arc<impl Handler>,
         activity: &Activity,
+        mut files: FilesAtOnce,
         left: &mut u32,
     ) {
         let mut rest = bytes;
@@ -180,10 +201,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Front<S> {
                 Begun::Other => break NextStep::HandOver,
             };
             let head = self.outgoing.head_for_more();
-            let Some(content) = handler.respond_at_once(&request, activity, head) else {
-                break NextStep::HandOver;
+            self.outgoing.content = match handler.respond_at_once(&request, activity, files, head) {
+                AtOnce::Reply(content) => content,
+                AtOnce::Sealing(sealing) => {
+                    // A response is under way: no limit on idleness is.
+                    activity.begin_response(false);
+                    self.sealing = Some(sealing);
+                    break NextStep::AnswerLater;
+                }
+                AtOnce::Elsewhere => break NextStep::HandOver,
             };
-            self.outgoing.content = content;
+            files = S::FILES_AT_ONCE;
             rest = rest.get(length..).unwrap_or_default();
             *left -= 1;
         };
@@ -204,7 +232,7 @@ struct Outgoing {
     heads: Vec<u8>,
     /// Bytes of `heads` that were sent.
     sent: usize,
-    content: Bytes,
+    content: FrontContent,
     is_flushed: bool,
 }
 
@@ -219,22 +247,21 @@ impl Outgoing {
     }
 
     /// Sends all of it.
-    fn poll_send<S: AsyncWrite + Unpin>(
+    fn poll_send<S: Transport>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut stream = Pin::new(stream);
         loop {
             let heads = self.heads.get(self.sent..).unwrap_or_default();
-            let written = match (heads.is_empty(), self.content.is_empty()) {
-                (true, true) => break,
-                (false, true) => stream.as_mut().poll_write(cx, heads),
-                (true, false) => stream.as_mut().poll_write(cx, &self.content),
-                (false, false) => {
-                    let slices = [IoSlice::new(heads), IoSlice::new(&self.content)];
-                    stream.as_mut().poll_write_vectored(cx, &slices)
+            let has_content = !self.content.is_empty();
+            let written = match &mut self.content {
+                _ if heads.is_empty() && !has_content => break,
+                FrontContent::Bytes(bytes) => poll_write(stream, cx, heads, bytes),
+                FrontContent::Sealed(_) if !heads.is_empty() => {
+                    stream.poll_send_more(cx, heads, has_content)
                 }
+                FrontContent::Sealed(content) => stream.poll_send_sealed(cx, content),
             };
             let written = ready!(written)?;
             if written == 0 {
@@ -242,15 +269,34 @@ impl Outgoing {
             }
             let of_heads = written.min(heads.len());
             self.sent += of_heads;
-            self.content.advance(written - of_heads);
+            if let FrontContent::Bytes(bytes) = &mut self.content {
+                bytes.advance(written - of_heads);
+            }
         }
         // An idle connection keeps nothing.
-        (self.heads, self.content, self.sent) = (Vec::new(), Bytes::new(), 0);
+        (self.heads, self.content, self.sent) = (Vec::new(), FrontContent::default(), 0);
         if !self.is_flushed {
             // TLS may hold records that the socket did not take.
-            ready!(stream.poll_flush(cx))?;
+            ready!(Pin::new(stream).poll_flush(cx))?;
             self.is_flushed = true;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes from the first of the two that is not empty, and from the other with it.
+fn poll_write<S: Transport>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    heads: &[u8],
+    content: &[u8],
+) -> Poll<io::Result<usize>> {
+    let stream = Pin::new(stream);
+    match (heads.is_empty(), content.is_empty()) {
+        (false, true) => stream.poll_write(cx, heads),
+        (true, _) => stream.poll_write(cx, content),
+        (false, false) => {
+            stream.poll_write_vectored(cx, &[IoSlice::new(heads), IoSlice::new(content)])
+        }
     }
 }

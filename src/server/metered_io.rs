@@ -36,6 +36,14 @@ impl<S> MeteredSocket<S> {
             activity: Arc::clone(activity),
         }
     }
+
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    pub(super) fn activity(&self) -> &Activity {
+        &self.activity
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for MeteredSocket<S> {

@@ -21,6 +21,7 @@ mod plaintext;
 mod proxy_protocol;
 mod rewound;
 pub mod tls;
+mod transport;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -31,7 +32,7 @@ use std::thread::{self, JoinHandle};
 
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -47,6 +48,7 @@ use metered_io::MeteredSocket;
 use overload::Overload;
 use proxy_protocol::HeaderError;
 use tls::Tls;
+use transport::{Socket, Transport};
 
 /// Limit for the threads of each worker that block on the disk.
 const MAX_BLOCKING_THREADS: usize = 32;
@@ -345,10 +347,7 @@ impl ConnectionContext {
         self.handler.metrics()
     }
 
-    async fn serve<S>(&self, mut stream: S, peer: Peer)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve(&self, mut stream: impl Socket, peer: Peer) {
         let Some(peer) = self.read_client(&mut stream, peer).await else {
             return;
         };
@@ -387,10 +386,7 @@ impl ConnectionContext {
         }
     }
 
-    async fn serve_stream<S>(&self, stream: S, activity: Arc<Activity>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve_stream(&self, stream: impl Transport, activity: Arc<Activity>) {
         let handler = Arc::clone(&self.handler);
         let draining = self.draining.clone();
         connection::serve(

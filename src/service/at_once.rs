@@ -5,70 +5,109 @@
 //! they were written.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header, response};
 
 use super::draft::Drafter;
 use super::framing::Framing;
-use super::response::{DraftContent, MemoryReply};
+use super::response::{AtOnce, DraftContent, FilesAtOnce, MemoryContent, MemoryReply, SealedPart};
 use crate::answer::{Answer, Selected, SelectedBy, answer};
+use crate::body::{FilePart, OnlySegment};
 use crate::exchange::AnswerSummary;
 use crate::manifest::Manifest;
+use crate::memory::Memory;
 use crate::representation::{Data, PreparedHead, Representation};
 use crate::semantics::digest::WANT_REPR_DIGEST;
 use crate::semantics::etag::ETag;
 use crate::semantics::head::{FieldLines, RequestHead};
 use crate::semantics::plain::PlainHead;
 
-/// Writes status line and fields of the response behind `head`. `None` if nothing was written: the
-/// request is refused, which is for others to say, or its content is not in memory.
+/// Writes status line and fields of the response behind `head`. A request that is refused is for
+/// others to answer, and so is one whose content is not in memory.
 pub(super) fn reply(
     drafter: &Drafter,
     manifest: &Manifest,
     request: &PlainHead<'_, '_>,
+    files: FilesAtOnce,
     head: &mut Vec<u8>,
-) -> Option<MemoryReply> {
+) -> AtOnce<MemoryReply> {
     let answer = answer(manifest, request);
     if matches!(answer, Answer::Refused(..)) {
-        return None;
+        return AtOnce::Elsewhere;
     }
     let summary = AnswerSummary::new(&answer, manifest, request);
     let tag = tag(&answer);
     let has_own_head = drafter.has_digest_header || request.fields().has(&WANT_REPR_DIGEST);
     let shared = SharedHead::of(&answer).filter(|_| !has_own_head);
     let prepared = shared.and_then(|shared| shared.slot().get().map(|bytes| (shared, bytes)));
-    let (status, content) = match prepared {
-        Some((shared, bytes)) => {
-            let content = shared.content(request.method())?;
+    if let Some((shared, bytes)) = prepared {
+        let content = shared.content(request.method());
+        return at_once(content, &drafter.memory, files).map(|content| {
             head.extend_from_slice(bytes);
-            (shared.status(), content)
-        }
-        None => {
-            let (drafted, content) = drafter.draft_answer(answer, manifest, request).into_parts();
-            let content = match content {
-                DraftContent::Memory(bytes) => bytes,
-                DraftContent::Segments(segments) => segments.into_slice()?,
-            };
-            let start = head.len();
-            let status = drafted.status;
-            write_fields(drafted, content.len(), head);
-            if let Some(shared) = shared
-                && let Some(kept) = drafter.memory.keep(head[start..].to_vec())
-            {
-                // Another worker may have been quicker, with the same bytes.
-                let _ = shared.slot().set(kept);
+            MemoryReply {
+                status: shared.status(),
+                tag,
+                content,
+                summary,
             }
-            (status, content)
-        }
+        });
+    }
+    let (drafted, content) = drafter.draft_answer(answer, manifest, request).into_parts();
+    let content = match content {
+        DraftContent::Memory(bytes) => OnlySegment::Memory(bytes),
+        DraftContent::Segments(segments) => match segments.into_only() {
+            Some(only) => only,
+            None => return AtOnce::Elsewhere,
+        },
     };
-    Some(MemoryReply {
-        status,
-        tag,
-        content,
-        summary,
+    at_once(content, &drafter.memory, files).map(|content| {
+        let start = head.len();
+        let status = drafted.status;
+        write_fields(drafted, content.length(), head);
+        if let Some(shared) = shared
+            && let Some(kept) = drafter.memory.keep(head[start..].to_vec())
+        {
+            // Another worker may have been quicker, with the same bytes.
+            let _ = shared.slot().set(kept);
+        }
+        MemoryReply {
+            status,
+            tag,
+            content,
+            summary,
+        }
     })
+}
+
+/// Content as it can be sent now.
+fn at_once(
+    content: OnlySegment,
+    memory: &Arc<Memory>,
+    files: FilesAtOnce,
+) -> AtOnce<MemoryContent> {
+    let part = match content {
+        OnlySegment::Memory(bytes) => return AtOnce::Reply(MemoryContent::Bytes(bytes)),
+        OnlySegment::File(_) if files == FilesAtOnce::Never => return AtOnce::Elsewhere,
+        OnlySegment::File(part) => part,
+    };
+    if let Some(content) = memory.recall_sealed(&part.hash) {
+        return AtOnce::Reply(MemoryContent::Sealed(SealedPart {
+            content,
+            offset: part.offset,
+            length: part.length,
+        }));
+    }
+    let is_worth_it = memory.is_worth_sealing(&part.hash, part.whole);
+    if files != FilesAtOnce::AfterSealing || !is_worth_it {
+        return AtOnce::Elsewhere;
+    }
+    let memory = Arc::clone(memory);
+    AtOnce::Sealing(Box::pin(async move {
+        // What is there now is found when the request is answered.
+        let _ = memory.sealed(&part.hash, part.whole, &part.source).await;
+    }))
 }
 
 /// The tag that the response carries.
@@ -121,19 +160,28 @@ impl<'m> SharedHead<'m> {
         }
     }
 
-    /// The content that follows the head; `None` if it is not in memory.
-    fn content(self, method: &Method) -> Option<Bytes> {
-        match (self.kind, &self.representation.data) {
-            (PreparedHead::NotModified, _) => Some(Bytes::new()),
-            (PreparedHead::Whole, _) if *method == Method::HEAD => Some(Bytes::new()),
-            (PreparedHead::Whole, Data::Memory(bytes)) => Some(bytes.clone()),
-            (PreparedHead::Whole, Data::File(_)) => None,
+    /// The content that follows the head.
+    fn content(self, method: &Method) -> OnlySegment {
+        let representation = self.representation;
+        match (self.kind, &representation.data) {
+            (PreparedHead::NotModified, _) => OnlySegment::Memory(Bytes::new()),
+            (PreparedHead::Whole, _) if *method == Method::HEAD => {
+                OnlySegment::Memory(Bytes::new())
+            }
+            (PreparedHead::Whole, Data::Memory(bytes)) => OnlySegment::Memory(bytes.clone()),
+            (PreparedHead::Whole, Data::File(source)) => OnlySegment::File(FilePart {
+                source: Arc::clone(source),
+                hash: *representation.etag.hash(),
+                whole: representation.length,
+                offset: 0,
+                length: representation.length,
+            }),
         }
     }
 }
 
 /// Writes a status line and fields (RFC 9112 sections 4 and 5), with the length of the content.
-fn write_fields(mut drafted: response::Parts, length: usize, head: &mut Vec<u8>) {
+fn write_fields(mut drafted: response::Parts, length: u64, head: &mut Vec<u8>) {
     Framing::PLAIN.finish_head(&mut drafted, length == 0, || false);
     if length > 0 {
         let length = HeaderValue::from(length);

@@ -11,7 +11,8 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
-use super::response::{MemoryReply, ResponseFuture};
+use super::front_content::FrontContent;
+use super::response::{AtOnce, FilesAtOnce, MemoryReply, ResponseFuture};
 use crate::client::Peer;
 use crate::semantics::plain::PlainHead;
 
@@ -32,16 +33,17 @@ pub trait Handler: Send + Sync + 'static {
         in_flight: InFlight,
     ) -> Self::Future;
 
-    /// Answers a plain request that came over `connection`, if that needs nothing but memory: writes the
-    /// head of the response behind `head`, and returns the content that follows it. `None` if nothing
-    /// was written, and [`Handler::respond`] has to answer.
+    /// Answers a plain request that came over `connection`, if that needs nothing but memory: writes
+    /// the head of the response behind `head`, and returns the content that follows it. `Elsewhere`
+    /// has [`Handler::respond`] answer.
     fn respond_at_once(
-        &self,
+        self: &Arc<Self>,
         _request: &PlainHead<'_, '_>,
         _connection: &dyn Connection,
+        _files: FilesAtOnce,
         _head: &mut Vec<u8>,
-    ) -> Option<Bytes> {
-        None
+    ) -> AtOnce<FrontContent> {
+        AtOnce::Elsewhere
     }
 
     /// Notes that bytes were rejected before they were a request.
@@ -65,13 +67,14 @@ pub trait Layer: Send + Sync + 'static {
     ) -> ResponseFuture;
 
     /// Answers a plain request, if that needs nothing but memory: writes status line and fields
-    /// behind `head`. `None` if nothing was written, and [`Layer::respond`] has to answer.
+    /// behind `head`. `Elsewhere` has [`Layer::respond`] answer.
     fn respond_at_once(
         &self,
         _request: &PlainHead<'_, '_>,
+        _files: FilesAtOnce,
         _head: &mut Vec<u8>,
-    ) -> Option<MemoryReply> {
-        None
+    ) -> AtOnce<MemoryReply> {
+        AtOnce::Elsewhere
     }
 }
 

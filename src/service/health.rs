@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::fields::NOSNIFF;
 use super::handler::{Connection, Layer};
 use super::pages::PLAIN;
-use super::response::{MemoryReply, ResponseFuture};
+use super::response::{AtOnce, FilesAtOnce, MemoryReply, ResponseFuture};
 use crate::readiness::{Phase, Readiness};
 use crate::representation::NO_STORE;
 use crate::semantics::head::RequestHead;
@@ -54,11 +54,12 @@ impl Layer for HealthLayer {
     fn respond_at_once(
         &self,
         request: &PlainHead<'_, '_>,
+        files: FilesAtOnce,
         head: &mut Vec<u8>,
-    ) -> Option<MemoryReply> {
+    ) -> AtOnce<MemoryReply> {
         match request.path() == self.path.as_str() {
-            true => None,
-            false => self.next.respond_at_once(request, head),
+            true => AtOnce::Elsewhere,
+            false => self.next.respond_at_once(request, files, head),
         }
     }
 }

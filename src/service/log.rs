@@ -13,10 +13,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::framing::{self, Framing};
+use super::front_content::{CountedExchange, FrontContent, SealedContent};
 use super::handler::{Connection, Handler, InFlight, Layer};
 use super::hsts::HstsFilter;
 use super::pages::error_page;
-use super::response::{BoxError, Content, Reply, ResponseFuture};
+use super::response::{
+    AtOnce, BoxError, Content, FilesAtOnce, MemoryContent, Reply, ResponseFuture, SealedPart,
+};
 use crate::access::AccessLog;
 use crate::body::BodyError;
 use crate::exchange::Exchange;
@@ -100,30 +103,43 @@ impl Handler for LogLayer {
     }
 
     fn respond_at_once(
-        &self,
+        self: &Arc<Self>,
         request: &PlainHead<'_, '_>,
         connection: &dyn Connection,
+        files: FilesAtOnce,
         head: &mut Vec<u8>,
-    ) -> Option<Bytes> {
+    ) -> AtOnce<FrontContent> {
         if self.readiness.phase() == Phase::Draining {
             // The client is to be told to leave.
-            return None;
+            return AtOnce::Elsewhere;
         }
         let log = self.log.as_deref();
         let mut exchange = Exchange::new(request, connection.peer(), Door::Front, log);
         let start = head.len();
-        let reply = self.next.respond_at_once(request, head)?;
-        if !self.hsts.is_secure(request, connection) {
-            self.hsts.remove_line(head, start);
-        }
-        framing::end_head(head);
-        let length = reply.content.len() as u64;
-        let tag = || reply.tag.as_ref().map(visible);
-        exchange.respond(reply.status, tag, length, &reply.summary);
-        exchange.sent(length);
-        exchange.finish(&self.metrics, log);
-        self.metrics.front_requests.increment();
-        Some(reply.content)
+        let reply = self.next.respond_at_once(request, files, head);
+        reply.map(|reply| {
+            if !self.hsts.is_secure(request, connection) {
+                self.hsts.remove_line(head, start);
+            }
+            framing::end_head(head);
+            let length = reply.content.length();
+            let tag = || reply.tag.as_ref().map(visible);
+            exchange.respond(reply.status, tag, length, &reply.summary);
+            self.metrics.front_requests.increment();
+            match reply.content {
+                MemoryContent::Bytes(bytes) => {
+                    exchange.sent(length);
+                    exchange.finish(&self.metrics, log);
+                    FrontContent::Bytes(bytes)
+                }
+                MemoryContent::Sealed(SealedPart {
+                    content, offset, ..
+                }) => {
+                    let counted = CountedExchange::new(exchange, &self.metrics, self.log.as_ref());
+                    FrontContent::Sealed(Box::new(SealedContent::new(content, offset, counted)))
+                }
+            }
+        })
     }
 
     fn note_malformed(&self) {

@@ -17,6 +17,7 @@ mod dictionary;
 mod draft;
 mod fields;
 mod framing;
+mod front_content;
 mod handler;
 mod health;
 mod hsts;
@@ -30,12 +31,15 @@ mod write;
 
 pub use content::FileContent;
 pub use framing::Framing;
+pub use front_content::{FrontContent, SealedContent};
 pub use handler::{Connection, Handler, InFlight, Layer};
 pub use health::HealthLayer;
 pub use hsts::HstsFilter;
 pub use log::{LogFuture, LogLayer, LoggedBody};
 pub use pages::error_page;
 pub use redirect::RedirectLayer;
-pub use response::{BoxError, Content, MemoryReply, Reply, ResponseFuture};
+pub use response::{
+    AtOnce, BoxError, Content, FilesAtOnce, MemoryReply, Reply, ResponseFuture, SealingFuture,
+};
 pub use site::SiteLayer;
 pub use write::WriteLayer;

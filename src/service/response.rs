@@ -12,6 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use super::content::FileContent;
 use crate::body::Segments;
 use crate::exchange::AnswerSummary;
+use crate::memory::SealedUse;
 use crate::semantics::etag::ETag;
 
 /// Why a body that a layer sends has ended early.
@@ -70,6 +71,69 @@ pub struct Reply {
     pub summary: AnswerSummary,
 }
 
+/// Whether content of files can be sent at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FilesAtOnce {
+    /// No: the connection takes bytes alone.
+    Never,
+    /// What is in sealed memory.
+    Sealed,
+    /// The same, and what is worth it is to be sealed first.
+    AfterSealing,
+}
+
+/// The outcome of a plain request where memory alone is asked.
+pub enum AtOnce<R> {
+    /// There is a response, whose head is written.
+    Reply(R),
+    /// Nothing is written. The content is worth being sealed: once that has ended, ask again.
+    Sealing(SealingFuture),
+    /// Nothing is written, and nothing can be said at once.
+    Elsewhere,
+}
+
+impl<R> AtOnce<R> {
+    /// The same with what becomes of the response.
+    pub fn map<T>(self, become_of: impl FnOnce(R) -> T) -> AtOnce<T> {
+        match self {
+            Self::Reply(reply) => AtOnce::Reply(become_of(reply)),
+            Self::Sealing(sealing) => AtOnce::Sealing(sealing),
+            Self::Elsewhere => AtOnce::Elsewhere,
+        }
+    }
+}
+
+/// Ends when some content is sealed, or can't be.
+pub type SealingFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The content of a response that needs nothing but memory.
+pub enum MemoryContent {
+    /// Bytes of this process.
+    Bytes(Bytes),
+    /// Bytes that lie in sealed memory.
+    Sealed(SealedPart),
+}
+
+impl MemoryContent {
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Sealed(part) => part.length,
+        }
+    }
+}
+
+/// A part of sealed content.
+pub struct SealedPart {
+    /// The whole of it.
+    pub content: SealedUse,
+    /// Where the part begins.
+    pub offset: u64,
+    /// How long it is.
+    pub length: u64,
+}
+
 /// What a layer replies to a plain request where it needs nothing but memory. Status line and
 /// fields are written already, apart from what every response says.
 pub struct MemoryReply {
@@ -78,7 +142,7 @@ pub struct MemoryReply {
     /// The tag that was sent.
     pub tag: Option<ETag>,
     /// The content that follows the head.
-    pub content: Bytes,
+    pub content: MemoryContent,
     /// What was decided.
     pub summary: AnswerSummary,
 }

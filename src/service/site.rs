@@ -17,7 +17,9 @@ use super::draft::{Drafter, ETAGD_DIGEST};
 use super::fields::apply_header_rules_to_error;
 use super::handler::{Connection, Layer};
 use super::pages::{CHANGING, TOO_MANY_WAITING, unavailable};
-use super::response::{Content, DraftContent, MemoryReply, Reply, ResponseFuture};
+use super::response::{
+    AtOnce, Content, DraftContent, FilesAtOnce, MemoryReply, Reply, ResponseFuture,
+};
 use super::waiting::WaitingRequest;
 use crate::body::{BodyError, Segments};
 use crate::client::TrustedProxies;
@@ -190,11 +192,12 @@ impl Layer for SiteLayer {
     fn respond_at_once(
         &self,
         request: &PlainHead<'_, '_>,
+        files: FilesAtOnce,
         head: &mut Vec<u8>,
-    ) -> Option<MemoryReply> {
+    ) -> AtOnce<MemoryReply> {
         // Loaded once, as above.
         let manifest = self.site.current();
-        at_once::reply(&self.drafter, &manifest, request, head)
+        at_once::reply(&self.drafter, &manifest, request, files, head)
     }
 }
 

@@ -11,7 +11,7 @@ use super::fields::NOSNIFF;
 use super::framing::CLOSE;
 use super::handler::{Connection, Layer};
 use super::pages::{PLAIN, RETRY_SOON};
-use super::response::{MemoryReply, Reply, ResponseFuture};
+use super::response::{AtOnce, FilesAtOnce, MemoryReply, Reply, ResponseFuture};
 use crate::exchange::AnswerSummary;
 use crate::representation::{NO_STORE, visible};
 use crate::semantics::plain::PlainHead;
@@ -55,9 +55,10 @@ impl Layer for WriteLayer {
     fn respond_at_once(
         &self,
         request: &PlainHead<'_, '_>,
+        files: FilesAtOnce,
         head: &mut Vec<u8>,
-    ) -> Option<MemoryReply> {
-        self.next.respond_at_once(request, head)
+    ) -> AtOnce<MemoryReply> {
+        self.next.respond_at_once(request, files, head)
     }
 }
 

@@ -1,0 +1,92 @@
+//! The content of responses that are given in front of hyper.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::access::AccessLog;
+use crate::exchange::Exchange;
+use crate::memory::SealedUse;
+use crate::metrics::Metrics;
+
+/// The content of a response in front of hyper.
+pub enum FrontContent {
+    /// Bytes of this process, which are counted and logged already.
+    Bytes(Bytes),
+    /// Bytes in sealed memory. It takes a while to send them, and the client may leave meanwhile.
+    Sealed(Box<SealedContent>),
+}
+
+impl Default for FrontContent {
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+}
+
+impl FrontContent {
+    /// Whether nothing of it is left to send.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Sealed(sealed) => sealed.exchange.exchange.remaining() == 0,
+        }
+    }
+}
+
+/// Content in sealed memory on its way to a socket, which counts and logs its response in the end.
+pub struct SealedContent {
+    content: SealedUse,
+    offset: u64,
+    exchange: CountedExchange,
+}
+
+impl SealedContent {
+    pub(super) fn new(content: SealedUse, offset: u64, exchange: CountedExchange) -> Self {
+        Self {
+            content,
+            offset,
+            exchange,
+        }
+    }
+
+    /// Hands some of it to a socket, and returns how many bytes that has taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket takes none now; others when it takes no more.
+    pub fn send(&mut self, socket: impl AsFd) -> io::Result<usize> {
+        let remaining = self.exchange.exchange.remaining();
+        let sent = self.content.send(socket, self.offset, remaining)?;
+        self.offset += sent as u64;
+        self.exchange.exchange.sent(sent as u64);
+        Ok(sent)
+    }
+}
+
+/// An exchange that is counted and logged when this is dropped.
+pub(super) struct CountedExchange {
+    exchange: Exchange,
+    metrics: Arc<Metrics>,
+    log: Option<Arc<AccessLog>>,
+}
+
+impl CountedExchange {
+    pub(super) fn new(
+        exchange: Exchange,
+        metrics: &Arc<Metrics>,
+        log: Option<&Arc<AccessLog>>,
+    ) -> Self {
+        Self {
+            exchange,
+            metrics: Arc::clone(metrics),
+            log: log.map(Arc::clone),
+        }
+    }
+}
+
+impl Drop for CountedExchange {
+    fn drop(&mut self) {
+        self.exchange.finish(&self.metrics, self.log.as_deref());
+    }
+}

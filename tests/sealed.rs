@@ -1,0 +1,183 @@
+//! Content of files in sealed memory: which requests get it, that it is the content which the tag
+//! names, and that clients which don't take it hold no more than others.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use support::lines::Lines;
+use support::tree::eventually;
+use support::wire::head;
+use support::{Client, Server, TestSite, noise, tag};
+
+/// Not kept in memory; of one piece each, of two groups and more, and of three memfds.
+const LENGTHS: [(&str, usize); 4] = [
+    ("/whole", (128 << 10) + 1),
+    ("/most", 1 << 20),
+    ("/groups", (1 << 20) + 77),
+    ("/pieces", (17 << 20) + 5),
+];
+
+fn content(length: usize) -> Vec<u8> {
+    noise(length, length as u64)
+}
+
+fn site() -> TestSite {
+    LENGTHS
+        .iter()
+        .fold(TestSite::new(), |site, (target, length)| {
+            site.file(&target[1..], content(*length))
+        })
+}
+
+fn metric(server: &Server, name: &str) -> u64 {
+    let metrics = Client::connect(server.admin()).get("/metrics").body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    let mut lines = metrics.lines();
+    let number = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    number.unwrap().parse().unwrap()
+}
+
+fn by_front(server: &Server) -> u64 {
+    metric(server, "etagd_front_requests_total")
+}
+
+#[test]
+fn what_is_asked_for_again_is_sent_from_sealed_memory() {
+    let site = site();
+    let server = Server::with(&site, &["--admin", "127.0.0.1:0", "--memory", "256MiB"]);
+    let mut expected = 0;
+    for (target, length) in LENGTHS {
+        let content = content(length);
+        assert_eq!(server.client().get(target).status, 200);
+        assert_eq!(by_front(&server), expected, "{target}: asked for once");
+        let mut client = server.client();
+        for _ in 0..3 {
+            let response = client.get(target);
+            assert!(!response.cut && response.body == content, "{target}");
+            assert_eq!(response.field("ETag"), Some(tag(&content).as_str()));
+        }
+        let part = client.request("GET", target, &[("Range", "bytes=7-99999")]);
+        assert_eq!(part.status, 206);
+        assert!(part.body == content[7..=99_999], "{target}");
+        let last = client.request("GET", target, &[("Range", "bytes=-9")]);
+        assert!(last.body == content[length - 9..], "{target}");
+        assert_eq!(client.request("HEAD", target, &[]).body, b"");
+        assert_eq!(client.get(target).body.len(), length);
+        expected += 7;
+        assert_eq!(by_front(&server), expected, "{target}: all by the front");
+    }
+}
+
+#[test]
+fn pipelined_requests_come_in_their_order() {
+    let site = site();
+    let server = Server::with(&site, &["--admin", "127.0.0.1:0"]);
+    assert_eq!(server.client().get("/groups").status, 200);
+    let mut client = server.client();
+    let request = head("GET", "/groups", &[]) + &head("GET", "/nowhere", &[]);
+    client.send(request.repeat(5)).unwrap();
+    let content = content(LENGTHS[2].1);
+    for _ in 0..5 {
+        assert!(client.receive("GET").unwrap().unwrap().body == content);
+        assert_eq!(client.receive("GET").unwrap().unwrap().status, 404);
+    }
+    assert_eq!(by_front(&server), 10);
+}
+
+#[test]
+fn p2_what_is_published_next_is_sent_next() {
+    let site = site();
+    let server = Server::with(&site, &["--admin", "127.0.0.1:0"]);
+    assert_eq!(server.client().get("/groups").status, 200);
+    let mut client = server.client();
+    assert_eq!(client.get("/groups").status, 200);
+    for seed in 1..6 {
+        let new = noise(LENGTHS[2].1, 1000 + seed);
+        std::fs::write(site.path("groups"), &new).unwrap();
+        eventually("the new content", || {
+            let response = client.get("/groups");
+            assert!(response.is_what_its_tag_says() && !response.cut);
+            response.body == new
+        });
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_logged_as_one() {
+    let site = site();
+    let flags = ["--access-log", "json", "--admin", "127.0.0.1:0"];
+    let (server, out) = Server::logging(&site, &flags);
+    let lines = Lines::of(out);
+    assert_eq!(server.client().get("/pieces").status, 200);
+    assert_eq!(lines.next_json()["door"], "http1");
+    assert_eq!(server.client().get("/pieces").status, 200);
+    let whole = lines.next_json();
+    assert_eq!(
+        (&whole["door"], &whole["cut"]),
+        (&"front".into(), &false.into())
+    );
+    assert_eq!(whole["bytes"], LENGTHS[3].1);
+    let mut client = Client::connect_narrow(server.address());
+    client.send(head("GET", "/pieces", &[])).unwrap();
+    assert_eq!(client.receive_head().unwrap().unwrap().status, 200);
+    assert!(metric(&server, "etagd_memory_pinned_bytes") > 0);
+    drop(client);
+    let cut = lines.next_json();
+    assert_eq!((&cut["door"], &cut["cut"]), (&"front".into(), &true.into()));
+    assert!(cut["bytes"].as_u64().unwrap() < LENGTHS[3].1 as u64);
+    assert_eq!(metric(&server, "etagd_memory_pinned_bytes"), 0);
+}
+
+#[test]
+fn p10_a_client_that_takes_nothing_is_cut() {
+    let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
+    let site = site();
+    let server = Server::with(&site, &flags);
+    assert_eq!(server.client().get("/pieces").status, 200);
+    let mut client = Client::connect_narrow(server.address());
+    client.send(head("GET", "/pieces", &[])).unwrap();
+    assert_eq!(client.receive_head().unwrap().unwrap().status, 200);
+    assert!(metric(&server, "etagd_memory_pinned_bytes") > 0);
+    eventually("it is cut", || {
+        metric(&server, "etagd_memory_pinned_bytes") == 0
+    });
+    assert_eq!(
+        metric(&server, "etagd_cut_responses_total{reason=\"connection\"}"),
+        1
+    );
+}
+
+#[test]
+fn a_slow_client_gets_all_of_it() {
+    let flags = [
+        "--idle-timeout",
+        "1s",
+        "--header-timeout",
+        "1s",
+        "--admin",
+        "127.0.0.1:0",
+    ];
+    let site = site();
+    let server = Server::with(&site, &flags);
+    assert_eq!(server.client().get("/pieces").status, 200);
+    let mut client = Client::connect_narrow(server.address());
+    client.send(head("GET", "/pieces", &[])).unwrap();
+    assert_eq!(client.receive_head().unwrap().unwrap().status, 200);
+    let (content, mut body) = (content(LENGTHS[3].1), Vec::new());
+    while body.len() < content.len() {
+        if body.len() < 1 << 20 {
+            // The pace of the client: nothing that could be waited for instead.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let some = client
+            .read_some((content.len() - body.len()).min(32 << 10))
+            .unwrap();
+        assert!(!some.is_empty(), "it ends after {}", body.len());
+        body.extend(some);
+    }
+    assert!(body == content);
+    assert_eq!(by_front(&server), 1);
+}
