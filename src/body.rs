@@ -16,7 +16,9 @@ use bytes::Bytes;
 
 use crate::disk;
 use crate::memory::{Buffer, FileUse, Memory};
-use crate::representation::{Data, FileSource, GROUP_SIZE, MAX_WHOLE, Representation, group_hash};
+use crate::representation::{
+    Data, FileSource, GROUP_SIZE, GroupHash, MAX_WHOLE, Representation, SpooledSource, group_hash,
+};
 
 /// Why content can't be sent.
 #[derive(Debug, thiserror::Error)]
@@ -126,31 +128,52 @@ impl Segments {
             Data::Memory(bytes) => {
                 self.push_bytes(bytes.slice(offset as usize..(offset + length) as usize));
             }
-            Data::File(source) if length > 0 => self.queue.push_back(Segment::File(Pieces {
-                source: Arc::clone(source),
+            Data::File(source) => {
+                let source = PieceSource::File(Arc::clone(source));
+                self.push_pieces(source, representation, (offset, length), memory);
+            }
+            Data::Spooled(source) => {
+                let source = PieceSource::Spooled(Arc::clone(source));
+                self.push_pieces(source, representation, (offset, length), memory);
+            }
+        }
+    }
+
+    fn push_pieces(
+        &mut self,
+        source: PieceSource,
+        representation: &Representation,
+        (offset, length): (u64, u64),
+        memory: &Arc<Memory>,
+    ) {
+        if length > 0 {
+            self.queue.push_back(Segment::File(Pieces {
+                source,
                 memory: Arc::clone(memory),
                 hash: *representation.etag.hash(),
                 in_use: None,
                 whole: representation.length,
                 position: offset,
                 end: offset + length,
-            })),
-            Data::File(_) => {}
+            }));
         }
     }
 
-    /// The only one; `None` where there are several.
+    /// The only one; `None` where there are several, and where it is in no file of the site.
     pub fn into_only(mut self) -> Option<OnlySegment> {
         match (self.queue.pop_front(), self.queue.is_empty()) {
             (None, _) => Some(OnlySegment::Memory(Bytes::new())),
             (Some(Segment::Memory(bytes)), true) => Some(OnlySegment::Memory(bytes)),
-            (Some(Segment::File(pieces)), true) => Some(OnlySegment::File(FilePart {
-                source: pieces.source,
-                hash: pieces.hash,
-                whole: pieces.whole,
-                offset: pieces.position,
-                length: pieces.end - pieces.position,
-            })),
+            (Some(Segment::File(pieces)), true) => match pieces.source {
+                PieceSource::File(source) => Some(OnlySegment::File(FilePart {
+                    source,
+                    hash: pieces.hash,
+                    whole: pieces.whole,
+                    offset: pieces.position,
+                    length: pieces.end - pieces.position,
+                })),
+                PieceSource::Spooled(_) => None,
+            },
             (Some(_), false) => None,
         }
     }
@@ -251,10 +274,50 @@ impl std::fmt::Debug for Reading {
     }
 }
 
+/// Where pieces are read from.
+#[derive(Clone, Debug)]
+enum PieceSource {
+    File(Arc<FileSource>),
+    Spooled(Arc<SpooledSource>),
+}
+
+impl PieceSource {
+    /// The file, opened, if it is not open anyway.
+    fn open(&self) -> std::io::Result<Arc<File>> {
+        match self {
+            Self::File(source) => Ok(Arc::new(source.root.open_file(&source.path)?.file)),
+            Self::Spooled(source) => Ok(Arc::clone(source.file())),
+        }
+    }
+
+    /// Where in the file the representation begins.
+    fn start(&self) -> u64 {
+        match self {
+            Self::File(_) => 0,
+            Self::Spooled(source) => source.start(),
+        }
+    }
+
+    fn groups(&self) -> &[GroupHash] {
+        match self {
+            Self::File(source) => &source.groups,
+            Self::Spooled(source) => &source.groups,
+        }
+    }
+
+    /// The file of the site to look at when the bytes are not what they should be.
+    fn location(&self) -> PathBuf {
+        match self {
+            Self::File(source) => source.location(),
+            Self::Spooled(source) => source.of.to_path_buf(),
+        }
+    }
+}
+
 /// A stretch of a file, read piece by piece: a group, or the whole where that is short.
 #[derive(Debug)]
 struct Pieces {
-    source: Arc<FileSource>,
+    source: PieceSource,
     memory: Arc<Memory>,
     hash: [u8; 32],
     /// Has the file stay open to the end, if it is kept open.
@@ -339,6 +402,10 @@ impl Pieces {
     /// the file at its path. Only [`Memory`] keeps descriptors, so that there is one limit for them;
     /// within it, a file that is renamed over or deleted meanwhile still finishes.
     async fn read(&self, piece: Piece) -> Result<Bytes, BodyError> {
+        if let PieceSource::Spooled(source) = &self.source {
+            let file = Arc::clone(source.file());
+            return self.read_from_file(piece, Some(file)).await;
+        }
         if let Some(file) = self.memory.file(&self.hash) {
             if let Ok(bytes) = self.read_from_file(piece, Some(file)).await {
                 return Ok(bytes);
@@ -361,18 +428,18 @@ impl Pieces {
             });
         };
         if let Some(file) = &kept
-            && disk::read_cached(file, buffer.space(), piece.offset)
+            && disk::read_cached(file, buffer.space(), self.source.start() + piece.offset)
         {
             return self.prove(piece, buffer);
         }
         let is_new = kept.is_none();
-        let source = Arc::clone(&self.source);
+        let source = self.source.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let file = match kept {
                 Some(file) => file,
-                None => Arc::new(source.root.open_file(&source.path)?.file),
+                None => source.open()?,
             };
-            disk::read_exact_at(&file, buffer.space(), piece.offset)?;
+            disk::read_exact_at(&file, buffer.space(), source.start() + piece.offset)?;
             Ok::<_, std::io::Error>((file, buffer))
         });
         let read = reading
@@ -398,7 +465,7 @@ impl Pieces {
 
     fn prove(&self, piece: Piece, buffer: Buffer) -> Result<Bytes, BodyError> {
         let bytes = buffer.as_ref();
-        let is_proven = match self.source.groups.get(piece.index as usize) {
+        let is_proven = match self.source.groups().get(piece.index as usize) {
             Some(group) => group_hash(bytes, piece.offset) == *group,
             None => piece.length as u64 == self.whole && blake3::hash(bytes) == self.hash,
         };

@@ -17,9 +17,11 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 
 mod look;
 pub mod seam;
+mod spool;
 
 pub use look::{Look, is_exhaustion, is_passing};
 use seam::Call;
+pub use spool::{Spool, SpooledBytes};
 
 /// How often to repeat a look-up that raced with a rename.
 #[cfg(target_os = "linux")]

@@ -34,6 +34,7 @@
 //! | 3 | [`listing`] | a directory's files, where it has no index |
 //! | 1 | [`inventory`] | a manifest as JSON: written, read back, compared |
 //! | 4 | [`release`] | `--manifest`: a build's list of files, which the tree must prove |
+//! | 1 | [`cache`] | `--cache`: names and bytes, kept for other processes and the next start |
 //! | 0 | [`disk`] | a root that no path leaves, file metadata, reads |
 //! | 0 | [`exclude`] | which paths are left out, by pattern; pure |
 //! | 0 | [`lease`] | whether a process has a file open for writing |
@@ -123,6 +124,7 @@ pub mod locate;
 pub mod semantics;
 
 // Site.
+pub mod cache;
 pub mod disk;
 pub mod exclude;
 pub mod inventory;

@@ -24,6 +24,14 @@ impl ByteProgress {
         self.done.load(Ordering::Relaxed)
     }
 
+    /// How much is done, in percent rounded down; `None` before the total is known, and when all is
+    /// done.
+    #[must_use]
+    pub fn percent(&self) -> Option<u64> {
+        let (done, total) = (self.done(), self.total());
+        (done < total).then(|| done.saturating_mul(100) / total)
+    }
+
     /// Sets the total.
     pub fn set_total(&self, bytes: u64) {
         self.total.store(bytes, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use humantime::format_duration;
 
 use crate::beat::{Beats, Stall, WatchThread};
 use crate::manifest::{Manifest, SiteDigest};
+use crate::progress::ByteProgress;
 use crate::settings::{Digest, Expectation};
 
 /// Where the process stands between its start and its end. It only goes forward.
@@ -33,6 +34,8 @@ pub struct Readiness {
     /// Whether those get on who keep the site true to the disk; there are none before the first
     /// scan.
     threads: OnceLock<Arc<Beats>>,
+    /// What the first scan has to compress, if anything.
+    compression: OnceLock<Arc<ByteProgress>>,
 }
 
 /// Why no requests should be sent here.
@@ -41,6 +44,12 @@ pub enum NotReady {
     /// The manifest is not complete.
     #[error("scanning: the manifest is not complete yet")]
     Scanning,
+    /// The manifest lacks content codings that are being made.
+    #[error("compressing {percent} %: the manifest is not complete yet")]
+    Compressing {
+        /// How much of it is done.
+        percent: u64,
+    },
     /// The files on disk do not match the release that is to be served.
     #[error("{0}")]
     Unproven(String),
@@ -115,6 +124,11 @@ impl Readiness {
         let _ = self.threads.set(threads);
     }
 
+    /// Has this shown as what the first scan has to compress. Only the first one counts.
+    pub fn show_compression(&self, progress: Arc<ByteProgress>) {
+        let _ = self.compression.set(progress);
+    }
+
     /// Who of those that keep the site true to the disk does not get on.
     pub fn stalled(&self) -> Vec<Stall> {
         self.threads
@@ -145,7 +159,11 @@ impl Readiness {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        reason.map_or(NotReady::Scanning, NotReady::Unproven)
+        match (reason, self.compression.get().and_then(|it| it.percent())) {
+            (Some(reason), _) => NotReady::Unproven(reason),
+            (None, Some(percent)) => NotReady::Compressing { percent },
+            (None, None) => NotReady::Scanning,
+        }
     }
 
     /// Compares a newly published site with `--expect`.
@@ -245,6 +263,26 @@ mod tests {
         readiness.enter(Phase::Serving);
         let draining = readiness.check(Some(&site));
         assert!(matches!(draining, Err(NotReady::Draining)));
+    }
+
+    #[test]
+    fn what_is_being_compressed_says_how_far_it_is() {
+        let (readiness, [site, ..]) = (Readiness::default(), sites());
+        let progress = Arc::new(ByteProgress::default());
+        readiness.show_compression(Arc::clone(&progress));
+        let said = || match readiness.check(Some(&site)) {
+            Ok(_) => "ready".to_owned(),
+            Err(reason) => reason.to_string(),
+        };
+        assert!(said().starts_with("scanning: "), "nothing to do yet");
+        progress.set_total(1000);
+        assert!(said().starts_with("compressing 0 %: "), "{}", said());
+        progress.add(619);
+        assert!(said().starts_with("compressing 61 %: "), "{}", said());
+        progress.add(381);
+        assert!(said().starts_with("scanning: "), "{}", said());
+        readiness.enter(Phase::Serving);
+        assert_eq!(said(), "ready");
     }
 
     #[test]

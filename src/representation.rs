@@ -4,6 +4,8 @@
 //! [`Representation`] of its own (3.2), with its own tag. Everything here is immutable once a
 //! manifest holds it, except that field values are rendered at the first request that needs them.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +13,7 @@ use blake3::hazmat::HasherExt;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use crate::disk::{Root, Stamp};
+use crate::disk::{self, Root, SpooledBytes, Stamp};
 use crate::semantics::caching;
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
@@ -424,6 +426,8 @@ pub struct Representation {
     pub data: Data,
     /// The SHA-256 of its bytes, if the operator enabled `Repr-Digest`.
     pub sha256: Option<Box<[u8; 32]>>,
+    /// Whether the scan made it, rather than finding it in a file of the site.
+    pub is_made: bool,
     /// The tag as a field value. In a box, for most representations are asked for seldom.
     tag_value: OnceLock<Box<HeaderValue>>,
     heads: PreparedHeads,
@@ -438,6 +442,7 @@ impl Representation {
             length,
             data,
             sha256: None,
+            is_made: false,
             tag_value: OnceLock::new(),
             heads: PreparedHeads::default(),
         }
@@ -448,6 +453,15 @@ impl Representation {
     pub fn with_sha256(self, sha256: Option<[u8; 32]>) -> Self {
         Self {
             sha256: sha256.map(Box::new),
+            ..self
+        }
+    }
+
+    /// This representation as one that the scan made.
+    #[must_use]
+    pub fn made(self) -> Self {
+        Self {
+            is_made: true,
             ..self
         }
     }
@@ -475,7 +489,7 @@ impl Representation {
     fn is_in(&self, file: &Path) -> bool {
         match &self.data {
             Data::File(source) => source.location() == file,
-            Data::Memory(_) => false,
+            Data::Memory(_) | Data::Spooled(_) => false,
         }
     }
 
@@ -527,6 +541,8 @@ pub enum Data {
     Memory(Bytes),
     /// In a file, to be read and proven for each response.
     File(Arc<FileSource>),
+    /// In the temporary file of this process, to be read and proven in the same way.
+    Spooled(Arc<SpooledSource>),
 }
 
 impl Data {
@@ -537,7 +553,8 @@ impl Data {
             (Self::File(one), Self::File(two)) => {
                 Arc::ptr_eq(&one.root, &two.root) && one.path == two.path
             }
-            (Self::Memory(_), Self::File(_)) | (Self::File(_), Self::Memory(_)) => false,
+            (Self::Spooled(one), Self::Spooled(two)) => Arc::ptr_eq(one, two),
+            (Self::Memory(_) | Self::File(_) | Self::Spooled(_), _) => false,
         }
     }
 }
@@ -557,6 +574,42 @@ impl FileSource {
     /// The file's absolute path, for messages.
     pub fn location(&self) -> std::path::PathBuf {
         self.root.path().join(&self.path)
+    }
+}
+
+/// Bytes that were put aside, with others, in the temporary file of this process.
+#[derive(Debug)]
+pub struct SpooledSource {
+    /// Where they are, perhaps with other forms of the same content.
+    pub extent: Arc<SpooledBytes>,
+    /// Where in the extent they begin.
+    pub offset: u64,
+    /// As [`FileSource::groups`].
+    pub groups: Arc<[GroupHash]>,
+    /// The absolute path of the file that they were made of: for messages, and to be looked at again
+    /// if they are damaged.
+    pub of: Box<Path>,
+}
+
+impl SpooledSource {
+    /// The file that they are in, with others.
+    pub fn file(&self) -> &Arc<File> {
+        self.extent.file()
+    }
+
+    /// Where in the file they begin.
+    pub fn start(&self) -> u64 {
+        self.extent.offset() + self.offset
+    }
+
+    /// The first `length` bytes, blocking.
+    ///
+    /// # Errors
+    /// As `pread(2)`.
+    pub fn read(&self, length: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length as usize];
+        disk::read_exact_at(self.file(), &mut bytes, self.start())?;
+        Ok(bytes)
     }
 }
 

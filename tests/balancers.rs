@@ -382,10 +382,6 @@ fn every_client_can_decode_what_it_gets(front: &Front) {
     let mut client = front.client();
     let mut deltas = 0;
     for number in 0..3_400 {
-        // nginx closes a connection after a thousand requests.
-        if number % 500 == 0 {
-            client = front.client();
-        }
         let wanted = number % 2;
         // Its dictionary is the other file, none, or one that has no delta.
         let (accepted, dictionary) = match number / 2 % 5 {

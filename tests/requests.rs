@@ -21,10 +21,12 @@ use support::{Client, Response, Server, check};
 
 /// The ways of keeping data: in memory, read whole at each request, and in groups.
 const FILES: [&str; 3] = ["/small.txt", "/middle.bin", "/big.bin"];
-const SERVERS: [(&[&str], &str); 3] = [
+const SERVERS: [(&[&str], &str); 4] = [
     (&[], ""),
     (&["--memory", "64KiB"], ""),
     (&["--base-path", "/base"], "/base"),
+    // Nothing of what is asked for changes where codings are made of other files.
+    (&["--compress"], ""),
 ];
 const SENTINEL: &str = "/sentinel.txt";
 /// The default of `--max-header-size`, in bytes.

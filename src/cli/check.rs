@@ -4,12 +4,13 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::scan::{BusyFiles, scan};
+use super::store::scanner;
 use super::usage::UsageError;
 use super::{Error, inventory, open, print, trust};
 use crate::config::{self, ManifestFormat};
 use crate::remote::Client;
 use crate::replica::{Check, CheckReport, ExpectedSite, Remark, WalkOptions};
-use crate::scan::{Progress, Scanner};
+use crate::scan::Progress;
 
 /// Deviations listed for each replica without `--all`.
 const DEFAULT_MAX_SHOWN: usize = 20;
@@ -87,8 +88,7 @@ fn expected_site(flags: &config::CheckFlags) -> Result<Option<ExpectedSite>, Err
         return Ok(None);
     };
     let root = open(directory)?;
-    let handling = &flags.handling;
-    let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
+    let scanner = scanner(&flags.handling, &flags.compression, &root)?;
     let manifest = scan(
         &scanner,
         &root,

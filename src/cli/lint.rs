@@ -3,19 +3,19 @@
 use std::process::ExitCode;
 
 use super::scan::{BusyFiles, Scanned, scan};
+use super::store::scanner;
 use super::{Error, counted, inventory, open, print};
 use crate::config::{LintFlags, LintFormat};
 use crate::lint::{Allowance, Finding, ScannedSite};
 use crate::rules::Severity;
-use crate::scan::{Progress, Scanner};
+use crate::scan::Progress;
 
 /// Prints the problems of a site that are not accepted: exit code 1 if one of them is an error, or a
 /// warning where that is strict.
 pub(super) fn lint(flags: &LintFlags) -> Result<ExitCode, Error> {
     let base = flags.base.as_deref().map(inventory).transpose()?;
     let root = open(&flags.site.directory)?;
-    let handling = &flags.site.handling;
-    let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
+    let scanner = scanner(&flags.site.handling, &flags.compression, &root)?;
     let Scanned {
         manifest, links, ..
     } = scan(

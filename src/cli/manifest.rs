@@ -1,21 +1,20 @@
 //! `etagd manifest`.
 
 use super::scan::{BusyFiles, scan};
+use super::store::scanner;
 use super::{Error, inventory, open, print};
 use crate::config::{self, ManifestFormat};
 use crate::inventory::{ChangeKind, Head, Inventory, between};
 use crate::manifest::Manifest;
 use crate::purge::urls;
-use crate::scan::{Progress, Scanner};
+use crate::scan::Progress;
 
 /// Prints the manifest of a directory, or the URLs that changed since an earlier one.
 pub(super) fn manifest(flags: &config::ManifestFlags) -> Result<(), Error> {
     // It may be a pipe, whose writer should not have to wait for the scan.
     let old = flags.diff.as_deref().map(inventory).transpose()?;
     let root = open(&flags.site.directory)?;
-    // No memory for content: nothing is served.
-    let handling = &flags.site.handling;
-    let scanner = Scanner::new(handling.symlinks, handling.settings(), None);
+    let scanner = scanner(&flags.site.handling, &flags.compression, &root)?;
     let manifest = scan(
         &scanner,
         &root,

@@ -17,6 +17,7 @@ mod serve;
 mod shutdown;
 mod signals;
 mod startup;
+mod store;
 mod supervisor;
 mod usage;
 mod writable;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use indicatif::HumanCount;
 
+use crate::cache::CacheError;
 use crate::compress::AgainstError;
 use crate::config::{Cli, Command};
 use crate::dev::tail;
@@ -81,6 +83,9 @@ pub enum Error {
     /// The file of `--state` can't be used.
     #[error(transparent)]
     State(#[from] Refused),
+    /// The directory of `--cache` can't be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The system refuses a thread, a signal or a descriptor that a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),

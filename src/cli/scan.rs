@@ -56,7 +56,11 @@ pub(super) fn scan(
     let before = base.clone();
     let update = |bar: &ProgressBar| {
         let (files, bytes) = (progress.files(), HumanBytes(progress.bytes()));
-        bar.set_message(format!("{}, {bytes}", counted(files, "file")));
+        let compression = scanner.compression();
+        match compression.and_then(|it| it.percent()) {
+            Some(percent) => bar.set_message(format!("compressing: {percent} %")),
+            None => bar.set_message(format!("hashing: {}, {bytes}", counted(files, "file"))),
+        }
     };
     let work = || {
         let base = base.unwrap_or_else(|| scanner.empty());
@@ -76,7 +80,7 @@ pub(super) fn scan(
         manifest,
         links,
         busy,
-    } = with_bar("{spinner} hashing: {msg} in {elapsed}", update, work);
+    } = with_bar("{spinner} {msg} in {elapsed}", update, work);
     // The empty path is the root itself.
     if let Some(reason) = manifest.unreadable().get(&b""[..]) {
         return Err(Error::Directory {

@@ -3,6 +3,7 @@
 //! The steps are in [`startup`](super::startup) and [`shutdown`](super::shutdown), and [`run`] is
 //! their order.
 
+use std::mem;
 use std::time::Instant;
 
 use super::Error;
@@ -38,7 +39,8 @@ async fn run(config: &Config, inherited: Inherited) -> Result<(), Error> {
     let mut inputs = startup::open(config, &process)?;
     let listeners = startup::bind(config, inherited, &inputs, &process)?;
     let budget = startup::share_descriptors(config, &listeners);
-    let scanned = startup::scan(config, &inputs, budget, &process, &mut signals).await?;
+    let store = mem::take(&mut inputs.store);
+    let scanned = startup::scan(config, &inputs, store, budget, &process, &mut signals).await?;
     let Some(scanned) = scanned else {
         return Ok(());
     };

@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use indicatif::HumanBytes;
 use tokio::sync::oneshot;
 
 use super::background::{BackgroundTasks, ShutdownStage};
@@ -22,7 +23,7 @@ use super::process::{Process, Reloadable};
 use super::redirect::Redirect;
 use super::scan::{BusyFiles, Scanned, scan as scan_with_bar};
 use super::signals::{SignalAction, Signals};
-use super::{Error, open as open_root, writable};
+use super::{Error, counted, open as open_root, store, writable};
 use crate::access::{self, AccessLog, LineFormat};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
@@ -35,7 +36,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::release::Release;
-use crate::scan::{Progress, Scanner};
+use crate::scan::{CodingStore, Progress, Scanner, uncompressed};
 use crate::semantics::base_path::BasePath;
 use crate::server::admin::{AdminError, AdminServer};
 use crate::server::inherited::Inherited;
@@ -73,6 +74,7 @@ pub(super) struct Inputs {
     state: Option<StateFile>,
     tls: Option<Arc<Tls>>,
     pub(super) release: Option<Release>,
+    pub(super) store: CodingStore,
 }
 
 /// Opens and reads the files that flags name.
@@ -97,12 +99,14 @@ pub(super) fn open(config: &Config, process: &Process) -> Result<Inputs, Error> 
         )?),
         None => None,
     };
+    let store = store::open(config.cache.as_deref(), config.cache_size, &root)?;
     Ok(Inputs {
         directory,
         root,
         state,
         tls,
         release,
+        store,
     })
 }
 
@@ -224,6 +228,7 @@ pub(super) fn share_descriptors(config: &Config, bound: &Bound) -> DescriptorBud
 pub(super) async fn scan(
     config: &Config,
     inputs: &Inputs,
+    store: CodingStore,
     budget: DescriptorBudget,
     process: &Process,
     signals: &mut Signals,
@@ -233,7 +238,11 @@ pub(super) async fn scan(
         config.symlinks,
         Arc::clone(&config.settings),
         Some(Arc::clone(&memory)),
-    );
+    )
+    .with_store(store);
+    if let Some(compression) = scanner.compression() {
+        process.readiness.show_compression(compression);
+    }
     // The saved manifest is read while the watch is armed, and the tree is looked at afterwards:
     // no change can fall between the two.
     let (arming, armed) = channel();
@@ -274,7 +283,7 @@ fn scan_on_thread(
     process: &Process,
     armed: Receiver<Infallible>,
 ) -> impl Future<Output = Result<(Scanner, Scanned), Error>> {
-    let progress = Arc::new(Progress::default());
+    let (progress, compression) = (Arc::new(Progress::default()), scanner.compression());
     let (done, result) = oneshot::channel();
     let (root, state) = (Arc::clone(&inputs.root), inputs.state.clone());
     let (shown, metrics) = (Arc::clone(&progress), Arc::clone(&process.metrics));
@@ -300,7 +309,7 @@ fn scan_on_thread(
     async move {
         let (scanner, scanned) = tokio::select! {
             result = result => result.map_err(|_| Error::Scan)?,
-            never = supervisor.report(&progress) => match never {},
+            never = supervisor.report(&progress, compression.as_deref()) => match never {},
         };
         Ok((scanner, scanned?))
     }
@@ -360,6 +369,9 @@ pub(super) async fn publish(
         writer,
     } = first;
     immutable::warn(&scanned.broken, &process.metrics);
+    if config.dev.is_none() && config.settings.compress.is_none() {
+        suggest_compression(&scanned.manifest);
+    }
     let proven = match &mut release {
         Some(release) => release.begin(scanned.manifest),
         None => Some(scanned.manifest),
@@ -405,6 +417,20 @@ pub(super) async fn publish(
         writer,
         background,
     }))
+}
+
+/// Says what could be sent compressed and is not.
+fn suggest_compression(manifest: &Manifest) {
+    let (files, bytes) = uncompressed(manifest);
+    if files > 0 {
+        tracing::info!(
+            files,
+            bytes,
+            "{} ({}) could be sent compressed: --compress, or etagd compress",
+            counted(files, "file"),
+            HumanBytes(bytes)
+        );
+    }
 }
 
 /// Waits for the first publication while what is on disk is not what `--manifest` lists: `false`

@@ -20,6 +20,7 @@ use sd_notify::NotifyState::{
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::counted;
+use crate::progress::ByteProgress;
 use crate::readiness::Readiness;
 use crate::scan::Progress;
 
@@ -70,14 +71,21 @@ impl Supervisor {
 
     /// Reports how far a scan has come. As long as it makes progress, its time is extended: systemd
     /// would kill it at TimeoutStartSec. Never ends.
-    pub(super) async fn report(&self, progress: &Progress) -> Infallible {
+    pub(super) async fn report(
+        &self,
+        progress: &Progress,
+        compression: Option<&ByteProgress>,
+    ) -> Infallible {
         let mut ticks = interval(REPORT_INTERVAL);
         let mut before = None;
         loop {
             ticks.tick().await;
             let (files, bytes) = (progress.files(), progress.bytes());
-            let status = format!("hashing: {}, {}", counted(files, "file"), HumanBytes(bytes));
-            let now = Some((files, bytes));
+            let status = match compression.and_then(ByteProgress::percent) {
+                Some(percent) => format!("compressing: {percent} %"),
+                None => format!("hashing: {}, {}", counted(files, "file"), HumanBytes(bytes)),
+            };
+            let now = Some((files, bytes, compression.map(ByteProgress::done)));
             let extension = ExtendTimeoutUsec(START_EXTENSION.as_micros() as u32);
             if before == now {
                 self.send(&[Status(&status)]);

@@ -13,7 +13,6 @@
 mod against;
 mod delta;
 mod deltas;
-mod encode;
 mod survey;
 
 use std::cmp::Reverse;
@@ -27,6 +26,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 use crate::disk::{self, Opened, Root};
 use crate::exclude::Exclusions;
 use crate::progress::ByteProgress;
+use crate::scan::encode::{self, Effort, MIN_LENGTH};
 use crate::scan::sidecar::{Unproven, prove};
 use crate::scan::text::text_kind_of;
 use crate::semantics::coding::Coding;
@@ -39,12 +39,8 @@ use survey::{Sidecar, SidecarState, SourceFile};
 /// The codings of sidecars, in the order of [`CompressReport::after`].
 pub const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
-/// Shorter files fit into one packet anyway, and are not compressed.
-const MIN_LENGTH: u64 = 1 << 10;
 /// Longer files are not compressed: each thread holds a file and its sidecar in memory.
 const MAX_LENGTH: u64 = 256 << 20;
-/// The maximum length of a sidecar, as a percentage of its file.
-const MAX_PERCENT: u64 = 95;
 
 /// What was found and done.
 #[derive(Debug, Default)]
@@ -376,9 +372,8 @@ fn encode_if_worth_it(
     if length < MIN_LENGTH || !encode::is_compressible(&source.site_path, text) {
         return Ok(None);
     }
-    let encoded = encode::encode(coding, bytes)?;
-    let is_worth_it = encoded.len() as u64 * 100 <= length * MAX_PERCENT;
-    Ok(is_worth_it.then_some(encoded))
+    let encoded = encode::encode(coding, Effort::Sidecar, bytes)?;
+    Ok(encode::is_worth_it(&encoded, length).then_some(encoded))
 }
 
 fn remove(root: &Root, source: &SourceFile, coding: Coding) -> Result<SidecarState, SidecarError> {

@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use super::{CODINGS, MIN_LENGTH, SidecarError, SidecarProblem, encode};
+use super::{CODINGS, SidecarError, SidecarProblem};
 use crate::disk::{self, Opened, Root};
 use crate::exclude::Exclusions;
 use crate::representation::TextKind;
+use crate::scan::encode::{self, MIN_LENGTH};
 use crate::scan::hash::{self, HashOptions};
 use crate::scan::sidecar::{Unproven, prove};
 use crate::scan::text::text_kind_of;

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use super::compression::CompressionFlags;
 use super::offline::ManifestFormat;
 use super::site::SiteOptions;
 use super::values::{at_least_one, positive_duration, size, threads};
@@ -66,4 +67,7 @@ pub struct CheckFlags {
     /// How --dir is served.
     #[command(flatten, next_help_heading = "How --dir is served")]
     pub handling: SiteOptions,
+    /// What is made of its files.
+    #[command(flatten, next_help_heading = "How --dir is served")]
+    pub compression: CompressionFlags,
 }

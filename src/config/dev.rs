@@ -121,6 +121,9 @@ impl DevFlags {
             directory: self.site.directory,
             symlinks: self.site.handling.symlinks,
             settings: Arc::new(settings),
+            // Nothing is compressed: a developer waits for each change.
+            cache: None,
+            cache_size: 0,
             listen: Vec::new(),
             default_listen: Listen::default(),
             open_files: None,

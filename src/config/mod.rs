@@ -6,6 +6,7 @@
 mod check;
 mod choices;
 mod clients;
+mod compression;
 mod dev;
 mod documents;
 mod environment;
@@ -37,6 +38,7 @@ use crate::settings::Listen;
 
 pub use check::CheckFlags;
 pub use clients::{AccessLogForm, ProxyOptions};
+pub use compression::CompressionFlags;
 pub use dev::DevFlags;
 pub use environment::UnknownVariable;
 pub use health::HealthFlags;
@@ -47,6 +49,7 @@ pub use process::Config;
 pub use push::PushFlags;
 pub use serve::{LimitFlags, ServeFlags};
 pub use site::{LastModified, SiteFlags, SiteOptions};
+pub use values::Compress;
 pub use watch::WatchOptions;
 pub use write::WriteOptions;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+use super::compression::CompressionFlags;
 use super::site::SiteFlags;
 use crate::compress::SidecarWork;
 use crate::exclude::ExcludePattern;
@@ -16,6 +17,9 @@ pub struct ManifestFlags {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
+    /// What is made of its files.
+    #[command(flatten, next_help_heading = "Compression")]
+    pub compression: CompressionFlags,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: ManifestFormat,
@@ -88,6 +92,9 @@ pub struct LintFlags {
     /// Which site, and how it would be served.
     #[command(flatten)]
     pub site: SiteFlags,
+    /// What would be made of its files.
+    #[command(flatten, next_help_heading = "Compression")]
+    pub compression: CompressionFlags,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: LintFormat,

@@ -21,6 +21,10 @@ pub struct Config {
     pub symlinks: Symlinks,
     /// What changes answers.
     pub settings: Arc<Settings>,
+    /// Where made content codings are kept for the next start, if anywhere.
+    pub cache: Option<PathBuf>,
+    /// Bytes that they may take up, there and in the temporary file.
+    pub cache_size: u64,
     /// Where to listen; if empty, on inherited sockets or on `default_listen`.
     pub listen: Vec<Listen>,
     /// Where to listen if nothing else says so.

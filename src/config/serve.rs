@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::clients::ProxyOptions;
+use super::compression::CompressionFlags;
 use super::operator::Operator;
 use super::process::{Config, budget, cores};
 use super::site::SiteFlags;
@@ -16,7 +17,7 @@ use super::values::{
 };
 use super::watch::WatchOptions;
 use super::write::WriteOptions;
-use crate::settings::{Limits, Listen, RedirectOptions, TlsFiles};
+use crate::settings::{Limits, Listen, RedirectOptions, Settings, TlsFiles};
 
 /// `etagd serve`.
 #[derive(Debug, Args)]
@@ -28,6 +29,9 @@ pub struct ServeFlags {
     /// Which site, and how its files are looked at.
     #[command(flatten)]
     pub site: SiteFlags,
+    /// What is made of its files.
+    #[command(flatten, next_help_heading = "Compression")]
+    pub compression: CompressionFlags,
     /// PORT, HOST:PORT, :PORT or unix:PATH; repeatable [default: 127.0.0.1:8080].
     ///
     /// A port alone is on this machine only, :PORT on all of its addresses. Where PORT is set in
@@ -194,10 +198,16 @@ impl From<ServeFlags> for Config {
             directory,
             handling,
         } = flags.site;
+        let settings = Settings {
+            compress: flags.compression.policy(),
+            ..handling.settings()
+        };
         Self {
             directory,
             symlinks: handling.symlinks,
-            settings: Arc::new(handling.settings()),
+            settings: Arc::new(settings),
+            cache: flags.compression.cache,
+            cache_size: flags.compression.cache_size.as_u64(),
             listen: flags.listen,
             default_listen: flags.default_listen.unwrap_or_default(),
             open_files: flags.open_files,

@@ -153,7 +153,7 @@ pub struct SiteOptions {
 }
 
 impl SiteOptions {
-    /// What of this changes answers.
+    /// What of this changes answers, where nothing is compressed.
     pub fn settings(&self) -> Settings {
         Settings {
             last_modified: self.last_modified == LastModified::Mtime,
@@ -167,6 +167,7 @@ impl SiteOptions {
             base_path: self.base_path.clone(),
             exclude: Arc::new(self.exclude.clone().into()),
             dictionaries: self.dictionary.iter().cloned().collect(),
+            compress: None,
             additions: Additions::default(),
         }
     }

@@ -6,10 +6,16 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use humantime::DurationError;
 
+use crate::settings::{CompressionPolicy, InvalidPolicy};
+
 /// What `BoolishValueParser` takes for true, as people write it: a flag that is on may need another
 /// one. clap compares letter by letter, since a flag without a value can't ignore case.
 pub(super) const TRUE_WORDS: [&str; 14] = [
     "true", "True", "TRUE", "t", "T", "yes", "Yes", "YES", "y", "Y", "on", "On", "ON", "1",
+];
+/// The same for false.
+const FALSE_WORDS: [&str; 14] = [
+    "false", "False", "FALSE", "f", "F", "no", "No", "NO", "n", "N", "off", "Off", "OFF", "0",
 ];
 /// Far longer than anyone waits, and short enough that no clock overflows.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -99,6 +105,26 @@ pub(super) fn size(text: &str) -> Result<ByteSize, InvalidValue> {
     text.parse().map_err(|_| InvalidValue::NotASize)
 }
 
+/// The value of `--compress`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Compress {
+    /// Nothing is compressed.
+    Off,
+    /// What the policy says.
+    On(CompressionPolicy),
+}
+
+/// `br,gz`; or a word for true, as `--compress` alone and `ETAGD_COMPRESS=1` have it, or for false.
+pub(super) fn compress(text: &str) -> Result<Compress, InvalidPolicy> {
+    if TRUE_WORDS.contains(&text) {
+        return Ok(Compress::On(CompressionPolicy::default()));
+    }
+    if FALSE_WORDS.contains(&text) {
+        return Ok(Compress::Off);
+    }
+    text.parse().map(Compress::On)
+}
+
 pub(super) fn header_size(text: &str) -> Result<ByteSize, InvalidValue> {
     let size = size(text)?;
     match HEADER_SIZES.contains(&size.as_u64()) {
@@ -111,11 +137,26 @@ pub(super) fn header_size(text: &str) -> Result<ByteSize, InvalidValue> {
 mod tests {
     use super::*;
 
-    fn refusal<T>(parsed: Result<T, InvalidValue>) -> String {
+    fn refusal<T>(parsed: Result<T, impl std::error::Error>) -> String {
         parsed
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default()
+    }
+
+    #[test]
+    fn codings_to_make() {
+        for on in ["on", "1", "true", "br,gz"] {
+            let policy = CompressionPolicy::default();
+            assert_eq!(compress(on), Ok(Compress::On(policy)), "{on}");
+        }
+        for off in ["off", "0", "false"] {
+            assert_eq!(compress(off), Ok(Compress::Off), "{off}");
+        }
+        assert_eq!(
+            refusal(compress("gzip")),
+            "expected br, zst and gz, with commas between them, or off"
+        );
     }
 
     #[test]

@@ -181,6 +181,10 @@ fn sidecar_problem(
             Ok(mut opened) => proof(&mut opened.file),
             Err(error) => Some(Unproven::Unreadable(error)),
         },
+        Data::Spooled(source) => match source.read(sidecar.identity.length) {
+            Ok(bytes) => proof(&mut &bytes[..]),
+            Err(error) => Some(Unproven::Unreadable(error)),
+        },
     }
 }
 

@@ -688,6 +688,7 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
         base_path,
         exclude,
         dictionaries,
+        compress,
         additions: _,
     } = settings;
     let repr_digest = match repr_digest {
@@ -738,6 +739,12 @@ fn cover(hasher: &mut blake3::Hasher, settings: &Settings) {
         frame(hasher, b"dictionary");
         frame(hasher, dictionaries.to_string().as_bytes());
     }
+    // As for listings. The name is part of it because two versions that encode differently must not
+    // agree, even where a site has nothing to compress yet.
+    if let Some(policy) = compress {
+        frame(hasher, b"compress");
+        frame(hasher, policy.to_string().as_bytes());
+    }
 }
 
 /// Hashes a length and then the bytes, so that no two lists of names hash the same bytes.
@@ -753,6 +760,7 @@ mod tests {
     use super::*;
     use crate::representation::{Data, REVALIDATE, Representation};
     use crate::semantics::etag::ETag;
+    use crate::settings::CompressionPolicy;
 
     fn of(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings::default();
@@ -985,6 +993,8 @@ mod tests {
             of(|to| to.immutable = globs(&["/a/b"])),
             of(|to| to.immutable = globs(&["auto"])),
             of(|to| to.immutable = globs(&["/auto"])),
+            of(|to| to.compress = Some(CompressionPolicy::default())),
+            of(|to| to.compress = "br".parse().ok()),
         ];
         let different: BTreeSet<_> = digests.iter().collect();
         assert_eq!(different.len(), digests.len(), "{digests:#?}");

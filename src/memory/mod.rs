@@ -96,13 +96,20 @@ impl Memory {
     }
 
     /// Shares a small body if the budget has room for it, without what is set aside for streams.
-    pub fn keep(self: &Arc<Self>, body: Vec<u8>) -> Option<Bytes> {
-        if !self.has_room(body.len() as u64) {
-            return None;
-        }
-        let held = self.hold(body.len() as u64 + ENTRY_OVERHEAD)?;
+    ///
+    /// # Errors
+    /// The body, if there is no room.
+    pub fn keep(self: &Arc<Self>, body: Vec<u8>) -> Result<Bytes, Vec<u8>> {
+        let length = body.len() as u64;
+        let held = match self.has_room(length) {
+            true => self.hold(length + ENTRY_OVERHEAD),
+            false => None,
+        };
+        let Some(held) = held else {
+            return Err(body);
+        };
         self.kept.fetch_add(held.bytes, Ordering::Relaxed);
-        Some(Bytes::from_owner(KeptBody {
+        Ok(Bytes::from_owner(KeptBody {
             body: body.into_boxed_slice(),
             held,
         }))
@@ -482,7 +489,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn small_bodies_leave_room_for_streams() {
         let memory = Memory::new(MIN_MEMORY, 1);
-        let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; PIECE])).collect();
+        let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; PIECE]).ok()).collect();
         assert_eq!(
             bodies.len(),
             8,
@@ -494,10 +501,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_cannot_be_kept_costs_no_cached_piece() {
         let memory = Memory::new(MIN_MEMORY, 1);
-        let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; PIECE])).collect();
+        let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; PIECE]).ok()).collect();
         let key = ([0; 32], 0);
         memory.remember(key, fill(&memory, PIECE).await.expect("fits"));
-        assert!(memory.keep(vec![0; PIECE]).is_none());
+        assert!(memory.keep(vec![0; PIECE]).is_err());
         assert!(memory.recall(&key).is_some());
         drop(bodies);
     }

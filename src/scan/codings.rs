@@ -1,20 +1,21 @@
-//! Which sidecars (`x.br` for `x`) are served as content codings.
+//! Which content codings a file has: its sidecars (`x.br` for `x`), and what is made of it.
 //!
 //! A sidecar is an ordinary file of the site, already read and hashed. It becomes a content coding
 //! of its neighbour once it is proven to decode to the neighbour's bytes; a proof that the
-//! manifest holds already is not made again.
+//! manifest holds already is not made again. Only codings without a sidecar are made.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::deltas::Deltas;
+use super::made::{self, MakeError};
 use super::next_state::NextState;
 use super::proven::read_proven;
 use super::sidecar::{Unproven, prove};
-use super::{Pass, ScanOutcome, Scanner, Scope};
+use super::{Pass, ScanOutcome, Scanner, Scope, lock};
 use crate::disk;
 use crate::manifest::Changes;
 use crate::representation::{Plain, Representation, Resource};
@@ -37,7 +38,7 @@ pub fn stem(path: &[u8]) -> Option<&[u8]> {
     plain.or_else(|| delta_stem(path))
 }
 
-/// Adds to the changes the resources whose set of proven codings differs from what it was.
+/// Adds to the changes the resources whose set of codings differs from what it was.
 pub(super) fn attach(scanner: &Scanner, pass: &Pass<'_>, outcome: &mut ScanOutcome) {
     let changes = &mut outcome.changes;
     let (recoded, unreadable) = recoded(scanner, pass, changes);
@@ -64,8 +65,8 @@ pub(super) fn attach(scanner: &Scanner, pass: &Pass<'_>, outcome: &mut ScanOutco
     }
 }
 
-/// The resources whose proven codings differ from what they have, and the sidecars that could not
-/// be read for their proof.
+/// The resources whose codings differ from what they have, and the files that could not be read for
+/// them.
 fn recoded(
     scanner: &Scanner,
     pass: &Pass<'_>,
@@ -74,44 +75,76 @@ fn recoded(
     let next = NextState::new(pass, changes);
     let deltas = Deltas::new(&next);
     let uses_deltas = scanner.settings.dictionaries().are_used();
-    let mut candidates = candidates(pass, &next);
+    let maker = scanner.maker.as_ref();
+    let mut paths = candidates(pass, &next, maker.is_some());
     if uses_deltas {
-        candidates.extend(deltas.candidates(pass.scope));
+        paths.extend(deltas.candidates(pass.scope));
     }
-    let recoded = candidates
-        .into_par_iter()
-        .filter_map(|path| {
-            let resource = next.locate(path)?;
-            let mut encoded = proven_codings(&next, resource);
-            if uses_deltas {
-                encoded.extend(deltas.proven(resource));
+    let located = paths.into_iter().filter_map(|path| next.locate(path));
+    let candidates: Vec<_> = located.collect();
+    let failures: Mutex<Vec<(Box<[u8]>, MakeError)>> = Mutex::default();
+    let recode = |resource: &&Arc<Resource>| {
+        let mut encoded = shipped_codings(&next, resource);
+        if let Some(maker) = maker {
+            match made::codings(scanner, maker, pass, resource, &encoded) {
+                Ok(made) => encoded.extend(made),
+                Err(error) => lock(&failures).push((resource.path.clone(), error)),
             }
-            let encoded = encoded.into_boxed_slice();
-            let (_, before) = resource.of_files();
-            (!are_same(&encoded, before)).then(|| with_codings(resource, encoded))
-        })
-        .collect();
+            pass.progress.step();
+        }
+        // The order of equal lengths must not depend on which of them were made.
+        encoded.sort_by_key(|each| (each.length, each.coding));
+        if uses_deltas {
+            encoded.extend(deltas.proven(resource));
+        }
+        let (_, before) = resource.of_files();
+        (!are_same(&encoded, before)).then(|| with_codings(resource, encoded.into()))
+    };
+    let work = || candidates.par_iter().filter_map(recode).collect();
+    let recoded = match maker {
+        Some(maker) => made::run(maker, pass, &candidates, work),
+        None => work(),
+    };
     drop(deltas);
-    let unreadable = next.into_unreadable();
+    let mut unreadable = next.into_unreadable();
+    let failures = std::mem::take(&mut *lock(&failures));
+    made::report(pass, &failures);
+    let failures = failures.into_iter();
+    unreadable.extend(failures.map(|(path, error)| (path, error.into())));
     (recoded, unreadable)
 }
 
 /// The paths whose codings may have changed: those with a changed sidecar, those with a sidecar
-/// that could not be read before, and what is changed itself.
-fn candidates<'a>(pass: &'a Pass<'_>, next: &'a NextState<'_>) -> BTreeSet<&'a [u8]> {
+/// that could not be read before, and what is changed itself. At a start everything, where codings
+/// are made: what an earlier process has saved has none of them.
+fn candidates<'a>(
+    pass: &'a Pass<'_>,
+    next: &'a NextState<'_>,
+    are_made: bool,
+) -> BTreeSet<&'a [u8]> {
     let touched = next.changed.keys().chain(&next.removed).copied();
-    let retried = pass
+    let retried: Vec<&[u8]> = pass
         .base
         .unreadable()
         .keys()
         .map(AsRef::as_ref)
-        .filter(|path| pass.scope.covers(path));
-    let mut candidates: BTreeSet<&[u8]> = touched.chain(retried).filter_map(stem).collect();
+        .filter(|path| pass.scope.covers(path))
+        .collect();
+    let mut candidates: BTreeSet<&[u8]> = touched
+        .chain(retried.iter().copied())
+        .filter_map(stem)
+        .collect();
+    let is_whole = !matches!(pass.scope, Scope::Paths(_));
     // In the first scan every sidecar is itself a change, so its file is in the set already. Later
     // a file may change while its sidecar does not.
-    let is_first = pass.base.is_empty() && !matches!(pass.scope, Scope::Paths(_));
-    if !is_first {
+    if are_made || !(pass.base.is_empty() && is_whole) {
         candidates.extend(next.changed.keys());
+    }
+    if are_made {
+        candidates.extend(retried);
+    }
+    if are_made && pass.is_start && is_whole {
+        candidates.extend(pass.base.iter().map(|resource| &*resource.path));
     }
     candidates
 }
@@ -141,8 +174,8 @@ fn with_codings(resource: &Resource, encoded: Box<[Representation]>) -> Resource
     }
 }
 
-/// The proven codings of a resource, shortest first.
-fn proven_codings(next: &NextState<'_>, resource: &Resource) -> Vec<Representation> {
+/// The codings of a resource that lie next to it, proven.
+fn shipped_codings(next: &NextState<'_>, resource: &Resource) -> Vec<Representation> {
     let (identity, _) = resource.of_files();
     // What is compressed under its own name is not compressed again.
     if resource.fields.decoding().is_some() {
@@ -155,7 +188,7 @@ fn proven_codings(next: &NextState<'_>, resource: &Resource) -> Vec<Representati
         .map(|before| before.of_files())
         .filter(|(before, _)| before.etag.hash() == identity.etag.hash())
         .map_or([].as_slice(), |(_, encoded)| encoded);
-    let mut encoded: Vec<_> = CODINGS
+    CODINGS
         .iter()
         .filter_map(|&coding| {
             let path = sidecar_path(&resource.path, coding)?;
@@ -169,9 +202,7 @@ fn proven_codings(next: &NextState<'_>, resource: &Resource) -> Vec<Representati
             }
             Some(sidecar.as_coding(coding))
         })
-        .collect();
-    encoded.sort_by_key(|representation| representation.length);
-    encoded
+        .collect()
 }
 
 /// Proves a sidecar from the very bytes that were hashed: a file is hashed again while it is

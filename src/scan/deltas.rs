@@ -162,6 +162,10 @@ impl<'a> Deltas<'a> {
                 let read = file.take(limit).read_to_end(&mut header);
                 read.map_err(Unproven::Unreadable)?;
             }
+            Data::Spooled(source) => {
+                let read = source.read(delta.identity.length.min(limit));
+                header = read.map_err(Unproven::Unreadable)?;
+            }
         }
         Coding::of_header(&header).ok_or(Unproven::Header)
     }

@@ -9,8 +9,10 @@ mod deltas;
 mod demand;
 mod dictionaries;
 mod document;
+pub(crate) mod encode;
 mod first;
 pub(crate) mod hash;
+mod made;
 pub(crate) mod media;
 mod next_state;
 pub mod own_coding;
@@ -42,6 +44,7 @@ use crate::exclude::Exclusions;
 use crate::lease::{self, Writers};
 use crate::manifest::{Manifest, ancestors};
 use crate::memory::Memory;
+use crate::progress::ByteProgress;
 use crate::representation::{
     Data, Decoding, Fields, FileSource, Plain, Representation, Resource, TextKind,
 };
@@ -51,6 +54,7 @@ use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
 use crate::settings::{ReprDigest, Settings, Symlinks};
 use hash::{HashOptions, HashedFile, Retained};
+use made::Maker;
 use media::{Keeping, MediaTypes};
 use pass::{FileState, Pass, add_folders, is_at, lock, relocated, removed, report};
 use walk::{FoundFile, WalkStep};
@@ -59,6 +63,7 @@ pub use codings::stem;
 pub use deltas::{DICTIONARIES, MAX_DICTIONARY_LENGTH, dictionary_path};
 pub use dictionaries::MAX_FAMILY;
 pub use first::{FirstLook, MAX_START_WAIT};
+pub use made::{CodingStore, uncompressed};
 pub use restore::SavedFile;
 pub use rules::{exclusions_on_disk, report as report_rules};
 pub use scope::{ScanOutcome, Scope, Unsettled};
@@ -71,6 +76,7 @@ pub use walk::{Link, LinkVerdict, MAX_LINKS};
 pub const COMPLAINTS: &[&str] = &[
     "etagd::scan::codings",
     "etagd::scan::next_state",
+    "etagd::scan::made",
     "etagd::scan::own_coding",
     "etagd::scan::pass",
     "etagd::scan::rules",
@@ -137,6 +143,8 @@ pub struct Scanner {
     settings: Arc<Settings>,
     memory: Option<Arc<Memory>>,
     media: MediaTypes,
+    /// What makes content codings, where the settings ask for some.
+    maker: Option<Maker>,
     /// Large files that were hashed for the next look.
     prepared: Mutex<HashMap<Stamp, HashedFile>>,
 }
@@ -174,13 +182,29 @@ impl Scanner {
         settings: impl Into<Arc<Settings>>,
         memory: Option<Arc<Memory>>,
     ) -> Self {
+        let settings = settings.into();
         Self {
             symlinks,
-            settings: settings.into(),
+            maker: settings.compress.clone().map(Maker::new),
+            settings,
             memory,
             media: MediaTypes::default(),
             prepared: Mutex::default(),
         }
+    }
+
+    /// This scanner with another place for the content codings that it makes.
+    #[must_use]
+    pub fn with_store(mut self, store: CodingStore) -> Self {
+        if let Some(maker) = &mut self.maker {
+            maker.store = store;
+        }
+        self
+    }
+
+    /// How many bytes the first scan has to compress, where the settings ask for that.
+    pub fn compression(&self) -> Option<Arc<ByteProgress>> {
+        Some(Arc::clone(&self.maker.as_ref()?.progress))
     }
 
     /// Closes the files that were kept open for these resources.
@@ -442,7 +466,8 @@ impl Scanner {
     fn data(&self, root: &Arc<Root>, found: &FoundFile, form: Retained) -> Data {
         let groups = match form {
             Retained::Small(body) => {
-                match self.memory.as_ref().and_then(|memory| memory.keep(body)) {
+                let memory = self.memory.as_ref();
+                match memory.and_then(|memory| memory.keep(body).ok()) {
                     Some(bytes) => return Data::Memory(bytes),
                     None => Arc::default(),
                 }

@@ -128,7 +128,7 @@ impl<'a> Pass<'a> {
 /// Whether the content can be read again from where the walk found the file.
 pub(super) fn is_at(data: &Data, root: &Arc<Root>, found: &FoundFile) -> bool {
     match data {
-        Data::Memory(_) => true,
+        Data::Memory(_) | Data::Spooled(_) => true,
         Data::File(source) => Arc::ptr_eq(&source.root, root) && *source.path == *found.location,
     }
 }

@@ -99,6 +99,15 @@ impl Unproven {
     }
 }
 
+impl From<Unproven> for io::Error {
+    fn from(reason: Unproven) -> Self {
+        match reason {
+            Unproven::Unreadable(error) => error,
+            reason => Self::other(reason.to_string()),
+        }
+    }
+}
+
 /// Proves that `encoded` under `coding` is the content of `length` bytes with this BLAKE3.
 ///
 /// # Errors

@@ -43,7 +43,9 @@ pub(super) fn reply(
     let shared = SharedHead::of(&answer).filter(|_| !has_own_head);
     let prepared = shared.and_then(|shared| shared.slot().get().map(|bytes| (shared, bytes)));
     if let Some((shared, bytes)) = prepared {
-        let content = shared.content(request.method());
+        let Some(content) = shared.content(request.method()) else {
+            return AtOnce::Elsewhere;
+        };
         return at_once(content, &drafter.memory, files).map(|content| {
             head.extend_from_slice(bytes);
             MemoryReply {
@@ -67,7 +69,7 @@ pub(super) fn reply(
         let status = drafted.status;
         write_fields(drafted, content.length(), head);
         if let Some(shared) = shared
-            && let Some(kept) = drafter.memory.keep(head[start..].to_vec())
+            && let Ok(kept) = drafter.memory.keep(head[start..].to_vec())
         {
             // Another worker may have been quicker, with the same bytes.
             let _ = shared.slot().set(kept);
@@ -160,22 +162,21 @@ impl<'m> SharedHead<'m> {
         }
     }
 
-    /// The content that follows the head.
-    fn content(self, method: &Method) -> OnlySegment {
+    /// The content that follows the head; `None` if it is neither in memory nor in a file of the site.
+    fn content(self, method: &Method) -> Option<OnlySegment> {
         let representation = self.representation;
-        match (self.kind, &representation.data) {
-            (PreparedHead::NotModified, _) => OnlySegment::Memory(Bytes::new()),
-            (PreparedHead::Whole, _) if *method == Method::HEAD => {
-                OnlySegment::Memory(Bytes::new())
-            }
-            (PreparedHead::Whole, Data::Memory(bytes)) => OnlySegment::Memory(bytes.clone()),
-            (PreparedHead::Whole, Data::File(source)) => OnlySegment::File(FilePart {
+        let is_empty = self.kind == PreparedHead::NotModified || *method == Method::HEAD;
+        match &representation.data {
+            _ if is_empty => Some(OnlySegment::Memory(Bytes::new())),
+            Data::Memory(bytes) => Some(OnlySegment::Memory(bytes.clone())),
+            Data::File(source) => Some(OnlySegment::File(FilePart {
                 source: Arc::clone(source),
                 hash: *representation.etag.hash(),
                 whole: representation.length,
                 offset: 0,
                 length: representation.length,
-            }),
+            })),
+            Data::Spooled(_) => None,
         }
     }
 }

@@ -221,7 +221,7 @@ impl Drafter {
         }
         draft.map(|_| match &representation.data {
             Data::Memory(bytes) => DraftContent::Memory(bytes.clone()),
-            Data::File(_) => {
+            Data::File(_) | Data::Spooled(_) => {
                 let mut segments = Segments::default();
                 segments.push_data(representation, 0, representation.length, &self.memory);
                 DraftContent::Segments(segments)

@@ -2,6 +2,7 @@
 //! knows of a command line.
 
 mod address;
+mod compression;
 mod descriptors;
 mod dev;
 mod dictionaries;
@@ -20,6 +21,7 @@ use crate::exclude::ExcludePatterns;
 use crate::semantics::base_path::BasePath;
 
 pub use address::{InvalidListen, InvalidReplicaUrl, Listen, ReplicaUrl};
+pub use compression::{CompressionPolicy, InvalidPolicy};
 pub use descriptors::{DescriptorBudget, DescriptorDemand, max_rejected};
 pub use dev::{AllowedHost, Certificate, DevOptions, InvalidHost, InvalidUpstream, Upstream};
 pub use dictionaries::{DictionaryChoice, DictionaryFiles};
@@ -55,6 +57,8 @@ pub struct Settings {
     pub exclude: Arc<ExcludePatterns>,
     /// Which files are dictionaries for the next release, and whether there are deltas.
     pub dictionaries: DictionaryFiles,
+    /// Which content codings are made of files, if any.
+    pub compress: Option<CompressionPolicy>,
     /// What a developer sees in addition; no part of the site digest.
     pub additions: Additions,
 }
@@ -104,6 +108,7 @@ impl Settings {
             base_path,
             exclude,
             dictionaries,
+            compress,
             additions: _,
         } = self;
         let last_modified = if *last_modified { "mtime" } else { "off" };
@@ -122,6 +127,13 @@ impl Settings {
             ("base-path", base_path.to_string()),
             ("exclude", exclude.join(" ")),
             ("dictionary", dictionaries.to_string()),
+            // Also where it is off: only names that both sides have are compared.
+            (
+                "compress",
+                compress
+                    .as_ref()
+                    .map_or_else(|| "off".to_owned(), ToString::to_string),
+            ),
         ];
         // As in the digest: without it, all is as it was before there were listings.
         if *listing {
@@ -145,6 +157,7 @@ impl Default for Settings {
             base_path: BasePath::default(),
             exclude: Arc::default(),
             dictionaries: DictionaryFiles::Families,
+            compress: None,
             additions: Additions::default(),
         }
     }

@@ -74,7 +74,12 @@ pub(super) fn page_links(
             file.take(MAX_PAGE_LENGTH).read_to_end(&mut text)?;
             text
         }
-        Data::File(_) => return Err(io::Error::other("it is longer than 32 MiB")),
+        Data::Spooled(source) if page.identity.length <= MAX_PAGE_LENGTH => {
+            source.read(page.identity.length)?
+        }
+        Data::File(_) | Data::Spooled(_) => {
+            return Err(io::Error::other("it is longer than 32 MiB"));
+        }
     };
     Ok(parse(&base_path.url(&page.path), &text, language))
 }

@@ -1,0 +1,57 @@
+//! Where made content codings are kept, and scanners that make some.
+
+use std::path::Path;
+
+use super::Error;
+use crate::cache::{Cache, CacheError};
+use crate::config::{CompressionFlags, SiteOptions};
+use crate::disk::{Root, Spool};
+use crate::scan::{CodingStore, Scanner};
+use crate::settings::Settings;
+
+/// The store of a site: `--cache`, if it is given and can be used, and a temporary file.
+///
+/// # Errors
+/// When the cache would be in the site.
+pub(super) fn open(cache: Option<&Path>, size: u64, root: &Root) -> Result<CodingStore, Error> {
+    let cache = match cache.map(|directory| Cache::open(directory, root.path(), size)) {
+        None => None,
+        Some(Ok(cache)) => Some(cache),
+        Some(Err(error @ CacheError::Served { .. })) => return Err(error.into()),
+        Some(Err(error)) => {
+            tracing::warn!(
+                %error,
+                "--cache is not used: {error}; compressed files are not kept for the next start"
+            );
+            None
+        }
+    };
+    let folder = cache.as_ref().map(|cache| cache.folder().to_path_buf());
+    let directories = folder.into_iter().chain([std::env::temp_dir()]).collect();
+    Ok(CodingStore {
+        spool: Spool::new(directories, size),
+        cache,
+    })
+}
+
+/// What reads a site that nobody is served.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn scanner(
+    handling: &SiteOptions,
+    compression: &CompressionFlags,
+    root: &Root,
+) -> Result<Scanner, Error> {
+    let settings = Settings {
+        compress: compression.policy(),
+        ..handling.settings()
+    };
+    let (cache, size) = (
+        compression.cache.as_deref(),
+        compression.cache_size.as_u64(),
+    );
+    // No memory for content: it is only hashed.
+    let scanner = Scanner::new(handling.symlinks, settings, None);
+    Ok(scanner.with_store(open(cache, size, root)?))
+}
