@@ -322,6 +322,15 @@ fn pages_below_a_base_path_reload_by_themselves() {
 }
 
 #[test]
+fn dictionaries_are_for_what_is_below_the_base_path() {
+    let site = TestSite::with(&[("assets/index-BfX3a91Z.js", b"'use strict'")]);
+    let server = Server::with(&site, &[&BELOW[..], &["--immutable", "auto"]].concat());
+    let response = server.client().get("/app/assets/index-BfX3a91Z.js");
+    let expected = "match=\"/app/assets/index-*.js\"";
+    assert_eq!(response.field("Use-As-Dictionary"), Some(expected));
+}
+
+#[test]
 fn tags_do_not_depend_on_the_base_path() {
     let site = site();
     let server = Server::with(&site, &BELOW);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{Pass, ScanOutcome, Scanner};
 use crate::representation::{DictionaryUse, Resource, TextKind};
+use crate::semantics::base_path::BasePath;
 use crate::settings::{DictionaryFiles, Family, PathGlob, url_pattern};
 
 /// The most files of one family in one release. `etagd compress --against` makes a delta of each
@@ -17,15 +18,29 @@ pub const MAX_FAMILY: usize = 4;
 
 /// Adds to the changes the resources that are dictionaries from now on, or are no longer.
 pub(super) fn attach(scanner: &Scanner, pass: &Pass<'_>, outcome: &mut ScanOutcome) {
+    let base_path = &scanner.settings.base_path;
     match scanner.settings.dictionaries() {
         DictionaryFiles::None => {}
-        DictionaryFiles::Matching(globs) => attach_chosen(globs, pass, outcome),
-        DictionaryFiles::Families => attach_families(pass, outcome),
+        DictionaryFiles::Matching(globs) => attach_chosen(globs, base_path, pass, outcome),
+        DictionaryFiles::Families => attach_families(base_path, pass, outcome),
+    }
+}
+
+/// The URL Pattern on the host for one of the site.
+fn on_host(base_path: &BasePath, pattern: String) -> String {
+    match base_path.is_whole_host() {
+        true => pattern,
+        false => url_pattern(base_path.path()) + &pattern,
     }
 }
 
 /// Those that the operator has chosen.
-fn attach_chosen(globs: &[PathGlob], pass: &Pass<'_>, outcome: &mut ScanOutcome) {
+fn attach_chosen(
+    globs: &[PathGlob],
+    base_path: &BasePath,
+    pass: &Pass<'_>,
+    outcome: &mut ScanOutcome,
+) {
     let chosen = |resource: &Resource| {
         let is_chosen = globs.iter().any(|glob| glob.matches(&resource.path));
         is_chosen.then(|| {
@@ -34,7 +49,7 @@ fn attach_chosen(globs: &[PathGlob], pass: &Pass<'_>, outcome: &mut ScanOutcome)
                 || url_pattern(&resource.path),
                 |family| family.url_pattern(),
             );
-            DictionaryUse::chosen(&pattern)
+            DictionaryUse::chosen(&on_host(base_path, pattern))
         })
     };
     let restored = pass.base.iter().filter(|_| pass.is_start);
@@ -42,7 +57,7 @@ fn attach_chosen(globs: &[PathGlob], pass: &Pass<'_>, outcome: &mut ScanOutcome)
 }
 
 /// Those whose families have few members.
-fn attach_families(pass: &Pass<'_>, outcome: &mut ScanOutcome) {
+fn attach_families(base_path: &BasePath, pass: &Pass<'_>, outcome: &mut ScanOutcome) {
     let changes = &outcome.changes;
     let touched: BTreeSet<Box<[u8]>> = changes
         .changed
@@ -79,7 +94,8 @@ fn attach_families(pass: &Pass<'_>, outcome: &mut ScanOutcome) {
     replace(outcome, left.iter(), |resource| {
         let family = family_of(resource)?;
         let count = members.get(&family).copied().unwrap_or_default();
-        (count <= MAX_FAMILY).then(|| DictionaryUse::of_immutable(&family.url_pattern()))
+        let pattern = on_host(base_path, family.url_pattern());
+        (count <= MAX_FAMILY).then(|| DictionaryUse::of_immutable(&pattern))
     });
 }
 

@@ -102,6 +102,12 @@ impl BasePath {
         self.path.is_empty()
     }
 
+    /// Decoded, without a slash at either end.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
     /// The path of the site's first page on its host, as a URL has it: `/app/`.
     #[must_use]
     pub fn home(&self) -> &str {
