@@ -81,8 +81,8 @@ pub struct Resource {
     pub dictionary_use: Option<Box<DictionaryUse>>,
     /// The content of the file itself, if a tail was added to it.
     pub plain: Option<Box<Plain>>,
-    /// `last_modified` as a field value, rendered when first needed.
-    pub rendered_date: OnceLock<HeaderValue>,
+    /// `last_modified` as a field value, rendered when first needed. In a box, as the tag's.
+    pub rendered_date: OnceLock<Box<HeaderValue>>,
 }
 
 /// For what URLs a resource is a dictionary.
@@ -304,7 +304,7 @@ impl Resource {
     /// `Last-Modified` as a field value, rendered once.
     pub fn last_modified_value(&self) -> Option<&HeaderValue> {
         let date = self.last_modified?;
-        Some(self.rendered_date.get_or_init(|| visible(&date)))
+        Some(self.rendered_date.get_or_init(|| Box::new(visible(&date))))
     }
 
     /// The validators that preconditions are compared with.
