@@ -108,16 +108,21 @@ impl ExcludePatterns {
     /// from 1.
     #[must_use]
     pub fn parse(text: &[u8]) -> (Self, Vec<(usize, InvalidPattern)>) {
-        let text = String::from_utf8_lossy(text);
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let (mut patterns, mut problems) = (Vec::new(), Vec::new());
-        for (index, line) in text.lines().enumerate() {
-            if patterns.len() == MAX_PATTERNS {
+        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            if patterns.len() + problems.len() == MAX_PATTERNS {
                 let reason =
                     format!("there may be {MAX_PATTERNS} patterns: the rest does not apply");
                 problems.push((index + 1, InvalidPattern::Syntax(reason)));
                 break;
             }
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let Ok(line) = str::from_utf8(line) else {
+                let reason = "it is not UTF-8: write ? for each byte that is not".to_owned();
+                problems.push((index + 1, InvalidPattern::Syntax(reason)));
+                continue;
+            };
             match line.parse() {
                 Ok(pattern) => patterns.push(pattern),
                 Err(InvalidPattern::Empty) => {}
@@ -316,6 +321,14 @@ mod tests {
             let refused = text.parse::<ExcludePattern>();
             assert!(refused.is_err(), "{text:?}");
         }
+        let (none, problems) = ExcludePatterns::parse(b"caf\xe9/\r\n");
+        assert!(none.is_empty() && problems.len() == 1, "{problems:?}");
+        let (_, problems) = ExcludePatterns::parse("{a\n".repeat(MAX_PATTERNS * 2).as_bytes());
+        assert_eq!(
+            problems.len(),
+            MAX_PATTERNS + 1,
+            "not one for each of millions"
+        );
         let many = "a\n".repeat(MAX_PATTERNS + 2);
         let (patterns, problems) = ExcludePatterns::parse(many.as_bytes());
         assert_eq!(patterns.as_strs().count(), MAX_PATTERNS);

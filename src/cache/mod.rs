@@ -103,18 +103,22 @@ impl Cache {
         builder.create(directory).map_err(failed)?;
         let real = directory.canonicalize().map_err(failed)?;
         refuse_inside(&real, root)?;
+        let user = rustix::process::geteuid().as_raw();
+        // Whoever can write to this directory can put another folder in the place of the entries'.
+        let above = real.metadata().map_err(failed)?;
+        if !is_private(&above, &[user, 0]) {
+            return Err(CacheError::Shared(real));
+        }
         let folder = real.join(FOLDER);
         builder.create(&folder).map_err(failed)?;
         let metadata = folder.symlink_metadata().map_err(failed)?;
-        let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
-        if !metadata.is_dir() || !is_own || metadata.mode() & 0o022 != 0 {
+        if !is_private(&metadata, &[user]) {
             return Err(CacheError::Shared(folder));
         }
         let (name, text) = TAG;
-        let tag = real.join(name);
-        if !tag.exists() {
-            // Without it backups are larger, and that is all.
-            let _ = fs::write(tag, text);
+        // It follows no link. Without the file backups are larger, and that is all.
+        if let Ok(mut tag) = File::create_new(real.join(name)) {
+            let _ = tag.write_all(text.as_ref());
         }
         Ok(Self {
             folder,
@@ -225,11 +229,11 @@ impl Cache {
         if before.is_ok() || self.is_looking.swap(true, Ordering::Acquire) {
             return;
         }
-        if let Err(error) = make_room(&self.folder, self.limit, self.limit / LOOK_SHARE) {
+        let share = (self.limit / LOOK_SHARE).max(length);
+        if let Err(error) = make_room(&self.folder, self.limit, share) {
             self.warn(Trouble::Unreadable, &self.folder, &error);
         }
-        let share = self.limit / LOOK_SHARE;
-        self.unchecked.store(share, Ordering::Relaxed);
+        self.unchecked.store(share - length, Ordering::Relaxed);
         self.is_looking.store(false, Ordering::Release);
     }
 
@@ -254,6 +258,11 @@ impl Cache {
             ),
         }
     }
+}
+
+/// Whether only one of these users can write to a directory.
+fn is_private(metadata: &fs::Metadata, owners: &[u32]) -> bool {
+    metadata.is_dir() && owners.contains(&metadata.uid()) && metadata.mode() & 0o022 == 0
 }
 
 /// Refuses a directory in the site, whether it is there already or not.

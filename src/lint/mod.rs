@@ -75,7 +75,10 @@ pub fn lint(site: ScannedSite<'_>) -> Vec<Finding> {
 
 fn unreadable(manifest: &Manifest) -> impl Iterator<Item = Finding> {
     manifest.unreadable().iter().map(|(path, reason)| {
-        let reason = format!("cannot be read, and is not served: {reason}");
+        let reason = match manifest.locate(path) {
+            Some(_) => format!("is served without all of its forms: {reason}"),
+            None => format!("cannot be read, and is not served: {reason}"),
+        };
         Finding::new(path, 0, Code::Unreadable, reason)
     })
 }
@@ -133,7 +136,8 @@ fn stale_sidecars(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
             let extension = coding.extension();
             extension.is_some_and(|it| resource.path.ends_with(it.as_bytes()))
         };
-        let mut used = original.encoded.iter().map(|encoded| encoded.coding);
+        let from_files = original.encoded.iter().filter(|encoded| !encoded.is_made);
+        let mut used = from_files.map(|encoded| encoded.coding);
         if used.any(has_extension) {
             return None;
         }

@@ -183,7 +183,12 @@ impl<'a> Deltas<'a> {
         }
         let bytes = match self.next.root.open_file(&dictionary_path(hash)) {
             Ok(opened) => read_all(&mut Uninterrupted(opened.file))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Err(Unproven::NoDictionary(hash));
             }
             Err(error) => return Err(Unproven::Unreadable(error)),

@@ -543,7 +543,10 @@ impl Scanner {
             warn_excluded(pass, &outcome);
         }
         own_coding::attach(self, pass, &mut outcome);
-        codings::attach(self, pass, &mut outcome);
+        // Where large files are still to be hashed it is looked at again: nobody would get these.
+        if outcome.long.is_empty() {
+            codings::attach(self, pass, &mut outcome);
+        }
         dictionaries::attach(self, pass, &mut outcome);
         outcome
     }

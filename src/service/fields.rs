@@ -97,6 +97,11 @@ pub(super) fn add_vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
             HeaderValue::from_bytes(&both).unwrap_or(vary)
         }
     };
+    // The page that a fallback sends in place of what was asked for may have deltas, too.
+    let vary = match is_fallback && is_negotiable && has_deltas {
+        true => and_dictionary(&vary),
+        false => vary,
+    };
     fields.insert(header::VARY, vary);
 }
 

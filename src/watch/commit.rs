@@ -259,13 +259,16 @@ fn on_disk(
             "the file that is there cannot be read now: try again later",
         ));
     }
-    if let Some(reason) = changes.unreadable.remove(path) {
+    let now = changes.changed.iter().find(|now| *now.path == *path);
+    // What is read and lacks a compressed form alone can be compared.
+    if let Some(reason) = changes.unreadable.remove(path)
+        && now.is_none()
+    {
         let error = io::Error::other(format!("it cannot be read: {reason}"));
         return Err(CommitError::Io(error));
     }
     // It is compared, not published.
     publisher.close_unpublished(&changes.changed);
-    let now = changes.changed.iter().find(|now| *now.path == *path);
     // With its tag as a GET of it has it: rules may add a suffix.
     Ok(now.map(|now| current.resource_at_path(now, path, None).into_owned()))
 }
