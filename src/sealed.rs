@@ -11,13 +11,14 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create, sendfile};
-use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use crate::disk;
+
+/// Bytes that are sent at once where they have to be copied.
+const MAX_COPY: usize = 64 << 10;
 
 /// Bytes that nobody can change.
 pub struct SealedMemory {
@@ -37,7 +38,7 @@ impl SealedMemory {
         buffer: &mut [u8],
         mut fill: impl FnMut(&mut [u8], u64) -> io::Result<()>,
     ) -> io::Result<Self> {
-        let mut file = File::from(create()?);
+        let mut file = system::create()?;
         let mut done = 0;
         while done < length {
             let part = buffer.len().min(length - done);
@@ -47,8 +48,7 @@ impl SealedMemory {
             file.write_all(part)?;
             done += part.len();
         }
-        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        fcntl_add_seals(&file, seals)?;
+        system::seal(&file)?;
         Ok(Self { file, length })
     }
 
@@ -71,8 +71,13 @@ impl SealedMemory {
     /// `WouldBlock` when the socket takes none now; others when it takes no more.
     pub fn send(&self, socket: impl AsFd, offset: usize, length: usize) -> io::Result<usize> {
         let length = length.min(self.length.saturating_sub(offset));
-        let mut offset = offset as u64;
-        Ok(sendfile(socket, &self.file, Some(&mut offset), length)?)
+        if let Some(sent) = system::send_file(&socket, &self.file, offset as u64, length) {
+            return sent;
+        }
+        // A sandbox that refuses it: from the same memory, with a copy.
+        let mut part = vec![0; length.min(MAX_COPY)];
+        self.read(&mut part, offset as u64)?;
+        Ok(send(&socket, &part, SendFlags::NOSIGNAL)?)
     }
 }
 
@@ -87,18 +92,73 @@ impl fmt::Debug for SealedMemory {
 /// # Errors
 /// As those of [`SealedMemory::send`].
 pub fn send_before(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    Ok(send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+    Ok(send(socket, bytes, system::MORE | SendFlags::NOSIGNAL)?)
 }
 
-fn create() -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let created = memfd_create("etagd", flags | MemfdFlags::NOEXEC_SEAL);
-    // Before Linux 6.3 there is no NOEXEC_SEAL.
-    let created = match created {
-        Err(Errno::INVAL) => memfd_create("etagd", flags),
-        created => created,
-    };
-    Ok(created?)
+/// What Linux has for it.
+#[cfg(target_os = "linux")]
+mod system {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsFd;
+
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create, sendfile};
+    use rustix::io::Errno;
+    use rustix::net::SendFlags;
+
+    pub(super) const MORE: SendFlags = SendFlags::MORE;
+
+    pub(super) fn create() -> io::Result<File> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let created = match memfd_create("etagd", flags | MemfdFlags::NOEXEC_SEAL) {
+            // Before Linux 6.3 there is no NOEXEC_SEAL.
+            Err(Errno::INVAL) => memfd_create("etagd", flags),
+            created => created,
+        };
+        Ok(created?.into())
+    }
+
+    pub(super) fn seal(file: &File) -> io::Result<()> {
+        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        Ok(fcntl_add_seals(file, seals)?)
+    }
+
+    /// `None` where the system refuses the call itself.
+    pub(super) fn send_file(
+        socket: impl AsFd,
+        file: &File,
+        mut offset: u64,
+        length: usize,
+    ) -> Option<io::Result<usize>> {
+        match sendfile(socket, file, Some(&mut offset), length) {
+            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::ACCESS) => None,
+            sent => Some(sent.map_err(Into::into)),
+        }
+    }
+}
+
+/// Other systems have no sealed memory.
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsFd;
+
+    use rustix::net::SendFlags;
+
+    pub(super) const MORE: SendFlags = SendFlags::empty();
+
+    pub(super) fn create() -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn seal(_: &File) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn send_file(_: impl AsFd, _: &File, _: u64, _: usize) -> Option<io::Result<usize>> {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +169,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    use rustix::fs::ftruncate;
+    use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
 
     use super::*;
 

@@ -2,6 +2,7 @@
 //! budget and the limit on descriptors go.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,14 +11,18 @@ use std::sync::{Arc, Mutex};
 use lru::LruCache;
 use tokio::sync::Notify;
 
-use super::{ENTRY_OVERHEAD, Memory, Reservation, lock};
+use super::{ENTRY_OVERHEAD, Memory, Reservation, lock, max_copy};
 use crate::disk;
-use crate::representation::{FileSource, GROUP_SIZE, MAX_IN_MEMORY, MAX_WHOLE, group_hash};
+use crate::representation::{
+    FileSource, GROUP_SIZE, GroupHash, MAX_IN_MEMORY, MAX_WHOLE, group_hash,
+};
 use crate::sealed::SealedMemory;
 
 /// Longer content lies in several memfds.
 const MAX_PIECE: u64 = 8 << 20;
-/// Content that takes more than this part of the budget is not sealed.
+/// Longer content is not sealed: the first byte of a response would wait for all of it.
+const MAX_SEALED: u64 = 64 << 20;
+/// Content that takes more than this part of what small bodies leave of the budget is not sealed.
 const MAX_SHARE: u64 = 4;
 /// What is sealed, and what is about to be.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub(super) struct SealedContents {
     ready: Mutex<LruCache<[u8; 32], Arc<SealedContent>>>,
     under_way: Mutex<HashSet<[u8; 32]>>,
     finished: Notify,
+    /// Descriptors of what is sealed, also of what only responses still hold.
+    descriptors: AtomicUsize,
     /// Whether this system refuses sealed memory: then it is not asked again.
     is_refused: AtomicBool,
 }
@@ -37,14 +44,22 @@ impl SealedContents {
             ready: Mutex::new(LruCache::unbounded()),
             under_way: Mutex::default(),
             finished: Notify::new(),
+            descriptors: AtomicUsize::new(0),
             is_refused: AtomicBool::new(false),
         }
     }
 
-    /// Gives up what was not used for the longest time; `false` where there is nothing.
+    /// Gives up what was not used for the longest time; `false` where all is in use. To give that up
+    /// would free nothing.
     pub(super) fn evict(&self) -> bool {
+        let mut ready = lock(&self.ready);
+        // Handles are cloned under this lock only.
+        let mut last_first = ready.iter().rev();
+        let unused = last_first.find(|(_, content)| Arc::strong_count(content) == 1);
+        let unused = unused.map(|(hash, _)| *hash);
+        let evicted = unused.and_then(|hash| ready.pop(&hash));
         // Dropped after the lock is released.
-        let evicted = lock(&self.ready).pop_lru();
+        drop(ready);
         evicted.is_some()
     }
 
@@ -56,10 +71,29 @@ impl SealedContents {
 
     /// Number of descriptors.
     pub(super) fn descriptors(&self) -> usize {
-        lock(&self.ready)
-            .iter()
-            .map(|(_, each)| each.pieces.len())
-            .sum()
+        self.descriptors.load(Ordering::Relaxed)
+    }
+
+    /// Takes this many descriptors, of `most`; `false` if there are not so many left.
+    fn take_descriptors(&self, count: usize, most: usize) -> bool {
+        let take = |taken: usize| (taken + count <= most).then_some(taken + count);
+        let relaxed = Ordering::Relaxed;
+        let taken = self.descriptors.fetch_update(relaxed, relaxed, take);
+        taken.is_ok()
+    }
+}
+
+/// Some of the descriptors; given back on drop.
+#[derive(Debug)]
+struct HeldDescriptors {
+    memory: Arc<Memory>,
+    count: usize,
+}
+
+impl Drop for HeldDescriptors {
+    fn drop(&mut self) {
+        let taken = &self.memory.sealed.descriptors;
+        taken.fetch_sub(self.count, Ordering::Relaxed);
     }
 }
 
@@ -71,6 +105,8 @@ pub(super) struct SealedContent {
     /// Responses that send it.
     users: AtomicUsize,
     held: Reservation,
+    // The last field, for it is dropped last: when the pieces are closed.
+    _descriptors: HeldDescriptors,
 }
 
 /// The use that a response makes of sealed content.
@@ -123,6 +159,7 @@ impl Memory {
         length: u64,
         source: &Arc<FileSource>,
     ) -> Option<SealedUse> {
+        let mut has_waited = false;
         loop {
             // Registered before the look, or an end between the two would go unnoticed.
             let finished = self.sealed.finished.notified();
@@ -132,9 +169,14 @@ impl Memory {
             if !self.is_worth_sealing(hash, length) {
                 return None;
             }
-            if !lock(&self.sealed.under_way).insert(*hash) {
-                finished.await;
-                continue;
+            match self.begin_sealing(hash, has_waited) {
+                Some(true) => {}
+                Some(false) => {
+                    has_waited = true;
+                    finished.await;
+                    continue;
+                }
+                None => return None,
             }
             let (memory, hash, source) = (Arc::clone(self), *hash, Arc::clone(source));
             // On a thread that goes on if this response is given up: others may wait for it.
@@ -157,12 +199,26 @@ impl Memory {
         Some(SealedUse::new(content))
     }
 
+    /// Whether who wants this content has to seal it, or somebody else does: then to wait. `None` for
+    /// who has waited for another's attempt, which has failed: so would the next one.
+    fn begin_sealing(&self, hash: &[u8; 32], has_waited: bool) -> Option<bool> {
+        let mut under_way = lock(&self.sealed.under_way);
+        let is_under_way = under_way.contains(hash);
+        if has_waited && !is_under_way {
+            return None;
+        }
+        Some(under_way.insert(*hash))
+    }
+
     /// Whether this content is to be put in sealed memory: it was asked for before, lately, and
-    /// takes no more than its share.
+    /// takes no more than its share. What small bodies hold never gives way; of the rest, half is
+    /// for those who read piece by piece.
     pub fn is_worth_sealing(&self, hash: &[u8; 32], length: u64) -> bool {
+        let available = self.limit - self.kept.load(Ordering::Relaxed).min(self.limit);
+        let pinned = self.pinned().saturating_add(length);
         length > MAX_IN_MEMORY
-            && length <= self.limit / MAX_SHARE
-            && !self.is_short()
+            && length <= MAX_SEALED.min(available / MAX_SHARE)
+            && max_copy(pinned, available).is_none()
             && !self.sealed.is_refused.load(Ordering::Relaxed)
             && self.is_in_demand(hash)
     }
@@ -176,13 +232,27 @@ impl Memory {
     ) -> Option<SealedUse> {
         let pieces = length.div_ceil(MAX_PIECE) as usize;
         // Half of the descriptors at most: files that are too large or too rare for this need some.
-        while self.sealed.descriptors() + pieces > self.max_files / 2 {
+        let most = self.max_files / 2;
+        if pieces > most {
+            return None;
+        }
+        while !self.sealed.take_descriptors(pieces, most) {
             if !self.sealed.evict() {
                 return None;
             }
         }
+        let descriptors = HeldDescriptors {
+            memory: Arc::clone(self),
+            count: pieces,
+        };
+        self.close_surplus_files();
         let held = self.hold(length + ENTRY_OVERHEAD * pieces as u64)?;
-        let pieces = match seal_file(&hash, length, source) {
+        // A descriptor that is kept has this content, whatever its path leads to by now.
+        let file = match self.file(&hash) {
+            Some(kept) => kept,
+            None => Arc::new(source.root.open_file(&source.path).ok()?.file),
+        };
+        let pieces = match seal_file(&hash, length, &source.groups, &file) {
             Ok(pieces) => pieces?,
             Err(error) => {
                 // Of a sandbox, or of a system without it. Anything else may pass.
@@ -201,6 +271,7 @@ impl Memory {
             length,
             users: AtomicUsize::new(0),
             held,
+            _descriptors: descriptors,
         });
         lock(&self.sealed.ready).put(hash, Arc::clone(&content));
         Some(SealedUse::new(content))
@@ -217,57 +288,46 @@ impl Drop for EndOfSealing<'_> {
     }
 }
 
-/// The content of a file in sealed memory; `None` if it is not what was scanned.
+/// The content of a file in sealed memory; `None` if it is not what was scanned. Each piece is proven
+/// before the next is made, where there are groups.
 fn seal_file(
     hash: &[u8; 32],
     length: u64,
-    source: &FileSource,
+    groups: &[GroupHash],
+    file: &File,
 ) -> io::Result<Option<Box<[SealedMemory]>>> {
-    let file = source.root.open_file(&source.path)?.file;
     let mut buffer = vec![0; GROUP_SIZE.min(length) as usize];
-    let (mut pieces, mut offset) = (Vec::new(), 0);
+    let (mut groups, mut pieces, mut offset) = (groups.iter(), Vec::new(), 0);
     while offset < length {
         let piece = MAX_PIECE.min(length - offset);
-        let fill = |part: &mut [u8], at| disk::read_exact_at(&file, part, offset + at);
-        pieces.push(SealedMemory::new(piece as usize, &mut buffer, fill)?);
+        // Whatever is wrong with the file says nothing of sealed memory.
+        let fill = |part: &mut [u8], at| {
+            disk::read_exact_at(file, part, offset + at).map_err(io::Error::other)
+        };
+        let sealed = SealedMemory::new(piece as usize, &mut buffer, fill)?;
+        let is_proven = match length <= MAX_WHOLE {
+            true => is_whole(hash, &sealed, &mut buffer)?,
+            false => read_parts(&sealed, &mut buffer, |part, at| {
+                groups.next() == Some(&group_hash(part, offset + at))
+            })?,
+        };
+        if !is_proven {
+            return Ok(None);
+        }
+        pieces.push(sealed);
         offset += piece;
     }
-    let is_proven = match length <= MAX_WHOLE {
-        true => is_whole(hash, &pieces, &mut buffer)?,
-        false => are_groups(&source.groups, &pieces, &mut buffer)?,
-    };
-    Ok(is_proven.then(|| pieces.into()))
+    Ok(groups.next().is_none().then(|| pieces.into()))
 }
 
 /// Whether the sealed bytes have this hash.
-fn is_whole(hash: &[u8; 32], pieces: &[SealedMemory], buffer: &mut [u8]) -> io::Result<bool> {
+fn is_whole(hash: &[u8; 32], piece: &SealedMemory, buffer: &mut [u8]) -> io::Result<bool> {
     let mut hasher = blake3::Hasher::new();
-    for piece in pieces {
-        read_parts(piece, buffer, |part, _| {
-            hasher.update(part);
-            true
-        })?;
-    }
+    read_parts(piece, buffer, |part, _| {
+        hasher.update(part);
+        true
+    })?;
     Ok(hasher.finalize() == *hash)
-}
-
-/// Whether each group of the sealed bytes has its chaining value.
-fn are_groups(
-    groups: &[crate::representation::GroupHash],
-    pieces: &[SealedMemory],
-    buffer: &mut [u8],
-) -> io::Result<bool> {
-    let (mut expected, mut offset) = (groups.iter(), 0);
-    for piece in pieces {
-        let are_equal = read_parts(piece, buffer, |part, at| {
-            expected.next() == Some(&group_hash(part, offset + at))
-        })?;
-        if !are_equal {
-            return Ok(false);
-        }
-        offset += piece.length() as u64;
-    }
-    Ok(expected.next().is_none())
 }
 
 /// Reads sealed bytes part by part, until `check` refuses one.

@@ -178,7 +178,15 @@ where
             let leave = ready!(front.poll(cx, self.handler, self.activity))?;
             let engine = mem::replace(&mut self.engine, Engine::Closed);
             if let (Engine::Front(front), Leave::ForHyper) = (engine, leave) {
-                self.engine = Engine::Hyper(self.hyper(front.into_stream()));
+                let mut connection = self.hyper(front.into_stream());
+                if self.is_closing {
+                    // Told to close before it has read anything, it would drop what was received.
+                    if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                        return Poll::Ready(result);
+                    }
+                    connection.as_mut().graceful_shutdown();
+                }
+                self.engine = Engine::Hyper(connection);
             }
         }
         match &mut self.engine {
@@ -197,11 +205,7 @@ where
         let connection = self
             .builder
             .serve_connection_with_upgrades(TokioIo::new(io), service);
-        let mut connection = Box::pin(connection);
-        if self.is_closing {
-            connection.as_mut().graceful_shutdown();
-        }
-        connection
+        Box::pin(connection)
     }
 
     /// Has the connection end as soon as what it has begun with is answered.
@@ -356,6 +360,39 @@ mod tests {
         let said = said_to(&requests, b"GET /hyper HTTP/1.1\r\n\r\n", 1 << 12).await;
         let wanted = "front /head, front /x, ".repeat(100) + "hyper /hyper";
         assert_eq!(said, wanted);
+    }
+
+    #[tokio::test]
+    async fn p9_a_request_that_had_begun_before_the_drain_is_answered() {
+        for target in ["/1", "/hyper"] {
+            let (mut there, here) = duplex(1 << 12);
+            let limits = limits();
+            let builder = builder(&limits);
+            let draining = watch::Sender::new(false);
+            let activity = Arc::new(Activity::new(Peer::Unix));
+            let serving = serve(
+                here,
+                activity,
+                Arc::new(Echo),
+                &builder,
+                &limits,
+                draining.subscribe(),
+            );
+            let client = async {
+                let begun = format!("GET {target} HTTP/1.1\r\nHo");
+                there.write_all(begun.as_bytes()).await.expect("open");
+                yield_now().await;
+                draining.send_replace(true);
+                // Longer than a connection waits for what is on its way: no event says so.
+                tokio::time::sleep(MAX_LAST_READ * 3).await;
+                there.write_all(b"st: a\r\n\r\n").await.expect("open");
+                let mut all = String::new();
+                there.read_to_string(&mut all).await.expect("open");
+                all
+            };
+            let ((), all) = tokio::join!(serving, client);
+            assert!(all.contains(&format!("<hyper {target}>")), "{all:?}");
+        }
     }
 
     #[tokio::test]

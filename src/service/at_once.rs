@@ -101,7 +101,9 @@ fn at_once(
             length: part.length,
         }));
     }
-    let is_worth_it = memory.is_worth_sealing(&part.hash, part.whole);
+    // All of it is read for that: not for a few bytes.
+    let is_worth_it =
+        part.length >= part.whole / 2 && memory.is_worth_sealing(&part.hash, part.whole);
     if files != FilesAtOnce::AfterSealing || !is_worth_it {
         return AtOnce::Elsewhere;
     }
