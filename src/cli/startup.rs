@@ -498,11 +498,7 @@ pub(super) fn serve(
         .map(|options| Developer::new(options, &site));
     let log = access_log(config, developer.as_ref(), &process.metrics).map_err(Error::Start)?;
     let saver = match inputs.state {
-        Some(file) => {
-            let metrics = Arc::clone(&process.metrics);
-            let started = Saver::start(file, inputs.directory, Arc::clone(&site), saved, metrics);
-            Some(started.map_err(Error::Start)?)
-        }
+        Some(file) => Some(start_saver(file, inputs.directory, &site, saved, process)?),
         None => None,
     };
     add_to_background(&mut background, developer.as_ref(), log.clone(), saver);
@@ -567,6 +563,18 @@ pub(super) fn serve(
         port,
         _admin_server: bound.admin_server,
     })
+}
+
+/// Saves each published manifest in the file of `--state` from now on.
+fn start_saver(
+    file: StateFile,
+    directory: PathBuf,
+    site: &Arc<Site>,
+    saved: Weak<Manifest>,
+    process: &Process,
+) -> Result<Saver, Error> {
+    let metrics = Arc::clone(&process.metrics);
+    Saver::start(file, directory, Arc::clone(site), saved, metrics).map_err(Error::Start)
 }
 
 /// Has what runs alongside the server finished at shutdown.

@@ -29,7 +29,12 @@ pub struct CompressionFlags {
     /// Keep compressed files in this directory, for the next start and other processes.
     ///
     /// It must not be in the site. Without it, a restart compresses everything again.
-    #[arg(long, value_name = "DIR", requires = "compress")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "compress",
+        hide_short_help = true
+    )]
     pub cache: Option<PathBuf>,
     /// Room for compressed files: in --cache, and again in a temporary file.
     ///

@@ -100,7 +100,8 @@ pub struct SiteOptions {
         long,
         value_name = "PATH",
         default_value = "/",
-        hide_default_value = true
+        hide_default_value = true,
+        hide_short_help = true
     )]
     pub base_path: BasePath,
     /// Files whose content never changes: '/assets/**', or `auto`; repeatable.
@@ -135,7 +136,7 @@ pub struct SiteOptions {
     /// `!keep.map` is taken in again. Lines of a file .etagdignore in the root do the same. What
     /// editors leave (`*~`, `*.swp`, `#*#`) is left out by itself. What is left out is neither read
     /// nor watched.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", hide_short_help = true)]
     pub exclude: Vec<ExcludePattern>,
     /// List directories that have no index page.
     ///

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::representation::GROUP_SIZE;
-use sealing::SealedContents;
+use sealing::SealedFiles;
 
 pub use sealing::SealedUse;
 
@@ -52,7 +52,7 @@ pub struct Memory {
     proven: Mutex<LruCache<PieceKey, Bytes>>,
     files: Mutex<LruCache<[u8; 32], KeptFile>>,
     max_files: usize,
-    sealed: SealedContents,
+    sealed: SealedFiles,
     /// When a response last needed the content of a file with this hash.
     demanded: Mutex<LruCache<[u8; 32], Instant>>,
     spare: Mutex<Vec<Vec<u8>>>,
@@ -74,7 +74,7 @@ impl Memory {
             limit: limit.max(MIN_MEMORY),
             used: AtomicU64::new(0),
             proven: Mutex::new(LruCache::unbounded()),
-            sealed: SealedContents::new(),
+            sealed: SealedFiles::new(),
             spare: Mutex::default(),
             freed: Notify::new(),
         })

@@ -26,8 +26,8 @@ const MAX_SEALED: u64 = 64 << 20;
 const MAX_SHARE: u64 = 4;
 /// What is sealed, and what is about to be.
 #[derive(Debug)]
-pub(super) struct SealedContents {
-    ready: Mutex<LruCache<[u8; 32], Arc<SealedContent>>>,
+pub(super) struct SealedFiles {
+    ready: Mutex<LruCache<[u8; 32], Arc<SealedFile>>>,
     under_way: Mutex<HashSet<[u8; 32]>>,
     finished: Notify,
     /// Descriptors of what is sealed, also of what only responses still hold.
@@ -36,7 +36,7 @@ pub(super) struct SealedContents {
     is_refused: AtomicBool,
 }
 
-impl SealedContents {
+impl SealedFiles {
     pub(super) fn new() -> Self {
         Self {
             // Bounded by the limit on descriptors: a bounded `LruCache` allocates all its room in
@@ -99,7 +99,7 @@ impl Drop for HeldDescriptors {
 
 /// Proven content that nobody can change.
 #[derive(Debug)]
-pub(super) struct SealedContent {
+pub(super) struct SealedFile {
     pieces: Box<[SealedMemory]>,
     length: u64,
     /// Responses that send it.
@@ -111,10 +111,10 @@ pub(super) struct SealedContent {
 
 /// The use that a response makes of sealed content.
 #[derive(Debug)]
-pub struct SealedUse(Arc<SealedContent>);
+pub struct SealedUse(Arc<SealedFile>);
 
 impl SealedUse {
-    fn new(content: Arc<SealedContent>) -> Self {
+    fn new(content: Arc<SealedFile>) -> Self {
         if content.users.fetch_add(1, Ordering::AcqRel) == 0 {
             let pinned = &content.held.memory.pinned;
             pinned.fetch_add(content.held.bytes, Ordering::Relaxed);
@@ -266,7 +266,7 @@ impl Memory {
                 return None;
             }
         };
-        let content = Arc::new(SealedContent {
+        let content = Arc::new(SealedFile {
             pieces,
             length,
             users: AtomicUsize::new(0),
@@ -279,7 +279,7 @@ impl Memory {
 }
 
 /// Wakes those who wait for the same content, however its sealing has ended.
-struct EndOfSealing<'s>(&'s SealedContents, [u8; 32]);
+struct EndOfSealing<'s>(&'s SealedFiles, [u8; 32]);
 
 impl Drop for EndOfSealing<'_> {
     fn drop(&mut self) {
