@@ -137,7 +137,7 @@ fn what_memory_has_no_room_for_is_read_and_proven() {
 /// A form that a disk has damaged takes nobody's content away, and is made again.
 #[test]
 fn what_is_damaged_is_not_sent_and_is_made_again() {
-    let content = dense(2_000_000, 3);
+    let content = dense(500_000, 3);
     let site = TestSite::new().file("large.txt", &content);
     let server = Server::with(&site, &["--compress=gz"]);
     let digest = server.digest();

@@ -31,7 +31,7 @@ pub(crate) fn etagd<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> 
 /// the tests may not (`nohup`).
 pub(crate) fn command(program: &str) -> Command {
     let mut command = if is_hangup_ignored() {
-        let mut env = Command::new("env");
+        let mut env = Command::new("/usr/bin/env");
         env.args(["--default-signal=HUP", program]);
         env
     } else {
