@@ -215,7 +215,7 @@ fn what_ends_early_is_counted_by_its_reason() {
         ("long", &content),
         // Asked for once: what is asked for again is sent from sealed memory, whatever becomes of
         // the file.
-        ("changed", &content),
+        ("changed", &noise(LONG, 5)),
         ("gone", &noise(300 << 10, 3)),
     ];
     let site = TestSite::with(files);

@@ -142,6 +142,10 @@ fn candidates<'a>(
     }
     if are_made {
         candidates.extend(retried);
+        // What a response could not prove is named here, and its file may be as it was.
+        if let Scope::Paths(paths) | Scope::EverythingWith(paths) = pass.scope {
+            candidates.extend(paths.iter().map(|path| &**path));
+        }
     }
     if are_made && pass.is_start && is_whole {
         candidates.extend(pass.base.iter().map(|resource| &*resource.path));

@@ -134,9 +134,9 @@ fn what_memory_has_no_room_for_is_read_and_proven() {
     }
 }
 
-/// A form that a disk has damaged takes nobody's content away, and is made again.
+/// A form that a disk has damaged takes nobody's content away.
 #[test]
-fn what_is_damaged_is_not_sent_and_is_made_again() {
+fn what_is_damaged_is_not_sent() {
     let content = dense(500_000, 3);
     let site = TestSite::new().file("large.txt", &content);
     let server = Server::with(&site, &["--compress=gz"]);
@@ -145,12 +145,10 @@ fn what_is_damaged_is_not_sent_and_is_made_again() {
         return eprintln!("skipped: the descriptors of a process cannot be opened here");
     };
     file.write_all(&[0; 4096]).unwrap();
-    let response = get(&server, "/large.txt", "gzip");
-    assert_eq!((coding(&response), &response.body), (None, &content));
-    eventually("it is made again", || {
-        coding(&get(&server, "/large.txt", "gzip")) == Some("gzip")
-    });
-    assert_eq!(decoded(&get(&server, "/large.txt", "gzip")), content);
+    for _ in 0..3 {
+        let response = get(&server, "/large.txt", "gzip");
+        assert_eq!(decoded(&response), content);
+    }
     assert_eq!(server.digest(), digest);
 }
 

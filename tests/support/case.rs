@@ -290,6 +290,11 @@ impl Expected {
             {
                 location.insert_str(0, base);
             }
+            if let Wanted::Exactly(value) = wanted
+                && name.eq_ignore_ascii_case("Use-As-Dictionary")
+            {
+                *value = value.replace("match=\"/", &format!("match=\"{base}/"));
+            }
         }
         if let Some(Body::Has(text)) = &mut self.body {
             // What etagd's own page says of the path and of the way home.
