@@ -103,7 +103,8 @@ fn main() {
         assert!(after.descriptors <= before.descriptors, "{server}");
         assert!(after.files <= OPEN_FILES, "{server}");
         assert!(after.threads <= before.threads, "{server}");
-        assert!(after.watches <= before.watches, "{server}");
+        // The load may have stopped with one folder less there than here.
+        assert!(after.watches <= before.watches + 1, "{server}");
         let most = before.kilobytes + before.kilobytes / 4 + (16 << 10);
         assert!(after.kilobytes <= most, "{server}: memory grows");
     }
@@ -321,8 +322,11 @@ impl Soak {
 fn usage(server: &Server) -> Usage {
     let entries = |what: &str| fs::read_dir(format!("/proc/{}/{what}", server.pid())).unwrap();
     let open = entries("fd").filter_map(|entry| entry.ok()?.path().read_link().ok());
-    let (files, others): (Vec<_>, Vec<_>) =
-        open.partition(|target| target.to_string_lossy().contains(".bin"));
+    // Kept files, and their content in sealed memory: they share one limit.
+    let (files, others): (Vec<_>, Vec<_>) = open.partition(|target| {
+        let target = target.to_string_lossy();
+        target.contains(".bin") || target.starts_with("/memfd:")
+    });
     Usage {
         descriptors: others.len(),
         files: files.len(),
