@@ -329,13 +329,12 @@ impl Driver {
             self.announce_look();
             return;
         }
-        if self.schedule.waiting().dirty.is_everything {
-            self.coverage.watch_again();
-            self.follow_coverage(now);
+        self.renew_watches(now);
+        if self.coverage.is_uncertain() {
+            // A loss that was reported just now: a look before everything is watched again would
+            // have to be repeated.
+            self.renew_watches(now);
         }
-        // New directories are watched from here on, so that listing them misses nothing.
-        self.coverage.barrier();
-        self.read_pending();
         let now = Instant::now();
         if !self.schedule.is_batch_due(now) {
             return;
@@ -351,6 +350,18 @@ impl Driver {
         let batch = self.schedule.start_batch(now);
         self.suspects.clear();
         self.look_at(batch, now);
+    }
+
+    /// Watches everything again where a sweep is to make good what was lost, and reads what has been
+    /// reported until then.
+    fn renew_watches(&mut self, now: Instant) {
+        if self.schedule.waiting().dirty.is_everything {
+            self.coverage.watch_again();
+            self.follow_coverage(now);
+        }
+        // New directories are watched from here on, so that listing them misses nothing.
+        self.coverage.barrier();
+        self.read_pending();
     }
 
     /// These real paths, as a part of the site.

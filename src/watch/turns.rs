@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use super::driver::Driver;
 use super::faults::listed;
 use super::publisher::Publisher;
 use super::schedule::{Periods, Schedule};
-use super::source::{EventKind, Hint, NoReports};
+use super::source::{ChangeSource, EventKind, Hint, NoReports, WatchError};
 use crate::beat::{Beats, WatchThread};
 use crate::commit::{Operation, RejectedWrite, WriteJob};
 use crate::disk::Root;
@@ -43,6 +43,7 @@ struct Desk {
     directory: TempDir,
     site: Arc<Site>,
     hints: Sender<Hint>,
+    metrics: Arc<Metrics>,
     driver: Driver,
     in_use: Arc<DirectoriesInUse>,
 }
@@ -55,6 +56,24 @@ impl Desk {
     fn with_memory(
         files: &[(&str, &str)],
         (settle, settle_alone): (Duration, Duration),
+        memory: Option<Arc<Memory>>,
+    ) -> Self {
+        let periods = Periods {
+            settle,
+            settle_alone,
+            max_age: Duration::from_secs(2),
+            sweep: Duration::from_secs(3600),
+            hold_empty: None,
+            keeps_removed: false,
+        };
+        Self::watched_by(Box::new(NoReports), channel(), files, periods, memory)
+    }
+
+    fn watched_by(
+        source: Box<dyn ChangeSource>,
+        (hints, received): (Sender<Hint>, Receiver<Hint>),
+        files: &[(&str, &str)],
+        periods: Periods,
         memory: Option<Arc<Memory>>,
     ) -> Self {
         // Syncing takes no time there.
@@ -76,30 +95,21 @@ impl Desk {
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         let site = Arc::new(Site::new(manifest));
         let coverage = Coverage::new(
-            Box::new(NoReports),
+            source,
             directory.path().to_path_buf(),
             root,
             Arc::default(),
             Arc::clone(&metrics),
         );
-        let periods = Periods {
-            settle,
-            settle_alone,
-            max_age: Duration::from_secs(2),
-            sweep: Duration::from_secs(3600),
-            hold_empty: None,
-            keeps_removed: false,
-        };
         let publisher = Publisher {
             site: Arc::clone(&site),
             scanner: Arc::new(scanner),
-            metrics,
+            metrics: Arc::clone(&metrics),
             release: None,
             keep_old: None,
             keep_pages: false,
             progress: Progress::default(),
         };
-        let (hints, received) = channel();
         let schedule = Schedule::new(periods, Instant::now());
         let channel = (hints.clone(), received);
         let driver = Driver::new(channel, (beats, beat), coverage, schedule, publisher, links);
@@ -107,6 +117,7 @@ impl Desk {
             directory,
             site,
             hints,
+            metrics,
             driver,
             in_use: Arc::default(),
         }
@@ -192,6 +203,48 @@ fn only_a_file_that_is_saved_alone_has_the_short_quiet_period() {
         let wait = due.saturating_duration_since(Instant::now());
         assert_eq!(wait <= ALONE, is_short, "{name}: {wait:?}");
     }
+}
+
+/// Watches everything, and reports a loss when it is asked to catch up for the first time.
+struct LosesOnce {
+    loss: Option<Sender<Hint>>,
+}
+
+impl ChangeSource for LosesOnce {
+    fn watch(&mut self, _: &Path, _: bool) -> Result<(), WatchError> {
+        Ok(())
+    }
+
+    fn unwatch_all(&mut self) {}
+
+    fn barrier(&mut self) {
+        if let Some(hints) = self.loss.take() {
+            hints.send(Hint::Lost).expect("heard");
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_is_reported_before_a_look_is_made_good_by_it() {
+    let (hints, received) = channel();
+    let source = Box::new(LosesOnce {
+        loss: Some(hints.clone()),
+    });
+    let periods = Periods {
+        settle: ALONE,
+        settle_alone: ALONE,
+        // Every batch is overdue: it is looked at whatever is reported meanwhile.
+        max_age: Duration::ZERO,
+        sweep: Duration::from_secs(3600),
+        hold_empty: None,
+        keeps_removed: false,
+    };
+    let mut desk = Desk::watched_by(source, (hints, received), &[("a", "a")], periods, None);
+    fs::write(desk.path("a"), "changed").expect("written");
+    desk.hint("a", EventKind::Closed);
+    desk.catch_up("after a loss");
+    assert_eq!(desk.metrics.sweeps.get(), 1);
+    assert_eq!(desk.driver.due(), None, "no second sweep");
 }
 
 /// Both files are written and looked at; between two calls of the look these `again` are written once
