@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 
 use crate::disk;
@@ -95,6 +96,15 @@ pub fn send_before(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(send(socket, bytes, system::MORE | SendFlags::NOSIGNAL)?)
 }
 
+/// Whether a socket takes a good part of its buffer now, not just what was acknowledged a moment ago;
+/// otherwise it reports later that it does. A call that hands over a few pages costs nearly as much as
+/// one that fills a third of the buffer, which is what Linux waits for before it reports.
+pub fn takes_much(socket: impl AsFd) -> bool {
+    let mut asked = [PollFd::new(&socket, PollFlags::OUT)];
+    // An error is for the next call to find.
+    poll(&mut asked, Some(&Timespec::default())) != Ok(0)
+}
+
 /// What Linux has for it.
 #[cfg(target_os = "linux")]
 mod system {
@@ -164,6 +174,7 @@ mod system {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::FileExt;
     use std::os::unix::net::UnixStream;
@@ -210,6 +221,27 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         let error = SealedMemory::new(1, &mut [], |_, _| Ok(())).expect_err("no way to get there");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_socket_that_was_full_takes_much_or_nothing() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bound");
+        let here = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (mut there, _) = listener.accept().expect("accepted");
+        here.set_nonblocking(true).expect("set");
+        let sealed = sealed(&vec![7; 64 << 20]);
+        assert!(takes_much(&here));
+        let mut sent = 0;
+        while takes_much(&here) {
+            sent += sealed.send(&here, sent, usize::MAX).unwrap_or(0);
+        }
+        assert!(sent > MAX_COPY && sent < sealed.length(), "{sent}");
+        let mut taken = vec![0; sent];
+        there.read_exact(&mut taken).expect("read");
+        // It is asked to say so, and does.
+        let mut asked = [PollFd::new(&here, PollFlags::OUT)];
+        assert_eq!(poll(&mut asked, None), Ok(1));
+        assert!(takes_much(&here));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The content of responses that are given in front of hyper.
 
 use std::io;
+use std::mem;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::access::AccessLog;
 use crate::exchange::Exchange;
 use crate::memory::SealedUse;
 use crate::metrics::Metrics;
+use crate::sealed;
 
 /// The content of a response in front of hyper.
 pub enum FrontContent {
@@ -39,6 +41,8 @@ impl FrontContent {
 pub struct SealedContent {
     content: SealedUse,
     offset: u64,
+    /// Whether the socket has taken less than it was offered.
+    was_full: bool,
     exchange: CountedExchange,
 }
 
@@ -47,6 +51,7 @@ impl SealedContent {
         Self {
             content,
             offset,
+            was_full: false,
             exchange,
         }
     }
@@ -56,8 +61,12 @@ impl SealedContent {
     /// # Errors
     /// `WouldBlock` when the socket takes none now; others when it takes no more.
     pub fn send(&mut self, socket: impl AsFd) -> io::Result<usize> {
+        if mem::take(&mut self.was_full) && !sealed::takes_much(&socket) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let remaining = self.exchange.exchange.remaining();
         let sent = self.content.send(socket, self.offset, remaining)?;
+        self.was_full = (sent as u64) < remaining;
         self.offset += sent as u64;
         self.exchange.exchange.sent(sent as u64);
         Ok(sent)
