@@ -1,7 +1,8 @@
 //! Which content of files lies in sealed memory: what is asked for again and again, as far as the
 //! budget and the limit on descriptors go.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -28,7 +29,8 @@ const MAX_SHARE: u64 = 4;
 #[derive(Debug)]
 pub(super) struct SealedFiles {
     ready: Mutex<LruCache<[u8; 32], Arc<SealedFile>>>,
-    under_way: Mutex<HashSet<[u8; 32]>>,
+    /// Whether each is outdated meanwhile.
+    under_way: Mutex<HashMap<[u8; 32], bool>>,
     finished: Notify,
     /// Descriptors of what is sealed, also of what only responses still hold.
     descriptors: AtomicUsize,
@@ -63,10 +65,23 @@ impl SealedFiles {
         evicted.is_some()
     }
 
-    /// Gives up the content with this hash, which nobody will ask for any more.
+    /// Gives up the content with this hash, which nobody will ask for any more, also where it is about
+    /// to be sealed.
     pub(super) fn forget(&self, hash: &[u8; 32]) {
+        if let Some(is_outdated) = lock(&self.under_way).get_mut(hash) {
+            *is_outdated = true;
+        }
         let forgotten = lock(&self.ready).pop(hash);
         drop(forgotten);
+    }
+
+    /// Keeps what was sealed for those who ask next, unless nobody will.
+    fn keep(&self, hash: [u8; 32], content: &Arc<SealedFile>) {
+        // Held until it is kept: what becomes outdated after that is found among the ready ones.
+        let under_way = lock(&self.under_way);
+        if under_way.get(&hash) != Some(&true) {
+            lock(&self.ready).put(hash, Arc::clone(content));
+        }
     }
 
     /// Number of descriptors.
@@ -203,11 +218,14 @@ impl Memory {
     /// who has waited for another's attempt, which has failed: so would the next one.
     fn begin_sealing(&self, hash: &[u8; 32], has_waited: bool) -> Option<bool> {
         let mut under_way = lock(&self.sealed.under_way);
-        let is_under_way = under_way.contains(hash);
-        if has_waited && !is_under_way {
-            return None;
+        match under_way.entry(*hash) {
+            Entry::Occupied(_) => Some(false),
+            Entry::Vacant(_) if has_waited => None,
+            Entry::Vacant(free) => {
+                free.insert(false);
+                Some(true)
+            }
         }
-        Some(under_way.insert(*hash))
     }
 
     /// Whether this content is to be put in sealed memory: it was asked for before, lately, and
@@ -273,7 +291,7 @@ impl Memory {
             held,
             _descriptors: descriptors,
         });
-        lock(&self.sealed.ready).put(hash, Arc::clone(&content));
+        self.sealed.keep(hash, &content);
         Some(SealedUse::new(content))
     }
 }
@@ -477,6 +495,24 @@ mod tests {
         drop(buffers);
         large.sealed(&memory).await;
         assert!(large.sealed(&memory).await.is_none(), "a quarter at most");
+    }
+
+    #[tokio::test]
+    async fn what_is_outdated_while_it_is_sealed_is_not_kept() {
+        let (ground, memory) = (Ground::new(MAX_PIECE, |_| ()), Memory::new(256 << 20, 64));
+        memory.note_demand(&ground.hash);
+        assert_eq!(memory.begin_sealing(&ground.hash, false), Some(true));
+        memory.close_outdated(&ground.hash);
+        let length = ground.content.len() as u64;
+        let content = memory.seal(ground.hash, length, &ground.source);
+        drop(EndOfSealing(&memory.sealed, ground.hash));
+        let content = content.expect("who has begun may send it");
+        assert!(memory.recall_sealed(&ground.hash).is_none());
+        drop(content);
+        assert_eq!((memory.used(), memory.sealed.descriptors()), (0, 0));
+        // What comes back is kept as before.
+        drop(ground.sealed(&memory).await.expect("sealed"));
+        assert!(memory.recall_sealed(&ground.hash).is_some());
     }
 
     #[tokio::test]
