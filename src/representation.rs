@@ -498,13 +498,15 @@ impl Representation {
         self.tag_value.get_or_init(|| Box::new(visible(&self.etag)))
     }
 
-    /// Where the head of such a response is kept, once somebody has made it.
-    pub fn prepared_head(&self, kind: PreparedHead) -> &OnceLock<Bytes> {
-        let [whole, not_modified] = &**self.heads.0.get_or_init(Box::default);
-        match kind {
-            PreparedHead::Whole => whole,
-            PreparedHead::NotModified => not_modified,
-        }
+    /// The head of such a response, if somebody has made it and there was room for it.
+    pub fn prepared_head(&self, kind: PreparedHead) -> Option<&Bytes> {
+        self.heads.0.get()?[kind as usize].get()
+    }
+
+    /// Keeps the head of such a response. Where one is kept already it has the same bytes, and stays.
+    pub fn keep_head(&self, kind: PreparedHead, head: Bytes) {
+        let heads = self.heads.0.get_or_init(Box::default);
+        let _ = heads[kind as usize].set(head);
     }
 }
 

@@ -22,6 +22,9 @@ use sealing::SealedFiles;
 
 pub use sealing::SealedUse;
 
+/// Prepared heads of responses take at most this part of the budget. Whoever asks for every form of
+/// every file would otherwise leave no room for the bodies of what is published next.
+const HEADS_SHARE: u64 = 16;
 /// Bytes of bookkeeping for each body or piece: allocator overhead, reference count, cache entry.
 const ENTRY_OVERHEAD: u64 = 160;
 /// Capacity of the buffers that are reused. Buffers of other lengths are allocated exactly.
@@ -45,8 +48,10 @@ pub type PieceKey = ([u8; 32], u32);
 pub struct Memory {
     limit: u64,
     used: AtomicU64,
-    /// The part of `used` that small bodies hold.
+    /// The part of `used` that small bodies and prepared heads hold.
     kept: AtomicU64,
+    /// The part of `kept` that prepared heads hold.
+    heads: AtomicU64,
     /// Bytes that responses pin: what was handed out and has not been taken by the client yet.
     pinned: AtomicU64,
     proven: Mutex<LruCache<PieceKey, Bytes>>,
@@ -70,6 +75,7 @@ impl Memory {
             // As the files, for the same reason.
             demanded: Mutex::new(LruCache::unbounded()),
             kept: AtomicU64::new(0),
+            heads: AtomicU64::new(0),
             pinned: AtomicU64::new(0),
             limit: limit.max(MIN_MEMORY),
             used: AtomicU64::new(0),
@@ -100,19 +106,39 @@ impl Memory {
     /// # Errors
     /// The body, if there is no room.
     pub fn keep(self: &Arc<Self>, body: Vec<u8>) -> Result<Bytes, Vec<u8>> {
-        let length = body.len() as u64;
-        let held = match self.has_room(length) {
-            true => self.hold(length + ENTRY_OVERHEAD),
-            false => None,
+        match self.hold_kept(body.len()) {
+            Some(held) => Ok(Bytes::from_owner(KeptBody {
+                body: body.into_boxed_slice(),
+                held,
+            })),
+            None => Err(body),
+        }
+    }
+
+    /// Shares the head of a response, if the share of heads has room for it; `None` if not.
+    pub fn keep_head(self: &Arc<Self>, head: &[u8]) -> Option<Bytes> {
+        let bytes = head.len() as u64 + ENTRY_OVERHEAD;
+        let most = self.limit / HEADS_SHARE;
+        let add = |heads: u64| heads.checked_add(bytes).filter(|sum| *sum <= most);
+        let relaxed = Ordering::Relaxed;
+        self.heads.fetch_update(relaxed, relaxed, add).ok()?;
+        let Some(held) = self.hold_kept(head.len()) else {
+            self.heads.fetch_sub(bytes, relaxed);
+            return None;
         };
-        let Some(held) = held else {
-            return Err(body);
-        };
-        self.kept.fetch_add(held.bytes, Ordering::Relaxed);
-        Ok(Bytes::from_owner(KeptBody {
-            body: body.into_boxed_slice(),
+        Some(Bytes::from_owner(KeptHead(KeptBody {
+            body: head.into(),
             held,
-        }))
+        })))
+    }
+
+    /// Takes the room of a body that is kept from the budget.
+    fn hold_kept(self: &Arc<Self>, length: usize) -> Option<Reservation> {
+        let length = length as u64;
+        let has_room = self.has_room(length);
+        let held = has_room.then(|| self.hold(length + ENTRY_OVERHEAD))??;
+        self.kept.fetch_add(held.bytes, Ordering::Relaxed);
+        Some(held)
     }
 
     /// Whether a small body of `length` bytes could be kept, if the cache gave way.
@@ -429,6 +455,22 @@ impl AsRef<[u8]> for KeptBody {
     }
 }
 
+/// The head of a response.
+struct KeptHead(KeptBody);
+
+impl Drop for KeptHead {
+    fn drop(&mut self) {
+        let held = &self.0.held;
+        held.memory.heads.fetch_sub(held.bytes, Ordering::Relaxed);
+    }
+}
+
+impl AsRef<[u8]> for KeptHead {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}
+
 /// Private memory to read into; [`Buffer::freeze`] shares it once its content is proven.
 #[derive(Debug)]
 pub struct Buffer {
@@ -493,6 +535,28 @@ mod tests {
         drop(clone);
         assert_eq!(memory.used(), 0);
         assert_eq!(memory.kept.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn heads_leave_room_for_bodies() {
+        let memory = Memory::new(MIN_MEMORY, 1);
+        let head = [0; 400];
+        let heads: Vec<_> = std::iter::from_fn(|| memory.keep_head(&head)).collect();
+        let share = MIN_MEMORY / HEADS_SHARE;
+        assert_eq!(heads.len() as u64, share / (400 + ENTRY_OVERHEAD));
+        assert_eq!(memory.used(), memory.kept.load(Ordering::Relaxed));
+        assert!(memory.used() <= share);
+        assert!(
+            memory.keep(vec![0; 6 * MIB]).is_ok(),
+            "the rest is for bodies"
+        );
+        drop(heads);
+        assert_eq!(memory.used(), 0);
+        let body = memory.keep(vec![0; 8 * MIB - 2 * ENTRY_OVERHEAD as usize]);
+        assert!(memory.keep_head(&head).is_none(), "no room at all");
+        drop(body);
+        assert_eq!(memory.heads.load(Ordering::Relaxed), 0);
+        assert!(memory.keep_head(&head).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@
 //! they were written.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header, response};
@@ -41,7 +41,7 @@ pub(super) fn reply(
     let tag = tag(&answer);
     let has_own_head = drafter.has_digest_header || request.fields().has(&WANT_REPR_DIGEST);
     let shared = SharedHead::of(&answer).filter(|_| !has_own_head);
-    let prepared = shared.and_then(|shared| shared.slot().get().map(|bytes| (shared, bytes)));
+    let prepared = shared.and_then(|shared| Some((shared, shared.prepared()?)));
     if let Some((shared, bytes)) = prepared {
         let Some(content) = shared.content(request.method()) else {
             return AtOnce::Elsewhere;
@@ -69,10 +69,9 @@ pub(super) fn reply(
         let status = drafted.status;
         write_fields(drafted, content.length(), head);
         if let Some(shared) = shared
-            && let Ok(kept) = drafter.memory.keep(head[start..].to_vec())
+            && let Some(kept) = drafter.memory.keep_head(&head[start..])
         {
-            // Another worker may have been quicker, with the same bytes.
-            let _ = shared.slot().set(kept);
+            shared.representation.keep_head(shared.kind, kept);
         }
         MemoryReply {
             status,
@@ -153,7 +152,7 @@ impl<'m> SharedHead<'m> {
         }
     }
 
-    fn slot(self) -> &'m OnceLock<Bytes> {
+    fn prepared(self) -> Option<&'m Bytes> {
         self.representation.prepared_head(self.kind)
     }
 
