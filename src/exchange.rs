@@ -160,12 +160,13 @@ struct Record {
 }
 
 impl Exchange {
-    /// A request from `peer` whose head has just been read by `door`. Without a log nothing is
-    /// allocated.
+    /// A request from `peer` whose head was read by `door`, and that somebody has begun to answer at
+    /// `started`. Without a log nothing is allocated.
     pub fn new(
         request: &impl RequestHead,
         peer: Peer,
         door: Door,
+        started: Instant,
         log: Option<&AccessLog>,
     ) -> Self {
         let record = log.map(|log| Record {
@@ -183,7 +184,7 @@ impl Exchange {
         });
         Self {
             verb: Verb::from(request.method()),
-            started: Instant::now(),
+            started,
             summary: AnswerSummary::default(),
             status: None,
             sent: 0,

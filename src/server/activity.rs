@@ -46,6 +46,12 @@ pub(super) struct Activity {
     has_unread: AtomicBool,
     /// Whether it has sent a flood of HTTP/2 control frames.
     has_flooded: AtomicBool,
+    /// Whether hyper may hold bytes that the stream has not taken.
+    is_unflushed: AtomicBool,
+    /// Whether a client has offered to go on with another protocol.
+    has_upgrade_offer: AtomicBool,
+    /// Whether the stream stays open when hyper ends, because the front goes on with it.
+    is_kept_open: AtomicBool,
     /// Responses that may read files at once; HTTP/1.1 has only one anyway.
     read_permits: Arc<Semaphore>,
     /// Bytes that are kept of requests which wait.
@@ -74,6 +80,9 @@ impl Activity {
             unsent_since: AtomicU64::new(0),
             has_unread: AtomicBool::new(false),
             has_flooded: AtomicBool::new(false),
+            is_unflushed: AtomicBool::new(false),
+            has_upgrade_offer: AtomicBool::new(false),
+            is_kept_open: AtomicBool::new(false),
             read_permits: Arc::new(Semaphore::new(MAX_READING)),
             waiting_bytes: AtomicUsize::new(0),
         }
@@ -204,6 +213,36 @@ impl Activity {
     pub(super) fn is_idle(&self) -> bool {
         self.responses.load(Ordering::Relaxed) == 0
             && self.stalled_since.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether hyper can be left, which speaks HTTP/1.1: all that it has read is answered, the stream
+    /// has taken all responses, and what comes next is a request.
+    pub(super) fn is_done_with_hyper(&self) -> bool {
+        self.is_idle()
+            && !self.is_unflushed.load(Ordering::Relaxed)
+            && !self.has_unread()
+            && !self.has_upgrade_offer.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a client has offered to go on with another protocol (RFC 9110 section 7.8). hyper
+    /// keeps the stream for that, to its end, also where the offer is declined.
+    pub(super) fn note_upgrade_offer(&self) {
+        self.has_upgrade_offer.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes whether hyper may hold bytes that the stream has not taken.
+    pub(super) fn note_flushed(&self, is_flushed: bool) {
+        self.is_unflushed.store(!is_flushed, Ordering::Relaxed);
+    }
+
+    /// Notes whether the stream stays open when hyper ends.
+    pub(super) fn keep_open(&self, is_kept_open: bool) {
+        self.is_kept_open.store(is_kept_open, Ordering::Relaxed);
+    }
+
+    /// Whether the stream stays open when hyper ends.
+    pub(super) fn is_kept_open(&self) -> bool {
+        self.is_kept_open.load(Ordering::Relaxed)
     }
 
     /// Whether bytes may still come that will not be read.

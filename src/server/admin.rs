@@ -19,12 +19,10 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::server::conn::auto::Builder;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::activity::Activity;
-use super::connection;
+use super::connection::{self, HyperBuilder};
 use super::listener::{self, Accepted, BoundSocket, ListenError, Listener, Stream};
 use super::metered_io::MeteredSocket;
 use super::overload::Overload;
@@ -130,7 +128,7 @@ async fn serve(
     let handler = |allowed| {
         Arc::new(AdminHandler {
             admin: Arc::clone(&admin),
-            builder: connection::builder(&LIMITS),
+            builder: HyperBuilder::new(&LIMITS),
             draining: watch::Sender::new(false),
             writers: Arc::clone(&writers),
             allowed,
@@ -173,7 +171,7 @@ async fn serve(
 /// Answers operators.
 struct AdminHandler {
     admin: Arc<Admin>,
-    builder: Builder<TokioExecutor>,
+    builder: HyperBuilder,
     /// Never set: the operator is answered to the end.
     draining: watch::Sender<bool>,
     writers: Arc<Semaphore>,
@@ -196,7 +194,7 @@ impl AdminHandler {
     async fn serve(self: Arc<Self>, stream: impl Socket, activity: Arc<Activity>) {
         let socket = MeteredSocket::new(stream, &activity);
         let (handler, draining) = (Arc::clone(&self), self.draining.subscribe());
-        connection::serve(socket, activity, handler, &self.builder, &LIMITS, draining).await;
+        connection::serve(socket, activity, handler, &self.builder, &LIMITS, &draining).await;
     }
 }
 

@@ -10,16 +10,17 @@
 //! without a copy where nothing has to be encrypted; a request that is worth it waits until it does.
 //!
 //! It never refuses anything. Whatever is not a [`PlainHead`], or has an answer that memory does not
-//! hold, is handed over: hyper reads the same bytes again, and the connection is its own from then on.
-//! So what is malformed, what has content and what says more of the connection than that it stays
-//! has one reader. What the front takes, hyper would have taken for the same request: the parser is
-//! the same (RFC 9112 section 11.2 says what becomes of two that differ).
+//! hold, is handed over: hyper reads the same bytes again, and the connection is its own until it has
+//! answered all that it has read. So what is malformed, what has content and what says more of the
+//! connection than that it stays has one reader. What the front takes, hyper would have taken for the
+//! same request: the parser is the same (RFC 9112 section 11.2 says what becomes of two that differ).
 
 use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Buf;
 use tokio::io::ReadBuf;
@@ -28,7 +29,9 @@ use super::activity::Activity;
 use super::rewound::Rewound;
 use super::transport::Transport;
 use crate::semantics::plain::{Begun, FieldSpace, MAX_HEAD, PlainHead};
-use crate::service::{AtOnce, Connection, FilesAtOnce, FrontContent, Handler, SealingFuture};
+use crate::service::{
+    AtOnce, Connection, CountedExchange, FilesAtOnce, FrontContent, Handler, SealingFuture,
+};
 
 /// Bytes that are read at once: two of the longest heads.
 const READ_SIZE: usize = 2 * MAX_HEAD;
@@ -37,15 +40,17 @@ const MAX_REQUESTS_PER_TURN: u32 = 16;
 /// Room for the head of a common response.
 const USUAL_HEAD: usize = 512;
 
-/// A connection whose requests were all plain so far.
+/// A connection for as long as its requests are plain.
 pub(super) struct Front<S> {
     stream: S,
     /// What has come of requests that are not answered yet.
     received: Vec<u8>,
     outgoing: Outgoing,
     next: NextStep,
-    /// What the request that is answered next waits for.
-    sealing: Option<SealingFuture>,
+    /// What the request that is answered next waits for. Given up, it is counted and logged as such.
+    sealing: Option<SealingFuture<CountedExchange>>,
+    /// Since when somebody answers that request, if it has waited.
+    began: Option<Instant>,
     is_closing: bool,
 }
 
@@ -72,20 +77,33 @@ pub(super) enum Leave {
 }
 
 impl<S> Front<S> {
-    pub(super) fn new(stream: S) -> Self {
+    /// Goes on with a stream of which this was received already.
+    pub(super) fn new(stream: S, received: Vec<u8>) -> Self {
+        let next = match received.is_empty() {
+            true => NextStep::Read,
+            false => NextStep::Answer,
+        };
         Self {
             stream,
-            received: Vec::new(),
+            received,
             outgoing: Outgoing::default(),
-            next: NextStep::Read,
+            next,
             sealing: None,
+            began: None,
             is_closing: false,
         }
     }
 
-    /// The stream, with what was received and not answered.
-    pub(super) fn into_stream(self) -> Rewound<S> {
-        Rewound::new(self.received, self.stream)
+    /// What was received and not answered.
+    pub(super) fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// The stream, with what was received and not answered; and since when somebody answers the
+    /// first request in it.
+    pub(super) fn into_stream(self) -> (Rewound<S>, Instant) {
+        let began = self.began.unwrap_or_else(Instant::now);
+        (Rewound::new(self.received, self.stream), began)
     }
 
     /// Has the connection end as soon as nothing of a request is there.
@@ -116,17 +134,21 @@ impl<S: Transport> Front<S> {
                 }
                 NextStep::Answer => {
                     let received = mem::take(&mut self.received);
-                    self.answer(&received, handler, activity, S::FILES_AT_ONCE, &mut left);
+                    let files = FileTreatment::new::<S>();
+                    self.answer(&received, handler, activity, files, &mut left);
                 }
                 NextStep::AnswerLater => {
+                    let mut waited = None;
                     if let Some(sealing) = &mut self.sealing {
-                        ready!(sealing.as_mut().poll(cx));
+                        waited = Some(ready!(sealing.as_mut().poll(cx)));
                         self.sealing = None;
                         activity.end_response();
                     }
                     // Once: if it could not be sealed, that is told where it is read.
+                    let at_once = FilesAtOnce::Sealed;
                     let received = mem::take(&mut self.received);
-                    self.answer(&received, handler, activity, FilesAtOnce::Sealed, &mut left);
+                    let files = FileTreatment { at_once, waited };
+                    self.answer(&received, handler, activity, files, &mut left);
                 }
                 NextStep::Read if self.is_closing => {
                     self.next = match self.received.is_empty() {
@@ -170,11 +192,17 @@ impl<S: Transport> Front<S> {
                 false => NextStep::HandOver,
             };
         } else if self.received.is_empty() {
-            self.answer(new, handler, activity, S::FILES_AT_ONCE, left);
+            self.answer(new, handler, activity, FileTreatment::new::<S>(), left);
         } else {
             let mut received = mem::take(&mut self.received);
             received.extend_from_slice(new);
-            self.answer(&received, handler, activity, S::FILES_AT_ONCE, left);
+            self.answer(
+                &received,
+                handler,
+                activity,
+                FileTreatment::new::<S>(),
+                left,
+            );
         }
         Poll::Ready(Ok(()))
     }
@@ -186,7 +214,7 @@ impl<S: Transport> Front<S> {
         bytes: &[u8],
         handler: &Arc<impl Handler>,
         activity: &Activity,
-        mut files: FilesAtOnce,
+        mut files: FileTreatment,
         left: &mut u32,
     ) {
         let mut rest = bytes;
@@ -200,18 +228,22 @@ impl<S: Transport> Front<S> {
                 Begun::Incomplete => break NextStep::Read,
                 Begun::Other => break NextStep::HandOver,
             };
+            let FileTreatment { at_once, waited } = files;
             let head = self.outgoing.head_for_more();
-            self.outgoing.content = match handler.respond_at_once(&request, activity, files, head) {
+            let outcome = handler.respond_at_once(&request, activity, at_once, waited, head);
+            self.outgoing.content = match outcome {
                 AtOnce::Reply(content) => content,
                 AtOnce::Sealing(sealing) => {
                     // A response is under way: no limit on idleness is.
                     activity.begin_response(false);
                     self.sealing = Some(sealing);
+                    self.began = Some(Instant::now());
                     break NextStep::AnswerLater;
                 }
                 AtOnce::Elsewhere => break NextStep::HandOver,
             };
-            files = S::FILES_AT_ONCE;
+            self.began = None;
+            files = FileTreatment::new::<S>();
             rest = rest.get(length..).unwrap_or_default();
             *left -= 1;
         };
@@ -222,6 +254,23 @@ impl<S: Transport> Front<S> {
             self.received = rest.to_vec();
         } else if self.next == NextStep::Answer {
             self.next = NextStep::Read;
+        }
+    }
+}
+
+/// How the next request is answered if its content is in a file.
+struct FileTreatment {
+    at_once: FilesAtOnce,
+    /// What is known of it, if it has waited for that.
+    waited: Option<CountedExchange>,
+}
+
+impl FileTreatment {
+    /// As every request over such a stream, at first.
+    fn new<S: Transport>() -> Self {
+        Self {
+            at_once: S::FILES_AT_ONCE,
+            waited: None,
         }
     }
 }

@@ -23,6 +23,11 @@ const MAX_LINGER_BYTES: usize = 64 << 20;
 /// RFC 9113 section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Whether HTTP/2 may begin with these bytes.
+pub(super) fn may_begin_http2(bytes: &[u8]) -> bool {
+    bytes.starts_with(PREFACE) || PREFACE.starts_with(bytes)
+}
+
 /// A socket that notes whether it takes what is to be sent.
 pub(super) struct MeteredSocket<S> {
     stream: S,
@@ -135,6 +140,11 @@ impl<S> ObservedStream<S> {
         }
     }
 
+    /// The stream.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// Notes what has come.
     ///
     /// # Errors
@@ -226,6 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
             corrected
         });
         let bytes = corrected.as_deref().unwrap_or(bytes);
+        this.activity.note_flushed(false);
         let length = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         this.sent([bytes], length);
         Poll::Ready(Ok(length))
@@ -242,6 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
             return self.poll_write(cx, first);
         }
         let this = self.get_mut();
+        this.activity.note_flushed(false);
         let length = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
         this.sent(slices.iter().map(|slice| &**slice), length);
         Poll::Ready(Ok(length))
@@ -252,7 +264,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        // hyper flushes the stream when it has written all that it holds.
+        this.activity.note_flushed(true);
+        Poll::Ready(Ok(()))
     }
 
     /// Closing a socket that has unread bytes resets the connection, and a reset can overtake the
@@ -262,6 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
         let this = self.get_mut();
         let (linger, left) = match &mut this.linger {
             Some(linger) => linger,
+            None if this.activity.is_kept_open() => return Poll::Ready(Ok(())),
             None => {
                 ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
                 if !this.activity.has_unread() {

@@ -30,8 +30,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-use hyper_util::rt::TokioExecutor;
-use hyper_util::server::conn::auto::Builder;
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -43,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::service::LogLayer;
 use crate::settings::Limits;
 use activity::Activity;
+use connection::HyperBuilder;
 use listener::{Accepted, Listener, Stream};
 use metered_io::MeteredSocket;
 use overload::Overload;
@@ -116,7 +115,7 @@ impl Server {
             Arc::new(ConnectionContext {
                 handler: Arc::new(handler),
                 tls,
-                builder: connection::builder(&limits),
+                builder: HyperBuilder::new(&limits),
                 limits: limits.clone(),
                 proxy_header_from: proxy_header_from.clone(),
                 draining: draining.subscribe(),
@@ -244,7 +243,7 @@ impl Drop for CountGuard {
 struct ConnectionContext {
     handler: Arc<LogLayer>,
     tls: Option<Arc<Tls>>,
-    builder: Builder<TokioExecutor>,
+    builder: HyperBuilder,
     limits: Limits,
     proxy_header_from: Option<TrustedProxies>,
     draining: watch::Receiver<bool>,
@@ -388,14 +387,13 @@ impl ConnectionContext {
 
     async fn serve_stream(&self, stream: impl Transport, activity: Arc<Activity>) {
         let handler = Arc::clone(&self.handler);
-        let draining = self.draining.clone();
         connection::serve(
             stream,
             activity,
             handler,
             &self.builder,
             &self.limits,
-            draining,
+            &self.draining,
         )
         .await;
     }

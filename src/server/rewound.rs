@@ -21,6 +21,12 @@ impl<S> Rewound<S> {
             stream,
         }
     }
+
+    /// The bytes that are still to be read first, and the stream.
+    pub(super) fn into_parts(mut self) -> (Vec<u8>, S) {
+        self.bytes.drain(..self.position);
+        (self.bytes, self.stream)
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
@@ -82,6 +88,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn what_is_left_can_be_had_back() {
+        let mut stream = Rewound::new(b"first".to_vec(), &b"second"[..]);
+        stream.read_exact(&mut [0; 2]).await.expect("a slice");
+        assert_eq!(stream.into_parts(), (b"rst".to_vec(), &b"second"[..]));
+    }
+
+    #[tokio::test]
     async fn what_was_read_comes_first_in_pieces_of_any_size() {
         for size in 1..9 {
             let mut stream = Rewound::new(b"first".to_vec(), &b"second"[..]);
@@ -95,6 +108,7 @@ mod tests {
             }
             assert_eq!(all, b"firstsecond", "in pieces of {size}");
             assert_eq!(stream.bytes.capacity(), 0);
+            assert_eq!(stream.into_parts().0, b"");
         }
     }
 }

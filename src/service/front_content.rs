@@ -32,7 +32,7 @@ impl FrontContent {
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Bytes(bytes) => bytes.is_empty(),
-            Self::Sealed(sealed) => sealed.exchange.exchange.remaining() == 0,
+            Self::Sealed(sealed) => sealed.exchange.remaining() == 0,
         }
     }
 }
@@ -64,18 +64,19 @@ impl SealedContent {
         if mem::take(&mut self.was_full) && !sealed::takes_much(&socket) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let remaining = self.exchange.exchange.remaining();
+        let remaining = self.exchange.remaining();
         let sent = self.content.send(socket, self.offset, remaining)?;
         self.was_full = (sent as u64) < remaining;
         self.offset += sent as u64;
-        self.exchange.exchange.sent(sent as u64);
+        self.exchange.sent(sent as u64);
         Ok(sent)
     }
 }
 
-/// An exchange that is counted and logged when this is dropped.
-pub(super) struct CountedExchange {
-    exchange: Exchange,
+/// An exchange that is counted and logged when this is dropped, however it has ended.
+pub struct CountedExchange {
+    /// Until somebody else counts it.
+    exchange: Option<Exchange>,
     metrics: Arc<Metrics>,
     log: Option<Arc<AccessLog>>,
 }
@@ -87,15 +88,32 @@ impl CountedExchange {
         log: Option<&Arc<AccessLog>>,
     ) -> Self {
         Self {
-            exchange,
+            exchange: Some(exchange),
             metrics: Arc::clone(metrics),
             log: log.map(Arc::clone),
+        }
+    }
+
+    /// The exchange, for somebody else to count.
+    pub(super) fn into_exchange(mut self) -> Option<Exchange> {
+        self.exchange.take()
+    }
+
+    fn remaining(&self) -> u64 {
+        self.exchange.as_ref().map_or(0, Exchange::remaining)
+    }
+
+    fn sent(&mut self, bytes: u64) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.sent(bytes);
         }
     }
 }
 
 impl Drop for CountedExchange {
     fn drop(&mut self) {
-        self.exchange.finish(&self.metrics, self.log.as_deref());
+        if let Some(exchange) = &mut self.exchange {
+            exchange.finish(&self.metrics, self.log.as_deref());
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::Response;
@@ -11,7 +12,7 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
-use super::front_content::FrontContent;
+use super::front_content::{CountedExchange, FrontContent};
 use super::response::{AtOnce, FilesAtOnce, MemoryReply, ResponseFuture};
 use crate::client::Peer;
 use crate::semantics::plain::PlainHead;
@@ -35,14 +36,16 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Answers a plain request that came over `connection`, if that needs nothing but memory: writes
     /// the head of the response behind `head`, and returns the content that follows it. `Elsewhere`
-    /// has [`Handler::respond`] answer.
+    /// has [`Handler::respond`] answer. `waited` is what the first call has said of a request that is
+    /// asked for again, once its content is sealed.
     fn respond_at_once(
         self: &Arc<Self>,
         _request: &PlainHead<'_, '_>,
         _connection: &dyn Connection,
         _files: FilesAtOnce,
+        _waited: Option<CountedExchange>,
         _head: &mut Vec<u8>,
-    ) -> AtOnce<FrontContent> {
+    ) -> AtOnce<FrontContent, CountedExchange> {
         AtOnce::Elsewhere
     }
 
@@ -115,23 +118,31 @@ pub trait Connection: Send + Sync + 'static {
 }
 
 /// A request whose response is not over yet: its connection is not idle, and is not closed.
-pub struct InFlight(Arc<dyn Connection>);
+pub struct InFlight {
+    connection: Arc<dyn Connection>,
+    began: Instant,
+}
 
 impl InFlight {
-    /// A request that has come over `connection`.
-    pub fn new(connection: &Arc<dyn Connection>, has_content: bool) -> Self {
+    /// A request that has come over `connection`, and that somebody has begun to answer at `began`.
+    pub fn new(connection: Arc<dyn Connection>, has_content: bool, began: Instant) -> Self {
         connection.begin_response(has_content);
-        Self(Arc::clone(connection))
+        Self { connection, began }
     }
 
     /// The connection that it came over.
     pub fn connection(&self) -> &Arc<dyn Connection> {
-        &self.0
+        &self.connection
+    }
+
+    /// When somebody has begun to answer it.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.end_response();
+        self.connection.end_response();
     }
 }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -77,7 +78,8 @@ impl Handler for LogLayer {
         let connection = in_flight.connection();
         let is_secure = self.hsts.is_secure(&request, &**connection);
         let door = Door::from(request.version);
-        let exchange = Exchange::new(&request, connection.peer(), door, self.log.as_deref());
+        let (peer, log) = (connection.peer(), self.log.as_deref());
+        let exchange = Exchange::new(&request, peer, door, in_flight.began(), log);
         let reply = match framing.refusal() {
             Some((status, reason)) => {
                 let page = Page {
@@ -107,37 +109,50 @@ impl Handler for LogLayer {
         request: &PlainHead<'_, '_>,
         connection: &dyn Connection,
         files: FilesAtOnce,
+        waited: Option<CountedExchange>,
         head: &mut Vec<u8>,
-    ) -> AtOnce<FrontContent> {
+    ) -> AtOnce<FrontContent, CountedExchange> {
+        let waited = waited.and_then(CountedExchange::into_exchange);
         if self.readiness.phase() == Phase::Draining {
             // The client is to be told to leave.
             return AtOnce::Elsewhere;
         }
         let log = self.log.as_deref();
-        let mut exchange = Exchange::new(request, connection.peer(), Door::Front, log);
+        let mut exchange = waited.unwrap_or_else(|| {
+            Exchange::new(request, connection.peer(), Door::Front, Instant::now(), log)
+        });
+        let counted = |exchange| CountedExchange::new(exchange, &self.metrics, self.log.as_ref());
         let start = head.len();
-        let reply = self.next.respond_at_once(request, files, head);
-        reply.map(|reply| {
-            if !self.hsts.is_secure(request, connection) {
-                self.hsts.remove_line(head, start);
+        let reply = match self.next.respond_at_once(request, files, head) {
+            AtOnce::Reply(reply) => reply,
+            AtOnce::Sealing(sealing) => {
+                let exchange = counted(exchange);
+                return AtOnce::Sealing(Box::pin(async move {
+                    sealing.await;
+                    exchange
+                }));
             }
-            framing::end_head(head);
-            let length = reply.content.length();
-            let tag = || reply.tag.as_ref().map(visible);
-            exchange.respond(reply.status, tag, length, &reply.summary);
-            self.metrics.front_requests.increment();
-            match reply.content {
-                MemoryContent::Bytes(bytes) => {
-                    exchange.sent(length);
-                    exchange.finish(&self.metrics, log);
-                    FrontContent::Bytes(bytes)
-                }
-                MemoryContent::Sealed(SealedPart {
-                    content, offset, ..
-                }) => {
-                    let counted = CountedExchange::new(exchange, &self.metrics, self.log.as_ref());
-                    FrontContent::Sealed(Box::new(SealedContent::new(content, offset, counted)))
-                }
+            AtOnce::Elsewhere => return AtOnce::Elsewhere,
+        };
+        if !self.hsts.is_secure(request, connection) {
+            self.hsts.remove_line(head, start);
+        }
+        framing::end_head(head);
+        let length = reply.content.length();
+        let tag = || reply.tag.as_ref().map(visible);
+        exchange.respond(reply.status, tag, length, &reply.summary);
+        self.metrics.front_requests.increment();
+        AtOnce::Reply(match reply.content {
+            MemoryContent::Bytes(bytes) => {
+                exchange.sent(length);
+                exchange.finish(&self.metrics, log);
+                FrontContent::Bytes(bytes)
+            }
+            MemoryContent::Sealed(SealedPart {
+                content, offset, ..
+            }) => {
+                let exchange = counted(exchange);
+                FrontContent::Sealed(Box::new(SealedContent::new(content, offset, exchange)))
             }
         })
     }
@@ -256,5 +271,164 @@ impl Body for LoggedBody {
             }
             Content::Boxed(body) => body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use http::StatusCode;
+    use tokio::sync::Semaphore;
+
+    use super::super::response::MemoryReply;
+    use super::*;
+    use crate::access::json;
+    use crate::client::{Peer, TrustedProxies};
+    use crate::exchange::AnswerSummary;
+    use crate::semantics::head::RequestHead;
+    use crate::semantics::plain::{Begun, FieldSpace};
+
+    /// Has its content sealed first, which takes until it is told to end.
+    struct Sealing;
+
+    impl Layer for Sealing {
+        fn respond(&self, _: Parts, _: Incoming, _: &Arc<dyn Connection>) -> ResponseFuture {
+            unreachable!("nobody asks hyper")
+        }
+
+        fn respond_at_once(
+            &self,
+            request: &PlainHead<'_, '_>,
+            files: FilesAtOnce,
+            _: &mut Vec<u8>,
+        ) -> AtOnce<MemoryReply> {
+            match (request.path(), files) {
+                (_, FilesAtOnce::AfterSealing) => AtOnce::Sealing(Box::pin(std::future::ready(()))),
+                ("/changed", _) => AtOnce::Elsewhere,
+                _ => AtOnce::Reply(MemoryReply {
+                    status: StatusCode::OK,
+                    tag: None,
+                    content: MemoryContent::Bytes(Bytes::new()),
+                    summary: AnswerSummary::default(),
+                }),
+            }
+        }
+    }
+
+    struct Client;
+
+    impl Connection for Client {
+        fn peer(&self) -> Peer {
+            Peer::Unix
+        }
+        fn is_secure(&self) -> bool {
+            false
+        }
+        fn read_permits(&self) -> Arc<Semaphore> {
+            Arc::new(Semaphore::new(1))
+        }
+        fn add_waiting(&self, _: usize) -> bool {
+            true
+        }
+        fn remove_waiting(&self, _: usize) {}
+        fn note_upload(&self) {}
+        fn begin_upstream_wait(&self) {}
+        fn end_upstream_wait(&self) {}
+        fn begin_response(&self, _: bool) {}
+        fn end_response(&self) {}
+    }
+
+    struct Lines(Sender<Vec<u8>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A request whose content is sealed first: gives up meanwhile, or asks again when at least
+    /// `wait` has passed. Returns the line in the log, if there is one.
+    async fn ask(
+        target: &str,
+        wait: Option<Duration>,
+    ) -> (Arc<Metrics>, Option<serde_json::Value>) {
+        let (sender, lines) = channel();
+        let metrics = Arc::new(Metrics::default());
+        let trusted = TrustedProxies::default();
+        let log = AccessLog::start(json, trusted.clone(), Lines(sender), Arc::clone(&metrics));
+        let log = Arc::new(log.expect("a thread"));
+        let layer = Arc::new(LogLayer::new(
+            Arc::clone(&metrics),
+            Arc::new(Readiness::new(None)),
+            Some(Arc::clone(&log)),
+            HstsFilter::new(trusted, false),
+            Box::new(Sealing),
+        ));
+        let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut space = FieldSpace::new();
+        let Begun::Plain(request, _) = PlainHead::read(bytes.as_bytes(), &mut space) else {
+            panic!("it is plain");
+        };
+        let mut head = Vec::new();
+        let first = FilesAtOnce::AfterSealing;
+        let outcome = layer.respond_at_once(&request, &Client, first, None, &mut head);
+        let AtOnce::Sealing(sealing) = outcome else {
+            panic!("it is sealed first");
+        };
+        match wait {
+            None => drop(sealing),
+            Some(wait) => {
+                let since = Instant::now();
+                let waited = sealing.await;
+                while since.elapsed() < wait {
+                    std::thread::yield_now();
+                }
+                let then = FilesAtOnce::Sealed;
+                layer.respond_at_once(&request, &Client, then, Some(waited), &mut head);
+            }
+        }
+        log.finish(Duration::from_secs(60));
+        let line = lines.try_recv().ok();
+        let line = line.map(|line| serde_json::from_slice(&line).expect("JSON"));
+        (metrics, line)
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_while_content_is_sealed_is_counted_and_logged() {
+        let (metrics, line) = ask("/", None).await;
+        assert_eq!(metrics.abandoned.get(), 1);
+        let line = line.expect("a line");
+        assert_eq!((&line["target"], &line["cut"]), (&"/".into(), &true.into()));
+        assert_eq!(metrics.front_requests.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_time_to_seal_is_time_to_answer() {
+        let wait = Duration::from_millis(3);
+        let (metrics, line) = ask("/", Some(wait)).await;
+        assert_eq!(
+            (metrics.abandoned.get(), metrics.front_requests.get()),
+            (0, 1)
+        );
+        let line = line.expect("a line");
+        let took = line["microseconds"].as_u64().expect("a number");
+        assert!(u128::from(took) >= wait.as_micros(), "{took}");
+    }
+
+    #[tokio::test]
+    async fn what_hyper_answers_after_all_is_logged_by_hyper() {
+        let (metrics, line) = ask("/changed", Some(Duration::ZERO)).await;
+        assert_eq!(
+            (metrics.abandoned.get(), metrics.front_requests.get()),
+            (0, 0)
+        );
+        assert!(line.is_none(), "{line:?}");
     }
 }

@@ -31,7 +31,7 @@ mod write;
 
 pub use content::FileContent;
 pub use framing::Framing;
-pub use front_content::{FrontContent, SealedContent};
+pub use front_content::{CountedExchange, FrontContent, SealedContent};
 pub use handler::{Connection, Handler, InFlight, Layer};
 pub use health::HealthLayer;
 pub use hsts::HstsFilter;

@@ -83,18 +83,18 @@ pub enum FilesAtOnce {
 }
 
 /// The outcome of a plain request where memory alone is asked.
-pub enum AtOnce<R> {
+pub enum AtOnce<R, S = ()> {
     /// There is a response, whose head is written.
     Reply(R),
     /// Nothing is written. The content is worth being sealed: once that has ended, ask again.
-    Sealing(SealingFuture),
+    Sealing(SealingFuture<S>),
     /// Nothing is written, and nothing can be said at once.
     Elsewhere,
 }
 
-impl<R> AtOnce<R> {
+impl<R, S> AtOnce<R, S> {
     /// The same with what becomes of the response.
-    pub fn map<T>(self, become_of: impl FnOnce(R) -> T) -> AtOnce<T> {
+    pub fn map<T>(self, become_of: impl FnOnce(R) -> T) -> AtOnce<T, S> {
         match self {
             Self::Reply(reply) => AtOnce::Reply(become_of(reply)),
             Self::Sealing(sealing) => AtOnce::Sealing(sealing),
@@ -103,8 +103,8 @@ impl<R> AtOnce<R> {
     }
 }
 
-/// Ends when some content is sealed, or can't be.
-pub type SealingFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Ends when some content is sealed, or can't be, with what is to be known when it is asked for again.
+pub type SealingFuture<S = ()> = Pin<Box<dyn Future<Output = S> + Send>>;
 
 /// The content of a response that needs nothing but memory.
 pub enum MemoryContent {
