@@ -13,11 +13,18 @@ use crate::semantics::dictionary::AVAILABLE_DICTIONARY;
 /// has dictionaries in secure contexts only, because programs between client and server may change
 /// what is sent in the clear without knowing such codings. `trusted` proxies are believed about how
 /// their clients came.
+///
+/// It is done once, before a first answer, whether or not the site has deltas at that moment: a request
+/// that waits for the disk is answered again from a later state, which may have some. What plain heads
+/// are answered from has no such field.
 pub(super) fn remove_unless_secure(
     request: &mut Parts,
     connection: &dyn Connection,
     trusted: &TrustedProxies,
 ) {
+    if !request.headers.contains_key(AVAILABLE_DICTIONARY) {
+        return;
+    }
     let is_secure = connection.is_secure()
         || trusted.says_https(connection.peer(), &request.headers)
         || host(request).is_some_and(is_loopback);

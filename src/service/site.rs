@@ -161,9 +161,7 @@ impl Layer for SiteLayer {
         // Loaded once: a response comes from one state of the site, whatever is published
         // meanwhile (promise P4).
         let manifest = self.site.current();
-        if manifest.has_delta_files() {
-            remove_unless_secure(&mut parts, &**connection, &self.trusted);
-        }
+        remove_unless_secure(&mut parts, &**connection, &self.trusted);
         let (draft, summary) = self.drafter.draft(&manifest, &parts);
         let (head, content) = draft.into_parts();
         match content {
