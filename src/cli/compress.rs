@@ -27,7 +27,8 @@ pub(super) fn compress(flags: &CompressFlags) -> Result<ExitCode, Error> {
     let started = Instant::now();
     let (root, work) = (open(&flags.directory)?, flags.work());
     let exclude = Arc::new(flags.exclude.clone().into());
-    let exclusions = exclusions_on_disk(&root, &exclude);
+    let exclusions =
+        exclusions_on_disk(&root, &exclude).map_err(|source| Error::ignore_file(&root, source))?;
     let progress = ByteProgress::default();
     let report = with_bytes("sidecars", &progress, || {
         run(&root, work, &exclusions, &progress)

@@ -39,6 +39,7 @@ use crate::inventory::{Inventory, InventoryError};
 use crate::push::PushError;
 use crate::release::ReleaseError;
 use crate::remote::{ClientError, ManifestError, RequestError, Trust};
+use crate::rules::RuleFile;
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
@@ -55,6 +56,17 @@ pub enum Error {
     #[error("cannot open {}: {source}", .path.display())]
     Directory {
         /// The directory, as it was given.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// The site's patterns are not known, and what they leave out must not be served.
+    #[error(
+        "cannot read {}: {source}: what it leaves out would be served; make it readable, or remove it",
+        .path.display()
+    )]
+    IgnoreFile {
+        /// Where it is.
         path: PathBuf,
         /// What failed.
         source: io::Error,
@@ -178,6 +190,16 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
                 source,
             }),
         },
+    }
+}
+
+impl Error {
+    /// `.etagdignore` of this root can't be read.
+    fn ignore_file(root: &Root, source: io::Error) -> Self {
+        Self::IgnoreFile {
+            path: root.path().join(RuleFile::Ignore.name()),
+            source,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::progress::with_bar;
 use super::{Error, counted};
 use crate::disk::Root;
 use crate::manifest::{Manifest, ancestors};
+use crate::rules::RuleFile;
 use crate::scan::{FirstLook, Link, LinkVerdict, MAX_LINKS, Progress, Scanner, warn_limited};
 use crate::semantics::target::encode_path;
 use crate::state::StateFile;
@@ -87,6 +88,14 @@ pub(super) fn scan(
             path: root.path().to_path_buf(),
             source: io::Error::other(reason.clone()),
         });
+    }
+    // Rules of other kinds are missed by their readers; without this one what was to be left out would
+    // be public. While the site is served, the patterns that it had stay.
+    if let Some(reason) = manifest
+        .unreadable()
+        .get(RuleFile::Ignore.name().as_bytes())
+    {
+        return Err(Error::ignore_file(root, io::Error::other(reason.clone())));
     }
     report_skipped(root.path(), &links);
     warn_about_immutable_pages(&manifest);

@@ -69,7 +69,7 @@ fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
     }
     let size = opened.stamp.size;
     if size > MAX_RULES {
-        return Err(io::Error::other("rule files must be at most 16 MiB"));
+        return Err(too_large());
     }
     let mut text = vec![0; usize::try_from(size).unwrap_or_default()];
     let read = disk::read_exact_at(&opened.file, &mut text, 0);
@@ -80,6 +80,10 @@ fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
         // Changed while it was read: a half-written file must not become the rules of the site.
         _ => Ok(None),
     }
+}
+
+fn too_large() -> io::Error {
+    io::Error::other("rule files must be at most 16 MiB")
 }
 
 /// The rules of the site after this pass; `None` if they are what they were. A file that is gone
@@ -114,15 +118,22 @@ pub(super) fn changed(
 
 /// What is left out by these patterns of the operator, and those of the site as they are on the disk at
 /// this moment: good enough to watch by, until a scan has read them when nobody writes to them.
-pub fn exclusions_on_disk(root: &Root, exclude: &Arc<ExcludePatterns>) -> Exclusions {
+///
+/// # Errors
+/// When `.etagdignore` is there and can't be read.
+pub fn exclusions_on_disk(root: &Root, exclude: &Arc<ExcludePatterns>) -> io::Result<Exclusions> {
     let mut text = Vec::new();
     let opened = locate_ignore_file(root).and_then(|location| root.open_file(&location));
-    if let Ok(opened) = opened {
-        // What can't be read excludes nothing, and is watched.
-        let _ = opened.file.take(MAX_RULES).read_to_end(&mut text);
+    match opened {
+        Ok(opened) if opened.stamp.size > MAX_RULES => return Err(too_large()),
+        Ok(opened) => {
+            opened.file.take(MAX_RULES).read_to_end(&mut text)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let (patterns, _) = ExcludePatterns::parse(&text);
-    Exclusions::new(exclude, &Arc::new(patterns))
+    Ok(Exclusions::new(exclude, &Arc::new(patterns)))
 }
 
 /// The dialect of `_redirects` that the settings choose.

@@ -89,7 +89,7 @@ impl Coverage {
     ) -> Self {
         let mut coverage = Self {
             directory,
-            exclusions: scan::exclusions_on_disk(&root, &exclude),
+            exclusions: exclusions_to_watch_by(&root, &exclude),
             root,
             exclude,
             source,
@@ -304,7 +304,7 @@ impl Coverage {
         tracing::info!(root = %path, "the site is now in {path}");
         self.is_root_missing = false;
         self.root = Arc::new(root);
-        self.exclusions = scan::exclusions_on_disk(&self.root, &self.exclude);
+        self.exclusions = exclusions_to_watch_by(&self.root, &self.exclude);
         self.blind_places.clear();
         self.mounts.clear();
         self.links.clear();
@@ -623,6 +623,12 @@ fn link_parents(path: &Path) -> BTreeSet<PathBuf> {
         }
     }
     parents
+}
+
+/// What is left out of the watch of a new root. With patterns that can't be read all is watched.
+fn exclusions_to_watch_by(root: &Root, exclude: &Arc<ExcludePatterns>) -> Exclusions {
+    scan::exclusions_on_disk(root, exclude)
+        .unwrap_or_else(|_| Exclusions::new(exclude, &Arc::default()))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::support::tree::eventually;
-use super::support::{Server, TestSite};
+use super::support::{Server, TestSite, etagd};
 use super::{EVENTS, served};
 
 /// The inode numbers of what a server watches, as the kernel says it (proc(5)).
@@ -126,4 +126,44 @@ fn a_link_brings_what_is_excluded_under_its_own_name() {
     fs::write(site.path("node_modules/lib/file"), "2").unwrap();
     server.wait_for_body("/vendor/file", "2");
     assert_eq!(server.client().get("/node_modules/lib/file").status, 404);
+}
+
+/// What a start can't know must not be public.
+#[test]
+fn patterns_that_cannot_be_read_keep_a_site_from_being_served() {
+    let too_large = |site: &TestSite| {
+        let file = fs::File::create(site.path(".etagdignore")).unwrap();
+        file.set_len(17 << 20).unwrap();
+    };
+    let elsewhere = |site: &TestSite| {
+        let target = site.outside("patterns");
+        fs::write(&target, "secret\n").unwrap();
+        symlink(target, site.path(".etagdignore")).unwrap();
+    };
+    let spoil: [&dyn Fn(&TestSite); 2] = [&too_large, &elsewhere];
+    for spoil in spoil {
+        let site = TestSite::with(&[("secret", b"x"), ("page", b"1")]);
+        spoil(&site);
+        let naming = [".etagdignore", "what it leaves out would be served"];
+        Server::assert_fails(&site.root(), &[], 1, &naming);
+        for command in ["manifest", "compress", "lint"] {
+            let output = etagd([command, site.root().to_str().unwrap()]);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+            assert!(said.contains(naming[0]), "{command}: {said}");
+        }
+    }
+}
+
+#[test]
+fn patterns_that_cannot_be_read_any_more_stay_in_force() {
+    let site = TestSite::with(&[("secret", b"x"), ("page", b"1")]).file(".etagdignore", "secret\n");
+    let server = served(&site);
+    let file = fs::File::create(site.outside("large")).unwrap();
+    file.set_len(17 << 20).unwrap();
+    fs::rename(site.outside("large"), site.path(".etagdignore")).unwrap();
+    server.wait_for_line("rule files must be at most 16 MiB");
+    fs::write(site.path("page"), "2").unwrap();
+    server.wait_for_body("/page", "2");
+    assert_eq!(server.client().get("/secret").status, 404);
 }
