@@ -20,6 +20,7 @@
 //! - `transports`: one request over HTTP/1.1 or HTTP/2, with or without TLS
 //! - `browser`: Chromium without a window, driven over the DevTools protocol
 //! - `lines`: an access log, line by line, as it is written
+//! - `deltas`: what a browser makes of a delta
 //!
 //! Files that change:
 //!
@@ -43,6 +44,7 @@
 pub(crate) mod browser;
 pub(crate) mod case;
 pub(crate) mod check;
+pub(crate) mod deltas;
 pub(crate) mod developer;
 pub(crate) mod fixture;
 pub(crate) mod fleet;
