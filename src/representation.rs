@@ -594,6 +594,16 @@ pub struct SpooledSource {
 }
 
 impl SpooledSource {
+    /// The same bytes, made of a file with the same content elsewhere.
+    pub fn of_file(&self, path: &Path) -> Self {
+        Self {
+            extent: Arc::clone(&self.extent),
+            offset: self.offset,
+            groups: Arc::clone(&self.groups),
+            of: path.into(),
+        }
+    }
+
     /// The file that they are in, with others.
     pub fn file(&self) -> &Arc<File> {
         self.extent.file()

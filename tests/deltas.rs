@@ -8,20 +8,24 @@ mod transports;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use brotli::enc::StandardAlloc;
+use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 
 use support::browser::{Browser, Page};
+use support::deltas::decode;
 use support::developer::Developer;
-use support::tree::{eventually, within};
-use transports::{Authority, secure_address};
+use support::server::command;
+use support::site::overwrite_in_place;
+use support::tree::{self, eventually, relink, within};
+use transports::{Authority, Transport, Transports, secure_address};
 
 use support::{Client, Response, Server, TestSite, etagd, noise, tag};
 
@@ -137,6 +141,10 @@ fn ask_admin(server: &Server, path: &str) -> String {
     String::from_utf8(response.body).unwrap()
 }
 
+fn digest_of_site(site: &TestSite) -> String {
+    tree::digest_of(&site.root())
+}
+
 fn digest_of(server: &Server) -> String {
     ask_admin(server, "/digest")
 }
@@ -152,39 +160,6 @@ fn get(client: &mut Client, accepted: &str, dictionary: &[u8]) -> Response {
 
 fn coding(response: &Response) -> &str {
     response.field("content-encoding").unwrap_or("identity")
-}
-
-/// What a browser makes of a delta.
-fn decode(delta: &[u8], coding: &str, dictionary: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::new();
-    let length = match coding {
-        "dcb" => 36,
-        "dcz" => 40,
-        other => panic!("{other} is no delta"),
-    };
-    let (header, stream) = delta.split_at(length);
-    assert!(header.ends_with(&Sha256::digest(dictionary)));
-    match coding {
-        "dcb" => {
-            brotli::BrotliDecompressCustomIoCustomDict(
-                &mut brotli::IoReaderWrapper(&mut &*stream),
-                &mut brotli::IoWriterWrapper(&mut decoded),
-                &mut [0; 4096],
-                &mut [0; 4096],
-                StandardAlloc::default(),
-                StandardAlloc::default(),
-                StandardAlloc::default(),
-                dictionary.to_vec().into(),
-                std::io::ErrorKind::UnexpectedEof.into(),
-            )
-            .unwrap();
-        }
-        _ => {
-            let mut decoder = zstd::Decoder::with_ref_prefix(stream, dictionary).unwrap();
-            decoder.read_to_end(&mut decoded).unwrap();
-        }
-    }
-    decoded
 }
 
 #[test]
@@ -220,11 +195,26 @@ fn deltas_are_written_for_what_replaces_an_older_file() {
     );
 }
 
+/// The new site, made file by file from the other end, with deltas against an old one made so, too.
+fn compressed_in_reverse() -> TestSite {
+    let reversed = |site: TestSite| {
+        let files = content(&site.root()).into_iter().rev();
+        files.fold(TestSite::new(), |site, (name, content)| {
+            site.file(name, content)
+        })
+    };
+    let (old, new) = (reversed(old()), reversed(new()));
+    let (code, said) = compress(&new.root(), &["--against", old.root().to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    new
+}
+
 #[test]
 fn equal_trees_get_equal_deltas_once() {
-    let (one, other) = (compressed(), compressed());
+    let (one, other) = (compressed(), compressed_in_reverse());
     let files = content(&one.root());
     assert!(files == content(&other.root()), "two builds differ");
+    assert_eq!(digest_of_site(&one), digest_of_site(&other));
     let old = old();
     let (code, said) = compress(&one.root(), &["--against", old.root().to_str().unwrap()]);
     assert!(code == 0 && said.contains("0 written, 2 proven"), "{said}");
@@ -323,7 +313,7 @@ fn a_client_with_the_older_file_is_sent_the_delta() {
 
 #[test]
 fn replicas_agree_and_a_restart_changes_nothing() {
-    let (one, other) = (compressed(), compressed());
+    let (one, other) = (compressed(), compressed_in_reverse());
     let state = one.outside("state");
     let flags = ["--immutable", "auto", "--state", state.to_str().unwrap()];
     let first = serve(&one, &flags);
@@ -342,11 +332,7 @@ fn replicas_agree_and_a_restart_changes_nothing() {
 fn what_is_not_proven_is_named_and_not_sent() {
     let kept = format!(".etagd/dictionaries/{}", sha256(&bundle(0)));
     type Change<'c> = (&'c dyn Fn(&TestSite), &'c str);
-    let cases: [Change<'_>; 4] = [
-        (
-            &|site| fs::remove_file(site.path(&kept)).unwrap(),
-            "is neither in the site nor in .etagd/dictionaries",
-        ),
+    let cases: [Change<'_>; 3] = [
         (
             &|site| {
                 let mut bytes = bundle(0);
@@ -382,6 +368,192 @@ fn what_is_not_proven_is_named_and_not_sent() {
         }
         assert!(log.contains(reason), "{reason}: {log}");
     }
+}
+
+/// A deploy that drops the dictionaries is told in one sentence, whoever looks.
+#[test]
+fn a_deploy_without_its_dictionaries_is_one_warning() {
+    let site = compressed();
+    let other = TestSite::with(&[("assets/b-0a0b0c0d.js", &bundle(7))]);
+    let site = site.file("assets/b-1a1b1c1d.js", bundle(8));
+    let against = ["--against", other.root().to_str().unwrap()].map(str::to_owned);
+    let (code, said) = compress(&site.root(), &against.each_ref().map(String::as_str));
+    assert_eq!(code, 0, "{said}");
+    fs::remove_dir_all(site.path(".etagd")).unwrap();
+    let sentence = "4 deltas are not used: their 2 dictionaries are neither in the site nor in \
+                    .etagd/dictionaries: deploy that directory with the site, or run etagd compress \
+                    --against again";
+    let is_said_once = |who: &str, said: &str| {
+        assert_eq!(said.matches(sentence).count(), 1, "{who}: {said}");
+        let others = said.matches("not used").count();
+        assert_eq!(others, 1, "{who}: {said}");
+    };
+    let server = serve(&site, &["--immutable", "auto"]);
+    is_said_once("serve", &server.log());
+    let response = get(&mut server.client(), ACCEPTED, &bundle(0));
+    assert_eq!(coding(&response), "br");
+    let root = site.root();
+    let root = root.to_str().unwrap();
+    let url = format!("http://{}", server.address());
+    let commands: [&[&str]; 4] = [
+        &["manifest", root],
+        &["check", "--dir", root, "--immutable", "auto", &url],
+        &["lint", root],
+        &["compress", root, "--check"],
+    ];
+    for arguments in commands {
+        let output = etagd(arguments);
+        let said = [output.stdout, output.stderr].concat();
+        is_said_once(arguments[0], &String::from_utf8(said).unwrap());
+    }
+    // A sweep has nothing new to say of them.
+    let before = sweeps(&server);
+    server.signal(Signal::HUP);
+    eventually("it is swept", || sweeps(&server) > before);
+    is_said_once("a sweep", &server.log());
+}
+
+#[test]
+fn one_delta_without_its_dictionary_is_one_warning() {
+    let site = compressed();
+    fs::remove_file(site.path(delta("dcb"))).unwrap();
+    fs::remove_dir_all(site.path(".etagd")).unwrap();
+    let server = serve(&site, &["--immutable", "auto"]);
+    let sentence = "1 delta is not used: its dictionary is neither in the site nor in";
+    assert_eq!(
+        server.log().matches(sentence).count(),
+        1,
+        "{}",
+        server.log()
+    );
+}
+
+/// A delta in zstd, by hand: tests of the scan need no brotli, which takes seconds without
+/// optimisations.
+fn zstd_delta(dictionary: &[u8], content: &[u8]) -> Vec<u8> {
+    let header = [b"\x5e\x2a\x4d\x18\x20\0\0\0", &*Sha256::digest(dictionary)].concat();
+    let mut encoder = zstd::Encoder::with_ref_prefix(header, 3, dictionary).unwrap();
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A script that no memory is kept for.
+fn long_bundle(release: usize) -> Vec<u8> {
+    bundle(release).repeat(6)
+}
+
+fn delta_name(file: &str, dictionary: &[u8]) -> String {
+    format!("{file}.{}.dcz", &sha256(dictionary)[..16])
+}
+
+/// How many bytes a server has read so far, of files and else (proc_pid_io(5)).
+fn read_so_far(server: &Server) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{}/io", server.pid())).unwrap();
+    let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    read.unwrap().parse().unwrap()
+}
+
+fn sweeps(server: &Server) -> u64 {
+    let metrics = ask_admin(server, "/metrics");
+    let count = "etagd_scan_duration_seconds_count{of=\"site\"} ";
+    let line = metrics.lines().find_map(|line| line.strip_prefix(count));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_sweep_of_an_unchanged_site_reads_no_delta_and_no_dictionary_again() {
+    let (old, new) = (long_bundle(0), long_bundle(1));
+    let kept = long_bundle(2);
+    let site = TestSite::with(&[
+        (OLD, &old),
+        (NEW, &new),
+        // One is proven by a file of the site, one by what is kept, one by nothing.
+        (&delta_name(NEW, &old), &zstd_delta(&old, &new)),
+        (&delta_name(NEW, &kept), &zstd_delta(&kept, &new)),
+        (&delta_name(OLD, &new), &zstd_delta(&new, &kept)),
+        (&format!(".etagd/dictionaries/{}", sha256(&kept)), &kept),
+    ]);
+    let server = serve(&site, &["--sweep", "100ms"]);
+    for dictionary in [&old, &kept] {
+        let response = get(&mut server.client(), "dcz", dictionary);
+        assert_eq!(coding(&response), "dcz");
+    }
+    assert_eq!(server.log().matches("is not used").count(), 1);
+    let first = sweeps(&server);
+    within(PATIENCE, "it is swept", || sweeps(&server) > first);
+    let (begun, before) = (sweeps(&server), read_so_far(&server));
+    within(PATIENCE, "it is swept again", || {
+        sweeps(&server) > begun + 5
+    });
+    let read = read_so_far(&server) - before;
+    // What is read otherwise: requests for metrics, and the table of mounts.
+    assert!(read < old.len() as u64 / 2, "{read} bytes in five sweeps");
+}
+
+#[test]
+fn a_kept_dictionary_that_changes_is_looked_at_again() {
+    let site = compressed();
+    let server = serve(&site, &["--immutable", "auto"]);
+    let kept = site.path(format!(".etagd/dictionaries/{}", sha256(&bundle(0))));
+    fs::write(&kept, bundle(5)).unwrap();
+    server.signal(Signal::HUP);
+    within(PATIENCE, "the delta is not used", || {
+        coding(&get(&mut server.client(), ACCEPTED, &bundle(0))) == "br"
+    });
+    let log = server.log();
+    assert!(
+        log.contains("does not have the SHA-256 that is its name"),
+        "{log}"
+    );
+    // A replica that starts now says the same.
+    assert_eq!(
+        digest_of(&serve(&site, &["--immutable", "auto"])),
+        digest_of(&server)
+    );
+    fs::write(&kept, bundle(0)).unwrap();
+    server.signal(Signal::HUP);
+    within(PATIENCE, "the delta is used again", || {
+        coding(&get(&mut server.client(), ACCEPTED, &bundle(0))) == "dcb"
+    });
+}
+
+/// The most memory that a server has had after its start, in bytes, for a site with so many deltas, each
+/// with a dictionary of this length.
+fn peak_with_dictionaries(count: usize, length: usize) -> usize {
+    let mut site = TestSite::new();
+    for number in 0..count {
+        let dictionary = vec![0; length + number];
+        let content = format!("export const v = {number};\n").repeat(20);
+        let file = format!("app{number}-1a1b1c1d.js");
+        let kept = format!(".etagd/dictionaries/{}", sha256(&dictionary));
+        let delta = zstd_delta(&dictionary, content.as_bytes());
+        site = site
+            .file(format!("{file}.{}.dcz", &kept[20..36]), delta)
+            .file(kept, &dictionary)
+            .file(file, content);
+    }
+    let mut program = command(env!("CARGO_BIN_EXE_etagd"));
+    program.env("RAYON_NUM_THREADS", count.to_string());
+    let server = Server::run(program, &site.root(), &["--immutable", "auto"]);
+    assert!(!server.log().contains("not used"), "{}", server.log());
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.unwrap().trim().strip_suffix(" kB").unwrap();
+    peak.parse::<usize>().unwrap() << 10
+}
+
+/// Dictionaries are in memory while they prove something: long ones one after the other.
+#[test]
+fn long_dictionaries_are_in_memory_one_at_a_time() {
+    const LENGTH: usize = 5 << 20;
+    let (one, many) = (
+        peak_with_dictionaries(1, LENGTH),
+        peak_with_dictionaries(6, LENGTH),
+    );
+    assert!(
+        many < one + 2 * LENGTH,
+        "{one} bytes with one, {many} with six"
+    );
 }
 
 #[test]
@@ -500,6 +672,69 @@ fn deltas_need_a_secure_context() {
     assert_eq!(ask("localhost", "http"), "dcb");
 }
 
+/// To a host that is not the own machine: TLS alone, and no page of another site that can't read it.
+#[test]
+fn deltas_need_a_secure_context_over_every_transport() {
+    let site = compressed();
+    let transports = Transports::serve(&site, &["--immutable", "auto"]).named("www.example");
+    let target = format!("/{NEW}");
+    let field = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let own = vec![
+        field("accept-encoding", "br, dcb"),
+        field("available-dictionary", &self::field(&bundle(0))),
+    ];
+    let mut foreign = own.clone();
+    foreign.extend([
+        field("sec-fetch-mode", "no-cors"),
+        field("sec-fetch-site", "cross-site"),
+    ]);
+    for transport in Transport::ALL {
+        let expected = if transport.is_secure() { "dcb" } else { "br" };
+        for (fields, expected) in [(&own, expected), (&foreign, "br")] {
+            let asked = ("GET", target.as_bytes(), &fields[..]);
+            let responses = transports.exchange(transport, &[asked]).unwrap();
+            let response = responses[0].as_ref().unwrap();
+            assert_eq!(coding(response), expected, "{transport:?}");
+            let vary = response.field("vary");
+            assert_eq!(vary, Some("accept-encoding, available-dictionary"));
+        }
+    }
+}
+
+/// What a request may be sent is decided when it comes, also where it is answered from a later state of
+/// the site, and deltas are new in that.
+#[test]
+fn a_request_that_waits_gets_no_delta_without_a_secure_context() {
+    let (old, new) = (long_bundle(0), long_bundle(1));
+    // It may be that nothing had to wait, on a machine that was away for a second.
+    for _ in 0..5 {
+        let site = TestSite::with(&[(NEW, &old)]);
+        let server = Server::with(&site, &["--settle", "700ms"]);
+        fs::create_dir_all(site.path(".etagd/dictionaries")).unwrap();
+        let kept = format!(".etagd/dictionaries/{}", sha256(&old));
+        fs::write(site.path(kept), &old).unwrap();
+        fs::write(site.path(delta_name(NEW, &old)), zstd_delta(&old, &new)).unwrap();
+        overwrite_in_place(&site.path(NEW), &new);
+        let dictionary = field(&old);
+        let mut client = server.client();
+        let request = format!(
+            "GET /{NEW} HTTP/1.1\r\nHost: www.example\r\nAccept-Encoding: dcz\r\n\
+             Available-Dictionary: {dictionary}\r\n\r\n"
+        );
+        client.send(request).unwrap();
+        let response = client.receive("GET").unwrap().unwrap();
+        if response.status == 503 {
+            continue;
+        }
+        assert_eq!((response.status, coding(&response)), (200, "identity"));
+        assert!(response.body == new);
+        let response = get(&mut server.client(), "dcz", &old);
+        assert_eq!(coding(&response), "dcz", "to the own machine");
+        return;
+    }
+    panic!("503 each time");
+}
+
 #[test]
 fn a_developers_server_sends_no_deltas() {
     let site = compressed();
@@ -548,6 +783,109 @@ fn check_asks_a_replica_for_its_deltas() {
         json.contains(&format!(r#""coding":"dcb","dictionary":"{hash}""#)),
         "{json}"
     );
+}
+
+/// The writes in the log of a server, in their order.
+fn writes(server: &Server) -> Vec<String> {
+    let log = server.log();
+    let lines = log
+        .lines()
+        .filter_map(|line| line.split_once(" by anybody "));
+    lines.map(|(write, _)| write.to_owned()).collect()
+}
+
+#[test]
+fn push_carries_dictionaries_before_their_deltas_and_takes_them_away_after() {
+    let (local, remote) = (compressed(), TestSite::new());
+    let server = serve(&remote, &["--writable", "--immutable", "auto"]);
+    let push = |flags: &[&str]| {
+        let (root, url) = (local.root(), format!("http://{}", server.address()));
+        let output = etagd([&["push", root.to_str().unwrap(), &url], flags].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        (String::from_utf8(output.stdout).unwrap(), said)
+    };
+    let place = format!("/.etagd/dictionaries/{}", sha256(&bundle(0)));
+    let (plan, _) = push(&["--dry-run"]);
+    assert!(plan.starts_with(&format!("create\t{place}\n")), "{plan}");
+    push(&[]);
+    let log = writes(&server);
+    assert!(log[0].ends_with(&format!("PUT {place}")), "{log:?}");
+    assert!(!server.log().contains("not used"), "{}", server.log());
+    assert!(content(&remote.root()) == content(&local.root()));
+    assert_eq!(
+        coding(&get(&mut server.client(), ACCEPTED, &bundle(0))),
+        "dcb"
+    );
+    let (_, said) = push(&[]);
+    assert!(said.contains("0 created, 0 replaced, 0 deleted"), "{said}");
+
+    assert_eq!(compress(&local.root(), &["--remove"]).0, 0);
+    let admin = format!("http://{}", server.admin());
+    let delete = ["--delete", "--admin-url", &admin];
+    let (plan, _) = push(&[&delete[..], &["--dry-run"]].concat());
+    assert!(plan.ends_with(&format!("delete\t{place}\n")), "{plan}");
+    push(&delete);
+    let log = writes(&server);
+    assert!(
+        log.last().unwrap().ends_with(&format!("DELETE {place}")),
+        "{log:?}"
+    );
+    eventually("what is empty is gone", || {
+        content(&remote.root()) == content(&local.root()) && !remote.path(".etagd").exists()
+    });
+}
+
+/// A dictionary that a client writes or deletes is noticed at once, though nothing reports it.
+#[test]
+fn a_written_dictionary_has_its_deltas_used() {
+    let site = compressed();
+    fs::remove_dir_all(site.path(".etagd")).unwrap();
+    let server = serve(
+        &site,
+        &["--writable", "--immutable", "auto", "--sweep", "1h"],
+    );
+    let write = |method: &str, condition: &str, content: &[u8]| {
+        let head = format!(
+            "{method} /.etagd/dictionaries/{} HTTP/1.1\r\nHost: localhost\r\n{condition}\r\n\
+             Content-Length: {}\r\n\r\n",
+            sha256(&bundle(0)),
+            content.len()
+        );
+        let mut client = server.client();
+        client.send([head.as_bytes(), content].concat()).unwrap();
+        client.receive(method).unwrap().unwrap().status
+    };
+    let mut client = server.client();
+    assert_eq!(coding(&get(&mut client, ACCEPTED, &bundle(0))), "br");
+    let without = digest_of(&server);
+    assert_eq!(write("PUT", "If-None-Match: *", &bundle(0)), 201);
+    assert_eq!(coding(&get(&mut client, ACCEPTED, &bundle(0))), "dcb");
+    assert_eq!(
+        write("DELETE", &format!("If-Match: {}", tag(&bundle(0))), b""),
+        204
+    );
+    assert_eq!(coding(&get(&mut client, ACCEPTED, &bundle(0))), "br");
+    assert_eq!(digest_of(&server), without);
+}
+
+/// What is proven below one directory is proven below the one that replaces it.
+#[test]
+fn deltas_outlast_a_switch_of_the_root() {
+    let releases = [compressed(), compressed()];
+    let current = releases[0].outside("current");
+    symlink(releases[0].root(), &current).unwrap();
+    let server = Server::at(&current, &["--immutable", "auto", "--settle", "10ms"]);
+    relink(&current, releases[1].root());
+    server.wait_for_line("the site is now in");
+    let mut client = server.client();
+    for dictionary in [bundle(0), bundle(0)] {
+        eventually("the delta is sent", || {
+            coding(&get(&mut client, ACCEPTED, &dictionary)) == "dcb"
+        });
+        fs::remove_dir_all(releases[0].root()).unwrap_or_default();
+    }
+    server.wait_until_it_serves_with(&releases[1].root(), &["--immutable", "auto"]);
 }
 
 /// Files of three packages in two releases, as a bundler that copies them would name them.

@@ -83,9 +83,30 @@ pub(super) fn run(
         SidecarWork::Check => run.check(),
         SidecarWork::Remove => run.remove(),
     };
+    report.problems = with_missing_as_one(report.problems);
     report.problems.sort_by(|a, b| a.path.cmp(&b.path));
     report.notes.sort_by(|a, b| a.path.cmp(&b.path));
     report
+}
+
+/// The problems, of which those with missing dictionaries are one: a deploy that drops these drops all
+/// of them.
+fn with_missing_as_one(problems: Vec<SidecarProblem>) -> Vec<SidecarProblem> {
+    let (mut others, mut missing) = (Vec::new(), Vec::new());
+    for problem in problems {
+        match problem.error {
+            SidecarError::Unproven(Unproven::NoDictionary(hash)) => missing.push(hash),
+            _ => others.push(problem),
+        }
+    }
+    if !missing.is_empty() {
+        let error = SidecarError::NoDictionaries {
+            deltas: missing.len(),
+            dictionaries: missing.iter().collect::<BTreeSet<_>>().len(),
+        };
+        others.push(problem(DICTIONARIES.as_bytes(), error));
+    }
+    others
 }
 
 /// An earlier file, as a dictionary.

@@ -27,7 +27,7 @@ use crate::disk::{self, Opened, Root};
 use crate::exclude::Exclusions;
 use crate::progress::ByteProgress;
 use crate::scan::encode::{self, Effort, MIN_LENGTH};
-use crate::scan::sidecar::{Unproven, prove};
+use crate::scan::sidecar::{Unproven, missing_dictionaries, prove};
 use crate::scan::text::text_kind_of;
 use crate::semantics::coding::Coding;
 use crate::staging::Directory;
@@ -82,6 +82,14 @@ pub enum SidecarError {
     /// A proven sidecar that another program has written.
     #[error("it does not look like the work of etagd compress: left alone")]
     NotOurs,
+    /// Deltas whose dictionaries are missing.
+    #[error("{}", missing_dictionaries(*deltas, *dictionaries))]
+    NoDictionaries {
+        /// Number of deltas.
+        deltas: usize,
+        /// Number of dictionaries that they need.
+        dictionaries: usize,
+    },
     /// A file changed while it was read.
     #[error("it changed meanwhile: left out; run again once it is complete")]
     Changed,
@@ -134,7 +142,10 @@ impl SidecarProblem {
             // Only proven sidecars were to be removed.
             SidecarWork::Remove => {
                 self.is_failure(SidecarWork::Write)
-                    && !matches!(self.error, SidecarError::Unproven(_))
+                    && !matches!(
+                        self.error,
+                        SidecarError::Unproven(_) | SidecarError::NoDictionaries { .. }
+                    )
             }
         }
     }
@@ -307,6 +318,7 @@ fn process(
             | SidecarError::Encoder(_)
             | SidecarError::BrotliWindow
             | SidecarError::ZstdWindow
+            | SidecarError::NoDictionaries { .. }
             | SidecarError::Io(_) => source.directory.join(source.sidecar_name(coding)),
         };
         SidecarProblem { path, error }

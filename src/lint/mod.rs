@@ -10,8 +10,10 @@ mod links;
 mod names;
 mod site_rules;
 
+use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::iter::{IntoParallelIterator, ParallelExtend, ParallelIterator};
 
@@ -19,9 +21,12 @@ use crate::disk::Root;
 use crate::inventory::Inventory;
 use crate::manifest::Manifest;
 use crate::representation::{Data, Resource};
-use crate::scan::sidecar::{Unproven, prove};
-use crate::scan::{Link, LinkVerdict, MAX_LINKS, stem};
+use crate::scan::sidecar::{Unproven, missing_dictionaries, prove};
+use crate::scan::{
+    DICTIONARIES, Link, LinkVerdict, MAX_LINKS, content_sha256, delta_coding, dictionary_path, stem,
+};
 use crate::semantics::coding::{Coding, delta_stem};
+use crate::settings::Family;
 use destination::follow_link;
 
 pub use finding::{Allowance, Code, Finding, InvalidAllowance};
@@ -52,6 +57,7 @@ pub fn lint(site: ScannedSite<'_>) -> Vec<Finding> {
         .chain(unreadable(site.manifest))
         .chain(lost_links(site))
         .chain(stale_sidecars(site))
+        .chain(unused_deltas(site))
         .chain(changed_immutables(site))
         .chain(names::look_alike(site.manifest))
         .chain(names::foreign_indexes(site.manifest))
@@ -125,12 +131,7 @@ fn stale_sidecars(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
     site.manifest.iter().filter_map(move |resource| {
         let original = site.manifest.locate(stem(&resource.path)?)?;
         if delta_stem(&resource.path).is_some() {
-            let mut used = original.encoded.iter();
-            let is_used = used.any(|each| each.etag.hash() == resource.identity.etag.hash());
-            let reason = "is not used: it is no delta of its file, or its dictionary is missing (see \
-                          etagd compress --check)";
-            return (!is_used)
-                .then(|| Finding::new(&resource.path, 0, Code::Sidecar, reason.to_owned()));
+            return None;
         }
         let has_extension = |coding: Coding| {
             let extension = coding.extension();
@@ -150,6 +151,64 @@ fn stale_sidecars(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
         };
         Some(Finding::new(&resource.path, 0, Code::Sidecar, reason))
     })
+}
+
+/// Files that are named like deltas, and are not used. Those whose dictionaries are missing are one
+/// finding: a deploy drops the directory of all of them.
+fn unused_deltas(site: ScannedSite<'_>) -> Vec<Finding> {
+    let is_unused = |delta: &&Arc<Resource>| {
+        let original = delta_stem(&delta.path).and_then(|stem| site.manifest.locate(stem));
+        original.is_some_and(|original| {
+            let mut used = original.encoded.iter();
+            !used.any(|each| each.etag.hash() == delta.identity.etag.hash())
+        })
+    };
+    let unused: Vec<_> = site.manifest.delta_files().filter(is_unused).collect();
+    if unused.is_empty() {
+        return Vec::new();
+    }
+    let mut families: HashMap<Family<'_>, Vec<&Arc<Resource>>> = HashMap::new();
+    for file in site.manifest.iter() {
+        if let Some(family) = Family::of(&file.path) {
+            families.entry(family).or_default().push(file);
+        }
+    }
+    let missing = |delta: &Resource| {
+        let hash = delta_coding(delta).ok()?.dictionary()?;
+        let family = Family::of(delta_stem(&delta.path)?)?;
+        let mut relatives = families.get(&family)?.iter();
+        let is_at_hand = site.root.stamp(&dictionary_path(hash)).is_ok()
+            || relatives.any(|relative| content_sha256(&relative.identity) == Some(hash));
+        (!is_at_hand).then_some(hash)
+    };
+    let (mut findings, mut dictionaries) = (Vec::new(), BTreeSet::new());
+    for delta in &unused {
+        match missing(delta) {
+            Some(hash) => {
+                dictionaries.insert(hash);
+            }
+            None => {
+                let reason = "is not used: it is no delta of its file (see etagd compress --check)";
+                findings.push(Finding::new(
+                    &delta.path,
+                    0,
+                    Code::Sidecar,
+                    reason.to_owned(),
+                ));
+            }
+        }
+    }
+    let lacking = unused.len() - findings.len();
+    if lacking > 0 {
+        let reason = missing_dictionaries(lacking, dictionaries.len());
+        findings.push(Finding::new(
+            DICTIONARIES.as_bytes(),
+            0,
+            Code::Sidecar,
+            reason,
+        ));
+    }
+    findings
 }
 
 /// Files that were served as immutable and have other content now: who has the old one keeps it.

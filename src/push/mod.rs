@@ -1,8 +1,8 @@
 //! Pushes a directory to a server, file by file, each under a precondition: a file that somebody
 //! else has changed meanwhile is reported and not overwritten.
 //!
-//! [`Push::plan`] finds out what differs, [`Push::run`] sends it in stages: pages after the files
-//! they need, deletions last. A stage is not begun if something before it has failed. The next run
+//! [`Push::plan`] finds out what differs, [`Push::run`] sends it in stages: dictionaries before the
+//! deltas that need them, pages after the files they need, deletions last. A stage is not begun if something before it has failed. The next run
 //! continues where this one stopped, because files that the server has are not sent again.
 
 mod action;
@@ -12,6 +12,8 @@ mod task;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
@@ -23,6 +25,7 @@ use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::remote::Client;
 use crate::rules::RuleFile;
+use crate::scan::{delta_coding, dictionary_path, is_unlisted};
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::settings::ReplicaUrl;
@@ -115,8 +118,8 @@ impl Push {
             desired
                 .into_par_iter()
                 .map(|(path, (stage, local))| {
-                    // Manifests do not list rule files: the server has to be asked for them.
-                    let has_manifest = stage != Stage::Rules;
+                    // Manifests do not list them: the server has to be asked.
+                    let has_manifest = !is_unlisted(&path);
                     let remote = match &known {
                         Some(known) if has_manifest => known.get(&path).copied(),
                         _ => server.current_tag(&path, local.as_ref().map(|local| local.hash))?,
@@ -157,12 +160,14 @@ impl Push {
         }
         if self.rules {
             for file in PUSHED_RULES {
-                let local = LocalFile::from_rules(root, file)
-                    .map_err(|source| PushError::Rules { file, source })?;
-                if let Some(local) = local {
-                    let path = file.name().as_bytes().into();
-                    desired.insert(path, (Stage::Rules, Some(local)));
-                }
+                add_unlisted(root, Path::new(file.name()), Stage::Rules, &mut desired)?;
+            }
+        }
+        for delta in manifest.delta_files() {
+            let coding = delta_coding(delta).ok();
+            if let Some(hash) = coding.and_then(|coding| coding.dictionary()) {
+                let path = dictionary_path(hash);
+                add_unlisted(root, &path, Stage::Dictionaries, &mut desired)?;
             }
         }
         if self.delete {
@@ -171,6 +176,11 @@ impl Push {
                     desired
                         .entry(entry.path.clone())
                         .or_insert((Stage::Deletions, None));
+                    if let Some(hash) = entry.coding.dictionary() {
+                        desired
+                            .entry(dictionary_path(hash).as_os_str().as_bytes().into())
+                            .or_insert((Stage::UnusedDictionaries, None));
+                    }
                 }
             }
         }
@@ -300,6 +310,27 @@ impl Push {
             .num_threads(self.connections)
             .build()?)
     }
+}
+
+/// Adds a file that no manifest lists, if the directory has it.
+fn add_unlisted(
+    root: &Root,
+    path: &Path,
+    stage: Stage,
+    desired: &mut DesiredFiles,
+) -> Result<(), PushError> {
+    let key: Box<[u8]> = path.as_os_str().as_bytes().into();
+    if desired.contains_key(&key) {
+        return Ok(());
+    }
+    let local = LocalFile::from_unlisted(root, path).map_err(|source| PushError::Unlisted {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    if let Some(local) = local {
+        desired.insert(key, (stage, Some(local)));
+    }
+    Ok(())
 }
 
 /// The tags of the files themselves, without content codings, by path.

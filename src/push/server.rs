@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::disk::Root;
 use crate::inventory::url;
 use crate::progress::ByteProgress;
 use crate::remote::{Client, RequestError, local_redirect};
-use crate::rules::RuleFile;
+use crate::scan::is_unlisted;
 use crate::semantics::base_path::BasePath;
 use crate::semantics::etag::ETag;
 use crate::settings::ReplicaUrl;
@@ -93,11 +94,11 @@ pub enum PushError {
     /// The server has another version at each attempt.
     #[error("somebody else keeps changing it: run again later")]
     KeepsChanging,
-    /// A rule file cannot be read.
-    #[error("cannot read {}: {source}", .file.name())]
-    Rules {
-        /// Which of them.
-        file: RuleFile,
+    /// A rule file or a dictionary cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Unlisted {
+        /// Its path in the directory.
+        path: PathBuf,
         /// What failed.
         source: io::Error,
     },
@@ -165,13 +166,17 @@ impl<'a> RemoteServer<'a> {
         path: &[u8],
         wanted: Option<ContentHash>,
     ) -> Result<Option<ETag>, PushError> {
-        let read = self.read_tag(path)?;
+        let is_served = !is_unlisted(path);
+        let read = match is_served {
+            true => self.read_tag(path)?,
+            false => None,
+        };
         match read {
             Some(tag) if Some(*tag.hash()) == wanted => return Ok(read),
-            None if RuleFile::named(path).is_none() => return Ok(None),
+            None if is_served => return Ok(None),
             // A GET does not tell: `about.html` may have answered for `/about`, or a rewrite for
-            // a missing file, and rule files are not served. A DELETE is never rewritten, and one
-            // with a tag that nothing has fails with the tag of the file itself.
+            // a missing file, and rules and dictionaries are not served. A DELETE is never rewritten,
+            // and one with a tag that nothing has fails with the tag of the file itself.
             _ => {}
         }
         match self.delete(path, ETag::new([0; 32])) {

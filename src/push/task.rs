@@ -7,11 +7,12 @@ use std::path::Path;
 use super::action::{BaseVersion, ContentHash, PushAction};
 use crate::disk::Root;
 use crate::representation::{Data, Resource};
-use crate::rules::RuleFile;
 
 /// The stages of a push, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Stage {
+    /// Before the deltas that need them.
+    Dictionaries,
     Assets,
     /// After the assets that they link to.
     Pages,
@@ -19,6 +20,8 @@ pub(super) enum Stage {
     Rules,
     /// After the pages that linked to what is deleted.
     Deletions,
+    /// After the deltas that needed them.
+    UnusedDictionaries,
 }
 
 /// A path, and what to do about it.
@@ -58,12 +61,11 @@ impl LocalFile {
         })
     }
 
-    /// A rule file of the directory, if it has one. It is hashed here: a manifest lists none.
+    /// A file of the directory that no manifest lists, if there is one. It is hashed here.
     ///
     /// # Errors
     /// When it exists and can't be read.
-    pub(super) fn from_rules(root: &Root, file: RuleFile) -> io::Result<Option<Self>> {
-        let path = Path::new(file.name());
+    pub(super) fn from_unlisted(root: &Root, path: &Path) -> io::Result<Option<Self>> {
         let opened = match root.open_file(path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

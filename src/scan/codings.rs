@@ -73,7 +73,7 @@ fn recoded(
     changes: &Changes,
 ) -> (Vec<Resource>, BTreeMap<Box<[u8]>, io::Error>) {
     let next = NextState::new(pass, changes);
-    let deltas = Deltas::new(&next);
+    let deltas = Deltas::new(&next, &scanner.known_deltas);
     let uses_deltas = scanner.settings.dictionaries().are_used();
     let maker = scanner.maker.as_ref();
     let mut paths = candidates(pass, &next, maker.is_some());
@@ -106,6 +106,8 @@ fn recoded(
         None => work(),
     };
     drop(deltas);
+    scanner.known_deltas.end_pass();
+    next.report_missing_dictionaries();
     let mut unreadable = next.into_unreadable();
     let failures = std::mem::take(&mut *lock(&failures));
     made::report(pass, &failures);
@@ -147,8 +149,11 @@ fn candidates<'a>(
             candidates.extend(paths.iter().map(|path| &**path));
         }
     }
-    if are_made && pass.is_start && is_whole {
-        candidates.extend(pass.base.iter().map(|resource| &*resource.path));
+    if are_made && is_whole {
+        let is_concerned =
+            |it: &&Arc<Resource>| pass.is_start || made::are_made_elsewhere(it, pass.root);
+        let concerned = pass.base.iter().filter(is_concerned);
+        candidates.extend(concerned.map(|resource| &*resource.path));
     }
     candidates
 }

@@ -10,16 +10,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
+use super::Scope;
+use super::known_deltas::KnownDeltas;
 use super::next_state::NextState;
 use super::proven::read_proven;
 use super::sidecar::{Unproven, prove_delta};
-use super::{Scope, lock};
-use crate::disk;
+use crate::disk::{self, Opened};
 use crate::representation::{Data, Representation, Resource};
+use crate::rules::RuleFile;
 use crate::semantics::coding::{Coding, MAX_HEADER_LENGTH, delta_stem};
 use crate::semantics::dictionary::DictionaryHash;
 use crate::settings::Family;
@@ -29,10 +31,27 @@ use crate::settings::Family;
 pub const DICTIONARIES: &str = ".etagd/dictionaries";
 /// The longest dictionary: with it the largest window of `dcz` is reached.
 pub const MAX_DICTIONARY_LENGTH: u64 = 96 << 20;
+/// The longest dictionary that several threads may have in memory at the same time, each its own. The
+/// decoder needs up to 16 MiB with it, as for any sidecar; with the longest of all it needs 128 MiB.
+const MAX_SHARED_LENGTH: u64 = 4 << 20;
+/// Bytes that are hashed at once.
+const BUFFER_SIZE: usize = 64 << 10;
 
 /// Where a dictionary is kept, relative to the root.
 pub fn dictionary_path(hash: DictionaryHash) -> PathBuf {
     Path::new(DICTIONARIES).join(hash.to_string())
+}
+
+/// The dictionary that is kept at this path of the site, if it is the place of one.
+pub fn dictionary_at(path: &[u8]) -> Option<DictionaryHash> {
+    let name = path.strip_prefix(DICTIONARIES.as_bytes())?;
+    str::from_utf8(name.strip_prefix(b"/")?).ok()?.parse().ok()
+}
+
+/// Whether a path is that of a file that the site needs and no manifest has: its rules, and the
+/// dictionaries of its deltas.
+pub fn is_unlisted(path: &[u8]) -> bool {
+    RuleFile::named(path).is_some() || dictionary_at(path).is_some()
 }
 
 /// The deltas of a site as it will be.
@@ -42,23 +61,39 @@ pub(super) struct Deltas<'a> {
     by_stem: OnceLock<HashMap<&'a [u8], Vec<&'a Arc<Resource>>>>,
     /// Files that may be dictionaries.
     families: OnceLock<HashMap<Family<'a>, Vec<&'a Arc<Resource>>>>,
-    /// The SHA-256 of files, by their BLAKE3.
-    sha256: Mutex<HashMap<[u8; 32], DictionaryHash>>,
+    known: &'a KnownDeltas,
+}
+
+/// Where a dictionary is.
+enum DictionarySource<'a> {
+    /// A file of the site.
+    Relative(&'a Arc<Resource>),
+    /// In [`DICTIONARIES`].
+    Kept(Opened),
+}
+
+impl DictionarySource<'_> {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Relative(relative) => relative.identity.length,
+            Self::Kept(opened) => opened.stamp.size,
+        }
+    }
 }
 
 impl<'a> Deltas<'a> {
-    pub(super) fn new(next: &'a NextState<'a>) -> Self {
+    pub(super) fn new(next: &'a NextState<'a>, known: &'a KnownDeltas) -> Self {
         Self {
             next,
             by_stem: OnceLock::new(),
             families: OnceLock::new(),
-            sha256: Mutex::default(),
+            known,
         }
     }
 
     /// The files whose deltas may be others now although neither they nor the deltas have changed: a
-    /// dictionary came or went. That is seen at once for files of the site, and by a sweep for those
-    /// that are kept elsewhere.
+    /// dictionary came or went. That is seen at once for files of the site and for what clients write,
+    /// and by a sweep for those that others keep elsewhere.
     pub(super) fn candidates(&self, scope: &Scope) -> BTreeSet<&'a [u8]> {
         if !self.next.base.has_delta_files() {
             return BTreeSet::new();
@@ -66,13 +101,31 @@ impl<'a> Deltas<'a> {
         let looks_at_all = self.next.is_start || !matches!(scope, Scope::Paths(_));
         let changed = self.next.changed.keys().chain(&self.next.removed);
         let touched: BTreeSet<Family<'_>> = changed.filter_map(|path| Family::of(path)).collect();
+        let written: Vec<String> = match scope {
+            Scope::Paths(paths) => paths
+                .iter()
+                .filter_map(|path| Some(dictionary_at(path)?.to_string()))
+                .collect(),
+            Scope::Everything | Scope::EverythingWith(_) => Vec::new(),
+        };
+        let needs_written = |delta: &[u8], stem: &[u8]| {
+            // `.0123456789abcdef.dcb`
+            let digits = delta.get(stem.len() + 1..).unwrap_or_default();
+            let digits = digits
+                .strip_suffix(b".dcb")
+                .or(digits.strip_suffix(b".dcz"));
+            digits.is_some_and(|digits| written.iter().any(|it| it.as_bytes().starts_with(digits)))
+        };
         self.next
             .base
             .delta_files()
-            .filter_map(|delta| delta_stem(&delta.path))
-            .filter(|stem| {
-                looks_at_all || Family::of(stem).is_some_and(|family| touched.contains(&family))
+            .filter_map(|delta| Some((&*delta.path, delta_stem(&delta.path)?)))
+            .filter(|(delta, stem)| {
+                looks_at_all
+                    || Family::of(stem).is_some_and(|family| touched.contains(&family))
+                    || needs_written(delta, stem)
             })
+            .map(|(_, stem)| stem)
             .collect()
     }
 
@@ -97,13 +150,8 @@ impl<'a> Deltas<'a> {
                     old.coding.dictionary().is_some()
                         && old.etag.hash() == delta.identity.etag.hash()
                 });
-                match self.check(resource, delta, old.map(|old| old.coding)) {
-                    Ok(coding) => Some(delta.identity.as_coding(coding)),
-                    Err(reason) => {
-                        self.reject(resource, delta, old.is_some(), reason);
-                        None
-                    }
-                }
+                let coding = self.prove(resource, delta, old.map(|old| old.coding))?;
+                Some(delta.identity.as_coding(coding))
             })
             .collect();
         proven.sort_by_key(|representation| (representation.length, representation.coding));
@@ -120,6 +168,35 @@ impl<'a> Deltas<'a> {
         by_stem
     }
 
+    /// The coding of a delta, if it is proven, or else why not, where that is news. `before` is what it
+    /// was proven to be before.
+    fn prove(
+        &self,
+        resource: &Resource,
+        delta: &Resource,
+        before: Option<Coding>,
+    ) -> Option<Coding> {
+        let is_changed = |path: &[u8]| self.next.changed.contains_key(path);
+        let is_news = before.is_some()
+            || self.next.is_start
+            || is_changed(&resource.path)
+            || is_changed(&delta.path);
+        if !is_news && self.known.is_refused(delta, resource) {
+            return None;
+        }
+        let reason = match self.check(resource, delta, before) {
+            Ok(coding) => return Some(coding),
+            Err(reason) => reason,
+        };
+        if reason.is_about_bytes() {
+            self.known.note_refused(delta, resource);
+        }
+        if is_news || matches!(reason, Unproven::Unreadable(_)) {
+            self.next.reject(delta.path.to_vec(), reason);
+        }
+        None
+    }
+
     /// The coding of a delta, once that is proven. `proven` is what it was proven to be before.
     fn check(
         &self,
@@ -129,7 +206,7 @@ impl<'a> Deltas<'a> {
     ) -> Result<Coding, Unproven> {
         let coding = match proven {
             Some(coding) => coding,
-            None => self.coding_of(delta)?,
+            None => delta_coding(delta)?,
         };
         let named = coding.delta_extension();
         let is_named = named.is_some_and(|extension| {
@@ -142,47 +219,66 @@ impl<'a> Deltas<'a> {
         if proven.is_some() && self.is_at_hand(resource, hash) {
             return Ok(coding);
         }
-        let dictionary = self.dictionary(resource, hash)?;
+        let source = self.dictionary(resource, hash)?;
+        let is_large = source.length() > MAX_SHARED_LENGTH;
+        let mut shared = is_large.then(|| self.known.long_dictionary());
+        let mut own = Vec::new();
+        let dictionary = shared.as_deref_mut().unwrap_or(&mut own);
+        self.read(&source, hash, dictionary)?;
         let (identity, length) = (resource.identity.etag.hash(), resource.identity.length);
         read_proven(&delta.identity, |encoded| {
-            prove_delta(coding, &dictionary, encoded, identity, length)
+            prove_delta(coding, dictionary, encoded, identity, length)
         })?;
         Ok(coding)
     }
 
-    /// What the first bytes of a delta say. The proof reads them again.
-    fn coding_of(&self, delta: &Resource) -> Result<Coding, Unproven> {
-        let mut header = Vec::new();
-        let limit = MAX_HEADER_LENGTH as u64;
-        match &delta.identity.data {
-            Data::Memory(bytes) => header.extend(bytes.iter().take(MAX_HEADER_LENGTH)),
-            Data::File(source) => {
-                let opened = source.root.open_file(&source.path);
-                let file = opened.map_err(Unproven::Unreadable)?.file;
-                let read = file.take(limit).read_to_end(&mut header);
-                read.map_err(Unproven::Unreadable)?;
-            }
-            Data::Spooled(source) => {
-                let read = source.read(delta.identity.length.min(limit));
-                header = read.map_err(Unproven::Unreadable)?;
-            }
-        }
-        Coding::of_header(&header).ok_or(Unproven::Header)
-    }
-
     /// Whether the dictionary of a delta that is proven is still there.
     fn is_at_hand(&self, resource: &Resource, hash: DictionaryHash) -> bool {
-        self.next.root.stamp(&dictionary_path(hash)).is_ok()
-            || self.relative(resource, hash).is_some()
+        self.is_kept(hash) || self.relative(resource, hash).is_some()
     }
 
-    /// The bytes of a dictionary.
-    fn dictionary(&self, resource: &Resource, hash: DictionaryHash) -> Result<Vec<u8>, Unproven> {
-        if let Some(relative) = self.relative(resource, hash) {
-            return read_proven(&relative.identity, read_all);
+    /// Whether the dictionary of a delta that is proven is still in [`DICTIONARIES`].
+    fn is_kept(&self, hash: DictionaryHash) -> bool {
+        let path = dictionary_path(hash);
+        let Ok(now) = self.next.root.stamp(&path) else {
+            return false;
+        };
+        if let Some(is_good) = self.known.is_kept(hash, &now) {
+            return is_good;
         }
-        let bytes = match self.next.root.open_file(&dictionary_path(hash)) {
-            Ok(opened) => read_all(&mut Uninterrupted(opened.file))?,
+        // An earlier process has looked at it, and saved what it has proven.
+        if !self.known.has_seen(hash) {
+            self.known.note_kept(hash, now, true);
+            return true;
+        }
+        let opened = self.next.root.open_file(&path);
+        opened.is_ok_and(|opened| {
+            let content = Uninterrupted(&opened.file).take(MAX_DICTIONARY_LENGTH + 1);
+            sha256(content).is_ok_and(|sha256| self.note_kept(&opened, hash, &sha256))
+        })
+    }
+
+    /// Notes what a kept dictionary is, if it is as it was before it was read. Returns whether it has the
+    /// hash in its name.
+    fn note_kept(&self, opened: &Opened, hash: DictionaryHash, sha256: &[u8; 32]) -> bool {
+        let is_good = hash.as_bytes() == sha256;
+        if disk::stamp(&opened.file).is_ok_and(|now| now == opened.stamp) {
+            self.known.note_kept(hash, opened.stamp, is_good);
+        }
+        is_good
+    }
+
+    /// Where a dictionary is.
+    fn dictionary(
+        &self,
+        resource: &Resource,
+        hash: DictionaryHash,
+    ) -> Result<DictionarySource<'a>, Unproven> {
+        if let Some(relative) = self.relative(resource, hash) {
+            return Ok(DictionarySource::Relative(relative));
+        }
+        let opened = match self.next.root.open_file(&dictionary_path(hash)) {
+            Ok(opened) => opened,
             Err(error)
                 if matches!(
                     error.kind(),
@@ -193,9 +289,32 @@ impl<'a> Deltas<'a> {
             }
             Err(error) => return Err(Unproven::Unreadable(error)),
         };
-        match *hash.as_bytes() == *Sha256::digest(&bytes) {
-            true => Ok(bytes),
-            false => Err(Unproven::DamagedDictionary(hash)),
+        let is_longer = opened.stamp.size > MAX_DICTIONARY_LENGTH;
+        match is_longer || self.known.is_kept(hash, &opened.stamp) == Some(false) {
+            true => Err(Unproven::DamagedDictionary(hash)),
+            false => Ok(DictionarySource::Kept(opened)),
+        }
+    }
+
+    /// Reads all of a dictionary into `bytes`.
+    fn read(
+        &self,
+        source: &DictionarySource<'a>,
+        hash: DictionaryHash,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Unproven> {
+        let length = source.length();
+        match source {
+            DictionarySource::Relative(relative) => {
+                read_proven(&relative.identity, |from| read_all(from, length, bytes))
+            }
+            DictionarySource::Kept(opened) => {
+                read_all(&mut Uninterrupted(&opened.file), length, bytes)?;
+                match self.note_kept(opened, hash, &Sha256::digest(&*bytes).into()) {
+                    true => Ok(()),
+                    false => Err(Unproven::DamagedDictionary(hash)),
+                }
+            }
         }
     }
 
@@ -220,45 +339,79 @@ impl<'a> Deltas<'a> {
     /// The SHA-256 of a file that is no longer than a dictionary may be.
     fn sha256(&self, file: &Resource) -> Option<DictionaryHash> {
         let identity = &file.identity;
+        if identity.length > MAX_DICTIONARY_LENGTH {
+            return None;
+        }
         if let Some(known) = &identity.sha256 {
             return Some(DictionaryHash::new(**known));
         }
-        if identity.length > MAX_DICTIONARY_LENGTH || file.plain.is_some() {
+        if file.plain.is_some() {
             return None;
         }
-        if let Some(known) = lock(&self.sha256).get(identity.etag.hash()) {
-            return Some(*known);
+        if let Some(known) = self.known.sha256(identity.etag.hash()) {
+            return Some(known);
         }
-        let bytes = read_proven(identity, read_all).ok()?;
-        let hash = DictionaryHash::new(Sha256::digest(&bytes).into());
-        lock(&self.sha256).insert(*identity.etag.hash(), hash);
+        let hash = content_sha256(identity)?;
+        self.known.note_sha256(*identity.etag.hash(), hash);
         Some(hash)
     }
+}
 
-    /// Says why a delta is not used: once, when that is news.
-    fn reject(&self, resource: &Resource, delta: &Resource, was_used: bool, reason: Unproven) {
-        let is_changed = |path: &[u8]| self.next.changed.contains_key(path);
-        let is_news =
-            was_used || self.next.is_start || is_changed(&resource.path) || is_changed(&delta.path);
-        if is_news || matches!(reason, Unproven::Unreadable(_)) {
-            self.next.reject(delta.path.to_vec(), reason);
+/// The name of some content as a dictionary; `None` if it can't be read now.
+pub fn content_sha256(content: &Representation) -> Option<DictionaryHash> {
+    let hash = |bytes: &mut dyn Read| sha256(bytes).map_err(Unproven::Unreadable);
+    read_proven(content, hash).ok().map(DictionaryHash::new)
+}
+
+/// The SHA-256 of all that there is to read.
+fn sha256(mut from: impl Read) -> io::Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BUFFER_SIZE];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize().into()),
+            read => hasher.update(buffer.get(..read).unwrap_or_default()),
         }
     }
 }
 
-fn read_all(from: &mut dyn Read) -> Result<Vec<u8>, Unproven> {
-    let mut bytes = Vec::new();
-    // One byte more, so that what is longer is no dictionary.
-    let read = from.take(MAX_DICTIONARY_LENGTH + 1).read_to_end(&mut bytes);
-    read.map_err(Unproven::Unreadable)?;
-    Ok(bytes)
+/// The coding that the first bytes of a delta name. Its proof reads them again.
+///
+/// # Errors
+/// When it is no delta, or can't be read.
+pub fn delta_coding(delta: &Resource) -> Result<Coding, Unproven> {
+    let mut header = Vec::new();
+    let limit = MAX_HEADER_LENGTH as u64;
+    match &delta.identity.data {
+        Data::Memory(bytes) => header.extend(bytes.iter().take(MAX_HEADER_LENGTH)),
+        Data::File(source) => {
+            let opened = source.root.open_file(&source.path);
+            let file = opened.map_err(Unproven::Unreadable)?.file;
+            let read = file.take(limit).read_to_end(&mut header);
+            read.map_err(Unproven::Unreadable)?;
+        }
+        Data::Spooled(source) => {
+            let read = source.read(delta.identity.length.min(limit));
+            header = read.map_err(Unproven::Unreadable)?;
+        }
+    }
+    Coding::of_header(&header).ok_or(Unproven::Header)
+}
+
+/// Reads content that had this length into `bytes`, and no further than a byte too many: then it is
+/// another.
+fn read_all(from: &mut dyn Read, length: u64, bytes: &mut Vec<u8>) -> Result<(), Unproven> {
+    bytes.clear();
+    bytes.reserve_exact(length as usize + 1);
+    let read = from.take(length + 1).read_to_end(bytes);
+    read.map(|_| ()).map_err(Unproven::Unreadable)
 }
 
 /// A file whose reads no signal interrupts.
-struct Uninterrupted(File);
+struct Uninterrupted<'f>(&'f File);
 
-impl Read for Uninterrupted {
+impl Read for Uninterrupted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        disk::read(&self.0, buffer)
+        disk::read(self.0, buffer)
     }
 }

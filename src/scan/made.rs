@@ -5,8 +5,9 @@
 //! codings when (P7). What is published while somebody still writes to it has none until it settles.
 //! Each coding is proven by decoding it once. None is made for a request.
 
+use std::cell::OnceCell;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -17,7 +18,7 @@ use super::proven::read_proven;
 use super::sidecar::{Unproven, prove};
 use super::{Pass, Scanner, site_path};
 use crate::cache::{Cache, CacheEntry, EntryName};
-use crate::disk::{self, Spool};
+use crate::disk::{self, Root, Spool};
 use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::representation::{
@@ -268,13 +269,25 @@ fn known(pass: &Pass<'_>, resource: &Resource, wanted: &[Coding]) -> Option<Vec<
         return None;
     }
     let is_checked = pass.scope.rereads(&resource.path);
+    let file = OnceCell::new();
     let known = |coding: &Coding| {
         let found = encoded
             .iter()
             .find(|each| each.is_made && each.coding == *coding)?;
         let is_good = !is_checked || read_proven(found, |_| Ok(())).is_ok();
+        if !is_good {
+            return None;
+        }
         // Rules give tags a suffix when the resource is published.
-        is_good.then(|| found.as_coding(*coding))
+        let mut found = found.as_coding(*coding);
+        if let Data::Spooled(source) = &found.data {
+            let file: &PathBuf = file.get_or_init(|| location(pass, resource));
+            if *source.of != **file {
+                // The root was replaced: the file that is to be looked at is another one.
+                found.data = Data::Spooled(Arc::new(source.of_file(file)));
+            }
+        }
+        Some(found)
     };
     wanted.iter().map(known).collect()
 }
@@ -314,11 +327,26 @@ fn make(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let file = match &identity.data {
+    let file = location(pass, resource);
+    keep(scanner, &maker.store.spool, entry.bytes, parts, &file).map_err(MakeError::NoRoom)
+}
+
+/// The absolute path of a resource's file.
+fn location(pass: &Pass<'_>, resource: &Resource) -> PathBuf {
+    match &resource.of_files().0.data {
         Data::File(source) => source.location(),
         Data::Memory(_) | Data::Spooled(_) => site_path::join(pass.root.path(), &resource.path),
-    };
-    keep(scanner, &maker.store.spool, entry.bytes, parts, &file).map_err(MakeError::NoRoom)
+    }
+}
+
+/// Whether made codings of a resource name a file that is not below this root: it was replaced, or a
+/// link leads out of it.
+pub(super) fn are_made_elsewhere(resource: &Resource, root: &Root) -> bool {
+    let (_, encoded) = resource.of_files();
+    encoded.iter().any(|each| match &each.data {
+        Data::Spooled(source) => !source.of.starts_with(root.path()),
+        Data::Memory(_) | Data::File(_) => false,
+    })
 }
 
 /// One made coding, before its bytes have a place.
@@ -409,5 +437,54 @@ pub(super) fn report(pass: &Pass<'_>, failures: &[(Box<[u8]>, MakeError)]) {
                 "{path} is sent without compressed forms, and the site digest is incomplete: {error}"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::scan::{Progress, Scope, Unsettled};
+    use crate::settings::{Settings, Symlinks};
+
+    /// The files that made codings outside of memory are said to be of.
+    fn origins(manifest: &Manifest) -> Vec<PathBuf> {
+        let encoded = manifest.iter().flat_map(|resource| &resource.encoded);
+        let origin = |each: &Representation| match &each.data {
+            Data::Spooled(source) => Some(source.of.to_path_buf()),
+            Data::Memory(_) | Data::File(_) => None,
+        };
+        encoded.filter_map(origin).collect()
+    }
+
+    #[test]
+    fn codings_name_the_file_of_the_root_that_is_there() {
+        let settings = Settings {
+            compress: Some(CompressionPolicy::default()),
+            ..Settings::default()
+        };
+        let scanner = Scanner::new(Symlinks::Inside, settings, None);
+        let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        for directory in &directories {
+            let text = "the same text, again and again\n".repeat(100);
+            fs::write(directory.path().join("page.txt"), text).expect("written");
+        }
+        let root = |number: usize| {
+            let directory: &tempfile::TempDir = &directories[number];
+            Arc::new(Root::open(directory.path()).expect("a root"))
+        };
+        let (old, new) = (root(0), root(1));
+        let (manifest, _) = scanner.scan(&old, &Progress::default());
+        let made = origins(&manifest);
+        assert!(!made.is_empty());
+        assert!(made.iter().all(|of| of.starts_with(old.path())), "{made:?}");
+        let progress = Progress::default();
+        let everything = Scope::Everything;
+        let unsettled = Unsettled::Report;
+        let outcome = scanner.reconcile(&new, &manifest, &everything, unsettled, &progress);
+        let made = origins(&manifest.with(outcome.changes));
+        assert!(!made.is_empty());
+        assert!(made.iter().all(|of| of.starts_with(new.path())), "{made:?}");
     }
 }

@@ -12,6 +12,7 @@ mod document;
 pub(crate) mod encode;
 mod first;
 pub(crate) mod hash;
+mod known_deltas;
 mod made;
 pub(crate) mod media;
 mod next_state;
@@ -54,13 +55,17 @@ use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
 use crate::settings::{ReprDigest, Settings, Symlinks};
 use hash::{HashOptions, HashedFile, Retained};
+use known_deltas::KnownDeltas;
 use made::Maker;
 use media::{Keeping, MediaTypes};
 use pass::{FileState, Pass, add_folders, is_at, lock, relocated, removed, report};
 use walk::{FoundFile, WalkStep};
 
 pub use codings::stem;
-pub use deltas::{DICTIONARIES, MAX_DICTIONARY_LENGTH, dictionary_path};
+pub use deltas::{
+    DICTIONARIES, MAX_DICTIONARY_LENGTH, content_sha256, delta_coding, dictionary_at,
+    dictionary_path, is_unlisted,
+};
 pub use dictionaries::MAX_FAMILY;
 pub use first::{FirstLook, MAX_START_WAIT};
 pub use made::{CodingStore, uncompressed};
@@ -147,6 +152,7 @@ pub struct Scanner {
     maker: Option<Maker>,
     /// Large files that were hashed for the next look.
     prepared: Mutex<HashMap<Stamp, HashedFile>>,
+    known_deltas: KnownDeltas,
 }
 
 /// The result of looking at one step of the walk.
@@ -190,6 +196,7 @@ impl Scanner {
             memory,
             media: MediaTypes::default(),
             prepared: Mutex::default(),
+            known_deltas: KnownDeltas::default(),
         }
     }
 

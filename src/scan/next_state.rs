@@ -1,25 +1,28 @@
 //! The site as it will be once the changes of a pass are published.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::sidecar::Unproven;
-use super::{Pass, lock, site_path};
+use super::sidecar::{Unproven, missing_dictionaries};
+use super::{Pass, Scope, lock, site_path};
 use crate::disk::{self, Root};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::Resource;
+use crate::semantics::dictionary::DictionaryHash;
 
 /// The site as it will be once the changes are published.
 pub(super) struct NextState<'a> {
     pub(super) root: &'a Root,
     pub(super) base: &'a Manifest,
-    /// Whether nothing is served yet, so that everything is news.
+    /// Whether all of the site is looked at and nothing is served yet, so that everything is news.
     pub(super) is_start: bool,
     pub(super) changed: HashMap<&'a [u8], &'a Arc<Resource>>,
     pub(super) removed: HashSet<&'a [u8]>,
     /// Sidecars that could not be read for their proof.
     unreadable: Mutex<BTreeMap<Box<[u8]>, io::Error>>,
+    /// Deltas whose dictionaries are missing: a deploy that drops these drops all of them.
+    without_dictionary: Mutex<BTreeMap<Vec<u8>, DictionaryHash>>,
 }
 
 impl<'a> NextState<'a> {
@@ -27,7 +30,7 @@ impl<'a> NextState<'a> {
         Self {
             root: pass.root,
             base: pass.base,
-            is_start: pass.is_start,
+            is_start: pass.is_start && !matches!(pass.scope, Scope::Paths(_)),
             changed: changes
                 .changed
                 .iter()
@@ -35,6 +38,7 @@ impl<'a> NextState<'a> {
                 .collect(),
             removed: changes.removed.iter().map(AsRef::as_ref).collect(),
             unreadable: Mutex::default(),
+            without_dictionary: Mutex::default(),
         }
     }
 
@@ -62,6 +66,10 @@ impl<'a> NextState<'a> {
 
     /// Reports that a sidecar is not used.
     pub(super) fn reject(&self, path: Vec<u8>, reason: Unproven) {
+        if let Unproven::NoDictionary(hash) = reason {
+            lock(&self.without_dictionary).insert(path, hash);
+            return;
+        }
         // Who looks again says what can't be read now.
         let is_passing = matches!(&reason, Unproven::Unreadable(error) if disk::is_passing(error));
         if !is_passing {
@@ -73,6 +81,20 @@ impl<'a> NextState<'a> {
             // Reading may succeed later; until then the digest is incomplete (P7).
             lock(&self.unreadable).insert(path.into(), error);
         }
+    }
+
+    /// Says once what all deltas without their dictionaries have in common.
+    pub(super) fn report_missing_dictionaries(&self) {
+        let deltas = lock(&self.without_dictionary);
+        let Some((first, _)) = deltas.first_key_value() else {
+            return;
+        };
+        let dictionaries = deltas.values().collect::<BTreeSet<_>>().len();
+        let path = site_path::join(self.root.path(), first);
+        let path = path.display();
+        let sentence = missing_dictionaries(deltas.len(), dictionaries);
+        let deltas = deltas.len();
+        tracing::warn!(%path, deltas, dictionaries, "{sentence} (the first: {path})");
     }
 
     /// The sidecars that could not be read for their proof.

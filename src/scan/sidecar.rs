@@ -97,6 +97,23 @@ impl Unproven {
             Self::Truncated | Self::Corrupt(_) | Self::Header | Self::Unreadable(_) => false,
         }
     }
+
+    /// Whether it follows from the bytes of both files alone, so that it holds as long as these do.
+    pub fn is_about_bytes(&self) -> bool {
+        match self {
+            Self::Stale
+            | Self::TooLong
+            | Self::TooLarge
+            | Self::Truncated
+            | Self::Corrupt(_)
+            | Self::Trailing
+            | Self::Members
+            | Self::Window
+            | Self::DeltaWindow
+            | Self::Header => true,
+            Self::NoDictionary(_) | Self::DamagedDictionary(_) | Self::Unreadable(_) => false,
+        }
+    }
 }
 
 impl From<Unproven> for io::Error {
@@ -106,6 +123,19 @@ impl From<Unproven> for io::Error {
             reason => Self::other(reason.to_string()),
         }
     }
+}
+
+/// What is said once of all deltas whose dictionaries are missing, and what can be done about it.
+pub fn missing_dictionaries(deltas: usize, dictionaries: usize) -> String {
+    let subject = match (deltas, dictionaries) {
+        (1, _) => "1 delta is not used: its dictionary is".to_owned(),
+        (_, 1) => format!("{deltas} deltas are not used: their dictionary is"),
+        (..) => format!("{deltas} deltas are not used: their {dictionaries} dictionaries are"),
+    };
+    format!(
+        "{subject} neither in the site nor in .etagd/dictionaries: deploy that directory with the \
+         site, or run etagd compress --against again"
+    )
 }
 
 /// Proves that `encoded` under `coding` is the content of `length` bytes with this BLAKE3.
@@ -203,7 +233,8 @@ fn decode_stream<T>(
                 return Err(ProofFailure::Because(Unproven::DeltaWindow));
             }
             let mut decoder = zstd::Decoder::with_ref_prefix(source, dictionary)?;
-            decoder.window_log_max(MAX_DELTA_WINDOW_LOG)?;
+            // Of a frame that follows another one, nobody has seen the window.
+            decoder.window_log_max(limit.next_power_of_two().ilog2())?;
             look(&mut decoder)
         }
         Coding::Zstd => {

@@ -18,8 +18,7 @@ use super::publisher::Publisher;
 use crate::commit::{CommitError, Condition, Operation, RejectedWrite, WriteJob};
 use crate::disk::{Root, Stamp};
 use crate::representation::{Data, Fields, NO_STORE, Representation, Resource};
-use crate::rules::RuleFile;
-use crate::scan::{ScanOutcome, Scope, Unsettled};
+use crate::scan::{ScanOutcome, Scope, Unsettled, is_unlisted};
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::staging::{Directory, ExpectedFile, HiddenName, StagingOutcome};
@@ -233,8 +232,8 @@ fn on_disk(
     if !CommitError::has_file(&directory, name)? {
         return Ok(None);
     }
-    if RuleFile::named(path).is_some() {
-        return rules_on_disk(&directory, name);
+    if is_unlisted(path) {
+        return unlisted_on_disk(&directory, name);
     }
     let scope = Scope::Paths([path.into()].into());
     let current = publisher.current();
@@ -273,8 +272,8 @@ fn on_disk(
     Ok(now.map(|now| current.resource_at_path(now, path, None).into_owned()))
 }
 
-/// A file of rules as if it were served: no manifest has one.
-fn rules_on_disk(
+/// A file that no manifest has, as if it were served.
+fn unlisted_on_disk(
     directory: &Directory,
     name: &OsStr,
 ) -> Result<Option<Arc<Resource>>, CommitError> {

@@ -20,8 +20,7 @@ use super::source::{EventKind, Hint};
 use crate::beat::{Beat, Beats, WatchThread};
 use crate::commit::{Committed, Condition, Operation, RejectedWrite, WriteJob};
 use crate::disk::{self, Root};
-use crate::rules::RuleFile;
-use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled};
+use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled, is_unlisted};
 use crate::semantics::etag::ETag;
 
 /// How often the large files of a batch are hashed on a thread of their own. If they change all the
@@ -786,7 +785,7 @@ impl Driver {
             self.publisher.forget_path(path);
             return None;
         };
-        if RuleFile::named(path).is_some() {
+        if is_unlisted(path) {
             return Some(ETag::new(hash));
         }
         let now = self.publisher.current().locate(path)?.identity.etag;

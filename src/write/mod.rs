@@ -37,8 +37,7 @@ use crate::disk::Root;
 use crate::locate::resolve;
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
-use crate::rules::RuleFile;
-use crate::scan::is_hidden;
+use crate::scan::{DICTIONARIES, is_hidden, is_unlisted};
 use crate::semantics::etag::ETag;
 use crate::site::Site;
 use crate::staging::{DirectoriesInUse, Directory, DirectoryUse, is_temp_file};
@@ -144,11 +143,9 @@ impl Writer {
         };
         let entries = WalkDir::new(root.path())
             .into_iter()
-            // No upload is ever in a hidden directory, and `.git` may be large.
             .filter_entry(|entry| {
-                entry.depth() == 0
-                    || !entry.file_type().is_dir()
-                    || !is_hidden(entry.file_name().as_encoded_bytes())
+                let below = entry.path().strip_prefix(root.path());
+                !entry.file_type().is_dir() || below.is_ok_and(may_have_uploads)
             })
             .flatten();
         for entry in entries {
@@ -195,11 +192,15 @@ impl Writer {
                 let directories = begun.map_err(|error| Refusal::of(&ask.path, error))?;
                 (Operation::Delete, directories, 0)
             }
-            WriteAction::Put { length, digests } => {
+            WriteAction::Put {
+                length,
+                max_length,
+                digests,
+            } => {
                 let _permit = self.uploads.try_acquire().map_err(|_| {
                     Refusal::not_now("too many uploads at the same time: try again in a moment")
                 })?;
-                let limits = (self.options.max_upload, self.options.patience);
+                let limits = (*max_length, self.options.patience);
                 let uploaded = async {
                     let upload = Upload::begin(place, &ask.path, *length, digests).await?;
                     let received = upload.receive(content, limits, progress).await?;
@@ -311,6 +312,11 @@ impl Writer {
     }
 }
 
+/// Whether uploads may be in a directory of the site. `.git` may be large.
+fn may_have_uploads(directory: &Path) -> bool {
+    !is_hidden(directory.as_os_str().as_bytes()) || Path::new(DICTIONARIES).starts_with(directory)
+}
+
 /// Removes what a write that was not made has left.
 async fn undo(operation: Option<Operation>, directories: DirectoryUse) {
     let undo = move || {
@@ -342,8 +348,8 @@ fn interrupted() -> Refusal {
 
 /// Evaluates the precondition against the published state, before the content is read.
 fn check(ask: &WriteRequest, current: &Manifest) -> Result<(), Refusal> {
-    if RuleFile::named(&ask.path).is_some() {
-        // Rule files are not in the manifest: the commit compares them with the disk.
+    if is_unlisted(&ask.path) {
+        // The commit compares it with the disk.
         return Ok(());
     }
     let now = current.locate(&ask.path);

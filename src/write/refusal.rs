@@ -94,6 +94,12 @@ impl Refusal {
         }
     }
 
+    /// The content of a dictionary is that of another one, or damaged.
+    pub(super) fn other_dictionary() -> Self {
+        let reason = "a dictionary's name is its SHA-256, and this content has another";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, reason)
+    }
+
     pub(super) fn too_large() -> Self {
         let reason = "the content is larger than this server accepts (see --max-upload)";
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, reason)

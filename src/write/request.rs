@@ -10,7 +10,7 @@ use crate::client::Peer;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
 use crate::rules::RuleFile;
-use crate::scan::{is_admitted, is_excluded};
+use crate::scan::{DICTIONARIES, MAX_DICTIONARY_LENGTH, dictionary_at, is_admitted, is_excluded};
 use crate::semantics::base_path::{BasePath, Entrance};
 use crate::semantics::digest::Digests;
 use crate::semantics::etag::{ETag, EntityTag, EntityTags};
@@ -39,7 +39,9 @@ pub(super) enum WriteAction {
     Put {
         /// Length of the content, if the client says it.
         length: Option<u64>,
-        /// The digests that the content must have.
+        /// The length that it may have at most.
+        max_length: u64,
+        /// The digests that the content must have. A dictionary has that of its name.
         digests: Digests,
     },
     Delete,
@@ -64,7 +66,7 @@ pub(super) fn parse(
     let change = if request.method == Method::DELETE {
         WriteAction::Delete
     } else {
-        put(&request.headers, options, is_empty)?
+        put(&path, &request.headers, options, is_empty)?
     };
     Ok(WriteRequest {
         path,
@@ -97,6 +99,15 @@ fn path(request: &Parts, options: &WriterConfig, current: &Manifest) -> Result<B
     if target.collapsed().is_some() {
         let reason = "a name in this path is empty: write one slash between two names";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
+    }
+    if dictionary_at(path).is_some() {
+        // Patterns are about what is served.
+        return Ok(path.into());
+    }
+    if path.starts_with(DICTIONARIES.as_bytes()) {
+        let reason = "dictionaries alone can be written there: each under its SHA-256 in 64 \
+                      lower-case hex digits";
+        return forbidden(reason);
     }
     if !is_admitted(path) {
         let reason = "files with such a name are not served, so they can't be written: choose another, \
@@ -141,7 +152,12 @@ fn is_of_rules(path: &[u8]) -> bool {
         .any(|file| path.eq_ignore_ascii_case(file.name().as_bytes()))
 }
 
-fn put(fields: &HeaderMap, options: &WriterConfig, is_empty: bool) -> Result<WriteAction, Refusal> {
+fn put(
+    path: &[u8],
+    fields: &HeaderMap,
+    options: &WriterConfig,
+    is_empty: bool,
+) -> Result<WriteAction, Refusal> {
     if fields.contains_key(header::CONTENT_RANGE) {
         // Ignoring it would replace the file by the part (RFC 9110 section 14.5).
         let reason = "a part of a file can't be written: send all of it, without Content-Range";
@@ -165,14 +181,30 @@ fn put(fields: &HeaderMap, options: &WriterConfig, is_empty: bool) -> Result<Wri
         let reason = "the request has no content: to write an empty file, send Content-Length: 0";
         return Err(Refusal::new(StatusCode::LENGTH_REQUIRED, reason));
     }
-    if length.is_some_and(|length| length > options.max_upload) {
+    let dictionary = dictionary_at(path);
+    let max_length = match dictionary {
+        Some(_) => options.max_upload.min(MAX_DICTIONARY_LENGTH),
+        None => options.max_upload,
+    };
+    if length.is_some_and(|length| length > max_length) {
         return Err(Refusal::too_large());
     }
-    let digests = Digests::parse(fields).map_err(|reason| {
+    let mut digests = Digests::parse(fields).map_err(|reason| {
         let status = StatusCode::BAD_REQUEST;
         Refusal::new(status, reason.to_string())
     })?;
-    Ok(WriteAction::Put { length, digests })
+    if let Some(hash) = dictionary {
+        let named = *hash.as_bytes();
+        if digests.sha256.is_some_and(|said| said != named) {
+            return Err(Refusal::other_dictionary());
+        }
+        digests.sha256 = Some(named);
+    }
+    Ok(WriteAction::Put {
+        length,
+        max_length,
+        digests,
+    })
 }
 
 /// The precondition of a write, which protects the writes of other clients.

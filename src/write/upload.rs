@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::Refusal;
 use crate::commit::CommitError;
 use crate::disk::Root;
+use crate::scan::dictionary_at;
 use crate::semantics::digest::Digests;
 use crate::staging::{DirectoriesInUse, Directory, DirectoryUse, TempFile};
 
@@ -69,6 +70,8 @@ pub(super) struct Upload {
     hasher: blake3::Hasher,
     sha256: Option<([u8; 32], Sha256)>,
     sha512: Option<([u8; 64], Sha512)>,
+    /// Whether the SHA-256 is that of its name.
+    is_dictionary: bool,
 }
 
 impl Upload {
@@ -80,6 +83,7 @@ impl Upload {
         length: Option<u64>,
         digests: &Digests,
     ) -> Result<Self, UploadError> {
+        let is_dictionary = dictionary_at(path).is_some();
         let path = PathBuf::from(OsStr::from_bytes(path));
         let begin = move || {
             let directories = use_directories(&site, &in_use, &path)?;
@@ -100,6 +104,7 @@ impl Upload {
             hasher: blake3::Hasher::new(),
             sha256: digests.sha256.map(|digest| (digest, Sha256::new())),
             sha512: digests.sha512.map(|digest| (digest, Sha512::new())),
+            is_dictionary,
         })
     }
 
@@ -175,9 +180,11 @@ impl Upload {
     fn write_all(&mut self) -> Result<(), UploadError> {
         self.write()?;
         let (sha256, sha512) = (self.sha256.take(), self.sha512.take());
-        if sha256.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
-            || sha512.is_some_and(|(said, hasher)| hasher.finalize()[..] != said)
-        {
+        let is_other = sha256.is_some_and(|(said, hasher)| hasher.finalize()[..] != said);
+        if is_other && self.is_dictionary {
+            return Err(UploadError::Content(Refusal::other_dictionary()));
+        }
+        if is_other || sha512.is_some_and(|(said, hasher)| hasher.finalize()[..] != said) {
             let reason =
                 "the content does not have the digest that was sent with it: send it again";
             return Err(UploadError::Content(Refusal::new(

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -124,9 +125,14 @@ impl Authority {
 
     /// A client's side of TLS, which trusts this authority alone.
     pub(crate) fn client(&self, protocols: &[&[u8]]) -> ClientConfig {
+        self.client_by(default_provider(), protocols)
+    }
+
+    /// The same with another choice of ciphers and groups.
+    pub(crate) fn client_by(&self, provider: CryptoProvider, protocols: &[&[u8]]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
-        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
@@ -151,6 +157,8 @@ pub(crate) struct Transports {
     authority: Authority,
     plain: Server,
     secure: Server,
+    /// What requests name as their host.
+    host: &'static str,
 }
 
 impl Transports {
@@ -161,7 +169,15 @@ impl Transports {
             plain: Server::with(site, flags),
             secure: authority.serve(site, flags),
             authority,
+            host: "localhost",
         }
+    }
+
+    /// The same servers, asked for another host.
+    #[allow(dead_code, reason = "each test crate uses its own part")]
+    pub(crate) fn named(mut self, host: &'static str) -> Self {
+        self.host = host;
+        self
     }
 
     /// The server without TLS, and the one with it.
@@ -180,7 +196,7 @@ impl Transports {
     ) -> Option<Vec<Result<Response, String>>> {
         let requests: Option<Vec<_>> = asked
             .iter()
-            .map(|&asked| request(transport, asked))
+            .map(|&asked| request(transport, self.host, asked))
             .collect();
         let requests = requests?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -234,6 +250,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
 /// The request as hyper takes it; none where it or the transport does not.
 fn request(
     transport: Transport,
+    host: &str,
     (method, target, fields): Asked<'_>,
 ) -> Option<Request<Empty<Bytes>>> {
     let uri = if transport.is_http2() && target != b"*" {
@@ -246,7 +263,7 @@ fn request(
             } else {
                 "http"
             })
-            .authority("localhost")
+            .authority(host)
             .path_and_query(target)
             .build()
             .ok()?
@@ -259,7 +276,7 @@ fn request(
     if transport.is_http2() {
         request = request.version(Version::HTTP_2);
     } else {
-        request = request.header(header::HOST, "localhost");
+        request = request.header(header::HOST, host);
     }
     for (name, value) in fields {
         let name = HeaderName::try_from(name).ok()?;

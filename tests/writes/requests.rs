@@ -546,3 +546,62 @@ fn a_refusal_says_whether_the_connection_goes_on() {
     assert_eq!((deleted.status, deleted.says_close()), (204, false));
     assert_eq!(client.get("/a.txt").status, 404);
 }
+
+/// What proves a delta has a place of its own, where nothing else can be written.
+#[test]
+fn a_dictionary_is_written_under_its_hash_and_nowhere_else() {
+    let content = b"an earlier release";
+    let digest = Sha256::digest(content);
+    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let place = format!("/.etagd/dictionaries/{hash}");
+    let site = site();
+    let server = writable(&site);
+    let mut pen = Pen::new(&server);
+    for path in [
+        place.to_uppercase(),
+        format!("/.etagd/dictionaries/{}", hash.to_uppercase()),
+        format!("{place}0"),
+        place[..place.len() - 1].to_owned(),
+        format!("{place}/{hash}"),
+        format!("/.etagd/dictionaries/sub/{hash}"),
+        "/.etagd/dictionaries".to_owned(),
+        format!("/.etagd/{hash}"),
+        format!("/dir{place}"),
+    ] {
+        assert_eq!(pen.create(&path, content).status, 403, "{path}");
+    }
+    let other = pen.create(&place, b"another release");
+    assert_eq!(other.status, 422);
+    let reason = String::from_utf8(other.body).unwrap();
+    assert!(reason.contains("its SHA-256"), "{reason}");
+    let digest = format!("sha-256=:{}:", STANDARD.encode([7; 32]));
+    let fields = [CREATE, ("Content-Digest", digest.as_str())];
+    assert_eq!(pen.send("PUT", &place, &fields, content).status, 422);
+    assert_eq!(pen.send("PUT", &place, &[], content).status, 428);
+    assert!(!site.path(".etagd").exists());
+
+    let created = pen.create(&place, content);
+    assert_eq!(
+        (created.status, created.field("ETag")),
+        (201, Some(&*tag(content)))
+    );
+    assert_eq!(fs::read(site.path(&place[1..])).unwrap(), content);
+    assert_eq!(pen.get(&place).status, 404);
+    let again = pen.create(&place, content);
+    assert_eq!(
+        (again.status, again.field("ETag")),
+        (412, Some(&*tag(content)))
+    );
+    // What a disk has damaged is replaced by its tag, like any other file.
+    fs::write(site.path(&place[1..]), "damaged").unwrap();
+    assert_eq!(pen.replace(&place, &tag(content), content).status, 412);
+    let mended = pen.replace(&place, &tag(b"damaged"), content);
+    assert_eq!(
+        (mended.status, mended.field("ETag")),
+        (204, Some(&*tag(content)))
+    );
+    assert_eq!(pen.delete(&place, &tag(b"damaged")).status, 412);
+    assert_eq!(pen.delete(&place, &tag(content)).status, 204);
+    assert_eq!(pen.delete(&place, &tag(content)).status, 404);
+    super::support::tree::eventually("its directories are gone", || !site.path(".etagd").exists());
+}
