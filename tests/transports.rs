@@ -25,8 +25,13 @@ use support::site::overwrite_in_place;
 use support::tree::eventually;
 use support::wire::narrow;
 use support::{Client, Response, Server, TestSite, check, exchange, noise};
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
+use tokio_rustls::rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, StreamOwned,
+};
 use transports::{Asked, Authority, Transport, Transports, secure_address};
 
 /// Status, fields and body, without what a connection or a moment has of its own.
@@ -427,6 +432,33 @@ fn a_session_is_resumed_also_after_a_reload() {
     });
     let second = connect(&server, &config);
     assert_eq!(second.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+}
+
+/// What is recorded today may be decrypted by a quantum computer later, unless the keys were exchanged
+/// with ML-KEM, too.
+#[test]
+fn the_key_exchange_that_quantum_computers_do_not_break_is_preferred() {
+    let authority = Authority::new();
+    authority.issue();
+    let site = small();
+    let server = authority.serve(&site, &[]);
+    let group = |offered: &[&'static dyn SupportedKxGroup]| {
+        let provider = CryptoProvider {
+            kx_groups: offered.to_vec(),
+            ..default_provider()
+        };
+        let config = authority.client_by(provider, &[]);
+        let mut secure = connect(&server, &Arc::new(config));
+        get_small(&mut secure);
+        let group = secure.conn.negotiated_key_exchange_group();
+        group.expect("a group").name()
+    };
+    assert_eq!(group(&[X25519MLKEM768]), NamedGroup::X25519MLKEM768);
+    // The client's first message has shares of both, so that the server decides.
+    assert_eq!(group(&[X25519MLKEM768, X25519]), NamedGroup::X25519MLKEM768);
+    // Whoever can't has what there was before.
+    assert_eq!(group(&[X25519]), NamedGroup::X25519);
+    assert_eq!(group(&[SECP256R1]), NamedGroup::secp256r1);
 }
 
 #[test]

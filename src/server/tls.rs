@@ -1,8 +1,9 @@
 //! TLS: the certificate and its key, read from PEM files, and read again without dropping a
 //! connection.
 //!
-//! TLS 1.2 and 1.3 as rustls has them, h2 before http/1.1 by ALPN, sessions resumed by tickets
-//! whose keys never leave the process. No early data: a request in it can be replayed.
+//! TLS 1.2 and 1.3 as rustls has them, X25519MLKEM768 before other groups, h2 before http/1.1 by
+//! ALPN, sessions resumed by tickets whose keys never leave the process. No early data: a request in it
+//! can be replayed.
 
 use std::fmt;
 use std::io;
@@ -11,7 +12,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider, sign::any_supported_type};
+use tokio_rustls::rustls::crypto::aws_lc_rs::{
+    Ticketer, default_provider, sign::any_supported_type,
+};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject, SectionKind};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::ProducesTickets;
