@@ -209,8 +209,12 @@ impl Memory {
     }
 
     fn max_copy(&self) -> Option<usize> {
-        let for_pieces = self.limit - self.kept.load(Ordering::Relaxed).min(self.limit);
-        max_copy(self.pinned(), for_pieces)
+        max_copy(self.pinned(), self.for_pieces())
+    }
+
+    /// Bytes that small bodies leave of the budget.
+    fn for_pieces(&self) -> u64 {
+        self.limit - self.kept.load(Ordering::Relaxed).min(self.limit)
     }
 
     fn copy(self: &Arc<Self>, bytes: &[u8]) -> Option<Bytes> {
@@ -230,6 +234,18 @@ impl Memory {
     /// Caches a proven piece until its memory is needed.
     pub fn remember(&self, key: PieceKey, piece: Bytes) {
         lock(&self.proven).put(key, piece);
+    }
+
+    /// Bytes of the cached pieces, counted up to `enough`.
+    fn cached_bytes(&self, enough: u64) -> u64 {
+        let (proven, mut bytes) = (lock(&self.proven), 0);
+        for (_, piece) in proven.iter() {
+            if bytes >= enough {
+                break;
+            }
+            bytes += piece.len() as u64 + ENTRY_OVERHEAD;
+        }
+        bytes
     }
 
     /// Copies a piece that is proven into the cache, if the budget has room for it.

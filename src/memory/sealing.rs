@@ -2,11 +2,10 @@
 //! budget and the limit on descriptors go.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
@@ -23,19 +22,34 @@ use crate::sealed::SealedMemory;
 const MAX_PIECE: u64 = 8 << 20;
 /// Longer content is not sealed: the first byte of a response would wait for all of it.
 const MAX_SEALED: u64 = 64 << 20;
-/// Content that takes more than this part of what small bodies leave of the budget is not sealed.
+/// What responses send of sealed content, with what is being sealed, takes at most this part of what
+/// small bodies leave of the budget: half of what may be pinned before others are handed copies. So a
+/// few clients that read slowly slow nobody else down.
 const MAX_SHARE: u64 = 4;
+/// Limit for the contents that are sealed at once: reading them takes the threads that others read cold
+/// pieces with.
+const MAX_SEALINGS: usize = 2;
+
 /// What is sealed, and what is about to be.
 #[derive(Debug)]
 pub(super) struct SealedFiles {
     ready: Mutex<LruCache<[u8; 32], Arc<SealedFile>>>,
-    /// Whether each is outdated meanwhile.
-    under_way: Mutex<HashMap<[u8; 32], bool>>,
+    under_way: Mutex<HashMap<[u8; 32], Sealing>>,
     finished: Notify,
+    /// Bytes of the contents that responses send now. They count as pinned, too.
+    in_use: AtomicU64,
     /// Descriptors of what is sealed, also of what only responses still hold.
     descriptors: AtomicUsize,
     /// Whether this system refuses sealed memory: then it is not asked again.
     is_refused: AtomicBool,
+}
+
+/// Content that is being sealed.
+#[derive(Debug)]
+struct Sealing {
+    length: u64,
+    /// Whether nobody will ask for it any more.
+    is_outdated: bool,
 }
 
 impl SealedFiles {
@@ -46,6 +60,7 @@ impl SealedFiles {
             ready: Mutex::new(LruCache::unbounded()),
             under_way: Mutex::default(),
             finished: Notify::new(),
+            in_use: AtomicU64::new(0),
             descriptors: AtomicUsize::new(0),
             is_refused: AtomicBool::new(false),
         }
@@ -68,8 +83,8 @@ impl SealedFiles {
     /// Gives up the content with this hash, which nobody will ask for any more, also where it is about
     /// to be sealed.
     pub(super) fn forget(&self, hash: &[u8; 32]) {
-        if let Some(is_outdated) = lock(&self.under_way).get_mut(hash) {
-            *is_outdated = true;
+        if let Some(sealing) = lock(&self.under_way).get_mut(hash) {
+            sealing.is_outdated = true;
         }
         let forgotten = lock(&self.ready).pop(hash);
         drop(forgotten);
@@ -79,9 +94,25 @@ impl SealedFiles {
     fn keep(&self, hash: [u8; 32], content: &Arc<SealedFile>) {
         // Held until it is kept: what becomes outdated after that is found among the ready ones.
         let under_way = lock(&self.under_way);
-        if under_way.get(&hash) != Some(&true) {
+        let sealing = under_way.get(&hash);
+        if !sealing.is_some_and(|sealing| sealing.is_outdated) {
             lock(&self.ready).put(hash, Arc::clone(content));
         }
+    }
+
+    /// Bytes that could be given up now, counted up to `enough`.
+    fn unused_bytes(&self, enough: u64) -> u64 {
+        let (ready, mut bytes) = (lock(&self.ready), 0);
+        for (_, content) in ready.iter() {
+            if bytes >= enough {
+                break;
+            }
+            // Handles are cloned under this lock only.
+            if Arc::strong_count(content) == 1 {
+                bytes += content.held.bytes;
+            }
+        }
+        bytes
     }
 
     /// Number of descriptors.
@@ -131,8 +162,10 @@ pub struct SealedUse(Arc<SealedFile>);
 impl SealedUse {
     fn new(content: Arc<SealedFile>) -> Self {
         if content.users.fetch_add(1, Ordering::AcqRel) == 0 {
-            let pinned = &content.held.memory.pinned;
-            pinned.fetch_add(content.held.bytes, Ordering::Relaxed);
+            let memory = &content.held.memory;
+            let relaxed = Ordering::Relaxed;
+            memory.pinned.fetch_add(content.held.bytes, relaxed);
+            memory.sealed.in_use.fetch_add(content.length, relaxed);
         }
         Self(content)
     }
@@ -158,8 +191,10 @@ impl SealedUse {
 impl Drop for SealedUse {
     fn drop(&mut self) {
         if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let pinned = &self.0.held.memory.pinned;
-            pinned.fetch_sub(self.0.held.bytes, Ordering::Relaxed);
+            let memory = &self.0.held.memory;
+            let relaxed = Ordering::Relaxed;
+            memory.pinned.fetch_sub(self.0.held.bytes, relaxed);
+            memory.sealed.in_use.fetch_sub(self.0.length, relaxed);
         }
     }
 }
@@ -184,7 +219,7 @@ impl Memory {
             if !self.is_worth_sealing(hash, length) {
                 return None;
             }
-            match self.begin_sealing(hash, has_waited) {
+            match self.begin_sealing(hash, length, has_waited) {
                 Some(true) => {}
                 Some(false) => {
                     has_waited = true;
@@ -203,42 +238,89 @@ impl Memory {
         }
     }
 
-    /// The content with this hash in sealed memory, if it is there. While slow clients hold much of
-    /// the memory, nothing more is pinned for a client.
+    /// The content with this hash in sealed memory, if it is there. What nobody sends yet would be
+    /// pinned: that is left alone while slow clients hold much of the memory, or the share of sealed
+    /// content. To send what others send anyway pins nothing more.
     pub fn recall_sealed(&self, hash: &[u8; 32]) -> Option<SealedUse> {
-        if self.is_short() {
+        let mut ready = lock(&self.sealed.ready);
+        let content = ready.get(hash)?;
+        let is_in_use = content.users.load(Ordering::Acquire) > 0;
+        if !is_in_use && (self.is_short() || !self.has_sealed_share(content.length)) {
             return None;
         }
-        let content = lock(&self.sealed.ready).get(hash).cloned()?;
+        let recalled = SealedUse::new(Arc::clone(content));
+        drop(ready);
         self.note_demand(hash);
-        Some(SealedUse::new(content))
+        Some(recalled)
     }
 
-    /// Whether who wants this content has to seal it, or somebody else does: then to wait. `None` for
-    /// who has waited for another's attempt, which has failed: so would the next one.
-    fn begin_sealing(&self, hash: &[u8; 32], has_waited: bool) -> Option<bool> {
+    /// Whether who wants this content has to seal it, or somebody else does: then to wait. `None` where
+    /// it has to be read in another way: others are being sealed, which leaves no room for it; or who
+    /// wants it has waited for another's attempt, which has failed: so would the next one.
+    fn begin_sealing(&self, hash: &[u8; 32], length: u64, has_waited: bool) -> Option<bool> {
         let mut under_way = lock(&self.sealed.under_way);
-        match under_way.entry(*hash) {
-            Entry::Occupied(_) => Some(false),
-            Entry::Vacant(_) if has_waited => None,
-            Entry::Vacant(free) => {
-                free.insert(false);
-                Some(true)
-            }
+        if under_way.contains_key(hash) {
+            return Some(false);
         }
+        // Looked at again under this lock: of two that came at once, each found the room free.
+        if has_waited
+            || under_way.len() >= MAX_SEALINGS
+            || !self.has_room_to_seal(length, under_way.values())
+        {
+            return None;
+        }
+        let is_outdated = false;
+        let sealing = Sealing {
+            length,
+            is_outdated,
+        };
+        under_way.insert(*hash, sealing);
+        Some(true)
     }
 
     /// Whether this content is to be put in sealed memory: it was asked for before, lately, and
-    /// takes no more than its share. What small bodies hold never gives way; of the rest, half is
-    /// for those who read piece by piece.
+    /// takes no more than its share.
     pub fn is_worth_sealing(&self, hash: &[u8; 32], length: u64) -> bool {
-        let available = self.limit - self.kept.load(Ordering::Relaxed).min(self.limit);
-        let pinned = self.pinned().saturating_add(length);
-        length > MAX_IN_MEMORY
-            && length <= MAX_SEALED.min(available / MAX_SHARE)
-            && max_copy(pinned, available).is_none()
+        let is_candidate = (MAX_IN_MEMORY + 1..=MAX_SEALED).contains(&length)
             && !self.sealed.is_refused.load(Ordering::Relaxed)
-            && self.is_in_demand(hash)
+            && self.is_in_demand(hash);
+        if !is_candidate {
+            return false;
+        }
+        let under_way = lock(&self.sealed.under_way);
+        let others = under_way.iter().filter(|(other, _)| *other != hash);
+        self.has_room_to_seal(length, others.map(|(_, sealing)| sealing))
+    }
+
+    /// Whether content of this length may be sealed while `others` are. What small bodies hold never
+    /// gives way; of the rest, half is for those who read piece by piece.
+    fn has_room_to_seal<'s>(&self, length: u64, others: impl Iterator<Item = &'s Sealing>) -> bool {
+        // Neither pinned yet nor able to give way.
+        let others: u64 = others.map(|sealing| sealing.length).sum();
+        let sealing = others.saturating_add(length);
+        let pinned = self.pinned().saturating_add(sealing);
+        self.has_sealed_share(sealing) && max_copy(pinned, self.for_pieces()).is_none()
+    }
+
+    /// Whether responses may send this much more of sealed content.
+    fn has_sealed_share(&self, length: u64) -> bool {
+        let in_use = self.sealed.in_use.load(Ordering::Relaxed);
+        in_use.saturating_add(length) <= self.for_pieces() / MAX_SHARE
+    }
+
+    /// Whether `bytes` would have room if what nobody sends gave way. To find out by evicting it would
+    /// cost others all that was read and proven for them, for nothing.
+    fn can_make_room(&self, bytes: u64) -> bool {
+        let missing = self.used().saturating_add(bytes);
+        let missing = missing.saturating_sub(self.limit);
+        if missing == 0 {
+            return true;
+        }
+        // A cached piece that is pinned frees nothing: those that are given up may be just these.
+        let in_use = self.sealed.in_use.load(Ordering::Relaxed);
+        let enough = missing + self.pinned().saturating_sub(in_use);
+        let unused = self.sealed.unused_bytes(enough);
+        unused >= enough || unused + self.cached_bytes(enough - unused) >= enough
     }
 
     /// Copies the content of a file to sealed memory, and proves it there.
@@ -249,6 +331,10 @@ impl Memory {
         source: &FileSource,
     ) -> Option<SealedUse> {
         let pieces = length.div_ceil(MAX_PIECE) as usize;
+        let bytes = length + ENTRY_OVERHEAD * pieces as u64;
+        if !self.can_make_room(bytes) {
+            return None;
+        }
         // Half of the descriptors at most: files that are too large or too rare for this need some.
         let most = self.max_files / 2;
         if pieces > most {
@@ -264,7 +350,7 @@ impl Memory {
             count: pieces,
         };
         self.close_surplus_files();
-        let held = self.hold(length + ENTRY_OVERHEAD * pieces as u64)?;
+        let held = self.hold(bytes)?;
         // A descriptor that is kept has this content, whatever its path leads to by now.
         let file = match self.file(&hash) {
             Some(kept) => kept,
@@ -501,7 +587,10 @@ mod tests {
     async fn what_is_outdated_while_it_is_sealed_is_not_kept() {
         let (ground, memory) = (Ground::new(MAX_PIECE, |_| ()), Memory::new(256 << 20, 64));
         memory.note_demand(&ground.hash);
-        assert_eq!(memory.begin_sealing(&ground.hash, false), Some(true));
+        assert_eq!(
+            memory.begin_sealing(&ground.hash, MAX_PIECE, false),
+            Some(true)
+        );
         memory.close_outdated(&ground.hash);
         let length = ground.content.len() as u64;
         let content = memory.seal(ground.hash, length, &ground.source);
@@ -522,5 +611,81 @@ mod tests {
         let (one, two) = tokio::join!(ground.sealed(&memory), ground.sealed(&memory));
         let (one, two) = (one.expect("sealed"), two.expect("sealed"));
         assert!(Arc::ptr_eq(&one.0, &two.0));
+    }
+
+    #[test]
+    fn what_is_being_sealed_has_limits_as_a_whole() {
+        let memory = Memory::new(64 << 20, 64);
+        let [one, two, three] = [[1; 32], [2; 32], [3; 32]];
+        for hash in [&one, &two, &three] {
+            memory.note_demand(hash);
+        }
+        assert_eq!(memory.begin_sealing(&one, 12 << 20, false), Some(true));
+        assert!(memory.is_worth_sealing(&two, 4 << 20));
+        assert!(!memory.is_worth_sealing(&two, 5 << 20), "a quarter in all");
+        assert_eq!(memory.begin_sealing(&two, 5 << 20, false), None);
+        assert!(memory.is_worth_sealing(&one, 12 << 20), "to wait for it");
+        assert_eq!(memory.begin_sealing(&one, 12 << 20, false), Some(false));
+        assert_eq!(memory.begin_sealing(&two, 1 << 20, false), Some(true));
+        assert_eq!(
+            memory.begin_sealing(&three, 1 << 20, false),
+            None,
+            "two at once"
+        );
+        drop(EndOfSealing(&memory.sealed, one));
+        assert_eq!(memory.begin_sealing(&three, 1 << 20, false), Some(true));
+    }
+
+    #[tokio::test]
+    async fn nothing_gives_way_for_what_would_have_no_room_then() {
+        let (ground, memory) = (Ground::new(3 << 20, |_| ()), Memory::new(16 << 20, 64));
+        let reading = memory.hold(12 << 20).expect("room");
+        for index in 0..10 {
+            memory.keep_piece(([7; 32], index), &[0; GROUP_SIZE as usize]);
+        }
+        ground.sealed(&memory).await;
+        assert!(ground.sealed(&memory).await.is_some());
+        memory.close_outdated(&ground.hash);
+        for index in 0..6 {
+            memory.keep_piece(([7; 32], index), &[0; GROUP_SIZE as usize]);
+        }
+        let more = memory.hold(2 << 20).expect("room");
+        assert!(ground.sealed(&memory).await.is_none(), "no room");
+        for index in 0..6 {
+            assert!(memory.recall(&([7; 32], index)).is_some(), "piece {index}");
+        }
+        drop((reading, more));
+        assert!(ground.sealed(&memory).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn slow_clients_of_sealed_content_slow_nobody_else_down() {
+        let memory = Memory::new(64 << 20, 64);
+        let grounds = [0, 1, 2, 3, 4].map(|add| Ground::new((5 << 20) + add, |_| ()));
+        let mut uses = Vec::new();
+        for ground in &grounds {
+            ground.sealed(&memory).await;
+            uses.extend(ground.sealed(&memory).await);
+        }
+        assert_eq!(uses.len(), 3, "a quarter at most");
+        assert!(!memory.is_short(), "others are handed whole pieces");
+        assert!(memory.recall_sealed(&grounds[0].hash).is_some());
+        uses.truncate(2);
+        assert!(grounds[3].sealed(&memory).await.is_some());
+        // What has users is sent whatever else is pinned, and nothing else is.
+        memory.pinned.fetch_add(40 << 20, Ordering::Relaxed);
+        assert!(memory.is_short());
+        assert!(memory.recall_sealed(&grounds[0].hash).is_some());
+        assert!(memory.recall_sealed(&grounds[2].hash).is_none(), "unused");
+        memory.pinned.fetch_sub(40 << 20, Ordering::Relaxed);
+        assert!(memory.recall_sealed(&grounds[2].hash).is_some());
+        drop(uses);
+        assert_eq!(
+            (
+                memory.pinned(),
+                memory.sealed.in_use.load(Ordering::Relaxed)
+            ),
+            (0, 0)
+        );
     }
 }
