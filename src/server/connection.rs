@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{self, sleep_until};
 
 use super::activity::{Activity, Overdue};
-use super::front::{Front, Leave};
+use super::front::{Front, Leave, Turn};
 use super::metered_io::{ObservedStream, may_begin_http2};
 use super::rewound::Rewound;
 use super::transport::Transport;
@@ -181,6 +181,8 @@ struct ServedConnection<'a, S, H: Handler> {
     builder: &'a HyperBuilder,
     max_header_size: usize,
     is_closing: bool,
+    /// Whether a request over HTTP/1.1 was answered.
+    is_http1: bool,
     engine: Engine<'a, S, H>,
 }
 
@@ -216,15 +218,19 @@ where
             builder,
             max_header_size: limits.max_header_size.as_u64() as usize,
             is_closing: false,
+            is_http1: false,
             engine: Engine::Front(Front::new(stream, Vec::new())),
         }
     }
 
     /// Goes on reading and answering. Ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        // One for front and hyper together, or a client would have a new one with each request that is
+        // not for the front.
+        let mut turn = Turn::new();
         loop {
             if let Engine::Front(front) = &mut self.engine {
-                let leave = ready!(front.poll(cx, self.handler, self.activity))?;
+                let leave = ready!(front.poll(cx, self.handler, self.activity, &mut turn))?;
                 self.leave_front(leave);
                 if self.is_closing {
                     // Told to close before it has read anything, it would drop what was received.
@@ -245,6 +251,7 @@ where
             if !self.return_to_front(cx)? {
                 return Poll::Pending;
             }
+            turn.count_request();
         }
     }
 
@@ -254,14 +261,17 @@ where
         let (Engine::Front(front), Leave::ForHyper) = (engine, leave) else {
             return;
         };
-        let may_be_http2 = may_begin_http2(front.received());
+        // The preface begins a connection, and is no request within one (RFC 9113 section 3.4). What
+        // is in front might take it for one, and let pass what it hides.
+        self.is_http1 |= front.has_answered();
+        let may_be_http2 = !self.is_http1 && may_begin_http2(front.received());
         let (stream, began) = front.into_stream();
         let io = ObservedStream::new(stream, self.activity, self.max_header_size);
         let io = TokioIo::new(io);
         let service = ConnectionService {
             handler: Arc::clone(self.handler),
             activity: Arc::clone(self.activity),
-            first_began: Cell::new(Some(began)),
+            first_began: Cell::new(began),
         };
         self.engine = match may_be_http2 {
             true => {
@@ -305,6 +315,7 @@ where
         {
             let (unread, stream) = parts.io.into_inner().into_inner().into_parts();
             let received = [&*parts.read_buf, &unread].concat();
+            self.is_http1 = true;
             self.engine = Engine::Front(Front::new(stream, received));
         }
         Ok(true)
@@ -326,7 +337,7 @@ where
 struct ConnectionService<H> {
     handler: Arc<H>,
     activity: Arc<Activity>,
-    /// When somebody began to answer the request that comes first.
+    /// When somebody began to answer the request that comes first, if it has waited for the front.
     first_began: Cell<Option<Instant>>,
 }
 
@@ -414,8 +425,8 @@ mod tests {
         }
     }
 
-    /// What is said to these bytes, which come in two parts through a pipe of this size.
-    async fn said_to(first: &[u8], second: &[u8], size: usize) -> String {
+    /// What comes back for these bytes, which come in two parts through a pipe of this size.
+    async fn received_from(first: &[u8], second: &[u8], size: usize) -> String {
         let (there, here) = duplex(size);
         let (mut responses, mut requests) = tokio::io::split(there);
         let limits = limits();
@@ -444,7 +455,12 @@ mod tests {
             responses.read_to_end(&mut all).await.expect("open");
         };
         tokio::join!(serving, send, receive);
-        let all = String::from_utf8_lossy(&all).into_owned();
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    /// What is said to these bytes, each answer between `<` and `>`.
+    async fn said_to(first: &[u8], second: &[u8], size: usize) -> String {
+        let all = received_from(first, second, size).await;
         let said = all.split('<').skip(1);
         said.filter_map(|said| said.split('>').next())
             .collect::<Vec<_>>()
@@ -595,6 +611,25 @@ mod tests {
             let ((), all) = tokio::join!(serving, client);
             assert!(all.contains(&format!("<hyper {target}>")), "{all:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn http2_begins_nowhere_but_at_the_beginning() {
+        // The preface, and empty settings.
+        const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        for (before, said) in [
+            (&b"GET /head HTTP/1.1\r\n\r\n"[..], "front /head"),
+            (b"GET /hyper HTTP/1.1\r\n\r\n", "hyper /hyper"),
+        ] {
+            let all = [before, HTTP2].concat();
+            for split in [0, before.len(), before.len() + 3] {
+                let (first, second) = all.split_at(split);
+                let received = received_from(first, second, 1 << 12).await;
+                assert!(received.ends_with(&format!("<{said}>")), "{received:?}");
+            }
+        }
+        let received = received_from(HTTP2, b"", 1 << 12).await;
+        assert!(received.starts_with("\0\0"), "{received:?}");
     }
 
     #[tokio::test]

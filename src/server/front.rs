@@ -37,6 +37,8 @@ use crate::service::{
 const READ_SIZE: usize = 2 * MAX_HEAD;
 /// Limit for the requests of one connection that are answered before others have their turn.
 const MAX_REQUESTS_PER_TURN: u32 = 16;
+/// The same for the bytes of their responses, which a client may take as fast as they are sent.
+const MAX_BYTES_PER_TURN: usize = 4 << 20;
 /// Room for the head of a common response.
 const USUAL_HEAD: usize = 512;
 
@@ -51,7 +53,35 @@ pub(super) struct Front<S> {
     sealing: Option<SealingFuture<CountedExchange>>,
     /// Since when somebody answers that request, if it has waited.
     began: Option<Instant>,
+    has_answered: bool,
     is_closing: bool,
+}
+
+/// What a connection may still do before others have their turn.
+pub(super) struct Turn {
+    requests: u32,
+    bytes: usize,
+}
+
+impl Turn {
+    /// The beginning of one.
+    pub(super) fn new() -> Self {
+        Self {
+            requests: MAX_REQUESTS_PER_TURN,
+            bytes: MAX_BYTES_PER_TURN,
+        }
+    }
+
+    /// Counts a request that somebody else has answered.
+    pub(super) fn count_request(&mut self) {
+        self.requests = self.requests.saturating_sub(1);
+    }
+}
+
+/// Has others go on, and this connection after them.
+fn end_turn<T>(cx: &Context<'_>) -> Poll<T> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// What to do once everything is sent. Nothing is read before.
@@ -90,6 +120,7 @@ impl<S> Front<S> {
             next,
             sealing: None,
             began: None,
+            has_answered: false,
             is_closing: false,
         }
     }
@@ -99,11 +130,15 @@ impl<S> Front<S> {
         &self.received
     }
 
+    /// Whether it has answered a request.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
     /// The stream, with what was received and not answered; and since when somebody answers the
-    /// first request in it.
-    pub(super) fn into_stream(self) -> (Rewound<S>, Instant) {
-        let began = self.began.unwrap_or_else(Instant::now);
-        (Rewound::new(self.received, self.stream), began)
+    /// first request in it, if it has waited.
+    pub(super) fn into_stream(self) -> (Rewound<S>, Option<Instant>) {
+        (Rewound::new(self.received, self.stream), self.began)
     }
 
     /// Has the connection end as soon as nothing of a request is there.
@@ -113,7 +148,7 @@ impl<S> Front<S> {
 }
 
 impl<S: Transport> Front<S> {
-    /// Reads and answers requests for as long as they are plain.
+    /// Reads and answers requests for as long as they are plain, and `turn` lasts.
     ///
     /// # Errors
     /// As the stream's.
@@ -122,20 +157,17 @@ impl<S: Transport> Front<S> {
         cx: &mut Context<'_>,
         handler: &Arc<impl Handler>,
         activity: &Activity,
+        turn: &mut Turn,
     ) -> Poll<io::Result<Leave>> {
-        let mut left = MAX_REQUESTS_PER_TURN;
         loop {
-            ready!(self.outgoing.poll_send(&mut self.stream, cx))?;
+            ready!(self.outgoing.poll_send(&mut self.stream, cx, turn))?;
             match self.next {
                 // The requests of whoever sends many at once must not keep others waiting.
-                NextStep::Answer if left == 0 => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+                NextStep::Answer if turn.requests == 0 => return end_turn(cx),
                 NextStep::Answer => {
                     let received = mem::take(&mut self.received);
                     let files = FileTreatment::new::<S>();
-                    self.answer(&received, handler, activity, files, &mut left);
+                    self.answer(&received, handler, activity, files, turn);
                 }
                 NextStep::AnswerLater => {
                     let mut waited = None;
@@ -144,11 +176,12 @@ impl<S: Transport> Front<S> {
                         self.sealing = None;
                         activity.end_response();
                     }
-                    // Once: if it could not be sealed, that is told where it is read.
+                    // Content that could not be sealed is not sealed again: what is wrong with it is
+                    // told where it is read.
                     let at_once = FilesAtOnce::Sealed;
                     let received = mem::take(&mut self.received);
                     let files = FileTreatment { at_once, waited };
-                    self.answer(&received, handler, activity, files, &mut left);
+                    self.answer(&received, handler, activity, files, turn);
                 }
                 NextStep::Read if self.is_closing => {
                     self.next = match self.received.is_empty() {
@@ -161,7 +194,7 @@ impl<S: Transport> Front<S> {
                     if !self.received.is_empty() {
                         activity.note_received();
                     }
-                    ready!(self.poll_receive(cx, handler, activity, &mut left))?;
+                    ready!(self.poll_receive(cx, handler, activity, turn))?;
                 }
                 NextStep::HandOver => return Poll::Ready(Ok(Leave::ForHyper)),
                 NextStep::Close => {
@@ -178,7 +211,7 @@ impl<S: Transport> Front<S> {
         cx: &mut Context<'_>,
         handler: &Arc<impl Handler>,
         activity: &Activity,
-        left: &mut u32,
+        turn: &mut Turn,
     ) -> Poll<io::Result<()>> {
         // On the stack, which is the same memory for all connections of a worker.
         let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_SIZE];
@@ -192,7 +225,7 @@ impl<S: Transport> Front<S> {
                 false => NextStep::HandOver,
             };
         } else if self.received.is_empty() {
-            self.answer(new, handler, activity, FileTreatment::new::<S>(), left);
+            self.answer(new, handler, activity, FileTreatment::new::<S>(), turn);
         } else {
             let mut received = mem::take(&mut self.received);
             received.extend_from_slice(new);
@@ -201,7 +234,7 @@ impl<S: Transport> Front<S> {
                 handler,
                 activity,
                 FileTreatment::new::<S>(),
-                left,
+                turn,
             );
         }
         Poll::Ready(Ok(()))
@@ -215,11 +248,11 @@ impl<S: Transport> Front<S> {
         handler: &Arc<impl Handler>,
         activity: &Activity,
         mut files: FileTreatment,
-        left: &mut u32,
+        turn: &mut Turn,
     ) {
         let mut rest = bytes;
         self.next = loop {
-            if *left == 0 || !self.outgoing.content.is_empty() {
+            if turn.requests == 0 || !self.outgoing.content.is_empty() {
                 break NextStep::Answer;
             }
             let mut space = FieldSpace::new();
@@ -234,8 +267,6 @@ impl<S: Transport> Front<S> {
             self.outgoing.content = match outcome {
                 AtOnce::Reply(content) => content,
                 AtOnce::Sealing(sealing) => {
-                    // A response is under way: no limit on idleness is.
-                    activity.begin_response(false);
                     self.sealing = Some(sealing);
                     self.began = Some(Instant::now());
                     break NextStep::AnswerLater;
@@ -245,10 +276,16 @@ impl<S: Transport> Front<S> {
             self.began = None;
             files = FileTreatment::new::<S>();
             rest = rest.get(length..).unwrap_or_default();
-            *left -= 1;
+            turn.requests -= 1;
         };
         if rest.len() < bytes.len() {
             activity.note_answered();
+            self.has_answered = true;
+        }
+        if self.next == NextStep::AnswerLater {
+            // After what was answered before it: from here on a response is under way, so no limit on
+            // idleness is.
+            activity.begin_response(false);
         }
         if !rest.is_empty() {
             self.received = rest.to_vec();
@@ -295,27 +332,29 @@ impl Outgoing {
         &mut self.heads
     }
 
-    /// Sends all of it.
+    /// Sends all of it, or as much as there may be in `turn`.
     fn poll_send<S: Transport>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
+        turn: &mut Turn,
     ) -> Poll<io::Result<()>> {
         loop {
             let heads = self.heads.get(self.sent..).unwrap_or_default();
             let has_content = !self.content.is_empty();
             let written = match &mut self.content {
                 _ if heads.is_empty() && !has_content => break,
+                // A client that takes all at once would have this thread send it gigabytes.
+                _ if turn.bytes == 0 => return end_turn(cx),
                 FrontContent::Bytes(bytes) => poll_write(stream, cx, heads, bytes),
-                FrontContent::Sealed(_) if !heads.is_empty() => {
-                    stream.poll_send_more(cx, heads, has_content)
-                }
+                FrontContent::Sealed(_) if !heads.is_empty() => stream.poll_send_before(cx, heads),
                 FrontContent::Sealed(content) => stream.poll_send_sealed(cx, content),
             };
             let written = ready!(written)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            turn.bytes = turn.bytes.saturating_sub(written);
             let of_heads = written.min(heads.len());
             self.sent += of_heads;
             if let FrontContent::Bytes(bytes) = &mut self.content {
@@ -347,5 +386,116 @@ fn poll_write<S: Transport>(
         (false, false) => {
             stream.poll_write_vectored(cx, &[IoSlice::new(heads), IoSlice::new(content)])
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{Ready, pending, poll_fn, ready};
+    use std::thread;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use bytesize::ByteSize;
+    use http::request::Parts;
+    use http::{Method, Response};
+    use http_body_util::Empty;
+    use hyper::body::Incoming;
+
+    use super::*;
+    use crate::client::Peer;
+    use crate::semantics::head::RequestHead;
+    use crate::service::InFlight;
+    use crate::settings::Limits;
+
+    impl Transport for tokio::io::Empty {}
+
+    /// Has GET wait for content that is never sealed, and HEAD get a lot of bytes.
+    struct Sealer;
+
+    impl Handler for Sealer {
+        type Body = Empty<Bytes>;
+        type Future = Ready<Result<Response<Self::Body>, Infallible>>;
+
+        fn respond(self: &Arc<Self>, _: Parts, _: Incoming, _: InFlight) -> Self::Future {
+            ready(Ok(Response::new(Empty::new())))
+        }
+
+        fn respond_at_once(
+            self: &Arc<Self>,
+            request: &PlainHead<'_, '_>,
+            _: &dyn Connection,
+            _: FilesAtOnce,
+            _: Option<CountedExchange>,
+            _: &mut Vec<u8>,
+        ) -> AtOnce<FrontContent, CountedExchange> {
+            match *request.method() {
+                Method::GET => AtOnce::Sealing(Box::pin(pending())),
+                _ => AtOnce::Reply(FrontContent::Bytes(vec![0; MAX_BYTES_PER_TURN].into())),
+            }
+        }
+
+        fn note_malformed(&self) {}
+
+        fn note_flood(&self) {}
+    }
+
+    /// Whether a front over a stream that takes everything ends in one turn.
+    async fn ends_in_one_turn(front: &mut Front<tokio::io::Empty>, activity: &Activity) -> bool {
+        poll_fn(|cx| {
+            let polled = front.poll(cx, &Arc::new(Sealer), activity, &mut Turn::new());
+            Poll::Ready(polled.is_ready())
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_content_to_be_sealed_is_not_idle() {
+        let requests = b"HEAD / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n";
+        let mut front = Front::new(tokio::io::empty(), requests.to_vec());
+        let activity = Activity::new(Peer::Unix);
+        // One turn for each: the first response takes all of one.
+        while front.sealing.is_none() {
+            assert!(!ends_in_one_turn(&mut front, &activity).await);
+        }
+        let minute = Duration::from_secs(60);
+        let limits = Limits {
+            grace: minute,
+            max_connections: 1,
+            header_timeout: minute,
+            idle_timeout: Duration::from_millis(1),
+            write_timeout: minute,
+            max_header_size: ByteSize::kib(16),
+        };
+        // The clock has steps of some milliseconds.
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(50) {
+            thread::yield_now();
+        }
+        assert!(activity.check(&limits).is_ok());
+        assert!(front.into_stream().1.is_some(), "it has begun");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_everything_at_once_leaves_others_their_turns() {
+        let requests = b"HEAD / HTTP/1.1\r\n\r\n".repeat(3);
+        let mut front = Front::new(tokio::io::empty(), requests);
+        let (activity, mut turns) = (Activity::new(Peer::Unix), 1);
+        while !ends_in_one_turn(&mut front, &activity).await {
+            turns += 1;
+        }
+        assert_eq!(turns, 3);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_whole_head_has_not_begun_to_be_answered() {
+        let (front, _there) = tokio::io::duplex(64);
+        let mut front = Front::new(front, b"GET / HT".to_vec());
+        front.close_when_idle();
+        let activity = Activity::new(Peer::Unix);
+        let left = poll_fn(|cx| front.poll(cx, &Arc::new(Sealer), &activity, &mut Turn::new()));
+        assert_eq!(left.await.expect("open"), Leave::ForHyper);
+        assert!(front.into_stream().1.is_none());
     }
 }

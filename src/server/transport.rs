@@ -19,13 +19,8 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether it can send sealed memory.
     const FILES_AT_ONCE: FilesAtOnce = FilesAtOnce::Never;
 
-    /// Sends bytes, and has them wait for those that follow at once, if any do.
-    fn poll_send_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        _more_follows: bool,
-    ) -> Poll<io::Result<usize>> {
+    /// Sends bytes, and has them wait for those that follow at once.
+    fn poll_send_before(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write(cx, bytes)
     }
 
@@ -47,16 +42,8 @@ impl Transport for tokio::io::DuplexStream {}
 impl<S: Socket> Transport for MeteredSocket<S> {
     const FILES_AT_ONCE: FilesAtOnce = FilesAtOnce::AfterSealing;
 
-    fn poll_send_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        more_follows: bool,
-    ) -> Poll<io::Result<usize>> {
-        match more_follows {
-            true => self.poll_metered(cx, |socket| send_before(socket, bytes)),
-            false => Pin::new(self).poll_write(cx, bytes),
-        }
+    fn poll_send_before(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_metered(cx, |socket| send_before(socket, bytes))
     }
 
     fn poll_send_sealed(
