@@ -1,12 +1,13 @@
 //! A temporary file without a name, in which a process puts contents aside that memory has no room
 //! for. It goes with the process, however that ends.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::seam::{self, Call};
@@ -24,9 +25,10 @@ const REST: Duration = Duration::from_secs(30);
 pub struct Spool {
     directories: Vec<PathBuf>,
     limit: u64,
-    used: Arc<AtomicU64>,
-    /// The file, and where the next content goes.
-    file: Mutex<Option<(Arc<File>, u64)>>,
+    /// Bytes that the files take up on the disk.
+    occupied: Arc<AtomicU64>,
+    /// The file that contents go to.
+    file: Mutex<Option<Arc<SpoolFile>>>,
     /// When something could not be written.
     failed: Mutex<Option<Instant>>,
 }
@@ -37,7 +39,7 @@ impl Spool {
         Self {
             directories,
             limit,
-            used: Arc::default(),
+            occupied: Arc::default(),
             file: Mutex::default(),
             failed: Mutex::default(),
         }
@@ -46,10 +48,18 @@ impl Spool {
     /// Whether there is room for `length` bytes more. For half a minute after something could not
     /// be written there is none, so that nobody makes what can't be kept, time and again.
     pub fn has_room(&self, length: u64) -> bool {
-        let used = self.used.load(Ordering::Relaxed);
-        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        used.saturating_add(whole_blocks(length)) <= self.limit
-            && failed.is_none_or(|failed| failed.elapsed() > REST)
+        let length = whole_blocks(length);
+        let occupied = self.occupied.load(Ordering::Relaxed);
+        let may_grow = occupied.saturating_add(length) <= self.limit;
+        let is_rest_over = lock(&self.failed).is_none_or(|failed| failed.elapsed() > REST);
+        is_rest_over && (may_grow || self.has_hole(length))
+    }
+
+    fn has_hole(&self, length: u64) -> bool {
+        let current = lock(&self.file);
+        current
+            .as_ref()
+            .is_some_and(|file| lock(&file.room).hole(length).is_some())
     }
 
     /// Puts `bytes` aside until the extent is dropped.
@@ -58,56 +68,79 @@ impl Spool {
     /// [`io::ErrorKind::QuotaExceeded`] beyond the limit; when no file can be made, or the disk is
     /// full.
     pub fn store(&self, bytes: &[u8]) -> io::Result<SpooledBytes> {
-        let share = self.share(whole_blocks(bytes.len() as u64))?;
-        let stored = self.write(bytes, share);
-        let failed = stored.is_err().then(Instant::now);
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
-        stored
+        let stored = match self.write(bytes) {
+            // File systems and `ulimit -f` have limits of their own: contents go on in another file.
+            Err(NotStored::Written(error)) if error.kind() == io::ErrorKind::FileTooLarge => {
+                *lock(&self.file) = None;
+                self.write(bytes)
+            }
+            stored => stored,
+        };
+        match stored {
+            Ok(stored) => {
+                *lock(&self.failed) = None;
+                Ok(stored)
+            }
+            Err(NotStored::Full) => {
+                let message = "the room that --cache-size gives is used up";
+                Err(io::Error::new(io::ErrorKind::QuotaExceeded, message))
+            }
+            Err(NotStored::Written(error)) => {
+                *lock(&self.failed) = Some(Instant::now());
+                Err(error)
+            }
+        }
     }
 
-    fn write(&self, bytes: &[u8], share: SpoolShare) -> io::Result<SpooledBytes> {
-        let (file, offset) = self.place(share.length)?;
-        let extent = SpooledBytes {
-            file,
-            offset,
-            share,
-        };
+    fn write(&self, bytes: &[u8]) -> Result<SpooledBytes, NotStored> {
+        let extent = self.place(whole_blocks(bytes.len() as u64))?;
         seam::pass(Call::Write)?;
-        extent.file.write_all_at(bytes, offset)?;
+        extent.file.file.write_all_at(bytes, extent.offset)?;
         Ok(extent)
     }
 
-    /// Takes `length` bytes of the room.
-    fn share(&self, length: u64) -> io::Result<SpoolShare> {
-        let before = self.used.fetch_add(length, Ordering::Relaxed);
-        let share = SpoolShare {
-            used: Arc::clone(&self.used),
-            length,
-        };
-        if before.saturating_add(length) > self.limit {
-            let message = "the room that --cache-size gives is used up";
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, message));
-        }
-        Ok(share)
-    }
-
     /// Where the next `length` bytes go.
-    fn place(&self, length: u64) -> io::Result<(Arc<File>, u64)> {
-        let mut current = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, offset) = match current.take() {
-            Some((file, end)) if end <= MAX_OFFSET => (file, end),
-            _ => (Arc::new(self.make_file()?), 0),
+    fn place(&self, length: u64) -> Result<SpooledBytes, NotStored> {
+        let mut current = lock(&self.file);
+        let file = match current.as_ref() {
+            Some(file) if lock(&file.room).end <= MAX_OFFSET => Arc::clone(file),
+            _ => Arc::clone(current.insert(Arc::new(self.make_file()?))),
         };
-        *current = Some((Arc::clone(&file), offset + length));
-        Ok((file, offset))
+        let mut room = lock(&file.room);
+        let offset = match room.fill_hole(length) {
+            Some(offset) => offset,
+            None => {
+                let before = self.occupied.load(Ordering::Relaxed);
+                // Nobody else adds to it: the file that contents go to is locked.
+                if before.saturating_add(length) > self.limit {
+                    return Err(NotStored::Full);
+                }
+                self.occupied.fetch_add(length, Ordering::Relaxed);
+                room.end += length;
+                room.end - length
+            }
+        };
+        room.used += length;
+        drop(room);
+        Ok(SpooledBytes {
+            file,
+            offset,
+            length,
+        })
     }
 
-    fn make_file(&self) -> io::Result<File> {
+    fn make_file(&self) -> io::Result<SpoolFile> {
         seam::pass(Call::Make)?;
         let mut failed = io::Error::from(io::ErrorKind::NotFound);
         for directory in &self.directories {
             match tempfile::tempfile_in(directory) {
-                Ok(file) => return Ok(file),
+                Ok(file) => {
+                    return Ok(SpoolFile {
+                        file: Arc::new(file),
+                        room: Mutex::default(),
+                        occupied: Arc::clone(&self.occupied),
+                    });
+                }
                 Err(error) => {
                     let message =
                         format!("no file can be made in {}: {error}", directory.display());
@@ -119,22 +152,41 @@ impl Spool {
     }
 }
 
+/// Why something was not put aside.
+#[derive(Debug)]
+enum NotStored {
+    /// There is no room for it.
+    Full,
+    /// It could not be written, or no file could be made.
+    Written(io::Error),
+}
+
+impl From<io::Error> for NotStored {
+    fn from(error: io::Error) -> Self {
+        Self::Written(error)
+    }
+}
+
 fn whole_blocks(length: u64) -> u64 {
     length.div_ceil(BLOCK) * BLOCK
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A content that was put aside. Its room is given back on drop.
 #[derive(Debug)]
 pub struct SpooledBytes {
-    file: Arc<File>,
+    file: Arc<SpoolFile>,
     offset: u64,
-    share: SpoolShare,
+    length: u64,
 }
 
 impl SpooledBytes {
     /// The file that the content is in, with others.
     pub fn file(&self) -> &Arc<File> {
-        &self.file
+        &self.file.file
     }
 
     /// Where in the file it begins.
@@ -145,35 +197,100 @@ impl SpooledBytes {
 
 impl Drop for SpooledBytes {
     fn drop(&mut self) {
-        give_back(&self.file, self.offset, self.share.length);
+        self.file.give_back(self.offset, self.length);
     }
 }
 
-/// A part of the room, in whole blocks; given back on drop.
+/// A temporary file.
 #[derive(Debug)]
-struct SpoolShare {
-    used: Arc<AtomicU64>,
-    length: u64,
+struct SpoolFile {
+    file: Arc<File>,
+    room: Mutex<FileRoom>,
+    /// As in [`Spool`].
+    occupied: Arc<AtomicU64>,
 }
 
-impl Drop for SpoolShare {
-    fn drop(&mut self) {
-        self.used.fetch_sub(self.length, Ordering::Relaxed);
+impl SpoolFile {
+    /// Has the file system forget a part of the file. Where it can't, the part is kept for contents
+    /// to come, until there are none in the file: any file can be cut.
+    fn give_back(&self, offset: u64, length: u64) {
+        let mut room = lock(&self.room);
+        room.used -= length;
+        let is_cut = room.used == 0 && self.file.set_len(0).is_ok();
+        let forgotten = if is_cut {
+            let holes: u64 = room.holes.values().sum();
+            *room = FileRoom::default();
+            holes + length
+        } else if punch_hole(&self.file, offset, length).is_ok() {
+            length
+        } else {
+            room.add_hole(offset, length);
+            0
+        };
+        self.occupied.fetch_sub(forgotten, Ordering::Relaxed);
     }
 }
 
-/// Has the file system forget a part of a file. Where it can't, the part takes up the disk until the
-/// process ends.
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        let holes: u64 = lock(&self.room).holes.values().sum();
+        self.occupied.fetch_sub(holes, Ordering::Relaxed);
+    }
+}
+
+/// Which parts of a file have no content, and still take up the disk.
+#[derive(Debug, Default)]
+struct FileRoom {
+    /// Where the next content goes that no hole is long enough for.
+    end: u64,
+    /// Bytes of the contents.
+    used: u64,
+    /// The holes: where each begins, and its length. No two of them meet.
+    holes: BTreeMap<u64, u64>,
+}
+
+impl FileRoom {
+    /// The first hole for so many bytes.
+    fn hole(&self, length: u64) -> Option<(u64, u64)> {
+        let holes = self.holes.iter().map(|(offset, length)| (*offset, *length));
+        holes.into_iter().find(|(_, hole)| *hole >= length)
+    }
+
+    /// Takes the beginning of a hole.
+    fn fill_hole(&mut self, length: u64) -> Option<u64> {
+        let (offset, hole) = self.hole(length)?;
+        self.holes.remove(&offset);
+        if hole > length {
+            self.holes.insert(offset + length, hole - length);
+        }
+        Some(offset)
+    }
+
+    fn add_hole(&mut self, mut offset: u64, mut length: u64) {
+        if let Some((before, its_length)) = self.holes.range(..offset).next_back()
+            && before + its_length == offset
+        {
+            offset = *before;
+            length += *its_length;
+        }
+        length += self.holes.remove(&(offset + length)).unwrap_or_default();
+        self.holes.insert(offset, length);
+    }
+}
+
 #[cfg(target_os = "linux")]
-fn give_back(file: &File, offset: u64, length: u64) {
+fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
+    seam::pass(Call::Remove)?;
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    let _ = fallocate(file, flags, offset, length);
+    Ok(fallocate(file, flags, offset, length)?)
 }
 
 /// Other systems have no such call that all of them share.
 #[cfg(not(target_os = "linux"))]
-fn give_back(_: &File, _: u64, _: u64) {}
+fn punch_hole(_: &File, _: u64, _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 #[cfg(test)]
 mod tests {
@@ -192,7 +309,7 @@ mod tests {
     fn what_is_put_aside_is_there_until_it_is_dropped() {
         let directory = tempfile::tempdir().expect("a directory");
         let spool = Spool::new(vec![directory.path().to_path_buf()], 1 << 20);
-        let extents: Vec<_> = (0..10_u8)
+        let mut extents: Vec<_> = (0..10_u8)
             .map(|byte| spool.store(&[byte; 5000]).expect("room"))
             .collect();
         for (byte, extent) in (0..).zip(&extents) {
@@ -205,8 +322,11 @@ mod tests {
         let file = Arc::clone(extents[0].file());
         let blocks = || file.metadata().expect("there").blocks();
         let before = blocks();
+        // Of the others, the file system forgets the parts.
+        let kept = extents.split_off(9);
         drop(extents);
-        assert_eq!(spool.used.load(Ordering::Relaxed), 0);
+        assert_eq!(spool.occupied.load(Ordering::Relaxed), 2 * BLOCK);
+        assert_eq!(content(&kept[0], 5000), [9; 5000]);
         assert!(blocks() < before, "{} blocks of {before}", blocks());
     }
 
@@ -230,7 +350,7 @@ mod tests {
         let gone = PathBuf::from("/nonexistent/directory");
         let spool = Spool::new(vec![gone.clone()], 1 << 20);
         spool.store(&[1; 1]).expect_err("nowhere");
-        assert_eq!(spool.used.load(Ordering::Relaxed), 0);
+        assert_eq!(spool.occupied.load(Ordering::Relaxed), 0);
         assert!(!spool.has_room(1), "for a while");
         let directory = tempfile::tempdir().expect("a directory");
         let spool = Spool::new(vec![gone, directory.path().to_path_buf()], 1 << 20);
@@ -240,8 +360,69 @@ mod tests {
             || spool.store(&[1; 1]).map(|_| ()),
         );
         assert_eq!(stored.expect_err("full").kind(), io::ErrorKind::StorageFull);
-        assert_eq!(spool.used.load(Ordering::Relaxed), 0);
+        assert_eq!(spool.occupied.load(Ordering::Relaxed), 0);
         spool.store(&[1; 1]).expect("there is room again");
         assert!(spool.has_room(1));
+    }
+    /// A file system that can't forget parts of a file.
+    fn without_punching<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        let refuse = |call| match call {
+            Call::Remove => Err(rustix::io::Errno::OPNOTSUPP.into()),
+            _ => Ok(()),
+        };
+        seam::run(refuse, work)
+    }
+
+    #[test]
+    fn the_limit_holds_where_nothing_can_be_given_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let limit = 64 * BLOCK;
+        let spool = Spool::new(vec![directory.path().to_path_buf()], limit);
+        without_punching(|| {
+            let kept = spool.store(&[0; 1]).expect("room");
+            // In all, a hundred times as much as there is room for.
+            for round in 0..400_usize {
+                let lengths = [5000, 1, 30_000 + round * 7 % 9000, 4096];
+                let extents: Vec<_> = lengths
+                    .iter()
+                    .map(|length| spool.store(&vec![7; *length]).expect("room"))
+                    .collect();
+                for (length, extent) in lengths.into_iter().zip(&extents) {
+                    assert_eq!(content(extent, length), vec![7; length]);
+                }
+                let on_disk = kept.file().metadata().expect("there").blocks() * 512;
+                assert!(on_disk <= limit, "{on_disk}");
+            }
+            // What was given back is one hole again, and can be filled as far as it goes.
+            let occupied = spool.occupied.load(Ordering::Relaxed);
+            let whole = spool.store(&vec![1; (occupied - BLOCK) as usize]);
+            assert_eq!(whole.expect("a hole").offset(), BLOCK);
+            spool.store(&vec![1; limit as usize]).expect_err("full");
+            drop(kept);
+            assert_eq!(spool.occupied.load(Ordering::Relaxed), 0, "it was cut");
+            spool.store(&vec![1; limit as usize]).expect("room");
+        });
+    }
+
+    #[test]
+    fn what_no_file_is_long_enough_for_goes_on_in_another_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let spool = Spool::new(vec![directory.path().to_path_buf()], 1 << 20);
+        let first = spool.store(&[1; 5000]).expect("room");
+        let mut is_first = true;
+        let too_long = move |call| match call {
+            Call::Write if std::mem::take(&mut is_first) => Err(rustix::io::Errno::FBIG.into()),
+            _ => Ok(()),
+        };
+        let second = seam::run(too_long, || spool.store(&[2; 5000]).expect("room"));
+        assert!(!Arc::ptr_eq(first.file(), second.file()));
+        let third = spool.store(&[3; 5000]).expect("room");
+        assert!(Arc::ptr_eq(second.file(), third.file()));
+        for (byte, extent) in [(1, &first), (2, &second), (3, &third)] {
+            assert_eq!(content(extent, 5000), [byte; 5000]);
+        }
+        assert!(spool.has_room(1));
+        drop((first, second, third));
+        assert_eq!(spool.occupied.load(Ordering::Relaxed), 0);
     }
 }
