@@ -1,39 +1,51 @@
 //! `--cache`: a directory in which processes keep what took long to make, for one another and for
 //! their next start. It knows names and bytes, and nothing of what they mean.
 //!
-//! An entry is a file. Its name is a hash of all that its content depends on, so that an entry is
-//! right for ever, and needs no date. It is written under another name and renamed, read by any
-//! number of processes, and proven at each read. Nobody depends on it: what can't be read is made
-//! again, and what can't be written is not kept. Each kind of trouble is one warning.
+//! The name of an entry is a hash of all that its content depends on, so that an entry is right for
+//! ever, and needs no date. Many of them lie in one file, a pack, since a start reads them all. A
+//! pack is written under another name and renamed, and read by any number of processes; its entries
+//! are proven at each read. Nobody depends on it: what can't be read is made again, and what can't be
+//! written is not kept. Each kind of trouble is one warning.
 //!
 //! `docs/STORE.md` describes the files for those who look into the directory.
 
 mod entry;
 mod eviction;
+mod index;
+mod pack;
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::disk::read_exact_at;
 use crate::disk::seam::{self, Call};
 pub use entry::{CacheEntry, EntryName, EntryPiece};
 use eviction::make_room;
+use index::PackIndex;
+use pack::{PackBuilder, PackRecord, read_directory};
 
 /// The folder of this format: versions that write another one use another folder.
-const FOLDER: &str = "v1";
+const FOLDER: &str = "v2";
 /// Marks the directory, so that backups leave it out (<https://bford.info/cachedir/>).
 const TAG: (&str, &[u8]) = (
     "CACHEDIR.TAG",
     b"Signature: 8a477f597d28d172789f06886806bc55\n# This is a cache of etagd (--cache).\n",
 );
-/// An entry that is used is marked so again after this time. LRU needs no finer grain, and a write
-/// for each read would make starts slow.
-const MARK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
-/// The part of the limit that a process writes before it looks how much is there.
-const LOOK_SHARE: u64 = 16;
+/// The length of a pack at which it is written: long enough for few files, and short enough that a
+/// process which is killed loses little.
+const MAX_PACK_LENGTH: u64 = 1 << 20;
+/// The part of the limit that a pack has at most, but for its last entry: it goes as a whole.
+const PACK_SHARE: u64 = 16;
+/// How long an entry waits for others of its pack, where entries come one after another.
+const MAX_DELAY: Duration = Duration::from_secs(2);
+/// So many short packs are left as they are.
+const MAX_SHORT_PACKS: usize = 64;
 
 /// Why a directory can't be used as a cache.
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +79,21 @@ pub enum CacheError {
 pub struct Cache {
     folder: PathBuf,
     limit: u64,
-    /// Bytes that this process may write before it looks how much is there.
-    unchecked: AtomicU64,
-    /// Whether somebody looks how much is there at the moment.
-    is_looking: AtomicBool,
+    /// What is in the packs of the directory, from the first read on until [`Cache::rest`].
+    index: RwLock<Option<PackIndex>>,
+    /// What is to be written with the next pack.
+    next: Mutex<NextPack>,
     /// Temporary files of this process so far.
     made: AtomicU64,
     warned: [AtomicBool; 3],
+}
+
+/// Entries that are not written yet.
+#[derive(Debug, Default)]
+struct NextPack {
+    pack: PackBuilder,
+    /// When the first of them came.
+    since: Option<Instant>,
 }
 
 /// A kind of trouble, which is named once.
@@ -123,70 +143,175 @@ impl Cache {
         Ok(Self {
             folder,
             limit,
-            unchecked: AtomicU64::new(0),
-            is_looking: AtomicBool::new(false),
+            index: RwLock::default(),
+            next: Mutex::default(),
             made: AtomicU64::new(0),
             warned: Default::default(),
         })
     }
 
-    /// The directory of the entries.
+    /// The directory of the packs.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// The entry of this name, proven.
     pub fn get(&self, name: &EntryName) -> Option<CacheEntry> {
-        let path = self.path(name);
-        let (bytes, used) = match read(&path, self.limit) {
-            Ok(read) => read,
+        let waiting = lock(&self.next).pack.get(name).map(<[u8]>::to_vec);
+        if let Some(bytes) = waiting {
+            return CacheEntry::read(name, bytes);
+        }
+        self.load_index();
+        let index = read_lock(&self.index);
+        let index = index.as_ref()?;
+        let (pack, read) = index.read(name)?;
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            // Another process has removed it to make room.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                self.warn(Trouble::Unreadable, &path, &error);
+                self.warn(Trouble::Unreadable, pack, &error);
                 return None;
             }
         };
-        let Some(entry) = CacheEntry::read(name, bytes) else {
-            let damaged = io::Error::from(io::ErrorKind::InvalidData);
-            self.warn(Trouble::Damaged, &path, &damaged);
-            // What replaces it is written by whoever makes it again.
-            let _ = remove(&path);
-            return None;
-        };
-        if used.elapsed().is_ok_and(|age| age > MARK_INTERVAL) {
-            mark_used(&path);
+        let entry = CacheEntry::read(name, bytes);
+        if entry.is_none() {
+            self.discard(pack);
         }
-        Some(entry)
+        entry
     }
 
-    /// Keeps an entry under this name.
+    /// Keeps an entry under this name: in the next pack, which is written when there is enough for
+    /// it, and by [`Cache::rest`].
     pub fn put(&self, name: &EntryName, entry: &CacheEntry) {
-        let length = entry.file_length();
         // One entry is not to push out a good part of the others.
-        if length > self.limit / 4 {
+        if entry.file_length() > self.limit / 4 {
             return;
         }
-        self.look_now_and_then(length);
-        let path = self.path(name);
-        if let Err(error) = self.write(&path, name, entry) {
-            self.warn(Trouble::Unwritable, &path, &error);
+        let full = {
+            let mut next = lock(&self.next);
+            next.pack.push(name, entry);
+            let since = *next.since.get_or_insert_with(Instant::now);
+            let is_full = next.pack.length() >= self.pack_length();
+            (is_full || since.elapsed() >= MAX_DELAY).then(|| mem::take(&mut *next))
+        };
+        if let Some(full) = full {
+            self.write_pack(full.pack);
         }
     }
 
-    /// `v1/ab/cdef...`: no folder gets too long to be searched.
-    fn path(&self, name: &EntryName) -> PathBuf {
-        let hex = blake3::Hash::from_bytes(*name).to_hex();
-        let (first, rest) = hex.split_at(2);
-        self.folder.join(first).join(rest)
+    /// Writes what is not written yet, and forgets what is in the packs until the next read: other
+    /// processes write, too, and who looks at the cache now and then needs no memory for it.
+    pub fn rest(&self) {
+        let next = mem::take(&mut *lock(&self.next));
+        if !next.pack.is_empty() {
+            self.write_pack(next.pack);
+        }
+        *write_lock(&self.index) = None;
     }
 
-    fn write(&self, path: &Path, name: &EntryName, entry: &CacheEntry) -> io::Result<()> {
-        let parent = path.parent().unwrap_or(&self.folder);
-        let (new, file) = self.create(parent)?;
-        let mut out = io::BufWriter::new(file);
+    /// The length of a pack at which it is written.
+    fn pack_length(&self) -> u64 {
+        (self.limit / PACK_SHARE).min(MAX_PACK_LENGTH)
+    }
+
+    /// Finds out what is in the packs, if that is not known.
+    fn load_index(&self) {
+        if read_lock(&self.index).is_some() {
+            return;
+        }
+        let mut index = write_lock(&self.index);
+        if index.is_none() {
+            *index = Some(self.read_index());
+        }
+    }
+
+    fn read_index(&self) -> PackIndex {
+        let mut index = PackIndex::default();
+        let mut packs = match eviction::list(&self.folder) {
+            Ok(packs) => packs,
+            Err(error) => {
+                self.warn(Trouble::Unreadable, &self.folder, &error);
+                return index;
+            }
+        };
+        // What has taken the place of something damaged is newer.
+        packs.sort_by_key(|found| found.used);
+        for pack in packs.into_iter().filter(|found| !found.is_new()) {
+            match index.add_file(&pack) {
+                Ok(true) => {}
+                Ok(false) => self.discard(&pack.path),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => self.warn(Trouble::Unreadable, &pack.path, &error),
+            }
+        }
+        index
+    }
+
+    /// Removes a pack that is damaged. What is in it is made again.
+    fn discard(&self, pack: &Path) {
+        let damaged = io::Error::from(io::ErrorKind::InvalidData);
+        self.warn(Trouble::Damaged, pack, &damaged);
+        let _ = remove(pack);
+    }
+
+    /// Makes room for a pack, and writes it.
+    fn write_pack(&self, pack: PackBuilder) {
+        let (bytes, hash, records) = pack.finish();
+        let length = bytes.len() as u64;
+        match make_room(&self.folder, self.limit, length) {
+            Ok(short) if short.len() > MAX_SHORT_PACKS => self.merge(&short),
+            Ok(_) => {}
+            Err(error) => self.warn(Trouble::Unreadable, &self.folder, &error),
+        }
+        let path = self.folder.join(&*blake3::Hash::from_bytes(hash).to_hex());
+        if let Err(error) = self.write(&path, &bytes) {
+            self.warn(Trouble::Unwritable, &path, &error);
+            return;
+        }
+        if let Some(index) = &mut *write_lock(&self.index) {
+            index.add(path, SystemTime::now(), records);
+        }
+    }
+
+    /// Has one pack take the place of short ones: each change leaves one, and a start reads them all.
+    /// A process that looks for one that is gone makes again what was in it.
+    fn merge(&self, short: &[PathBuf]) {
+        let mut merged = PackBuilder::default();
+        let mut replaced = Vec::new();
+        for path in short {
+            if merged.length() >= self.pack_length() {
+                break;
+            }
+            // What can't be read now is left as it is.
+            if let Ok(entries) = read_whole(path) {
+                for (name, bytes) in &entries {
+                    merged.push_bytes(name, bytes);
+                }
+                replaced.push(path);
+            }
+        }
+        if merged.is_empty() {
+            return;
+        }
+        let (bytes, hash, records) = merged.finish();
+        let path = self.folder.join(&*blake3::Hash::from_bytes(hash).to_hex());
+        if let Err(error) = self.write(&path, &bytes) {
+            self.warn(Trouble::Unwritable, &path, &error);
+            return;
+        }
+        for old in replaced.into_iter().filter(|old| **old != path) {
+            let _ = remove(old);
+        }
+        if let Some(index) = &mut *write_lock(&self.index) {
+            index.add(path, SystemTime::now(), records);
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let (new, mut file) = self.create()?;
         let written = seam::pass(Call::Write)
-            .and_then(|()| entry.write(name, &mut out))
-            .and_then(|()| out.flush())
+            .and_then(|()| file.write_all(bytes))
             .and_then(|()| seam::pass(Call::Rename))
             .and_then(|()| fs::rename(&new, path));
         if written.is_err() {
@@ -195,46 +320,20 @@ impl Cache {
         written
     }
 
-    /// A new file next to the entries of `parent`, with its path.
-    fn create(&self, parent: &Path) -> io::Result<(PathBuf, File)> {
+    /// A new file in the folder, with its path.
+    fn create(&self) -> io::Result<(PathBuf, File)> {
         loop {
             let number = self.made.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}{}-{number}", eviction::NEW_PREFIX, std::process::id());
-            let path = parent.join(name);
+            let path = self.folder.join(name);
             seam::pass(Call::Make)?;
             match File::create_new(&path) {
                 Ok(file) => return Ok((path, file)),
                 // Of a process with the same number, in another container.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    // A folder that is missing is made once; where that fails, so does this.
-                    DirBuilder::new()
-                        .recursive(true)
-                        .mode(0o700)
-                        .create(parent)?;
-                }
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Makes room each time that this process has written a part of the limit, and at first: other
-    /// processes write, too.
-    fn look_now_and_then(&self, length: u64) {
-        let before = self
-            .unchecked
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(length)
-            });
-        if before.is_ok() || self.is_looking.swap(true, Ordering::Acquire) {
-            return;
-        }
-        let share = (self.limit / LOOK_SHARE).max(length);
-        if let Err(error) = make_room(&self.folder, self.limit, share) {
-            self.warn(Trouble::Unreadable, &self.folder, &error);
-        }
-        self.unchecked.store(share - length, Ordering::Relaxed);
-        self.is_looking.store(false, Ordering::Release);
     }
 
     fn warn(&self, trouble: Trouble, path: &Path, error: &io::Error) {
@@ -280,25 +379,30 @@ fn refuse_inside(directory: &Path, root: &Path) -> Result<(), CacheError> {
     }
 }
 
-/// The bytes of a file of up to `limit` bytes, and when it was last used.
-fn read(path: &Path, limit: u64) -> io::Result<(Vec<u8>, SystemTime)> {
+/// The entries of a pack, as they are written. Their readers prove them.
+fn read_whole(path: &Path) -> io::Result<Vec<(EntryName, Vec<u8>)>> {
     seam::pass(Call::Open)?;
     let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let length = metadata.len().min(limit);
-    let mut bytes = Vec::with_capacity(length as usize);
-    seam::pass(Call::Read)?;
-    file.take(length).read_to_end(&mut bytes)?;
-    Ok((bytes, metadata.modified()?))
+    let records = read_directory(&file, file.metadata()?.len())?;
+    let records = records.ok_or(io::ErrorKind::InvalidData)?;
+    let read = |record: PackRecord| {
+        let mut bytes = vec![0; record.length as usize];
+        read_exact_at(&file, &mut bytes, record.offset)?;
+        Ok((record.name, bytes))
+    };
+    records.into_iter().map(read).collect()
 }
 
-/// Makes an entry one that is used. Where that is not allowed, it only goes sooner.
-fn mark_used(path: &Path) {
-    let file = File::options().write(true).open(path);
-    let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_lock<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -334,17 +438,21 @@ mod tests {
         CacheEntry::new([&vec![byte; length][..]])
     }
 
-    /// Everything in the directory, by its path below it.
-    fn files(cache: &Cache) -> Vec<String> {
-        let mut found = Vec::new();
-        for folder in fs::read_dir(cache.folder()).expect("listed") {
-            for file in fs::read_dir(folder.expect("a folder").path()).expect("listed") {
-                let path = file.expect("a file").path();
-                let below = path.strip_prefix(cache.folder()).expect("below");
-                found.push(below.display().to_string());
-            }
-        }
-        found
+    /// The files of the directory, by their names.
+    fn files(cache: &Cache) -> Vec<PathBuf> {
+        let files = fs::read_dir(cache.folder()).expect("listed");
+        files.map(|file| file.expect("a file").path()).collect()
+    }
+
+    fn name(number: usize) -> EntryName {
+        *blake3::hash(&number.to_le_bytes()).as_bytes()
+    }
+
+    /// Has it be as old as this.
+    fn age(path: &Path, seconds: u64) {
+        let file = File::options().write(true).open(path);
+        let at = SystemTime::now() - Duration::from_secs(seconds);
+        file.and_then(|file| file.set_modified(at)).expect("dated");
     }
 
     #[test]
@@ -353,10 +461,13 @@ mod tests {
         let one = open(&place, "deep/cache", LIMIT).expect("opened");
         assert_eq!(one.get(&NAME), None);
         one.put(&NAME, &entry(7, 5000));
-        let two = open(&place, "deep/cache", LIMIT).expect("opened");
-        assert_eq!(two.get(&NAME), Some(entry(7, 5000)));
-        assert_eq!(two.get(&[2; 32]), None);
-        assert_eq!(files(&one), [format!("01/{}", "01".repeat(31))]);
+        assert_eq!(one.get(&NAME), Some(entry(7, 5000)), "before it is written");
+        one.rest();
+        for cache in [&one, &open(&place, "deep/cache", LIMIT).expect("opened")] {
+            assert_eq!(cache.get(&NAME), Some(entry(7, 5000)));
+            assert_eq!(cache.get(&[2; 32]), None);
+        }
+        assert_eq!(files(&one).len(), 1);
         let tag = fs::read_to_string(place.path().join("deep/cache/CACHEDIR.TAG"));
         assert!(
             tag.expect("a tag")
@@ -367,22 +478,55 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_entry_is_none_and_goes() {
+    fn many_entries_lie_in_few_files() {
+        let place = place();
+        let cache = open(&place, "cache", 1 << 30).expect("opened");
+        for number in 0..1000 {
+            cache.put(&name(number), &entry(number as u8, 5000));
+        }
+        cache.rest();
+        let few = files(&cache).len();
+        // More than the five of 1 MiB where it takes seconds.
+        assert!((1..100).contains(&few), "{few} files");
+        for number in 0..1000 {
+            assert_eq!(cache.get(&name(number)), Some(entry(number as u8, 5000)));
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_none_and_goes() {
         let place = place();
         let cache = open(&place, "cache", LIMIT).expect("opened");
-        cache.put(&NAME, &entry(7, 5000));
-        let path = cache.path(&NAME);
-        for damage in [&b""[..], b"short", &[0; 5060]] {
-            fs::write(&path, damage).expect("written");
+        let put = || {
+            cache.put(&NAME, &entry(7, 5000));
+            cache.rest();
+            files(&cache).pop().expect("a pack")
+        };
+        let whole = fs::read(put()).expect("read");
+        let flipped = |place: usize| {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1;
+            bytes
+        };
+        let last = whole.len() - 1;
+        for damaged in [
+            Vec::new(),
+            b"short".to_vec(),
+            whole[..last].to_vec(),
+            flipped(10),
+            flipped(last),
+            flipped(last - 60),
+        ] {
+            let path = put();
+            fs::write(&path, damaged).expect("written");
             assert_eq!(cache.get(&NAME), None);
             assert!(!path.exists());
         }
-        cache.put(&NAME, &entry(7, 5000));
-        // An entry that is good, under a name that is not its own.
-        let other = cache.path(&[2; 32]);
-        fs::create_dir(other.parent().expect("a folder")).expect("made");
-        fs::rename(&path, &other).expect("renamed");
-        assert_eq!(cache.get(&[2; 32]), None);
+        // What somebody else has put there is left alone.
+        fs::write(cache.folder().join("note"), "mine").expect("written");
+        put();
+        assert_eq!(cache.get(&NAME), Some(entry(7, 5000)));
+        assert!(cache.folder().join("note").exists());
     }
 
     #[test]
@@ -390,45 +534,63 @@ mod tests {
         let place = place();
         let cache = open(&place, "cache", LIMIT).expect("opened");
         let length = LIMIT as usize / 32;
-        let name = |number: u8| [number; 32];
-        for number in 0..32 {
-            cache.put(&name(number), &entry(number, length));
-            let age = Duration::from_secs(1_000_000 - u64::from(number) * 1000);
-            let file = File::options().write(true).open(cache.path(&name(number)));
-            let at = SystemTime::now() - age;
-            file.and_then(|file| file.set_modified(at)).expect("dated");
+        let put = |number: usize| {
+            let before = files(&cache);
+            cache.put(&name(number), &entry(number as u8, length));
+            cache.rest();
+            let new = files(&cache).into_iter().find(|it| !before.contains(it));
+            new.expect("a pack")
+        };
+        for number in 0..28 {
+            age(&put(number), 1_000_000 - number as u64 * 1000);
         }
         // Used again, after so long that it is noted.
         assert!(cache.get(&name(3)).is_some());
-        for number in 32..40 {
-            cache.put(&name(number), &entry(number, length));
+        cache.rest();
+        for number in 28..40 {
+            put(number);
         }
-        let total: u64 = files(&cache)
+        let files = files(&cache);
+        let lengths = files
             .iter()
-            .map(|path| {
-                fs::metadata(cache.folder().join(path))
-                    .expect("there")
-                    .len()
-            })
-            .sum();
+            .map(|path| fs::metadata(path).expect("there").len());
+        let total: u64 = lengths.sum();
         assert!(total <= LIMIT, "{total}");
-        let is_there = |number| cache.path(&name(number)).exists();
+        let is_there = |number| cache.get(&name(number)).is_some();
         assert!(is_there(3) && is_there(39) && !is_there(0) && !is_there(1));
+    }
+
+    #[test]
+    fn what_many_changes_leave_is_merged() {
+        let place = place();
+        let cache = open(&place, "cache", LIMIT).expect("opened");
+        let other = open(&place, "cache", LIMIT).expect("opened");
+        let changes = 3 * MAX_SHORT_PACKS;
+        for number in 0..changes {
+            cache.put(&name(number), &entry(number as u8, 100));
+            cache.rest();
+            assert_eq!(other.get(&name(0)), Some(entry(0, 100)), "{number}");
+            other.rest();
+        }
+        let left = files(&cache).len();
+        assert!(left <= MAX_SHORT_PACKS + 2, "{left} files");
+        for number in 0..changes {
+            assert_eq!(cache.get(&name(number)), Some(entry(number as u8, 100)));
+        }
     }
 
     #[test]
     fn what_a_killed_process_was_writing_goes_after_a_while() {
         let place = place();
         let cache = open(&place, "cache", LIMIT).expect("opened");
-        cache.put(&NAME, &entry(7, 10));
-        let folder = cache.path(&NAME).parent().expect("a folder").to_path_buf();
-        for (name, age) in [("new-1-1", 10), ("new-1-2", 4000)] {
-            let file = File::create(folder.join(name)).expect("made");
-            let at = SystemTime::now() - Duration::from_secs(age);
-            file.set_modified(at).expect("dated");
+        let [young, old] = ["new-1-1", "new-1-2"].map(|name| cache.folder().join(name));
+        for (path, seconds) in [(&young, 10), (&old, 4000)] {
+            File::create(path).expect("made");
+            age(path, seconds);
         }
-        make_room(cache.folder(), LIMIT, 0).expect("listed");
-        assert!(folder.join("new-1-1").exists() && !folder.join("new-1-2").exists());
+        cache.put(&NAME, &entry(7, 10));
+        cache.rest();
+        assert!(young.exists() && !old.exists());
         assert!(cache.get(&NAME).is_some());
     }
 
@@ -467,45 +629,36 @@ mod tests {
         let place = place();
         let cache = open(&place, "cache", LIMIT).expect("opened");
         cache.put(&NAME, &entry(7, 10));
+        cache.rest();
         for (at, number) in [
             (Call::Make, Errno::ROFS),
             (Call::Write, Errno::NOSPC),
             (Call::Rename, Errno::IO),
             (Call::List, Errno::IO),
         ] {
-            seam::run(
-                move |call| {
-                    if call == at {
-                        Err(number.into())
-                    } else {
-                        Ok(())
-                    }
-                },
-                || {
-                    let cache = open(&place, "cache", LIMIT).expect("opened");
-                    cache.put(&[2; 32], &entry(8, 10));
-                    assert_eq!(cache.get(&NAME), Some(entry(7, 10)), "{at:?}");
-                },
-            );
-            let is_left = files(&cache).iter().any(|path| path.contains("new-"));
-            assert!(!is_left, "{at:?}");
+            let fail = move |call| match call == at {
+                true => Err(number.into()),
+                false => Ok(()),
+            };
+            let cache = open(&place, "cache", LIMIT).expect("opened");
+            assert!(cache.get(&NAME).is_some());
+            seam::run(fail, || {
+                cache.put(&[2; 32], &entry(8, 10));
+                assert_eq!(cache.get(&[2; 32]), Some(entry(8, 10)), "{at:?}");
+                assert_eq!(cache.get(&NAME), Some(entry(7, 10)), "{at:?}");
+                cache.rest();
+            });
+            assert_eq!(cache.get(&NAME), Some(entry(7, 10)), "{at:?}");
+            let is_new = |path: &PathBuf| path.to_string_lossy().contains("new-");
+            assert!(!files(&cache).iter().any(is_new), "{at:?}");
         }
         for at in [Call::Open, Call::Read] {
-            seam::run(
-                move |call| {
-                    if call == at {
-                        Err(Errno::IO.into())
-                    } else {
-                        Ok(())
-                    }
-                },
-                || {
-                    assert_eq!(
-                        open(&place, "cache", LIMIT).expect("opened").get(&NAME),
-                        None
-                    )
-                },
-            );
+            let fail = move |call| match call == at {
+                true => Err(Errno::IO.into()),
+                false => Ok(()),
+            };
+            let cache = open(&place, "cache", LIMIT).expect("opened");
+            seam::run(fail, || assert_eq!(cache.get(&NAME), None));
         }
     }
 }
