@@ -164,6 +164,7 @@ impl Site {
             age: self.age(),
             entries: current.len() as u64,
             bytes: current.bytes(),
+            without_codings: current.without_codings().len() as u64,
             memory_used: memory.used(),
             memory_pinned: memory.pinned(),
             memory_limit: memory.limit(),

@@ -29,7 +29,7 @@ pub(super) fn open(cache: Option<&Path>, size: u64, root: &Root) -> Result<Codin
     let folder = cache.as_ref().map(|cache| cache.folder().to_path_buf());
     let directories = folder.into_iter().chain([std::env::temp_dir()]).collect();
     Ok(CodingStore {
-        spool: Spool::new(directories, size),
+        spool: Some(Spool::new(directories, size)),
         cache,
     })
 }
@@ -51,7 +51,11 @@ pub(super) fn scanner(
         compression.cache.as_deref(),
         compression.cache_size.as_u64(),
     );
-    // No memory for content: it is only hashed.
+    // No room for content: it is only hashed.
     let scanner = Scanner::new(handling.symlinks, settings, None);
-    Ok(scanner.with_store(open(cache, size, root)?))
+    let store = open(cache, size, root)?;
+    Ok(scanner.with_store(CodingStore {
+        spool: None,
+        ..store
+    }))
 }

@@ -384,7 +384,7 @@ fn encode_if_worth_it(
     if length < MIN_LENGTH || !encode::is_compressible(&source.site_path, text) {
         return Ok(None);
     }
-    let encoded = encode::encode(coding, Effort::Sidecar, bytes)?;
+    let encoded = encode::encode(coding, Effort::Sidecar, bytes, &|| ())?;
     Ok(encode::is_worth_it(&encoded, length).then_some(encoded))
 }
 

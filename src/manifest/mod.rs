@@ -80,6 +80,9 @@ pub struct Changes {
     pub removed_folders: Vec<Box<[u8]>>,
     /// All paths that can't be read now, with the reason.
     pub unreadable: BTreeMap<Box<[u8]>, String>,
+    /// All paths that are sent without the codings that they should have: there is no room for
+    /// these.
+    pub without_codings: BTreeSet<Box<[u8]>>,
     /// The rules of the site, where their files have changed.
     pub rules: Option<Arc<Rules>>,
     /// Until when to keep serving the removed paths, except HTML; `None` to stop at once.
@@ -97,6 +100,7 @@ impl Changes {
             && self.removed_folders.is_empty()
             && self.rules.is_none()
             && self.unreadable == manifest.unreadable
+            && self.without_codings == manifest.without_codings
     }
 }
 
@@ -115,6 +119,7 @@ pub struct Manifest {
     header_rules: Arc<HeaderRules>,
     buckets: Box<[Arc<Bucket>]>,
     unreadable: BTreeMap<Box<[u8]>, String>,
+    without_codings: BTreeSet<Box<[u8]>>,
     retired: HashMap<Box<[u8]>, Retired>,
     digest: SiteDigest,
     digest_value: HeaderValue,
@@ -190,6 +195,7 @@ impl Manifest {
             header_rules,
             buckets,
             unreadable,
+            without_codings: BTreeSet::new(),
             retired: HashMap::new(),
             digest,
             digest_value: visible(&digest),
@@ -245,7 +251,8 @@ impl Manifest {
             ..
         } = edit.finish(&self.settings);
         let unreadable = changes.unreadable;
-        let is_complete = unreadable.is_empty() && unsettled == 0;
+        let without_codings = changes.without_codings;
+        let is_complete = unreadable.is_empty() && without_codings.is_empty() && unsettled == 0;
         let digest = digest(&self.settings, header_rules.rules(), &buckets, is_complete);
         Self {
             settings: Arc::clone(&self.settings),
@@ -253,6 +260,7 @@ impl Manifest {
             has_delta_files: buckets.iter().any(|bucket| bucket.has_deltas),
             buckets,
             unreadable,
+            without_codings,
             retired,
             digest,
             digest_value: visible(&digest),
@@ -466,6 +474,11 @@ impl Manifest {
     /// Paths that could not be read, with the reason.
     pub fn unreadable(&self) -> &BTreeMap<Box<[u8]>, String> {
         &self.unreadable
+    }
+
+    /// The paths that are sent without the codings that they should have.
+    pub fn without_codings(&self) -> &BTreeSet<Box<[u8]>> {
+        &self.without_codings
     }
 
     /// The site digest: BLAKE3 over the format version, the settings, the hash of what the rules

@@ -360,6 +360,8 @@ impl FamilyEncoder<'_> {
             bytes,
             figures.bytes,
         )?;
+        let help = "Files sent as they are, because --compress has no room for their forms.";
+        self.gauge("without_codings", help, None, figures.without_codings)?;
         let help = "Memory used by cached content.";
         self.gauge("memory_used", help, bytes, figures.memory_used)?;
         let help = "Cached content that responses pin until their clients take it.";
@@ -383,6 +385,7 @@ mod tests {
             age: Duration::from_millis(1500),
             entries: 3,
             bytes: 4096,
+            without_codings: 0,
             memory_used: 5,
             memory_pinned: 4,
             memory_limit: 6,

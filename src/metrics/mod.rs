@@ -270,6 +270,8 @@ pub struct Figures {
     pub entries: u64,
     /// Bytes of their content, without codings.
     pub bytes: u64,
+    /// Files that there is no room for the compressed forms of.
+    pub without_codings: u64,
     /// Bytes that content holds in memory.
     pub memory_used: u64,
     /// Bytes of it that responses pin.

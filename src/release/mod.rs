@@ -168,6 +168,7 @@ impl Release {
         let mut folders = changes.new_folders.iter().chain(&changes.removed_folders);
         changes.rules.is_some()
             || changes.unreadable != *self.tree.unreadable()
+            || changes.without_codings != *self.tree.without_codings()
             || paths.any(|path| self.inventory.has(path))
             || folders.any(|folder| self.inventory.has_empty_folder(folder))
     }
@@ -298,6 +299,7 @@ fn changes(base: &Manifest, proven: Proven, inventory: &Inventory) -> Changes {
         removed,
         removed_folders: others.map(Box::from).collect(),
         new_folders: new_folders.collect(),
+        without_codings: proven.without_codings,
         ..Changes::default()
     }
 }

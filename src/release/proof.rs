@@ -1,6 +1,6 @@
 //! Whether a tree has everything that a manifest lists. Pure: both are in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ pub(super) struct Proven {
     /// The listed folders without files, without a slash at the end; none where folders are not
     /// listed.
     pub(super) empty_folders: Vec<Box<[u8]>>,
+    /// Those of the listed files that there is no room for the listed codings of.
+    pub(super) without_codings: BTreeSet<Box<[u8]>>,
     /// How many files of the tree are not listed.
     pub(super) unlisted: usize,
 }
@@ -137,8 +139,13 @@ pub(super) fn prove(
     if count > 0 {
         return Err(Faults { count, shown });
     }
+    let without_codings = tree.without_codings().iter();
     Ok(Proven {
         unlisted: tree.len() - resources.len(),
+        without_codings: without_codings
+            .filter(|path| inventory.has(path))
+            .cloned()
+            .collect(),
         resources,
         empty_folders,
     })
@@ -156,6 +163,12 @@ fn fault(entry: &Entry, resource: Option<&Arc<Resource>>, tree: &Manifest) -> Op
     }
     let mut all = resource.representations();
     match all.find(|each| each.coding == entry.coding) {
+        // The file itself is as listed, and sent. The digest says that there should be more.
+        None if entry.coding != Coding::Identity
+            && tree.without_codings().contains(&entry.path) =>
+        {
+            None
+        }
         None => Some(Kind::Missing),
         Some(found) if found.etag != entry.etag => Some(Kind::Other(found.etag)),
         Some(_) => None,

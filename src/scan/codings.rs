@@ -4,7 +4,7 @@
 //! of its neighbour once it is proven to decode to the neighbour's bytes; a proof that the
 //! manifest holds already is not made again. Only codings without a sidecar are made.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,8 @@ use super::made::{self, MakeError};
 use super::next_state::NextState;
 use super::proven::read_proven;
 use super::sidecar::{Unproven, prove};
-use super::{Pass, ScanOutcome, Scanner, Scope, lock};
+use super::unmade::Unmade;
+use super::{Pass, ScanOutcome, Scanner, Scope, Unsettled, lock};
 use crate::disk;
 use crate::manifest::Changes;
 use crate::representation::{Plain, Representation, Resource};
@@ -41,7 +42,14 @@ pub fn stem(path: &[u8]) -> Option<&[u8]> {
 /// Adds to the changes the resources whose set of codings differs from what it was.
 pub(super) fn attach(scanner: &Scanner, pass: &Pass<'_>, outcome: &mut ScanOutcome) {
     let changes = &mut outcome.changes;
-    let (recoded, unreadable) = recoded(scanner, pass, changes);
+    let Recoded {
+        resources: recoded,
+        unreadable,
+        without_codings,
+        unmade,
+    } = recoded(scanner, pass, changes);
+    outcome.unmade = unmade;
+    changes.without_codings = without_codings;
     for (path, error) in unreadable {
         changes.unreadable.insert(path.clone(), error.to_string());
         if disk::is_passing(&error) && !pass.has_given_up(&path, &error) {
@@ -65,13 +73,20 @@ pub(super) fn attach(scanner: &Scanner, pass: &Pass<'_>, outcome: &mut ScanOutco
     }
 }
 
-/// The resources whose codings differ from what they have, and the files that could not be read for
-/// them.
-fn recoded(
-    scanner: &Scanner,
-    pass: &Pass<'_>,
-    changes: &Changes,
-) -> (Vec<Resource>, BTreeMap<Box<[u8]>, io::Error>) {
+/// What has become of the codings of a pass.
+#[derive(Default)]
+struct Recoded {
+    /// The resources whose codings differ from what they have.
+    resources: Vec<Resource>,
+    /// The files that could not be read for them.
+    unreadable: BTreeMap<Box<[u8]>, io::Error>,
+    /// As [`Changes::without_codings`].
+    without_codings: BTreeSet<Box<[u8]>>,
+    /// As [`ScanOutcome::unmade`]; nothing else is of use then.
+    unmade: Vec<Unmade>,
+}
+
+fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
     let next = NextState::new(pass, changes);
     let deltas = Deltas::new(&next, &scanner.known_deltas);
     let uses_deltas = scanner.settings.dictionaries().are_used();
@@ -82,6 +97,19 @@ fn recoded(
     }
     let located = paths.into_iter().filter_map(|path| next.locate(path));
     let candidates: Vec<_> = located.collect();
+    if let Some(maker) = maker.filter(|_| pass.unsettled == Unsettled::Defer) {
+        // Not proven yet: what takes long is to be guessed here, and nothing else.
+        let may_be_shipped = |path: &[u8], coding| {
+            sidecar_path(path, coding).is_some_and(|path| next.locate(&path).is_some())
+        };
+        let unmade = made::unmade(maker, pass, &candidates, may_be_shipped);
+        if !unmade.is_empty() {
+            return Recoded {
+                unmade,
+                ..Recoded::default()
+            };
+        }
+    }
     let failures: Mutex<Vec<(Box<[u8]>, MakeError)>> = Mutex::default();
     let recode = |resource: &&Arc<Resource>| {
         let mut encoded = shipped_codings(&next, resource);
@@ -101,19 +129,34 @@ fn recoded(
         (!are_same(&encoded, before)).then(|| with_codings(resource, encoded.into()))
     };
     let work = || candidates.par_iter().filter_map(recode).collect();
-    let recoded = match maker {
+    let resources = match maker {
         Some(maker) => made::run(maker, pass, &candidates, work),
         None => work(),
     };
     drop(deltas);
     scanner.known_deltas.end_pass();
     next.report_missing_dictionaries();
-    let mut unreadable = next.into_unreadable();
     let failures = std::mem::take(&mut *lock(&failures));
     made::report(pass, &failures);
-    let failures = failures.into_iter();
-    unreadable.extend(failures.map(|(path, error)| (path, error.into())));
-    (recoded, unreadable)
+    let looked_at: HashSet<&[u8]> = candidates.iter().map(|resource| &*resource.path).collect();
+    let is_as_before = |path: &[u8]| !looked_at.contains(path) && next.locate(path).is_some();
+    let mut without_codings: BTreeSet<_> = (pass.base.without_codings().iter())
+        .filter(|path| is_as_before(path))
+        .cloned()
+        .collect();
+    let mut unreadable = next.into_unreadable();
+    for (path, error) in failures {
+        match error {
+            MakeError::Unreadable(error) => drop(unreadable.insert(path, error)),
+            MakeError::NoRoom(_) | MakeError::Encoder(_) => drop(without_codings.insert(path)),
+        }
+    }
+    Recoded {
+        resources,
+        unreadable,
+        without_codings,
+        unmade: Vec::new(),
+    }
 }
 
 /// The paths whose codings may have changed: those with a changed sidecar, those with a sidecar
@@ -125,10 +168,9 @@ fn candidates<'a>(
     are_made: bool,
 ) -> BTreeSet<&'a [u8]> {
     let touched = next.changed.keys().chain(&next.removed).copied();
-    let retried: Vec<&[u8]> = pass
-        .base
-        .unreadable()
-        .keys()
+    let unreadable = pass.base.unreadable().keys();
+    let retried: Vec<&[u8]> = unreadable
+        .chain(pass.base.without_codings())
         .map(AsRef::as_ref)
         .filter(|path| pass.scope.covers(path))
         .collect();

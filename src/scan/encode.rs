@@ -1,7 +1,7 @@
 //! Which files are compressed, and how; pure functions. Equal input gives equal output on any
 //! machine and with any number of threads, as long as the encoders are the same version.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use brotli::enc::BrotliEncoderParams;
 use flate2::{Compression, GzBuilder};
@@ -12,6 +12,8 @@ use crate::semantics::coding::Coding;
 
 /// Shorter files fit into one packet anyway, and are not compressed.
 pub(crate) const MIN_LENGTH: u64 = 1 << 10;
+/// How many bytes gzip gets at once. Other numbers give other bytes.
+const GZIP_STEP: usize = 1 << 20;
 /// The maximum length of what is encoded, as a percentage of the file.
 const MAX_PERCENT: u64 = 95;
 
@@ -50,17 +52,25 @@ struct Levels {
     gzip: u32,
 }
 
-/// Encodes `bytes`.
+/// Encodes `bytes`. Calls `step` now and then: the longest file that a scan encodes may take half a
+/// minute on a busy machine.
 ///
 /// # Errors
 /// When an encoder runs out of memory.
-pub(crate) fn encode(coding: Coding, effort: Effort, bytes: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn encode(
+    coding: Coding,
+    effort: Effort,
+    bytes: &[u8],
+    step: &dyn Fn(),
+) -> io::Result<Vec<u8>> {
     let levels = effort.levels();
+    step();
     match coding {
         Coding::Identity => Ok(bytes.to_vec()),
-        Coding::Brotli => brotli(bytes, levels.brotli, effort),
+        Coding::Brotli => brotli(bytes, levels.brotli, effort, step),
+        // In one piece. It is the fastest of them by far.
         Coding::Zstd => zstd::bulk::compress(bytes, levels.zstd),
-        Coding::Gzip => gzip(bytes, levels.gzip, effort == Effort::Sidecar),
+        Coding::Gzip => gzip(bytes, levels.gzip, effort, step),
         Coding::DictionaryBrotli(_) | Coding::DictionaryZstd(_) => {
             Err(io::Error::other("a delta needs its dictionary"))
         }
@@ -72,7 +82,20 @@ pub(crate) fn is_worth_it(encoded: &[u8], length: u64) -> bool {
     encoded.len() as u64 * 100 <= length * MAX_PERCENT
 }
 
-fn brotli(bytes: &[u8], quality: i32, effort: Effort) -> io::Result<Vec<u8>> {
+/// Bytes with a call before each time that some are read.
+struct EncoderInput<'a> {
+    bytes: &'a [u8],
+    step: &'a dyn Fn(),
+}
+
+impl Read for EncoderInput<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (self.step)();
+        self.bytes.read(buffer)
+    }
+}
+
+fn brotli(bytes: &[u8], quality: i32, effort: Effort, step: &dyn Fn()) -> io::Result<Vec<u8>> {
     let smallest = brotli_window(bytes.len());
     let parameters = BrotliEncoderParams {
         quality,
@@ -86,7 +109,9 @@ fn brotli(bytes: &[u8], quality: i32, effort: Effort) -> io::Result<Vec<u8>> {
         ..BrotliEncoderParams::default()
     };
     let mut encoded = Vec::new();
-    brotli::BrotliCompress(&mut &*bytes, &mut encoded, &parameters)?;
+    let mut bytes = EncoderInput { bytes, step };
+    // It reads 4 KiB at a time.
+    brotli::BrotliCompress(&mut bytes, &mut encoded, &parameters)?;
     Ok(encoded)
 }
 
@@ -101,14 +126,18 @@ fn brotli_window(length: usize) -> i32 {
 pub(crate) const GZIP_HEADER: [u8; 16] = *b"\x1f\x8b\x08\x10\0\0\0\0\x02\xffetagd\0";
 
 /// Only sidecars are marked: `etagd compress` has to know its own files again.
-fn gzip(bytes: &[u8], level: u32, is_marked: bool) -> io::Result<Vec<u8>> {
+fn gzip(bytes: &[u8], level: u32, effort: Effort, step: &dyn Fn()) -> io::Result<Vec<u8>> {
     let builder = GzBuilder::new().mtime(0).operating_system(255);
-    let builder = match is_marked {
-        true => builder.comment("etagd"),
-        false => builder,
+    // What comes out depends on how much comes in at once.
+    let (builder, at_once) = match effort {
+        Effort::Sidecar => (builder.comment("etagd"), bytes.len().max(1)),
+        Effort::Scan => (builder, GZIP_STEP),
     };
     let mut encoder = builder.write(Vec::new(), Compression::new(level));
-    encoder.write_all(bytes)?;
+    for part in bytes.chunks(at_once) {
+        step();
+        encoder.write_all(part)?;
+    }
     encoder.finish()
 }
 
@@ -221,10 +250,21 @@ mod tests {
                 .iter()
                 .flat_map(|each| EFFORTS.map(|it| (*each, it)))
             {
-                let encoded = encode(coding, effort, bytes).expect("encoded");
+                let encoded = encode(coding, effort, bytes, &|| ()).expect("encoded");
                 let proof = prove(coding, encoded.as_slice(), &hash, length as u64);
                 assert!(proof.is_ok(), "{coding:?}, {length} bytes: {proof:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_takes_long_is_stepped_through() {
+        let bytes = vec![b'x'; 3 << 20];
+        for coding in [Coding::Brotli, Coding::Gzip] {
+            let steps = std::cell::Cell::new(0);
+            let step = || steps.set(steps.get() + 1);
+            encode(coding, Effort::Scan, &bytes, &step).expect("encoded");
+            assert!(steps.get() > 3, "{coding:?}: {} steps", steps.get());
         }
     }
 
@@ -287,7 +327,7 @@ mod tests {
                     if effort == Effort::Sidecar && content.len() > 60_000 {
                         continue;
                     }
-                    let encoded = encode(coding, effort, &content).expect("encoded");
+                    let encoded = encode(coding, effort, &content, &|| ()).expect("encoded");
                     let hash = &blake3::hash(&encoded).to_hex()[..12];
                     let line = format!("{name} {coding:?} {effort:?} {} {hash}", encoded.len());
                     found += &(line + "\n");
@@ -295,9 +335,9 @@ mod tests {
             }
         }
         assert_eq!(found.trim_end(), GOLDEN.trim());
-        let gzip = encode(Coding::Gzip, Effort::Sidecar, b"text").expect("encoded");
+        let gzip = encode(Coding::Gzip, Effort::Sidecar, b"text", &|| ()).expect("encoded");
         assert_eq!(gzip[..16], GZIP_HEADER, "RFC 1952 2.3: no name, no time");
-        let gzip = encode(Coding::Gzip, Effort::Scan, b"text").expect("encoded");
+        let gzip = encode(Coding::Gzip, Effort::Scan, b"text", &|| ()).expect("encoded");
         assert_eq!(gzip[..10], *b"\x1f\x8b\x08\0\0\0\0\0\0\xff");
     }
 

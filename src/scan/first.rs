@@ -167,6 +167,7 @@ fn without(manifest: Manifest, busy: &[Box<[u8]>]) -> Manifest {
             .into_iter()
             .chain(marks)
             .collect(),
+        without_codings: manifest.without_codings().clone(),
         ..Changes::default()
     };
     manifest.with(changes)

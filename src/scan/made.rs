@@ -7,15 +7,21 @@
 
 use std::cell::OnceCell;
 use std::io::{self, Read};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
+use bytes::Bytes;
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use sha2::{Digest, Sha256};
 
 use super::encode::{self, Effort, MIN_LENGTH};
 use super::proven::read_proven;
 use super::sidecar::{Unproven, prove};
+use super::unmade::Unmade;
+use super::unpublished::UnpublishedCodings;
 use super::{Pass, Scanner, site_path};
 use crate::cache::{Cache, CacheEntry, EntryName};
 use crate::disk::{self, Root, Spool};
@@ -33,6 +39,9 @@ use crate::settings::CompressionPolicy;
 const MAX_LENGTH: u64 = 8 << 20;
 /// What names of these entries are told from others by.
 const CONTEXT: &str = "etagd 2026-11 made codings";
+/// How many bytes a look compresses at once: a tenth of a second. What is more is left for other
+/// threads under [`Unsettled::Defer`](super::Unsettled::Defer).
+const MAX_INLINE_LENGTH: u64 = 1 << 20;
 /// How far the threads that compress a change stand back behind those that answer requests. With 19
 /// a busy server would hardly ever publish.
 const NICENESS: i32 = 10;
@@ -46,8 +55,9 @@ const MIN_SHARE: u64 = 8;
 pub struct CodingStore {
     /// What other processes have made, and this one at an earlier start.
     pub cache: Option<Cache>,
-    /// What memory has no room for.
-    pub spool: Spool,
+    /// What memory has no room for. `None` where nobody is served: codings are hashed then, and not
+    /// kept.
+    pub spool: Option<Spool>,
 }
 
 impl Default for CodingStore {
@@ -55,7 +65,7 @@ impl Default for CodingStore {
     fn default() -> Self {
         Self {
             cache: None,
-            spool: Spool::new(vec![std::env::temp_dir()], 1 << 30),
+            spool: Some(Spool::new(vec![std::env::temp_dir()], 1 << 30)),
         }
     }
 }
@@ -67,8 +77,12 @@ pub(super) struct Maker {
     pub(super) store: CodingStore,
     /// Of the files that can be compressed, at a start.
     pub(super) progress: Arc<ByteProgress>,
+    /// What was made for changes, and is not published.
+    pub(super) unpublished: UnpublishedCodings,
     /// The threads for changes, once there was one; `None` if the system has none.
     threads: OnceLock<Option<ThreadPool>>,
+    /// Those for changes that take long: no other change waits for one of them.
+    threads_ahead: OnceLock<Option<ThreadPool>>,
 }
 
 /// Why a file is published without the codings that it should have.
@@ -85,23 +99,15 @@ pub(super) enum MakeError {
     Encoder(Unproven),
 }
 
-impl From<MakeError> for io::Error {
-    fn from(error: MakeError) -> Self {
-        match error {
-            MakeError::Unreadable(error) => error,
-            // Not the error of the disk itself: that a temporary file has no room holds up nothing.
-            MakeError::NoRoom(_) | MakeError::Encoder(_) => Self::other(error.to_string()),
-        }
-    }
-}
-
 impl Maker {
     pub(super) fn new(policy: CompressionPolicy) -> Self {
         Self {
             policy,
             store: CodingStore::default(),
             progress: Arc::default(),
+            unpublished: UnpublishedCodings::default(),
             threads: OnceLock::new(),
+            threads_ahead: OnceLock::new(),
         }
     }
 
@@ -115,7 +121,12 @@ impl Maker {
 
     /// The codings of a content, from the cache or made now: a piece each, empty where it is not
     /// worth it.
-    fn make(&self, wanted: &[Coding], identity: &Representation) -> Result<CacheEntry, MakeError> {
+    fn make(
+        &self,
+        wanted: &[Coding],
+        identity: &Representation,
+        step: Step<'_>,
+    ) -> Result<CacheEntry, MakeError> {
         let name = name(wanted, identity.etag.hash());
         let cache = self.store.cache.as_ref();
         let kept = cache.and_then(|cache| cache.get(&name));
@@ -123,11 +134,11 @@ impl Maker {
             return Ok(kept);
         }
         let entry = match &identity.data {
-            Data::Memory(bytes) => encode_all(wanted, bytes, identity)?,
+            Data::Memory(bytes) => encode_all(wanted, bytes, identity, step)?,
             Data::File(_) | Data::Spooled(_) => {
                 let bytes = read_proven(identity, |bytes| read_all(bytes, identity.length));
                 let bytes = bytes.map_err(|reason| MakeError::Unreadable(reason.into()))?;
-                encode_all(wanted, &bytes, identity)?
+                encode_all(wanted, &bytes, identity, step)?
             }
         };
         if let Some(cache) = cache {
@@ -136,21 +147,44 @@ impl Maker {
         Ok(entry)
     }
 
+    /// Has the cache be as others will find it, until something is made again.
+    fn rest(&self) {
+        if let Some(cache) = &self.store.cache {
+            cache.rest();
+        }
+    }
+
     /// The threads for what is compressed while requests are answered: those must not wait.
     fn threads(&self) -> Option<&ThreadPool> {
-        let threads = self.threads.get_or_init(|| {
-            ThreadPoolBuilder::new()
-                .thread_name(|number| format!("compress-{number}"))
-                .start_handler(|_| {
-                    // Of the calling thread alone, on Linux (nice(2)). At worst nothing stands back.
-                    let _ = rustix::process::nice(NICENESS);
-                })
-                .build()
-                .ok()
-        });
-        threads.as_ref()
+        self.threads.get_or_init(|| start_threads(cores())).as_ref()
+    }
+
+    /// The threads for what takes long: one core is left to everything else.
+    fn threads_ahead(&self) -> Option<&ThreadPool> {
+        let threads = || start_threads((cores() - 1).max(1));
+        self.threads_ahead.get_or_init(threads).as_ref()
     }
 }
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Threads that stand back.
+fn start_threads(number: usize) -> Option<ThreadPool> {
+    ThreadPoolBuilder::new()
+        .num_threads(number)
+        .thread_name(|number| format!("compress-{number}"))
+        .start_handler(|_| {
+            // Of the calling thread alone, on Linux (nice(2)). At worst nothing stands back.
+            let _ = rustix::process::nice(NICENESS);
+        })
+        .build()
+        .ok()
+}
+
+/// Called now and then while something is made.
+type Step<'a> = &'a (dyn Fn() + Sync);
 
 /// What the codings of a content are kept under.
 fn name(codings: &[Coding], identity: &[u8; 32]) -> EntryName {
@@ -178,9 +212,10 @@ fn encode_all(
     wanted: &[Coding],
     bytes: &[u8],
     identity: &Representation,
+    step: Step<'_>,
 ) -> Result<CacheEntry, MakeError> {
     let encode_one = |coding: &Coding| {
-        let encoded = encode::encode(*coding, Effort::Scan, bytes)
+        let encoded = encode::encode(*coding, Effort::Scan, bytes, step)
             .map_err(|error| MakeError::Encoder(Unproven::Unreadable(error)))?;
         if !encode::is_worth_it(&encoded, identity.length) {
             return Ok(Vec::new());
@@ -230,13 +265,22 @@ pub(super) fn run<T: Send>(
             .filter(|resource| is_compressible(resource));
         let length: u64 = compressible.map(|it| it.of_files().0.length).sum();
         maker.progress.set_total(maker.progress.total() + length);
-        return work();
+        let result = work();
+        maker.rest();
+        return result;
     }
     let is_needed = resources.iter().any(|resource| is_compressible(resource));
-    match maker.threads().filter(|_| is_needed) {
+    if !is_needed {
+        return work();
+    }
+    let result = match maker.threads() {
         Some(threads) => threads.install(work),
         None => work(),
-    }
+    };
+    maker.rest();
+    // What this look has asked for is not old.
+    maker.unpublished.forget_old();
+    result
 }
 
 /// The codings that a resource has in addition to those that lie next to it.
@@ -281,7 +325,7 @@ fn known(pass: &Pass<'_>, resource: &Resource, wanted: &[Coding]) -> Option<Vec<
         // Rules give tags a suffix when the resource is published.
         let mut found = found.as_coding(*coding);
         if let Data::Spooled(source) = &found.data {
-            let file: &PathBuf = file.get_or_init(|| location(pass, resource));
+            let file: &PathBuf = file.get_or_init(|| location(pass.root, resource));
             if *source.of != **file {
                 // The root was replaced: the file that is to be looked at is another one.
                 found.data = Data::Spooled(Arc::new(source.of_file(file)));
@@ -292,6 +336,7 @@ fn known(pass: &Pass<'_>, resource: &Resource, wanted: &[Coding]) -> Option<Vec<
     wanted.iter().map(known).collect()
 }
 
+/// Codings that were made already, or are made now.
 fn make(
     scanner: &Scanner,
     maker: &Maker,
@@ -299,17 +344,110 @@ fn make(
     resource: &Resource,
     wanted: &[Coding],
 ) -> Result<Vec<Representation>, MakeError> {
-    let (identity, _) = resource.of_files();
-    let least = identity.length / MIN_SHARE;
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
+    let (identity, _) = resource.of_files();
+    let content = identity.etag.hash();
+    let file = || location(pass.root, resource);
+    if let Some(made) = maker.unpublished.get(content, wanted, file) {
+        let is_checked = pass.scope.rereads(&resource.path);
+        let is_good = |each: &Representation| !is_checked || read_proven(each, |_| Ok(())).is_ok();
+        if made.iter().all(is_good) {
+            return Ok(made);
+        }
+        maker.unpublished.forget([content]);
+    }
+    let step = || pass.progress.step();
+    let made = make_now(scanner, maker, pass.root, resource, wanted, &step)?;
+    // What a start finds is published.
+    if !pass.is_start {
+        maker.unpublished.put(*content, wanted, &made);
+    }
+    Ok(made)
+}
+
+/// The resources whose codings are to be made before these can be published, if that takes long.
+/// What is in the cache may be among them.
+pub(super) fn unmade(
+    maker: &Maker,
+    pass: &Pass<'_>,
+    resources: &[&Arc<Resource>],
+    may_be_shipped: impl Fn(&[u8], Coding) -> bool,
+) -> Vec<Unmade> {
+    let mut unmade = Vec::new();
+    let mut length = 0;
+    for resource in resources.iter().filter(|it| is_compressible(it)) {
+        let mut wanted = maker.policy.codings().to_vec();
+        wanted.retain(|coding| !may_be_shipped(&resource.path, *coding));
+        let (identity, _) = resource.of_files();
+        let content = identity.etag.hash();
+        // Whether what is published is damaged need not be known here.
+        let is_known = pass.base.locate(&resource.path).is_some_and(|before| {
+            let (before, encoded) = before.of_files();
+            before.etag.hash() == content && encoded.iter().any(|each| each.is_made)
+        });
+        if !wanted.is_empty() && !is_known && !maker.unpublished.has(content, &wanted) {
+            length += identity.length;
+            unmade.push(Unmade {
+                resource: Arc::clone(resource),
+                wanted,
+            });
+        }
+    }
+    if length <= MAX_INLINE_LENGTH {
+        unmade.clear();
+    }
+    unmade
+}
+
+/// Makes codings for the next look, until `step` returns false. What can't be made is for that look
+/// to find.
+pub(super) fn make_ahead(
+    scanner: &Scanner,
+    maker: &Maker,
+    root: &Root,
+    unmade: &[Unmade],
+    step: &(dyn Fn() -> bool + Sync),
+) {
+    let make_one = |unmade: &Unmade| {
+        let Unmade { resource, wanted } = unmade;
+        let content = resource.of_files().0.etag.hash();
+        if !step() || maker.unpublished.has(content, wanted) {
+            return;
+        }
+        let step = || {
+            step();
+        };
+        if let Ok(made) = make_now(scanner, maker, root, resource, wanted, &step) {
+            maker.unpublished.put(*content, wanted, &made);
+        }
+    };
+    let work = || unmade.par_iter().for_each(make_one);
+    match maker.threads_ahead() {
+        Some(threads) => threads.install(work),
+        None => work(),
+    }
+    maker.rest();
+}
+
+fn make_now(
+    scanner: &Scanner,
+    maker: &Maker,
+    root: &Root,
+    resource: &Resource,
+    wanted: &[Coding],
+    step: Step<'_>,
+) -> Result<Vec<Representation>, MakeError> {
+    let (identity, _) = resource.of_files();
+    let least = identity.length / MIN_SHARE;
+    let spool = maker.store.spool.as_ref();
     // Looked at first: what can't be kept need not be made, time and again.
-    if !scanner.has_room_for(least) && !maker.store.spool.has_room(least) {
+    if !scanner.has_room_for(least) && spool.is_some_and(|spool| !spool.has_room(least)) {
         let error = io::Error::from(io::ErrorKind::QuotaExceeded);
         return Err(MakeError::NoRoom(error));
     }
-    let entry = maker.make(wanted, identity)?;
+    let entry = maker.make(wanted, identity, step)?;
     let parts: Vec<_> = wanted
         .iter()
         .zip(&entry.pieces)
@@ -327,15 +465,15 @@ fn make(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let file = location(pass, resource);
-    keep(scanner, &maker.store.spool, entry.bytes, parts, &file).map_err(MakeError::NoRoom)
+    let file = location(root, resource);
+    keep(scanner, spool, entry.bytes, parts, &file).map_err(MakeError::NoRoom)
 }
 
 /// The absolute path of a resource's file.
-fn location(pass: &Pass<'_>, resource: &Resource) -> PathBuf {
+fn location(root: &Root, resource: &Resource) -> PathBuf {
     match &resource.of_files().0.data {
         Data::File(source) => source.location(),
-        Data::Memory(_) | Data::Spooled(_) => site_path::join(pass.root.path(), &resource.path),
+        Data::Memory(_) | Data::Spooled(_) => site_path::join(root.path(), &resource.path),
     }
 }
 
@@ -360,10 +498,11 @@ struct MadePart {
     sha256: Option<[u8; 32]>,
 }
 
-/// Keeps the codings of a file in memory, as small bodies are, or in the temporary file.
+/// Keeps the codings of a file in memory, as small bodies are, or in the temporary file. Without one
+/// they are known, and can't be sent.
 fn keep(
     scanner: &Scanner,
-    spool: &Spool,
+    spool: Option<&Spool>,
     bytes: Vec<u8>,
     parts: Vec<MadePart>,
     file: &Path,
@@ -375,12 +514,16 @@ fn keep(
     };
     let kept = match kept {
         Ok(bytes) => Ok(bytes),
-        Err(bytes) => Err(Arc::new(spool.store(&bytes)?)),
+        Err(bytes) => Err(match spool {
+            Some(spool) => Some(Arc::new(spool.store(&bytes)?)),
+            None => None,
+        }),
     };
     let representation = |part: MadePart| {
         let data = match &kept {
             Ok(bytes) => Data::Memory(bytes.slice(part.offset..part.offset + part.length)),
-            Err(extent) => Data::Spooled(Arc::new(SpooledSource {
+            Err(None) => Data::Memory(Bytes::new()),
+            Err(Some(extent)) => Data::Spooled(Arc::new(SpooledSource {
                 extent: Arc::clone(extent),
                 offset: part.offset as u64,
                 groups: part.groups,
@@ -409,10 +552,12 @@ fn groups(bytes: &[u8]) -> Arc<[GroupHash]> {
 /// Says which files have become ones without their codings. What can't be read now is said by
 /// whoever looks again.
 pub(super) fn report(pass: &Pass<'_>, failures: &[(Box<[u8]>, MakeError)]) {
-    let known = pass.base.unreadable();
+    let is_known = |path| {
+        pass.base.unreadable().contains_key(path) || pass.base.without_codings().contains(path)
+    };
     let mut new: Vec<_> = failures
         .iter()
-        .filter(|(path, _)| !known.contains_key(path))
+        .filter(|(path, _)| !is_known(path))
         .collect();
     new.sort_by(|one, other| one.0.cmp(&other.0));
     let (without_room, others): (Vec<_>, Vec<_>) = new
@@ -421,10 +566,15 @@ pub(super) fn report(pass: &Pass<'_>, failures: &[(Box<[u8]>, MakeError)]) {
     if let Some((first, error)) = without_room.first() {
         let (count, path) = (without_room.len(), site_path::join(pass.root.path(), first));
         let path = path.display();
+        let others = match count - 1 {
+            0 => String::new(),
+            1 => ", as is 1 other file".to_owned(),
+            others => format!(", as are {others} other files"),
+        };
         tracing::warn!(
             count, %path, %error,
-            "{path}: {error}: it is sent as it is, as are {} other files, and the site digest is \
-             incomplete; give more room with --cache-size or --memory", count - 1
+            "{path}: {error}: it is sent as it is{others}, and the site digest is incomplete; give \
+             more room with --cache-size or --memory"
         );
     }
     for (path, error) in others.into_iter().take(MAX_SHOWN) {

@@ -26,6 +26,8 @@ pub mod sidecar;
 mod site_path;
 pub(crate) mod text;
 mod tree_size;
+mod unmade;
+mod unpublished;
 pub(crate) mod walk;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -74,6 +76,7 @@ pub use rules::{exclusions_on_disk, report as report_rules};
 pub use scope::{ScanOutcome, Scope, Unsettled};
 pub use site_path::{is_admitted, is_beside_rules, is_excluded, is_hidden};
 pub use tree_size::{TreeSize, warn_limited};
+pub use unmade::Unmade;
 pub use walk::{Link, LinkVerdict, MAX_LINKS};
 
 /// The modules whose messages name what is wrong with single files: unreadable ones, sidecars that
@@ -207,6 +210,23 @@ impl Scanner {
             maker.store = store;
         }
         self
+    }
+
+    /// Makes codings that [`ScanOutcome::unmade`] lists, so that the next look finds them. Other looks
+    /// go on meanwhile: they have other threads. Calls `step` now and then, and ends early when it
+    /// returns false.
+    pub fn make_codings(&self, root: &Root, unmade: &[Unmade], step: &(dyn Fn() -> bool + Sync)) {
+        if let Some(maker) = &self.maker {
+            made::make_ahead(self, maker, root, unmade, step);
+        }
+    }
+
+    /// Notes that these resources are published: the next look finds their codings there.
+    pub fn forget_published(&self, resources: &[Arc<Resource>]) {
+        if let Some(maker) = &self.maker {
+            let contents = resources.iter().map(|it| it.of_files().0.etag.hash());
+            maker.unpublished.forget(contents);
+        }
     }
 
     /// How many bytes the first scan has to compress, where the settings ask for that.

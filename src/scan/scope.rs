@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::tree_size::TreeSize;
+use super::unmade::Unmade;
 use super::walk::Link;
 use crate::manifest::{Changes, ancestors};
 use crate::rules::RuleFile;
@@ -70,7 +71,8 @@ pub enum Unsettled {
     Report,
     /// As [`Unsettled::Report`], and files that take long to hash are not hashed: they are listed in
     /// [`ScanOutcome::long`], and the outcome is of no use until [`super::Scanner::prepare`] has
-    /// hashed them.
+    /// hashed them. The same holds for what takes long to compress, [`ScanOutcome::unmade`] and
+    /// [`super::Scanner::make_codings`].
     Defer,
     /// Publish what was read, marked as unsettled, so that no client stores it.
     Publish,
@@ -88,6 +90,8 @@ pub struct ScanOutcome {
     /// Files that take long to hash and were not: where they are, as [`crate::disk::Root::open_file`]
     /// takes it.
     pub long: Vec<PathBuf>,
+    /// Files whose codings are still to be made, where that takes long.
+    pub unmade: Vec<Unmade>,
     /// What can't be looked at now, with the reason. The changes leave it as it was, which may be
     /// half of something: they are for nobody who can look again.
     pub not_now: BTreeMap<Box<[u8]>, io::Error>,
@@ -96,6 +100,11 @@ pub struct ScanOutcome {
 }
 
 impl ScanOutcome {
+    /// Whether it is of no use until what takes long is done.
+    pub fn is_deferred(&self) -> bool {
+        !self.long.is_empty() || !self.unmade.is_empty()
+    }
+
     /// Drops the changes at these paths and below them.
     pub fn exclude(&mut self, paths: &BTreeSet<Box<[u8]>>) {
         let is_in = |path: &[u8]| {

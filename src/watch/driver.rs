@@ -13,19 +13,21 @@ use super::batch::Batch;
 use super::commit::{self, Echoes, QueueTurn, WriteQueue};
 use super::coverage::{Coverage, RootState};
 use super::look;
-use super::parking::{ParkedBatch, Parking};
+use super::parking::{ParkedBatch, Parking, ParkingToken};
 use super::publisher::Publisher;
 use super::schedule::{Decision, Due, Findings, Schedule};
 use super::source::{EventKind, Hint};
 use crate::beat::{Beat, Beats, WatchThread};
 use crate::commit::{Committed, Condition, Operation, RejectedWrite, WriteJob};
 use crate::disk::{self, Root};
-use crate::scan::{Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unsettled, is_unlisted};
+use crate::scan::{
+    Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unmade, Unsettled, is_unlisted,
+};
 use crate::semantics::etag::ETag;
 
-/// How often the large files of a batch are hashed on a thread of their own. If they change all the
-/// time, the look after that hashes them itself.
-const MAX_PREPARATIONS: u32 = 3;
+/// How often the large files of a batch are hashed, or its codings made, on a thread of their own. If
+/// they change all the time, the look after that does it itself.
+const MAX_PREPARATIONS: u32 = 4;
 
 /// The thread that keeps a site true to the disk. What is watched, what is due and what may be
 /// published are decided by its parts; it brings them together.
@@ -50,7 +52,8 @@ pub(super) struct Driver {
     look_time: Duration,
     /// Whether the last look could not be completed: that is reported once.
     is_incomplete: bool,
-    /// Files that a response found to be different from the manifest, since the last look.
+    /// Files that a response found to be different from the manifest, until a look at them is
+    /// published.
     suspects: BTreeSet<PathBuf>,
 }
 
@@ -265,6 +268,8 @@ impl Driver {
 
     fn record_suspect(&mut self, path: PathBuf, now: Instant) {
         self.schedule.expect_answer(now);
+        // One that is looked at is suspect until that is published: it tells of no other change. As
+        // such, a file that is asked for all the time would never be published.
         if !self.suspects.insert(path.clone()) {
             return;
         }
@@ -347,7 +352,6 @@ impl Driver {
             return;
         }
         let batch = self.schedule.start_batch(now);
-        self.suspects.clear();
         self.look_at(batch, now);
     }
 
@@ -368,8 +372,9 @@ impl Driver {
         Scope::Paths(self.coverage.all_site_paths(paths))
     }
 
-    /// Lets a batch wait for its large files, which are hashed on a thread of their own.
-    fn park(&mut self, mut batch: Batch, files: Vec<PathBuf>, now: Instant) {
+    /// Lets a batch wait for its large files, which are hashed on a thread of their own, and for codings
+    /// that are made meanwhile.
+    fn park(&mut self, mut batch: Batch, files: Vec<PathBuf>, unmade: Vec<Unmade>, now: Instant) {
         batch.preparations += 1;
         let id = batch.id;
         let root = Arc::clone(self.coverage.root());
@@ -378,11 +383,13 @@ impl Driver {
             true => Scope::Everything,
             false => scope,
         };
+        let unmade_files = unmade.iter().map(Unmade::location);
+        let mut all = files.iter().cloned().chain(unmade_files);
+        let (token, is_parked) = ParkingToken::new();
         self.parking.push(ParkedBatch {
             since: now,
-            file: files
-                .first()
-                .map_or_else(PathBuf::new, |file| root.path().join(file)),
+            file: root.path().join(all.next().unwrap_or_default()),
+            _token: token,
             touched: or_everything(self.site_scope(&dirty.paths)),
             moved: or_everything(self.site_scope(&dirty.moved)),
             batch,
@@ -394,11 +401,15 @@ impl Driver {
         let hashing = thread::Builder::new()
             .name("hasher".to_owned())
             .spawn(move || {
-                for file in files {
+                for file in files.iter().take_while(|_| is_parked()) {
                     // One that can't be read, or is gone, is for the next look to find.
                     beat.step();
-                    let _ = scanner.prepare(&root, &file, &|| beat.step());
+                    let _ = scanner.prepare(&root, file, &|| beat.step());
                 }
+                scanner.make_codings(&root, &unmade, &|| {
+                    beat.step();
+                    is_parked()
+                });
                 drop(beat);
                 // The watcher is gone only when the process ends.
                 let _ = sender.send(Hint::Prepared(id));
@@ -442,9 +453,9 @@ impl Driver {
         now: Instant,
     ) {
         let finished = Instant::now();
-        let long = mem::take(&mut outcome.long);
-        if !long.is_empty() {
-            self.park(batch, long, finished);
+        if outcome.is_deferred() {
+            let (long, unmade) = (mem::take(&mut outcome.long), outcome.unmade);
+            self.park(batch, long, unmade, finished);
             return;
         }
         self.finish_look(&batch, scope, now, finished);
@@ -617,6 +628,7 @@ impl Driver {
         // What does not come to rest stays as it is published, and holds up nothing else.
         outcome.exclude(&moving);
         self.publish(scope, outcome, now);
+        self.suspects.clear();
         let finished = Instant::now();
         for path in moving {
             let path = self.coverage.real_path(&path);

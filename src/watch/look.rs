@@ -19,7 +19,7 @@ pub(super) fn scan(
     is_given_up: impl Fn(&[u8]) -> bool,
 ) -> ScanOutcome {
     let mut outcome = scanner.reconcile(root, base, scope, unsettled, progress);
-    if !outcome.long.is_empty() {
+    if outcome.is_deferred() {
         return outcome;
     }
     let given_up = outcome.busy.extract_if(.., |path| is_given_up(path));
@@ -41,6 +41,7 @@ pub(super) fn scan(
     changes.removed_folders.extend(forced.removed_folders);
     changes.new_folders.extend(forced.new_folders);
     changes.unreadable = forced.unreadable;
+    changes.without_codings = forced.without_codings;
     outcome.not_now.extend(not_now);
     changes.rules = forced.rules.or(changes.rules.take());
     outcome

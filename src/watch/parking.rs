@@ -1,7 +1,8 @@
-//! Batches with files that take long to hash: they are put aside until another thread has hashed
-//! them. Pure: the clock comes in as an argument.
+//! Batches with files that take long to hash or to compress: they are put aside until other threads
+//! have done that. Pure: the clock comes in as an argument.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
@@ -13,11 +14,26 @@ const MAX_ORDER_WAIT: Duration = Duration::from_secs(2);
 /// How often to look whether a batch still has to wait for another one.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A batch whose large files are being hashed.
+/// Says that a batch is still parked, to those who work for it.
+#[derive(Debug)]
+pub(super) struct ParkingToken(#[expect(dead_code, reason = "it is there or not")] Arc<()>);
+
+impl ParkingToken {
+    /// A token, and whether it is still there.
+    pub(super) fn new() -> (Self, impl Fn() -> bool + Send + Sync + 'static) {
+        let token = Arc::new(());
+        let weak: Weak<()> = Arc::downgrade(&token);
+        (Self(token), move || weak.strong_count() > 0)
+    }
+}
+
+/// A batch whose large files are being hashed, or compressed.
 #[derive(Debug)]
 pub(super) struct ParkedBatch {
     pub(super) batch: Batch,
-    /// Since when they are being hashed.
+    /// For those who do it.
+    pub(super) _token: ParkingToken,
+    /// Since when it waits for that.
     pub(super) since: Instant,
     /// One of them, for the message.
     pub(super) file: PathBuf,
@@ -25,7 +41,7 @@ pub(super) struct ParkedBatch {
     pub(super) touched: Scope,
     /// Those of them that lead elsewhere now: no write can be made there.
     pub(super) moved: Scope,
-    /// Whether all of them are hashed.
+    /// Whether all is done.
     pub(super) is_ready: bool,
     /// Whether a later batch was let pass.
     pub(super) is_overtaken: bool,
@@ -80,8 +96,8 @@ impl Parking {
                 let file = parked.file.display();
                 tracing::info!(
                     path = %file,
-                    "publishing later changes while {file} is hashed; to have all of them \
-                     published together, keep .etagd-hold in the root meanwhile"
+                    "publishing later changes while {file} is hashed or compressed; to have all of \
+                     them published together, keep .etagd-hold in the root meanwhile"
                 );
             }
         }
@@ -98,7 +114,7 @@ impl Parking {
         self.0.iter().any(|parked| parked.moved.covers(path))
     }
 
-    /// Notes that the files of a batch are hashed.
+    /// Notes that all is done for a batch.
     pub(super) fn set_ready(&mut self, id: u64) {
         for parked in self.0.iter_mut().filter(|parked| parked.batch.id == id) {
             parked.is_ready = true;
@@ -123,6 +139,7 @@ mod tests {
     fn parked(id: u64, touched: Scope, since: Instant) -> ParkedBatch {
         ParkedBatch {
             batch: Batch::new(id, MAX_ORDER_WAIT),
+            _token: ParkingToken::new().0,
             since,
             file: "/site/large".into(),
             touched,

@@ -53,6 +53,7 @@ impl Publisher {
     /// Publishes changes, or as much of them as the release admits.
     pub(super) fn publish(&mut self, changes: Changes, now: Instant) {
         let current = self.current();
+        self.scanner.forget_published(&changes.changed);
         let admitted = match &mut self.release {
             Some(release) => release.admit(changes, &current),
             None => Some(changes),

@@ -31,7 +31,7 @@ use crate::memory::{MIN_MEMORY, Memory};
 use crate::metrics::Metrics;
 use crate::representation::{MAX_IN_MEMORY, Resource};
 use crate::scan::{Progress, Scanner};
-use crate::settings::{Settings, Symlinks};
+use crate::settings::{CompressionPolicy, Settings, Symlinks};
 use crate::site::Site;
 use crate::staging::{DirectoriesInUse, Directory, DirectoryUse, TempFile};
 
@@ -46,6 +46,7 @@ struct Desk {
     metrics: Arc<Metrics>,
     driver: Driver,
     in_use: Arc<DirectoriesInUse>,
+    settings: Arc<Settings>,
 }
 
 impl Desk {
@@ -55,8 +56,17 @@ impl Desk {
 
     fn with_memory(
         files: &[(&str, &str)],
+        quiet: (Duration, Duration),
+        memory: Option<Arc<Memory>>,
+    ) -> Self {
+        Self::with_settings(files, quiet, memory, Settings::default())
+    }
+
+    fn with_settings(
+        files: &[(&str, &str)],
         (settle, settle_alone): (Duration, Duration),
         memory: Option<Arc<Memory>>,
+        settings: Settings,
     ) -> Self {
         let periods = Periods {
             settle,
@@ -66,7 +76,8 @@ impl Desk {
             hold_empty: None,
             keeps_removed: false,
         };
-        Self::watched_by(Box::new(NoReports), channel(), files, periods, memory)
+        let channel = channel();
+        Self::watched_by(Box::new(NoReports), channel, files, periods, memory, settings)
     }
 
     fn watched_by(
@@ -75,7 +86,9 @@ impl Desk {
         files: &[(&str, &str)],
         periods: Periods,
         memory: Option<Arc<Memory>>,
+        settings: Settings,
     ) -> Self {
+        let settings = Arc::new(settings);
         // Syncing takes no time there.
         let directory = match Path::new("/dev/shm").is_dir() {
             true => tempfile::tempdir_in("/dev/shm"),
@@ -91,7 +104,7 @@ impl Desk {
         let metrics = Arc::new(Metrics::default());
         let beats = Arc::new(Beats::new(Duration::from_secs(60)));
         let beat = beats.begin(WatchThread::Watcher);
-        let scanner = Scanner::new(Symlinks::Inside, Settings::default(), memory);
+        let scanner = Scanner::new(Symlinks::Inside, Arc::clone(&settings), memory);
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         let site = Arc::new(Site::new(manifest));
         let coverage = Coverage::new(
@@ -120,6 +133,7 @@ impl Desk {
             metrics,
             driver,
             in_use: Arc::default(),
+            settings,
         }
     }
 
@@ -134,14 +148,14 @@ impl Desk {
 
     fn fresh(&self) -> Manifest {
         let root = Arc::new(Root::open(self.directory.path()).expect("a root"));
-        let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
+        let scanner = Scanner::new(Symlinks::Inside, Arc::clone(&self.settings), None);
         scanner.scan(&root, &Progress::default()).0
     }
 
     /// Works until what is published is what is on the disk.
     fn catch_up(&mut self, at: &str) {
         let fresh = listed(&self.fresh());
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(120);
         while listed(&self.site.current()) != fresh {
             assert!(Instant::now() < end, "{at}: not published");
             self.driver.run_once();
@@ -239,12 +253,48 @@ fn a_loss_that_is_reported_before_a_look_is_made_good_by_it() {
         hold_empty: None,
         keeps_removed: false,
     };
-    let mut desk = Desk::watched_by(source, (hints, received), &[("a", "a")], periods, None);
+    let mut desk = Desk::watched_by(
+        source,
+        (hints, received),
+        &[("a", "a")],
+        periods,
+        None,
+        Settings::default(),
+    );
     fs::write(desk.path("a"), "changed").expect("written");
     desk.hint("a", EventKind::Closed);
     desk.catch_up("after a loss");
     assert_eq!(desk.metrics.sweeps.get(), 1);
     assert_eq!(desk.driver.due(), None, "no second sweep");
+}
+
+#[test]
+fn what_is_suspect_during_the_look_at_it_is_published_by_that_look() {
+    let mut desk = Desk::new(&[("a", "0")], (SETTLE, ALONE));
+    desk.driver.run_due(Instant::now());
+    // Nobody reports the change but responses, again and again.
+    fs::write(desk.path("a"), "new").expect("written");
+    let (file, hints) = (desk.path("a"), desk.hints.clone());
+    let suspect = file.clone();
+    hints.send(Hint::Suspect(suspect)).expect("heard");
+    let gate = move |call: Call| {
+        if call == Call::Read {
+            hints.send(Hint::Suspect(file.clone())).expect("heard");
+        }
+        Ok(())
+    };
+    let (desk, turns) = seam::run(gate, move || {
+        desk.driver.read_pending();
+        let mut turns = 0;
+        while desk.driver.due().is_some() {
+            desk.driver.run_once();
+            turns += 1;
+        }
+        (desk, turns)
+    });
+    assert_eq!(listed(&desk.site.current()), listed(&desk.fresh()));
+    // One that waits, one that looks, and what a timer that is early adds.
+    assert!(turns < 8, "{turns} turns");
 }
 
 /// Both files are written and looked at; between two calls of the look these `again` are written once
@@ -594,6 +644,40 @@ fn other_changes_take_turns_with_many_writes() {
     }
     let order = order.lock().expect("unpoisoned");
     assert_eq!(*order, ["write", "change", "write", "write", "write"]);
+}
+
+#[test]
+fn what_takes_long_to_compress_holds_up_no_write() {
+    let settings = Settings {
+        compress: Some(CompressionPolicy::default()),
+        ..Settings::default()
+    };
+    let quiet = (Duration::ZERO, Duration::ZERO);
+    let mut desk = Desk::with_settings(&[("a", "a"), ("gone", "")], quiet, None, settings);
+    desk.driver.run_due(Instant::now());
+    for file in ["1.txt", "2.txt", "3.txt"] {
+        fs::write(desk.path(file), file.repeat(100_000)).expect("written");
+        desk.hint(file, EventKind::Closed);
+    }
+    let (reply, mut replied) = oneshot::channel();
+    let job = WriteJob {
+        path: b"gone".as_slice().into(),
+        operation: Operation::Delete,
+        condition: Box::new(|_| true),
+        reply,
+    };
+    desk.hints.send(Hint::WriteJob(job)).expect("heard");
+    desk.driver.read_pending();
+    // One turn: the batch is looked at before the write.
+    desk.driver.run_due(Instant::now());
+    assert!(replied.try_recv().is_ok_and(|reply| reply.is_ok()));
+    let published = desk.site.current().len();
+    assert_eq!(published, 1, "the write, and nothing of the batch");
+    desk.catch_up("made meanwhile");
+    for file in [b"1.txt", b"2.txt", b"3.txt"] {
+        let site = desk.site.current();
+        assert_eq!(site.locate(file).expect("there").encoded.len(), 2);
+    }
 }
 
 /// Carries out a write while the call number `place` fails, and the `later` ones too. `None` if there

@@ -4,8 +4,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::support::server::unprivileged;
-use super::support::{Server, TestSite};
+use super::support::server::{command, unprivileged};
+use super::support::tree::{eventually, manifest_of};
+use super::support::{Client, Server, TestSite};
 use super::{decoded, dense, prose};
 
 fn site(files: u64) -> TestSite {
@@ -14,14 +15,13 @@ fn site(files: u64) -> TestSite {
     })
 }
 
-/// The files of entries.
-fn entries(cache: &Path) -> Vec<PathBuf> {
-    let list = |path: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(path).into_iter().flatten();
-        entries.map(|entry| entry.unwrap().path()).collect()
-    };
-    let folders = list(&cache.join("v1"));
-    folders.iter().flat_map(|folder| list(folder)).collect()
+/// The files with entries.
+fn packs(cache: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(cache.join("v2")).into_iter().flatten();
+    let mut packs: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    packs.retain(|path| path.file_name().unwrap().len() == 64);
+    packs.sort();
+    packs
 }
 
 /// Asserts that every file is sent compressed, with bytes that are right.
@@ -49,14 +49,14 @@ fn a_restart_makes_nothing_again() {
     let flags = ["--compress", "--cache", cache.to_str().unwrap()];
     let first = Server::with(&site, &flags);
     let digest = first.digest();
-    assert_eq!(entries(&cache).len(), 20);
     drop(first);
-    // An entry that is used is not written again.
+    // What is used is not written again.
     let inode = |path: &PathBuf| {
         use std::os::unix::fs::MetadataExt;
         fs::metadata(path).unwrap().ino()
     };
-    let before: Vec<_> = entries(&cache).iter().map(inode).collect();
+    let before: Vec<_> = packs(&cache).iter().map(inode).collect();
+    assert!((1..20).contains(&before.len()), "{} files", before.len());
     let state = site.outside("state");
     let with_state = [&flags[..], &["--state", state.to_str().unwrap()]].concat();
     for flags in [&flags[..], &with_state, &with_state] {
@@ -67,10 +67,7 @@ fn a_restart_makes_nothing_again() {
         server.signal(rustix::process::Signal::TERM);
         server.wait();
     }
-    assert_eq!(
-        entries(&cache).iter().map(inode).collect::<Vec<_>>(),
-        before
-    );
+    assert_eq!(packs(&cache).iter().map(inode).collect::<Vec<_>>(), before);
 }
 
 #[test]
@@ -79,29 +76,90 @@ fn damage_is_one_warning_and_no_wrong_byte() {
     let cache = site.outside("cache");
     let flags = ["--compress", "--cache", cache.to_str().unwrap()];
     let digest = Server::with(&site, &flags).digest();
-    for (number, entry) in entries(&cache).iter().enumerate() {
-        let mut bytes = fs::read(entry).unwrap();
-        match number % 4 {
-            0 => bytes.truncate(bytes.len() / 2),
-            1 => bytes[10] ^= 1,
-            // Those of another entry.
-            2 => bytes = fs::read(&entries(&cache)[number + 1]).unwrap(),
-            _ => {}
-        }
-        fs::write(entry, bytes).unwrap();
-    }
     // What another version or another program has put there is nobody's.
-    fs::create_dir(cache.join("v2")).unwrap();
-    fs::write(cache.join("v1/note"), "mine").unwrap();
-    let server = Server::with(&site, &flags);
-    assert_eq!(server.digest(), digest);
-    assert_serves(&server, &site, 20);
+    fs::create_dir(cache.join("v1")).unwrap();
+    fs::write(cache.join("v1/note"), "older").unwrap();
+    fs::write(cache.join("v2/note"), "mine").unwrap();
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [Damage; 4] = [
+        |bytes| bytes.truncate(bytes.len() / 2),
+        |bytes| bytes[10] ^= 1,
+        // In the list of what is in it.
+        |bytes| *bytes.iter_mut().rev().nth(60).unwrap() ^= 1,
+        |bytes| bytes.clear(),
+    ];
+    for damage in damages {
+        for pack in packs(&cache) {
+            let mut bytes = fs::read(&pack).unwrap();
+            damage(&mut bytes);
+            fs::write(pack, bytes).unwrap();
+        }
+        let server = Server::with(&site, &flags);
+        assert_eq!(server.digest(), digest);
+        assert_serves(&server, &site, 20);
+        assert_eq!(warnings(&server), 1, "{}", server.log());
+        assert!(server.log().contains("is damaged and not used"));
+        drop(server);
+        let server = Server::with(&site, &flags);
+        assert_eq!((server.digest(), warnings(&server)), (digest.clone(), 0));
+    }
+    assert_eq!(fs::read(cache.join("v2/note")).unwrap(), b"mine");
+    assert_eq!(fs::read(cache.join("v1/note")).unwrap(), b"older");
+}
+
+#[test]
+fn two_servers_fill_one_cache_at_once() {
+    let [one, two] = [site(60), site(60)];
+    let cache = one.outside("cache");
+    let flags = ["--compress", "--cache", cache.to_str().unwrap()];
+    let spawn = |site: &TestSite| {
+        let flags = [
+            &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+            &flags[..],
+        ]
+        .concat();
+        Server::spawn(command(env!("CARGO_BIN_EXE_etagd")), &site.root(), &flags)
+    };
+    let servers = [spawn(&one), spawn(&two)];
+    for (server, site) in servers.iter().zip([&one, &two]) {
+        server.wait_for_line("listening on ");
+        assert_serves(server, site, 60);
+        assert_eq!(warnings(server), 0, "{}", server.log());
+    }
+    let digest = servers[0].digest();
+    assert_eq!(servers[1].digest(), digest);
+    drop(servers);
+    let before = packs(&cache);
+    let third = Server::with(&one, &flags);
+    assert_eq!((third.digest(), warnings(&third)), (digest, 0));
+    assert_eq!(packs(&cache), before, "nothing was made again");
+}
+
+#[test]
+fn a_full_disk_is_one_warning() {
+    let site = site(200);
+    let script = format!(
+        "mount -t tmpfs -o size=64k tmpfs {0}/disk && exec \"$0\" \"$@\"",
+        site.outside("").display()
+    );
+    fs::create_dir(site.outside("disk")).unwrap();
+    let mounting = || {
+        let mut mounting = command("unshare");
+        let binary = env!("CARGO_BIN_EXE_etagd");
+        mounting.args(["--mount", "sh", "-c", &script, binary]);
+        mounting
+    };
+    let can_mount = mounting().arg("--version").output();
+    if !can_mount.is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: nothing can be mounted here");
+    }
+    let cache = site.outside("disk/cache");
+    let flags = ["--compress", "--cache", cache.to_str().unwrap()];
+    let server = Server::run(mounting(), &site.root(), &flags);
+    assert_serves(&server, &site, 200);
     assert_eq!(warnings(&server), 1, "{}", server.log());
-    assert!(server.log().contains("is damaged and not used"));
-    drop(server);
-    let server = Server::with(&site, &flags);
-    assert_eq!((server.digest(), warnings(&server)), (digest, 0));
-    assert_eq!(fs::read(cache.join("v1/note")).unwrap(), b"mine");
+    assert!(server.log().contains("No space"), "{}", server.log());
+    assert!(!server.digest().ends_with("-incomplete"));
 }
 
 #[test]
@@ -156,7 +214,7 @@ fn a_small_cache_stays_small() {
     ];
     let server = Server::with(&site, &flags);
     assert_serves(&server, &site, 60);
-    let kept = entries(&cache);
+    let kept = packs(&cache);
     let total: u64 = kept
         .iter()
         .map(|entry| fs::metadata(entry).unwrap().len())
@@ -172,7 +230,13 @@ fn a_small_cache_stays_small() {
 #[test]
 fn what_cannot_be_kept_at_all_leaves_the_digest_incomplete() {
     let site = site(1).file("large.txt", dense(300_000, 1));
-    let flags = ["--compress", "--cache-size", "100KiB"];
+    let flags = [
+        "--compress",
+        "--cache-size",
+        "100KiB",
+        "--admin",
+        "127.0.0.1:0",
+    ];
     let server = Server::with(&site, &flags);
     assert!(server.digest().ends_with("-incomplete"), "{}", server.log());
     let said = "its compressed forms cannot be kept";
@@ -186,4 +250,42 @@ fn what_cannot_be_kept_at_all_leaves_the_digest_incomplete() {
         (200, None)
     );
     assert!(response.is_what_its_tag_says());
+    // What there is no room for is counted, and becomes as it should be with the file.
+    let counted = || metric(&server, "etagd_without_codings");
+    assert_eq!(counted(), Some(1));
+    fs::remove_file(site.path("large.txt")).unwrap();
+    eventually("nothing lacks a form", || counted() == Some(0));
+    assert!(!server.digest().ends_with("-incomplete"));
+}
+
+/// The list of a release has the forms that this server has no room for: the files are as listed.
+#[test]
+fn a_release_is_served_also_where_some_forms_have_no_room() {
+    let site = site(1).file("large.txt", dense(300_000, 1));
+    let list = site.outside("release.json");
+    fs::write(&list, manifest_of(&site.root(), &["--compress"])).unwrap();
+    let list = list.to_str().unwrap();
+    let flags = ["--compress", "--cache-size", "100KiB", "--manifest", list];
+    let server = Server::with(&site, &flags);
+    assert_serves(&server, &site, 1);
+    let response = server
+        .client()
+        .request("GET", "/large.txt", &[("Accept-Encoding", "br")]);
+    assert_eq!(
+        (response.status, response.field("Content-Encoding")),
+        (200, None)
+    );
+    assert!(server.digest().ends_with("-incomplete"), "{}", server.log());
+    // What is not as listed is not served, form or not.
+    fs::write(site.path("large.txt"), dense(300_000, 2)).unwrap();
+    server.wait_for_line("/large.txt is \"");
+}
+
+/// A figure that an operator is told.
+fn metric(server: &Server, name: &str) -> Option<u64> {
+    let metrics = Client::connect(server.admin()).get("/metrics").body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    let mut lines = metrics.lines();
+    let figure = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    figure.parse().ok()
 }
