@@ -408,3 +408,18 @@ fn an_immutable_file_that_differs_from_the_release_before_is_an_error() {
     assert_eq!(code, Some(1), "{messages}");
     assert!(messages.contains("/nowhere/served.json"), "{messages}");
 }
+
+#[test]
+fn what_would_be_compressed_is_checked_as_before() {
+    let page = "<!doctype html>\n<title>a</title>\n<p>text\n".repeat(100);
+    let site = TestSite::with(&[
+        ("index.html", page.as_bytes()),
+        ("index.html.gz", b"no gzip"),
+        ("fine.html", page.as_bytes()),
+    ]);
+    let (code, said) = lint(&site, &["--compress"]);
+    assert_eq!((code, said), lint(&site, &[]));
+    assert_eq!(code, Some(1));
+    fs::remove_file(site.path("index.html.gz")).unwrap();
+    assert_eq!(lint(&site, &["--compress"]), (Some(0), String::new()));
+}

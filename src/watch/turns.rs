@@ -77,7 +77,14 @@ impl Desk {
             keeps_removed: false,
         };
         let channel = channel();
-        Self::watched_by(Box::new(NoReports), channel, files, periods, memory, settings)
+        Self::watched_by(
+            Box::new(NoReports),
+            channel,
+            files,
+            periods,
+            memory,
+            settings,
+        )
     }
 
     fn watched_by(

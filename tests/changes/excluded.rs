@@ -167,3 +167,20 @@ fn patterns_that_cannot_be_read_any_more_stay_in_force() {
     server.wait_for_body("/page", "2");
     assert_eq!(server.client().get("/secret").status, 404);
 }
+
+#[test]
+fn packages_that_are_served_are_named_once() {
+    let site = TestSite::with(&[
+        ("node_modules/a/b", b"x"),
+        ("deep/node_modules/c", b"x"),
+        ("d", b"x"),
+    ]);
+    for (flags, times) in [(&[][..], 1), (&["--exclude", "node_modules"][..], 0)] {
+        let server = Server::with(&site, &[EVENTS, flags].concat());
+        fs::write(site.path("node_modules/a/b"), format!("{times}")).unwrap();
+        fs::write(site.path("d"), format!("{times}")).unwrap();
+        server.wait_for_line("published: ");
+        let said = "2 files below node_modules are served";
+        assert_eq!(server.log().matches(said).count(), times, "{flags:?}");
+    }
+}
