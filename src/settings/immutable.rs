@@ -12,10 +12,17 @@ const AUTO: &str = "auto";
 /// SHA-256.
 const MIN_FINGERPRINT: usize = 8;
 const MAX_FINGERPRINT: usize = 64;
-/// Letters side by side that are taken for a word where numbers are all that is beside them.
-const MIN_HEX_WORD: usize = 3;
-/// Small letters that a word has at least after its first one.
-const MIN_WORD_TAIL: usize = 2;
+/// Letters that make a word, in base64, wherever it stands: `Menu`, but not `Rqd`, which has no vowel.
+const MIN_WORD: usize = 4;
+/// Letters that make a word at either end, and together with others: `Pro`, `Web`.
+const MIN_SHORT_WORD: usize = 3;
+/// Digits side by side that are a counter or a year: `0001`, `2026`.
+const MIN_NUMBER: usize = 4;
+/// What follows a number: `2x`, `60fps`.
+const UNITS: [&str; 20] = [
+    "x", "X", "k", "K", "p", "i", "px", "pt", "em", "G", "D", "kB", "KB", "MB", "GB", "fps", "Hz",
+    "dpi", "mm", "ms",
+];
 
 /// Files that the operator says are immutable.
 #[derive(Clone, Debug)]
@@ -60,18 +67,24 @@ impl FromStr for ImmutableFiles {
 /// Whether the name of the file at `path` has a hash of its content in it, as bundlers write it: by
 /// the name alone, so that all replicas agree.
 ///
-/// The last part before the extension, after a `-` or a `.`, has 8 to 64 characters and is either
-/// hex in one case with a digit and a letter, or base64url with a small letter, a capital and a
-/// digit. A date, a UUID, and words with numbers between them are not hashes; pages are never
-/// immutable, for nothing links to the next version of a page.
+/// The last part before the extension, after a `-` or a `.` that has something in front of it, has 8
+/// to 64 characters and is either hex in one case with a digit and a letter, or base64url with a small
+/// letter, a capital and a digit. A date, a version, a UUID, words with numbers between them and
+/// numbers with a unit are not hashes; pages are never immutable, for nothing links to the next
+/// version of a page.
 ///
 /// It errs on the side of asking: what is missed costs a 304, and what is taken for a hash and is
-/// none would be kept for a year.
+/// none would be kept for a year. Of random parts with 8 characters of base64url that have a digit and
+/// letters of both cases, it takes seven in ten.
 pub fn is_fingerprinted(path: &[u8]) -> bool {
-    fingerprint(path).is_some()
+    let start = path.iter().rposition(|byte| *byte == b'/');
+    let start = start.map_or(0, |slash| slash + 1);
+    // A name and a separator: files that are called by a number in hex are no build's.
+    fingerprint(path).is_some_and(|hash| hash.start > start + 1)
 }
 
-/// Where in a path the hash is that makes its file [fingerprinted](is_fingerprinted).
+/// Where in a path the hash is that makes its file [fingerprinted](is_fingerprinted), also where it is
+/// all of the name.
 pub(super) fn fingerprint(path: &[u8]) -> Option<Range<usize>> {
     let (start, dot) = stem_of_asset(path)?;
     let stem = &path[start..dot];
@@ -110,16 +123,15 @@ fn is_hex_hash(part: &[u8]) -> bool {
     };
     let is_one_case =
         is_hex(|byte| matches!(byte, b'a'..=b'f')) || is_hex(|byte| matches!(byte, b'A'..=b'F'));
-    is_one_case && !is_hex_word_and_number(part)
+    is_one_case && !is_letters_and_number(part)
 }
 
-/// Such as `cafe2026`: letters and then digits, or the other way round.
-fn is_hex_word_and_number(part: &[u8]) -> bool {
+/// Such as `cafe2026` or `0001234a`: letters and then digits, or the other way round.
+fn is_letters_and_number(part: &[u8]) -> bool {
     let changes = part
         .windows(2)
         .filter(|pair| pair[0].is_ascii_digit() != pair[1].is_ascii_digit());
-    let letters = part.iter().filter(|byte| byte.is_ascii_alphabetic());
-    changes.count() == 1 && letters.count() >= MIN_HEX_WORD
+    changes.count() == 1
 }
 
 fn is_base64_hash(part: &[u8]) -> bool {
@@ -128,28 +140,76 @@ fn is_base64_hash(part: &[u8]) -> bool {
         && part.iter().any(u8::is_ascii_lowercase)
         && part.iter().any(u8::is_ascii_uppercase)
         && part.iter().any(u8::is_ascii_digit)
-        && !is_words_and_numbers(part)
+        && !is_text(&pieces(part))
 }
 
-/// Such as `Release2026` or `Windows11_Setup`: each letter belongs to a word, which has small
-/// letters after its first one. Of the hashes that look so, by chance, there are three in a hundred.
-fn is_words_and_numbers(part: &[u8]) -> bool {
-    let mut rest = part;
-    while let Some((first, tail)) = rest.split_first() {
-        rest = tail;
-        if !first.is_ascii_alphabetic() {
-            continue;
-        }
-        let small = tail
+/// The words, abbreviations and numbers that a part consists of: `get`, `User`, `V` and `2`.
+fn pieces(part: &[u8]) -> Vec<&[u8]> {
+    part.chunk_by(|a, b| {
+        let is_number = a.is_ascii_digit() && b.is_ascii_digit();
+        let is_word = a.is_ascii_alphabetic() && b.is_ascii_lowercase();
+        let is_abbreviation = a.is_ascii_uppercase() && b.is_ascii_uppercase();
+        is_number || is_word || is_abbreviation
+    })
+    .filter(|piece| *piece != b"_")
+    .collect()
+}
+
+/// Whether pieces were put together by somebody who meant them to be read: few for their length, with
+/// words or long numbers among them, or a version or a unit.
+fn is_text(pieces: &[&[u8]]) -> bool {
+    let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let is_word = |piece: &&[u8]| word_length(piece) >= MIN_SHORT_WORD;
+    let in_words: usize = pieces
+        .iter()
+        .map(|piece| match word_length(piece) {
+            short if short < MIN_SHORT_WORD => 0,
+            length => length,
+        })
+        .sum();
+    let ends = [pieces.first(), pieces.last()];
+    pieces.len() * 2 < length
+        || pieces.iter().any(|piece| word_length(piece) >= MIN_WORD)
+        || ends.into_iter().flatten().any(is_word)
+        || in_words * 2 >= length
+        || pieces
             .iter()
-            .take_while(|byte| byte.is_ascii_lowercase())
-            .count();
-        if small < MIN_WORD_TAIL {
-            return false;
-        }
-        rest = &tail[small..];
+            .any(|piece| piece[0].is_ascii_digit() && piece.len() >= MIN_NUMBER)
+        || has_version_or_unit(pieces)
+}
+
+/// Letters of the word in a piece: what is left of `MPro` without capitals in front of it. A word has a
+/// vowel and, after its first letter, small letters alone.
+fn word_length(piece: &[u8]) -> usize {
+    let capitals = piece.iter().take_while(|byte| byte.is_ascii_uppercase());
+    let word = &piece[capitals.count().saturating_sub(1)..];
+    let has_vowel = word.iter().any(|byte| {
+        matches!(
+            byte.to_ascii_lowercase(),
+            b'a' | b'e' | b'i' | b'o' | b'u' | b'y'
+        )
+    });
+    let is_word = has_vowel && word[1..].iter().all(u8::is_ascii_lowercase);
+    if is_word { word.len() } else { 0 }
+}
+
+/// Whether there is a number with a unit, such as `60fps`, or one with a single letter at the end: `60p`;
+/// or at the end a version, such as `V2`, or a size, such as `60x60`.
+fn has_version_or_unit(pieces: &[&[u8]]) -> bool {
+    let is_number = |piece: &[u8]| piece[0].is_ascii_digit();
+    let is_unit = |piece: &[u8]| UNITS.iter().any(|unit| unit.as_bytes() == piece);
+    let has_unit = pieces
+        .windows(2)
+        .any(|pair| is_number(pair[0]) && pair[1].len() > 1 && is_unit(pair[1]));
+    if has_unit {
+        return true;
     }
-    true
+    match pieces {
+        [.., width, [b'x' | b'X'], height] if is_number(width) && is_number(height) => true,
+        [.., [b'v' | b'V' | b'r' | b'R'], number] if is_number(number) => true,
+        [.., number, unit] if is_number(number) => is_unit(unit),
+        _ => false,
+    }
 }
 
 /// Such as `20261128`, whatever follows.
@@ -199,7 +259,7 @@ mod tests {
             ("assets/index-C7dBx_9a.css", true),
             ("main.8d3f2a1c.css", true),
             ("static/js/2.6f3a9d0e.chunk.js", false),
-            ("8d3f2a1c9b7e6f50.woff2", true),
+            ("8d3f2a1c9b7e6f50.woff2", false),
             ("app-0123456789abcdef0123456789abcdef.js", true),
             ("app.01A3456789ABCDEF.js", true),
             ("a/b.c/logo.5eadbee5.svg", true),
@@ -247,6 +307,48 @@ mod tests {
         assert!(is_fingerprinted(format!("app-{hash}.js").as_bytes()));
         assert!(!is_fingerprinted(format!("app-{hash}b.js").as_bytes()));
         assert!(!is_fingerprinted(b"app-8d3f2a1\xff.js"));
+    }
+
+    #[test]
+    fn names_of_bundlers_are_told_from_names_of_people() {
+        #[rustfmt::skip]
+        let hashed = [
+            // Vite and Rollup.
+            "index-BfX3a9_Q.js", "index-C4k2PdX1.css", "index-BfX3a91Z.js", "index-C7dBx_9a.css",
+            "vendor-DGNQ1oZ8.js", "chunk-BRqd0mVU.js", "logo-B2k9fX0c.svg", "a.b-D3xZk81q.js",
+            "_plugin-vue-Dl7Gm2Xs.js", "font-Cz4w8TqB.woff2", "app-8d3F2a1c.js",
+            // webpack, with the hash after a dot or a dash.
+            "main.8d3f2a1c.css", "main.0f3e9a7b2c4d6e81.js", "runtime~main.4c7d19ab.js",
+            "vendors-node_modules_react.1b9f02ce.js", "photo.a0b1c2d3e4f5061728394a5b6c7d8e9f.png",
+            "app-0123456789abcdef0123456789abcdef.js", "app.01A3456789ABCDEF.js",
+            "2.6f3a9d0e.js", "polyfills-c67a75d1.js", "framework-2c79e2a64abdb08b.js",
+            "index.3af1c9d0.mjs", "worker.9c1e4b7a.js",
+            // Parcel, Hugo, Sprockets, Django.
+            "index.9f1a6e7c.css", "styles.7be54c0f.css", "base.55e7cbb9ba48.css",
+            "main.min.d9f1c0a7e5b34628fd1a7c90e36b2d48a5c1f0e97b83d62440acde15938f7b26.css",
+            "application-1f3870be274f6c49b3e31a0c6728957f.js", "hero.5eadbee5.svg",
+            "logo-b1946ac92492d2347c6235b4d2611184.png", "entry-3f9ac01d.css",
+        ];
+        #[rustfmt::skip]
+        let plain = [
+            "myPhoto1.jpg", "H264Video.mp4", "AppIcon60x60.png", "getUserV2.js", "heroImage2x.jpg",
+            "DSC_0001a.jpg", "photo-iPhone15.jpg", "logo-RGB300dpi.png", "Inter-BoldItalic2x.woff2",
+            "a-myPhoto1.jpg", "a-H264Video.mp4", "a.AppIcon60x60.png", "a-getUserV2.js",
+            "a.heroImage2x.jpg", "a-DSC_0001a.jpg", "clip-UHD4k60p.mp4", "show-S01E02v3.mp4",
+            "icon-Web3DApp2.svg", "shot-iPadPro11M2.png", "shot-MacBookPro16M1.png",
+            "guide-A11yMenu2.html.txt", "lib-i18nData2.js", "mp4-Mp4ToGif.js", "doc-e2eTest1.js",
+            "chip-i7vsM1Pro.png", "movie-1080p60HDR10.mp4", "spec-OAuth2Login.pdf",
+            "setup-Windows11_Setup.exe", "notes-Release2026Q3.pdf", "scan-0001234a.png",
+            "ticket-b1234567.pdf", "cut-4K60fpsHDR.mp4", "tool-SHA256Sum.txt", "chunk-7XJ2KLMQ.js",
+            "report-20261128T1015Zab.pdf", "8d3f2a1c9b7e6f50.woff2", "-8d3f2a1c.js", ".BfX3a91Z.js",
+        ];
+        assert!(hashed.len() >= 30 && plain.len() >= 30);
+        for name in hashed {
+            assert!(is_fingerprinted(format!("a/{name}").as_bytes()), "{name}");
+        }
+        for name in plain {
+            assert!(!is_fingerprinted(format!("a/{name}").as_bytes()), "{name}");
+        }
     }
 
     #[test]
