@@ -39,6 +39,14 @@ pub enum InvalidPattern {
         "expected a pattern such as node_modules or *.map (\\# stands for a # at its beginning)"
     )]
     Empty,
+    /// It has a `[` without the `]` that ends the set.
+    #[error("the [ has no ]: \\[ stands for the character")]
+    UnclosedSet,
+    /// It has `.` or `..` for a folder, and paths in a site have neither.
+    #[error(
+        "paths begin at the root of the site, without . and ..: /drafts for what is there alone"
+    )]
+    DotSegment,
     /// It is no pattern, or one that is too large.
     #[error("invalid pattern: {0}")]
     Syntax(String),
@@ -48,12 +56,48 @@ impl FromStr for ExcludePattern {
     type Err = InvalidPattern;
 
     fn from_str(text: &str) -> Result<Self, InvalidPattern> {
+        // Both would match nothing, without a word.
+        let pattern = text.strip_prefix('!').unwrap_or(text);
+        if text.starts_with('#') {
+            return Err(InvalidPattern::Empty);
+        }
+        if has_unclosed_set(pattern) {
+            return Err(InvalidPattern::UnclosedSet);
+        }
+        if pattern
+            .trim_end()
+            .split('/')
+            .any(|name| matches!(name, "." | ".."))
+        {
+            return Err(InvalidPattern::DotSegment);
+        }
         // A set of its own: what is too large is found when it is compiled.
         match compile([text])?.is_empty() {
             true => Err(InvalidPattern::Empty),
             false => Ok(Self(text.into())),
         }
     }
+}
+
+/// Whether a `[` begins a set of characters that nothing ends. A `]` that comes first is one of them.
+fn has_unclosed_set(pattern: &str) -> bool {
+    let mut rest = pattern.chars().peekable();
+    while let Some(character) = rest.next() {
+        match character {
+            '\\' => {
+                rest.next();
+            }
+            '[' => {
+                rest.next_if(|next| matches!(next, '!' | '^'));
+                rest.next_if_eq(&']');
+                if !rest.any(|next| next == ']') {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Compiles patterns; blank lines and comments among them are skipped.
@@ -311,13 +355,34 @@ mod tests {
     }
 
     #[test]
+    fn what_could_match_nothing_is_refused() {
+        for text in ["[", "a[b", "![", "[]", "[!]", "x/[a", "[^]b", "\\[["] {
+            let refused = text.parse::<ExcludePattern>();
+            assert_eq!(refused, Err(InvalidPattern::UnclosedSet), "{text}");
+        }
+        for text in ["./d", "../d", "a/./b", "!./d", ".", "..", "d/..", "./ "] {
+            let refused = text.parse::<ExcludePattern>();
+            assert_eq!(refused, Err(InvalidPattern::DotSegment), "{text}");
+        }
+        for text in [
+            "\\[", "[ab]", "[]a]", "[!]a]", "]", ".d", "..d", "a..", "x/.y/z",
+        ] {
+            assert!(text.parse::<ExcludePattern>().is_ok(), "{text}");
+        }
+        let (none, problems) = ExcludePatterns::parse(b"# [ ./d\n[\n./d\n");
+        assert!(none.is_empty());
+        let lines: Vec<_> = problems.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [2, 3]);
+    }
+
+    #[test]
     fn what_is_no_pattern_is_named_by_its_line() {
         let (good, problems) = ExcludePatterns::parse(b"\xef\xbb\xbf*.map\n{a\n\n# c\n*.tmp\n");
         assert_eq!(good.as_strs().collect::<Vec<_>>(), ["*.map", "*.tmp"]);
         assert!(
             matches!(&problems[..], [(2, InvalidPattern::Syntax(reason))] if !reason.is_empty())
         );
-        for text in ["", " ", "# comment", "{a", "a}", "[z-a]"] {
+        for text in ["", " ", "# comment", "{a", "a}", "[z-a]", "a["] {
             let refused = text.parse::<ExcludePattern>();
             assert!(refused.is_err(), "{text:?}");
         }
