@@ -249,15 +249,20 @@ fn the_environment_says_what_flags_do_not() {
 }
 
 #[test]
-fn the_environment_says_which_files_are_immutable() {
+fn the_environment_says_which_files_are_immutable_and_which_are_left_out() {
     let site = site();
     let mut program = command(BINARY);
-    program.env("ETAGD_IMMUTABLE", "/{assets,file}*");
+    program.env("ETAGD_IMMUTABLE", "auto, /{assets,file}*,/x");
+    program.env("ETAGD_EXCLUDE", "a.txt,b.*");
     program.env("ETAGD_IMMUTABLE_QUERY", "true");
     program.env("ETAGD_HTML_HANDLING", "none");
     program.env("ETAGD_NOT_FOUND", "none");
     let site = site.file("index.html", "index").file("404.html", "404");
+    let site = site.file("a.txt", "a").file("b.txt", "b");
     let server = Server::run(program, &site.root(), &[]);
+    for excluded in ["/a.txt", "/b.txt"] {
+        assert_eq!(server.client().get(excluded).status, 404, "{excluded}");
+    }
     let file = server.client().get("/file.txt");
     assert!(file.field("Cache-Control").unwrap().ends_with("immutable"));
     let missing = server.client().get("/");

@@ -7,6 +7,9 @@ use std::fmt;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command};
 
+/// Flags whose values are patterns. clap would split their variables at every comma, and patterns have
+/// commas of their own.
+const PATTERN_FLAGS: [&str; 3] = ["immutable", "exclude", "dictionary"];
 /// What all names begin with.
 const PREFIX: &str = "ETAGD_";
 /// The commands that run as services, and so are configured by their environment. One-shot
@@ -61,6 +64,69 @@ fn with_variable(arg: Arg) -> Arg {
 /// `ETAGD_MAX_UPLOAD` for `max-upload`.
 fn variable(long: &str) -> String {
     format!("{PREFIX}{}", long.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// The command line with a flag for each pattern in a variable that holds several of them, unless the
+/// flag itself is typed.
+pub(super) fn with_pattern_lists(
+    words: &[OsString],
+    cli: &Command,
+    value_of: impl Fn(&str) -> Option<OsString>,
+) -> Vec<OsString> {
+    let mut with_lists = words.to_vec();
+    let command = words
+        .iter()
+        .position(|word| cli.find_subcommand(word).is_some());
+    let Some(at) = command.filter(|at| SERVICES.iter().any(|name| words[*at] == *name)) else {
+        return with_lists;
+    };
+    for long in PATTERN_FLAGS {
+        if is_typed(words, long) {
+            continue;
+        }
+        let value = value_of(&variable(long)).and_then(|value| value.into_string().ok());
+        let patterns = value.as_deref().map(split_patterns).unwrap_or_default();
+        // One alone is clap's to read.
+        if patterns.len() > 1 {
+            let flags = patterns
+                .iter()
+                .map(|pattern| format!("--{long}={pattern}").into());
+            with_lists.splice(at + 1..=at, flags);
+        }
+    }
+    with_lists
+}
+
+/// The patterns in a list: commas separate them, but for those in braces or brackets and those after a
+/// backslash.
+fn split_patterns(list: &str) -> Vec<&str> {
+    let (mut braces, mut in_brackets, mut is_escaped) = (0_usize, false, false);
+    let is_separator = |character: char| {
+        let was_escaped = is_escaped;
+        is_escaped = character == '\\' && !was_escaped;
+        match character {
+            _ if was_escaped => {}
+            '[' => in_brackets = true,
+            ']' => in_brackets = false,
+            '{' => braces += 1,
+            '}' => braces = braces.saturating_sub(1),
+            ',' => return braces == 0 && !in_brackets,
+            _ => {}
+        }
+        false
+    };
+    list.split(is_separator)
+        .map(str::trim)
+        .filter(|pattern| !pattern.is_empty())
+        .collect()
+}
+
+/// Whether a flag is on the command line.
+fn is_typed(words: &[OsString], long: &str) -> bool {
+    words.iter().filter_map(|word| word.to_str()).any(|word| {
+        word.strip_prefix("--")
+            .is_some_and(|word| word.split('=').next() == Some(long))
+    })
 }
 
 /// A warning for each variable that looks like one of etagd's and is read by no command.
@@ -148,11 +214,8 @@ pub(super) fn name_variables(
             .get_arguments()
             .find(|arg| arg.get_long() == Some(long))?;
         let name = arg.get_env()?;
-        let is_typed = words.iter().filter_map(|word| word.to_str()).any(|word| {
-            word.strip_prefix("--")
-                .is_some_and(|word| word.split('=').next() == Some(long))
-        });
-        (!is_typed && is_set(name)).then(|| format!("{} ({shown})", name.to_string_lossy()))
+        (!is_typed(words, long) && is_set(name))
+            .then(|| format!("{} ({shown})", name.to_string_lossy()))
     };
     for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
         let renamed = match error.get(kind) {
@@ -230,6 +293,35 @@ mod tests {
                 .expect("a flag");
             let named = arg.get_env().and_then(OsStr::to_str);
             assert_eq!(named, variable, "{command} --{flag}");
+        }
+    }
+
+    #[test]
+    fn variables_with_patterns_are_lists() {
+        let split: &[(&str, &[&str])] = &[
+            ("", &[]),
+            ("a.txt", &["a.txt"]),
+            ("a.txt,b.txt", &["a.txt", "b.txt"]),
+            (" a.txt, b c ,", &["a.txt", "b c"]),
+            ("auto,/{js,css}/**,/x", &["auto", "/{js,css}/**", "/x"]),
+            ("/{a,{b,c}}/*,/d", &["/{a,{b,c}}/*", "/d"]),
+            ("[a,b].js,c", &["[a,b].js", "c"]),
+            ("a\\,b,c\\\\,d", &["a\\,b", "c\\\\", "d"]),
+            ("a},b", &["a}", "b"]),
+        ];
+        for (list, patterns) in split {
+            assert_eq!(split_patterns(list), *patterns, "{list}");
+        }
+        let value_of = |name: &str| (name == "ETAGD_EXCLUDE").then(|| "a,b".into());
+        for (typed, read) in [
+            ("etagd serve .", "etagd serve --exclude=a --exclude=b ."),
+            ("etagd push serve", "etagd push serve"),
+            ("etagd serve --exclude c .", "etagd serve --exclude c ."),
+            ("etagd", "etagd"),
+        ] {
+            let words: Vec<OsString> = typed.split(' ').map(OsString::from).collect();
+            let read: Vec<OsString> = read.split(' ').map(OsString::from).collect();
+            assert_eq!(with_pattern_lists(&words, &cli(), value_of), read);
         }
     }
 

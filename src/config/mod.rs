@@ -104,8 +104,10 @@ impl Cli {
         let mut command = Self::command();
         let words: Vec<_> = words.into_iter().collect();
         let words = words::with_command(words, &command, Path::is_dir);
+        let with_lists =
+            environment::with_pattern_lists(&words, &command, |name| env::var_os(name));
         let parsed = command
-            .try_get_matches_from_mut(&words)
+            .try_get_matches_from_mut(with_lists)
             .and_then(|matches| Self::understand(&matches, env::var_os("PORT")));
         let cli = parsed.map_err(|mut error| {
             let is_set = |name: &OsStr| env::var_os(name).is_some();

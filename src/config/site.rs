@@ -108,8 +108,7 @@ pub struct SiteOptions {
     ///
     /// Browsers keep them without asking again. Use it for files that have a hash of their content
     /// in their name, and never for pages. `auto` takes each file whose name has such a hash, as
-    /// in index-BfX3a91Z.js or main.8d3f2a1c.css. The variable holds one pattern: '/{js,css}/**'
-    /// is both.
+    /// in index-BfX3a91Z.js or main.8d3f2a1c.css.
     #[arg(long, value_name = "GLOB")]
     pub immutable: Vec<ImmutableFiles>,
     /// Treat /path?v=HASH as immutable if HASH begins the file's BLAKE3.
