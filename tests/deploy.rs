@@ -49,6 +49,20 @@ fn the_flags_for_replicas_are_valid() {
     }
 }
 
+#[test]
+fn the_sandbox_lets_threads_that_compress_stand_back() {
+    for name in ["etagd.service", "etagd@.service"] {
+        let text = file(name);
+        let filters: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("SystemCallFilter="))
+            .collect();
+        // Each line changes what the ones before it say (systemd.exec(5)).
+        let expected = ["@system-service", "~@privileged @resources", "setpriority"];
+        assert_eq!(filters, expected, "{name}");
+    }
+}
+
 /// The stages of the Containerfile: what stands behind FROM, and the lines below it.
 fn stages() -> Vec<(String, Vec<String>)> {
     let text = file("Containerfile");
