@@ -157,6 +157,8 @@ fn where_nothing_can_be_watched_sweeps_come_often() {
     let site = TestSite::in_memory().file("file", "1");
     let watched = Watched::start(&site, Some(WatchError::Unsupported));
     assert_eq!(watched.metrics.watch_failures.get(), 1);
+    let unwatched = || watched.metrics.unwatched_places.load(Ordering::SeqCst);
+    within(Duration::from_secs(6), "it is counted", || unwatched() == 1);
     for round in 1..3 {
         write_tree(&site.path("tree"), 300, &format!("round {round}"));
         let after = digest_of(&watched.root);

@@ -201,11 +201,15 @@ const WELL: &[(&str, &str)] = &[
     ("etagd_build_info", "1x60"),
     (r#"etagd_site_info{digest="ab",complete="true"}"#, "1x60"),
     (
-        r#"etagd_request_duration_seconds_count{class="2xx"}"#,
+        r#"etagd_requests_total{method="GET",status="200"}"#,
         "0+600x60",
     ),
     (
-        r#"etagd_request_duration_seconds_count{class="5xx"}"#,
+        r#"etagd_requests_total{method="GET",status="503"}"#,
+        "0+1x60",
+    ),
+    (
+        r#"etagd_requests_total{method="other",status="501"}"#,
         "0+1x60",
     ),
     (
@@ -225,7 +229,8 @@ const WELL: &[(&str, &str)] = &[
     ("etagd_surplus_connections_total", "0x60"),
     ("etagd_accept_errors_total", "0x60"),
     ("etagd_watch_stalled", "0x60"),
-    ("etagd_watch_failures_total", "0x60"),
+    ("etagd_watch_failures_total", "3x60"),
+    ("etagd_unwatched_places", "0x60"),
     ("process_open_fds", "100x60"),
     ("process_max_fds", "1000x60"),
 ];
@@ -278,10 +283,12 @@ fn each_alert_fires_when_it_should_and_alone() {
     let nothing_lost = ("etagd_publications_total", "0+1x60");
     let failures = ("etagd_verification_failures_total", "0+1x60");
     let slow = r#"etagd_request_duration_seconds_bucket{class="3xx",le="0.0001"}"#;
-    let errors = r#"etagd_request_duration_seconds_count{class="5xx"}"#;
+    let errors = r#"etagd_requests_total{method="GET",status="503"}"#;
+    let scanned = r#"etagd_requests_total{method="other",status="501"}"#;
     let cases = [
         (&[][..], None),
         (&[(errors, "0+30x60")], Some("EtagdServerErrors")),
+        (&[(scanned, "0+300x60")], None),
         (&[(slow, "0+500x60")], Some("EtagdSlow")),
         (&[failures], Some("EtagdVerificationFailures")),
         // A file that is replaced while it is sent is nothing unusual.
@@ -291,7 +298,7 @@ fn each_alert_fires_when_it_should_and_alone() {
             Some("EtagdChangesNotPublished"),
         ),
         (
-            &[("etagd_watch_failures_total", "3x60")],
+            &[("etagd_unwatched_places", "1x60")],
             Some("EtagdChangesNotPublished"),
         ),
         (

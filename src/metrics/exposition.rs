@@ -57,6 +57,9 @@ impl Collector for Exposition {
         let faults = self.metrics.release_faults.load(Ordering::Relaxed);
         let help = "Entries of --manifest that differ from the disk.";
         families.gauge("release_faults", help, None, faults)?;
+        let unwatched = self.metrics.unwatched_places.load(Ordering::Relaxed);
+        let help = "Places of the site that report no changes: only sweeps find them.";
+        families.gauge("unwatched_places", help, None, unwatched)?;
         let stalled = self.metrics.watch_stalled.load(Ordering::Relaxed);
         let help = "1 while the watcher waits for the file system and publishes no change.";
         families.gauge("watch_stalled", help, None, stalled.into())?;

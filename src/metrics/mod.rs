@@ -200,6 +200,8 @@ pub struct Metrics {
     pub overflows: Counter,
     /// Paths that could not be watched.
     pub watch_failures: Counter,
+    /// Places of the site that report no changes, so that only sweeps find them.
+    pub unwatched_places: AtomicU64,
     /// Whether the watcher waits for the file system and does not get on, as of a second ago.
     pub watch_stalled: AtomicBool,
     /// Whether the scrub (`--scrub`) waits for the file system and does not get on.

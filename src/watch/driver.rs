@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
@@ -299,7 +300,13 @@ impl Driver {
 
     /// Passes on to the schedule which places report nothing.
     fn follow_coverage(&mut self, now: Instant) {
-        let has_blind_places = !self.coverage.blind_places().is_empty();
+        let blind_places = self.coverage.blind_places().len();
+        let unwatched = blind_places + usize::from(self.coverage.is_blind());
+        self.publisher
+            .metrics
+            .unwatched_places
+            .store(unwatched as u64, Ordering::Relaxed);
+        let has_blind_places = blind_places > 0;
         self.schedule
             .set_blind(self.coverage.is_blind(), has_blind_places, now);
         if self.coverage.take_new_failure() {
