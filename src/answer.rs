@@ -651,10 +651,10 @@ fn select_representation(resource: &Resource, request: &impl RequestHead) -> usi
     let mut count = 0;
     let representations = resource.representations().enumerate();
     for (index, representation) in representations {
-        let needed = representation.coding.dictionary();
+        let needed = representation.coding().dictionary();
         let is_usable = needed.is_none() || needed == dictionary;
         if is_usable && count < available.len() {
-            available[count] = (representation.coding, representation.length);
+            available[count] = (representation.coding(), representation.length);
             indices[count] = index;
             count += 1;
         }

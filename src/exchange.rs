@@ -50,7 +50,7 @@ impl DeltaOutcome {
             return Self::None;
         };
         let representation = selected.representation();
-        let of = |each: &Representation| each.coding.dictionary();
+        let of = |each: &Representation| each.coding().dictionary();
         let mut all = selected.resource.representations();
         if of(representation).is_some() {
             let others = all.filter(|each| of(each).is_none());

@@ -12,11 +12,13 @@ use std::sync::{Arc, OnceLock};
 use blake3::hazmat::HasherExt;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use once_cell::race::OnceBox;
 
 use crate::disk::{self, Root, SpooledBytes, Stamp};
 use crate::semantics::caching;
-use crate::semantics::coding::Coding;
+use crate::semantics::coding::{Coding, CodingKind};
 use crate::semantics::date::HttpDate;
+use crate::semantics::dictionary::DictionaryHash;
 use crate::semantics::etag::ETag;
 use crate::semantics::precondition::Validators;
 
@@ -81,8 +83,8 @@ pub struct Resource {
     pub dictionary_use: Option<Box<DictionaryUse>>,
     /// The content of the file itself, if a tail was added to it.
     pub plain: Option<Box<Plain>>,
-    /// `last_modified` as a field value, rendered when first needed. In a box, as the tag's.
-    pub rendered_date: OnceLock<Box<HeaderValue>>,
+    /// `last_modified` as a field value, rendered when first needed.
+    pub rendered_date: OnceBox<HeaderValue>,
 }
 
 /// For what URLs a resource is a dictionary.
@@ -172,7 +174,7 @@ impl Resource {
             encoded: Box::default(),
             dictionary_use: None,
             plain: None,
-            rendered_date: OnceLock::new(),
+            rendered_date: OnceBox::new(),
         }
     }
 
@@ -198,7 +200,7 @@ impl Resource {
             && self
                 .encoded
                 .last()
-                .is_some_and(|last| last.coding.dictionary().is_some())
+                .is_some_and(|last| last.dictionary.is_some())
     }
 
     /// The value of Use-As-Dictionary, if clients are told that it is a dictionary.
@@ -209,7 +211,7 @@ impl Resource {
 
     /// The content coding that a response with this representation names.
     pub fn content_coding(&self, selected: &Representation) -> Coding {
-        self.fields.content_encoding.unwrap_or(selected.coding)
+        self.fields.content_encoding.unwrap_or(selected.coding())
     }
 
     /// Whether it is HTML, which a browser navigates to.
@@ -414,10 +416,13 @@ impl Fields {
 }
 
 /// One coding of a resource.
+///
+/// A site has millions of them: what is rare or made at the first request is in boxes of one word.
 #[derive(Clone, Debug)]
 pub struct Representation {
-    /// Its content coding.
-    pub coding: Coding,
+    coding: CodingKind,
+    /// The dictionary that its coding has, if any.
+    dictionary: Option<Box<DictionaryHash>>,
     /// The hash of exactly its bytes.
     pub etag: ETag,
     /// Its length in bytes.
@@ -428,23 +433,21 @@ pub struct Representation {
     pub sha256: Option<Box<[u8; 32]>>,
     /// Whether the scan made it, rather than finding it in a file of the site.
     pub is_made: bool,
-    /// The tag as a field value. In a box, for most representations are asked for seldom.
-    tag_value: OnceLock<Box<HeaderValue>>,
-    heads: PreparedHeads,
+    rendered: Rendered,
 }
 
 impl Representation {
     /// A representation with this hash, length and data.
     pub fn new(coding: Coding, etag: ETag, length: u64, data: Data) -> Self {
         Self {
-            coding,
+            coding: coding.kind(),
+            dictionary: coding.dictionary().map(Box::new),
             etag,
             length,
             data,
             sha256: None,
             is_made: false,
-            tag_value: OnceLock::new(),
-            heads: PreparedHeads::default(),
+            rendered: Rendered::default(),
         }
     }
 
@@ -471,9 +474,15 @@ impl Representation {
     #[must_use]
     pub fn as_coding(&self, coding: Coding) -> Self {
         let mut representation = self.clone();
-        representation.coding = coding;
+        representation.coding = coding.kind();
+        representation.dictionary = coding.dictionary().map(Box::new);
         representation.set_suffix(None);
         representation
+    }
+
+    /// Its content coding.
+    pub fn coding(&self) -> Coding {
+        self.coding.with(self.dictionary.as_deref())
     }
 
     /// Sets or clears the suffix of the tag.
@@ -481,7 +490,7 @@ impl Representation {
         if self.etag.fields() != suffix {
             let etag = ETag::new(*self.etag.hash());
             self.etag = suffix.map_or(etag, |suffix| etag.with_fields(suffix));
-            self.tag_value = OnceLock::new();
+            self.rendered = Rendered::default();
         }
     }
 
@@ -495,18 +504,18 @@ impl Representation {
 
     /// The tag as a field value, rendered once.
     pub fn etag_value(&self) -> &HeaderValue {
-        self.tag_value.get_or_init(|| Box::new(visible(&self.etag)))
+        let values = self.rendered.values();
+        values.tag.get_or_init(|| visible(&self.etag))
     }
 
     /// The head of such a response, if somebody has made it and there was room for it.
     pub fn prepared_head(&self, kind: PreparedHead) -> Option<&Bytes> {
-        self.heads.0.get()?[kind as usize].get()
+        self.rendered.0.get()?.heads[kind as usize].get()
     }
 
     /// Keeps the head of such a response. Where one is kept already it has the same bytes, and stays.
     pub fn keep_head(&self, kind: PreparedHead, head: Bytes) {
-        let heads = self.heads.0.get_or_init(Box::default);
-        let _ = heads[kind as usize].set(head);
+        let _ = self.rendered.values().heads[kind as usize].set(head);
     }
 }
 
@@ -519,12 +528,26 @@ pub enum PreparedHead {
     NotModified,
 }
 
-/// The heads of responses with a representation, as bytes of HTTP/1.1. A copy of them is empty: the
-/// copy of the representation may be given other fields.
+/// What is made of a representation when it is asked for, and most are asked for seldom. A copy is
+/// empty: the copy of the representation may be given other fields.
 #[derive(Debug, Default)]
-struct PreparedHeads(OnceLock<Box<[OnceLock<Bytes>; 2]>>);
+struct Rendered(OnceBox<RenderedValues>);
 
-impl Clone for PreparedHeads {
+#[derive(Debug, Default)]
+struct RenderedValues {
+    /// The tag as a field value.
+    tag: OnceLock<HeaderValue>,
+    /// The heads of responses, as bytes of HTTP/1.1.
+    heads: [OnceLock<Bytes>; 2],
+}
+
+impl Rendered {
+    fn values(&self) -> &RenderedValues {
+        self.0.get_or_init(Box::default)
+    }
+}
+
+impl Clone for Rendered {
     fn clone(&self) -> Self {
         Self::default()
     }
@@ -539,7 +562,7 @@ pub fn visible(value: &impl std::fmt::Display) -> HeaderValue {
 /// Where the bytes of a representation are.
 #[derive(Clone, Debug)]
 pub enum Data {
-    /// In memory: the very buffer that was hashed.
+    /// In memory: the very buffer that was hashed, or its copy, which nobody can change either.
     Memory(Bytes),
     /// In a file, to be read and proven for each response.
     File(Arc<FileSource>),
@@ -631,6 +654,17 @@ mod tests {
     use crate::semantics::etag::ETag;
 
     #[test]
+    fn a_million_of_them_fit_into_memory() {
+        // Each byte here is a megabyte of a site with a million files.
+        assert!(
+            size_of::<Representation>() <= 112,
+            "{}",
+            size_of::<Representation>()
+        );
+        assert!(size_of::<Resource>() <= 256, "{}", size_of::<Resource>());
+    }
+
+    #[test]
     fn what_is_in_one_file_leaves_what_is_in_others() {
         let directory = std::env::temp_dir();
         let root = Arc::new(Root::open(&directory).expect("a directory"));
@@ -658,7 +692,7 @@ mod tests {
             .expect("nothing of it is there");
         assert!(Arc::ptr_eq(&all, &resource));
         let rest = resource.without_file(&path("a.br")).expect("the rest");
-        let codings: Vec<_> = rest.representations().map(|each| each.coding).collect();
+        let codings: Vec<_> = rest.representations().map(Representation::coding).collect();
         assert_eq!(codings, [Coding::Identity, Coding::Gzip]);
         assert!(resource.without_file(&path("a")).is_none());
     }

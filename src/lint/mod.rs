@@ -138,7 +138,7 @@ fn stale_sidecars(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
             extension.is_some_and(|it| resource.path.ends_with(it.as_bytes()))
         };
         let from_files = original.encoded.iter().filter(|encoded| !encoded.is_made);
-        let mut used = from_files.map(|encoded| encoded.coding);
+        let mut used = from_files.map(|encoded| encoded.coding());
         if used.any(has_extension) {
             return None;
         }

@@ -368,7 +368,7 @@ struct ListingEntry {
 /// The content codings in which a file of the site is sent, apart from itself.
 fn codings(file: &Resource) -> impl Iterator<Item = &'static str> {
     let (_, encoded) = file.of_files();
-    encoded.iter().map(|each| each.coding.token())
+    encoded.iter().map(|each| each.coding().token())
 }
 
 /// Whether a resource is sent as a content coding of another one: its line in a listing is that of
@@ -385,7 +385,7 @@ fn is_coding(manifest: &Manifest, resource: &Resource) -> bool {
                 .extension()
                 .and_then(|extension| resource.path.strip_suffix(extension.as_bytes()))
                 .and_then(|rest| manifest.locate(rest.strip_suffix(b".")?))
-                .is_some_and(|file| file.of_files().1.iter().any(|each| each.coding == coding))
+                .is_some_and(|file| file.of_files().1.iter().any(|each| each.coding() == coding))
         })
 }
 

@@ -48,7 +48,7 @@ fn answers_alike(one: &Resource, other: &Resource) -> bool {
     let tags = |resource: &Resource| -> Vec<_> {
         resource
             .representations()
-            .map(|each| (each.coding, each.etag))
+            .map(|each| (each.coding(), each.etag))
             .collect()
     };
     let clean = |resource: &'_ Resource| {

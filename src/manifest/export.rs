@@ -87,7 +87,7 @@ impl Manifest {
                 path: resource.path.clone(),
                 etag: representation.etag,
                 size: representation.length,
-                coding: representation.coding,
+                coding: representation.coding(),
                 description: Arc::clone(&description),
             })
         })

@@ -640,8 +640,8 @@ impl Bucket {
             let (identity, encoded) = resource.of_files();
             hasher.update(&(1 + encoded.len() as u64).to_le_bytes());
             for representation in std::iter::once(identity).chain(encoded) {
-                frame(&mut hasher, representation.coding.token().as_bytes());
-                if let Some(dictionary) = representation.coding.dictionary() {
+                frame(&mut hasher, representation.coding().token().as_bytes());
+                if let Some(dictionary) = representation.coding().dictionary() {
                     frame(&mut hasher, dictionary.as_bytes());
                 }
                 frame(&mut hasher, representation.etag.opaque().as_bytes());

@@ -115,6 +115,25 @@ impl Memory {
         }
     }
 
+    /// Puts small bodies that are kept into one allocation: each has the cost of the bookkeeping for all
+    /// of them. They are given up together, when the last is gone. Where there is no room for the copy,
+    /// all stays as it is.
+    pub fn pack(self: &Arc<Self>, bodies: &mut [&mut Bytes]) {
+        if bodies.len() < 2 {
+            return;
+        }
+        let all: Vec<&[u8]> = bodies.iter().map(|body| &***body).collect();
+        let Ok(packed) = self.keep(all.concat()) else {
+            return;
+        };
+        let mut start = 0;
+        for body in bodies {
+            let end = start + body.len();
+            **body = packed.slice(start..end);
+            start = end;
+        }
+    }
+
     /// Shares the head of a response, if the share of heads has room for it; `None` if not.
     pub fn keep_head(self: &Arc<Self>, head: &[u8]) -> Option<Bytes> {
         let bytes = head.len() as u64 + ENTRY_OVERHEAD;
@@ -551,6 +570,28 @@ mod tests {
         drop(clone);
         assert_eq!(memory.used(), 0);
         assert_eq!(memory.kept.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn small_bodies_share_their_bookkeeping() {
+        let memory = Memory::new(MIN_MEMORY, 1);
+        let contents = [b"one".as_slice(), b"", b"three"];
+        let mut bodies = contents.map(|content| memory.keep(content.to_vec()).expect("fits"));
+        memory.pack(&mut bodies.each_mut());
+        assert_eq!(bodies.each_ref().map(|body| &body[..]), contents);
+        assert_eq!(memory.used(), 8 + ENTRY_OVERHEAD);
+        let first = bodies[0].clone();
+        drop(bodies);
+        assert_eq!(memory.used(), 8 + ENTRY_OVERHEAD, "one holds all");
+        drop(first);
+        assert_eq!(memory.used(), 0);
+        // Where a copy has no room, nothing changes.
+        let body = |byte| memory.keep(vec![byte; 2 * MIB]).expect("fits");
+        let mut bodies = [body(1), body(2)];
+        let used = memory.used();
+        memory.pack(&mut bodies.each_mut());
+        assert_eq!(memory.used(), used);
+        assert_eq!(bodies.map(|body| body[0]), [1, 2]);
     }
 
     #[test]

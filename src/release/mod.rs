@@ -308,7 +308,9 @@ fn changes(base: &Manifest, proven: Proven, inventory: &Inventory) -> Changes {
 /// tags follow from these and from the rules.
 fn is_known(old: &Arc<Resource>, new: &Arc<Resource>) -> bool {
     let is_same = |(old, new): (&Representation, &Representation)| {
-        old.coding == new.coding && old.etag == new.etag && old.data.has_same_location(&new.data)
+        old.coding() == new.coding()
+            && old.etag == new.etag
+            && old.data.has_same_location(&new.data)
     };
     Arc::ptr_eq(old, new)
         || old.stamp == new.stamp

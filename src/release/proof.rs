@@ -162,7 +162,7 @@ fn fault(entry: &Entry, resource: Option<&Arc<Resource>>, tree: &Manifest) -> Op
         return Some(Kind::Unsettled);
     }
     let mut all = resource.representations();
-    match all.find(|each| each.coding == entry.coding) {
+    match all.find(|each| each.coding() == entry.coding) {
         // The file itself is as listed, and sent. The digest says that there should be more.
         None if entry.coding != Coding::Identity
             && tree.without_codings().contains(&entry.path) =>
@@ -187,13 +187,13 @@ fn unreadable<'a>(path: &[u8], unreadable: &'a BTreeMap<Box<[u8]>, String>) -> O
 /// A resource without the codings that are not listed.
 fn listed(resource: &Arc<Resource>, entries: &[Entry]) -> Arc<Resource> {
     let is_listed = |coding| entries.iter().any(|entry| entry.coding == coding);
-    if resource.encoded.iter().all(|each| is_listed(each.coding)) {
+    if resource.encoded.iter().all(|each| is_listed(each.coding())) {
         return Arc::clone(resource);
     }
     let encoded = resource
         .encoded
         .iter()
-        .filter(|each| is_listed(each.coding))
+        .filter(|each| is_listed(each.coding()))
         .cloned();
     Arc::new(Resource {
         encoded: encoded.collect(),

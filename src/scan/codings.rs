@@ -121,7 +121,7 @@ fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
             pass.progress.step();
         }
         // The order of equal lengths must not depend on which of them were made.
-        encoded.sort_by_key(|each| (each.length, each.coding));
+        encoded.sort_by_key(|each| (each.length, each.coding()));
         if uses_deltas {
             encoded.extend(deltas.proven(resource));
         }
@@ -204,7 +204,7 @@ fn candidates<'a>(
 fn are_same(one: &[Representation], other: &[Representation]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).all(|(new, old)| {
-            new.coding == old.coding
+            new.coding() == old.coding()
                 && new.etag.hash() == old.etag.hash()
                 && new.data.has_same_location(&old.data)
         })
@@ -246,7 +246,7 @@ fn shipped_codings(next: &NextState<'_>, resource: &Resource) -> Vec<Representat
             let sidecar = &next.locate(&path)?.identity;
             let is_proven = proven_before
                 .iter()
-                .any(|old| old.coding == coding && old.etag.hash() == sidecar.etag.hash());
+                .any(|old| old.coding() == coding && old.etag.hash() == sidecar.etag.hash());
             if !is_proven && let Err(reason) = check(coding, sidecar, identity) {
                 next.reject(path, reason);
                 return None;

@@ -147,14 +147,14 @@ impl<'a> Deltas<'a> {
             .iter()
             .filter_map(|delta| {
                 let old = proven_before.iter().find(|old| {
-                    old.coding.dictionary().is_some()
+                    old.coding().dictionary().is_some()
                         && old.etag.hash() == delta.identity.etag.hash()
                 });
-                let coding = self.prove(resource, delta, old.map(|old| old.coding))?;
+                let coding = self.prove(resource, delta, old.map(|old| old.coding()))?;
                 Some(delta.identity.as_coding(coding))
             })
             .collect();
-        proven.sort_by_key(|representation| (representation.length, representation.coding));
+        proven.sort_by_key(|representation| (representation.length, representation.coding()));
         proven
     }
 

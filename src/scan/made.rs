@@ -113,7 +113,7 @@ impl Maker {
 
     /// The codings of the policy that do not lie next to the file.
     fn wanted(&self, shipped: &[Representation]) -> Vec<Coding> {
-        let is_shipped = |coding: &Coding| shipped.iter().any(|each| each.coding == *coding);
+        let is_shipped = |coding: &Coding| shipped.iter().any(|each| each.coding() == *coding);
         let mut wanted = self.policy.codings().to_vec();
         wanted.retain(|coding| !is_shipped(coding));
         wanted
@@ -317,7 +317,7 @@ fn known(pass: &Pass<'_>, resource: &Resource, wanted: &[Coding]) -> Option<Vec<
     let known = |coding: &Coding| {
         let found = encoded
             .iter()
-            .find(|each| each.is_made && each.coding == *coding)?;
+            .find(|each| each.is_made && each.coding() == *coding)?;
         let is_good = !is_checked || read_proven(found, |_| Ok(())).is_ok();
         if !is_good {
             return None;

@@ -39,6 +39,8 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 use std::{io, iter, mem};
 
+use bytes::Bytes;
+use once_cell::race::OnceBox;
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::beat::Beat;
@@ -108,6 +110,9 @@ const MAX_PREPARED: usize = 64;
 
 /// Number of files handed from the walk to a hashing thread at once.
 const BATCH_SIZE: usize = 32;
+/// Limit for the length of a body that shares its memory with others: one that stays when the others
+/// are replaced holds the memory of a whole batch.
+const MAX_PACKED: usize = 512;
 
 /// Counters of a running scan; readable from other threads.
 #[derive(Debug, Default)]
@@ -341,10 +346,24 @@ impl Scanner {
         };
         let mut visits: Vec<Visit> = batches
             .par_bridge()
-            .flat_map_iter(|batch| batch.into_iter().map(visit))
+            .flat_map_iter(|batch| {
+                let mut visits: Vec<_> = batch.into_iter().map(visit).collect();
+                self.pack(&mut visits);
+                visits
+            })
             .collect();
         visits.extend(ignore_file);
         self.conclude(pass, visits)
+    }
+
+    /// Puts the smallest bodies of a batch together. A site of a million small files has more in the
+    /// bookkeeping of their bodies than in the bodies.
+    fn pack(&self, visits: &mut [Visit]) {
+        let Some(memory) = &self.memory else {
+            return;
+        };
+        let mut bodies: Vec<&mut Bytes> = visits.iter_mut().filter_map(smallest_body).collect();
+        memory.pack(&mut bodies);
     }
 
     /// What is left out by the operator's patterns and by `.etagdignore`, as it was found now, or else
@@ -626,7 +645,7 @@ impl Scanner {
             encoded: Box::default(),
             dictionary_use: None,
             plain,
-            rendered_date: OnceLock::new(),
+            rendered_date: OnceBox::new(),
         }
     }
 
@@ -658,6 +677,19 @@ impl Scanner {
             .then(|| HttpDate::from_unix(modified))
             .flatten()
     }
+}
+
+/// The body of a new resource, where it is one of the smallest and nobody else has it.
+fn smallest_body(visit: &mut Visit) -> Option<&mut Bytes> {
+    let Visit::File(resource) = visit else {
+        return None;
+    };
+    let resource = Arc::get_mut(resource)?;
+    let Data::Memory(body) = &mut resource.identity.data else {
+        return None;
+    };
+    // Of a document with a tail, the file is a part of the same memory.
+    (resource.plain.is_none() && body.len() <= MAX_PACKED).then_some(body)
 }
 
 /// Warns where patterns leave nothing of the site, once for each time that they do so anew.

@@ -66,7 +66,10 @@ impl<'a> SavedFile<'a> {
         let has_proof = |coding: &Coding| {
             let sidecar =
                 sidecar_path(&resource.path, *coding).and_then(|path| manifest.locate(&path));
-            let proven = resource.encoded.iter().find(|each| each.coding == *coding);
+            let proven = resource
+                .encoded
+                .iter()
+                .find(|each| each.coding() == *coding);
             match (sidecar, proven) {
                 (Some(sidecar), Some(proven)) => sidecar.identity.etag.hash() == proven.etag.hash(),
                 _ => false,

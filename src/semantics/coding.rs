@@ -30,7 +30,32 @@ pub enum Coding {
     DictionaryZstd(DictionaryHash),
 }
 
+/// A coding without its dictionary, if it has one: what there are millions of keeps that elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CodingKind(u8);
+
+impl CodingKind {
+    /// The coding of this kind with this dictionary, or of the same encoding without one.
+    #[must_use]
+    pub fn with(self, dictionary: Option<&DictionaryHash>) -> Coding {
+        match (self.0, dictionary) {
+            (1, _) | (4, None) => Coding::Brotli,
+            (2, _) | (5, None) => Coding::Zstd,
+            (3, _) => Coding::Gzip,
+            (4, Some(dictionary)) => Coding::DictionaryBrotli(*dictionary),
+            (5, Some(dictionary)) => Coding::DictionaryZstd(*dictionary),
+            _ => Coding::Identity,
+        }
+    }
+}
+
 impl Coding {
+    /// It without its dictionary.
+    #[must_use]
+    pub const fn kind(self) -> CodingKind {
+        CodingKind(self.index() as u8)
+    }
+
     /// Those without a dictionary, in order.
     pub const ALL: [Self; 4] = [Self::Identity, Self::Brotli, Self::Zstd, Self::Gzip];
 

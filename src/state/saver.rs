@@ -379,7 +379,7 @@ mod tests {
             assert_eq!(now.fields, then.fields, "{path}");
             let tags = |of: &Resource| -> Vec<_> {
                 let each = of.representations();
-                each.map(|each| (each.coding, each.etag.to_string(), each.length))
+                each.map(|each| (each.coding(), each.etag.to_string(), each.length))
                     .collect()
             };
             assert_eq!(tags(now), tags(then), "{path}");
