@@ -9,11 +9,13 @@
 mod diff;
 mod export;
 mod header_rules;
+mod inode_index;
 mod page_cache;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -30,6 +32,7 @@ use crate::settings::{
     Settings,
 };
 use header_rules::HeaderRules;
+use inode_index::InodeIndex;
 use page_cache::PageCache;
 
 /// Version of what the site digest covers and how.
@@ -129,6 +132,8 @@ pub struct Manifest {
     has_delta_files: bool,
     /// All resources by path, collected when first needed.
     ordered: OnceLock<Arc<[Arc<Resource>]>>,
+    /// All resources by inode, collected when first needed, and kept up to date from then on.
+    inodes: OnceLock<InodeIndex>,
     /// The folders without files by path, collected when first needed.
     empty_folders: OnceLock<Arc<[Box<[u8]>]>>,
     /// Generated pages about this state.
@@ -138,6 +143,8 @@ pub struct Manifest {
 #[derive(Clone, Debug)]
 struct Bucket {
     table: HashTable<Arc<Resource>>,
+    /// What is in the table, ordered by path.
+    ordered: Box<[Arc<Resource>]>,
     /// How many resources lie below each of the directories that hash to this bucket.
     below: BTreeMap<Box<[u8]>, usize>,
     /// Those folders that are on the disk, and hash to this bucket; none where they are not listed.
@@ -179,6 +186,7 @@ impl Manifest {
         let settings = settings.into();
         let mut bucket = Bucket {
             table: HashTable::new(),
+            ordered: Box::default(),
             below: BTreeMap::new(),
             folders: BTreeSet::new(),
             has_deltas: false,
@@ -204,6 +212,7 @@ impl Manifest {
             bytes: 0,
             has_delta_files: false,
             ordered: OnceLock::new(),
+            inodes: OnceLock::new(),
             empty_folders: OnceLock::new(),
             page_cache: Arc::default(),
         }
@@ -245,6 +254,7 @@ impl Manifest {
         }
         let BucketEdit {
             buckets,
+            inodes,
             resources,
             unsettled,
             bytes,
@@ -267,6 +277,7 @@ impl Manifest {
             resources,
             unsettled,
             bytes,
+            inodes: inodes.map_or_else(OnceLock::new, OnceLock::from),
             ordered: OnceLock::new(),
             empty_folders: OnceLock::new(),
             page_cache: Arc::default(),
@@ -287,6 +298,52 @@ impl Manifest {
     pub fn has_below(&self, directory: &[u8]) -> bool {
         let place = BucketSlot::of(directory);
         self.buckets[place.bucket].below.contains_key(directory)
+    }
+
+    /// The resources below these directories. Costs as much as [`Manifest::with_prefixes`].
+    pub fn below(&self, directories: &[&[u8]]) -> Vec<&Arc<Resource>> {
+        let prefix = |directory: &&[u8]| match directory.is_empty() {
+            true => Vec::new(),
+            false => [*directory, b"/"].concat(),
+        };
+        let directories = directories.iter().filter(|it| self.has_below(it));
+        self.with_prefixes(directories.map(prefix).collect())
+    }
+
+    /// The resources whose paths begin with one of these. Costs what is found, and a short search in
+    /// each bucket for each prefix; where that would be more, a look at all resources.
+    pub fn with_prefixes(&self, mut prefixes: BTreeSet<Vec<u8>>) -> Vec<&Arc<Resource>> {
+        // What begins with a longer one begins with the shorter one, which stands before it.
+        let mut shorter: Option<Vec<u8>> = None;
+        prefixes.retain(|prefix| {
+            let is_new = shorter.as_ref().is_none_or(|it| !prefix.starts_with(it));
+            if is_new {
+                shorter = Some(prefix.clone());
+            }
+            is_new
+        });
+        if prefixes.len().saturating_mul(BUCKETS) > self.resources {
+            let is_wanted = |each: &&Arc<Resource>| {
+                note_look();
+                let up_to_path = (Bound::Unbounded, Bound::Included(&*each.path));
+                let mut not_after = prefixes.range::<[u8], _>(up_to_path);
+                not_after
+                    .next_back()
+                    .is_some_and(|it| each.path.starts_with(it))
+            };
+            return self.iter().filter(is_wanted).collect();
+        }
+        prefixes
+            .iter()
+            .flat_map(|prefix| self.buckets.iter().flat_map(|it| it.with_prefix(prefix)))
+            .collect()
+    }
+
+    /// The resources whose file has this inode number, on whichever device.
+    pub fn with_inode(&self, inode: u64) -> impl Iterator<Item = &Arc<Resource>> {
+        self.inodes
+            .get_or_init(|| InodeIndex::new(self.iter()))
+            .get(inode)
     }
 
     /// Whether this folder is on the disk, where folders are listed.
@@ -415,7 +472,7 @@ impl Manifest {
         self.buckets
             .iter()
             .filter(|bucket| bucket.has_deltas)
-            .flat_map(|bucket| &bucket.table)
+            .flat_map(|bucket| &bucket.ordered)
             .filter(|resource| is_delta(resource))
     }
 
@@ -426,16 +483,12 @@ impl Manifest {
 
     /// All resources, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.buckets.iter().flat_map(|bucket| &bucket.table)
+        self.buckets.iter().flat_map(|bucket| &bucket.ordered)
     }
 
     /// All resources, ordered by path.
     pub fn resources(&self) -> Vec<&Arc<Resource>> {
-        let mut all: Vec<_> = self
-            .buckets
-            .iter()
-            .flat_map(|bucket| &bucket.table)
-            .collect();
+        let mut all: Vec<_> = self.iter().collect();
         all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         all
     }
@@ -500,6 +553,8 @@ impl Manifest {
 /// The buckets of a state on the way to the next one.
 struct BucketEdit {
     buckets: Box<[Arc<Bucket>]>,
+    /// The resources by inode, where somebody has needed that before.
+    inodes: Option<InodeIndex>,
     /// By bucket: whether its entries have changed, so that it has to be hashed again.
     touched: Vec<bool>,
     /// By directory: how many more resources it holds itself than before.
@@ -513,6 +568,7 @@ impl BucketEdit {
     fn new(manifest: &Manifest) -> Self {
         Self {
             buckets: manifest.buckets.clone(),
+            inodes: manifest.inodes.get().cloned(),
             touched: vec![false; BUCKETS],
             growth: HashMap::new(),
             resources: manifest.resources,
@@ -539,6 +595,10 @@ impl BucketEdit {
                 Some(all) => *all += growth,
                 None => drop(self.growth.insert(directory.into(), growth)),
             }
+        }
+        if let Some(inodes) = &mut self.inodes {
+            old.iter().for_each(|old| inodes.remove(old));
+            new.iter().for_each(|new| inodes.insert(Arc::clone(new)));
         }
         if let Some(old) = &old {
             self.resources -= 1;
@@ -570,6 +630,8 @@ impl BucketEdit {
 
     /// Gives every resource the fields that new rules produce for it.
     fn reapply_rules(&mut self, header_rules: &HeaderRules) {
+        // It has the resources with the fields that they had.
+        self.inodes = None;
         self.buckets
             .par_iter_mut()
             .zip(&mut self.touched)
@@ -603,7 +665,8 @@ impl Bucket {
             resource.clean.as_ref().map(|clean| &clean.fields)
         }
         let mut is_changed = false;
-        for entry in Arc::make_mut(bucket).table.iter_mut() {
+        let bucket = Arc::make_mut(bucket);
+        for entry in bucket.table.iter_mut() {
             let ruled = header_rules.apply_to(Arc::clone(entry));
             if entry.fields != ruled.fields || clean(entry) != clean(&ruled) {
                 // The path is unchanged, and so is its slot in the table.
@@ -612,6 +675,17 @@ impl Bucket {
             }
         }
         is_changed
+    }
+
+    /// Its entries whose paths begin with this.
+    fn with_prefix(&self, prefix: &[u8]) -> &[Arc<Resource>] {
+        let is_before = |entry: &Arc<Resource>| {
+            note_look();
+            *entry.path < *prefix
+        };
+        let from = self.ordered.partition_point(is_before);
+        let rest = &self.ordered[from..];
+        &rest[..rest.partition_point(|entry| entry.path.starts_with(prefix))]
     }
 
     /// Adds `growth` to the number of resources below a directory.
@@ -631,11 +705,12 @@ impl Bucket {
 
     /// Computes the hash of the entries, and of the empty folders where they are listed.
     fn seal(&mut self, settings: &Settings) {
-        let mut entries: Vec<&Arc<Resource>> = self.table.iter().collect();
+        let mut entries: Vec<Arc<Resource>> = self.table.iter().map(Arc::clone).collect();
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        self.has_deltas = entries.iter().any(|each| is_delta(each));
+        self.ordered = entries.into();
+        self.has_deltas = self.ordered.iter().any(|each| is_delta(each));
         let mut hasher = blake3::Hasher::new();
-        for resource in entries {
+        for resource in &self.ordered {
             frame(&mut hasher, &resource.path);
             let (identity, encoded) = resource.of_files();
             hasher.update(&(1 + encoded.len() as u64).to_le_bytes());
@@ -680,6 +755,12 @@ fn digest(
         hash: hasher.finalize(),
         complete,
     }
+}
+
+/// Counts the entries that searches by prefix look at, for the test of what they cost.
+fn note_look() {
+    #[cfg(test)]
+    tests::LOOKS.set(tests::LOOKS.get() + 1);
 }
 
 fn is_delta(resource: &Resource) -> bool {
@@ -768,6 +849,8 @@ fn frame(hasher: &mut blake3::Hasher, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use bytes::Bytes;
 
     use super::*;
@@ -784,6 +867,11 @@ mod tests {
     fn globs(patterns: &[&str]) -> Vec<ImmutableFiles> {
         let globs = patterns.iter().map(|pattern| pattern.parse());
         globs.collect::<Result<_, _>>().expect("patterns")
+    }
+
+    thread_local! {
+        /// Entries that searches by prefix have looked at.
+        pub(super) static LOOKS: Cell<usize> = const { Cell::new(0) };
     }
 
     #[test]
@@ -888,6 +976,87 @@ mod tests {
             );
             assert_eq!(gone.folders().count(), 3);
         }
+    }
+
+    fn paths<'r>(resources: impl IntoIterator<Item = &'r Arc<Resource>>) -> Vec<String> {
+        let paths = resources.into_iter();
+        let mut paths: Vec<_> = paths
+            .map(|it| String::from_utf8_lossy(&it.path).into_owned())
+            .collect();
+        paths.sort_unstable();
+        paths
+    }
+
+    #[test]
+    fn what_lies_below_directories_is_found_in_small_sites_and_large_ones() {
+        let small = ["a", "a.b", "a/1", "a/b/2", "a/b0", "a/bc/3", "b/4", "c/5"];
+        for others in [0, 3 * BUCKETS] {
+            let others = (0..others).map(|number| format!("z/{}/{number}", number % 100));
+            let all = small.iter().map(ToString::to_string).chain(others);
+            let site = Manifest::empty(Settings::default()).with(Changes {
+                changed: all.map(|path| Arc::new(resource(&path, [1; 32]))).collect(),
+                ..Changes::default()
+            });
+            let below = |directories: &[&str]| {
+                let directories: Vec<_> = directories.iter().map(|it| it.as_bytes()).collect();
+                paths(site.below(&directories)).join(" ")
+            };
+            assert_eq!(below(&["a"]), "a/1 a/b/2 a/b0 a/bc/3");
+            assert_eq!(below(&["a/b", "c", "a/b0", "d", "b/4"]), "a/b/2 c/5");
+            assert_eq!(below(&["a/1", "a.b", "x", ""][..3]), "");
+            assert_eq!(site.below(&[b"".as_slice()]).len(), site.len());
+            let with_prefixes = |prefixes: &[&str]| {
+                let prefixes = prefixes.iter().map(|it| it.as_bytes().to_vec());
+                paths(site.with_prefixes(prefixes.collect())).join(" ")
+            };
+            assert_eq!(with_prefixes(&["a/b"]), "a/b/2 a/b0 a/bc/3");
+            let nested = with_prefixes(&["a/b0", "a/b", "a/bc", "c"]);
+            assert_eq!(nested, "a/b/2 a/b0 a/bc/3 c/5");
+            // More than there are buckets for.
+            let many = ["a/b", "a/bc", "b", "c", "1", "2", "3", "z/7", "z/8", "z/9"];
+            let found = below(&many);
+            let (known, other) = found.split_at("a/b/2 a/bc/3 b/4 c/5".len());
+            assert_eq!(known, "a/b/2 a/bc/3 b/4 c/5");
+            let is_wanted = |it: &str| ["z/7/", "z/8/", "z/9/"].iter().any(|of| it.starts_with(of));
+            assert!(other.split_whitespace().all(is_wanted), "{other}");
+            let wanted = paths(site.iter()).iter().filter(|it| is_wanted(it)).count();
+            assert_eq!(other.split_whitespace().count(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_small_change_in_a_large_site_looks_at_few_of_its_files() {
+        let all = (0..20 * BUCKETS).map(|number| format!("{}/{number}", number % 1000));
+        let with_inode = |path: &str, inode| {
+            let mut resource = resource(path, [1; 32]);
+            resource.stamp.inode = inode;
+            Arc::new(resource)
+        };
+        let site = Manifest::empty(Settings::default()).with(Changes {
+            changed: all
+                .zip(1..)
+                .map(|(path, inode)| with_inode(&path, inode))
+                .collect(),
+            ..Changes::default()
+        });
+        // A directory.
+        let before = LOOKS.get();
+        assert_eq!(site.below(&[b"7".as_slice()]).len(), 82);
+        let looks = LOOKS.get() - before;
+        assert!(looks < site.len() / 2, "{looks} of {}", site.len());
+        // The names of a file: a site that has been asked once goes on being asked.
+        assert_eq!(paths(site.with_inode(7)), ["6/6"]);
+        assert!(site.with_inode(0).next().is_none());
+        let next = site.with(Changes {
+            changed: vec![with_inode("6/6", 8), with_inode("new", 7)],
+            removed: vec![b"1/1".as_slice().into()],
+            ..Changes::default()
+        });
+        assert!(next.inodes.get().is_some(), "all files are looked at again");
+        assert_eq!(paths(next.with_inode(7)), ["new"]);
+        assert_eq!(paths(next.with_inode(8)), ["6/6", "7/7"]);
+        assert!(next.with_inode(2).next().is_none());
+        assert_eq!(paths(site.with_inode(7)), ["6/6"], "the state before");
     }
 
     /// A resource whose content has this hash.

@@ -80,8 +80,14 @@ fn attach_families(base_path: &BasePath, pass: &Pass<'_>, outcome: &mut ScanOutc
         .collect();
     let mut left = Vec::new();
     let mut members: HashMap<Family<'_>, usize> = HashMap::new();
-    let kept = pass.base.iter().filter(|it| !replaced.contains(&*it.path));
-    for resource in kept {
+    let known = match pass.is_start {
+        true => pass.base.iter().collect(),
+        false => {
+            let prefixes = families.iter().map(|family| family.prefix().to_vec());
+            pass.base.with_prefixes(prefixes.collect())
+        }
+    };
+    for resource in known.into_iter().filter(|it| !replaced.contains(&*it.path)) {
         if let Some(family) = family_of(resource).filter(is_touched) {
             *members.entry(family).or_default() += 1;
             left.push(Arc::clone(resource));

@@ -11,7 +11,7 @@ use super::walk::FoundFile;
 use super::{Progress, ScanOutcome, Scope, Unsettled};
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::manifest::{Changes, Manifest, ancestors};
-use crate::representation::{Data, FileSource, Resource, TextKind};
+use crate::representation::{Data, FileSource, TextKind};
 use crate::rules::RuleFile;
 
 /// Unreadable paths that are named one by one; beyond this number they are only counted.
@@ -32,8 +32,6 @@ pub(super) struct Pass<'a> {
     pub(super) long: Mutex<Vec<PathBuf>>,
     /// Files with several paths that this pass has read.
     pub(super) shared: Mutex<HashMap<Inode, FileState>>,
-    /// The resources of `base` by inode number, collected when first needed.
-    pub(super) known: OnceLock<HashMap<u64, &'a Arc<Resource>>>,
 }
 
 /// Identifies a file on this machine: device and inode number.
@@ -72,7 +70,6 @@ impl<'a> Pass<'a> {
             now: SystemTime::now(),
             long: Mutex::default(),
             shared: Mutex::default(),
-            known: OnceLock::new(),
         }
     }
 
@@ -103,16 +100,11 @@ impl<'a> Pass<'a> {
         if rereads {
             return None;
         }
-        let known = self.known.get_or_init(|| {
-            self.base
-                .iter()
-                // What is sent of these is the file and a tail: another path may get no tail.
-                .filter(|known| known.plain.is_none())
-                .map(|known| (known.stamp.inode, known))
-                .collect()
-        });
-        let known = known.get(&opened.stamp.inode)?;
-        (self.is_still(&known.stamp, &opened.stamp) && known.settled).then(|| FileState {
+        let known = self.base.with_inode(opened.stamp.inode).find(|known| {
+            // What is sent of some is the file and a tail: another path may get no tail.
+            known.plain.is_none() && known.settled && self.is_still(&known.stamp, &opened.stamp)
+        })?;
+        Some(FileState {
             stamp: opened.stamp,
             hash: *known.identity.etag.hash(),
             sha256: known.identity.sha256.as_deref().copied(),
@@ -168,18 +160,11 @@ pub(super) fn removed(
     let is_kept =
         |path: &[u8]| present.contains(path) || (!pass.is_start && is_unreadable(path, unreadable));
     let starts = pass.scope.starts();
-    // If no start was a directory, one look-up each replaces a pass over all resources.
-    if !starts.iter().any(|start| pass.base.has_below(start)) {
-        return starts
-            .into_iter()
-            .filter(|start| pass.base.locate(start).is_some() && !is_kept(start))
-            .map(Box::from)
-            .collect();
-    }
-    pass.base
-        .iter()
+    let named = starts.iter().filter_map(|start| pass.base.locate(start));
+    named
+        .chain(pass.base.below(&starts))
         .map(|resource| &resource.path)
-        .filter(|path| pass.scope.covers(path) && !is_kept(path))
+        .filter(|path| !is_kept(path))
         .cloned()
         .collect()
 }

@@ -28,6 +28,11 @@ impl<'a> Family<'a> {
         })
     }
 
+    /// What the paths of its files begin with.
+    pub fn prefix(&self) -> &'a [u8] {
+        self.before
+    }
+
     /// The URL Pattern that its files match, and files of other names do not: the `match` of
     /// Use-As-Dictionary (RFC 9842 section 2.1.1).
     pub fn url_pattern(&self) -> String {

@@ -550,12 +550,8 @@ impl Driver {
         if !inodes.is_empty() {
             let current = self.publisher.current();
             let on_disk = self.publisher.on_disk(&current);
-            paths.extend(
-                on_disk
-                    .iter()
-                    .filter(|known| inodes.contains(&known.stamp.inode))
-                    .map(|known| known.path.clone()),
-            );
+            let known = inodes.iter().flat_map(|inode| on_disk.with_inode(*inode));
+            paths.extend(known.map(|known| known.path.clone()));
         }
         match self.coverage.is_limited() {
             true => Scope::EverythingWith(paths),
