@@ -224,10 +224,48 @@ fn a_challenge_is_answered_from_the_site() {
         "/.well-known/acme-challenge/%2e%2e/%2e%2e/page.html",
     ] {
         let response = client.get(spelled);
-        assert!([308, 400].contains(&response.status), "{spelled}");
-        if let Some(location) = response.field("Location") {
-            assert_eq!(plain(&server).get(location).status, 308, "{location}");
+        let found = (response.status, response.field("Location"));
+        assert_eq!(found, (404, None), "{spelled}");
+    }
+}
+
+/// Fallbacks, rules, error pages and listings answer for anything: over TLS alone.
+#[test]
+fn nothing_else_of_the_site_is_answered_below_the_challenges() {
+    let authority = authority();
+    let below = "/.well-known/acme-challenge/";
+    let rules = format!("{below}rewritten /page.html 200\n{below}gone /page.html 410\n");
+    let site = site()
+        .file("index.html", "<p>home")
+        .file("404.html", "<p>nowhere")
+        .file("_redirects", &rules)
+        .file(&format!("{}about.html", &below[1..]), "<p>about");
+    for not_found in ["single-page-application", "404-page"] {
+        let flags = ["--not-found", not_found, "--listing"];
+        let server = authority.serve(&site, &[REDIRECT, &flags].concat());
+        let navigates = [("Accept", "text/html"), ("Sec-Fetch-Mode", "navigate")];
+        for name in [
+            "",
+            "x",
+            "rewritten",
+            "gone",
+            "about",
+            "a/b",
+            "/token",
+            "index",
+        ] {
+            for method in ["GET", "HEAD"] {
+                let target = format!("{below}{name}");
+                let response = plain(&server).request(method, &target, &navigates);
+                assert_eq!(response.status, 404, "{method} {target} {not_found}");
+                assert_eq!(response.field("Location"), None, "{target}");
+                let body = String::from_utf8(response.body).unwrap();
+                for other in ["page", "home", "nowhere", "thumbprint"] {
+                    assert!(!body.contains(&format!("<p>{other}")), "{target}: {body}");
+                }
+            }
         }
+        assert_eq!(plain(&server).get(TOKEN).status, 200);
     }
 }
 

@@ -505,7 +505,7 @@ pub(super) fn serve(
 
     let site_layer = SiteLayer::new(Arc::clone(&site), memory, Arc::clone(&process.metrics))
         .with_trusted_proxies(config.clients.trusted_proxy.clone().into());
-    let challenges = site_layer.clone();
+    let challenges = site_layer.clone().for_files_alone();
     let layers = match &developer {
         Some(developer) => {
             let dev = Arc::clone(&developer.dev);

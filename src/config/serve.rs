@@ -105,7 +105,7 @@ pub struct ServeFlags {
     pub tls_key: Option<PathBuf>,
     /// Redirect plain HTTP on this address to HTTPS; repeatable.
     ///
-    /// Answers 308 to the same host, path and query. What is below /.well-known/acme-challenge/ is
+    /// Answers 308 to the same host, path and query. Files below /.well-known/acme-challenge/ are
     /// answered from the site, so that certificate tools work with it as their webroot.
     #[arg(
         long,

@@ -31,7 +31,8 @@ pub struct RedirectLayer {
 }
 
 impl RedirectLayer {
-    /// Leads to `https_port` of the host that a request names. `site` answers challenges.
+    /// Leads to `https_port` of the host that a request names. `site` answers challenges: with files
+    /// alone, since its rules and fallbacks would send other content in the clear.
     pub fn new(https_port: u16, site: Box<dyn Layer>) -> Self {
         Self { https_port, site }
     }

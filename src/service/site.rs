@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Response, header};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -16,17 +16,19 @@ use super::dictionary::remove_unless_secure;
 use super::draft::{Drafter, ETAGD_DIGEST};
 use super::fields::apply_header_rules_to_error;
 use super::handler::{Connection, Layer};
-use super::pages::{CHANGING, TOO_MANY_WAITING, unavailable};
+use super::pages::{CHANGING, TOO_MANY_WAITING, error_page, not_found_sentence, unavailable};
 use super::response::{
     AtOnce, Content, DraftContent, FilesAtOnce, MemoryReply, Reply, ResponseFuture,
 };
 use super::waiting::WaitingRequest;
+use crate::answer::target_in_site;
 use crate::body::{BodyError, Segments};
 use crate::client::TrustedProxies;
 use crate::exchange::AnswerSummary;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::page::Page;
 use crate::semantics::plain::PlainHead;
 use crate::site::Site;
 
@@ -47,6 +49,8 @@ pub struct SiteLayer {
     drafter: Drafter,
     /// Proxies that are believed about how their clients came.
     trusted: TrustedProxies,
+    /// Whether nothing but files is answered, each under its own name.
+    is_for_files_alone: bool,
 }
 
 impl SiteLayer {
@@ -57,6 +61,7 @@ impl SiteLayer {
             metrics,
             drafter: Drafter::new(memory),
             trusted: TrustedProxies::default(),
+            is_for_files_alone: false,
         }
     }
 
@@ -65,6 +70,24 @@ impl SiteLayer {
     pub fn with_trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
         self.trusted = trusted;
         self
+    }
+
+    /// Answers nothing but files, each under its own name: no fallback, rule, page or listing answers
+    /// for what is not there.
+    #[must_use]
+    pub fn for_files_alone(mut self) -> Self {
+        self.is_for_files_alone = true;
+        self
+    }
+
+    /// Whether a request is for what this layer does not answer.
+    fn is_beyond(&self, manifest: &Manifest, request: &Parts) -> bool {
+        let is_file = || {
+            let target = target_in_site(manifest, request);
+            target.is_some_and(|target| manifest.locate(target.path()).is_some())
+        };
+        let shows_content = matches!(request.method, Method::GET | Method::HEAD);
+        self.is_for_files_alone && shows_content && !is_file()
     }
 
     /// Whether each response names the state of the site that it comes from, in Etagd-Digest.
@@ -161,6 +184,9 @@ impl Layer for SiteLayer {
         // Loaded once: a response comes from one state of the site, whatever is published
         // meanwhile (promise P4).
         let manifest = self.site.current();
+        if self.is_beyond(&manifest, &parts) {
+            return ResponseFuture::now(nothing_here(&parts));
+        }
         remove_unless_secure(&mut parts, &**connection, &self.trusted);
         let (draft, summary) = self.drafter.draft(&manifest, &parts);
         let (head, content) = draft.into_parts();
@@ -193,10 +219,25 @@ impl Layer for SiteLayer {
         files: FilesAtOnce,
         head: &mut Vec<u8>,
     ) -> AtOnce<MemoryReply> {
+        if self.is_for_files_alone {
+            return AtOnce::Elsewhere;
+        }
         // Loaded once, as above.
         let manifest = self.site.current();
         at_once::reply(&self.drafter, &manifest, request, files, head)
     }
+}
+
+/// A 404 that needs nothing of the site.
+fn nothing_here(request: &Parts) -> Response<Bytes> {
+    let status = StatusCode::NOT_FOUND;
+    let page = Page {
+        status,
+        sentence: not_found_sentence(status),
+        path: request.uri.path(),
+        home: None,
+    };
+    error_page(page, request.method == Method::HEAD)
 }
 
 /// A 503 in place of a draft: like any error it has the fields that rules give it, so that a page of
