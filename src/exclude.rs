@@ -50,6 +50,9 @@ pub enum InvalidPattern {
     /// It is no pattern, or one that is too large.
     #[error("invalid pattern: {0}")]
     Syntax(String),
+    /// Each of several is a pattern, and all of them are too large.
+    #[error("the patterns are too large together: have fewer of them, or simpler ones")]
+    TooLarge,
 }
 
 impl FromStr for ExcludePattern {
@@ -122,7 +125,7 @@ fn reason(error: &ignore::Error) -> String {
 #[derive(Clone, Default)]
 pub struct ExcludePatterns {
     patterns: Box<[ExcludePattern]>,
-    /// All of them in one; each for itself where that would be too large.
+    /// All of them in one; each of the operator's for itself where that would be too large.
     matchers: Box<[Gitignore]>,
 }
 
@@ -147,11 +150,16 @@ impl From<Vec<ExcludePattern>> for ExcludePatterns {
     }
 }
 
+/// What is wrong with lines of a file: each with its number, from 1.
+type Problems = Vec<(usize, InvalidPattern)>;
+
 impl ExcludePatterns {
-    /// The patterns in the text of a file, and what is wrong with its other lines: each by its number,
-    /// from 1.
-    #[must_use]
-    pub fn parse(text: &[u8]) -> (Self, Vec<(usize, InvalidPattern)>) {
+    /// The patterns in the text of a file, and what is wrong with its other lines.
+    ///
+    /// # Errors
+    /// When the patterns are too large together. One matcher for each would hold megabytes for each of
+    /// thousands.
+    pub fn parse(text: &[u8]) -> Result<(Self, Problems), InvalidPattern> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let (mut patterns, mut problems) = (Vec::new(), Vec::new());
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
@@ -173,7 +181,13 @@ impl ExcludePatterns {
                 Err(problem) => problems.push((index + 1, problem)),
             }
         }
-        (patterns.into(), problems)
+        let all = compile(patterns.iter().map(ExcludePattern::as_str));
+        let all = all.map_err(|_| InvalidPattern::TooLarge)?;
+        let patterns = Self {
+            patterns: patterns.into(),
+            matchers: [all].into(),
+        };
+        Ok((patterns, problems))
     }
 
     /// Each pattern as it was written.
@@ -263,7 +277,8 @@ mod tests {
     use super::*;
 
     fn patterns(text: &str) -> Arc<ExcludePatterns> {
-        let (patterns, problems) = ExcludePatterns::parse(text.as_bytes());
+        let parsed = ExcludePatterns::parse(text.as_bytes());
+        let (patterns, problems) = parsed.expect("not too large");
         assert_eq!(problems, [], "{text}");
         Arc::new(patterns)
     }
@@ -343,7 +358,7 @@ mod tests {
             for second in special {
                 for third in special {
                     let text = [*first, *second, *third];
-                    let (patterns, _) = ExcludePatterns::parse(&text);
+                    let (patterns, _) = ExcludePatterns::parse(&text).expect("not too large");
                     assert!(patterns.as_strs().count() <= 3);
                     let exclusions = Exclusions::new(&Arc::new(patterns), &Arc::default());
                     for path in [&b"a"[..], b"a/b", b"[", b"\xff", b"a\n", &text] {
@@ -377,7 +392,8 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_named_by_its_line() {
-        let (good, problems) = ExcludePatterns::parse(b"\xef\xbb\xbf*.map\n{a\n\n# c\n*.tmp\n");
+        let parse = |text: &[u8]| ExcludePatterns::parse(text).expect("not too large");
+        let (good, problems) = parse(b"\xef\xbb\xbf*.map\n{a\n\n# c\n*.tmp\n");
         assert_eq!(good.as_strs().collect::<Vec<_>>(), ["*.map", "*.tmp"]);
         assert!(
             matches!(&problems[..], [(2, InvalidPattern::Syntax(reason))] if !reason.is_empty())
@@ -386,19 +402,27 @@ mod tests {
             let refused = text.parse::<ExcludePattern>();
             assert!(refused.is_err(), "{text:?}");
         }
-        let (none, problems) = ExcludePatterns::parse(b"caf\xe9/\r\n");
+        let (none, problems) = parse(b"caf\xe9/\r\n");
         assert!(none.is_empty() && problems.len() == 1, "{problems:?}");
-        let (_, problems) = ExcludePatterns::parse("{a\n".repeat(MAX_PATTERNS * 2).as_bytes());
+        let (_, problems) = parse("{a\n".repeat(MAX_PATTERNS * 2).as_bytes());
         assert_eq!(
             problems.len(),
             MAX_PATTERNS + 1,
             "not one for each of millions"
         );
         let many = "a\n".repeat(MAX_PATTERNS + 2);
-        let (patterns, problems) = ExcludePatterns::parse(many.as_bytes());
+        let (patterns, problems) = parse(many.as_bytes());
         assert_eq!(patterns.as_strs().count(), MAX_PATTERNS);
         assert_eq!(problems.len(), 1);
         let large = "{a,b}[a-z]?".repeat(60_000);
         assert!(large.parse::<ExcludePattern>().is_err());
+    }
+
+    #[test]
+    fn what_is_too_large_together_can_not_be_used() {
+        let line = "{a,b}[a-z]?".repeat(300) + "\n";
+        assert!(ExcludePatterns::parse(line.as_bytes()).is_ok());
+        let refused = ExcludePatterns::parse(line.repeat(200).as_bytes());
+        assert_eq!(refused.err(), Some(InvalidPattern::TooLarge));
     }
 }

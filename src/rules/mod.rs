@@ -1,8 +1,9 @@
 //! The site's own rules: `_headers`, `_redirects` and `.etagdignore`, read once and matched many times.
 //!
 //! Pure: bytes in, [`Rules`] and [`Complaint`]s out; a path in, what to do out. No input panics,
-//! and time is linear in the file and in the path: there are no regular expressions. A bad line is
-//! complained of and left out; the good ones apply.
+//! and time is linear in the file and in the path: `_headers` and `_redirects` have no regular
+//! expressions, and those that the patterns of `.etagdignore` become are finite automata. A bad line
+//! is complained of and left out; the good ones apply.
 //!
 //! Paths are given decoded, with their leading slash and without empty segments.
 
@@ -66,11 +67,16 @@ impl Rules {
                 complaints
             }
             RuleFile::Ignore => {
-                let (exclude, problems) = ExcludePatterns::parse(text);
-                rules.exclude = Arc::new(exclude);
                 let mut complaints = Complaints::new(file);
-                for (line, problem) in problems {
-                    complaints.error(line, problem.to_string());
+                match ExcludePatterns::parse(text) {
+                    Ok((exclude, problems)) => {
+                        rules.exclude = Arc::new(exclude);
+                        for (line, problem) in problems {
+                            complaints.error(line, problem.to_string());
+                        }
+                    }
+                    // What was left out stays so.
+                    Err(problem) => complaints.error(0, problem.to_string()),
                 }
                 complaints.finish()
             }
@@ -86,6 +92,12 @@ impl Rules {
     #[must_use]
     pub fn complaints(&self, file: RuleFile) -> &[Complaint] {
         &self.source(file).complaints
+    }
+
+    /// Whether these are the bytes that `file` was read from.
+    #[must_use]
+    pub fn are_of(&self, file: RuleFile, text: &[u8]) -> bool {
+        self.source(file).hash == Some(blake3::hash(text))
     }
 
     /// Whether a file is there, and has other bytes than in `before`.

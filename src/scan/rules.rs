@@ -18,11 +18,21 @@ const MAX_SHOWN: usize = 20;
 
 /// Bytes of the largest rule file that is read.
 const MAX_RULES: u64 = 16 << 20;
+/// The same of `.etagdignore`, whose patterns are compiled together.
+const MAX_IGNORE: u64 = 1 << 20;
 
 /// Reads a rule file under the same conditions as any other file: between two equal stamps, and
 /// while nobody writes to it.
 pub(super) fn visit(pass: &Pass<'_>, file: RuleFile, found: FoundFile) -> Visit {
-    match read(pass, &found) {
+    let text = read(pass, file, &found).and_then(|text| {
+        let new = text.as_ref().filter(|text| {
+            // It is compiled once more where its rules are made.
+            file == RuleFile::Ignore && !pass.base.rules().are_of(file, text)
+        });
+        new.map_or(Ok(()), |text| patterns(text).map(drop))?;
+        Ok(text)
+    });
+    match text {
         Ok(Some(text)) => Visit::Rules(file, text),
         Ok(None) => Visit::Busy(found.path),
         Err(error) => Visit::failed(found.path, error),
@@ -59,7 +69,14 @@ fn locate_ignore_file(root: &Root) -> io::Result<PathBuf> {
     Ok(real.strip_prefix(root.path()).unwrap_or(name).to_path_buf())
 }
 
-fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
+/// The patterns of `.etagdignore`. A file whose patterns can't be used is no better than one that can't
+/// be read: what it leaves out is not known.
+fn patterns(text: &[u8]) -> io::Result<ExcludePatterns> {
+    let (patterns, _) = ExcludePatterns::parse(text).map_err(io::Error::other)?;
+    Ok(patterns)
+}
+
+fn read(pass: &Pass<'_>, file: RuleFile, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
     let opened = pass.root.open_file(&found.location)?;
     let publish = pass.unsettled == Unsettled::Publish;
     let may_have_writers =
@@ -68,9 +85,7 @@ fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let size = opened.stamp.size;
-    if size > MAX_RULES {
-        return Err(too_large());
-    }
+    check_size(file, size)?;
     let mut text = vec![0; usize::try_from(size).unwrap_or_default()];
     let read = disk::read_exact_at(&opened.file, &mut text, 0);
     let is_at_rest = disk::stamp(&opened.file)? == opened.stamp;
@@ -82,8 +97,14 @@ fn read(pass: &Pass<'_>, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-fn too_large() -> io::Error {
-    io::Error::other("rule files must be at most 16 MiB")
+fn check_size(file: RuleFile, size: u64) -> io::Result<()> {
+    match file {
+        RuleFile::Ignore if size > MAX_IGNORE => {
+            Err(io::Error::other(".etagdignore must be at most 1 MiB"))
+        }
+        _ if size > MAX_RULES => Err(io::Error::other("rule files must be at most 16 MiB")),
+        _ => Ok(()),
+    }
 }
 
 /// The rules of the site after this pass; `None` if they are what they were. A file that is gone
@@ -120,20 +141,19 @@ pub(super) fn changed(
 /// this moment: good enough to watch by, until a scan has read them when nobody writes to them.
 ///
 /// # Errors
-/// When `.etagdignore` is there and can't be read.
+/// When `.etagdignore` is there and can't be read or used.
 pub fn exclusions_on_disk(root: &Root, exclude: &Arc<ExcludePatterns>) -> io::Result<Exclusions> {
     let mut text = Vec::new();
     let opened = locate_ignore_file(root).and_then(|location| root.open_file(&location));
     match opened {
-        Ok(opened) if opened.stamp.size > MAX_RULES => return Err(too_large()),
         Ok(opened) => {
-            opened.file.take(MAX_RULES).read_to_end(&mut text)?;
+            check_size(RuleFile::Ignore, opened.stamp.size)?;
+            opened.file.take(MAX_IGNORE).read_to_end(&mut text)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let (patterns, _) = ExcludePatterns::parse(&text);
-    Ok(Exclusions::new(exclude, &Arc::new(patterns)))
+    Ok(Exclusions::new(exclude, &Arc::new(patterns(&text)?)))
 }
 
 /// The dialect of `_redirects` that the settings choose.
@@ -171,5 +191,26 @@ pub fn report(rules: &Rules, before: &Rules) {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn patterns_that_are_too_large_together_are_not_taken_for_none() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = Root::open(directory.path()).expect("a root");
+        let write = |text: &str| fs::write(directory.path().join(".etagdignore"), text);
+        let exclusions = || exclusions_on_disk(&root, &Arc::default());
+        write("secret\n").expect("written");
+        assert!(exclusions().expect("patterns").exclude(b"secret", false));
+        let line = "{a,b}[a-z]?".repeat(300) + "\n";
+        write(&("secret\n".to_owned() + &line.repeat(200))).expect("written");
+        let refused = exclusions().expect_err("too large");
+        assert!(refused.to_string().contains("too large together"));
     }
 }

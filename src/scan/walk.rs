@@ -595,7 +595,8 @@ mod tests {
 
     /// What is found where these patterns leave something out.
     fn walked_without(site: &TempDir, start: &str, symlinks: Symlinks, patterns: &str) -> Walked {
-        let (patterns, problems) = ExcludePatterns::parse(patterns.as_bytes());
+        let (patterns, problems) =
+            ExcludePatterns::parse(patterns.as_bytes()).expect("not too large");
         assert_eq!(problems, []);
         let exclusions = Exclusions::new(&Arc::new(patterns), &Arc::default());
         let root = site.path().canonicalize().expect("there");
@@ -703,7 +704,7 @@ mod tests {
     /// The paths of the files that are found, those of rules among them.
     fn walked_rules(site: &TempDir, start: &str, patterns: &str) -> BTreeSet<String> {
         let root = site.path().canonicalize().expect("there");
-        let (patterns, _) = ExcludePatterns::parse(patterns.as_bytes());
+        let (patterns, _) = ExcludePatterns::parse(patterns.as_bytes()).expect("not too large");
         let exclusions = Exclusions::new(&Arc::new(patterns), &Arc::default());
         walk(&root, start.as_bytes(), Symlinks::Inside, &exclusions)
             .filter_map(|step| match step {

@@ -133,7 +133,7 @@ fn a_link_brings_what_is_excluded_under_its_own_name() {
 fn patterns_that_cannot_be_read_keep_a_site_from_being_served() {
     let too_large = |site: &TestSite| {
         let file = fs::File::create(site.path(".etagdignore")).unwrap();
-        file.set_len(17 << 20).unwrap();
+        file.set_len(2 << 20).unwrap();
     };
     let elsewhere = |site: &TestSite| {
         let target = site.outside("patterns");
@@ -160,9 +160,9 @@ fn patterns_that_cannot_be_read_any_more_stay_in_force() {
     let site = TestSite::with(&[("secret", b"x"), ("page", b"1")]).file(".etagdignore", "secret\n");
     let server = served(&site);
     let file = fs::File::create(site.outside("large")).unwrap();
-    file.set_len(17 << 20).unwrap();
+    file.set_len(2 << 20).unwrap();
     fs::rename(site.outside("large"), site.path(".etagdignore")).unwrap();
-    server.wait_for_line("rule files must be at most 16 MiB");
+    server.wait_for_line(".etagdignore must be at most 1 MiB");
     fs::write(site.path("page"), "2").unwrap();
     server.wait_for_body("/page", "2");
     assert_eq!(server.client().get("/secret").status, 404);
