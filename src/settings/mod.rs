@@ -114,18 +114,16 @@ impl Settings {
         let last_modified = if *last_modified { "mtime" } else { "off" };
         // As in the digest, their order and how often each is there does not count.
         let immutable: BTreeSet<_> = immutable.iter().map(ImmutableFiles::as_str).collect();
-        let immutable: Vec<_> = immutable.into_iter().collect();
-        let exclude: Vec<_> = exclude.as_strs().collect();
         let mut named = vec![
             ("last-modified", last_modified.to_owned()),
             ("repr-digest", repr_digest.as_str().to_owned()),
             ("html-handling", html_handling.as_str().to_owned()),
             ("not-found", not_found.as_str().to_owned()),
-            ("immutable", immutable.join(" ")),
+            ("immutable", listed(immutable)),
             ("immutable-query", immutable_query.to_string()),
             ("redirects", redirects.as_str().to_owned()),
             ("base-path", base_path.to_string()),
-            ("exclude", exclude.join(" ")),
+            ("exclude", listed(exclude.as_strs())),
             ("dictionary", dictionaries.to_string()),
             // Also where it is off: only names that both sides have are compared.
             (
@@ -141,6 +139,17 @@ impl Settings {
         }
         named
     }
+}
+
+/// Several values as one, with a space between them. One that has spaces or quotes itself is quoted, so
+/// that no two lists read the same.
+fn listed<'v>(values: impl IntoIterator<Item = &'v str>) -> String {
+    let is_odd = |character: char| character.is_whitespace() || character == '"';
+    let values = values.into_iter().map(|value| match value {
+        value if value.is_empty() || value.contains(is_odd) => format!("{value:?}"),
+        value => value.to_owned(),
+    });
+    values.collect::<Vec<_>>().join(" ")
 }
 
 impl Default for Settings {
@@ -287,5 +296,28 @@ impl RedirectsDialect {
             Self::Netlify => "netlify",
             Self::Cloudflare => "cloudflare",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_lists_read_the_same() {
+        let lists: [&[&str]; 8] = [
+            &[],
+            &[""],
+            &["a", "b"],
+            &["a b"],
+            &["\"a", "b\""],
+            &["\"a b\""],
+            &["a\nb"],
+            &["a\\nb"],
+        ];
+        let read = lists.map(|list| listed(list.iter().copied()));
+        let different: BTreeSet<_> = read.iter().collect();
+        assert_eq!(different.len(), lists.len(), "{read:?}");
+        assert_eq!(read[2], "a b");
     }
 }
