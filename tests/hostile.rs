@@ -155,6 +155,25 @@ fn p10_a_preface_that_does_not_come_to_its_end_is_a_head_that_does_not() {
     }
 }
 
+/// RFC 9113 section 3.4: within a connection the preface is no request.
+#[test]
+fn http2_begins_at_the_beginning_of_a_connection_alone() {
+    let site = site();
+    let mut server = Server::with(&site, &[]);
+    let http2 = [PREFACE, &settings(&[]), &request(1, "/big")].concat();
+    // Answered by the front, and by hyper.
+    for fields in [&[][..], &[("Connection", "keep-alive, x")]] {
+        let before = head("GET", "/small", fields);
+        let mut client = Client::connect(server.address());
+        client.send([before.as_bytes(), &http2].concat()).unwrap();
+        assert_eq!(client.receive("GET").unwrap().unwrap().body, b"small");
+        let rest = client.read_some(1000).unwrap();
+        let is_refused = rest.is_empty() || rest.starts_with(b"HTTP/1.1 4");
+        assert!(is_refused, "{}", rest.escape_ascii());
+    }
+    server.assert_alive();
+}
+
 #[test]
 fn p10_no_frame_but_a_request_keeps_a_connection() {
     let site = site();

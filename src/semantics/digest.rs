@@ -8,7 +8,6 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use super::head::FieldLines;
 
-/// The field that says which digests are wanted.
 /// Asks for digests of the selected representation (RFC 9530 section 4).
 pub const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
 /// The fields that say what content hashes to.

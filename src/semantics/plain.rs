@@ -105,31 +105,8 @@ impl<'s, 'b> PlainHead<'s, 'b> {
 /// pchar = unreserved / pct-encoded / sub-delims / ":" / "@"
 /// ```
 fn is_plain_target(target: &str) -> bool {
-    let is_plain = |byte: u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b','
-                    | b';'
-                    | b'='
-                    | b':'
-                    | b'@'
-                    | b'/'
-                    | b'?'
-                    | b'%'
-            )
-    };
+    let is_plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte);
     target.starts_with('/') && target.len() <= MAX_TARGET && target.bytes().all(is_plain)
 }
 

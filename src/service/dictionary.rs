@@ -25,8 +25,7 @@ pub(super) fn remove_unless_secure(
     if !request.headers.contains_key(AVAILABLE_DICTIONARY) {
         return;
     }
-    let is_secure = connection.is_secure()
-        || trusted.says_https(connection.peer(), &request.headers)
+    let is_secure = connection.is_secure_to_client(trusted, &request.headers)
         || host(request).is_some_and(is_loopback);
     if !is_secure {
         request.headers.remove(AVAILABLE_DICTIONARY);

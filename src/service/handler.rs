@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 
 use super::front_content::{CountedExchange, FrontContent};
 use super::response::{AtOnce, FilesAtOnce, MemoryReply, ResponseFuture};
-use crate::client::Peer;
+use crate::client::{Peer, TrustedProxies};
+use crate::semantics::head::FieldLines;
 use crate::semantics::plain::PlainHead;
 
 /// Answers the requests of a connection: the outermost of the layers.
@@ -115,6 +116,18 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Notes that a response is over.
     fn end_response(&self);
+}
+
+impl dyn Connection + '_ {
+    /// Whether the response to a request with these fields reaches its client over TLS, ours or that of
+    /// a proxy. `trusted` proxies are believed about how their clients came.
+    pub(super) fn is_secure_to_client(
+        &self,
+        trusted: &TrustedProxies,
+        fields: &impl FieldLines,
+    ) -> bool {
+        self.is_secure() || trusted.says_https(self.peer(), fields)
+    }
 }
 
 /// A request whose response is not over yet: its connection is not idle, and is not closed.

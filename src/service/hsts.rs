@@ -37,7 +37,7 @@ impl HstsFilter {
         request: &impl RequestHead,
         connection: &dyn Connection,
     ) -> bool {
-        connection.is_secure() || self.trusted.says_https(connection.peer(), request.fields())
+        connection.is_secure_to_client(&self.trusted, request.fields())
     }
 
     /// Removes the field from the answer to a request that is not secure.
