@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use etagd::semantics::head::{FieldLines, RequestHead};
-use etagd::semantics::plain::{Begun, FieldSpace, PlainHead};
+use etagd::semantics::plain::{FieldSpace, HeadParse, PlainHead};
 use http::request::Parts;
 use http::{HeaderName, Request, Response};
 use http_body_util::Empty;
@@ -125,7 +125,7 @@ async fn a_plain_request_is_the_same_request_for_hyper() {
     for _ in 0..HEADS {
         let bytes = numbers.head();
         let mut space = FieldSpace::new();
-        let Begun::Plain(head, length) = PlainHead::read(&bytes, &mut space) else {
+        let HeadParse::Plain(head, length) = PlainHead::read(&bytes, &mut space) else {
             continue;
         };
         plain += 1;

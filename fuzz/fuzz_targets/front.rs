@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 
 use etagd::semantics::head::{FieldLines, RequestHead};
-use etagd::semantics::plain::{Begun, FieldSpace, PlainHead};
+use etagd::semantics::plain::{FieldSpace, HeadParse, PlainHead};
 use http::request::Parts;
 use http::{HeaderName, Request, Response};
 use http_body_util::Empty;
@@ -30,7 +30,7 @@ const NEXT: &[u8] = b"DELETE /next HTTP/1.1\r\n\r\n";
 
 fuzz_target!(|input: &[u8]| {
     let mut space = FieldSpace::new();
-    let Begun::Plain(head, length) = PlainHead::read(input, &mut space) else {
+    let HeadParse::Plain(head, length) = PlainHead::read(input, &mut space) else {
         return;
     };
     let (own, _) = input.split_at(length);
@@ -45,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
     for end in 0..length {
         let mut space = FieldSpace::new();
         let begun = PlainHead::read(&input[..end], &mut space);
-        assert!(!matches!(begun, Begun::Plain(..)), "{end} of {length}");
+        assert!(!matches!(begun, HeadParse::Plain(..)), "{end} of {length}");
     }
 });
 

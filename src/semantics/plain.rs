@@ -41,7 +41,7 @@ impl Default for FieldSpace<'_> {
 
 /// What some bytes begin with.
 #[derive(Debug)]
-pub enum Begun<'s, 'b> {
+pub enum HeadParse<'s, 'b> {
     /// A plain request, of so many bytes.
     Plain(PlainHead<'s, 'b>, usize),
     /// Perhaps a plain request, of which more has to come.
@@ -66,23 +66,25 @@ pub struct PlainFields<'s, 'b>(&'s [Header<'b>]);
 
 impl<'s, 'b> PlainHead<'s, 'b> {
     /// Reads what `bytes` begin with.
-    pub fn read(bytes: &'b [u8], space: &'s mut FieldSpace<'b>) -> Begun<'s, 'b> {
+    pub fn read(bytes: &'b [u8], space: &'s mut FieldSpace<'b>) -> HeadParse<'s, 'b> {
         let mut request = httparse::Request::new(&mut []);
         let length = match request.parse_with_uninit_headers(bytes, &mut space.0) {
             Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
-            Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Begun::Incomplete,
-            Ok(_) | Err(_) => return Begun::Other,
+            Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => {
+                return HeadParse::Incomplete;
+            }
+            Ok(_) | Err(_) => return HeadParse::Other,
         };
         let method = match request.method {
             Some("GET") => Method::GET,
             Some("HEAD") => Method::HEAD,
-            _ => return Begun::Other,
+            _ => return HeadParse::Other,
         };
         let target = request.path.unwrap_or_default();
         let is_http11 = request.version == Some(1);
         let fields = PlainFields(request.headers);
         if !is_http11 || !is_plain_target(target) || !fields.are_plain() {
-            return Begun::Other;
+            return HeadParse::Other;
         }
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -95,7 +97,7 @@ impl<'s, 'b> PlainHead<'s, 'b> {
             target,
             fields,
         };
-        Begun::Plain(head, length)
+        HeadParse::Plain(head, length)
     }
 }
 
@@ -186,11 +188,11 @@ mod tests {
     fn read(bytes: &str) -> String {
         let mut space = FieldSpace::new();
         match PlainHead::read(bytes.as_bytes(), &mut space) {
-            Begun::Plain(head, length) => {
+            HeadParse::Plain(head, length) => {
                 format!("{} {}{}", head.method(), head.target(), &bytes[length..])
             }
-            Begun::Incomplete => "…".to_owned(),
-            Begun::Other => "-".to_owned(),
+            HeadParse::Incomplete => "…".to_owned(),
+            HeadParse::Other => "-".to_owned(),
         }
     }
 
@@ -302,7 +304,7 @@ mod tests {
     fn fields_are_found_by_name() {
         let bytes = b"GET / HTTP/1.1\r\nA: 1\r\nHOST:  h \r\na: 2\r\n\r\n";
         let mut space = FieldSpace::new();
-        let Begun::Plain(head, _) = PlainHead::read(bytes, &mut space) else {
+        let HeadParse::Plain(head, _) = PlainHead::read(bytes, &mut space) else {
             panic!("it is plain");
         };
         let a = HeaderName::from_static("a");

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{self, sleep_until};
 
 use super::activity::{Activity, Overdue};
-use super::front::{Front, Leave, Turn};
+use super::front::{Front, FrontExit, Turn};
 use super::metered_io::{ObservedStream, may_begin_http2};
 use super::rewound::Rewound;
 use super::transport::Transport;
@@ -91,7 +91,7 @@ pub(super) async fn serve<S, H>(
     let mut served = ServedConnection::new(stream, &activity, &handler, builder, limits);
     let mut drain_signal = draining.clone();
     let drain_begins = pin!(drain_signal.wait_for(|draining| *draining));
-    let mut drain = Seldom::new(drain_begins);
+    let mut drain = PollGate::new(drain_begins);
     // Of a receiver that has seen nothing yet.
     let may_have_begun = || !matches!(draining.has_changed(), Ok(false));
     let mut is_draining = false;
@@ -150,13 +150,13 @@ pub(super) async fn serve<S, H>(
 }
 
 /// A future that takes a lock whenever it is polled, and so is polled only where that may be of use.
-struct Seldom<F> {
+struct PollGate<F> {
     future: F,
     /// Whom it wakes.
     waker: Option<Waker>,
 }
 
-impl<F: Future + Unpin> Seldom<F> {
+impl<F: Future + Unpin> PollGate<F> {
     fn new(future: F) -> Self {
         Self {
             future,
@@ -230,8 +230,8 @@ where
         let mut turn = Turn::new();
         loop {
             if let Engine::Front(front) = &mut self.engine {
-                let leave = ready!(front.poll(cx, self.handler, self.activity, &mut turn))?;
-                self.leave_front(leave);
+                let exit = ready!(front.poll(cx, self.handler, self.activity, &mut turn))?;
+                self.leave_front(exit);
                 if self.is_closing {
                     // Told to close before it has read anything, it would drop what was received.
                     let ended = self.poll_hyper(cx);
@@ -256,22 +256,22 @@ where
     }
 
     /// Hands what comes next over to hyper.
-    fn leave_front(&mut self, leave: Leave) {
+    fn leave_front(&mut self, exit: FrontExit) {
         let engine = mem::replace(&mut self.engine, Engine::Closed);
-        let (Engine::Front(front), Leave::ForHyper) = (engine, leave) else {
+        let (Engine::Front(front), FrontExit::ForHyper) = (engine, exit) else {
             return;
         };
         // The preface begins a connection, and is no request within one (RFC 9113 section 3.4). What
         // is in front might take it for one, and let pass what it hides.
         self.is_http1 |= front.has_answered();
         let may_be_http2 = !self.is_http1 && may_begin_http2(front.received());
-        let (stream, began) = front.into_stream();
+        let (stream, waiting_since) = front.into_stream();
         let io = ObservedStream::new(stream, self.activity, self.max_header_size);
         let io = TokioIo::new(io);
         let service = ConnectionService {
             handler: Arc::clone(self.handler),
             activity: Arc::clone(self.activity),
-            first_began: Cell::new(began),
+            first_waiting_since: Cell::new(waiting_since),
         };
         self.engine = match may_be_http2 {
             true => {
@@ -337,8 +337,8 @@ where
 struct ConnectionService<H> {
     handler: Arc<H>,
     activity: Arc<Activity>,
-    /// When somebody began to answer the request that comes first, if it has waited for the front.
-    first_began: Cell<Option<Instant>>,
+    /// Since when the request that comes first has waited for content to be sealed, if it has.
+    first_waiting_since: Cell<Option<Instant>>,
 }
 
 impl<H: Handler> hyper::service::Service<Request<Incoming>> for ConnectionService<H> {
@@ -348,7 +348,7 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for ConnectionServic
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, content) = request.into_parts();
-        let began = self.first_began.take().unwrap_or_else(Instant::now);
+        let began = self.first_waiting_since.take().unwrap_or_else(Instant::now);
         let has_content = !content.is_end_stream();
         if parts.extensions.get::<OnUpgrade>().is_some() {
             self.activity.note_upgrade_offer();
@@ -397,7 +397,7 @@ mod tests {
             head: &mut Vec<u8>,
         ) -> AtOnce<FrontContent, CountedExchange> {
             if request.path() == "/hyper" {
-                return AtOnce::Elsewhere;
+                return AtOnce::NeedsHyper;
             }
             let said = format!("<front {}>", request.target());
             head.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
@@ -554,18 +554,18 @@ mod tests {
                 false => Poll::Pending,
             }
         }));
-        let mut seldom = Seldom::new(future);
+        let mut gate = PollGate::new(future);
         poll_fn(|cx| {
             for _ in 0..1000 {
-                assert!(seldom.poll(cx, || happened.get()).is_pending());
+                assert!(gate.poll(cx, || happened.get()).is_pending());
             }
             assert_eq!(polls.get(), 1);
             // Somebody else would have to be woken.
             let mut other = Context::from_waker(Waker::noop());
-            assert!(seldom.poll(&mut other, || happened.get()).is_pending());
+            assert!(gate.poll(&mut other, || happened.get()).is_pending());
             assert_eq!(polls.get(), 2);
             happened.set(true);
-            seldom.poll(cx, || happened.get())
+            gate.poll(cx, || happened.get())
         })
         .await;
         assert_eq!(polls.get(), 3);

@@ -28,7 +28,7 @@ use tokio::io::ReadBuf;
 use super::activity::Activity;
 use super::rewound::Rewound;
 use super::transport::Transport;
-use crate::semantics::plain::{Begun, FieldSpace, MAX_HEAD, PlainHead};
+use crate::semantics::plain::{FieldSpace, HeadParse, MAX_HEAD, PlainHead};
 use crate::service::{
     AtOnce, Connection, CountedExchange, FilesAtOnce, FrontContent, Handler, SealingFuture,
 };
@@ -51,8 +51,8 @@ pub(super) struct Front<S> {
     next: NextStep,
     /// What the request that is answered next waits for. Given up, it is counted and logged as such.
     sealing: Option<SealingFuture<CountedExchange>>,
-    /// Since when somebody answers that request, if it has waited.
-    began: Option<Instant>,
+    /// Since when that request has waited, if it has.
+    waiting_since: Option<Instant>,
     has_answered: bool,
     is_closing: bool,
 }
@@ -99,7 +99,7 @@ enum NextStep {
 
 /// Why a front has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Leave {
+pub(super) enum FrontExit {
     /// The connection is closed.
     Closed,
     /// What comes next is for hyper.
@@ -119,7 +119,7 @@ impl<S> Front<S> {
             outgoing: Outgoing::default(),
             next,
             sealing: None,
-            began: None,
+            waiting_since: None,
             has_answered: false,
             is_closing: false,
         }
@@ -135,10 +135,10 @@ impl<S> Front<S> {
         self.has_answered
     }
 
-    /// The stream, with what was received and not answered; and since when somebody answers the
-    /// first request in it, if it has waited.
+    /// The stream, with what was received and not answered; and since when the first
+    /// request in it has waited, if it has.
     pub(super) fn into_stream(self) -> (Rewound<S>, Option<Instant>) {
-        (Rewound::new(self.received, self.stream), self.began)
+        (Rewound::new(self.received, self.stream), self.waiting_since)
     }
 
     /// Has the connection end as soon as nothing of a request is there.
@@ -158,7 +158,7 @@ impl<S: Transport> Front<S> {
         handler: &Arc<impl Handler>,
         activity: &Activity,
         turn: &mut Turn,
-    ) -> Poll<io::Result<Leave>> {
+    ) -> Poll<io::Result<FrontExit>> {
         loop {
             ready!(self.outgoing.poll_send(&mut self.stream, cx, turn))?;
             match self.next {
@@ -170,9 +170,9 @@ impl<S: Transport> Front<S> {
                     self.answer(&received, handler, activity, files, turn);
                 }
                 NextStep::AnswerLater => {
-                    let mut waited = None;
+                    let mut waited_exchange = None;
                     if let Some(sealing) = &mut self.sealing {
-                        waited = Some(ready!(sealing.as_mut().poll(cx)));
+                        waited_exchange = Some(ready!(sealing.as_mut().poll(cx)));
                         self.sealing = None;
                         activity.end_response();
                     }
@@ -180,7 +180,10 @@ impl<S: Transport> Front<S> {
                     // told where it is read.
                     let at_once = FilesAtOnce::Sealed;
                     let received = mem::take(&mut self.received);
-                    let files = FileTreatment { at_once, waited };
+                    let files = FileTreatment {
+                        at_once,
+                        waited_exchange,
+                    };
                     self.answer(&received, handler, activity, files, turn);
                 }
                 NextStep::Read if self.is_closing => {
@@ -196,10 +199,10 @@ impl<S: Transport> Front<S> {
                     }
                     ready!(self.poll_receive(cx, handler, activity, turn))?;
                 }
-                NextStep::HandOver => return Poll::Ready(Ok(Leave::ForHyper)),
+                NextStep::HandOver => return Poll::Ready(Ok(FrontExit::ForHyper)),
                 NextStep::Close => {
                     ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-                    return Poll::Ready(Ok(Leave::Closed));
+                    return Poll::Ready(Ok(FrontExit::Closed));
                 }
             }
         }
@@ -257,23 +260,27 @@ impl<S: Transport> Front<S> {
             }
             let mut space = FieldSpace::new();
             let (request, length) = match PlainHead::read(rest, &mut space) {
-                Begun::Plain(request, length) => (request, length),
-                Begun::Incomplete => break NextStep::Read,
-                Begun::Other => break NextStep::HandOver,
+                HeadParse::Plain(request, length) => (request, length),
+                HeadParse::Incomplete => break NextStep::Read,
+                HeadParse::Other => break NextStep::HandOver,
             };
-            let FileTreatment { at_once, waited } = files;
+            let FileTreatment {
+                at_once,
+                waited_exchange,
+            } = files;
             let head = self.outgoing.head_for_more();
-            let outcome = handler.respond_at_once(&request, activity, at_once, waited, head);
+            let outcome =
+                handler.respond_at_once(&request, activity, at_once, waited_exchange, head);
             self.outgoing.content = match outcome {
                 AtOnce::Reply(content) => content,
                 AtOnce::Sealing(sealing) => {
                     self.sealing = Some(sealing);
-                    self.began = Some(Instant::now());
+                    self.waiting_since = Some(Instant::now());
                     break NextStep::AnswerLater;
                 }
-                AtOnce::Elsewhere => break NextStep::HandOver,
+                AtOnce::NeedsHyper => break NextStep::HandOver,
             };
-            self.began = None;
+            self.waiting_since = None;
             files = FileTreatment::new::<S>();
             rest = rest.get(length..).unwrap_or_default();
             turn.requests -= 1;
@@ -299,7 +306,7 @@ impl<S: Transport> Front<S> {
 struct FileTreatment {
     at_once: FilesAtOnce,
     /// What is known of it, if it has waited for that.
-    waited: Option<CountedExchange>,
+    waited_exchange: Option<CountedExchange>,
 }
 
 impl FileTreatment {
@@ -307,7 +314,7 @@ impl FileTreatment {
     fn new<S: Transport>() -> Self {
         Self {
             at_once: S::FILES_AT_ONCE,
-            waited: None,
+            waited_exchange: None,
         }
     }
 }
@@ -495,7 +502,7 @@ mod tests {
         front.close_when_idle();
         let activity = Activity::new(Peer::Unix);
         let left = poll_fn(|cx| front.poll(cx, &Arc::new(Sealer), &activity, &mut Turn::new()));
-        assert_eq!(left.await.expect("open"), Leave::ForHyper);
+        assert_eq!(left.await.expect("open"), FrontExit::ForHyper);
         assert!(front.into_stream().1.is_none());
     }
 }

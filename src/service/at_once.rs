@@ -35,7 +35,7 @@ pub(super) fn reply(
 ) -> AtOnce<MemoryReply> {
     let answer = answer(manifest, request);
     if matches!(answer, Answer::Refused(..)) {
-        return AtOnce::Elsewhere;
+        return AtOnce::NeedsHyper;
     }
     let summary = AnswerSummary::new(&answer, manifest, request);
     let tag = tag(&answer);
@@ -44,7 +44,7 @@ pub(super) fn reply(
     let prepared = shared.and_then(|shared| Some((shared, shared.prepared()?)));
     if let Some((shared, bytes)) = prepared {
         let Some(content) = shared.content(request.method()) else {
-            return AtOnce::Elsewhere;
+            return AtOnce::NeedsHyper;
         };
         return at_once(content, &drafter.memory, files).map(|content| {
             head.extend_from_slice(bytes);
@@ -61,7 +61,7 @@ pub(super) fn reply(
         DraftContent::Memory(bytes) => OnlySegment::Memory(bytes),
         DraftContent::Segments(segments) => match segments.into_only() {
             Some(only) => only,
-            None => return AtOnce::Elsewhere,
+            None => return AtOnce::NeedsHyper,
         },
     };
     at_once(content, &drafter.memory, files).map(|content| {
@@ -90,7 +90,7 @@ fn at_once(
 ) -> AtOnce<MemoryContent> {
     let part = match content {
         OnlySegment::Memory(bytes) => return AtOnce::Reply(MemoryContent::Bytes(bytes)),
-        OnlySegment::File(_) if files == FilesAtOnce::Never => return AtOnce::Elsewhere,
+        OnlySegment::File(_) if files == FilesAtOnce::Never => return AtOnce::NeedsHyper,
         OnlySegment::File(part) => part,
     };
     if let Some(content) = memory.recall_sealed(&part.hash) {
@@ -104,7 +104,7 @@ fn at_once(
     let is_worth_it =
         part.length >= part.whole / 2 && memory.is_worth_sealing(&part.hash, part.whole);
     if files != FilesAtOnce::AfterSealing || !is_worth_it {
-        return AtOnce::Elsewhere;
+        return AtOnce::NeedsHyper;
     }
     let memory = Arc::clone(memory);
     AtOnce::Sealing(Box::pin(async move {

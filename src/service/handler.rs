@@ -36,18 +36,18 @@ pub trait Handler: Send + Sync + 'static {
     ) -> Self::Future;
 
     /// Answers a plain request that came over `connection`, if that needs nothing but memory: writes
-    /// the head of the response behind `head`, and returns the content that follows it. `Elsewhere`
-    /// has [`Handler::respond`] answer. `waited` is what the first call has said of a request that is
-    /// asked for again, once its content is sealed.
+    /// the head of the response behind `head`, and returns the content that follows it. `NeedsHyper`
+    /// has [`Handler::respond`] answer. `waited_exchange` is what the first call has said of a request
+    /// that is asked for again, once its content is sealed.
     fn respond_at_once(
         self: &Arc<Self>,
         _request: &PlainHead<'_, '_>,
         _connection: &dyn Connection,
         _files: FilesAtOnce,
-        _waited: Option<CountedExchange>,
+        _waited_exchange: Option<CountedExchange>,
         _head: &mut Vec<u8>,
     ) -> AtOnce<FrontContent, CountedExchange> {
-        AtOnce::Elsewhere
+        AtOnce::NeedsHyper
     }
 
     /// Notes that bytes were rejected before they were a request.
@@ -71,14 +71,14 @@ pub trait Layer: Send + Sync + 'static {
     ) -> ResponseFuture;
 
     /// Answers a plain request, if that needs nothing but memory: writes status line and fields
-    /// behind `head`. `Elsewhere` has [`Layer::respond`] answer.
+    /// behind `head`. `NeedsHyper` has [`Layer::respond`] answer.
     fn respond_at_once(
         &self,
         _request: &PlainHead<'_, '_>,
         _files: FilesAtOnce,
         _head: &mut Vec<u8>,
     ) -> AtOnce<MemoryReply> {
-        AtOnce::Elsewhere
+        AtOnce::NeedsHyper
     }
 }
 

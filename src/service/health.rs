@@ -58,7 +58,7 @@ impl Layer for HealthLayer {
         head: &mut Vec<u8>,
     ) -> AtOnce<MemoryReply> {
         match request.path() == self.path.as_str() {
-            true => AtOnce::Elsewhere,
+            true => AtOnce::NeedsHyper,
             false => self.next.respond_at_once(request, files, head),
         }
     }

@@ -109,13 +109,13 @@ impl Handler for LogLayer {
         request: &PlainHead<'_, '_>,
         connection: &dyn Connection,
         files: FilesAtOnce,
-        waited: Option<CountedExchange>,
+        waited_exchange: Option<CountedExchange>,
         head: &mut Vec<u8>,
     ) -> AtOnce<FrontContent, CountedExchange> {
-        let waited = waited.and_then(CountedExchange::into_exchange);
+        let waited = waited_exchange.and_then(CountedExchange::into_exchange);
         if self.readiness.phase() == Phase::Draining {
             // The client is to be told to leave.
-            return AtOnce::Elsewhere;
+            return AtOnce::NeedsHyper;
         }
         let log = self.log.as_deref();
         let mut exchange = waited.unwrap_or_else(|| {
@@ -132,7 +132,7 @@ impl Handler for LogLayer {
                     exchange
                 }));
             }
-            AtOnce::Elsewhere => return AtOnce::Elsewhere,
+            AtOnce::NeedsHyper => return AtOnce::NeedsHyper,
         };
         if !self.hsts.is_secure(request, connection) {
             self.hsts.remove_line(head, start);
@@ -289,7 +289,7 @@ mod tests {
     use crate::client::{Peer, TrustedProxies};
     use crate::exchange::AnswerSummary;
     use crate::semantics::head::RequestHead;
-    use crate::semantics::plain::{Begun, FieldSpace};
+    use crate::semantics::plain::{FieldSpace, HeadParse};
 
     /// Has its content sealed first, which takes until it is told to end.
     struct Sealing;
@@ -307,7 +307,7 @@ mod tests {
         ) -> AtOnce<MemoryReply> {
             match (request.path(), files) {
                 (_, FilesAtOnce::AfterSealing) => AtOnce::Sealing(Box::pin(std::future::ready(()))),
-                ("/changed", _) => AtOnce::Elsewhere,
+                ("/changed", _) => AtOnce::NeedsHyper,
                 _ => AtOnce::Reply(MemoryReply {
                     status: StatusCode::OK,
                     tag: None,
@@ -373,7 +373,7 @@ mod tests {
         ));
         let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
         let mut space = FieldSpace::new();
-        let Begun::Plain(request, _) = PlainHead::read(bytes.as_bytes(), &mut space) else {
+        let HeadParse::Plain(request, _) = PlainHead::read(bytes.as_bytes(), &mut space) else {
             panic!("it is plain");
         };
         let mut head = Vec::new();

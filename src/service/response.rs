@@ -88,8 +88,8 @@ pub enum AtOnce<R, S = ()> {
     Reply(R),
     /// Nothing is written. The content is worth being sealed: once that has ended, ask again.
     Sealing(SealingFuture<S>),
-    /// Nothing is written, and nothing can be said at once.
-    Elsewhere,
+    /// Nothing is written: hyper has to read the request, and the layers to respond to it.
+    NeedsHyper,
 }
 
 impl<R, S> AtOnce<R, S> {
@@ -98,7 +98,7 @@ impl<R, S> AtOnce<R, S> {
         match self {
             Self::Reply(reply) => AtOnce::Reply(become_of(reply)),
             Self::Sealing(sealing) => AtOnce::Sealing(sealing),
-            Self::Elsewhere => AtOnce::Elsewhere,
+            Self::NeedsHyper => AtOnce::NeedsHyper,
         }
     }
 }

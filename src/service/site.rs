@@ -220,7 +220,7 @@ impl Layer for SiteLayer {
         head: &mut Vec<u8>,
     ) -> AtOnce<MemoryReply> {
         if self.is_for_files_alone {
-            return AtOnce::Elsewhere;
+            return AtOnce::NeedsHyper;
         }
         // Loaded once, as above.
         let manifest = self.site.current();
