@@ -34,7 +34,7 @@ const MAX_SEALINGS: usize = 2;
 #[derive(Debug)]
 pub(super) struct SealedFiles {
     ready: Mutex<LruCache<[u8; 32], Arc<SealedFile>>>,
-    under_way: Mutex<HashMap<[u8; 32], Sealing>>,
+    under_way: Mutex<HashMap<[u8; 32], SealingUnderWay>>,
     finished: Notify,
     /// Bytes of the contents that responses send now. They count as pinned, too.
     in_use: AtomicU64,
@@ -46,7 +46,7 @@ pub(super) struct SealedFiles {
 
 /// Content that is being sealed.
 #[derive(Debug)]
-struct Sealing {
+struct SealingUnderWay {
     length: u64,
     /// Whether nobody will ask for it any more.
     is_outdated: bool,
@@ -270,7 +270,7 @@ impl Memory {
             return None;
         }
         let is_outdated = false;
-        let sealing = Sealing {
+        let sealing = SealingUnderWay {
             length,
             is_outdated,
         };
@@ -294,7 +294,11 @@ impl Memory {
 
     /// Whether content of this length may be sealed while `others` are. What small bodies hold never
     /// gives way; of the rest, half is for those who read piece by piece.
-    fn has_room_to_seal<'s>(&self, length: u64, others: impl Iterator<Item = &'s Sealing>) -> bool {
+    fn has_room_to_seal<'s>(
+        &self,
+        length: u64,
+        others: impl Iterator<Item = &'s SealingUnderWay>,
+    ) -> bool {
         // Neither pinned yet nor able to give way.
         let others: u64 = others.map(|sealing| sealing.length).sum();
         let sealing = others.saturating_add(length);
