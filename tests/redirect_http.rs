@@ -239,7 +239,7 @@ fn nothing_else_of_the_site_is_answered_below_the_challenges() {
         .file("index.html", "<p>home")
         .file("404.html", "<p>nowhere")
         .file("_redirects", &rules)
-        .file(&format!("{}about.html", &below[1..]), "<p>about");
+        .file(format!("{}about.html", &below[1..]), "<p>about");
     for not_found in ["single-page-application", "404-page"] {
         let flags = ["--not-found", not_found, "--listing"];
         let server = authority.serve(&site, &[REDIRECT, &flags].concat());
