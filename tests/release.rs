@@ -186,6 +186,36 @@ fn the_operator_is_told_why_it_is_not_ready() {
 }
 
 #[test]
+fn flags_that_a_list_was_made_with_are_named() {
+    let text = "a text that gains from it, ".repeat(200);
+    let build = TestSite::with(&[("a.txt", text.as_bytes())]);
+    let listed = etagd([
+        "manifest",
+        build.root().to_str().unwrap(),
+        "--compress=gz",
+        "--immutable=/x",
+        "--format=json",
+    ]);
+    let copy = TestSite::with(&[("a.txt", text.as_bytes())]);
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("site.json");
+    fs::write(&list, listed.stdout).unwrap();
+    let flags = ["--manifest", list.to_str().unwrap()];
+    let server = Server::spawn(command(BINARY), &copy.root(), &flags);
+    says(&server, "not ready until they match");
+    let log = server.log();
+    let (setting, missing) = (
+        log.find("--compress is off here"),
+        log.find("not as listed"),
+    );
+    assert!(setting.is_some() && setting < missing, "{log}");
+    assert!(
+        log.contains("--immutable is not set here and /x in"),
+        "{log}"
+    );
+}
+
+#[test]
 fn rules_are_part_of_what_is_listed() {
     let build = Build::new(&[FILES, &[("_headers", b"/a.txt\n  X-Robots-Tag: none\n")]].concat());
     let copy = TestSite::with(FILES).file("_headers", "/a.txt\n  X-Robots-Tag: all\n");

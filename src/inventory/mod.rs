@@ -77,7 +77,8 @@ impl Head {
         named.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// The settings whose values differ from those of `other`: name, value here, value there.
+    /// The settings whose values differ from those of `other`: name, value here, value there, with
+    /// words for one that is empty.
     /// Settings that only one version of etagd knows are left out.
     pub fn other_settings<'a>(
         &'a self,
@@ -85,7 +86,7 @@ impl Head {
     ) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
         self.settings.iter().filter_map(|(name, here)| {
             let there = other.settings.get(name)?;
-            (here != there).then_some((name.as_str(), here.as_str(), there.as_str()))
+            (here != there).then_some((name.as_str(), shown(here), shown(there)))
         })
     }
 }
@@ -103,6 +104,11 @@ impl Entry {
     pub fn url(&self) -> String {
         url(&self.path)
     }
+}
+
+/// A setting for people to read.
+fn shown(value: &str) -> &str {
+    if value.is_empty() { "not set" } else { value }
 }
 
 /// A path of a site as a URL has it: percent-encoded, with the leading slash.

@@ -249,6 +249,16 @@ impl Release {
             return;
         }
         let is_known = matches!(self.reported, Reported::Unproven(_));
+        if !is_known {
+            // Where a coding is not made, it is missing from each of a thousand files.
+            for (name, here, there) in self.tree.head().other_settings(&self.inventory.head) {
+                tracing::warn!(
+                    manifest = %file, flag = %name, here, there,
+                    "--{name} is {here} here and {there} in {file}: start with the flags that it was \
+                     made with"
+                );
+            }
+        }
         // While a site is copied there are many faults for a long time: their number is enough.
         if !is_known || count <= MAX_SHOWN {
             for fault in &faults.shown {

@@ -148,7 +148,10 @@ pub(super) fn compare<'a>(
     let mut deviations = compare_heads(&reference.head, &replica.head)
         .into_iter()
         .chain(compare_folders(reference, replica))
-        .chain(compare_entries(reference, replica));
+        // A coding that one side makes and the other does not is missing from thousands of files: those
+        // whose content differs come first.
+        .chain(compare_entries(reference, replica).filter(|found| found.coding.is_none()))
+        .chain(compare_entries(reference, replica).filter(|found| found.coding.is_some()));
     let mut is_first = true;
     from_fn(move || {
         let next = deviations.next();
@@ -398,6 +401,8 @@ mod tests {
             ("a coding missing", &["a x", "a y br"], &["a x"], &[("/a", "missing (br)", "")]),
             ("another coding", &["a x", "a y br"], &["a x", "a y gzip"],
                 &[("/a", "missing (br)", ""), ("/a", "extra (gzip)", &tag("y"))]),
+            ("what differs comes before codings", &["a x", "b y"], &["a x", "a z br", "b z"],
+                &[("/b", "other tag", &other), ("/a", "extra (br)", &tag("z"))]),
             ("another size", &["a x identity 1"], &["a x identity 2"],
                 &[("/a", "other size", "2 bytes instead of 1")]),
             ("another type", &["a x identity 1 a/a"], &["a x identity 1 a/b"],
@@ -428,12 +433,15 @@ mod tests {
     fn how_sites_deviate() {
         let off = &[("last-modified", "off")][..];
         let lists = &[("listing", "true")][..];
+        let (based, top) = (&[("base-path", "/app")][..], &[("base-path", "")][..]);
         let mtime = &[("last-modified", "mtime"), ("new-in-this-version", "yes")][..];
         #[rustfmt::skip]
         let cases: &[OfSites<'_>] = &[
             ("the same", head("1", off, None, true), head("1", off, None, true), &[]),
             ("settings", head("1", mtime, None, true), head("2", off, None, true),
                 &[("-\tother settings", "--last-modified off instead of mtime")]),
+            ("an empty setting", head("1", based, None, true), head("2", top, None, true),
+                &[("-\tother settings", "--base-path not set instead of /app")]),
             ("settings that only one knows", head("1", mtime, None, true), head("1", &[], None, true), &[]),
             ("rules", head("1", off, Some("r"), true), head("2", off, None, true),
                 &[("-\tother rules", "none instead of r")]),
