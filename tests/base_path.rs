@@ -131,7 +131,9 @@ fn what_is_no_base_path_is_a_usage_error() {
         ("app", "begins with a slash"),
         ("/app?x", "without ? and #"),
         ("/a//b", "one slash"),
-        ("/a/../b", ". or .. segment"),
+        ("/a/../b", "without . and .."),
+        ("/../x", "without . and .."),
+        ("/a b", "%20 for a space"),
         ("https://host/app", "begins with a slash"),
     ] {
         let flags = ["--base-path", path];
@@ -202,8 +204,25 @@ fn check_asks_below_the_base_path_and_names_another_one() {
     let admin = format!("http://{}", server.admin());
     let (code, said) = run(&["check", &admin, "--dir", root]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("--base-path /app instead of "), "{said}");
+    assert!(
+        said.contains("--base-path /app instead of not set"),
+        "{said}"
+    );
     let (code, said) = run(&[&["check", &admin, "--dir", root][..], &BELOW].concat());
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn check_says_why_all_may_be_missing() {
+    let site = TestSite::with(&[("index.html", PAGE), ("style.css", b"h1{}")]);
+    let server = Server::with(&site, &BELOW);
+    let (root, public) = (site.root(), format!("http://{}", server.address()));
+    let check = ["check", &public, "--dir", root.to_str().unwrap()];
+    let (code, said) = run(&check);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("has nothing of it"), "{said}");
+    assert!(said.contains("--base-path"), "{said}");
+    let (code, said) = run(&[&check[..], &BELOW].concat());
     assert_eq!(code, Some(0), "{said}");
 }
 
@@ -225,6 +244,19 @@ fn push_uploads_below_the_base_path() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("1 created"), "{said}");
     assert_eq!(fs::read(remote.path("more.txt")).unwrap(), b"more");
+    // A flag says so, too; without one, a reason is said once.
+    fs::write(local.path("more.txt"), "another").unwrap();
+    let push = ["push", root, &public];
+    let (code, said) = run(&push);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("below /app/") && said.contains("--base-path"),
+        "{said}"
+    );
+    assert_eq!(said.matches("404").count(), 1, "{said}");
+    let (code, said) = run(&[&push[..], &BELOW].concat());
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(fs::read(remote.path("more.txt")).unwrap(), b"another");
 }
 
 #[test]

@@ -62,6 +62,7 @@ fn summarize(report: &CheckReport) -> ExitCode {
             Remark::Unreachable { reason } | Remark::NoManifest { reason } => {
                 tracing::warn!(reason, "{remark}");
             }
+            Remark::NothingThere { url } => tracing::warn!(url, "{remark}"),
             Remark::NotShown { url, count } => tracing::warn!(url, count, "{remark}"),
         }
     }

@@ -50,6 +50,7 @@ pub(super) fn push(flags: config::PushFlags) -> Result<ExitCode, Error> {
     let push = Push {
         base: flags.base.as_deref().map(inventory).transpose()?,
         url: flags.url,
+        base_path: flags.base_path,
         token,
         known,
         delete: flags.delete,

@@ -8,6 +8,7 @@ use clap::builder::BoolishValueParser;
 
 use super::values::{positive_duration, threads};
 use crate::exclude::ExcludePattern;
+use crate::semantics::base_path::BasePath;
 use crate::settings::{ReplicaUrl, Symlinks};
 
 /// `etagd push`.
@@ -34,6 +35,9 @@ pub struct PushFlags {
     /// Address of the server's admin listener, which knows all files
     #[arg(long, value_name = "URL")]
     pub admin_url: Option<ReplicaUrl>,
+    /// Path below which the server has the site [default: what its manifest says]
+    #[arg(long, value_name = "PATH")]
+    pub base_path: Option<BasePath>,
     /// Leave out files and directories, as a line of .gitignore would; repeatable
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<ExcludePattern>,

@@ -26,6 +26,7 @@ use crate::progress::ByteProgress;
 use crate::remote::Client;
 use crate::rules::RuleFile;
 use crate::scan::{delta_coding, dictionary_path, is_unlisted};
+use crate::semantics::base_path::BasePath;
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::settings::ReplicaUrl;
@@ -47,6 +48,8 @@ const MAX_FORCED_ATTEMPTS: usize = 5;
 pub struct Push {
     /// The URL of the server.
     pub url: ReplicaUrl,
+    /// The path below which it has the site; `None` for what a manifest of it says.
+    pub base_path: Option<BasePath>,
     /// The token to authenticate with; `None` for a server that needs none.
     pub token: Option<String>,
     /// What the server had before anybody else changed anything.
@@ -300,8 +303,8 @@ impl Push {
     fn server<'a>(&'a self, client: &'a Client) -> RemoteServer<'a> {
         // A manifest of the server says what its URL may have left out.
         let manifest = self.known.as_ref().or(self.base.as_ref());
-        let base_path = manifest.map(|manifest| manifest.head.base_path());
-        let base_path = base_path.unwrap_or_default();
+        let listed = || manifest.map(|manifest| manifest.head.base_path());
+        let base_path = self.base_path.clone().or_else(listed).unwrap_or_default();
         RemoteServer::new(client, &self.url, &base_path, self.token.as_deref())
     }
 

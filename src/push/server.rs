@@ -71,6 +71,19 @@ pub enum PushError {
         /// The status of the response.
         status: StatusCode,
     },
+    /// The server has no site at this URL.
+    #[error(
+        "{url} answers {status}{}: name the path with --base-path, or give --admin-url, which knows it",
+        .explanation.as_ref().map(|text| format!(" ({text})")).unwrap_or_default()
+    )]
+    Elsewhere {
+        /// The URL of the request.
+        url: String,
+        /// The status of the response.
+        status: StatusCode,
+        /// The first line of the response, if it is text.
+        explanation: Option<String>,
+    },
     /// The server refuses one file.
     #[error("{status}{}", .explanation.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
     Refused {
@@ -110,7 +123,10 @@ pub enum PushError {
 impl PushError {
     /// Whether each further request would fail in the same way.
     pub(super) fn is_for_all(&self) -> bool {
-        matches!(self, Self::Unauthorized { .. } | Self::NotWritable { .. })
+        matches!(
+            self,
+            Self::Unauthorized { .. } | Self::NotWritable { .. } | Self::Elsewhere { .. }
+        )
     }
 }
 
@@ -351,6 +367,12 @@ fn refusal(response: &mut Response<Body>, url: String) -> PushOutcome {
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
             PushError::NotWritable { url, status }
         }
+        // A PUT needs nothing to be there (RFC 9110 section 9.3.4).
+        StatusCode::NOT_FOUND => PushError::Elsewhere {
+            url,
+            status,
+            explanation: explanation(response),
+        },
         _ => PushError::Refused {
             status,
             explanation: explanation(response),

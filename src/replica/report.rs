@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use super::compare::Deviations;
+use super::compare::{DeviationKind, Deviations};
 use crate::inventory::Inventory;
 use crate::log::Printable;
 
@@ -90,6 +90,11 @@ pub enum Remark<'a> {
         /// How many more.
         count: usize,
     },
+    /// It has nothing of what was asked for.
+    NothingThere {
+        /// The URL of the replica.
+        url: &'a str,
+    },
     /// It deviates, and was asked path by path because it publishes no manifest.
     NoManifest {
         /// Why, with the URL.
@@ -102,6 +107,11 @@ impl fmt::Display for Remark<'_> {
         match self {
             Self::Unreachable { reason } => f.write_str(reason),
             Self::NotShown { url, count } => write!(f, "{count} more at {url} (--all shows them)"),
+            Self::NothingThere { url } => write!(
+                f,
+                "{url} has nothing of it: if the site is below a path of the host, name that with \
+                 --base-path"
+            ),
             Self::NoManifest { reason } => {
                 write!(f, "{reason}: each path was asked for instead")
             }
@@ -167,10 +177,20 @@ impl CheckReport {
             match state {
                 ReplicaState::Unreachable(reason) => remarks.push(Remark::Unreachable { reason }),
                 ReplicaState::Compared {
+                    basis,
+                    entries,
                     deviations,
                     no_manifest,
                     ..
                 } => {
+                    let mut shown = deviations.shown.iter();
+                    if *basis == Basis::Public
+                        && *entries > 0
+                        && deviations.count == *entries
+                        && shown.all(|each| each.kind == DeviationKind::Missing)
+                    {
+                        remarks.push(Remark::NothingThere { url });
+                    }
                     let count = deviations.count - deviations.shown.len();
                     if count > 0 {
                         remarks.push(Remark::NotShown { url, count });

@@ -43,12 +43,18 @@ impl fmt::Display for BasePath {
 /// Why a text is no [`BasePath`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum InvalidBasePath {
-    /// It does not begin with a slash, or is no path at all.
+    /// It does not begin with a slash.
     #[error("expected a path that begins with a slash, such as /app")]
     Relative,
     /// It has a query or a fragment.
     #[error("expected a path without ? and #")]
     Query,
+    /// It has a character that a URL must escape.
+    #[error("expected a path as URLs have it, with %20 for a space")]
+    Unescaped,
+    /// It has `.` or `..` for a name, which clients take out of a URL before they ask.
+    #[error("expected a path without . and ..")]
+    DotSegment,
     /// It has two slashes next to each other.
     #[error("expected one slash between two names")]
     EmptySegment,
@@ -67,8 +73,11 @@ impl FromStr for BasePath {
         if text.contains(['?', '#']) {
             return Err(InvalidBasePath::Query);
         }
-        let uri: Uri = text.parse().map_err(|_| InvalidBasePath::Relative)?;
-        let target = Target::parse(&uri)?;
+        let uri: Uri = text.parse().map_err(|_| InvalidBasePath::Unescaped)?;
+        let target = Target::parse(&uri).map_err(|bad| match bad {
+            BadTarget::DotSegment => InvalidBasePath::DotSegment,
+            bad => bad.into(),
+        })?;
         if target.collapsed().is_some() {
             return Err(InvalidBasePath::EmptySegment);
         }
