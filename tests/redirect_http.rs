@@ -422,8 +422,8 @@ fn what_cannot_be_meant_is_refused() {
         ),
         (
             &["--redirect-http", &*address, "--admin", &*address],
-            1,
-            &["--redirect-http", &*address, "in use"],
+            2,
+            &["--redirect-http", "--admin", &*address],
         ),
         (
             &["--redirect-http", &*address, "--listen", &*socket],

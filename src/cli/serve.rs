@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::Error;
 use super::process::Process;
 use super::signals::Signals;
+use super::usage::UsageError;
 use super::{shutdown, startup};
 use crate::config::Config;
 use crate::lease;
@@ -28,6 +29,49 @@ pub(super) fn serve(config: &Config) -> Result<(), Error> {
     result
 }
 
+/// Refuses an address that two flags name. Both would bind it, and one would fail to listen when the
+/// whole site is hashed, or take some of the connections of the other.
+fn each_address_once(config: &Config, needs_default: bool) -> Result<(), UsageError> {
+    // The developer's server chooses a port that is free.
+    if config.dev.is_some() {
+        return Ok(());
+    }
+    let default = config.listen.is_empty() && needs_default;
+    let default = default.then_some(&config.default_listen);
+    let listen_flag = if config.has_port {
+        "--port"
+    } else {
+        "--listen"
+    };
+    let named: Vec<_> = config
+        .listen
+        .iter()
+        .chain(default)
+        .map(|listen| (listen_flag, listen))
+        .chain(
+            config
+                .operator
+                .admin
+                .iter()
+                .map(|listen| ("--admin", listen)),
+        )
+        .chain((config.redirect.listen.iter()).map(|listen| ("--redirect-http", listen)))
+        .collect();
+    for (index, (second, address)) in named.iter().enumerate() {
+        if let Some((first, _)) = named[..index]
+            .iter()
+            .find(|(_, earlier)| earlier.overlaps(address))
+        {
+            return Err(UsageError::SameAddress {
+                first: *first,
+                second: *second,
+                address: (*address).clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
 async fn run(config: &Config, inherited: Inherited) -> Result<(), Error> {
     let started = Instant::now();
     // From here on a signal is an event, and no longer kills the process.
@@ -36,6 +80,7 @@ async fn run(config: &Config, inherited: Inherited) -> Result<(), Error> {
     let process = Process::new(config.operator.expectation()).map_err(Error::Start)?;
     let drain = config.operator.drain(!inherited.admin.is_empty());
 
+    each_address_once(config, inherited.public.is_empty())?;
     let mut inputs = startup::open(config, &process)?;
     let listeners = startup::bind(config, inherited, &inputs, &process)?;
     let budget = startup::share_descriptors(config, &listeners);

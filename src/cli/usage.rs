@@ -4,10 +4,21 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::replica::NothingToCompare;
+use crate::settings::Listen;
 
 /// Why a command line asks for something that cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
+    /// One address for two flags.
+    #[error("{first} and {second} have the same address, {address}: give each one of its own")]
+    SameAddress {
+        /// The flag that has it first.
+        first: &'static str,
+        /// The flag that has it, too; perhaps the same one.
+        second: &'static str,
+        /// The address.
+        address: Listen,
+    },
     /// `check` with one replica and nothing to compare it with.
     #[error(
         "one replica always agrees with itself: give a second URL, or say with --dir DIR or \

@@ -125,6 +125,7 @@ impl DevFlags {
             cache: None,
             cache_size: 0,
             listen: Vec::new(),
+            has_port: false,
             default_listen: Listen::default(),
             open_files: None,
             memory: budget(self.memory),

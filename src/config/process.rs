@@ -27,6 +27,8 @@ pub struct Config {
     pub cache_size: u64,
     /// Where to listen; if empty, on inherited sockets or on `default_listen`.
     pub listen: Vec<Listen>,
+    /// Whether `--port` named that.
+    pub has_port: bool,
     /// Where to listen if nothing else says so.
     pub default_listen: Listen,
     /// Limit for large files kept open; `None` for as many as the descriptor limit leaves room for.

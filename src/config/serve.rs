@@ -106,7 +106,8 @@ pub struct ServeFlags {
     /// Redirect plain HTTP on this address to HTTPS; repeatable.
     ///
     /// Answers 308 to the same host, path and query. Files below /.well-known/acme-challenge/ are
-    /// answered from the site, so that certificate tools work with it as their webroot.
+    /// answered from the site, so that certificate tools work with it as their webroot. Needs
+    /// --tls-cert.
     #[arg(
         long,
         value_name = "ADDR",
@@ -118,7 +119,7 @@ pub struct ServeFlags {
     pub redirect_http: Vec<Listen>,
     /// Port to which --redirect-http leads [default: that of the site's listener].
     ///
-    /// Where a balancer or a firewall has another port for it.
+    /// Where a balancer or a firewall has another port for it. Needs --redirect-http.
     #[arg(long, value_name = "N", value_parser = positive_port, hide_short_help = true, help_heading = "TLS")]
     pub https_port: Option<u16>,
     /// What clients may change.
@@ -209,6 +210,7 @@ impl From<ServeFlags> for Config {
             cache: flags.compression.cache,
             cache_size: flags.compression.cache_size.as_u64(),
             listen: flags.listen,
+            has_port: flags.port.is_some(),
             default_listen: flags.default_listen.unwrap_or_default(),
             open_files: flags.open_files,
             memory: budget(flags.memory),

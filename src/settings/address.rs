@@ -37,6 +37,32 @@ impl Listen {
     }
 }
 
+impl Listen {
+    /// Whether both take an address in common. A free port is another one for each.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(two)) => one
+                .iter()
+                .any(|address| address.port() != 0 && two.contains(address)),
+            (Self::Unix(one), Self::Unix(two)) => one == two,
+            _ => false,
+        }
+    }
+}
+
+/// As it is typed.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addresses) => {
+                let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+                f.write_str(&addresses.join(" and "))
+            }
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Why a text is no [`Listen`].
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidListen {
