@@ -63,7 +63,7 @@ pub enum ClientError {
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// No response began.
-    #[error("cannot reach {url}: {source}")]
+    #[error("cannot reach {url}: {}", reason(.url, .source))]
     Unreachable {
         /// The URL of the request.
         url: String,
@@ -101,6 +101,55 @@ impl RequestError {
     }
 }
 
+/// Why no response began, and what may help.
+fn reason(url: &str, error: &ureq::Error) -> String {
+    use tokio_rustls::rustls;
+
+    let tls_error = match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
+        _ => None,
+    };
+    match tls_error {
+        Some(rustls::Error::InvalidCertificate(problem)) => certificate_problem(problem),
+        // Its first bytes are no record of TLS.
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "that port does not speak TLS: try http://".to_owned()
+        }
+        _ if url.starts_with("http:") && matches!(error, ureq::Error::Protocol(_)) => {
+            "the answer is not HTTP: if that port speaks TLS, try https://".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn certificate_problem(problem: &tokio_rustls::rustls::CertificateError) -> String {
+    use tokio_rustls::rustls::CertificateError;
+
+    match problem {
+        // The latter is what another authority with the same name gives.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate is from an authority that is not trusted: name a file with that \
+             authority's certificate in --ca, or in SSL_CERT_FILE where there is no such flag"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate has expired"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "its certificate is for another name: use one of those that it has"
+        }
+        CertificateError::Other(_) => {
+            "its certificate is none for a server, as a self-signed one that says of itself that it is \
+             an authority's (CA:TRUE)"
+        }
+        other => return format!("its certificate is refused: {other}"),
+    }
+    .to_owned()
+}
+
 /// Why a replica's manifest cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -115,6 +164,9 @@ pub enum ManifestError {
         /// The status of the response.
         status: StatusCode,
     },
+    /// It speaks TLS and was asked without.
+    #[error("{0}: that port speaks HTTPS: use https://")]
+    Secure(String),
     /// Another status that is no success.
     #[error("{url} answers {status}")]
     Refused {
@@ -209,6 +261,16 @@ impl Client {
         let status = response.status();
         if status.is_server_error() {
             return Err(ManifestError::NotReady { url, status });
+        }
+        // What etagd answers to plain HTTP where it speaks TLS; so do others, in words of their own.
+        if status == StatusCode::BAD_REQUEST && url.starts_with("http:") {
+            let mut text = String::new();
+            let mut body = response.body_mut().as_reader().take(MAX_DIGEST_LENGTH);
+            // What is no text says nothing of it.
+            let _ = body.read_to_string(&mut text);
+            if text.contains("HTTPS") {
+                return Err(ManifestError::Secure(url));
+            }
         }
         if !status.is_success() {
             return Err(ManifestError::Refused { url, status });

@@ -719,7 +719,28 @@ fn replicas_speak_tls() {
         .concat(),
     );
     assert_eq!(code, Some(1));
-    assert!(message.to_lowercase().contains("certificate"), "{message}");
+    assert!(
+        message.contains("authority that is not trusted") && message.contains("--ca"),
+        "{message}"
+    );
+    let by_address = format!("https://{}", secure_address(&server));
+    let (code, _, message) = check(&[&[by_address.as_str(), "--ca", ca], &dir[..]].concat());
+    assert!(
+        code == Some(0) || message.contains("for another name"),
+        "{message}"
+    );
+    let plain = Server::start(&site);
+    let secure = format!("https://{}", plain.address());
+    let (code, _, message) = check(&[&[secure.as_str(), "--ca", ca], &dir[..]].concat());
+    assert_eq!(code, Some(1));
+    assert!(
+        message.contains("does not speak TLS: try http://"),
+        "{message}"
+    );
+    let insecure = url.replace("https:", "http:");
+    let (code, _, message) = check(&[&[insecure.as_str()], &dir[..]].concat());
+    assert_eq!(code, Some(1));
+    assert!(message.contains("https://"), "{message}");
     let key = authority.key();
     let (code, _, message) =
         check(&[&[url.as_str(), "--ca", key.to_str().unwrap()], &dir[..]].concat());
