@@ -252,6 +252,24 @@ impl Exclusions {
         slashes.any(|slash| self.exclude(&path[..slash], true)) || self.exclude(path, is_folder)
     }
 
+    /// The built-in pattern that leaves this file out, by its name or that of a folder above it; `None`
+    /// if it is one of the operator or the site, or nothing does.
+    #[must_use]
+    pub fn leftover_pattern(&self, path: &[u8]) -> Option<&'static str> {
+        let folders = memchr::memchr_iter(b'/', path).map(|slash| (&path[..slash], true));
+        let (excluded, is_folder) = folders
+            .chain([(path, false)])
+            .find(|(path, is_folder)| self.exclude(path, *is_folder))?;
+        let is_chosen = self.operators.decide(excluded, is_folder).is_some()
+            || self.sites.decide(excluded, is_folder).is_some();
+        let leftover = match excluded {
+            [.., b'~'] => "*~",
+            [.., b'#'] => "#*#",
+            _ => "*.swp",
+        };
+        (!is_chosen).then_some(leftover)
+    }
+
     /// Whether whole folders may be left out.
     #[must_use]
     pub fn have_patterns(&self) -> bool {
@@ -335,6 +353,13 @@ mod tests {
             "x~/a",
         ] {
             assert!(excluded("", "", path), "{path}");
+            let pattern = |exclusions: &Exclusions| exclusions.leftover_pattern(path.as_bytes());
+            let built_in = pattern(&Exclusions::default()).expect(path);
+            assert!(excluded(built_in, "", path), "{path}: {built_in}");
+            assert_eq!(
+                pattern(&Exclusions::new(&patterns("*"), &Arc::default())),
+                None
+            );
             assert!(!excluded("!*", "", path), "{path}");
             assert!(!excluded("", "!*", path), "{path}");
         }

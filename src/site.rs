@@ -68,7 +68,9 @@ impl Site {
             return None;
         }
         let (changed, removed) = (changes.changed.len(), changes.removed.len());
-        let has_new_rules = changes.rules.is_some();
+        // The patterns of .etagdignore come with the rules, and are none.
+        let has_new_rules =
+            (changes.rules.as_ref()).is_some_and(|rules| rules.hash() != current.rules().hash());
         let folders = match current.settings().listing {
             true => changes.new_folders.len() + changes.removed_folders.len(),
             false => 0,

@@ -131,6 +131,60 @@ fn values_that_mean_nothing_are_bad_usage() {
 }
 
 #[test]
+fn one_address_for_two_flags_is_bad_usage() {
+    let root = site().root();
+    let socket = root.with_extension("socket");
+    let socket = format!("unix:{}", socket.display());
+    for (flags, naming) in [
+        (
+            &["--listen", "4711", "--listen", "127.0.0.1:4711"][..],
+            &["--listen and --listen"][..],
+        ),
+        (
+            &["-p", "4711", "--admin", "4711"],
+            &["--port and --admin", "127.0.0.1:4711"],
+        ),
+        (
+            &["--listen", &socket, "--admin", &socket],
+            &["--listen and --admin", &socket],
+        ),
+        (
+            &["--admin", "8080"],
+            &["--listen and --admin", "127.0.0.1:8080"],
+        ),
+    ] {
+        // The directory is not there, so that one which is not refused ends, too.
+        let arguments = [&["serve", root.to_str().unwrap()], flags].concat();
+        let (code, _, message) = said(&etagd(&arguments));
+        assert_eq!(code, Some(2), "{arguments:?}: {message}");
+        for naming in naming {
+            assert!(message.contains(naming), "{arguments:?}: {message}");
+        }
+    }
+    // A free port is another one each time.
+    let free = ["--listen", "0", "--listen", "0", "--admin", "0"];
+    Server::with(&site(), &free);
+}
+
+#[test]
+fn what_a_flag_lacks_is_named() {
+    let root = site().root();
+    let root = root.to_str().unwrap();
+    for (arguments, naming) in [
+        (&["serve", root, "--compress", "br"][..], "--compress=br"),
+        (&["serve", "--compress", "br,gz", root], "--compress=br,gz"),
+        (&["serve", root, "--cache-size", "1GiB"], "--compress"),
+        (&["serve", root, "--cache", "x"], "--compress"),
+        (&["serve", root, "--exclude", "["], "\\["),
+        (&["serve", root, "--exclude", "./d"], "without . and .."),
+    ] {
+        let (code, _, message) = said(&etagd(arguments));
+        assert_eq!(code, Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(naming), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
 fn flags_and_commands_that_do_not_exist_are_bad_usage() {
     for arguments in [
         &["serve", "--colour"][..],

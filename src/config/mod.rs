@@ -112,6 +112,9 @@ impl Cli {
         let cli = parsed.map_err(|mut error| {
             let is_set = |name: &OsStr| env::var_os(name).is_some();
             environment::name_variables(&mut error, &command, &words, is_set);
+            if error.kind() == ErrorKind::UnknownArgument {
+                words::suggest_equals(&mut error, &words);
+            }
             if error.kind() == ErrorKind::InvalidSubcommand {
                 words::suggest_command(&mut error, &command, &words);
             }

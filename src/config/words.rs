@@ -6,6 +6,8 @@ use std::path::Path;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue};
 
+use super::values::compress;
+
 /// Inserts `serve` where no command stands, and what stands there is a directory or a flag that
 /// only a command has. A word with a slash can only be a path, so that a wrong one is reported as
 /// such.
@@ -66,6 +68,22 @@ pub(super) fn suggest_command(error: &mut clap::Error, cli: &Command, words: &[O
 }
 
 /// The command that a word is with one letter wrong, and one more in each four.
+/// Makes an error about a word too many say that the codings of `--compress` follow an equals sign: in
+/// `--compress DIR` it is the directory that follows.
+pub(super) fn suggest_equals(error: &mut clap::Error, words: &[OsString]) {
+    let codings = words
+        .windows(2)
+        .filter(|pair| pair[0] == "--compress")
+        .find_map(|pair| pair[1].to_str().filter(|word| compress(word).is_ok()));
+    if let Some(codings) = codings {
+        let tip = format!("codings follow an equals sign: --compress={codings}");
+        error.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(vec![tip.into()]),
+        );
+    }
+}
+
 fn nearest_command(word: &str, cli: &Command) -> Option<String> {
     let max_distance = 1 + word.chars().count() / 4;
     cli.get_subcommands()

@@ -114,7 +114,15 @@ fn path(request: &Parts, options: &WriterConfig, current: &Manifest) -> Result<B
                       without a dot at its beginning";
         return forbidden(reason);
     }
-    if is_excluded(&current.exclusions(), path, false) {
+    let exclusions = current.exclusions();
+    if let Some(pattern) = exclusions.leftover_pattern(path) {
+        let reason = format!(
+            "files with such a name are not served, so they can't be written: editors leave {pattern}, \
+             unless --exclude or the site's .etagdignore has !{pattern}"
+        );
+        return Err(Refusal::new(StatusCode::FORBIDDEN, reason));
+    }
+    if is_excluded(&exclusions, path, false) {
         let reason = "files with such a name are not served, so they can't be written: --exclude or the \
                       site's .etagdignore leaves them out";
         return forbidden(reason);

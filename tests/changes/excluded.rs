@@ -87,6 +87,8 @@ fn the_sites_patterns_are_read_again_when_they_change() {
     fs::write(&ignore, "out/\n").unwrap();
     server.wait_for_absence("/out/file");
     server.wait_until_it_serves(&site.root());
+    server.wait_for_line("published: ");
+    assert!(!server.log().contains("new rules"), "{}", server.log());
     eventually("what is left out is watched no longer", || {
         !is_watched(&server, &site, "out") && !is_watched(&server, &site, "out/deep")
     });

@@ -94,6 +94,8 @@ fn row(flag: &Arg) -> String {
     let name = match (flag.get_long(), value) {
         (None, value) => value.unwrap_or_else(|| flag.get_id().to_string()),
         (Some(long), None) => format!("--{long}"),
+        // With a space, the value would be taken for something else.
+        (Some(long), Some(value)) if flag.is_require_equals_set() => format!("--{long}[={value}]"),
         (Some(long), Some(value)) => format!("--{long} {value}"),
     };
     let name = match flag.get_short() {
