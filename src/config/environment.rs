@@ -88,10 +88,10 @@ pub(super) fn with_pattern_lists(
         let patterns = value.as_deref().map(split_patterns).unwrap_or_default();
         // One alone is clap's to read.
         if patterns.len() > 1 {
-            let flags = patterns
-                .iter()
-                .map(|pattern| format!("--{long}={pattern}").into());
-            with_lists.splice(at + 1..=at, flags);
+            for (index, pattern) in patterns.iter().enumerate() {
+                let flag = format!("--{long}={pattern}");
+                with_lists.insert(at + 1 + index, flag.into());
+            }
         }
     }
     with_lists
