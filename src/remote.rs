@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, StatusCode, header};
+use tokio_rustls::rustls::CertificateError;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, SendBody};
@@ -123,9 +124,7 @@ fn reason(url: &str, error: &ureq::Error) -> String {
     }
 }
 
-fn certificate_problem(problem: &tokio_rustls::rustls::CertificateError) -> String {
-    use tokio_rustls::rustls::CertificateError;
-
+fn certificate_problem(problem: &CertificateError) -> String {
     match problem {
         // The latter is what another authority with the same name gives.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {

@@ -63,8 +63,8 @@ fn each_address_once(config: &Config, needs_default: bool) -> Result<(), UsageEr
             .find(|(_, earlier)| earlier.overlaps(address))
         {
             return Err(UsageError::SameAddress {
-                first: *first,
-                second: *second,
+                first,
+                second,
                 address: (*address).clone(),
             });
         }
