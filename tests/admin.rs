@@ -190,7 +190,12 @@ fn never_on_the_public_port() {
     for reuse in [&[][..], &["--reuse-port"]] {
         let flags = ["--listen", &address, "--admin", &address];
         let flags = [&flags[..], reuse].concat();
-        Server::assert_fails(&site().root(), &flags, 2, &["--listen", "--admin", &address]);
+        Server::assert_fails(
+            &site().root(),
+            &flags,
+            2,
+            &["--listen", "--admin", &address],
+        );
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -86,8 +86,9 @@ pub(super) fn with_pattern_lists(
         }
         let value = value_of(&variable(long)).and_then(|value| value.into_string().ok());
         let patterns = value.as_deref().map(split_patterns).unwrap_or_default();
-        // One alone is clap's to read.
-        if patterns.len() > 1 {
+        // One that is all of it is clap's to read.
+        let is_alone = matches!(patterns[..], [only] if Some(only) == value.as_deref());
+        if !is_alone {
             for (index, pattern) in patterns.iter().enumerate() {
                 let flag = format!("--{long}={pattern}");
                 with_lists.insert(at + 1 + index, flag.into());
@@ -108,8 +109,8 @@ fn split_patterns(list: &str) -> Vec<&str> {
             _ if was_escaped => {}
             '[' => in_brackets = true,
             ']' => in_brackets = false,
-            '{' => braces += 1,
-            '}' => braces = braces.saturating_sub(1),
+            '{' if !in_brackets => braces += 1,
+            '}' if !in_brackets => braces = braces.saturating_sub(1),
             ',' => return braces == 0 && !in_brackets,
             _ => {}
         }
@@ -308,6 +309,7 @@ mod tests {
             ("[a,b].js,c", &["[a,b].js", "c"]),
             ("a\\,b,c\\\\,d", &["a\\,b", "c\\\\", "d"]),
             ("a},b", &["a}", "b"]),
+            ("[{],b", &["[{]", "b"]),
         ];
         for (list, patterns) in split {
             assert_eq!(split_patterns(list), *patterns, "{list}");
@@ -322,6 +324,12 @@ mod tests {
             let words: Vec<OsString> = typed.split(' ').map(OsString::from).collect();
             let read: Vec<OsString> = read.split(' ').map(OsString::from).collect();
             assert_eq!(with_pattern_lists(&words, &cli(), value_of), read);
+        }
+        for (value, flags) in [("drafts,", &["--exclude=drafts"][..]), ("drafts", &[])] {
+            let value_of = |name: &str| (name == "ETAGD_EXCLUDE").then(|| value.into());
+            let words = ["etagd", "serve"].map(OsString::from);
+            let read = with_pattern_lists(&words, &cli(), value_of);
+            assert_eq!(read[2..], *flags, "{value}");
         }
     }
 

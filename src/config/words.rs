@@ -67,7 +67,6 @@ pub(super) fn suggest_command(error: &mut clap::Error, cli: &Command, words: &[O
     }
 }
 
-/// The command that a word is with one letter wrong, and one more in each four.
 /// Makes an error about a word too many say that the codings of `--compress` follow an equals sign: in
 /// `--compress DIR` it is the directory that follows.
 pub(super) fn suggest_equals(error: &mut clap::Error, words: &[OsString]) {
@@ -84,6 +83,7 @@ pub(super) fn suggest_equals(error: &mut clap::Error, words: &[OsString]) {
     }
 }
 
+/// The command that a word is with one letter wrong, and one more in each four.
 fn nearest_command(word: &str, cli: &Command) -> Option<String> {
     let max_distance = 1 + word.chars().count() / 4;
     cli.get_subcommands()

@@ -246,11 +246,8 @@ impl<'a> Deltas<'a> {
         if let Some(is_good) = self.known.is_kept(hash, &now) {
             return is_good;
         }
-        // An earlier process has looked at it, and saved what it has proven.
-        if !self.known.has_seen(hash) {
-            self.known.note_kept(hash, now, true);
-            return true;
-        }
+        // Also where an earlier process has proven its deltas, perhaps by another file: whether a delta
+        // is one follows from what is there now.
         let opened = self.next.root.open_file(&path);
         opened.is_ok_and(|opened| {
             let content = Uninterrupted(&opened.file).take(MAX_DICTIONARY_LENGTH + 1);

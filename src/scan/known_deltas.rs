@@ -51,11 +51,6 @@ impl KnownDeltas {
         (stamp == now).then_some(*is_good)
     }
 
-    /// Whether anything is known of the dictionary with this hash, as it is or as it was.
-    pub(super) fn has_seen(&self, hash: DictionaryHash) -> bool {
-        lock(&self.kept).contains_key(&hash)
-    }
-
     pub(super) fn note_kept(&self, hash: DictionaryHash, stamp: Stamp, is_good: bool) {
         insert(&self.kept, hash, (stamp, is_good));
     }

@@ -20,6 +20,8 @@ const MAX_SHOWN: usize = 20;
 const MAX_RULES: u64 = 16 << 20;
 /// The same of `.etagdignore`, whose patterns are compiled together.
 const MAX_IGNORE: u64 = 1 << 20;
+/// Why an `.etagdignore` that has its name and no content is not taken for one that is not there.
+const NO_IGNORE_FILE: &str = "it is no regular file, or a link that leads nowhere";
 
 /// Reads a rule file under the same conditions as any other file: between two equal stamps, and
 /// while nobody writes to it.
@@ -47,7 +49,7 @@ pub(super) fn visit_ignore_file(pass: &Pass<'_>) -> Option<Visit> {
     if !pass.scope.covers(path) {
         return None;
     }
-    Some(match locate_ignore_file(pass.root) {
+    let found = match locate_ignore_file(pass.root) {
         Ok(location) => visit(
             pass,
             file,
@@ -58,7 +60,20 @@ pub(super) fn visit_ignore_file(pass: &Pass<'_>) -> Option<Visit> {
             },
         ),
         Err(error) => Visit::failed(path.into(), error),
+    };
+    Some(match found {
+        Visit::Gone if has_ignore_name(pass.root) => {
+            Visit::Unreadable(path.into(), NO_IGNORE_FILE.to_owned())
+        }
+        found => found,
     })
+}
+
+/// Whether something is called `.etagdignore`, be it a link that leads nowhere or a folder: somebody
+/// has meant to leave something out.
+fn has_ignore_name(root: &Root) -> bool {
+    let path = root.path().join(RuleFile::Ignore.name());
+    path.symlink_metadata().is_ok()
 }
 
 /// Where `.etagdignore` is, free of links.
@@ -150,7 +165,7 @@ pub fn exclusions_on_disk(root: &Root, exclude: &Arc<ExcludePatterns>) -> io::Re
             check_size(RuleFile::Ignore, opened.stamp.size)?;
             opened.file.take(MAX_IGNORE).read_to_end(&mut text)?;
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !has_ignore_name(root) => {}
         Err(error) => return Err(error),
     }
     Ok(Exclusions::new(exclude, &Arc::new(patterns(&text)?)))

@@ -58,6 +58,20 @@ pub(super) struct Driver {
     suspects: BTreeSet<PathBuf>,
 }
 
+/// Says when it is dropped that the work ahead of a look has ended: also by a panic, or the batch
+/// would wait for ever and hold up others.
+struct Announcement {
+    sender: Sender<Hint>,
+    id: u64,
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        // The watcher is gone only when the process ends.
+        let _ = self.sender.send(Hint::Prepared(self.id));
+    }
+}
+
 impl Driver {
     /// A driver whose first state a scan has published, with the links that it has found.
     pub(super) fn new(
@@ -404,6 +418,7 @@ impl Driver {
             is_overtaken: false,
         });
         let (scanner, sender) = (Arc::clone(&self.publisher.scanner), self.sender.clone());
+        let announcement = Announcement { sender, id };
         let beat = self.beats.begin(WatchThread::Hasher);
         let hashing = thread::Builder::new()
             .name("hasher".to_owned())
@@ -418,8 +433,7 @@ impl Driver {
                     is_parked()
                 });
                 drop(beat);
-                // The watcher is gone only when the process ends.
-                let _ = sender.send(Hint::Prepared(id));
+                drop(announcement);
             });
         if hashing.is_err() {
             // The next look hashes them itself.

@@ -142,7 +142,9 @@ fn patterns_that_cannot_be_read_keep_a_site_from_being_served() {
         fs::write(&target, "secret\n").unwrap();
         symlink(target, site.path(".etagdignore")).unwrap();
     };
-    let spoil: [&dyn Fn(&TestSite); 2] = [&too_large, &elsewhere];
+    let nowhere = |site: &TestSite| symlink("missing", site.path(".etagdignore")).unwrap();
+    let folder = |site: &TestSite| fs::create_dir(site.path(".etagdignore")).unwrap();
+    let spoil: [&dyn Fn(&TestSite); 4] = [&too_large, &elsewhere, &nowhere, &folder];
     for spoil in spoil {
         let site = TestSite::with(&[("secret", b"x"), ("page", b"1")]);
         spoil(&site);
@@ -168,6 +170,15 @@ fn patterns_that_cannot_be_read_any_more_stay_in_force() {
     fs::write(site.path("page"), "2").unwrap();
     server.wait_for_body("/page", "2");
     assert_eq!(server.client().get("/secret").status, 404);
+    symlink("missing", site.outside("link")).unwrap();
+    fs::rename(site.outside("link"), site.path(".etagdignore")).unwrap();
+    fs::write(site.path("page"), "3").unwrap();
+    server.wait_for_body("/page", "3");
+    assert_eq!(
+        server.client().get("/secret").status,
+        404,
+        "a link that leads nowhere"
+    );
 }
 
 #[test]
