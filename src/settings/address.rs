@@ -35,10 +35,9 @@ impl Listen {
     pub fn all_addresses(port: u16) -> Self {
         Self::Tcp(vec![(Ipv6Addr::UNSPECIFIED, port).into()])
     }
-}
 
-impl Listen {
-    /// Whether both take an address in common. A free port is another one for each.
+    /// Whether both name the same address. A free port is another one for each, and `:80` is not taken
+    /// for `127.0.0.1:80`.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(two)) => one
