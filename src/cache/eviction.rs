@@ -1,7 +1,8 @@
 //! Which packs go when there are too many: those that were not used for longest.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -18,8 +19,27 @@ const MAX_SHORT_LENGTH: u64 = 64 << 10;
 #[derive(Debug)]
 pub(super) struct FoundPack {
     pub(super) path: PathBuf,
+    pub(super) stamp: PackStamp,
+}
+
+/// What tells a pack from another one of its name: one that was damaged was replaced, or is about to
+/// be found to be damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct PackStamp {
+    /// When it was last marked as used.
     pub(super) used: SystemTime,
     length: u64,
+    inode: u64,
+}
+
+impl PackStamp {
+    pub(super) fn of(metadata: &Metadata) -> io::Result<Self> {
+        Ok(Self {
+            used: metadata.modified()?,
+            length: metadata.len(),
+            inode: metadata.ino(),
+        })
+    }
 }
 
 impl FoundPack {
@@ -35,7 +55,7 @@ impl FoundPack {
     }
 
     fn is_left_over(&self, now: SystemTime) -> bool {
-        let age = now.duration_since(self.used);
+        let age = now.duration_since(self.stamp.used);
         self.is_new() && age.is_ok_and(|age| age > MAX_WRITE_TIME)
     }
 }
@@ -54,19 +74,19 @@ pub(super) fn make_room(folder: &Path, limit: u64, room: u64) -> io::Result<Vec<
     for found in left_over {
         let _ = super::remove(&found.path);
     }
-    let mut total: u64 = packs.iter().map(|found| found.length).sum();
-    packs.sort_by_key(|found| found.used);
+    let mut total: u64 = packs.iter().map(|found| found.stamp.length).sum();
+    packs.sort_by_key(|found| found.stamp.used);
     packs.retain(|found| {
         let may_stay = total.saturating_add(room) <= limit;
         if !may_stay {
             let _ = super::remove(&found.path);
-            total -= found.length;
+            total -= found.stamp.length;
         }
         may_stay
     });
     let short = packs
         .into_iter()
-        .filter(|found| found.length <= MAX_SHORT_LENGTH && !found.is_new());
+        .filter(|found| found.stamp.length <= MAX_SHORT_LENGTH && !found.is_new());
     Ok(short.map(|found| found.path).collect())
 }
 
@@ -82,8 +102,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<FoundPack>> {
         {
             let pack = FoundPack {
                 path: file.path(),
-                used: metadata.modified()?,
-                length: metadata.len(),
+                stamp: PackStamp::of(&metadata)?,
             };
             if pack.is_new() || pack.has_name() {
                 found.push(pack);

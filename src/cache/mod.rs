@@ -21,12 +21,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::disk::read_exact_at;
 use crate::disk::seam::{self, Call};
 pub use entry::{CacheEntry, EntryName, EntryPiece};
-use eviction::make_room;
+use eviction::{PackStamp, make_room};
 use index::PackIndex;
 use pack::{PackBuilder, PackRecord, read_directory};
 
@@ -79,8 +79,8 @@ pub enum CacheError {
 pub struct Cache {
     folder: PathBuf,
     limit: u64,
-    /// What is in the packs of the directory, from the first read on until [`Cache::rest`].
-    index: RwLock<Option<PackIndex>>,
+    /// What is in the packs of the directory, as far as it is known.
+    index: RwLock<PackIndex>,
     /// What is to be written with the next pack.
     next: Mutex<NextPack>,
     /// Temporary files of this process so far.
@@ -161,22 +161,25 @@ impl Cache {
         if let Some(bytes) = waiting {
             return CacheEntry::read(name, bytes);
         }
-        self.load_index();
-        let index = read_lock(&self.index);
-        let index = index.as_ref()?;
-        let (pack, read) = index.read(name)?;
+        self.refresh_index();
+        let (pack, read) = read_lock(&self.index).read(name)?;
         let bytes = match read {
             Ok(bytes) => bytes,
             // Another process has removed it to make room.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            // It was cut after its directory was read.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.discard(&pack);
+                return None;
+            }
             Err(error) => {
-                self.warn(Trouble::Unreadable, pack, &error);
+                self.warn(Trouble::Unreadable, &pack, &error);
                 return None;
             }
         };
         let entry = CacheEntry::read(name, bytes);
         if entry.is_none() {
-            self.discard(pack);
+            self.discard(&pack);
         }
         entry
     }
@@ -200,14 +203,14 @@ impl Cache {
         }
     }
 
-    /// Writes what is not written yet, and forgets what is in the packs until the next read: other
-    /// processes write, too, and who looks at the cache now and then needs no memory for it.
+    /// Writes what is not written yet. The next read looks for packs that have come or gone: other
+    /// processes write, too.
     pub fn rest(&self) {
         let next = mem::take(&mut *lock(&self.next));
         if !next.pack.is_empty() {
             self.write_pack(next.pack);
         }
-        *write_lock(&self.index) = None;
+        write_lock(&self.index).rest();
     }
 
     /// The length of a pack at which it is written.
@@ -215,41 +218,49 @@ impl Cache {
         (self.limit / PACK_SHARE).min(MAX_PACK_LENGTH)
     }
 
-    /// Finds out what is in the packs, if that is not known.
-    fn load_index(&self) {
-        if read_lock(&self.index).is_some() {
+    /// Finds out which packs there are, if that was not done since the last rest, and what is in those
+    /// that are new.
+    fn refresh_index(&self) {
+        if read_lock(&self.index).is_current {
             return;
         }
         let mut index = write_lock(&self.index);
-        if index.is_none() {
-            *index = Some(self.read_index());
+        if index.is_current {
+            return;
         }
-    }
-
-    fn read_index(&self) -> PackIndex {
-        let mut index = PackIndex::default();
+        // Where the folder can't be listed, what is known is all there is, until the next look.
+        index.is_current = true;
         let mut packs = match eviction::list(&self.folder) {
             Ok(packs) => packs,
             Err(error) => {
                 self.warn(Trouble::Unreadable, &self.folder, &error);
-                return index;
+                return;
             }
         };
+        packs.retain(|found| !found.is_new());
+        index.forget_others(&packs);
+        let mut packs = index.unknown(packs);
         // What has taken the place of something damaged is newer.
-        packs.sort_by_key(|found| found.used);
-        for pack in packs.into_iter().filter(|found| !found.is_new()) {
-            match index.add_file(&pack) {
+        packs.sort_by_key(|found| found.stamp.used);
+        for found in packs {
+            let path = found.path.clone();
+            match index.add_file(found) {
                 Ok(true) => {}
-                Ok(false) => self.discard(&pack.path),
+                Ok(false) => self.remove_damaged(&path),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => self.warn(Trouble::Unreadable, &pack.path, &error),
+                Err(error) => self.warn(Trouble::Unreadable, &path, &error),
             }
         }
-        index
+    }
+
+    /// Removes a pack that is damaged, and forgets what is in it.
+    fn discard(&self, pack: &Path) {
+        write_lock(&self.index).forget(pack);
+        self.remove_damaged(pack);
     }
 
     /// Removes a pack that is damaged. What is in it is made again.
-    fn discard(&self, pack: &Path) {
+    fn remove_damaged(&self, pack: &Path) {
         let damaged = io::Error::from(io::ErrorKind::InvalidData);
         self.warn(Trouble::Damaged, pack, &damaged);
         let _ = remove(pack);
@@ -264,13 +275,21 @@ impl Cache {
             Ok(_) => {}
             Err(error) => self.warn(Trouble::Unreadable, &self.folder, &error),
         }
+        self.add(hash, &bytes, records);
+    }
+
+    /// Writes a pack, and returns its path.
+    fn add(&self, hash: [u8; 32], bytes: &[u8], records: Vec<PackRecord>) -> Option<PathBuf> {
         let path = self.folder.join(&*blake3::Hash::from_bytes(hash).to_hex());
-        if let Err(error) = self.write(&path, &bytes) {
-            self.warn(Trouble::Unwritable, &path, &error);
-            return;
-        }
-        if let Some(index) = &mut *write_lock(&self.index) {
-            index.add(path, SystemTime::now(), records);
+        match self.write(&path, bytes) {
+            Ok(stamp) => {
+                write_lock(&self.index).add(path.clone(), stamp, records);
+                Some(path)
+            }
+            Err(error) => {
+                self.warn(Trouble::Unwritable, &path, &error);
+                None
+            }
         }
     }
 
@@ -283,37 +302,40 @@ impl Cache {
             if merged.length() >= self.pack_length() {
                 break;
             }
-            // What can't be read now is left as it is.
-            if let Ok(entries) = read_whole(path) {
-                for (name, bytes) in &entries {
-                    merged.push_bytes(name, bytes);
+            match read_whole(path) {
+                Ok(entries) => {
+                    for (name, bytes) in &entries {
+                        merged.push_bytes(name, bytes);
+                    }
+                    replaced.push(path);
                 }
-                replaced.push(path);
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => self.discard(path),
+                // What can't be read now is left as it is.
+                Err(_) => {}
             }
         }
         if merged.is_empty() {
             return;
         }
         let (bytes, hash, records) = merged.finish();
-        let path = self.folder.join(&*blake3::Hash::from_bytes(hash).to_hex());
-        if let Err(error) = self.write(&path, &bytes) {
-            self.warn(Trouble::Unwritable, &path, &error);
+        let Some(path) = self.add(hash, &bytes, records) else {
             return;
-        }
+        };
         for old in replaced.into_iter().filter(|old| **old != path) {
             let _ = remove(old);
         }
-        if let Some(index) = &mut *write_lock(&self.index) {
-            index.add(path, SystemTime::now(), records);
-        }
     }
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<PackStamp> {
         let (new, mut file) = self.create()?;
         let written = seam::pass(Call::Write)
             .and_then(|()| file.write_all(bytes))
-            .and_then(|()| seam::pass(Call::Rename))
-            .and_then(|()| fs::rename(&new, path));
+            .and_then(|()| PackStamp::of(&file.metadata()?))
+            .and_then(|stamp| {
+                seam::pass(Call::Rename)?;
+                fs::rename(&new, path)?;
+                Ok(stamp)
+            });
         if written.is_err() {
             let _ = remove(&new);
         }
@@ -379,7 +401,11 @@ fn refuse_inside(directory: &Path, root: &Path) -> Result<(), CacheError> {
     }
 }
 
-/// The entries of a pack, as they are written. Their readers prove them.
+/// The entries of a pack, as they are written.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] where one of them is not proven: in the place of an equal one that
+/// is, it would outlast it.
 fn read_whole(path: &Path) -> io::Result<Vec<(EntryName, Vec<u8>)>> {
     seam::pass(Call::Open)?;
     let file = File::open(path)?;
@@ -388,7 +414,10 @@ fn read_whole(path: &Path) -> io::Result<Vec<(EntryName, Vec<u8>)>> {
     let read = |record: PackRecord| {
         let mut bytes = vec![0; record.length as usize];
         read_exact_at(&file, &mut bytes, record.offset)?;
-        Ok((record.name, bytes))
+        match CacheEntry::read(&record.name, bytes.clone()) {
+            Some(_) => Ok((record.name, bytes)),
+            None => Err(io::ErrorKind::InvalidData.into()),
+        }
     };
     records.into_iter().map(read).collect()
 }
@@ -413,6 +442,8 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::Arc;
+    use std::time::SystemTime;
 
     use rustix::io::Errno;
     use tempfile::TempDir;
@@ -519,9 +550,20 @@ mod tests {
         ] {
             let path = put();
             fs::write(&path, damaged).expect("written");
+            // The clock of a file system may not have gone on since.
+            age(&path, 10);
             assert_eq!(cache.get(&NAME), None);
             assert!(!path.exists());
         }
+        // What shows only when it is read, because nothing says that the pack is another one.
+        let path = put();
+        assert!(cache.get(&NAME).is_some());
+        let dated = fs::metadata(&path).and_then(|it| it.modified());
+        fs::write(&path, flipped(10)).expect("written");
+        let file = File::options().write(true).open(&path).expect("opened");
+        file.set_modified(dated.expect("a date")).expect("dated");
+        assert_eq!(cache.get(&NAME), None);
+        assert!(!path.exists());
         // What somebody else has put there is left alone.
         fs::write(cache.folder().join("note"), "mine").expect("written");
         put();
@@ -558,6 +600,75 @@ mod tests {
         assert!(total <= LIMIT, "{total}");
         let is_there = |number| cache.get(&name(number)).is_some();
         assert!(is_there(3) && is_there(39) && !is_there(0) && !is_there(1));
+    }
+
+    #[test]
+    fn a_look_reads_only_the_packs_that_are_new() {
+        let place = place();
+        let [mut cache, other] = [(); 2].map(|()| open(&place, "cache", LIMIT).expect("opened"));
+        for number in 0..40 {
+            other.put(&name(number), &entry(number as u8, 100));
+            other.rest();
+        }
+        let opened = |look: &(dyn Fn(&Cache) + Sync)| {
+            let count = Arc::new(AtomicU64::new(0));
+            let counted = Arc::clone(&count);
+            let gate = move |call| {
+                counted.fetch_add(u64::from(call == Call::Open), Ordering::Relaxed);
+                Ok(())
+            };
+            seam::run(gate, || {
+                look(&cache);
+                cache.rest();
+            });
+            count.load(Ordering::Relaxed)
+        };
+        let unknown = |cache: &Cache| assert_eq!(cache.get(&NAME), None);
+        assert_eq!(opened(&unknown), 40);
+        assert_eq!(opened(&unknown), 0);
+        other.put(&NAME, &entry(7, 100));
+        other.rest();
+        // Its directory, and then the entry.
+        let new = |cache: &Cache| assert_eq!(cache.get(&NAME), Some(entry(7, 100)));
+        assert_eq!(opened(&new), 2);
+        assert_eq!(opened(&new), 1);
+        // What the process writes itself it knows.
+        let own = |cache: &Cache| cache.put(&[2; 32], &entry(2, 100));
+        assert_eq!(opened(&own), 0);
+        let own = |cache: &Cache| assert_eq!(cache.get(&[2; 32]), Some(entry(2, 100)));
+        assert_eq!(opened(&own), 1);
+        // What is gone is forgotten.
+        for file in files(&other) {
+            fs::remove_file(file).expect("removed");
+        }
+        assert_eq!(opened(&unknown), 0);
+        let index = cache.index.get_mut().expect("unpoisoned");
+        assert!(index.is_empty());
+    }
+
+    #[test]
+    fn a_damaged_entry_is_not_merged_in_the_place_of_a_good_one() {
+        let place = place();
+        let cache = open(&place, "cache", LIMIT).expect("opened");
+        cache.put(&NAME, &entry(7, 100));
+        cache.rest();
+        let damaged = files(&cache).pop().expect("a pack");
+        let mut bytes = fs::read(&damaged).expect("read");
+        bytes[10] ^= 1;
+        fs::write(&damaged, bytes).expect("written");
+        age(&damaged, 1000);
+        for number in 0..=MAX_SHORT_PACKS {
+            cache.put(&name(number), &entry(number as u8, 100));
+            // As another process would that has not read the first one.
+            if number == 0 {
+                cache.put(&NAME, &entry(7, 100));
+            }
+            cache.rest();
+        }
+        assert!(files(&cache).len() < MAX_SHORT_PACKS, "nothing was merged");
+        let other = open(&place, "cache", LIMIT).expect("opened");
+        assert_eq!(other.get(&NAME), Some(entry(7, 100)));
+        assert_eq!(other.get(&name(9)), Some(entry(9, 100)));
     }
 
     #[test]
