@@ -27,20 +27,29 @@ pub struct Spool {
     limit: u64,
     /// Bytes that the files take up on the disk.
     occupied: Arc<AtomicU64>,
-    /// The file that contents go to.
-    file: Mutex<Option<Arc<SpoolFile>>>,
+    /// Where contents go.
+    current: Mutex<SpoolTarget>,
     /// When something could not be written.
     failed: Mutex<Option<Instant>>,
 }
 
+/// Where contents go.
+#[derive(Debug, Default)]
+struct SpoolTarget {
+    /// Which of the directories is tried next, or has the file.
+    directory: usize,
+    file: Option<Arc<SpoolFile>>,
+}
+
 impl Spool {
-    /// Room for `limit` bytes in the first of these directories in which a file can be made.
+    /// Room for `limit` bytes in the first of these directories in which a file can be made, and
+    /// written to. When its disk is full, contents go to the next one.
     pub fn new(directories: Vec<PathBuf>, limit: u64) -> Self {
         Self {
             directories,
             limit,
             occupied: Arc::default(),
-            file: Mutex::default(),
+            current: Mutex::default(),
             failed: Mutex::default(),
         }
     }
@@ -56,10 +65,9 @@ impl Spool {
     }
 
     fn has_hole(&self, length: u64) -> bool {
-        let current = lock(&self.file);
-        current
-            .as_ref()
-            .is_some_and(|file| lock(&file.room).hole(length).is_some())
+        let current = lock(&self.current);
+        let file = current.file.as_ref();
+        file.is_some_and(|file| lock(&file.room).hole(length).is_some())
     }
 
     /// Puts `bytes` aside until the extent is dropped.
@@ -68,14 +76,20 @@ impl Spool {
     /// [`io::ErrorKind::QuotaExceeded`] beyond the limit; when no file can be made, or the disk is
     /// full.
     pub fn store(&self, bytes: &[u8]) -> io::Result<SpooledBytes> {
-        let stored = match self.write(bytes) {
-            // File systems and `ulimit -f` have limits of their own: contents go on in another file.
-            Err(NotStored::Written(error)) if error.kind() == io::ErrorKind::FileTooLarge => {
-                *lock(&self.file) = None;
-                self.write(bytes)
+        let mut stored = self.write(bytes);
+        // File systems and `ulimit -f` have limits of their own: contents go on in another file.
+        if matches!(&stored, Err(NotStored::Written(error, _)) if error.kind() == io::ErrorKind::FileTooLarge)
+        {
+            lock(&self.current).file = None;
+            stored = self.write(bytes);
+        }
+        // Where nothing can be written, the next directory may be on another disk.
+        for _ in 1..self.directories.len() {
+            if let Err(NotStored::Written(_, directory)) = stored {
+                self.leave_directory(directory);
+                stored = self.write(bytes);
             }
-            stored => stored,
-        };
+        }
         match stored {
             Ok(stored) => {
                 *lock(&self.failed) = None;
@@ -85,7 +99,7 @@ impl Spool {
                 let message = "the room that --cache-size gives is used up";
                 Err(io::Error::new(io::ErrorKind::QuotaExceeded, message))
             }
-            Err(NotStored::Written(error)) => {
+            Err(NotStored::Written(error, _)) => {
                 *lock(&self.failed) = Some(Instant::now());
                 Err(error)
             }
@@ -93,18 +107,38 @@ impl Spool {
     }
 
     fn write(&self, bytes: &[u8]) -> Result<SpooledBytes, NotStored> {
-        let extent = self.place(whole_blocks(bytes.len() as u64))?;
-        seam::pass(Call::Write)?;
-        extent.file.file.write_all_at(bytes, extent.offset)?;
-        Ok(extent)
+        let (extent, directory) = self.place(whole_blocks(bytes.len() as u64))?;
+        let write = || {
+            seam::pass(Call::Write)?;
+            extent.file.file.write_all_at(bytes, extent.offset)
+        };
+        match write() {
+            Ok(()) => Ok(extent),
+            Err(error) => Err(NotStored::Written(error, directory)),
+        }
     }
 
-    /// Where the next `length` bytes go.
-    fn place(&self, length: u64) -> Result<SpooledBytes, NotStored> {
-        let mut current = lock(&self.file);
-        let file = match current.as_ref() {
+    /// Has the next contents go to the directory after this one, after the last to the first. Others may
+    /// have left it already.
+    fn leave_directory(&self, directory: usize) {
+        let mut current = lock(&self.current);
+        if current.directory == directory {
+            current.file = None;
+            current.directory = (directory + 1) % self.directories.len();
+        }
+    }
+
+    /// Where the next `length` bytes go, and in which directory that is.
+    fn place(&self, length: u64) -> Result<(SpooledBytes, usize), NotStored> {
+        let mut current = lock(&self.current);
+        let directory = current.directory;
+        let file = match &current.file {
             Some(file) if lock(&file.room).end <= MAX_OFFSET => Arc::clone(file),
-            _ => Arc::clone(current.insert(Arc::new(self.make_file()?))),
+            _ => {
+                let made = self.make_file(directory);
+                let made = made.map_err(|error| NotStored::Written(error, directory))?;
+                Arc::clone(current.file.insert(Arc::new(made)))
+            }
         };
         let mut room = lock(&file.room);
         let offset = match room.fill_hole(length) {
@@ -122,33 +156,27 @@ impl Spool {
         };
         room.used += length;
         drop(room);
-        Ok(SpooledBytes {
+        let extent = SpooledBytes {
             file,
             offset,
             length,
-        })
+        };
+        Ok((extent, directory))
     }
 
-    fn make_file(&self) -> io::Result<SpoolFile> {
+    fn make_file(&self, directory: usize) -> io::Result<SpoolFile> {
         seam::pass(Call::Make)?;
-        let mut failed = io::Error::from(io::ErrorKind::NotFound);
-        for directory in &self.directories {
-            match tempfile::tempfile_in(directory) {
-                Ok(file) => {
-                    return Ok(SpoolFile {
-                        file: Arc::new(file),
-                        room: Mutex::default(),
-                        occupied: Arc::clone(&self.occupied),
-                    });
-                }
-                Err(error) => {
-                    let message =
-                        format!("no file can be made in {}: {error}", directory.display());
-                    failed = io::Error::new(error.kind(), message);
-                }
-            }
-        }
-        Err(failed)
+        let directory = self.directories.get(directory);
+        let directory = directory.ok_or(io::ErrorKind::NotFound)?;
+        let file = tempfile::tempfile_in(directory).map_err(|error| {
+            let message = format!("no file can be made in {}: {error}", directory.display());
+            io::Error::new(error.kind(), message)
+        })?;
+        Ok(SpoolFile {
+            file: Arc::new(file),
+            room: Mutex::default(),
+            occupied: Arc::clone(&self.occupied),
+        })
     }
 }
 
@@ -157,14 +185,8 @@ impl Spool {
 enum NotStored {
     /// There is no room for it.
     Full,
-    /// It could not be written, or no file could be made.
-    Written(io::Error),
-}
-
-impl From<io::Error> for NotStored {
-    fn from(error: io::Error) -> Self {
-        Self::Written(error)
-    }
+    /// It could not be written, or no file could be made, in the directory of this number.
+    Written(io::Error, usize),
 }
 
 fn whole_blocks(length: u64) -> u64 {
@@ -364,6 +386,42 @@ mod tests {
         spool.store(&[1; 1]).expect("there is room again");
         assert!(spool.has_room(1));
     }
+
+    #[test]
+    fn a_full_disk_is_left_for_the_next_directory() {
+        let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let paths = directories.iter().map(|it| it.path().to_path_buf());
+        let spool = Spool::new(paths.collect(), 1 << 20);
+        let first = spool.store(&[1; 5000]).expect("room");
+        // Each disk in turn is full for one call.
+        for full in [[1, 0], [1, 1]] {
+            let mut full = full.into_iter();
+            let gate = move |call| match call {
+                Call::Write if full.next() == Some(1) => Err(rustix::io::Errno::NOSPC.into()),
+                _ => Ok(()),
+            };
+            let stored = seam::run(gate, || spool.store(&[2; 5000]));
+            match stored {
+                Ok(second) => {
+                    assert!(!Arc::ptr_eq(first.file(), second.file()));
+                    assert_eq!(lock(&spool.current).directory, 1);
+                    assert_eq!(content(&second, 5000), [2; 5000]);
+                    // What comes then goes there at once.
+                    let third = spool.store(&[3; 5000]).expect("room");
+                    assert!(Arc::ptr_eq(second.file(), third.file()));
+                    assert!(spool.has_room(1));
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+                    assert!(!spool.has_room(1), "for a while");
+                }
+            }
+        }
+        assert_eq!(content(&first, 5000), [1; 5000]);
+        drop(first);
+        assert_eq!(spool.occupied.load(Ordering::Relaxed), 0);
+    }
+
     /// A file system that can't forget parts of a file.
     fn without_punching<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         let refuse = |call| match call {
