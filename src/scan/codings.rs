@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 use super::deltas::Deltas;
 use super::made::{self, MakeError};
@@ -97,26 +97,13 @@ fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
     }
     let located = paths.into_iter().filter_map(|path| next.locate(path));
     let candidates: Vec<_> = located.collect();
-    if let Some(maker) = maker.filter(|_| pass.unsettled == Unsettled::Defer) {
-        // Not proven yet: what takes long is to be guessed here, and nothing else.
-        let may_be_shipped = |path: &[u8], coding| {
-            sidecar_path(path, coding).is_some_and(|path| next.locate(&path).is_some())
-        };
-        let unmade = made::unmade(maker, pass, &candidates, may_be_shipped);
-        if !unmade.is_empty() {
-            return Recoded {
-                unmade,
-                ..Recoded::default()
-            };
-        }
-    }
     let failures: Mutex<Vec<(Box<[u8]>, MakeError)>> = Mutex::default();
-    let recode = |resource: &&Arc<Resource>| {
-        let mut encoded = shipped_codings(&next, resource);
+    let recode = |resource: &Arc<Resource>, mut encoded: Vec<Representation>| {
         if let Some(maker) = maker {
-            match made::codings(scanner, maker, pass, resource, &encoded) {
-                Ok(made) => encoded.extend(made),
-                Err(error) => lock(&failures).push((resource.path.clone(), error)),
+            let (made, failure) = made::codings(scanner, maker, pass, resource, &encoded);
+            encoded.extend(made);
+            if let Some(error) = failure {
+                lock(&failures).push((resource.path.clone(), error));
             }
             pass.progress.step();
         }
@@ -128,14 +115,44 @@ fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
         let (_, before) = resource.of_files();
         (!are_same(&encoded, before)).then(|| with_codings(resource, encoded.into()))
     };
-    let work = || candidates.par_iter().filter_map(recode).collect();
-    let resources = match maker {
+    let shipped = |resource: &Arc<Resource>| shipped_codings(&next, resource);
+    let work = || match maker {
+        Some(maker) if pass.unsettled == Unsettled::Defer => {
+            // What lies next to a file is proven first: only then it is known what else is to be made,
+            // and whether that takes long.
+            let shipped: Vec<_> = candidates.par_iter().map(|each| shipped(each)).collect();
+            let with_shipped = candidates.iter().zip(&shipped);
+            let with_shipped = with_shipped.map(|(each, shipped)| (*each, &**shipped));
+            let unmade = made::unmade(scanner, maker, pass, with_shipped);
+            if !unmade.is_empty() {
+                return Err(unmade);
+            }
+            let pairs = candidates.par_iter().zip(shipped);
+            Ok(pairs
+                .filter_map(|(each, shipped)| recode(each, shipped))
+                .collect())
+        }
+        _ => {
+            let recode = |each: &&Arc<Resource>| recode(each, shipped(each));
+            Ok(candidates.par_iter().filter_map(recode).collect())
+        }
+    };
+    let result = match maker {
         Some(maker) => made::run(maker, pass, &candidates, work),
         None => work(),
     };
+    let resources = match result {
+        Ok(resources) => resources,
+        Err(unmade) => {
+            return Recoded {
+                unmade,
+                ..Recoded::default()
+            };
+        }
+    };
     drop(deltas);
     scanner.known_deltas.end_pass();
-    next.report_missing_dictionaries();
+    next.report_rejected();
     let failures = std::mem::take(&mut *lock(&failures));
     made::report(pass, &failures);
     let looked_at: HashSet<&[u8]> = candidates.iter().map(|resource| &*resource.path).collect();

@@ -8,6 +8,7 @@
 use std::cell::OnceCell;
 use std::io::{self, Read};
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -21,9 +22,9 @@ use super::encode::{self, Effort, MIN_LENGTH};
 use super::proven::read_proven;
 use super::sidecar::{Unproven, prove};
 use super::unmade::Unmade;
-use super::unpublished::UnpublishedCodings;
+use super::unpublished::{Attempt, UnpublishedCodings};
 use super::{Pass, Scanner, site_path};
-use crate::cache::{Cache, CacheEntry, EntryName};
+use crate::cache::{Cache, CacheEntry, EntryName, EntryPiece};
 use crate::disk::{self, Root, Spool};
 use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
@@ -79,13 +80,18 @@ pub(super) struct Maker {
     pub(super) progress: Arc<ByteProgress>,
     /// What was made for changes, and is not published.
     pub(super) unpublished: UnpublishedCodings,
+    /// [`encode::encode`], but for tests.
+    encoder: Encoder,
     /// The threads for changes, once there was one; `None` if the system has none.
     threads: OnceLock<Option<ThreadPool>>,
     /// Those for changes that take long: no other change waits for one of them.
     threads_ahead: OnceLock<Option<ThreadPool>>,
 }
 
-/// Why a file is published without the codings that it should have.
+/// As [`encode::encode`].
+type Encoder = fn(Coding, Effort, &[u8], &dyn Fn()) -> io::Result<Vec<u8>>;
+
+/// Why a file is published without codings that it should have.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MakeError {
     /// The file can't be read again.
@@ -94,9 +100,9 @@ pub(super) enum MakeError {
     /// Neither memory nor the temporary file has room.
     #[error("its compressed forms cannot be kept: {0}")]
     NoRoom(io::Error),
-    /// What an encoder gave does not decode to the file.
-    #[error("its encoder failed ({0}): please report this")]
-    Encoder(Unproven),
+    /// An encoder panicked, or what it gave does not decode to the file.
+    #[error("{0}: please report this")]
+    Encoder(Arc<str>),
 }
 
 impl Maker {
@@ -106,6 +112,7 @@ impl Maker {
             store: CodingStore::default(),
             progress: Arc::default(),
             unpublished: UnpublishedCodings::default(),
+            encoder: encode::encode,
             threads: OnceLock::new(),
             threads_ahead: OnceLock::new(),
         }
@@ -119,32 +126,96 @@ impl Maker {
         wanted
     }
 
-    /// The codings of a content, from the cache or made now: a piece each, empty where it is not
-    /// worth it.
+    /// The codings of a content, from the cache or made now.
     fn make(
         &self,
         wanted: &[Coding],
         identity: &Representation,
         step: Step<'_>,
-    ) -> Result<CacheEntry, MakeError> {
+    ) -> Result<Encoded, MakeError> {
         let name = name(wanted, identity.etag.hash());
         let cache = self.store.cache.as_ref();
         let kept = cache.and_then(|cache| cache.get(&name));
         if let Some(kept) = kept.filter(|kept| kept.pieces.len() == wanted.len()) {
-            return Ok(kept);
+            return Ok(Encoded {
+                entry: kept,
+                failed: vec![None; wanted.len()],
+            });
         }
-        let entry = match &identity.data {
-            Data::Memory(bytes) => encode_all(wanted, bytes, identity, step)?,
+        let encoded = match &identity.data {
+            Data::Memory(bytes) => self.encode_all(wanted, bytes, identity, step),
             Data::File(_) | Data::Spooled(_) => {
                 let bytes = read_proven(identity, |bytes| read_all(bytes, identity.length));
                 let bytes = bytes.map_err(|reason| MakeError::Unreadable(reason.into()))?;
-                encode_all(wanted, &bytes, identity, step)?
+                self.encode_all(wanted, &bytes, identity, step)
             }
         };
-        if let Some(cache) = cache {
-            cache.put(&name, &entry);
+        if let Some(cache) = cache
+            && encoded.failed.iter().all(Option::is_none)
+        {
+            cache.put(&name, &encoded.entry);
         }
-        Ok(entry)
+        Ok(encoded)
+    }
+
+    fn encode_all(
+        &self,
+        wanted: &[Coding],
+        bytes: &[u8],
+        identity: &Representation,
+        step: Step<'_>,
+    ) -> Encoded {
+        let (mut pieces, mut failed) = (Vec::new(), Vec::new());
+        for coding in wanted {
+            let result = self.encode_proven(*coding, bytes, identity, step);
+            let (piece, failure) = match result {
+                Ok(piece) => (piece, None),
+                Err(failure) => (Vec::new(), Some(failure)),
+            };
+            pieces.push(piece);
+            failed.push(failure);
+        }
+        Encoded {
+            entry: CacheEntry::new(pieces.iter().map(Vec::as_slice)),
+            failed,
+        }
+    }
+
+    /// One coding, proven; empty where it is not worth it.
+    fn encode_proven(
+        &self,
+        coding: Coding,
+        bytes: &[u8],
+        identity: &Representation,
+        step: Step<'_>,
+    ) -> Result<Vec<u8>, Arc<str>> {
+        // An encoder is other people's code, and gets any bytes: what it can't encode is one coding of
+        // one file, and no reason to end a look at the site.
+        let encode = || (self.encoder)(coding, Effort::Scan, bytes, step);
+        let token = coding.token();
+        let encoded = catch_unwind(AssertUnwindSafe(encode))
+            .map_err(|_| format!("the encoder for {token} panicked (see above)"))?
+            .map_err(|error| format!("the encoder for {token} failed: {error}"))?;
+        if !encode::is_worth_it(&encoded, identity.length) {
+            return Ok(Vec::new());
+        }
+        let hash = identity.etag.hash();
+        prove(coding, encoded.as_slice(), hash, identity.length)
+            .map_err(|error| format!("the encoder for {token} failed: {error}"))?;
+        Ok(encoded)
+    }
+
+    /// Whether what is made of a content can be kept, as far as that is known. What can't be kept need
+    /// not be made, time and again.
+    fn has_room(&self, scanner: &Scanner, identity: &Representation) -> bool {
+        let Some(spool) = &self.store.spool else {
+            return true;
+        };
+        let needed = self.unpublished.needed(identity.etag.hash());
+        let needed = needed.unwrap_or(identity.length / MIN_SHARE);
+        // Memory takes nothing longer, however much room it has.
+        let fits_memory = needed <= MAX_IN_MEMORY && scanner.has_room_for(needed);
+        fits_memory || spool.has_room(needed)
     }
 
     /// Has the cache be as others will find it, until something is made again.
@@ -208,27 +279,12 @@ fn read_all(bytes: &mut dyn Read, length: u64) -> Result<Vec<u8>, Unproven> {
     result.map(|_| read).map_err(Unproven::Unreadable)
 }
 
-fn encode_all(
-    wanted: &[Coding],
-    bytes: &[u8],
-    identity: &Representation,
-    step: Step<'_>,
-) -> Result<CacheEntry, MakeError> {
-    let encode_one = |coding: &Coding| {
-        let encoded = encode::encode(*coding, Effort::Scan, bytes, step)
-            .map_err(|error| MakeError::Encoder(Unproven::Unreadable(error)))?;
-        if !encode::is_worth_it(&encoded, identity.length) {
-            return Ok(Vec::new());
-        }
-        let hash = identity.etag.hash();
-        prove(*coding, encoded.as_slice(), hash, identity.length).map_err(MakeError::Encoder)?;
-        Ok(encoded)
-    };
-    let pieces = wanted
-        .iter()
-        .map(encode_one)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(CacheEntry::new(pieces.iter().map(Vec::as_slice)))
+/// The codings of a content.
+struct Encoded {
+    /// A piece for each coding, empty where it is not worth it, or has failed.
+    entry: CacheEntry,
+    /// For each coding, why it could not be made, if that is so.
+    failed: Vec<Option<Arc<str>>>,
 }
 
 /// Whether `--compress` makes codings of a resource that has none.
@@ -278,116 +334,168 @@ pub(super) fn run<T: Send>(
         None => work(),
     };
     maker.rest();
-    // What this look has asked for is not old.
-    maker.unpublished.forget_old();
     result
 }
 
-/// The codings that a resource has in addition to those that lie next to it.
+/// The codings that a resource has in addition to those that lie next to it, and why some are missing,
+/// if that is so.
 pub(super) fn codings(
     scanner: &Scanner,
     maker: &Maker,
     pass: &Pass<'_>,
     resource: &Resource,
     shipped: &[Representation],
-) -> Result<Vec<Representation>, MakeError> {
+) -> (Vec<Representation>, Option<MakeError>) {
     if !is_compressible(resource) {
-        return Ok(Vec::new());
+        return (Vec::new(), None);
     }
     let (identity, _) = resource.of_files();
     let wanted = maker.wanted(shipped);
-    let made = match known(pass, resource, &wanted) {
-        Some(known) => Ok(known),
-        None => make(scanner, maker, pass, resource, &wanted),
+    let result = match attempts(scanner, maker, pass, resource, &wanted) {
+        Ok(attempts) => sort_attempts(attempts),
+        Err(error) => (Vec::new(), Some(error)),
     };
     maker.progress.add(identity.length);
-    made
+    result
 }
 
-/// The codings that the published state has of the same content. What is read again is proven again,
-/// too.
-fn known(pass: &Pass<'_>, resource: &Resource, wanted: &[Coding]) -> Option<Vec<Representation>> {
-    let (identity, _) = resource.of_files();
-    let (before, encoded) = pass.base.locate(&resource.path)?.of_files();
-    if before.etag.hash() != identity.etag.hash() {
-        return None;
+/// What was made, and the first reason why something was not.
+fn sort_attempts(attempts: Vec<(Coding, Attempt)>) -> (Vec<Representation>, Option<MakeError>) {
+    let (mut made, mut failed) = (Vec::new(), None);
+    for (_, attempt) in attempts {
+        match attempt {
+            Attempt::Made(coding) => made.push(coding),
+            Attempt::NotWorthIt => {}
+            Attempt::Failed(reason) => drop(failed.get_or_insert(MakeError::Encoder(reason))),
+        }
     }
-    let is_checked = pass.scope.rereads(&resource.path);
-    let file = OnceCell::new();
-    let known = |coding: &Coding| {
-        let found = encoded
-            .iter()
-            .find(|each| each.is_made && each.coding() == *coding)?;
-        let is_good = !is_checked || read_proven(found, |_| Ok(())).is_ok();
-        if !is_good {
-            return None;
-        }
-        // Rules give tags a suffix when the resource is published.
-        let mut found = found.as_coding(*coding);
-        if let Data::Spooled(source) = &found.data {
-            let file: &PathBuf = file.get_or_init(|| location(pass.root, resource));
-            if *source.of != **file {
-                // The root was replaced: the file that is to be looked at is another one.
-                found.data = Data::Spooled(Arc::new(source.of_file(file)));
-            }
-        }
-        Some(found)
-    };
-    wanted.iter().map(known).collect()
+    (made, failed)
 }
 
-/// Codings that were made already, or are made now.
-fn make(
+/// What the published state has of the content of a resource.
+struct PublishedCodings<'a> {
+    encoded: &'a [Representation],
+    /// Whether it has all codings that are worth it.
+    is_complete: bool,
+}
+
+impl<'a> PublishedCodings<'a> {
+    fn of(pass: &'a Pass<'_>, resource: &Resource) -> Self {
+        let path = &resource.path;
+        let same = pass.base.locate(path).filter(|before| {
+            let (before, now) = (before.of_files().0, resource.of_files().0);
+            before.etag.hash() == now.etag.hash()
+        });
+        match same {
+            Some(before) => Self {
+                encoded: before.of_files().1,
+                // What an earlier process has saved has no made codings.
+                is_complete: !pass.is_start
+                    && is_compressible(before)
+                    && !pass.base.without_codings().contains(path)
+                    && !pass.base.unreadable().contains_key(path),
+            },
+            None => Self {
+                encoded: &[],
+                is_complete: false,
+            },
+        }
+    }
+
+    /// What has become of a coding, if that is known: of one that lay next to the file it is not.
+    fn attempt(&self, coding: Coding) -> Option<Attempt> {
+        match self.encoded.iter().find(|each| each.coding() == coding) {
+            // Rules give tags a suffix when the resource is published.
+            Some(found) => (found.is_made).then(|| Attempt::Made(found.as_coding(coding))),
+            None => self.is_complete.then_some(Attempt::NotWorthIt),
+        }
+    }
+}
+
+/// Codings that are published, were made for a batch that is not, or are made now.
+fn attempts(
     scanner: &Scanner,
     maker: &Maker,
     pass: &Pass<'_>,
     resource: &Resource,
     wanted: &[Coding],
-) -> Result<Vec<Representation>, MakeError> {
+) -> Result<Vec<(Coding, Attempt)>, MakeError> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
     let (identity, _) = resource.of_files();
     let content = identity.etag.hash();
-    let file = || location(pass.root, resource);
-    if let Some(made) = maker.unpublished.get(content, wanted, file) {
+    if let Some(attempts) = known(maker, pass, resource, wanted) {
+        // What is read again is proven again, too.
         let is_checked = pass.scope.rereads(&resource.path);
-        let is_good = |each: &Representation| !is_checked || read_proven(each, |_| Ok(())).is_ok();
-        if made.iter().all(is_good) {
-            return Ok(made);
+        if !is_checked || attempts.iter().all(|(_, attempt)| is_good(attempt)) {
+            return Ok(attempts);
         }
         maker.unpublished.forget([content]);
     }
+    if pass.is_compared {
+        return Ok(Vec::new());
+    }
     let step = || pass.progress.step();
-    let made = make_now(scanner, maker, pass.root, resource, wanted, &step)?;
+    let attempts = make_now(scanner, maker, pass.root, resource, wanted, &step)?;
     // What a start finds is published.
     if !pass.is_start {
-        maker.unpublished.put(*content, wanted, &made);
+        maker.unpublished.put(*content, &attempts);
     }
-    Ok(made)
+    Ok(attempts)
+}
+
+/// What has become of these codings of a resource, if that is known of each.
+fn known(
+    maker: &Maker,
+    pass: &Pass<'_>,
+    resource: &Resource,
+    wanted: &[Coding],
+) -> Option<Vec<(Coding, Attempt)>> {
+    let content = resource.of_files().0.etag.hash();
+    let published = PublishedCodings::of(pass, resource);
+    let file = OnceCell::new();
+    let known = |coding: &Coding| {
+        let attempt = published.attempt(*coding);
+        let mut attempt = attempt.or_else(|| maker.unpublished.get(content, *coding))?;
+        if let Attempt::Made(made) = &mut attempt
+            && let Data::Spooled(source) = &made.data
+        {
+            // The root was replaced, or another file has the same content.
+            let file: &PathBuf = file.get_or_init(|| location(pass.root, resource));
+            if *source.of != **file {
+                made.data = Data::Spooled(Arc::new(source.of_file(file)));
+            }
+        }
+        Some((*coding, attempt))
+    };
+    wanted.iter().map(known).collect()
+}
+
+/// Whether what was made still has the bytes that its tag says.
+fn is_good(attempt: &Attempt) -> bool {
+    match attempt {
+        Attempt::Made(made) => read_proven(made, |_| Ok(())).is_ok(),
+        Attempt::NotWorthIt | Attempt::Failed(_) => true,
+    }
 }
 
 /// The resources whose codings are to be made before these can be published, if that takes long.
-/// What is in the cache may be among them.
-pub(super) fn unmade(
+/// What is in the cache may be among them. With each comes what lies next to it.
+pub(super) fn unmade<'a>(
+    scanner: &Scanner,
     maker: &Maker,
     pass: &Pass<'_>,
-    resources: &[&Arc<Resource>],
-    may_be_shipped: impl Fn(&[u8], Coding) -> bool,
+    resources: impl Iterator<Item = (&'a Arc<Resource>, &'a [Representation])>,
 ) -> Vec<Unmade> {
     let mut unmade = Vec::new();
     let mut length = 0;
-    for resource in resources.iter().filter(|it| is_compressible(it)) {
-        let mut wanted = maker.policy.codings().to_vec();
-        wanted.retain(|coding| !may_be_shipped(&resource.path, *coding));
+    for (resource, shipped) in resources.filter(|(resource, _)| is_compressible(resource)) {
+        let wanted = maker.wanted(shipped);
         let (identity, _) = resource.of_files();
-        let content = identity.etag.hash();
-        // Whether what is published is damaged need not be known here.
-        let is_known = pass.base.locate(&resource.path).is_some_and(|before| {
-            let (before, encoded) = before.of_files();
-            before.etag.hash() == content && encoded.iter().any(|each| each.is_made)
-        });
-        if !wanted.is_empty() && !is_known && !maker.unpublished.has(content, &wanted) {
+        // Whether what is known is damaged need not be looked at here.
+        let is_known = known(maker, pass, resource, &wanted).is_some();
+        if !is_known && maker.has_room(scanner, identity) {
             length += identity.length;
             unmade.push(Unmade {
                 resource: Arc::clone(resource),
@@ -413,14 +521,15 @@ pub(super) fn make_ahead(
     let make_one = |unmade: &Unmade| {
         let Unmade { resource, wanted } = unmade;
         let content = resource.of_files().0.etag.hash();
-        if !step() || maker.unpublished.has(content, wanted) {
+        let is_known = |coding: &Coding| maker.unpublished.get(content, *coding).is_some();
+        if !step() || wanted.iter().all(is_known) {
             return;
         }
         let step = || {
             step();
         };
-        if let Ok(made) = make_now(scanner, maker, root, resource, wanted, &step) {
-            maker.unpublished.put(*content, wanted, &made);
+        if let Ok(attempts) = make_now(scanner, maker, root, resource, wanted, &step) {
+            maker.unpublished.put(*content, &attempts);
         }
     };
     let work = || unmade.par_iter().for_each(make_one);
@@ -438,35 +547,50 @@ fn make_now(
     resource: &Resource,
     wanted: &[Coding],
     step: Step<'_>,
-) -> Result<Vec<Representation>, MakeError> {
+) -> Result<Vec<(Coding, Attempt)>, MakeError> {
     let (identity, _) = resource.of_files();
-    let least = identity.length / MIN_SHARE;
-    let spool = maker.store.spool.as_ref();
-    // Looked at first: what can't be kept need not be made, time and again.
-    if !scanner.has_room_for(least) && spool.is_some_and(|spool| !spool.has_room(least)) {
+    if !maker.has_room(scanner, identity) {
         let error = io::Error::from(io::ErrorKind::QuotaExceeded);
         return Err(MakeError::NoRoom(error));
     }
-    let entry = maker.make(wanted, identity, step)?;
+    let Encoded { entry, failed } = maker.make(wanted, identity, step)?;
+    let part = |(coding, piece): (&Coding, &EntryPiece)| MadePart {
+        coding: *coding,
+        etag: ETag::new(piece.hash),
+        offset: piece.range.start,
+        length: piece.range.len(),
+        groups: groups(&entry.bytes[piece.range.clone()]),
+        sha256: (scanner.wants_sha256())
+            .then(|| Sha256::digest(&entry.bytes[piece.range.clone()]).into()),
+    };
     let parts: Vec<_> = wanted
         .iter()
         .zip(&entry.pieces)
         .filter(|(_, piece)| !piece.range.is_empty())
-        .map(|(coding, piece)| MadePart {
-            coding: *coding,
-            etag: ETag::new(piece.hash),
-            offset: piece.range.start,
-            length: piece.range.len(),
-            groups: groups(&entry.bytes[piece.range.clone()]),
-            sha256: (scanner.wants_sha256())
-                .then(|| Sha256::digest(&entry.bytes[piece.range.clone()]).into()),
-        })
+        .map(part)
         .collect();
-    if parts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let file = location(root, resource);
-    keep(scanner, spool, entry.bytes, parts, &file).map_err(MakeError::NoRoom)
+    let length = entry.bytes.len() as u64;
+    let mut kept = match parts.is_empty() {
+        true => Vec::new(),
+        false => {
+            let file = location(root, resource);
+            let spool = maker.store.spool.as_ref();
+            let kept = keep(scanner, spool, entry.bytes, parts, &file);
+            kept.map_err(|error| {
+                let content = *identity.etag.hash();
+                maker.unpublished.note_needed(content, length);
+                MakeError::NoRoom(error)
+            })?
+        }
+    };
+    let attempt = |(coding, failed): (&Coding, Option<Arc<str>>)| {
+        let attempt = match kept.iter().position(|each| each.coding() == *coding) {
+            Some(place) => Attempt::Made(kept.swap_remove(place)),
+            None => failed.map_or(Attempt::NotWorthIt, Attempt::Failed),
+        };
+        (*coding, attempt)
+    };
+    Ok(wanted.iter().zip(failed).map(attempt).collect())
 }
 
 /// The absolute path of a resource's file.
@@ -584,7 +708,7 @@ pub(super) fn report(pass: &Pass<'_>, failures: &[(Box<[u8]>, MakeError)]) {
             let path = path.display();
             tracing::warn!(
                 %path, %error,
-                "{path} is sent without compressed forms, and the site digest is incomplete: {error}"
+                "{path} is not sent in all compressed forms, and the site digest is incomplete: {error}"
             );
         }
     }
@@ -593,10 +717,275 @@ pub(super) fn report(pass: &Pass<'_>, failures: &[(Box<[u8]>, MakeError)]) {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tempfile::TempDir;
 
     use super::*;
-    use crate::scan::{Progress, Scope, Unsettled};
+    use crate::memory::{MIN_MEMORY, Memory};
+    use crate::scan::{Progress, ScanOutcome, Scope, Unsettled};
     use crate::settings::{Settings, Symlinks};
+
+    /// A site that is looked at again and again.
+    struct Looks {
+        directory: TempDir,
+        root: Arc<Root>,
+        scanner: Scanner,
+        published: Manifest,
+    }
+
+    impl Looks {
+        fn new(memory: Option<Arc<Memory>>, encoder: Encoder) -> Self {
+            let settings = Settings {
+                compress: Some(CompressionPolicy::default()),
+                ..Settings::default()
+            };
+            let mut scanner = Scanner::new(Symlinks::Inside, settings, memory);
+            scanner.maker.as_mut().expect("a maker").encoder = encoder;
+            let directory = tempfile::tempdir().expect("a directory");
+            Self {
+                root: Arc::new(Root::open(directory.path()).expect("a root")),
+                directory,
+                published: scanner.empty(),
+                scanner,
+            }
+        }
+
+        fn write(&self, name: &str, content: &[u8]) {
+            fs::write(self.directory.path().join(name), content).expect("written");
+        }
+
+        fn look(&self, unsettled: Unsettled) -> ScanOutcome {
+            let (everything, progress) = (Scope::Everything, Progress::default());
+            let (root, published) = (&self.root, &self.published);
+            self.scanner
+                .reconcile(root, published, &everything, unsettled, &progress)
+        }
+
+        fn publish(&mut self, outcome: ScanOutcome) {
+            self.scanner.forget_published(&outcome.changes.changed);
+            self.published = self.published.with(outcome.changes);
+        }
+
+        /// Which codings are to be made of which files before the next look.
+        fn deferred(&self) -> Vec<(String, Vec<Coding>)> {
+            let outcome = self.look(Unsettled::Defer);
+            let (root, unmade) = (&self.root, &outcome.unmade);
+            self.scanner.make_codings(root, unmade, &|| true);
+            let named = |unmade: &Unmade| {
+                let path = String::from_utf8_lossy(&unmade.resource.path).into_owned();
+                (path, unmade.wanted.clone())
+            };
+            let mut named: Vec<_> = unmade.iter().map(named).collect();
+            named.sort();
+            named
+        }
+
+        /// The made codings of a file.
+        fn made(&self, name: &str) -> Vec<Coding> {
+            let resource = self.published.locate(name.as_bytes()).expect("published");
+            let made = resource.encoded.iter().filter(|each| each.is_made);
+            let mut made: Vec<_> = made.map(Representation::coding).collect();
+            made.sort();
+            made
+        }
+    }
+
+    /// A text that is compressed to about a fifth.
+    fn text(length: usize, seed: u32) -> Vec<u8> {
+        let mut state = seed;
+        let words = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            format!("{:x} ", (state >> 16) % 512)
+        });
+        let mut text: Vec<u8> = words.take(length).flat_map(String::into_bytes).collect();
+        text.truncate(length);
+        text
+    }
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        encode::encode(Coding::Gzip, Effort::Sidecar, content, &|| ()).expect("encoded")
+    }
+
+    const BOTH: [Coding; 2] = [Coding::Brotli, Coding::Gzip];
+
+    #[test]
+    fn what_is_deferred_is_what_the_next_look_needs() {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        fn counted(
+            coding: Coding,
+            effort: Effort,
+            bytes: &[u8],
+            step: &dyn Fn(),
+        ) -> io::Result<Vec<u8>> {
+            MADE.fetch_add(1, Ordering::Relaxed);
+            encode::encode(coding, effort, bytes, step)
+        }
+        let mut looks = Looks::new(None, counted);
+        let length = 700_000;
+        let [one, two] = [1, 2].map(|seed| text(length, seed));
+        // One sidecar is that of another file, one is good, and one file has none.
+        looks.write("a.txt", &one);
+        looks.write("a.txt.gz", &gzip(b"something else"));
+        looks.write("b.txt", &two);
+        looks.write("b.txt.gz", &gzip(&two));
+        // As a.txt, and as b.txt.
+        looks.write("c.txt", &one);
+        looks.write("d.txt", &two);
+        let wanted = [
+            ("a.txt", &BOTH[..]),
+            ("b.txt", &BOTH[..1]),
+            ("c.txt", &BOTH),
+            ("d.txt", &BOTH),
+        ];
+        let wanted: Vec<_> = wanted
+            .map(|(name, wanted)| (name.to_owned(), wanted.to_vec()))
+            .into();
+        assert_eq!(looks.deferred(), wanted);
+        let before = MADE.load(Ordering::Relaxed);
+        let outcome = looks.look(Unsettled::Defer);
+        assert!(!outcome.is_deferred());
+        looks.publish(outcome);
+        assert_eq!(MADE.load(Ordering::Relaxed), before, "made inline");
+        for (name, wanted) in wanted {
+            assert_eq!(looks.made(&name), wanted, "{name}");
+        }
+        // What is published has one coding that was made, and now needs the other.
+        for name in ["a.txt", "b.txt"] {
+            looks.write(name, &text(length, 3));
+            looks.write(&format!("{name}.gz"), &gzip(&text(length, 3)));
+        }
+        looks.deferred();
+        let outcome = looks.look(Unsettled::Report);
+        looks.publish(outcome);
+        assert_eq!(looks.made("a.txt"), [Coding::Brotli]);
+        for name in ["a.txt.gz", "b.txt.gz"] {
+            fs::remove_file(looks.directory.path().join(name)).expect("removed");
+        }
+        let wanted = ["a.txt", "b.txt"].map(|name| (name.to_owned(), BOTH.to_vec()));
+        assert_eq!(looks.deferred(), wanted);
+    }
+
+    #[test]
+    fn what_saves_too_little_is_not_made_again() {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        fn in_vain(
+            coding: Coding,
+            effort: Effort,
+            bytes: &[u8],
+            step: &dyn Fn(),
+        ) -> io::Result<Vec<u8>> {
+            MADE.fetch_add(1, Ordering::Relaxed);
+            match coding {
+                Coding::Gzip => Ok(bytes.to_vec()),
+                _ => encode::encode(coding, effort, bytes, step),
+            }
+        }
+        let mut looks = Looks::new(None, in_vain);
+        looks.write("a.txt", &text(20_000, 1));
+        let outcome = looks.look(Unsettled::Report);
+        looks.publish(outcome);
+        assert_eq!(looks.made("a.txt"), [Coding::Brotli]);
+        let made = MADE.load(Ordering::Relaxed);
+        assert_eq!(made, 2);
+        // Touched, and nothing else.
+        looks.write("a.txt", &text(20_000, 1));
+        let outcome = looks.look(Unsettled::Defer);
+        assert_eq!(outcome.changes.changed.len(), 1);
+        looks.publish(outcome);
+        assert_eq!(looks.made("a.txt"), [Coding::Brotli]);
+        assert_eq!(MADE.load(Ordering::Relaxed), made);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_tried_once() {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        fn counted(
+            coding: Coding,
+            effort: Effort,
+            bytes: &[u8],
+            step: &dyn Fn(),
+        ) -> io::Result<Vec<u8>> {
+            MADE.fetch_add(1, Ordering::Relaxed);
+            encode::encode(coding, effort, bytes, step)
+        }
+        let memory = Memory::new(4 * MIN_MEMORY, 4);
+        let mut looks = Looks::new(Some(memory), counted);
+        let directory = tempfile::tempdir().expect("a directory");
+        let spool = |limit| Some(Spool::new(vec![directory.path().to_path_buf()], limit));
+        let maker = looks.scanner.maker.as_mut().expect("a maker");
+        maker.store.spool = spool(8192);
+        // An eighth of it is longer than what memory takes.
+        looks.write("long.txt", &text(2_000_000, 1));
+        for _ in 0..3 {
+            let outcome = looks.look(Unsettled::Defer);
+            assert!(!outcome.is_deferred());
+            looks.publish(outcome);
+        }
+        assert_eq!(MADE.load(Ordering::Relaxed), 0);
+        // An eighth of this is shorter, and its codings are not.
+        looks.write("short.txt", &text(900_000, 2));
+        for _ in 0..3 {
+            let outcome = looks.look(Unsettled::Defer);
+            assert!(!outcome.is_deferred());
+            looks.publish(outcome);
+            assert_eq!(MADE.load(Ordering::Relaxed), 2);
+        }
+        let without = looks.published.without_codings();
+        assert_eq!(without.len(), 2);
+        assert!(!looks.published.digest().is_complete());
+        // Once there is room, they are made.
+        let maker = looks.scanner.maker.as_mut().expect("a maker");
+        maker.store.spool = spool(1 << 24);
+        let outcome = looks.look(Unsettled::Report);
+        looks.publish(outcome);
+        for name in ["long.txt", "short.txt"] {
+            assert_eq!(looks.made(name), BOTH, "{name}");
+        }
+        assert!(looks.published.digest().is_complete());
+    }
+
+    #[test]
+    fn an_encoder_that_panics_costs_one_coding_of_one_file() {
+        static PANICS: AtomicUsize = AtomicUsize::new(0);
+        fn broken(
+            coding: Coding,
+            effort: Effort,
+            bytes: &[u8],
+            step: &dyn Fn(),
+        ) -> io::Result<Vec<u8>> {
+            if coding == Coding::Brotli && bytes.starts_with(b"bad") {
+                PANICS.fetch_add(1, Ordering::Relaxed);
+                panic!("of an encoder");
+            }
+            encode::encode(coding, effort, bytes, step)
+        }
+        let mut looks = Looks::new(None, broken);
+        looks.write("bad.txt", &"bad text ".repeat(200_000).into_bytes());
+        looks.write("good.txt", &"good text ".repeat(200).into_bytes());
+        let deferred = looks.deferred();
+        assert_eq!(deferred.len(), 2);
+        for _ in 0..3 {
+            let outcome = looks.look(Unsettled::Defer);
+            assert!(!outcome.is_deferred());
+            looks.publish(outcome);
+            assert_eq!(looks.made("bad.txt"), [Coding::Gzip]);
+            assert_eq!(looks.made("good.txt"), BOTH);
+            let without = looks.published.without_codings();
+            assert_eq!(without.iter().collect::<Vec<_>>(), [&b"bad.txt"[..].into()]);
+            assert!(!looks.published.digest().is_complete());
+        }
+        assert_eq!(PANICS.load(Ordering::Relaxed), 1, "tried again");
+        let reason = "the encoder for br panicked (see above)";
+        let error = MakeError::Encoder(reason.into()).to_string();
+        assert_eq!(error, format!("{reason}: please report this"));
+        // Once the file is another one, nothing is missing.
+        looks.write("bad.txt", &"a text ".repeat(200).into_bytes());
+        let outcome = looks.look(Unsettled::Report);
+        looks.publish(outcome);
+        assert_eq!(looks.made("bad.txt"), BOTH);
+        assert!(looks.published.digest().is_complete());
+    }
 
     /// The files that made codings outside of memory are said to be of.
     fn origins(manifest: &Manifest) -> Vec<PathBuf> {
@@ -621,7 +1010,7 @@ mod tests {
             fs::write(directory.path().join("page.txt"), text).expect("written");
         }
         let root = |number: usize| {
-            let directory: &tempfile::TempDir = &directories[number];
+            let directory: &TempDir = &directories[number];
             Arc::new(Root::open(directory.path()).expect("a root"))
         };
         let (old, new) = (root(0), root(1));

@@ -36,7 +36,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use std::{io, iter, mem};
 
 use bytes::Bytes;
@@ -234,6 +234,13 @@ impl Scanner {
         }
     }
 
+    /// Forgets codings that were made for a batch which has become another one. They take up room.
+    pub fn forget_old(&self, now: Instant) {
+        if let Some(maker) = &self.maker {
+            maker.unpublished.forget_old(now);
+        }
+    }
+
     /// How many bytes the first scan has to compress, where the settings ask for that.
     pub fn compression(&self) -> Option<Arc<ByteProgress>> {
         Some(Arc::clone(&self.maker.as_ref()?.progress))
@@ -279,6 +286,21 @@ impl Scanner {
         progress: &Progress,
     ) -> ScanOutcome {
         self.compare(&Pass::new(root, base, scope, unsettled, progress))
+    }
+
+    /// Looks at `scope` in the way of [`Scanner::reconcile`], to compare what is there and not to publish
+    /// it: of what is not published, no codings are made.
+    pub fn peek(
+        &self,
+        root: &Arc<Root>,
+        base: &Manifest,
+        scope: &Scope,
+        progress: &Progress,
+    ) -> ScanOutcome {
+        self.compare(&Pass {
+            is_compared: true,
+            ..Pass::new(root, base, scope, Unsettled::Report, progress)
+        })
     }
 
     /// Hashes a file that takes long, so that the next look finds its hash. Other looks go on

@@ -19,8 +19,8 @@ pub(super) struct NextState<'a> {
     pub(super) is_start: bool,
     pub(super) changed: HashMap<&'a [u8], &'a Arc<Resource>>,
     pub(super) removed: HashSet<&'a [u8]>,
-    /// Sidecars that could not be read for their proof.
-    unreadable: Mutex<BTreeMap<Box<[u8]>, io::Error>>,
+    /// Sidecars that are not used, and why.
+    rejected: Mutex<BTreeMap<Vec<u8>, Unproven>>,
     /// Deltas whose dictionaries are missing: a deploy that drops these drops all of them.
     without_dictionary: Mutex<BTreeMap<Vec<u8>, DictionaryHash>>,
 }
@@ -37,7 +37,7 @@ impl<'a> NextState<'a> {
                 .map(|new| (&*new.path, new))
                 .collect(),
             removed: changes.removed.iter().map(AsRef::as_ref).collect(),
-            unreadable: Mutex::default(),
+            rejected: Mutex::default(),
             without_dictionary: Mutex::default(),
         }
     }
@@ -64,27 +64,31 @@ impl<'a> NextState<'a> {
             .chain(self.changed.values().copied())
     }
 
-    /// Reports that a sidecar is not used.
+    /// Notes that a sidecar is not used.
     pub(super) fn reject(&self, path: Vec<u8>, reason: Unproven) {
-        if let Unproven::NoDictionary(hash) = reason {
-            lock(&self.without_dictionary).insert(path, hash);
-            return;
-        }
-        // Who looks again says what can't be read now.
-        let is_passing = matches!(&reason, Unproven::Unreadable(error) if disk::is_passing(error));
-        if !is_passing {
-            let shown = site_path::join(self.root.path(), &path);
-            let shown = shown.display();
-            tracing::warn!(path = %shown, error = %reason, "{shown} is not used: {reason}");
-        }
-        if let Unproven::Unreadable(error) = reason {
-            // Reading may succeed later; until then the digest is incomplete (P7).
-            lock(&self.unreadable).insert(path.into(), error);
+        match reason {
+            Unproven::NoDictionary(hash) => drop(lock(&self.without_dictionary).insert(path, hash)),
+            reason => drop(lock(&self.rejected).insert(path, reason)),
         }
     }
 
+    /// Says which sidecars are not used. Not at once: what is deferred is looked at again.
+    pub(super) fn report_rejected(&self) {
+        for (path, reason) in lock(&self.rejected).iter() {
+            // Who looks again says what can't be read now.
+            let is_passing =
+                matches!(reason, Unproven::Unreadable(error) if disk::is_passing(error));
+            if !is_passing {
+                let path = site_path::join(self.root.path(), path);
+                let path = path.display();
+                tracing::warn!(%path, error = %reason, "{path} is not used: {reason}");
+            }
+        }
+        self.report_missing_dictionaries();
+    }
+
     /// Says once what all deltas without their dictionaries have in common.
-    pub(super) fn report_missing_dictionaries(&self) {
+    fn report_missing_dictionaries(&self) {
         let deltas = lock(&self.without_dictionary);
         let Some((first, _)) = deltas.first_key_value() else {
             return;
@@ -97,10 +101,15 @@ impl<'a> NextState<'a> {
         tracing::warn!(%path, deltas, dictionaries, "{sentence} (the first: {path})");
     }
 
-    /// The sidecars that could not be read for their proof.
+    /// The sidecars that could not be read for their proof. That may succeed later; until then the
+    /// digest is incomplete (P7).
     pub(super) fn into_unreadable(self) -> BTreeMap<Box<[u8]>, io::Error> {
-        self.unreadable
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
+        let rejected = self.rejected.into_inner();
+        let rejected = rejected.unwrap_or_else(PoisonError::into_inner).into_iter();
+        let unreadable = rejected.filter_map(|(path, reason)| match reason {
+            Unproven::Unreadable(error) => Some((path.into(), error)),
+            _ => None,
+        });
+        unreadable.collect()
     }
 }

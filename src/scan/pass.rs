@@ -27,6 +27,8 @@ pub(super) struct Pass<'a> {
     /// Whether nothing is served yet and `base` comes from an earlier process. Unreadable files
     /// are then left out even if `base` knows them: this process has no bytes of them to send.
     pub(super) is_start: bool,
+    /// Whether what is found is compared and never published: nothing is compressed for that.
+    pub(super) is_compared: bool,
     pub(super) now: SystemTime,
     /// Files that are left for later, see [`Unsettled::Defer`].
     pub(super) long: Mutex<Vec<PathBuf>>,
@@ -67,6 +69,7 @@ impl<'a> Pass<'a> {
             unsettled,
             progress,
             is_start: false,
+            is_compared: false,
             now: SystemTime::now(),
             long: Mutex::default(),
             shared: Mutex::default(),

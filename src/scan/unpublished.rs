@@ -1,93 +1,116 @@
 //! Content codings that were made for a batch which is not published yet, so that the next look at it
-//! does not make them again.
+//! does not make them again, and what is known of those that can't be made.
 //!
 //! They take up the room that they have once they are published: memory or the temporary file, which
 //! both have a limit.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::pass::lock;
-use crate::representation::{Data, Representation};
+use crate::representation::Representation;
 use crate::semantics::coding::Coding;
 
 /// What no look has asked for in this time belongs to a batch that has become another one.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// Made codings by the BLAKE3 of the content.
+/// Made codings by the BLAKE3 of the content. Files with equal content share them, whichever each of
+/// these files needs.
 #[derive(Debug, Default)]
-pub(super) struct UnpublishedCodings(Mutex<HashMap<[u8; 32], MadeCodings>>);
+pub(super) struct UnpublishedCodings(Mutex<HashMap<[u8; 32], KnownContent>>);
 
+/// What is known of the codings of a content.
 #[derive(Debug)]
-struct MadeCodings {
-    /// What was asked for. Those that are not worth it were not made.
-    wanted: Vec<Coding>,
-    made: Vec<Representation>,
-    /// When they were last asked for.
+struct KnownContent {
+    attempts: Vec<(Coding, Attempt)>,
+    /// The length of codings for which there was no room.
+    needed: Option<u64>,
+    /// When somebody last asked for it.
     used: Instant,
 }
 
-impl UnpublishedCodings {
-    /// Keeps what was `made` when these codings of a content were `wanted`.
-    pub(super) fn put(&self, content: [u8; 32], wanted: &[Coding], made: &[Representation]) {
-        let made = MadeCodings {
-            wanted: wanted.to_vec(),
-            made: made.to_vec(),
+/// What an encoder has made of a content.
+#[derive(Clone, Debug)]
+pub(super) enum Attempt {
+    /// A coding that can be sent.
+    Made(Representation),
+    /// One that would save too little to be sent.
+    NotWorthIt,
+    /// Nothing: the encoder fails, and would fail again. This is why.
+    Failed(Arc<str>),
+}
+
+impl Attempt {
+    fn is_failed(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+}
+
+impl KnownContent {
+    fn new() -> Self {
+        Self {
+            attempts: Vec::new(),
+            needed: None,
             used: Instant::now(),
-        };
-        lock(&self.0).insert(content, made);
-    }
-
-    /// The codings of a content, as those of `file`.
-    pub(super) fn get(
-        &self,
-        content: &[u8; 32],
-        wanted: &[Coding],
-        file: impl FnOnce() -> PathBuf,
-    ) -> Option<Vec<Representation>> {
-        let mut codings = {
-            let mut all = lock(&self.0);
-            let found = all.get_mut(content).filter(|it| it.wanted == wanted)?;
-            found.used = Instant::now();
-            found.made.clone()
-        };
-        let is_spooled = |each: &Representation| matches!(each.data, Data::Spooled(_));
-        if codings.iter().any(is_spooled) {
-            let file = file();
-            codings.iter_mut().for_each(|each| name_file(each, &file));
         }
-        Some(codings)
+    }
+}
+
+impl UnpublishedCodings {
+    /// Keeps what was made of a content.
+    pub(super) fn put(&self, content: [u8; 32], attempts: &[(Coding, Attempt)]) {
+        let mut all = lock(&self.0);
+        let known = all.entry(content).or_insert_with(KnownContent::new);
+        known.used = Instant::now();
+        let is_new = |coding: &Coding| attempts.iter().all(|(new, _)| new != coding);
+        known.attempts.retain(|(coding, _)| is_new(coding));
+        known.attempts.extend_from_slice(attempts);
     }
 
-    /// Whether the codings of a content are here.
-    pub(super) fn has(&self, content: &[u8; 32], wanted: &[Coding]) -> bool {
-        let all = lock(&self.0);
-        all.get(content).is_some_and(|it| it.wanted == wanted)
+    /// What was made of a content, as a coding of some file that has it.
+    pub(super) fn get(&self, content: &[u8; 32], coding: Coding) -> Option<Attempt> {
+        let mut all = lock(&self.0);
+        let known = all.get_mut(content)?;
+        known.used = Instant::now();
+        let found = known.attempts.iter().find(|(each, _)| *each == coding);
+        found.map(|(_, attempt)| attempt.clone())
     }
 
-    /// Forgets the codings of a content: they are published, or damaged.
+    /// Notes that there was no room for the codings of a content, which have this length.
+    pub(super) fn note_needed(&self, content: [u8; 32], length: u64) {
+        let mut all = lock(&self.0);
+        let known = all.entry(content).or_insert_with(KnownContent::new);
+        known.needed = Some(length);
+        known.used = Instant::now();
+    }
+
+    /// How much room the codings of a content need, if there was none for them.
+    pub(super) fn needed(&self, content: &[u8; 32]) -> Option<u64> {
+        let mut all = lock(&self.0);
+        let known = all.get_mut(content)?;
+        known.used = Instant::now();
+        known.needed
+    }
+
+    /// Forgets the codings of a content: they are published, or damaged. What can't be made is not
+    /// published, and stays known.
     pub(super) fn forget<'a>(&self, contents: impl IntoIterator<Item = &'a [u8; 32]>) {
         let mut all = lock(&self.0);
         for content in contents {
-            all.remove(content);
+            if let Some(known) = all.get_mut(content) {
+                known.attempts.retain(|(_, attempt)| attempt.is_failed());
+                if known.attempts.is_empty() && known.needed.is_none() {
+                    all.remove(content);
+                }
+            }
         }
     }
 
     /// Forgets what nobody has asked for in a long time.
-    pub(super) fn forget_old(&self) {
-        lock(&self.0).retain(|_, it| it.used.elapsed() < MAX_AGE);
-    }
-}
-
-/// Has bytes in the temporary file belong to this file, which has the content of the one that they
-/// were made of.
-fn name_file(coding: &mut Representation, file: &Path) {
-    if let Data::Spooled(source) = &coding.data
-        && *source.of != *file
-    {
-        coding.data = Data::Spooled(Arc::new(source.of_file(file)));
+    pub(super) fn forget_old(&self, now: Instant) {
+        let is_young = |used: Instant| now.saturating_duration_since(used) < MAX_AGE;
+        lock(&self.0).retain(|_, known| is_young(known.used));
     }
 }
 
@@ -97,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::disk::Root;
-    use crate::representation::{Resource, SpooledSource};
+    use crate::representation::{Data, Resource, SpooledSource};
     use crate::scan::{Progress, Scanner, Scope, Unsettled};
     use crate::settings::{CompressionPolicy, Settings, Symlinks};
 
@@ -140,11 +163,53 @@ mod tests {
                 assert!(source(resource).of.ends_with(&*path));
             }
         }
+        let is_made_again = |first: &Vec<Arc<Resource>>, again: &Vec<Arc<Resource>>| {
+            let extents = [first, again].map(|found| Arc::clone(&source(&found[0]).extent));
+            !Arc::ptr_eq(&extents[0], &extents[1])
+        };
         scanner.forget_published(&first);
-        let again = look();
-        assert!(!Arc::ptr_eq(
-            &source(&again[0]).extent,
-            &source(&first[0]).extent
-        ));
+        let second = look();
+        assert!(is_made_again(&first, &second));
+        // Nobody asks for it any more.
+        scanner.forget_old(Instant::now() + MAX_AGE / 2);
+        assert!(!is_made_again(&second, &look()));
+        scanner.forget_old(Instant::now() + MAX_AGE);
+        assert!(is_made_again(&second, &look()));
+    }
+
+    #[test]
+    fn files_with_equal_content_share_what_each_of_them_needs() {
+        let known = UnpublishedCodings::default();
+        let content = [1; 32];
+        let attempts = |codings: &[Coding]| -> Vec<_> {
+            let attempt = |coding: &Coding| (*coding, Attempt::NotWorthIt);
+            codings.iter().map(attempt).collect()
+        };
+        let has = |coding| known.get(&content, coding).is_some();
+        let [brotli, gzip] = [Coding::Brotli, Coding::Gzip];
+        known.put(content, &attempts(&[gzip]));
+        assert!(has(gzip) && !has(brotli));
+        known.put(content, &attempts(&[brotli, gzip]));
+        // The one with a sidecar needs less, and takes nothing from the other.
+        known.put(content, &attempts(&[gzip]));
+        assert!(has(gzip) && has(brotli) && !has(Coding::Zstd));
+        known.forget([&content]);
+        assert!(!has(gzip) && !has(brotli));
+    }
+
+    #[test]
+    fn what_cannot_be_made_stays_known_when_the_file_is_published() {
+        let known = UnpublishedCodings::default();
+        let content = [1; 32];
+        let failed = (Coding::Brotli, Attempt::Failed("a reason".into()));
+        known.put(content, &[failed, (Coding::Gzip, Attempt::NotWorthIt)]);
+        known.note_needed(content, 5000);
+        known.forget([&content]);
+        let has = |coding| known.get(&content, coding).is_some();
+        assert!(has(Coding::Brotli) && !has(Coding::Gzip));
+        assert_eq!(known.needed(&content), Some(5000));
+        known.forget_old(Instant::now() + MAX_AGE);
+        assert_eq!(known.needed(&content), None);
+        assert!(!has(Coding::Brotli));
     }
 }

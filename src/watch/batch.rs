@@ -128,6 +128,8 @@ pub(super) struct Batch {
     pub(super) attempts: u32,
     /// How often its large files were hashed on a thread of their own.
     pub(super) preparations: u32,
+    /// When it was first put aside for that.
+    parked: Option<Instant>,
     /// When its first change was recorded. `None`: it only tries busy files again.
     first: Option<Instant>,
     /// When to look again at the earliest, where the last look could not be completed.
@@ -147,6 +149,7 @@ impl Batch {
             state: BatchState::Empty,
             attempts: 0,
             preparations: 0,
+            parked: None,
             first: None,
             not_before: None,
             max_age,
@@ -226,6 +229,13 @@ impl Batch {
         self.dirty.is_at_most(path)
     }
 
+    /// Notes that it is put aside until others have done what takes long. Returns since when later
+    /// batches wait for it, which is no later if it was put aside before.
+    pub(super) fn park(&mut self, now: Instant) -> Instant {
+        self.preparations += 1;
+        *self.parked.get_or_insert(now)
+    }
+
     /// When to look at it, if there is anything to look at.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {
@@ -286,6 +296,7 @@ impl Batch {
         self.id = batch.id;
         self.attempts = batch.attempts + 1;
         self.preparations = batch.preparations;
+        self.parked = batch.parked;
         let are_same = self.dirty.paths.is_subset(&batch.dirty.paths);
         self.restlessness.precede(batch.restlessness, are_same);
         self.dirty.extend(batch.dirty);
@@ -485,6 +496,23 @@ mod tests {
         assert_eq!(waiting.dirty.paths.len(), 2);
         assert!(waiting.is_older(begin + MAX_AGE, MAX_AGE));
         assert!(start(&mut waiting, begin + MAX_AGE).was_overdue());
+    }
+
+    #[test]
+    fn others_wait_for_a_batch_from_when_it_was_first_put_aside() {
+        let begin = Instant::now();
+        let mut waiting = empty();
+        waiting.record_path("a".into(), begin, QUIET);
+        let mut batch = start(&mut waiting, begin);
+        assert_eq!(batch.park(begin), begin);
+        waiting.put_back(batch, begin + QUIET, QUIET);
+        let mut batch = start(&mut waiting, begin + 2 * QUIET);
+        assert_eq!(batch.park(begin + 2 * QUIET), begin);
+        assert_eq!(batch.preparations, 2);
+        // The next one is another batch.
+        let later = begin + 3 * QUIET;
+        waiting.record_path("b".into(), later, QUIET);
+        assert_eq!(start(&mut waiting, later).park(later), later);
     }
 
     #[test]

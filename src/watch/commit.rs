@@ -18,7 +18,7 @@ use super::publisher::Publisher;
 use crate::commit::{CommitError, Condition, Operation, RejectedWrite, WriteJob};
 use crate::disk::{Root, Stamp};
 use crate::representation::{Data, Fields, NO_STORE, Representation, Resource};
-use crate::scan::{ScanOutcome, Scope, Unsettled, is_unlisted};
+use crate::scan::{ScanOutcome, Scope, is_unlisted};
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
 use crate::staging::{Directory, ExpectedFile, HiddenName, StagingOutcome};
@@ -243,13 +243,7 @@ fn on_disk(
         busy,
         not_now,
         ..
-    } = scanner.reconcile(
-        root,
-        &current,
-        &scope,
-        Unsettled::Report,
-        &publisher.progress,
-    );
+    } = scanner.peek(root, &current, &scope, &publisher.progress);
     if !busy.is_empty() {
         return Err(BUSY);
     }
@@ -295,7 +289,12 @@ mod tests {
     use tokio::sync::oneshot::{Receiver, channel};
 
     use super::*;
+    use crate::cache::Cache;
     use crate::commit::Committed;
+    use crate::metrics::Metrics;
+    use crate::scan::{CodingStore, Progress, Scanner};
+    use crate::settings::{CompressionPolicy, Settings, Symlinks};
+    use crate::site::Site;
 
     type Replied = Receiver<Result<Committed, RejectedWrite>>;
 
@@ -376,5 +375,42 @@ mod tests {
         assert!(matches!(error, Err(CommitError::Busy("held"))));
         let turn = queue.next_turn(None, |_| false, start);
         assert!(matches!(turn, QueueTurn::Over) && queue.is_empty());
+    }
+
+    #[test]
+    fn what_is_about_to_be_replaced_is_not_compressed() {
+        let place = tempfile::tempdir().expect("a directory");
+        let [files, kept] = ["site", "cache"].map(|name| place.path().join(name));
+        std::fs::create_dir(&files).expect("made");
+        let root = Arc::new(Root::open(&files).expect("a root"));
+        let cache = Cache::open(&kept, root.path(), 1 << 20).expect("opened");
+        let packs = cache.folder().to_path_buf();
+        let settings = Settings {
+            compress: Some(CompressionPolicy::default()),
+            ..Settings::default()
+        };
+        let store = CodingStore {
+            cache: Some(cache),
+            ..CodingStore::default()
+        };
+        let scanner = Scanner::new(Symlinks::Inside, settings, None).with_store(store);
+        let publisher = Publisher {
+            site: Arc::new(Site::new(scanner.empty())),
+            scanner: Arc::new(scanner),
+            metrics: Arc::new(Metrics::default()),
+            release: None,
+            keep_old: None,
+            keep_pages: false,
+            progress: Progress::default(),
+        };
+        let content = "a text that is not published ".repeat(1000);
+        std::fs::write(files.join("a.txt"), &content).expect("written");
+        let (parent, name) = (Path::new(""), OsStr::new("a.txt"));
+        let now = on_disk(&root, &publisher, parent, name, b"a.txt");
+        let now = now.expect("looked at").expect("there");
+        let hash = *blake3::hash(content.as_bytes()).as_bytes();
+        assert_eq!(*now.identity.etag.hash(), hash);
+        let count = |folder: &Path| std::fs::read_dir(folder).expect("listed").count();
+        assert_eq!(count(&packs), 0);
     }
 }

@@ -177,6 +177,7 @@ impl Driver {
                     self.check_root(now);
                     self.check_mounts(now);
                     self.check_release(false, now);
+                    self.publisher.scanner.forget_old(now);
                 }
                 Due::SweepBlind => {
                     for path in self.coverage.blind_places() {
@@ -396,7 +397,7 @@ impl Driver {
     /// Lets a batch wait for its large files, which are hashed on a thread of their own, and for codings
     /// that are made meanwhile.
     fn park(&mut self, mut batch: Batch, files: Vec<PathBuf>, unmade: Vec<Unmade>, now: Instant) {
-        batch.preparations += 1;
+        let since = batch.park(now);
         let id = batch.id;
         let root = Arc::clone(self.coverage.root());
         let dirty = &batch.dirty;
@@ -408,7 +409,7 @@ impl Driver {
         let mut all = files.iter().cloned().chain(unmade_files);
         let (token, is_parked) = ParkingToken::new();
         self.parking.push(ParkedBatch {
-            since: now,
+            since,
             file: root.path().join(all.next().unwrap_or_default()),
             _token: token,
             touched: or_everything(self.site_scope(&dirty.paths)),

@@ -33,7 +33,7 @@ pub(super) struct ParkedBatch {
     pub(super) batch: Batch,
     /// For those who do it.
     pub(super) _token: ParkingToken,
-    /// Since when it waits for that.
+    /// Since when it has waited for that, or for the first of several times.
     pub(super) since: Instant,
     /// One of them, for the message.
     pub(super) file: PathBuf,

@@ -29,8 +29,8 @@ use crate::disk::seam::{self, Call, FAULTS};
 use crate::manifest::Manifest;
 use crate::memory::{MIN_MEMORY, Memory};
 use crate::metrics::Metrics;
-use crate::representation::{MAX_IN_MEMORY, Resource};
-use crate::scan::{Progress, Scanner};
+use crate::representation::{Data, MAX_IN_MEMORY, Resource};
+use crate::scan::{Progress, Scanner, Scope, Unsettled};
 use crate::settings::{CompressionPolicy, Settings, Symlinks};
 use crate::site::Site;
 use crate::staging::{DirectoriesInUse, Directory, DirectoryUse, TempFile};
@@ -47,6 +47,7 @@ struct Desk {
     driver: Driver,
     in_use: Arc<DirectoriesInUse>,
     settings: Arc<Settings>,
+    scanner: Arc<Scanner>,
 }
 
 impl Desk {
@@ -112,6 +113,7 @@ impl Desk {
         let beats = Arc::new(Beats::new(Duration::from_secs(60)));
         let beat = beats.begin(WatchThread::Watcher);
         let scanner = Scanner::new(Symlinks::Inside, Arc::clone(&settings), memory);
+        let scanner = Arc::new(scanner);
         let (manifest, links) = scanner.scan(&root, &Progress::default());
         let site = Arc::new(Site::new(manifest));
         let coverage = Coverage::new(
@@ -123,7 +125,7 @@ impl Desk {
         );
         let publisher = Publisher {
             site: Arc::clone(&site),
-            scanner: Arc::new(scanner),
+            scanner: Arc::clone(&scanner),
             metrics: Arc::clone(&metrics),
             release: None,
             keep_old: None,
@@ -141,6 +143,7 @@ impl Desk {
             driver,
             in_use: Arc::default(),
             settings,
+            scanner,
         }
     }
 
@@ -685,6 +688,34 @@ fn what_takes_long_to_compress_holds_up_no_write() {
         let site = desk.site.current();
         assert_eq!(site.locate(file).expect("there").encoded.len(), 2);
     }
+}
+
+#[test]
+fn what_was_made_in_vain_is_given_back_without_another_look() {
+    let settings = Settings {
+        compress: Some(CompressionPolicy::default()),
+        ..Settings::default()
+    };
+    let quiet = (Duration::ZERO, Duration::ZERO);
+    let mut desk = Desk::with_settings(&[("a", "a")], quiet, None, settings);
+    fs::write(desk.path("a.txt"), "a text ".repeat(1000)).expect("written");
+    let root = Arc::new(Root::open(desk.directory.path()).expect("a root"));
+    let (scanner, base) = (Arc::clone(&desk.scanner), Arc::clone(&desk.site.current()));
+    let look = || {
+        let (everything, progress) = (Scope::Everything, Progress::default());
+        let outcome = scanner.reconcile(&root, &base, &everything, Unsettled::Report, &progress);
+        let made = outcome.changes.changed[0].encoded.first().cloned();
+        match made.expect("a coding").data {
+            Data::Spooled(source) => Arc::downgrade(&source.extent),
+            other => panic!("{other:?}"),
+        }
+    };
+    let made = look();
+    desk.driver.run_due(Instant::now());
+    assert!(made.strong_count() > 0, "the next look may ask for it");
+    desk.driver
+        .run_due(Instant::now() + Duration::from_secs(3000));
+    assert_eq!(made.strong_count(), 0);
 }
 
 /// Carries out a write while the call number `place` fails, and the `later` ones too. `None` if there

@@ -246,7 +246,11 @@ fn a_change_is_published_together_with_its_codings() {
             Some(&*expected)
         );
     }
-    assert_eq!(server.digest(), digest_with(&site));
+    // It is logged after it is published.
+    let digest = digest_with(&site);
+    within(Duration::from_secs(20), "the digest", || {
+        server.digest() == digest
+    });
 }
 
 #[test]
