@@ -100,6 +100,23 @@ pub fn target_in_site<'r>(
 
 /// Answers a request from one manifest.
 pub fn answer<'m>(manifest: &'m Manifest, request: &impl RequestHead) -> Answer<'m> {
+    answer_by(manifest, request, &manifest.rules().redirects)
+}
+
+/// Answers a request as if the site had no `_redirects`: what is at a path is its file, even where a
+/// forced rule says otherwise.
+pub fn answer_without_redirects<'m>(
+    manifest: &'m Manifest,
+    request: &impl RequestHead,
+) -> Answer<'m> {
+    answer_by(manifest, request, &Redirects::default())
+}
+
+fn answer_by<'m>(
+    manifest: &'m Manifest,
+    request: &impl RequestHead,
+    redirects: &Redirects,
+) -> Answer<'m> {
     if let Err((status, reason)) = check_method(request.method()) {
         return Answer::Refused(status, reason.into());
     }
@@ -121,7 +138,6 @@ pub fn answer<'m>(manifest: &'m Manifest, request: &impl RequestHead) -> Answer<
         Entrance::Bare(target) => return redirect_to_home(manifest, &target),
         Entrance::Elsewhere => return Answer::NotFound(StatusCode::NOT_FOUND, None),
     };
-    let redirects = &manifest.rules().redirects;
     let mut rule = None;
     if redirects.has_forced() {
         rule = find_rule(redirects, &target, request);

@@ -269,6 +269,25 @@ fn nothing_else_of_the_site_is_answered_below_the_challenges() {
     }
 }
 
+/// A site that moves or closes as a whole still proves to the authority whose names it has.
+#[test]
+fn a_forced_rule_keeps_no_challenge_from_being_answered() {
+    let authority = authority();
+    for rule in [
+        "/* /page.html 200!",
+        "/* https://new.example/:splat 301!",
+        "/.well-known/acme-challenge/* /page.html 410!",
+    ] {
+        let site = site().file("_redirects", rule);
+        let server = authority.serve(&site, REDIRECT);
+        let found = plain(&server).get(TOKEN);
+        let found = (found.status, &*found.body);
+        assert_eq!(found, (200, &b"token.thumbprint"[..]), "{rule}");
+        let missing = plain(&server).get("/.well-known/acme-challenge/other");
+        assert_eq!(missing.status, 404, "{rule}");
+    }
+}
+
 #[test]
 fn nobody_writes_without_tls() {
     let (site, authority) = (site(), authority());

@@ -14,7 +14,7 @@ use super::pages::{
     page_about,
 };
 use super::response::{Draft, DraftContent, empty};
-use crate::answer::{Answer, Selected, answer};
+use crate::answer::{Answer, Selected, answer, answer_without_redirects};
 use crate::body::Segments;
 use crate::exchange::AnswerSummary;
 use crate::manifest::Manifest;
@@ -33,6 +33,8 @@ pub(super) struct Drafter {
     pub(super) memory: Arc<Memory>,
     pub(super) has_digest_header: bool,
     pub(super) are_writes_allowed: bool,
+    /// Whether no rule of `_redirects` applies.
+    pub(super) ignores_redirects: bool,
 }
 
 impl Drafter {
@@ -41,6 +43,7 @@ impl Drafter {
             memory,
             has_digest_header: false,
             are_writes_allowed: false,
+            ignores_redirects: false,
         }
     }
 
@@ -50,7 +53,10 @@ impl Drafter {
         manifest: &Manifest,
         request: &impl RequestHead,
     ) -> (Draft, AnswerSummary) {
-        let answer = answer(manifest, request);
+        let answer = match self.ignores_redirects {
+            true => answer_without_redirects(manifest, request),
+            false => answer(manifest, request),
+        };
         let summary = AnswerSummary::new(&answer, manifest, request);
         (self.draft_answer(answer, manifest, request), summary)
     }

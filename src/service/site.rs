@@ -77,6 +77,8 @@ impl SiteLayer {
     #[must_use]
     pub fn for_files_alone(mut self) -> Self {
         self.is_for_files_alone = true;
+        // A forced rule applies where a file is, too.
+        self.drafter.ignores_redirects = true;
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -36,17 +36,36 @@ impl Listen {
         Self::Tcp(vec![(Ipv6Addr::UNSPECIFIED, port).into()])
     }
 
-    /// Whether both name the same address. A free port is another one for each, and `:80` is not taken
-    /// for `127.0.0.1:80`.
+    /// Whether both can't be listened on at once. A free port is another one for each.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(two)) => one
                 .iter()
-                .any(|address| address.port() != 0 && two.contains(address)),
+                .any(|one| two.iter().any(|two| are_in_conflict(*one, *two))),
             (Self::Unix(one), Self::Unix(two)) => one == two,
             _ => false,
         }
     }
+}
+
+/// Whether one socket has the address of another: a wildcard has all of its kind, and that of IPv6
+/// those of IPv4, too, as in [`Listen::all_addresses`].
+fn are_in_conflict(one: SocketAddr, two: SocketAddr) -> bool {
+    let has = |wildcard: IpAddr, other: IpAddr| match wildcard {
+        IpAddr::V4(wildcard) => wildcard.is_unspecified() && other.is_ipv4(),
+        IpAddr::V6(wildcard) => wildcard.is_unspecified(),
+    };
+    // An address of IPv4 can be written as one of IPv6 (RFC 4291 section 2.5.5.2).
+    let (one_ip, two_ip) = (one.ip().to_canonical(), two.ip().to_canonical());
+    let is_same = match (one, two) {
+        (SocketAddr::V6(one), SocketAddr::V6(two)) => {
+            // A link-local address is another one on each link (RFC 4007).
+            one_ip == two_ip && one.scope_id() == two.scope_id()
+        }
+        _ => one_ip == two_ip,
+    };
+    let is_one_port = one.port() == two.port() && one.port() != 0;
+    is_one_port && (is_same || has(one_ip, two_ip) || has(two_ip, one_ip))
 }
 
 /// As it is typed.
@@ -217,6 +236,36 @@ mod tests {
             "65536",
         ] {
             assert!(bad.parse::<Listen>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_listened_on_at_once() {
+        for (one, two, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:80", "[::1]:80", false),
+            (":80", "127.0.0.1:80", true),
+            (":80", "[::1]:80", true),
+            ("[::]:80", "0.0.0.0:80", true),
+            ("[::]:80", ":80", true),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("0.0.0.0:80", "[::ffff:127.0.0.1]:80", true),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", true),
+            (":80", "127.0.0.1:81", false),
+            (":0", "127.0.0.1:0", false),
+            ("[fe80::1%1]:80", "[fe80::1%2]:80", false),
+            ("[fe80::1%1]:80", "[fe80::1%1]:80", true),
+            ("unix:/run/x", "unix:/run/x", true),
+            ("unix:/run/x", "unix:/run/y", false),
+            ("unix:/run/x", ":80", false),
+        ] {
+            let [one, two] = [one, two].map(|text| text.parse::<Listen>().expect("an address"));
+            assert_eq!(one.overlaps(&two), expected, "{one} {two}");
+            assert_eq!(two.overlaps(&one), expected, "{two} {one}");
         }
     }
 

@@ -140,7 +140,36 @@ fn is_base64_hash(part: &[u8]) -> bool {
         && part.iter().any(u8::is_ascii_lowercase)
         && part.iter().any(u8::is_ascii_uppercase)
         && part.iter().any(u8::is_ascii_digit)
+        && !are_fields_of_text(part)
         && !is_text(&pieces(part))
+}
+
+/// Whether what is between underscores was named by somebody: one field is a version, such as `V1`, or
+/// each is an abbreviation or a word, perhaps with a number behind it, as in `x86_SSE2` and `H264_mp4`.
+fn are_fields_of_text(part: &[u8]) -> bool {
+    let fields: Vec<_> = part
+        .split(|byte| *byte == b'_')
+        .filter(|field| !field.is_empty())
+        .collect();
+    fields.len() > 1
+        && (fields.iter().any(|field| is_version(field))
+            || fields.iter().all(|field| is_name_with_number(field)))
+}
+
+/// Such as `x86`, `SSE2`, `Mp4`, `web` and `64`.
+fn is_name_with_number(field: &[u8]) -> bool {
+    let letters = field.iter().take_while(|byte| byte.is_ascii_alphabetic());
+    let (letters, number) = field.split_at(letters.count());
+    let after_first = letters.get(1..).unwrap_or_default();
+    let is_one_case = after_first.iter().all(u8::is_ascii_lowercase)
+        || letters.iter().all(u8::is_ascii_uppercase);
+    is_one_case && number.iter().all(u8::is_ascii_digit)
+}
+
+/// Such as `v2` or `V10`.
+fn is_version(field: &[u8]) -> bool {
+    let number = field.strip_prefix(b"v").or(field.strip_prefix(b"V"));
+    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }
 
 /// The words, abbreviations and numbers that a part consists of: `get`, `User`, `V` and `2`.
@@ -317,6 +346,7 @@ mod tests {
             "index-BfX3a9_Q.js", "index-C4k2PdX1.css", "index-BfX3a91Z.js", "index-C7dBx_9a.css",
             "vendor-DGNQ1oZ8.js", "chunk-BRqd0mVU.js", "logo-B2k9fX0c.svg", "a.b-D3xZk81q.js",
             "_plugin-vue-Dl7Gm2Xs.js", "font-Cz4w8TqB.woff2", "app-8d3F2a1c.js",
+            "m58-Dnwz_5qU.js", "m53-DN3i4vRv.js", "m47-8z1ncBMM.js", "p54-bUdQZ9hf.svg",
             // webpack, with the hash after a dot or a dash.
             "main.8d3f2a1c.css", "main.0f3e9a7b2c4d6e81.js", "runtime~main.4c7d19ab.js",
             "vendors-node_modules_react.1b9f02ce.js", "photo.a0b1c2d3e4f5061728394a5b6c7d8e9f.png",
@@ -328,6 +358,9 @@ mod tests {
             "main.min.d9f1c0a7e5b34628fd1a7c90e36b2d48a5c1f0e97b83d62440acde15938f7b26.css",
             "application-1f3870be274f6c49b3e31a0c6728957f.js", "hero.5eadbee5.svg",
             "logo-b1946ac92492d2347c6235b4d2611184.png", "entry-3f9ac01d.css",
+            // Next.js and webpack 5 with [contenthash].
+            "main.3b6a95688d1e25977818.js", "layout-e387bf83a41924f7.js",
+            "4bd1b696-c023c6e3521b1417.js", "main-app-b8eb1140b44a62f9.js",
         ];
         #[rustfmt::skip]
         let plain = [
@@ -341,6 +374,8 @@ mod tests {
             "setup-Windows11_Setup.exe", "notes-Release2026Q3.pdf", "scan-0001234a.png",
             "ticket-b1234567.pdf", "cut-4K60fpsHDR.mp4", "tool-SHA256Sum.txt", "chunk-7XJ2KLMQ.js",
             "report-20261128T1015Zab.pdf", "8d3f2a1c9b7e6f50.woff2", "-8d3f2a1c.js", ".BfX3a91Z.js",
+            "lib-x86_SSE2.js", "kernel-x86_AVX2.wasm", "clip-H264_mp4.zip", "fw-V1_2_3rc1.bin",
+            "sdk-K8s_V1_2.js", "lib-arm64_NEON.so", "codec-Av1_VP9.js", "fw-v2_RC1b3.bin",
         ];
         assert!(hashed.len() >= 30 && plain.len() >= 30);
         for name in hashed {
