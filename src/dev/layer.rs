@@ -235,53 +235,20 @@ impl Body for EventStream {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicIsize, Ordering};
-
-    use tokio::sync::Semaphore;
-
     use super::*;
-    use crate::client::Peer;
-
-    /// A connection that counts the responses that wait.
-    #[derive(Default)]
-    struct Waiting(AtomicIsize);
-
-    impl Connection for Waiting {
-        fn peer(&self) -> Peer {
-            Peer::Unix
-        }
-        fn is_secure(&self) -> bool {
-            false
-        }
-        fn read_permits(&self) -> Arc<Semaphore> {
-            Arc::new(Semaphore::new(1))
-        }
-        fn note_upload(&self) {}
-        fn add_waiting(&self, _: usize) -> bool {
-            true
-        }
-        fn remove_waiting(&self, _: usize) {}
-        fn begin_upstream_wait(&self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-        fn end_upstream_wait(&self) {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-        }
-        fn begin_response(&self, _: bool) {}
-        fn end_response(&self) {}
-    }
+    use crate::service::stand_ins::TestConnection;
 
     #[tokio::test]
     async fn a_response_waits_while_the_other_server_is_silent() {
         let (sender, receiver) = mpsc::channel::<Bytes>(4);
-        let connection = Arc::new(Waiting::default());
+        let connection = Arc::new(TestConnection::default());
         let mut body = UpstreamBody {
             content: EventStream(receiver),
             path: "/api".into(),
-            connection: Arc::<Waiting>::clone(&connection),
+            connection: Arc::<TestConnection>::clone(&connection),
             waiting: None,
         };
-        let waiting = || connection.0.load(Ordering::Relaxed);
+        let waiting = || connection.upstream_waits();
         let poll = |body: &mut UpstreamBody<_>| {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             Pin::new(body).poll_frame(&mut cx).is_ready()

@@ -361,41 +361,19 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for ConnectionServic
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Ready, ready};
-
-    use bytes::Bytes;
     use bytesize::ByteSize;
-    use http::request::Parts;
-    use http_body_util::Full;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::task::yield_now;
 
     use super::*;
     use crate::client::Peer;
     use crate::semantics::head::RequestHead;
-    use crate::semantics::plain::PlainHead;
-    use crate::service::{AtOnce, Connection, CountedExchange, FilesAtOnce, FrontContent};
+    use crate::service::stand_ins::TestHandler;
+    use crate::service::{AtOnce, FrontContent};
 
     /// Says who is asked for what: the front for all but `/hyper`.
-    struct Echo;
-
-    impl Handler for Echo {
-        type Body = Full<Bytes>;
-        type Future = Ready<Result<Response<Self::Body>, Infallible>>;
-
-        fn respond(self: &Arc<Self>, request: Parts, _: Incoming, _: InFlight) -> Self::Future {
-            let said = format!("<hyper {}>", request.uri);
-            ready(Ok(Response::new(Full::from(said))))
-        }
-
-        fn respond_at_once(
-            self: &Arc<Self>,
-            request: &PlainHead<'_, '_>,
-            _: &dyn Connection,
-            _: FilesAtOnce,
-            _: Option<CountedExchange>,
-            head: &mut Vec<u8>,
-        ) -> AtOnce<FrontContent, CountedExchange> {
+    fn echo() -> Arc<TestHandler> {
+        Arc::new(TestHandler(|request, head| {
             if request.path() == "/hyper" {
                 return AtOnce::NeedsHyper;
             }
@@ -406,11 +384,7 @@ mod tests {
             }
             head.extend_from_slice(said.as_bytes());
             AtOnce::Reply(FrontContent::default())
-        }
-
-        fn note_malformed(&self) {}
-
-        fn note_flood(&self) {}
+        }))
     }
 
     fn limits() -> Limits {
@@ -434,14 +408,7 @@ mod tests {
         let draining = watch::Sender::new(false);
         let drain_signal = draining.subscribe();
         let activity = Arc::new(Activity::new(Peer::Unix));
-        let serving = serve(
-            here,
-            activity,
-            Arc::new(Echo),
-            &builder,
-            &limits,
-            &drain_signal,
-        );
+        let serving = serve(here, activity, echo(), &builder, &limits, &drain_signal);
         let send = async move {
             requests.write_all(first).await.expect("open");
             // The other two have their turns.
@@ -525,7 +492,7 @@ mod tests {
         let builder = HyperBuilder::new(&limits);
         let draining = watch::Sender::new(false).subscribe();
         let activity = Arc::new(Activity::new(Peer::Unix));
-        let serving = serve(here, activity, Arc::new(Echo), &builder, &limits, &draining);
+        let serving = serve(here, activity, echo(), &builder, &limits, &draining);
         let client = async {
             for (request, wanted) in rounds {
                 there.write_all(request.as_bytes()).await.expect("open");
@@ -588,14 +555,7 @@ mod tests {
             let draining = watch::Sender::new(false);
             let drain_signal = draining.subscribe();
             let activity = Arc::new(Activity::new(Peer::Unix));
-            let serving = serve(
-                here,
-                activity,
-                Arc::new(Echo),
-                &builder,
-                &limits,
-                &drain_signal,
-            );
+            let serving = serve(here, activity, echo(), &builder, &limits, &drain_signal);
             let client = async {
                 let begun = format!("GET {target} HTTP/1.1\r\nHo");
                 there.write_all(begun.as_bytes()).await.expect("open");

@@ -30,7 +30,8 @@ use super::rewound::Rewound;
 use super::transport::Transport;
 use crate::semantics::plain::{FieldSpace, HeadParse, MAX_HEAD, PlainHead};
 use crate::service::{
-    AtOnce, Connection, CountedExchange, FilesAtOnce, FrontContent, Handler, SealingFuture,
+    AtOnce, Connection as _, CountedExchange, FilesAtOnce, FrontContent, FrontRequest, Handler,
+    SealingFuture,
 };
 
 /// Bytes that are read at once: two of the longest heads.
@@ -269,8 +270,13 @@ impl<S: Transport> Front<S> {
                 waited_exchange,
             } = files;
             let head = self.outgoing.head_for_more();
-            let outcome =
-                handler.respond_at_once(&request, activity, at_once, waited_exchange, head);
+            let front_request = FrontRequest {
+                request: &request,
+                connection: activity,
+                files: at_once,
+                waited_exchange,
+            };
+            let outcome = handler.respond_at_once(front_request, head);
             self.outgoing.content = match outcome {
                 AtOnce::Reply(content) => content,
                 AtOnce::Sealing(sealing) => {
@@ -398,61 +404,34 @@ fn poll_write<S: Transport>(
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::future::{Ready, pending, poll_fn, ready};
+    use std::future::{pending, poll_fn};
     use std::thread;
     use std::time::Duration;
 
-    use bytes::Bytes;
     use bytesize::ByteSize;
-    use http::request::Parts;
-    use http::{Method, Response};
-    use http_body_util::Empty;
-    use hyper::body::Incoming;
+    use http::Method;
 
     use super::*;
     use crate::client::Peer;
     use crate::semantics::head::RequestHead;
-    use crate::service::InFlight;
+    use crate::service::stand_ins::TestHandler;
     use crate::settings::Limits;
 
     impl Transport for tokio::io::Empty {}
 
     /// Has GET wait for content that is never sealed, and HEAD get a lot of bytes, or none.
-    struct Sealer;
-
-    impl Handler for Sealer {
-        type Body = Empty<Bytes>;
-        type Future = Ready<Result<Response<Self::Body>, Infallible>>;
-
-        fn respond(self: &Arc<Self>, _: Parts, _: Incoming, _: InFlight) -> Self::Future {
-            ready(Ok(Response::new(Empty::new())))
-        }
-
-        fn respond_at_once(
-            self: &Arc<Self>,
-            request: &PlainHead<'_, '_>,
-            _: &dyn Connection,
-            _: FilesAtOnce,
-            _: Option<CountedExchange>,
-            _: &mut Vec<u8>,
-        ) -> AtOnce<FrontContent, CountedExchange> {
-            match *request.method() {
-                Method::GET => AtOnce::Sealing(Box::pin(pending())),
-                _ if request.path() == "/none" => AtOnce::Reply(FrontContent::default()),
-                _ => AtOnce::Reply(FrontContent::Bytes(vec![0; MAX_BYTES_PER_TURN].into())),
-            }
-        }
-
-        fn note_malformed(&self) {}
-
-        fn note_flood(&self) {}
+    fn sealer() -> Arc<TestHandler> {
+        Arc::new(TestHandler(|request, _| match *request.method() {
+            Method::GET => AtOnce::Sealing(Box::pin(pending())),
+            _ if request.path() == "/none" => AtOnce::Reply(FrontContent::default()),
+            _ => AtOnce::Reply(FrontContent::Bytes(vec![0; MAX_BYTES_PER_TURN].into())),
+        }))
     }
 
     /// Whether a front over a stream that takes everything ends in one turn.
     async fn ends_in_one_turn(front: &mut Front<tokio::io::Empty>, activity: &Activity) -> bool {
         poll_fn(|cx| {
-            let polled = front.poll(cx, &Arc::new(Sealer), activity, &mut Turn::new());
+            let polled = front.poll(cx, &sealer(), activity, &mut Turn::new());
             Poll::Ready(polled.is_ready())
         })
         .await
@@ -500,7 +479,7 @@ mod tests {
         let mut front = Front::new(front, b"GET / HT".to_vec());
         front.close_when_idle();
         let activity = Activity::new(Peer::Unix);
-        let left = poll_fn(|cx| front.poll(cx, &Arc::new(Sealer), &activity, &mut Turn::new()));
+        let left = poll_fn(|cx| front.poll(cx, &sealer(), &activity, &mut Turn::new()));
         assert_eq!(left.await.expect("open"), FrontExit::ForHyper);
         assert!(front.into_stream().1.is_none());
     }

@@ -35,16 +35,11 @@ pub trait Handler: Send + Sync + 'static {
         in_flight: InFlight,
     ) -> Self::Future;
 
-    /// Answers a plain request that came over `connection`, if that needs nothing but memory: writes
-    /// the head of the response behind `head`, and returns the content that follows it. `NeedsHyper`
-    /// has [`Handler::respond`] answer. `waited_exchange` is what the first call has said of a request
-    /// that is asked for again, once its content is sealed.
+    /// Answers a plain request, if that needs nothing but memory: writes the head of the response behind
+    /// `head`, and returns the content that follows it. `NeedsHyper` has [`Handler::respond`] answer.
     fn respond_at_once(
         self: &Arc<Self>,
-        _request: &PlainHead<'_, '_>,
-        _connection: &dyn Connection,
-        _files: FilesAtOnce,
-        _waited_exchange: Option<CountedExchange>,
+        _front_request: FrontRequest<'_>,
         _head: &mut Vec<u8>,
     ) -> AtOnce<FrontContent, CountedExchange> {
         AtOnce::NeedsHyper
@@ -55,6 +50,18 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Notes that a connection was closed for a flood of HTTP/2 control frames.
     fn note_flood(&self);
+}
+
+/// A plain request, and how it came.
+pub struct FrontRequest<'a> {
+    /// What was read of it.
+    pub request: &'a PlainHead<'a, 'a>,
+    /// The connection that it came over.
+    pub connection: &'a dyn Connection,
+    /// What becomes of content that is not in memory yet.
+    pub files: FilesAtOnce,
+    /// What the first call has said of a request that is asked for again, once its content is sealed.
+    pub waited_exchange: Option<CountedExchange>,
 }
 
 /// One layer behind a [`Handler`]: answers a request itself, or asks the next layer.

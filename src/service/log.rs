@@ -15,11 +15,11 @@ use hyper::body::Incoming;
 
 use super::framing::{self, Framing};
 use super::front_content::{CountedExchange, FrontContent, SealedContent};
-use super::handler::{Connection, Handler, InFlight, Layer};
+use super::handler::{FrontRequest, Handler, InFlight, Layer};
 use super::hsts::HstsFilter;
 use super::pages::error_page;
 use super::response::{
-    AtOnce, BoxError, Content, FilesAtOnce, MemoryContent, Reply, ResponseFuture, SealedPart,
+    AtOnce, BoxError, Content, MemoryContent, Reply, ResponseFuture, SealedPart,
 };
 use crate::access::AccessLog;
 use crate::body::BodyError;
@@ -28,7 +28,6 @@ use crate::metrics::{Door, Metrics};
 use crate::page::Page;
 use crate::readiness::{Phase, Readiness};
 use crate::representation::visible;
-use crate::semantics::plain::PlainHead;
 
 /// Refuses what is not delimited beyond doubt, counts and logs what the layers behind it answer, and
 /// finishes the head of every response.
@@ -106,12 +105,15 @@ impl Handler for LogLayer {
 
     fn respond_at_once(
         self: &Arc<Self>,
-        request: &PlainHead<'_, '_>,
-        connection: &dyn Connection,
-        files: FilesAtOnce,
-        waited_exchange: Option<CountedExchange>,
+        front_request: FrontRequest<'_>,
         head: &mut Vec<u8>,
     ) -> AtOnce<FrontContent, CountedExchange> {
+        let FrontRequest {
+            request,
+            connection,
+            files,
+            waited_exchange,
+        } = front_request;
         let waited = waited_exchange.and_then(CountedExchange::into_exchange);
         if self.readiness.phase() == Phase::Draining {
             // The client is to be told to leave.
@@ -281,15 +283,16 @@ mod tests {
     use std::time::Duration;
 
     use http::StatusCode;
-    use tokio::sync::Semaphore;
 
-    use super::super::response::MemoryReply;
+    use super::super::handler::Connection;
+    use super::super::response::{FilesAtOnce, MemoryReply};
+    use super::super::stand_ins::TestConnection;
     use super::*;
     use crate::access::json;
-    use crate::client::{Peer, TrustedProxies};
+    use crate::client::TrustedProxies;
     use crate::exchange::AnswerSummary;
     use crate::semantics::head::RequestHead;
-    use crate::semantics::plain::{FieldSpace, HeadParse};
+    use crate::semantics::plain::{FieldSpace, HeadParse, PlainHead};
 
     /// Has its content sealed first, which takes until it is told to end.
     struct Sealing;
@@ -316,29 +319,6 @@ mod tests {
                 }),
             }
         }
-    }
-
-    struct Client;
-
-    impl Connection for Client {
-        fn peer(&self) -> Peer {
-            Peer::Unix
-        }
-        fn is_secure(&self) -> bool {
-            false
-        }
-        fn read_permits(&self) -> Arc<Semaphore> {
-            Arc::new(Semaphore::new(1))
-        }
-        fn add_waiting(&self, _: usize) -> bool {
-            true
-        }
-        fn remove_waiting(&self, _: usize) {}
-        fn note_upload(&self) {}
-        fn begin_upstream_wait(&self) {}
-        fn end_upstream_wait(&self) {}
-        fn begin_response(&self, _: bool) {}
-        fn end_response(&self) {}
     }
 
     struct Lines(Sender<Vec<u8>>);
@@ -377,8 +357,15 @@ mod tests {
             panic!("it is plain");
         };
         let mut head = Vec::new();
-        let first = FilesAtOnce::AfterSealing;
-        let outcome = layer.respond_at_once(&request, &Client, first, None, &mut head);
+        let connection = TestConnection::default();
+        let front_request = |files, waited_exchange| FrontRequest {
+            request: &request,
+            connection: &connection,
+            files,
+            waited_exchange,
+        };
+        let first = front_request(FilesAtOnce::AfterSealing, None);
+        let outcome = layer.respond_at_once(first, &mut head);
         let AtOnce::Sealing(sealing) = outcome else {
             panic!("it is sealed first");
         };
@@ -390,8 +377,8 @@ mod tests {
                 while since.elapsed() < wait {
                     std::thread::yield_now();
                 }
-                let then = FilesAtOnce::Sealed;
-                layer.respond_at_once(&request, &Client, then, Some(waited), &mut head);
+                let then = front_request(FilesAtOnce::Sealed, Some(waited));
+                layer.respond_at_once(then, &mut head);
             }
         }
         log.finish(Duration::from_secs(60));

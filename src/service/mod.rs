@@ -26,13 +26,15 @@ mod pages;
 mod redirect;
 mod response;
 mod site;
+#[cfg(test)]
+pub mod stand_ins;
 mod waiting;
 mod write;
 
 pub use content::FileContent;
 pub use framing::Framing;
 pub use front_content::{CountedExchange, FrontContent, SealedContent};
-pub use handler::{Connection, Handler, InFlight, Layer};
+pub use handler::{Connection, FrontRequest, Handler, InFlight, Layer};
 pub use health::HealthLayer;
 pub use hsts::HstsFilter;
 pub use log::{LogFuture, LogLayer, LoggedBody};
