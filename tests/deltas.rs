@@ -265,6 +265,19 @@ fn check_and_remove_know_deltas() {
     fs::write(site.path(delta("dcb")), &damaged).unwrap();
     let (code, said) = compress(&site.root(), &["--check"]);
     assert!(code == 1 && said.contains(&delta("dcb")), "{said}");
+    let root = site.root().display().to_string();
+    let advice =
+        format!("1 delta is not proven: etagd compress {root} --against OLD writes new ones");
+    assert!(said.contains(&advice), "{said}");
+    fs::write(site.path("stray.txt"), "a text ".repeat(1000)).unwrap();
+    fs::write(site.path("stray.txt.gz"), "no gzip").unwrap();
+    let (_, said) = compress(&site.root(), &["--check"]);
+    let both = format!(
+        "1 sidecar and 1 delta are not proven: etagd compress {root} writes new sidecars, and with \
+         --against OLD new deltas"
+    );
+    assert!(said.contains(&both), "{said}");
+    fs::remove_file(site.path("stray.txt.gz")).unwrap();
     // What is proven goes; what is not may be somebody else's.
     let (code, said) = compress(&site.root(), &["--remove"]);
     assert!(

@@ -59,6 +59,8 @@ fn every_problem_is_reported_with_file_and_line() {
             b"/old /about\n/about /index.html\n/lost /nowhere\n/bad\n",
         ),
         (".hidden", b"x"),
+        // What etagd keeps there itself.
+        (".etagd/dictionaries/x", b"x"),
     ]);
     symlink("/etc/hostname", site.path("outside")).unwrap();
     symlink(".", site.path("en")).unwrap();
@@ -78,6 +80,7 @@ fn every_problem_is_reported_with_file_and_line() {
         assert!(said.contains(expected), "{expected} is not in:\n{said}");
     }
     assert!(!said.contains("about.html"), "{said}");
+    assert!(!said.contains(".etagd"), "{said}");
     let (code, said) = lint(&site, &["--format", "json"]);
     assert_eq!(code, Some(1));
     let findings: serde_json::Value = serde_json::from_str(&said).unwrap();

@@ -708,6 +708,16 @@ fn replicas_speak_tls() {
     let ca = ca.to_str().unwrap();
     let (code, _, message) = check(&[&[url.as_str(), "--ca", ca], &dir[..]].concat());
     assert_eq!(code, Some(0), "{message}");
+    let page = format!("{url}/a.txt");
+    let health = etagd(["health", &page, "--ca", ca]);
+    assert!(health.status.success(), "{health:?}");
+    let health = etagd(["health", &page]);
+    assert_eq!(health.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&health.stderr).into_owned();
+    assert!(
+        message.contains("authority that is not trusted") && message.contains("--ca"),
+        "{message}"
+    );
     // A stranger's word is not taken.
     let other = Authority::new();
     let stranger = other.root();

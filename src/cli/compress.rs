@@ -51,8 +51,11 @@ pub(super) fn compress(flags: &CompressFlags) -> Result<ExitCode, Error> {
     }
     summarize(work, &report, started.elapsed());
     summarize_deltas(work, &deltas, !flags.against.is_empty());
-    let problems = report.problems.iter().chain(&deltas.problems);
-    let failures = problems.filter(|problem| problem.is_failure(work)).count();
+    let failures = |problems: &[SidecarProblem]| {
+        let failures = problems.iter().filter(|problem| problem.is_failure(work));
+        failures.count()
+    };
+    let failures = (failures(&report.problems), failures(&deltas.problems));
     Ok(conclude(work, failures, &flags.directory))
 }
 
@@ -172,24 +175,38 @@ fn note(root: &Path, notes: &[SidecarProblem]) {
     }
 }
 
-fn conclude(work: SidecarWork, problems: usize, directory: &Path) -> ExitCode {
-    let path = directory.display();
-    match (work, problems) {
-        (_, 0) => return ExitCode::SUCCESS,
-        (SidecarWork::Check, _) => tracing::warn!(
-            path = %path,
-            problems,
-            "{} {} not proven: etagd compress {path} writes new ones",
-            counted(problems, "sidecar"),
-            if problems == 1 { "is" } else { "are" },
-        ),
-        (SidecarWork::Write | SidecarWork::Remove, _) => tracing::error!(
+/// Says how many sidecars and deltas are not as they should be, and how they become so.
+fn conclude(work: SidecarWork, (sidecars, deltas): (usize, usize), directory: &Path) -> ExitCode {
+    let (path, problems) = (directory.display(), sidecars + deltas);
+    if problems == 0 {
+        return ExitCode::SUCCESS;
+    }
+    if work == SidecarWork::Check {
+        let are = if problems == 1 { "is" } else { "are" };
+        let (counted_sidecars, counted_deltas) =
+            (counted(sidecars, "sidecar"), counted(deltas, "delta"));
+        let sentence = match (sidecars, deltas) {
+            (_, 0) => format!(
+                "{counted_sidecars} {are} not proven: etagd compress {path} writes new ones"
+            ),
+            (0, _) => format!(
+                "{counted_deltas} {are} not proven: etagd compress {path} --against OLD writes new \
+                 ones"
+            ),
+            _ => format!(
+                "{counted_sidecars} and {counted_deltas} are not proven: etagd compress {path} \
+                 writes new sidecars, and with --against OLD new deltas"
+            ),
+        };
+        tracing::warn!(path = %path, problems, sidecars, deltas, "{sentence}");
+    } else {
+        tracing::error!(
             path = %path,
             problems,
             "{} in {path}, see above: run again once {} solved",
             counted(problems, "problem"),
             if problems == 1 { "it is" } else { "they are" },
-        ),
+        );
     }
     ExitCode::FAILURE
 }

@@ -31,8 +31,8 @@ struct HealthAnswer {
 /// Asks, prints the answer, and exits with 0 if it says that the server is ready.
 pub(super) fn health(flags: &HealthFlags) -> Result<ExitCode, Error> {
     let answer = match (&flags.url, flags.admin.first()) {
-        (Some(url), _) => ask(&target(url), url.is_secure(), flags.timeout)?,
-        (None, Some(Listen::Tcp(addresses))) => ask_listener(addresses, flags.timeout)?,
+        (Some(url), _) => ask(&target(url), url.is_secure(), flags)?,
+        (None, Some(Listen::Tcp(addresses))) => ask_listener(addresses, flags)?,
         (None, Some(Listen::Unix(path))) => {
             ask_socket(path, flags.timeout).map_err(|source| Error::AdminSocket {
                 path: path.clone(),
@@ -99,10 +99,10 @@ fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
 
 /// Asks at the first address that can be connected to, and fails as the first one does if there is
 /// none.
-fn ask_listener(addresses: &[SocketAddr], timeout: Duration) -> Result<HealthAnswer, Error> {
+fn ask_listener(addresses: &[SocketAddr], flags: &HealthFlags) -> Result<HealthAnswer, Error> {
     let mut failure = None;
     for address in addresses.iter().copied().flat_map(reachable) {
-        match ask(&format!("http://{address}{READY}"), false, timeout) {
+        match ask(&format!("http://{address}{READY}"), false, flags) {
             Err(Error::Request(error)) if error.is_unconnected() => {
                 failure.get_or_insert(error);
             }
@@ -112,8 +112,9 @@ fn ask_listener(addresses: &[SocketAddr], timeout: Duration) -> Result<HealthAns
     Err(failure.map_or_else(|| UsageError::NobodyToAsk.into(), Error::Request))
 }
 
-fn ask(url: &str, is_secure: bool, timeout: Duration) -> Result<HealthAnswer, Error> {
-    let client = Client::new(&trust(None, is_secure), timeout, MAX_ANSWER, 1)?;
+fn ask(url: &str, is_secure: bool, flags: &HealthFlags) -> Result<HealthAnswer, Error> {
+    let trust = trust(flags.ca.clone(), is_secure);
+    let client = Client::new(&trust, flags.timeout, MAX_ANSWER, 1)?;
     let response = client.request(&Method::GET, url, &[])?;
     let status = response.status().as_u16();
     let mut text = Vec::new();

@@ -1,5 +1,6 @@
 //! `etagd health`: its flags.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -25,4 +26,7 @@ pub struct HealthFlags {
     /// Time for the answer
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     pub timeout: Duration,
+    /// Trust the certificate authorities in this PEM file [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }

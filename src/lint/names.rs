@@ -38,6 +38,9 @@ pub(super) fn look_alike(manifest: &Manifest) -> impl Iterator<Item = Finding> {
     })
 }
 
+/// What etagd keeps in a site: the dictionaries of deltas, which are not to be served.
+const OWN_DIRECTORY: &[u8] = b".etagd";
+
 /// Files that no request can reach: hidden ones, those that are neither file, directory nor link,
 /// and those in the place of rule files. What patterns leave out is meant to be.
 pub(super) fn not_served(root: &Root, exclusions: Exclusions) -> impl Iterator<Item = Finding> {
@@ -63,6 +66,10 @@ pub(super) fn not_served(root: &Root, exclusions: Exclusions) -> impl Iterator<I
                 walk.skip_current_dir();
                 let reason = "is a directory: no rules are read, and nothing in it is served";
                 return Some(Finding::new(path, 0, Code::RulesDirectory, reason));
+            }
+            if path == OWN_DIRECTORY && kind.is_dir() {
+                walk.skip_current_dir();
+                continue;
             }
             if is_hidden(path) {
                 if kind.is_dir() {
