@@ -159,6 +159,8 @@ fn where_nothing_can_be_watched_sweeps_come_often() {
     assert_eq!(watched.metrics.watch_failures.get(), 1);
     let unwatched = || watched.metrics.unwatched_places.load(Ordering::SeqCst);
     within(Duration::from_secs(6), "it is counted", || unwatched() == 1);
+    // Nothing has failed: it is a fact of the system.
+    assert!(!watched.metrics.watch_incomplete.load(Ordering::SeqCst));
     for round in 1..3 {
         write_tree(&site.path("tree"), 300, &format!("round {round}"));
         let after = digest_of(&watched.root);
@@ -196,10 +198,13 @@ fn what_could_not_be_watched_is_tried_again_before_a_sweep() {
     let site = TestSite::in_memory().file("dir/file", "1");
     let watched = Watched::start(&site, Some(WatchError::TooMany));
     assert_eq!(watched.watched.load(Ordering::SeqCst), 1);
+    let is_incomplete = || watched.metrics.watch_incomplete.load(Ordering::SeqCst);
+    within(Duration::from_secs(6), "it is said", is_incomplete);
     *watched.refusal.lock().unwrap() = None;
     within(Duration::from_secs(10), "a sweep is made", || {
         watched.sweeps() == 1
     });
+    within(Duration::from_secs(6), "it is over", || !is_incomplete());
     assert_eq!(watched.watched.load(Ordering::SeqCst), 2);
     // Sweeps are rare again: what is watched is reported.
     fs::write(site.path("dir/file"), "2").unwrap();

@@ -60,6 +60,9 @@ impl Collector for Exposition {
         let unwatched = self.metrics.unwatched_places.load(Ordering::Relaxed);
         let help = "Places of the site that report no changes: only sweeps find them.";
         families.gauge("unwatched_places", help, None, unwatched)?;
+        let incomplete = self.metrics.watch_incomplete.load(Ordering::Relaxed);
+        let help = "1 while changes are not reported that should be: no watches, say.";
+        families.gauge("watch_incomplete", help, None, incomplete.into())?;
         let stalled = self.metrics.watch_stalled.load(Ordering::Relaxed);
         let help = "1 while the watcher waits for the file system and publishes no change.";
         families.gauge("watch_stalled", help, None, stalled.into())?;
@@ -363,7 +366,7 @@ impl FamilyEncoder<'_> {
             bytes,
             figures.bytes,
         )?;
-        let help = "Files sent as they are, because --compress has no room for their forms.";
+        let help = "Files without a form of --compress: no room, or an encoder failed.";
         self.gauge("without_codings", help, None, figures.without_codings)?;
         let help = "Memory used by cached content.";
         self.gauge("memory_used", help, bytes, figures.memory_used)?;

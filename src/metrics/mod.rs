@@ -202,6 +202,8 @@ pub struct Metrics {
     pub watch_failures: Counter,
     /// Places of the site that report no changes, so that only sweeps find them.
     pub unwatched_places: AtomicU64,
+    /// Whether changes are not reported that should be.
+    pub watch_incomplete: AtomicBool,
     /// Whether the watcher waits for the file system and does not get on, as of a second ago.
     pub watch_stalled: AtomicBool,
     /// Whether the scrub (`--scrub`) waits for the file system and does not get on.

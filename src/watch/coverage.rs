@@ -124,6 +124,12 @@ impl Coverage {
         self.is_blind || self.is_uncertain
     }
 
+    /// Whether changes are not reported that should be: watches have run out, or a directory can't be
+    /// listed. That a file system reports nothing is no fault.
+    pub(super) fn is_failing(&self) -> bool {
+        self.retry.is_some()
+    }
+
     /// Whether everything has to be watched again, and swept after that.
     pub(super) fn is_uncertain(&self) -> bool {
         self.is_uncertain

@@ -321,6 +321,10 @@ impl Driver {
             .metrics
             .unwatched_places
             .store(unwatched as u64, Ordering::Relaxed);
+        self.publisher
+            .metrics
+            .watch_incomplete
+            .store(self.coverage.is_failing(), Ordering::Relaxed);
         let has_blind_places = blind_places > 0;
         self.schedule
             .set_blind(self.coverage.is_blind(), has_blind_places, now);
