@@ -307,7 +307,7 @@ fn a_place_in_the_site_or_taken_by_something_else_is_refused() {
     Server::assert_fails(
         &site.root(),
         &["--state", inside],
-        1,
+        2,
         &["--state", inside, "dot"],
     );
     let taken = site.outside("fifo");

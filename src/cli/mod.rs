@@ -161,6 +161,8 @@ impl Error {
         match self {
             Self::Usage(_) | Self::InsecureWrites(_) => 2,
             Self::Redirect(error) if error.is_usage() => 2,
+            // Directories that the command line names, and that exclude each other.
+            Self::Cache(CacheError::Served { .. }) | Self::State(Refused::Served { .. }) => 2,
             _ => 1,
         }
     }

@@ -32,7 +32,7 @@ use crate::dev::DevLayer;
 use crate::disk::{self, Root};
 use crate::hook::Hook;
 use crate::manifest::Manifest;
-use crate::memory::Memory;
+use crate::memory::{MIN_MEMORY, Memory};
 use crate::metrics::Metrics;
 use crate::readiness::{Phase, Readiness};
 use crate::release::Release;
@@ -234,6 +234,13 @@ pub(super) async fn scan(
     signals: &mut Signals,
 ) -> Result<Option<FirstScan>, Error> {
     let memory = Memory::new(config.memory, budget.open_files);
+    if config.memory < MIN_MEMORY {
+        let (given, least) = (HumanBytes(config.memory), HumanBytes(MIN_MEMORY));
+        tracing::warn!(
+            memory = MIN_MEMORY,
+            "--memory {given} is too little: {least} are used, the least that responses can do with"
+        );
+    }
     let scanner = Scanner::new(
         config.symlinks,
         Arc::clone(&config.settings),

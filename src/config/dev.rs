@@ -95,7 +95,7 @@ pub struct DevFlags {
     pub tls: Option<Certificate>,
     /// Memory limit for cached content [default: 1/4 of RAM].
     ///
-    /// Files that do not fit are read from disk for each request.
+    /// Files that do not fit are read from disk for each request. At least 16MiB.
     #[arg(long,
         value_name = "SIZE",
         value_parser = size, hide_short_help = true, help_heading = "Limits")]

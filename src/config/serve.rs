@@ -45,7 +45,7 @@ pub struct ServeFlags {
     pub listen: Vec<Listen>,
     /// Memory limit for cached content [default: 1/4 of RAM].
     ///
-    /// Files that do not fit are read from disk for each request.
+    /// Files that do not fit are read from disk for each request. At least 16MiB.
     #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true, help_heading = "Limits")]
     pub memory: Option<ByteSize>,
     /// Large files to keep open [default: what connections leave of the limit].

@@ -39,6 +39,9 @@ use page_cache::PageCache;
 const DIGEST_VERSION: u32 = 1;
 const BUCKETS: usize = 4096;
 
+/// The page that the site may have for what the server can't do at the moment.
+pub const UNAVAILABLE_PAGE: &[u8] = b"50x.html";
+
 /// Identifies the state of a whole site: equal digests mean equal answers on every replica (P7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SiteDigest {

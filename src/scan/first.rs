@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::error_page;
 use super::pass::Pass;
 use super::scope::{Scope, Unsettled};
 use super::site_path::join;
@@ -65,6 +66,7 @@ impl Scanner {
             .partition(|path| RuleFile::named(path).is_some());
         let manifest = self.wait_for_writers(first.manifest, root, rules, progress);
         report_rules(manifest.rules(), &rules_before);
+        error_page::report(&manifest, None);
         report_busy(root, &busy, "publishing the rest without");
         FirstLook {
             manifest: without(manifest, &busy),

@@ -698,7 +698,7 @@ pub(super) fn report(pass: &Pass<'_>, failures: &[(Box<[u8]>, MakeError)]) {
         tracing::warn!(
             count, %path, %error,
             "{path}: {error}: it is sent as it is{others}, and the site digest is incomplete; give \
-             more room with --cache-size or --memory"
+             more room with --cache-size"
         );
     }
     for (path, error) in others.into_iter().take(MAX_SHOWN) {

@@ -10,6 +10,7 @@ mod demand;
 mod dictionaries;
 mod document;
 pub(crate) mod encode;
+mod error_page;
 mod first;
 pub(crate) mod hash;
 mod known_deltas;
@@ -71,6 +72,7 @@ pub use deltas::{
     dictionary_path, is_unlisted,
 };
 pub use dictionaries::MAX_FAMILY;
+pub use error_page::report as report_error_page;
 pub use first::{FirstLook, MAX_START_WAIT};
 pub use made::{CodingStore, uncompressed};
 pub use restore::SavedFile;

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::fields::{NOSNIFF, add_content_encoding, add_vary};
 use super::response::{Draft, empty};
 use crate::answer::Selected;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, UNAVAILABLE_PAGE};
 use crate::page::{self, Page};
 use crate::representation::{Data, NO_STORE, Resource};
 use crate::semantics::head::RequestHead;
@@ -20,8 +20,6 @@ const POLICY_WITH_TAIL: HeaderValue =
     HeaderValue::from_static(page::CONTENT_SECURITY_POLICY_WITH_TAIL);
 /// `Retry-After`, in seconds, of an error that will soon be over.
 pub(super) const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
-/// The page that the site may have for what the server can't do at the moment.
-const UNAVAILABLE_PAGE: &[u8] = b"50x.html";
 /// What a 503 says of a file that has changed since it was hashed, and is not known yet as it is now.
 pub(super) const CHANGING: &str = "this file is changing: try again in a moment";
 /// What a 503 says where the requests that wait on a connection have too many bytes of header fields.

@@ -193,6 +193,14 @@ impl<W: Write> Write for Sealing<W> {
     }
 }
 
+/// Whether a file that begins with these bytes is etagd's: they may be cut short, or damaged, but the
+/// first bytes of no other format are half of these.
+pub(super) fn is_own(beginning: &[u8]) -> bool {
+    let pairs = beginning.iter().zip(MAGIC);
+    let equal = pairs.filter(|(found, written)| found == written).count();
+    MAGIC.starts_with(beginning) || equal * 2 >= MAGIC.len()
+}
+
 /// Reads what was written for `origin`.
 ///
 /// # Errors
@@ -200,8 +208,7 @@ impl<W: Write> Write for Sealing<W> {
 pub fn read<'a>(bytes: &'a [u8], origin: Origin<'_>) -> Result<Files<'a>, Unusable> {
     let mut rest = match bytes.strip_prefix(MAGIC) {
         Some(rest) => Reader(rest),
-        // It was cut short.
-        None if MAGIC.starts_with(bytes) => return Err(Unusable::Damaged),
+        None if is_own(bytes) => return Err(Unusable::Damaged),
         None => return Err(Unusable::Foreign),
     };
     match rest.u32() {
@@ -541,6 +548,14 @@ mod tests {
         assert_eq!(reason(&later, origin()), Unusable::Version(99));
         assert_eq!(reason(b"#!/bin/sh\n", origin()), Unusable::Foreign);
         assert_eq!(reason(&[0; 500], origin()), Unusable::Foreign);
+        for damaged in [0..1, 0..8, 8..16, 15..16] {
+            let mut bytes = bytes.clone();
+            bytes[damaged].fill(0);
+            assert_eq!(reason(&bytes, origin()), Unusable::Damaged);
+        }
+        let mut other = bytes.clone();
+        other[..9].fill(0);
+        assert_eq!(reason(&other, origin()), Unusable::Foreign);
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl StateFile {
             return Err(io::Error::other(reason));
         }
         if self.is_foreign()? {
-            return Err(io::Error::other("another file is there"));
+            let reason = "another file is there: remove it, or choose another name";
+            return Err(io::Error::other(reason));
         }
         let new = self.create()?;
         let known = manifest
@@ -150,7 +151,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
-        Ok(!MAGIC.starts_with(&beginning))
+        Ok(!format::is_own(&beginning))
     }
 
     fn origin<'a>(&self, root: &'a Root) -> Origin<'a> {
@@ -297,6 +298,11 @@ mod tests {
         }
         fs::write(&own, "").expect("written");
         save(&notes, &root).expect("an empty file is nobody's");
+        // What is damaged at its beginning is etagd's all the same.
+        let mut saved = fs::read(&own).expect("there");
+        saved[..4].fill(0);
+        fs::write(&own, saved).expect("written");
+        save(&notes, &root).expect("replaced");
     }
 
     #[test]

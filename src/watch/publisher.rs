@@ -76,6 +76,7 @@ impl Publisher {
         let spent = started.elapsed();
         self.scanner.close(&outdated);
         scan::report_rules(self.site.current().rules(), before.rules());
+        scan::report_error_page(&self.site.current(), Some(before));
         if let Some(publication) = publication {
             self.metrics.publishing.observe(spent);
             self.metrics.publications.increment();

@@ -197,7 +197,7 @@ fn a_site_and_its_cache_are_apart() {
     let inside = site.path("cache");
     let flags = ["--compress", "--cache", inside.to_str().unwrap()];
     let naming = ["--cache", "outside of the site"];
-    Server::assert_fails(&site.root(), &flags, 1, &naming);
+    Server::assert_fails(&site.root(), &flags, 2, &naming);
     assert!(!inside.exists());
 }
 

@@ -281,6 +281,9 @@ fn p8_what_cannot_be_sent_has_a_page_of_the_site_or_of_etagd() {
             None => site,
         };
         let server = Server::start(&site);
+        let warning = "50x.html is not used: it has more than 128 KiB";
+        let is_long = page.is_some_and(|page| page.len() > 128 << 10);
+        assert_eq!(server.log().contains(warning), is_long);
         // Nothing is published, so that what is there instead never is.
         fs::write(site.path(".etagd-hold"), "").unwrap();
         fs::remove_file(site.path("gone.bin")).unwrap();
