@@ -39,6 +39,7 @@
 //! | 0 | [`exclude`] | which paths are left out, by pattern; pure |
 //! | 0 | [`lease`] | whether a process has a file open for writing |
 //! | 2 | [`memory`] | the memory budget for content |
+//! | 3 | [`store`] | releases in a bucket or a folder: what the objects are, and how they are read and written |
 //! | 1 | [`sealed`] | memory that nobody can change, sent without a copy |
 //!
 //! ## Serving: from a connection to a response
@@ -138,6 +139,7 @@ pub mod rules;
 pub mod scan;
 pub mod sealed;
 pub mod site;
+pub mod store;
 
 // Serving.
 pub mod body;

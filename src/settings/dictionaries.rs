@@ -27,7 +27,7 @@ impl DictionaryFiles {
     }
 
     /// The patterns, without those that are there twice, in order: neither counts.
-    fn patterns(&self) -> Vec<&str> {
+    pub(super) fn patterns(&self) -> Vec<&str> {
         match self {
             Self::Families => Vec::new(),
             Self::None => vec![OFF],

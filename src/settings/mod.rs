@@ -8,12 +8,13 @@ mod dev;
 mod dictionaries;
 mod expectation;
 mod family;
+mod flags;
 mod globs;
 mod hosts;
 mod immutable;
 mod server;
+mod store;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,10 +28,12 @@ pub use dev::{AllowedHost, Certificate, DevOptions, InvalidHost, InvalidUpstream
 pub use dictionaries::{DictionaryChoice, DictionaryFiles};
 pub use expectation::{Digest, Expectation, InvalidDigest};
 pub use family::{Family, url_pattern};
+pub use flags::{FlagValues, InvalidChoice, InvalidFlags, SettingFlag};
 pub use globs::{InvalidGlob, PathGlob};
 pub use hosts::is_host_allowed;
 pub use immutable::{ImmutableFiles, is_fingerprinted};
 pub use server::{HealthPath, InvalidHealthPath, Limits, RedirectOptions, StatusOptions, TlsFiles};
+pub use store::{Channel, InvalidChannel, InvalidStoreUrl, StoreUrl};
 
 /// What the operator chose that changes answers. Part of the site digest.
 #[derive(Clone, Debug)]
@@ -93,63 +96,6 @@ impl Settings {
     pub fn is_immutable(&self, path: &[u8]) -> bool {
         self.immutable.iter().any(|files| files.contain(path))
     }
-
-    /// Each flag without its dashes, and its value as it would be typed.
-    pub fn named(&self) -> Vec<(&'static str, String)> {
-        let Self {
-            last_modified,
-            repr_digest,
-            html_handling,
-            not_found,
-            immutable,
-            immutable_query,
-            redirects,
-            listing,
-            base_path,
-            exclude,
-            dictionaries,
-            compress,
-            additions: _,
-        } = self;
-        let last_modified = if *last_modified { "mtime" } else { "off" };
-        // As in the digest, their order and how often each is there does not count.
-        let immutable: BTreeSet<_> = immutable.iter().map(ImmutableFiles::as_str).collect();
-        let mut named = vec![
-            ("last-modified", last_modified.to_owned()),
-            ("repr-digest", repr_digest.as_str().to_owned()),
-            ("html-handling", html_handling.as_str().to_owned()),
-            ("not-found", not_found.as_str().to_owned()),
-            ("immutable", listed(immutable)),
-            ("immutable-query", immutable_query.to_string()),
-            ("redirects", redirects.as_str().to_owned()),
-            ("base-path", base_path.to_string()),
-            ("exclude", listed(exclude.as_strs())),
-            ("dictionary", dictionaries.to_string()),
-            // Also where it is off: only names that both sides have are compared.
-            (
-                "compress",
-                compress
-                    .as_ref()
-                    .map_or_else(|| "off".to_owned(), ToString::to_string),
-            ),
-        ];
-        // As in the digest: without it, all is as it was before there were listings.
-        if *listing {
-            named.push(("listing", listing.to_string()));
-        }
-        named
-    }
-}
-
-/// Several values as one, with a space between them. One that has spaces or quotes itself is quoted, so
-/// that no two lists read the same.
-fn listed<'v>(values: impl IntoIterator<Item = &'v str>) -> String {
-    let is_odd = |character: char| character.is_whitespace() || character == '"';
-    let values = values.into_iter().map(|value| match value {
-        value if value.is_empty() || value.contains(is_odd) => format!("{value:?}"),
-        value => value.to_owned(),
-    });
-    values.collect::<Vec<_>>().join(" ")
 }
 
 impl Default for Settings {
@@ -296,28 +242,5 @@ impl RedirectsDialect {
             Self::Netlify => "netlify",
             Self::Cloudflare => "cloudflare",
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_two_lists_read_the_same() {
-        let lists: [&[&str]; 8] = [
-            &[],
-            &[""],
-            &["a", "b"],
-            &["a b"],
-            &["\"a", "b\""],
-            &["\"a b\""],
-            &["a\nb"],
-            &["a\\nb"],
-        ];
-        let read = lists.map(|list| listed(list.iter().copied()));
-        let different: BTreeSet<_> = read.iter().collect();
-        assert_eq!(different.len(), lists.len(), "{read:?}");
-        assert_eq!(read[2], "a b");
     }
 }

@@ -1,0 +1,375 @@
+//! How a bucket is reached: the HTTP client that object_store is given, on the hyper and the TLS that are
+//! here already. Bounded in time; it uses no proxy and follows no redirect.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::client::{
+    ClientConfigKey, ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind,
+    HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
+};
+use object_store::{BackoffConfig, RetryConfig};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::StorePatience;
+use super::error::{causes, innermost};
+
+/// Time for a connection; those to where a machine asks for its credentials are made in less.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// The longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// How long an unused connection is kept. Ceph and S3 close theirs after 20 s or more, and a request on one
+/// that is being closed costs an attempt.
+const IDLE_TIME: Duration = Duration::from_secs(10);
+/// Idle connections that are kept.
+const MAX_IDLE: usize = 128;
+/// So much of a request's content is passed on at once: what moves is looked at piece by piece.
+const PIECE: usize = 64 << 10;
+/// Bytes that are read of an answer that is no success.
+const MAX_ERROR_LENGTH: usize = 64 << 10;
+/// The field in which S3 says where a bucket is.
+const BUCKET_REGION: &str = "x-amz-bucket-region";
+
+/// Why a bucket can't be asked.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// The certificate authorities can't be had.
+    Roots(String),
+    /// What the environment says is incomplete, or contradicts itself.
+    Settings(object_store::Error),
+}
+
+/// The bucket of this name, with the endpoint, the region and the credentials of the environment.
+///
+/// # Errors
+/// When the environment is wrong.
+pub(super) fn open(bucket: &str, patience: StorePatience) -> Result<AmazonS3, OpenError> {
+    let retry = RetryConfig {
+        backoff: BackoffConfig {
+            max_backoff: MAX_PAUSE,
+            ..BackoffConfig::default()
+        },
+        max_retries: patience.retries,
+        retry_timeout: patience.retry_time,
+    };
+    let connector = Connector {
+        tls: Arc::new(tls().map_err(OpenError::Roots)?),
+        stall: patience.stall,
+    };
+    AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        // The one primitive that releases are made with.
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_retry(retry)
+        .with_http_connector(connector)
+        .build()
+        .map_err(OpenError::Settings)
+}
+
+/// TLS with the certificate authorities of the system, or of SSL_CERT_FILE.
+fn tls() -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    // Without any, a store that speaks plain HTTP can be asked all the same.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Makes HTTP clients.
+#[derive(Debug)]
+struct Connector {
+    tls: Arc<ClientConfig>,
+    stall: Duration,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let may_be_plain = options
+            .get_config_value(&ClientConfigKey::AllowHttp)
+            .is_some_and(|value| value == "true");
+        let mut tcp = TcpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIME));
+        let tls = ClientConfig::clone(&self.tls);
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build(https);
+        Ok(HttpClient::new(StoreClient {
+            client,
+            may_be_plain,
+            stall: self.stall,
+        }))
+    }
+}
+
+/// An HTTP client.
+#[derive(Debug)]
+struct StoreClient {
+    client: Client<HttpsConnector<TcpConnector>, SentBody>,
+    /// Whether requests may travel without TLS: their signatures can be read then, and their content.
+    may_be_plain: bool,
+    stall: Duration,
+}
+
+/// Why a request is not sent, or not answered.
+#[derive(Debug, thiserror::Error)]
+enum ExchangeError {
+    #[error(
+        "{0} is reached without TLS, which has to be allowed: set AWS_ALLOW_HTTP=true, or an https:// \
+         address in AWS_ENDPOINT_URL"
+    )]
+    PlainHttp(String),
+    #[error("cannot reach {address}: {cause}")]
+    Unreachable { address: String, cause: String },
+    #[error("{address} does not get on: nothing has moved for {}", humantime::format_duration(*.stall))]
+    Stalled { address: String, stall: Duration },
+    #[error("the answer of {address} breaks off: {cause}")]
+    Broken { address: String, cause: String },
+}
+
+#[async_trait::async_trait]
+impl HttpService for StoreClient {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let uri = request.uri();
+        let address = uri.authority().map(ToString::to_string).unwrap_or_default();
+        if uri.scheme_str() != Some("https") && !self.may_be_plain {
+            let refused = ExchangeError::PlainHttp(address);
+            return Err(HttpError::new(HttpErrorKind::Unknown, refused));
+        }
+        let (mut head, content) = request.into_parts();
+        let agent = HeaderValue::from_static(concat!("etagd/", env!("CARGO_PKG_VERSION")));
+        head.headers.insert(header::USER_AGENT, agent);
+        let sent = Arc::new(AtomicU64::new(0));
+        let content = SentBody {
+            content,
+            rest: Bytes::new(),
+            sent: Arc::clone(&sent),
+        };
+        let answered = self
+            .client
+            .request(http::Request::from_parts(head, content));
+        let response = tokio::select! {
+            answered = answered => answered.map_err(|error| unreachable(&address, &error))?,
+            () = stalled(&sent, self.stall) => return Err(has_stalled(&address, self.stall)),
+        };
+        let response = response.map(|body| ReceivedBody {
+            body,
+            address,
+            stall: self.stall,
+            timer: None,
+        });
+        if response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED {
+            return Ok(response.map(HttpResponseBody::new));
+        }
+        Ok(without_secrets(response).await)
+    }
+}
+
+fn unreachable(address: &str, error: &ClientError) -> HttpError {
+    let kind = match innermost_kind(error) {
+        // A machine that has no role answers nothing at its metadata address, and never will.
+        HttpErrorKind::Connect if is_metadata(address) => HttpErrorKind::Unknown,
+        kind => kind,
+    };
+    let cause = innermost(error);
+    let hint = match cause.contains("UnknownIssuer") {
+        true => ": name a file with its authority's certificate in SSL_CERT_FILE",
+        false => "",
+    };
+    HttpError::new(
+        kind,
+        ExchangeError::Unreachable {
+            address: address.to_owned(),
+            cause: format!("{cause}{hint}"),
+        },
+    )
+}
+
+fn is_metadata(address: &str) -> bool {
+    address.starts_with("169.254.")
+}
+
+/// What object_store is told, since it decides whether to try again: a request that was not sent can be sent
+/// again, whatever it was.
+fn innermost_kind(error: &ClientError) -> HttpErrorKind {
+    if error.is_connect() {
+        return HttpErrorKind::Connect;
+    }
+    for cause in causes(error) {
+        if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+            if error.is_timeout() {
+                return HttpErrorKind::Timeout;
+            }
+            if error.is_closed() || error.is_incomplete_message() || error.is_body_write_aborted() {
+                return HttpErrorKind::Request;
+            }
+        }
+        if cause.downcast_ref::<std::io::Error>().is_some() {
+            return HttpErrorKind::Interrupted;
+        }
+    }
+    HttpErrorKind::Unknown
+}
+
+fn has_stalled(address: &str, stall: Duration) -> HttpError {
+    let address = address.to_owned();
+    HttpError::new(
+        HttpErrorKind::Timeout,
+        ExchangeError::Stalled { address, stall },
+    )
+}
+
+/// Ends when nothing of a request has been taken for so long.
+async fn stalled(sent: &AtomicU64, stall: Duration) {
+    let mut before = u64::MAX;
+    loop {
+        let now = sent.load(Ordering::Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+        sleep(stall).await;
+    }
+}
+
+/// An answer that is no success, with no more than its code and its message. S3 repeats the request that
+/// was signed where a signature is wrong, with the session token in it, and object_store shows what it gets.
+async fn without_secrets(response: Response<ReceivedBody>) -> HttpResponse {
+    let (mut head, body) = response.into_parts();
+    let region = head
+        .headers
+        .get(BUCKET_REGION)
+        .and_then(|region| region.to_str().ok())
+        .map(str::to_owned);
+    let text = match Limited::new(body, MAX_ERROR_LENGTH).collect().await {
+        Ok(collected) => String::from_utf8_lossy(&collected.to_bytes()).into_owned(),
+        // Its status says the most important.
+        Err(_) => String::new(),
+    };
+    let element = |name: &str| {
+        let (_, after) = text.split_once(&format!("<{name}>"))?;
+        let (value, _) = after.split_once(&format!("</{name}>"))?;
+        Some(format!("<{name}>{value}</{name}>"))
+    };
+    let mut clean = ["Code", "Message"]
+        .map(|name| element(name).unwrap_or_default())
+        .concat();
+    if head.status.is_redirection() {
+        // Nothing else is told of a redirect.
+        head.status = StatusCode::BAD_REQUEST;
+        let region = region.unwrap_or_default();
+        clean = format!("<Code>PermanentRedirect</Code><Message>{region}</Message>");
+    }
+    head.headers.remove(header::CONTENT_LENGTH);
+    HttpResponse::from_parts(head, clean.into())
+}
+
+/// The content of a request, which counts what is taken of it.
+struct SentBody {
+    content: HttpRequestBody,
+    rest: Bytes,
+    sent: Arc<AtomicU64>,
+}
+
+impl Body for SentBody {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let this = self.get_mut();
+        while this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.content).poll_frame(cx)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(frame)) => this.rest = frame.into_data().unwrap_or_default(),
+            }
+        }
+        let piece = this.rest.split_to(this.rest.len().min(PIECE));
+        this.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.content.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.content.size_hint().exact() {
+            Some(length) => SizeHint::with_exact(length + self.rest.remaining() as u64),
+            None => SizeHint::new(),
+        }
+    }
+}
+
+/// The content of a response, which ends in an error where nothing comes.
+#[derive(Debug)]
+struct ReceivedBody {
+    body: Incoming,
+    address: String,
+    stall: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for ReceivedBody {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            this.timer = None;
+            let broken = |error: hyper::Error| {
+                let broken = ExchangeError::Broken {
+                    address: this.address.clone(),
+                    cause: innermost(&error),
+                };
+                HttpError::new(HttpErrorKind::Interrupted, broken)
+            };
+            return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
+        }
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + this.stall)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Some(Err(has_stalled(&this.address, this.stall))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
