@@ -71,6 +71,7 @@
 //! |---|---|---|
 //! | 5 | [`lint`] | what will not be served as its author expects |
 //! | 5 | [`compress`] | sidecars, written ahead of time |
+//! | 7 | [`publish`] | makes releases in a store, brings earlier ones back, and deletes what none needs |
 //! | 7 | [`push`] | uploads a directory, and overwrites no change of anybody else |
 //! | 7 | [`replica`] | compares what several servers serve |
 //! | 2 | [`remote`] | an HTTP client |
@@ -162,6 +163,7 @@ pub mod write;
 pub mod compress;
 pub mod lint;
 pub mod progress;
+pub mod publish;
 pub mod push;
 pub mod remote;
 pub mod replica;

@@ -5,13 +5,17 @@ mod certificate;
 mod check;
 mod compress;
 mod dev;
+mod gc;
 mod health;
 mod lint;
 mod manifest;
 mod process;
 mod progress;
+mod publish;
 mod push;
 mod redirect;
+mod releases;
+mod rollback;
 mod scan;
 mod serve;
 mod shutdown;
@@ -36,6 +40,7 @@ use crate::config::{Cli, Command};
 use crate::dev::tail;
 use crate::disk::Root;
 use crate::inventory::{Inventory, InventoryError};
+use crate::publish::PublishError;
 use crate::push::PushError;
 use crate::release::ReleaseError;
 use crate::remote::{ClientError, ManifestError, RequestError, Trust};
@@ -116,6 +121,9 @@ pub enum Error {
     /// The server cannot be pushed to.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// Nothing can be published, listed or collected.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// The admin listener to ask for the server's files does not publish them.
     #[error("{0}: give the address of its --admin listener with --admin-url")]
     AdminUrl(ManifestError),
@@ -178,7 +186,10 @@ pub fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Dev(flags) => serve::serve(&flags.config(tail)).map(|()| ExitCode::SUCCESS),
         Command::Manifest(flags) => manifest::manifest(&flags).map(|()| ExitCode::SUCCESS),
         Command::Check(flags) => check::check(*flags),
-        Command::Push(flags) => push::push(*flags),
+        Command::Push(flags) => push::push(&flags),
+        Command::Releases(flags) => releases::releases(&flags),
+        Command::Rollback(flags) => rollback::rollback(flags),
+        Command::Gc(flags) => gc::collect(&flags),
         Command::Compress(flags) => compress::compress(&flags),
         Command::Lint(flags) => lint::lint(&flags),
         Command::Health(flags) => health::health(&flags),

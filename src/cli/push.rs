@@ -10,29 +10,46 @@ use indicatif::{HumanBytes, HumanCount};
 use super::progress::{with_bar, with_bytes};
 use super::scan::{BusyFiles, scan};
 use super::usage::UsageError;
-use super::{Error, inventory, open, print, trust};
-use crate::config;
+use super::{Error, inventory, open, print, publish, trust};
+use crate::config::{self, PushTarget};
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::push::{Plan, Push, PushReport};
 use crate::remote::Client;
 use crate::scan::{Progress, Scanner};
-use crate::settings::Settings;
+use crate::settings::{ReplicaUrl, Settings};
 
 /// The environment variable of the token, so that none is in the list of processes.
 const TOKEN_VARIABLE: &str = "ETAGD_WRITE_TOKEN";
 /// Maximum size of a server's manifest in bytes.
 const MAX_MANIFEST_SIZE: u64 = 1 << 30;
 
+/// Pushes a directory to a server or a store.
+pub(super) fn push(flags: &config::PushFlags) -> Result<ExitCode, Error> {
+    if let Some(flag) = flags.misplaced() {
+        let flag = flag.to_owned();
+        return Err(match flags.target {
+            PushTarget::Server(_) => UsageError::StoreFlag(flag),
+            PushTarget::Store(_) => UsageError::ServerFlag(flag),
+        }
+        .into());
+    }
+    match &flags.target {
+        PushTarget::Server(url) => push_to_server(flags, url),
+        PushTarget::Store(url) => publish::publish(flags, url),
+    }
+}
+
 /// Pushes a directory to a server, and prints what was not done: exit code 1 if there is any.
-pub(super) fn push(flags: config::PushFlags) -> Result<ExitCode, Error> {
+fn push_to_server(push_flags: &config::PushFlags, url: &ReplicaUrl) -> Result<ExitCode, Error> {
     let started = Instant::now();
+    let flags = &push_flags.server;
     if flags.delete && flags.admin_url.is_none() && flags.base.is_none() {
         return Err(UsageError::UnknownFiles.into());
     }
-    let token = token(&flags)?;
-    let is_secure = [Some(&flags.url), flags.admin_url.as_ref()]
+    let token = token(flags)?;
+    let is_secure = [Some(url), flags.admin_url.as_ref()]
         .into_iter()
         .flatten()
         .any(|url| url.is_secure());
@@ -42,15 +59,15 @@ pub(super) fn push(flags: config::PushFlags) -> Result<ExitCode, Error> {
         MAX_MANIFEST_SIZE,
         flags.connections,
     )?;
-    let (root, manifest) = scan_directory(&flags)?;
+    let (root, manifest) = scan_directory(push_flags)?;
     let known = match &flags.admin_url {
         Some(url) => Some(client.manifest(url).map_err(Error::AdminUrl)?),
         None => None,
     };
     let push = Push {
         base: flags.base.as_deref().map(inventory).transpose()?,
-        url: flags.url,
-        base_path: flags.base_path,
+        url: url.clone(),
+        base_path: push_flags.base_path(),
         token,
         known,
         delete: flags.delete,
@@ -63,7 +80,7 @@ pub(super) fn push(flags: config::PushFlags) -> Result<ExitCode, Error> {
         |_| {},
         || push.plan(&client, &root, &manifest),
     )?;
-    if flags.dry_run {
+    if push_flags.dry_run {
         print(|out| plan.write(out))?;
         return Ok(conclude_dry_run(&plan));
     }
@@ -85,10 +102,10 @@ pub(super) fn push(flags: config::PushFlags) -> Result<ExitCode, Error> {
 fn scan_directory(flags: &config::PushFlags) -> Result<(Arc<Root>, Manifest), Error> {
     let root = open(&flags.directory)?;
     let settings = Settings {
-        exclude: Arc::new(flags.exclude.clone().into()),
+        exclude: Arc::new(flags.handling.exclude.clone().into()),
         ..Settings::default()
     };
-    let scanner = Scanner::new(flags.symlinks, settings, None);
+    let scanner = Scanner::new(flags.handling.symlinks, settings, None);
     let manifest = scan(
         &scanner,
         &root,
@@ -103,14 +120,14 @@ fn scan_directory(flags: &config::PushFlags) -> Result<(Arc<Root>, Manifest), Er
         return Err(Error::IncompleteDirectory(flags.directory.clone()));
     }
     // A typo, or a build that failed, would delete the whole site.
-    if flags.delete && manifest.is_empty() && !flags.force {
+    if flags.server.delete && manifest.is_empty() && !flags.server.force {
         return Err(UsageError::EmptyDirectory(flags.directory.clone()).into());
     }
     Ok((root, manifest))
 }
 
 /// The token to authenticate with, if there is one.
-fn token(flags: &config::PushFlags) -> Result<Option<String>, UsageError> {
+fn token(flags: &config::ServerFlags) -> Result<Option<String>, UsageError> {
     let Some(path) = &flags.token_file else {
         return Ok(std::env::var(TOKEN_VARIABLE)
             .ok()

@@ -43,6 +43,31 @@ pub(super) fn scanner(
     compression: &CompressionFlags,
     root: &Root,
 ) -> Result<Scanner, Error> {
+    let (scanner, store) = scanner_and_store(handling, compression, root)?;
+    Ok(scanner.with_store(CodingStore {
+        spool: None,
+        ..store
+    }))
+}
+
+/// What reads a site whose codings are published, so that they are kept until then.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn publishing_scanner(
+    handling: &SiteOptions,
+    compression: &CompressionFlags,
+    root: &Root,
+) -> Result<Scanner, Error> {
+    let (scanner, store) = scanner_and_store(handling, compression, root)?;
+    Ok(scanner.with_store(store))
+}
+
+fn scanner_and_store(
+    handling: &SiteOptions,
+    compression: &CompressionFlags,
+    root: &Root,
+) -> Result<(Scanner, CodingStore), Error> {
     let settings = Settings {
         compress: compression.policy(),
         ..handling.settings()
@@ -53,9 +78,5 @@ pub(super) fn scanner(
     );
     // No room for content: it is only hashed.
     let scanner = Scanner::new(handling.symlinks, settings, None);
-    let store = open(cache, size, root)?;
-    Ok(scanner.with_store(CodingStore {
-        spool: None,
-        ..store
-    }))
+    Ok((scanner, open(cache, size, root)?))
 }

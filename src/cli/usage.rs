@@ -48,4 +48,20 @@ pub enum UsageError {
     /// `push --token-file` with a file that has no token, or several.
     #[error("--token-file {} must have exactly one line with a token", .0.display())]
     Token(PathBuf),
+    /// `push` of an empty directory to a store.
+    #[error(
+        "{} is empty: a release of it would answer every request with 404; has the build failed?",
+        .0.display()
+    )]
+    NothingToRelease(PathBuf),
+    /// `push` to a store with a flag for servers.
+    #[error(
+        "--{0} is for servers: a store takes a release whole, or not at all (see etagd push --help)"
+    )]
+    ServerFlag(String),
+    /// `push` to a server with a flag for stores.
+    #[error(
+        "--{0} is for stores: a server has settings of its own, which its operator chooses (see etagd push --help)"
+    )]
+    StoreFlag(String),
 }

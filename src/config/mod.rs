@@ -18,6 +18,7 @@ mod process;
 mod push;
 mod serve;
 mod site;
+mod store;
 mod values;
 mod watch;
 mod words;
@@ -46,9 +47,10 @@ pub use messages::MessageFlags;
 pub use offline::{CompressFlags, LintFlags, LintFormat, ManifestFlags, ManifestFormat};
 pub use operator::{Operator, StatusFlags};
 pub use process::Config;
-pub use push::PushFlags;
+pub use push::{InvalidPushTarget, PushFlags, PushTarget, ReleaseFlags, ServerFlags};
 pub use serve::{LimitFlags, ServeFlags};
 pub use site::{LastModified, SiteFlags, SiteOptions};
+pub use store::{ChannelFlags, GcFlags, ReleasesFlags, ReleasesFormat, RollbackFlags};
 pub use values::Compress;
 pub use watch::WatchOptions;
 pub use write::WriteOptions;
@@ -177,6 +179,11 @@ impl Cli {
                     flags.port = usual_port()?;
                 }
             }
+            Command::Push(flags) => {
+                if let Some(push) = matches.subcommand_matches("push") {
+                    flags.note_typed(push);
+                }
+            }
             _ => {}
         }
         Ok(cli)
@@ -194,8 +201,14 @@ pub enum Command {
     Manifest(ManifestFlags),
     /// Compare replicas: do they serve the same site?
     Check(Box<CheckFlags>),
-    /// Upload a directory to a server that runs with --writable
+    /// Upload a directory to a server that runs with --writable, or to a store as a release
     Push(Box<PushFlags>),
+    /// List the releases of a store
+    Releases(ReleasesFlags),
+    /// Bring an earlier release of a store back
+    Rollback(RollbackFlags),
+    /// Delete what no release of a store needs
+    Gc(GcFlags),
     /// Write .br, .zst and .gz files next to the files of a site
     Compress(CompressFlags),
     /// Report problems of a site: bad rules, broken links, stale sidecars, look-alike names

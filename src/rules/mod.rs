@@ -100,6 +100,12 @@ impl Rules {
         self.source(file).hash == Some(blake3::hash(text))
     }
 
+    /// Whether the site has this file.
+    #[must_use]
+    pub fn has_file(&self, file: RuleFile) -> bool {
+        self.source(file).hash.is_some()
+    }
+
     /// Whether a file is there, and has other bytes than in `before`.
     #[must_use]
     pub fn has_reread(&self, file: RuleFile, before: &Self) -> bool {

@@ -16,7 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::client::{
     ClientConfigKey, ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind,
     HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
@@ -50,6 +50,8 @@ const BUCKET_REGION: &str = "x-amz-bucket-region";
 pub(super) enum OpenError {
     /// The certificate authorities can't be had.
     Roots(String),
+    /// The environment names an address that is none.
+    Endpoint(String),
     /// What the environment says is incomplete, or contradicts itself.
     Settings(object_store::Error),
 }
@@ -71,7 +73,13 @@ pub(super) fn open(bucket: &str, patience: StorePatience) -> Result<AmazonS3, Op
         tls: Arc::new(tls().map_err(OpenError::Roots)?),
         stall: patience.stall,
     };
-    AmazonS3Builder::from_env()
+    let builder = AmazonS3Builder::from_env();
+    for key in [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint] {
+        if let Some(endpoint) = builder.get_config_value(&key) {
+            check_endpoint(&endpoint)?;
+        }
+    }
+    builder
         .with_bucket_name(bucket)
         // The one primitive that releases are made with.
         .with_conditional_put(S3ConditionalPut::ETagMatch)
@@ -79,6 +87,17 @@ pub(super) fn open(bucket: &str, patience: StorePatience) -> Result<AmazonS3, Op
         .with_http_connector(connector)
         .build()
         .map_err(OpenError::Settings)
+}
+
+/// object_store panics where an address has no scheme.
+fn check_endpoint(endpoint: &str) -> Result<(), OpenError> {
+    let uri = endpoint.parse::<http::Uri>().ok();
+    let is_url = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
+    });
+    is_url
+        .then_some(())
+        .ok_or_else(|| OpenError::Endpoint(endpoint.to_owned()))
 }
 
 /// TLS with the certificate authorities of the system, or of SSL_CERT_FILE.

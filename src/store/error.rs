@@ -190,7 +190,7 @@ impl<'a> ErrorContext<'a> {
         use object_store::Error as E;
 
         let text = error.to_string();
-        let answer = Answer::in_text(&text);
+        let answer = StoreReply::in_text(&text);
         if let Some(found) = answer.code.and_then(|code| self.of_code(code, &answer)) {
             return found;
         }
@@ -214,7 +214,7 @@ impl<'a> ErrorContext<'a> {
     }
 
     /// The codes of S3's errors that say what is wrong with the request, rather than with the moment.
-    fn of_code(self, code: &str, answer: &Answer<'_>) -> Option<StoreError> {
+    fn of_code(self, code: &str, answer: &StoreReply<'_>) -> Option<StoreError> {
         use StoreErrorKind::{Missing, NoBucket, Refused, Unauthenticated};
 
         let (kind, reason) = match code {
@@ -253,18 +253,19 @@ impl<'a> ErrorContext<'a> {
         Some(self.error(kind, reason))
     }
 
-    fn forbidden(self, answer: &Answer<'_>) -> StoreError {
+    fn forbidden(self, answer: &StoreReply<'_>) -> StoreError {
         let permission = self.action.permission();
-        self.error(
-            StoreErrorKind::Forbidden,
-            format!(
-                "the credentials lack a permission, {permission}{}",
-                answer.shown()
-            ),
-        )
+        let shown = answer.shown();
+        // S3 tells only those who may list that an object is missing.
+        let or = match self.action {
+            StoreAction::Read => ", or s3:ListBucket and the object is missing",
+            _ => "",
+        };
+        let reason = format!("the credentials lack a permission: {permission}{or}{shown}");
+        self.error(StoreErrorKind::Forbidden, reason)
     }
 
-    fn of_status(self, answer: &Answer<'_>, error: &object_store::Error) -> StoreError {
+    fn of_status(self, answer: &StoreReply<'_>, error: &object_store::Error) -> StoreError {
         match answer.status {
             Some(status) => {
                 let kind = match status {
@@ -292,13 +293,13 @@ fn is_about_credentials(text: &str) -> bool {
 
 /// What a store has answered, as far as an error's text says.
 #[derive(Clone, Copy, Debug, Default)]
-struct Answer<'t> {
+struct StoreReply<'t> {
     status: Option<u16>,
     code: Option<&'t str>,
     message: Option<&'t str>,
 }
 
-impl<'t> Answer<'t> {
+impl<'t> StoreReply<'t> {
     /// object_store keeps its error's status to itself, and writes it down.
     fn in_text(text: &'t str) -> Self {
         let status = text.split_once("status code: ").and_then(|(_, after)| {
@@ -392,7 +393,7 @@ mod tests {
                 "403 Forbidden",
                 "AccessDenied",
                 Kind::Forbidden,
-                "s3:GetObject (AccessDenied: why)",
+                "s3:GetObject, or s3:ListBucket",
             ),
             (
                 "403 Forbidden",

@@ -12,6 +12,7 @@ pub mod layout;
 mod listing;
 mod record;
 mod releases;
+mod unfinished;
 mod upload;
 
 use std::fmt;
@@ -446,6 +447,13 @@ fn open_bucket(
             connector::OpenError::Roots(reason) => {
                 context.error(StoreErrorKind::Unreachable, reason)
             }
+            connector::OpenError::Endpoint(endpoint) => context.error(
+                StoreErrorKind::Refused,
+                format!(
+                    "{endpoint:?} in AWS_ENDPOINT_URL is no address: expected http://HOST:PORT or \
+                     https://HOST"
+                ),
+            ),
             connector::OpenError::Settings(error) => {
                 context.error(StoreErrorKind::Refused, error.to_string())
             }

@@ -1,0 +1,105 @@
+//! `etagd releases`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use indicatif::HumanBytes;
+
+use super::publish::{open_store, runtime};
+use super::{Error, counted, print};
+use crate::config::{ReleasesFlags, ReleasesFormat};
+use crate::publish::{channels, history};
+use crate::settings::Channel;
+use crate::store::{ReleaseRecord, Store};
+
+/// Digits of a site digest that tell releases apart at a glance.
+const DIGEST_DIGITS: usize = 12;
+
+/// A release, and whether it is the newest.
+#[derive(serde::Serialize)]
+struct ListedRelease<'r> {
+    #[serde(flatten)]
+    record: &'r ReleaseRecord,
+    newest: bool,
+}
+
+/// Lists the releases of a channel.
+pub(super) fn releases(flags: &ReleasesFlags) -> Result<ExitCode, Error> {
+    let runtime = runtime()?;
+    let store = open_store(&flags.of.store)?;
+    let channel = &flags.of.channel;
+    let releases = runtime.block_on(history(&store, channel))?;
+    if releases.is_empty() {
+        runtime.block_on(report_none(&store, channel))?;
+    }
+    print(|out| match flags.format {
+        ReleasesFormat::Text => releases
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, release)| write_line(out, release, index == 0)),
+        ReleasesFormat::Json => {
+            let listed: Vec<_> = releases
+                .iter()
+                .enumerate()
+                .map(|(index, record)| ListedRelease {
+                    record,
+                    newest: index == 0,
+                })
+                .collect();
+            serde_json::to_writer_pretty(&mut *out, &listed)?;
+            writeln!(out)
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says that a channel has no release, and which ones have some: its name may be mistyped.
+async fn report_none(store: &Store, channel: &Channel) -> Result<(), Error> {
+    let others = channels(store).await?;
+    let others: Vec<_> = others.iter().map(Channel::as_str).collect();
+    let hint = match others.is_empty() {
+        true => String::new(),
+        false => format!("; channels that have some: {}", others.join(", ")),
+    };
+    tracing::info!(%channel, "{channel} has no release{hint}");
+    Ok(())
+}
+
+fn write_line(out: &mut dyn Write, release: &ReleaseRecord, is_newest: bool) -> io::Result<()> {
+    let ReleaseRecord {
+        number,
+        at,
+        digest,
+        files,
+        bytes,
+        who,
+        ..
+    } = release;
+    let mark = if is_newest { '*' } else { ' ' };
+    let digest = &digest.to_string()[..DIGEST_DIGITS];
+    let (files, bytes) = (counted(*files, "file"), HumanBytes(*bytes).to_string());
+    let about = [
+        release
+            .rollback_to
+            .map(|number| format!("rollback to {number}"))
+            .unwrap_or_default(),
+        printable(&release.note),
+    ];
+    let about: Vec<_> = about.into_iter().filter(|it| !it.is_empty()).collect();
+    let line = format!(
+        "{mark} {number:>4}  {at}  {digest}  {files:>13}  {bytes:>10}  {}  {}",
+        printable(who),
+        about.join(": ")
+    );
+    writeln!(out, "{}", line.trim_end())
+}
+
+/// Without what a terminal obeys: anybody who may write to the store has written it.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| match character.is_control() {
+            true => '\u{fffd}',
+            false => character,
+        })
+        .collect()
+}

@@ -1,0 +1,45 @@
+//! `etagd rollback`.
+
+use std::process::ExitCode;
+
+use super::publish::{open_store, runtime};
+use super::{Error, print};
+use crate::config::RollbackFlags;
+use crate::publish::{Publisher, Rollback, publisher_id, publisher_name};
+
+/// Makes a release of what an earlier one had, and prints its number.
+pub(super) fn rollback(flags: RollbackFlags) -> Result<ExitCode, Error> {
+    let runtime = runtime()?;
+    let store = open_store(&flags.of.store)?;
+    let publisher = Publisher {
+        store: &store,
+        channel: flags.of.channel,
+        id: publisher_id(),
+        who: publisher_name(),
+        note: flags.note,
+        is_single_writer: flags.single_writer,
+    };
+    let to = flags.to;
+    match runtime.block_on(publisher.roll_back(to))? {
+        Rollback::Released(record) => {
+            let (release, digest) = (record.number, record.digest);
+            tracing::info!(
+                release,
+                to,
+                %digest,
+                "release {release} brings back release {to}"
+            );
+            print(|out| writeln!(out, "{release}"))?;
+        }
+        Rollback::Unchanged(newest) => {
+            let (release, digest) = (newest.number, newest.digest);
+            tracing::info!(
+                release,
+                to,
+                %digest,
+                "release {release}, the newest, has the site of release {to} already: nothing to do"
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

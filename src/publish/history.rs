@@ -1,0 +1,46 @@
+//! The releases of a channel.
+
+use std::collections::BTreeSet;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::error::PublishError;
+use crate::settings::Channel;
+use crate::store::{ReleaseRecord, Store, StoreErrorKind, layout};
+
+/// Records that are read at a time.
+const MAX_READS: usize = 64;
+
+/// The releases of a channel, the newest first.
+///
+/// # Errors
+/// When one of them can't be read.
+pub async fn history(store: &Store, channel: &Channel) -> Result<Vec<ReleaseRecord>, PublishError> {
+    let releases = store.releases_after(channel, None).await?;
+    let reads = releases.into_iter().rev().map(|release| async move {
+        match store.record(channel, release.number).await {
+            Ok(record) => Ok(Some(record)),
+            // A collector has deleted it since it was listed.
+            Err(error) if error.kind == StoreErrorKind::Missing => Ok(None),
+            Err(error) => Err(PublishError::from(error)),
+        }
+    });
+    let records: Vec<_> = stream::iter(reads)
+        .buffered(MAX_READS)
+        .try_collect()
+        .await?;
+    Ok(records.into_iter().flatten().collect())
+}
+
+/// The channels of a store that have a release.
+///
+/// # Errors
+/// When they can't be listed.
+pub async fn channels(store: &Store) -> Result<BTreeSet<Channel>, PublishError> {
+    let objects = store.list(layout::CHANNELS, None).await?;
+    let channel_of = |key| Some(layout::release_of(key)?.0);
+    Ok(objects
+        .iter()
+        .filter_map(|object| channel_of(&object.key))
+        .collect())
+}

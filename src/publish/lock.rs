@@ -1,0 +1,321 @@
+//! The locks by which publishers and collectors keep out of each other's way.
+//!
+//! Each writes its own lock and then looks for those of the other kind: stores show what was written to
+//! whoever lists afterwards, so of two at the same time at least one sees the other, and gives way. Who
+//! holds a lock writes it again every 20 s, and one that is older than two minutes was left by a process that
+//! was killed: a deploy must not wait an hour for a timer that was stopped. Ages of locks are differences of
+//! the store's own dates; the clock of this machine has no say.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::PublishError;
+use super::identity::random_below;
+use crate::store::layout::{self, LockKind, ObjectKey};
+use crate::store::{ReleaseTime, Store, StoreError, StoredObject};
+
+/// An older lock was left by a process that was killed.
+const MAX_AGE: Duration = Duration::from_secs(120);
+/// For so long a process may rely on its own lock after it was written: half of what others grant it.
+const MAX_HELD: Duration = Duration::from_secs(60);
+/// How long a step may take that relies on the lock, so that it ends before others go on.
+const MAX_STEP: Duration = Duration::from_secs(45);
+/// How often a lock is written again.
+const RENEWAL: Duration = Duration::from_secs(20);
+/// The shortest pause before another attempt, and how much is added to it at random.
+const MIN_PAUSE: Duration = Duration::from_millis(200);
+const MAX_JITTER_MS: u64 = 1800;
+/// The longest lock that is read, for a message.
+const MAX_LENGTH: u64 = 4096;
+
+/// What is in a lock, for people.
+#[derive(Serialize, Deserialize)]
+struct LockText {
+    who: String,
+    at: ReleaseTime,
+}
+
+/// A lock of this process.
+#[derive(Debug)]
+pub(super) struct StoreLock<'s> {
+    store: &'s Store,
+    key: ObjectKey,
+    /// The store's own time when it was first written.
+    pub(super) written: SystemTime,
+    /// The uptime in milliseconds when it was last about to be written.
+    renewed: Arc<AtomicU64>,
+    renewal: JoinHandle<()>,
+}
+
+/// Who wants a lock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LockRequest<'s, 'w> {
+    pub(super) store: &'s Store,
+    pub(super) kind: LockKind,
+    pub(super) id: &'w str,
+    pub(super) who: &'w str,
+    /// How long to wait for others.
+    pub(super) max_wait: Duration,
+}
+
+impl<'s> LockRequest<'s, '_> {
+    /// Waits until nobody who would be in the way has a lock, and has one then.
+    ///
+    /// # Errors
+    /// When somebody else holds theirs for too long, or the store can't be asked.
+    pub(super) async fn acquire(self) -> Result<StoreLock<'s>, PublishError> {
+        let began = Instant::now();
+        let mut is_announced = false;
+        loop {
+            let lock = self.write().await?;
+            let rival = match self.rival(&lock).await {
+                Ok(None) => return Ok(lock),
+                Ok(Some(rival)) => rival,
+                Err(error) => {
+                    lock.release().await;
+                    return Err(error.into());
+                }
+            };
+            lock.release().await;
+            let is_push = LockKind::Push.has(&rival.key);
+            let holder = self.holder(&rival.key).await;
+            let waited = began.elapsed();
+            if waited >= self.max_wait {
+                return Err(PublishError::Locked {
+                    waited,
+                    holder,
+                    is_push,
+                });
+            }
+            if !is_announced {
+                is_announced = true;
+                let what = if is_push { "publishes" } else { "collects" };
+                let patience = humantime::format_duration(self.max_wait);
+                tracing::info!(%holder, "waiting, for at most {patience}, for {holder}, who {what}");
+            }
+            let jitter = Duration::from_millis(random_below(MAX_JITTER_MS));
+            sleep(MIN_PAUSE + jitter).await;
+        }
+    }
+
+    async fn write(&self) -> Result<StoreLock<'s>, StoreError> {
+        let key = layout::lock(self.kind, self.id);
+        let text = LockText {
+            who: self.who.to_owned(),
+            at: SystemTime::now().into(),
+        };
+        let text = Bytes::from(serde_json::to_vec(&text).unwrap_or_default());
+        let renewed = Arc::new(AtomicU64::new(uptime_ms()));
+        self.store.put(&key, text.clone()).await?;
+        let written = self.store.head(&key).await?.modified;
+        let renewal = renew(self.store.clone(), key.clone(), text, Arc::clone(&renewed));
+        Ok(StoreLock {
+            store: self.store,
+            key,
+            written,
+            renewed,
+            renewal: tokio::spawn(renewal),
+        })
+    }
+
+    /// A lock of somebody who would be in the way.
+    async fn rival(&self, own: &StoreLock<'_>) -> Result<Option<StoredObject>, StoreError> {
+        let locks = self.store.list(layout::LOCKS, None).await?;
+        let is_in_the_way = |lock: &StoredObject| match self.kind {
+            // Publishers are told apart by the release that they create.
+            LockKind::Push => LockKind::Collect.has(&lock.key),
+            LockKind::Collect => lock.key != own.key,
+        };
+        Ok(locks
+            .into_iter()
+            .filter(is_in_the_way)
+            .find(|lock| !is_left(lock, own.written)))
+    }
+
+    async fn holder(&self, key: &ObjectKey) -> String {
+        let text = self.store.get(key, MAX_LENGTH).await;
+        let text = text
+            .ok()
+            .and_then(|text| serde_json::from_slice::<LockText>(&text).ok());
+        text.map_or_else(
+            || key.to_string(),
+            |text| format!("{} since {}", text.who, text.at),
+        )
+    }
+}
+
+/// Writes a lock again and again, so that others see that somebody holds it.
+async fn renew(store: Store, key: ObjectKey, text: Bytes, renewed: Arc<AtomicU64>) {
+    loop {
+        sleep(RENEWAL).await;
+        let began = uptime_ms();
+        // Where the store can't be asked for long, the lock is not relied on any more.
+        if store.put(&key, text.clone()).await.is_ok() {
+            renewed.store(began, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a lock was left by a process that was killed.
+fn is_left(lock: &StoredObject, now: SystemTime) -> bool {
+    is_older(lock, now, MAX_AGE)
+}
+
+/// Whether an object was written longer ago than this.
+pub(super) fn is_older(object: &StoredObject, now: SystemTime, age: Duration) -> bool {
+    // One that is younger than now is not.
+    now.duration_since(object.modified).is_ok_and(|it| it > age)
+}
+
+impl StoreLock<'_> {
+    /// Whether everybody else still takes it for a lock that somebody holds.
+    pub(super) fn is_held(&self) -> bool {
+        let age = uptime_ms().saturating_sub(self.renewed.load(Ordering::Relaxed));
+        Duration::from_millis(age) < MAX_HELD
+    }
+
+    /// Does something that must not happen once somebody else goes on: only while the lock is held, and not
+    /// for longer than others wait.
+    ///
+    /// # Errors
+    /// When the lock has expired, or the step takes too long.
+    pub(super) async fn step<T>(&self, step: impl Future<Output = T>) -> Result<T, PublishError> {
+        if !self.is_held() {
+            return Err(PublishError::Expired);
+        }
+        timeout(MAX_STEP, step)
+            .await
+            .map_err(|_| PublishError::Expired)
+    }
+
+    /// Gives it back. What can't be deleted is ignored by others after two minutes.
+    pub(super) async fn release(self) {
+        self.renewal.abort();
+        if let Err(error) = self.store.delete(&self.key).await {
+            tracing::warn!(%error, "{error}; others wait for this lock for two minutes");
+        }
+    }
+}
+
+/// Who is no longer there does not hold it.
+impl Drop for StoreLock<'_> {
+    fn drop(&mut self) {
+        self.renewal.abort();
+    }
+}
+
+/// Milliseconds since the system was started, with the time that it slept: meanwhile others have gone on.
+#[cfg(target_os = "linux")]
+fn uptime_ms() -> u64 {
+    milliseconds(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+}
+
+/// Milliseconds since some moment.
+#[cfg(not(target_os = "linux"))]
+fn uptime_ms() -> u64 {
+    milliseconds(rustix::time::clock_gettime(
+        rustix::time::ClockId::Monotonic,
+    ))
+}
+
+fn milliseconds(time: rustix::time::Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::publish::publisher_id;
+    use crate::settings::StoreUrl;
+    use crate::store::StorePatience;
+
+    fn with_store(work: impl AsyncFnOnce(&Store)) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = StoreUrl::Folder(folder.path().to_path_buf());
+        let store = Store::open(&url, StorePatience::default()).expect("a store");
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(work(&store));
+    }
+
+    async fn acquire(store: &Store, kind: LockKind) -> Result<StoreLock<'_>, PublishError> {
+        let id = publisher_id();
+        let request = LockRequest {
+            store,
+            kind,
+            id: &id,
+            who: "somebody",
+            max_wait: Duration::ZERO,
+        };
+        request.acquire().await
+    }
+
+    #[test]
+    fn publishers_and_collectors_exclude_one_another() {
+        use LockKind::{Collect, Push};
+
+        with_store(async |store| {
+            for (held, wanted, is_excluded) in [
+                (Push, Collect, true),
+                (Collect, Push, true),
+                (Collect, Collect, true),
+                (Push, Push, false),
+            ] {
+                let lock = acquire(store, held).await.expect("a lock");
+                assert!(lock.is_held());
+                let second = acquire(store, wanted).await;
+                assert_eq!(second.is_err(), is_excluded, "{held:?} {wanted:?}");
+                if let Err(error) = &second {
+                    let error = error.to_string();
+                    assert!(error.contains("somebody since 2"), "{error}");
+                }
+                if let Ok(second) = second {
+                    second.release().await;
+                }
+                lock.release().await;
+                let left = store.list(layout::LOCKS, None).await.expect("listed");
+                assert_eq!(left, [], "{held:?} {wanted:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_lock_that_a_killed_process_has_left_stands_in_nobodys_way() {
+        with_store(async |store| {
+            let StoreUrl::Folder(folder) = store.url().clone() else {
+                unreachable!("a folder");
+            };
+            let lock = acquire(store, LockKind::Collect).await.expect("a lock");
+            let file = File::open(folder.join(lock.key.as_str())).expect("a file");
+            for (age, is_left) in [(100, false), (140, true)] {
+                let written = SystemTime::now() - Duration::from_secs(age);
+                file.set_modified(written).expect("an older one");
+                let acquired = acquire(store, LockKind::Push).await.is_ok();
+                assert_eq!(acquired, is_left, "{age} s");
+            }
+        });
+    }
+
+    #[test]
+    fn a_lock_that_is_not_renewed_is_not_relied_on() {
+        with_store(async |store| {
+            let lock = acquire(store, LockKind::Push).await.expect("a lock");
+            assert_eq!(lock.step(async { 7 }).await.expect("held"), 7);
+            let minute_ago = uptime_ms().saturating_sub(61_000);
+            lock.renewed.store(minute_ago, Ordering::Relaxed);
+            let step = lock.step(async { 7 }).await;
+            assert!(matches!(step, Err(PublishError::Expired)));
+        });
+    }
+}

@@ -1,0 +1,25 @@
+//! Publishes a site into a store: `etagd push DIR s3://…`, `etagd rollback` and `etagd gc`.
+//!
+//! Content first, then the listing, then the release, which is one object that is created or not: nothing
+//! half is ever visible, and what a killed process leaves is garbage. A publisher and a collector exclude
+//! one another by locks, so that nothing is deleted that a release is about to need.
+
+mod collect;
+mod content;
+mod error;
+mod history;
+mod identity;
+mod lock;
+mod missing;
+mod probe;
+mod release;
+mod rollback;
+
+pub use collect::{Collection, Collector};
+pub use content::SiteContent;
+pub use error::PublishError;
+pub use history::{channels, history};
+pub use identity::{publisher_id, publisher_name};
+pub use missing::MissingBlobs;
+pub use release::Publisher;
+pub use rollback::Rollback;

@@ -1,0 +1,237 @@
+//! Makes releases.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::content::SiteContent;
+use super::error::PublishError;
+use super::lock::{LockRequest, StoreLock};
+use super::missing::MissingBlobs;
+use super::probe::probe;
+use crate::progress::ByteProgress;
+use crate::settings::Channel;
+use crate::store::layout::{self, FORMAT_VERSION, LockKind};
+use crate::store::{BlobHash, Creation, EncodedListing, ReleaseRecord, Store, StoreErrorKind};
+
+/// How long a collector is waited for: it may have millions of objects to delete.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
+
+/// Who makes releases of a channel.
+#[derive(Debug)]
+pub struct Publisher<'s> {
+    /// Where they are kept.
+    pub store: &'s Store,
+    /// The list that they are added to.
+    pub channel: Channel,
+    /// What tells this process from all others.
+    pub id: String,
+    /// Who that is, for people.
+    pub who: String,
+    /// What they have to say about it.
+    pub note: String,
+    /// Whether the operator sees to it that nobody else publishes, since the store can't.
+    pub is_single_writer: bool,
+}
+
+/// What a release is to say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReleaseDraft {
+    pub(super) digest: BlobHash,
+    pub(super) manifest: BlobHash,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    pub(super) rollback_to: Option<u64>,
+}
+
+impl Publisher<'_> {
+    /// The newest release, which the next one follows.
+    ///
+    /// # Errors
+    /// When the store can't be asked, or it is not the one that it is expected to be: 0 for none.
+    pub async fn newest(&self, after: Option<u64>) -> Result<Option<ReleaseRecord>, PublishError> {
+        let newest = match self.store.newest(&self.channel).await? {
+            Some(number) => Some(self.store.record(&self.channel, number).await?),
+            None => None,
+        };
+        let number = newest.as_ref().map_or(0, |newest| newest.number);
+        match after {
+            Some(expected) if expected != number => Err(PublishError::NotAfter {
+                expected,
+                channel: self.channel.clone(),
+                newest: newest.map(Box::new),
+            }),
+            _ => Ok(newest),
+        }
+    }
+
+    /// Publishes a site as the release after `base`.
+    ///
+    /// # Errors
+    /// When a file has changed, the store does not do what it is asked for, or somebody else has published
+    /// meanwhile.
+    pub async fn publish(
+        &self,
+        content: &SiteContent,
+        base: Option<&ReleaseRecord>,
+        progress: &ByteProgress,
+    ) -> Result<ReleaseRecord, PublishError> {
+        if !self.is_single_writer {
+            probe(self.store, &self.id).await?;
+        }
+        let listing = content.listing.encode().map_err(PublishError::Listing)?;
+        let draft = ReleaseDraft {
+            digest: content.listing.digest,
+            manifest: listing.name,
+            files: content.files,
+            bytes: content.bytes,
+            rollback_to: None,
+        };
+        let complete = async || self.complete(content, &listing, progress).await;
+        // Nearly all of the work is done before anybody has to wait for it.
+        complete().await?;
+        self.release(draft, base, complete).await
+    }
+
+    /// Has the store have all that a site needs.
+    async fn complete(
+        &self,
+        content: &SiteContent,
+        listing: &EncodedListing,
+        progress: &ByteProgress,
+    ) -> Result<(), PublishError> {
+        let missing = MissingBlobs::find(self.store, content).await?;
+        missing.upload(self.store, progress).await?;
+        let bytes = Bytes::from(listing.bytes.clone());
+        let key = layout::listing(&listing.name);
+        match self.is_single_writer {
+            true => self.store.put(&key, bytes).await?,
+            false => drop(self.store.create(&key, bytes).await?),
+        }
+        Ok(())
+    }
+
+    /// Makes a release, while no collector is at work. `complete` has the store have what it needs, or
+    /// fails: what was there may have been deleted until a moment ago.
+    pub(super) async fn release(
+        &self,
+        draft: ReleaseDraft,
+        base: Option<&ReleaseRecord>,
+        complete: impl AsyncFn() -> Result<(), PublishError>,
+    ) -> Result<ReleaseRecord, PublishError> {
+        let record = self.record(draft, base);
+        loop {
+            let request = LockRequest {
+                store: self.store,
+                kind: LockKind::Push,
+                id: &self.id,
+                who: &self.who,
+                max_wait: MAX_WAIT,
+            };
+            let lock = request.acquire().await?;
+            let made = self.make(&lock, &record, &complete).await;
+            lock.release().await;
+            match made {
+                Ok(()) => {
+                    self.hint(record.number).await;
+                    return Ok(record);
+                }
+                // A collector may have begun meanwhile, which takes this lock for one that was left.
+                Err(PublishError::Expired) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        lock: &StoreLock<'_>,
+        record: &ReleaseRecord,
+        complete: &impl AsyncFn() -> Result<(), PublishError>,
+    ) -> Result<(), PublishError> {
+        complete().await?;
+        // That the next number is free does not say that nobody has had it: a collector deletes records.
+        let newer = self.store.releases_after(&self.channel, record.previous);
+        if let Some(newest) = newer.await?.last() {
+            let found = self.store.record(&self.channel, newest.number).await?;
+            return self.is_own(found);
+        }
+        match lock.step(self.create(record)).await {
+            Ok(created) => created,
+            // It may have been created all the same.
+            Err(error) => match self.store.record(&self.channel, record.number).await {
+                Ok(found) => self.is_own(found),
+                Err(_) => Err(error),
+            },
+        }
+    }
+
+    fn record(&self, draft: ReleaseDraft, base: Option<&ReleaseRecord>) -> ReleaseRecord {
+        let previous = base.map(|base| base.number);
+        ReleaseRecord {
+            format: FORMAT_VERSION,
+            number: previous.map_or(1, |number| number + 1),
+            id: self.id.clone(),
+            digest: draft.digest,
+            manifest: draft.manifest,
+            files: draft.files,
+            bytes: draft.bytes,
+            previous,
+            at: SystemTime::now().into(),
+            who: self.who.clone(),
+            note: self.note.clone(),
+            rollback_to: draft.rollback_to,
+        }
+    }
+
+    /// Creates the record, which is what publishes.
+    async fn create(&self, record: &ReleaseRecord) -> Result<(), PublishError> {
+        let key = layout::release(&self.channel, record.number);
+        let bytes = Bytes::from(record.to_json());
+        let created = if self.is_single_writer {
+            match self.store.head(&key).await {
+                Ok(_) => Ok(Creation::Exists),
+                Err(error) if error.kind == StoreErrorKind::Missing => {
+                    let put = self.store.put(&key, bytes).await;
+                    put.map(|()| Creation::Created)
+                }
+                Err(error) => Err(error),
+            }
+        } else {
+            self.store.create(&key, bytes).await
+        };
+        match created {
+            Ok(Creation::Created) => Ok(()),
+            Ok(Creation::Exists) => {
+                let theirs = self.store.record(&self.channel, record.number).await?;
+                self.is_own(theirs)
+            }
+            // It is not known whether the store has done it: whoever reads it sees.
+            Err(error) => match self.store.record(&self.channel, record.number).await {
+                Ok(found) => self.is_own(found),
+                Err(_) => Err(error.into()),
+            },
+        }
+    }
+
+    /// An answer may get lost, and object_store asks again: that the record exists is no news then.
+    fn is_own(&self, found: ReleaseRecord) -> Result<(), PublishError> {
+        match found.id == self.id {
+            true => Ok(()),
+            false => Err(PublishError::Lost {
+                theirs: Box::new(found),
+            }),
+        }
+    }
+
+    /// Says which release is the newest. Who misses it lists the channel.
+    async fn hint(&self, number: u64) {
+        let bytes = Bytes::from(format!("{number}\n"));
+        if let Err(error) = self.store.put(&layout::hint(&self.channel), bytes).await {
+            tracing::warn!(
+                %error,
+                "{error}; the release is made, and servers find it with their next sweep"
+            );
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Brings an earlier release back, as a new one.
+
+use std::collections::HashSet;
+
+use super::error::PublishError;
+use super::missing::sizes;
+use super::release::{Publisher, ReleaseDraft};
+use crate::store::{ReleaseRecord, StoreErrorKind, has_tree, layout};
+
+/// What a rollback has led to.
+#[derive(Debug)]
+pub enum Rollback {
+    /// A new release.
+    Released(ReleaseRecord),
+    /// The newest release is the same site already.
+    Unchanged(ReleaseRecord),
+}
+
+impl Publisher<'_> {
+    /// Makes a release of the site that release `number` had.
+    ///
+    /// # Errors
+    /// When there is no such release, the store lacks some of it, or somebody else has published meanwhile.
+    pub async fn roll_back(&self, number: u64) -> Result<Rollback, PublishError> {
+        let Some(newest) = self.newest(None).await? else {
+            return Err(PublishError::NoReleases(self.channel.clone()));
+        };
+        let wanted = match self.store.record(&self.channel, number).await {
+            Ok(record) => record,
+            Err(error) if error.kind == StoreErrorKind::Missing => {
+                let channel = self.channel.clone();
+                return Err(PublishError::NoRelease { channel, number });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if wanted.digest == newest.digest {
+            return Ok(Rollback::Unchanged(newest));
+        }
+        if !self.is_single_writer {
+            super::probe::probe(self.store, &self.id).await?;
+        }
+        let draft = ReleaseDraft {
+            digest: wanted.digest,
+            manifest: wanted.manifest,
+            files: wanted.files,
+            bytes: wanted.bytes,
+            rollback_to: Some(number),
+        };
+        let complete = async || self.check(&wanted).await;
+        let record = self.release(draft, Some(&newest), complete).await?;
+        Ok(Rollback::Released(record))
+    }
+
+    /// Whether the store still has all of a release.
+    async fn check(&self, wanted: &ReleaseRecord) -> Result<(), PublishError> {
+        let listing = self.store.listing(&wanted.manifest).await?;
+        let stored = sizes(&self.store.list(layout::BLOBS, None).await?);
+        let trees = sizes(&self.store.list(layout::TREES, None).await?);
+        let blobs: HashSet<_> = listing.blobs().collect();
+        let is_there = |(hash, size): &(_, u64)| {
+            stored.get(hash) == Some(size) && (!has_tree(*size) || trees.contains_key(hash))
+        };
+        let missing = blobs.iter().filter(|blob| !is_there(blob)).count();
+        match missing {
+            0 => Ok(()),
+            missing => Err(PublishError::Incomplete {
+                number: wanted.number,
+                missing,
+                all: blobs.len(),
+            }),
+        }
+    }
+}

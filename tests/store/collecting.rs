@@ -1,0 +1,154 @@
+//! `etagd gc`: what a kept release needs stays, and nothing else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use super::folder::Folder;
+use super::support::TestSite;
+
+fn release(store: &Folder, site: &TestSite, channel: &str, content: &str) {
+    fs::write(site.path("a.txt"), content).unwrap();
+    let said = store.push(&site.root(), &["--channel", channel]);
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+/// Has all objects be as old as this.
+fn age(store: &Folder, hours: u64) {
+    let then = SystemTime::now() - Duration::from_secs(hours * 3600);
+    for name in store.objects() {
+        let file = fs::File::open(store.path(&name)).unwrap();
+        file.set_modified(then).unwrap();
+    }
+}
+
+#[test]
+fn what_no_kept_release_needs_goes() {
+    let (site, store) = (TestSite::new().file("b.txt", "always"), Folder::new());
+    for content in ["1", "2", "3", "4", "3"] {
+        release(&store, &site, "live", content);
+    }
+    release(&store, &site, "pr-17", "preview");
+    // Young enough to be needed by somebody who has not released yet.
+    let young = store.run("gc", &["--keep", "1"]);
+    assert!(
+        young
+            .err
+            .contains("6 releases kept; deleted: 0 releases, with 0 objects"),
+        "{young:?}"
+    );
+    age(&store, 30);
+    release(&store, &site, "live", "6");
+    let objects = store.objects();
+    let plan = store.run("gc", &["--keep", "2", "--dry-run"]);
+    assert_eq!(plan.code, 0, "{plan:?}");
+    assert_eq!(store.objects(), objects);
+    let done = store.run("gc", &["--keep", "2"]);
+    assert!(
+        done.err.contains("3 releases kept; deleted: 4 releases"),
+        "{done:?}"
+    );
+    let planned: BTreeSet<_> = plan
+        .out
+        .lines()
+        .map(|line| line.split('\t').next().unwrap().to_owned())
+        .collect();
+    let left: BTreeSet<_> = store.objects().into_iter().collect();
+    let gone: BTreeSet<_> = objects
+        .into_iter()
+        .filter(|it| !left.contains(it))
+        .collect();
+    assert_eq!(planned, gone);
+    assert_eq!(store.numbers("live"), [5, 6]);
+    for (channel, number) in [("live", 5), ("live", 6), ("pr-17", 1)] {
+        store.assert_whole(channel, number);
+    }
+    // always, 3, 6, preview
+    assert_eq!(store.below("blobs/").len(), 4);
+    assert_eq!(store.below("manifests/").len(), 3);
+    let back = store.run("rollback", &["--to", "2"]);
+    assert!(back.err.contains("live has no release 2"), "{back:?}");
+    // A number is given once.
+    release(&store, &site, "live", "7");
+    assert_eq!(store.numbers("live"), [5, 6, 7]);
+}
+
+#[test]
+fn what_was_the_newest_within_the_grace_stays() {
+    let (site, store) = (TestSite::new(), Folder::new());
+    for content in ["1", "2"] {
+        release(&store, &site, "live", content);
+    }
+    age(&store, 30);
+    // Until now, release 2 was the newest.
+    release(&store, &site, "live", "3");
+    let said = store.run("gc", &["--keep", "1"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(store.numbers("live"), [2, 3]);
+    store.assert_whole("live", 2);
+}
+
+#[test]
+fn what_is_missing_does_not_come_back() {
+    let (site, store) = (TestSite::new(), Folder::new());
+    release(&store, &site, "live", "1");
+    let needed = store.needed("live", 1);
+    release(&store, &site, "live", "2");
+    let hash = needed.keys().next().unwrap();
+    fs::remove_file(store.path(&format!("blobs/{}/{hash}", &hash[..2]))).unwrap();
+    let back = store.run("rollback", &["--to", "1"]);
+    assert_eq!(back.code, 1, "{back:?}");
+    let says = "release 1 cannot come back: the store lacks 1 of its 1 contents";
+    assert!(back.err.contains(says), "{back:?}");
+    assert_eq!(store.numbers("live"), [1, 2]);
+    assert_eq!(store.below("locks/").len(), 0);
+}
+
+#[test]
+fn objects_of_others_are_left_alone() {
+    let (site, store) = (TestSite::new(), Folder::new());
+    release(&store, &site, "live", "1");
+    for name in [
+        "blobs/ab/README",
+        "manifests/x.json",
+        "other/x",
+        "channels/live/notes",
+        "x",
+    ] {
+        fs::create_dir_all(store.path(name).parent().unwrap()).unwrap();
+        fs::write(store.path(name), "x").unwrap();
+    }
+    age(&store, 30);
+    let objects = store.objects();
+    assert_eq!(store.run("gc", &[]).code, 0);
+    assert_eq!(store.objects(), objects);
+}
+
+#[test]
+fn nothing_that_is_needed_goes_while_others_push() {
+    let (first, second, store) = (TestSite::new(), TestSite::new(), Folder::new());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let said = store.run("gc", &["--keep", "1", "--grace", "0s"]);
+                assert_eq!(said.code, 0, "{said:?}");
+            }
+        });
+        // The same contents again and again: each was garbage when the other release was made.
+        for round in 0..6 {
+            for (site, content) in [(&first, "one"), (&second, "two")] {
+                fs::write(site.path("a.txt"), content).unwrap();
+                fs::write(site.path("b.txt"), round.to_string()).unwrap();
+                let said = store.push(&site.root(), &[]);
+                assert_eq!(said.code, 0, "{said:?}");
+                // Nobody else publishes: it is the newest until the next round.
+                store.assert_whole("live", said.out.trim().parse().unwrap());
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(*store.numbers("live").last().unwrap(), 12);
+}

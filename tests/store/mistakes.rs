@@ -1,0 +1,194 @@
+//! What can't be meant, and what can't be used, is said in one line, and nothing is released.
+
+use std::fs;
+use std::path::Path;
+
+use super::folder::{Folder, Said, etagd, finish};
+use super::support::TestSite;
+
+#[track_caller]
+fn assert_refused(said: &Said, code: i32, says: &str) {
+    assert_eq!((said.code, &*said.out), (code, ""), "{said:?}");
+    let errors = said.err.lines().filter(|line| line.starts_with("error: "));
+    assert_eq!(errors.count(), 1, "{said:?}");
+    assert!(said.err.contains(says), "{says}: {said:?}");
+}
+
+#[test]
+fn flags_of_servers_and_stores_are_told_apart() {
+    let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    for flags in [
+        &["--token-file", "x"][..],
+        &["--base", "x"],
+        &["--admin-url", "http://127.0.0.1:1"],
+        &["--delete"],
+        &["--rules"],
+        &["--force"],
+        &["--connections", "8"],
+        &["--timeout", "30s"],
+        &["--ca", "x"],
+    ] {
+        let says = format!("{} is for servers", flags[0]);
+        assert_refused(&store.push(&site.root(), flags), 2, &says);
+    }
+    assert!(store.objects().is_empty());
+    for flags in [
+        &["--channel", "live"][..],
+        &["--note", "x"],
+        &["--after", "1"],
+        &["--single-writer"],
+        &["--not-found", "none"],
+        &["--compress"],
+    ] {
+        let root = site.root();
+        let command = ["push", root.to_str().unwrap(), "http://127.0.0.1:1"];
+        let said = finish(etagd(&[&command, flags].concat()));
+        assert_refused(&said, 2, &format!("{} is for stores", flags[0]));
+    }
+    for (arguments, says) in [
+        (&["push", ".", "s3://a"][..], "is not the name of a bucket"),
+        (&["push", ".", "file://x"], "expected the absolute path"),
+        (&["releases", "http://a"], "expected s3://BUCKET"),
+        (
+            &["releases", "file:///x", "--channel", "A"],
+            "such as live or pr-17",
+        ),
+        (&["rollback", "file:///x"], "--to <N>"),
+        (&["gc", "file:///x", "--keep", "0"], "must be at least 1"),
+        (
+            &["push", ".", "file:///x", "--note", "a\nb"],
+            "without control characters",
+        ),
+    ] {
+        assert_refused(&finish(etagd(arguments)), 2, says);
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_not_made() {
+    let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    let missing = format!("{}/missing", store.url());
+    let root = site.root();
+    for arguments in [
+        &["push", root.to_str().unwrap(), &missing][..],
+        &["releases", &missing],
+        &["rollback", &missing, "--to", "1"],
+        &["gc", &missing],
+    ] {
+        let said = finish(etagd(arguments));
+        assert_refused(
+            &said,
+            1,
+            "there is no such folder: make it, or correct the name",
+        );
+    }
+    assert!(!store.path("missing").exists());
+    // What stands where a folder belongs.
+    fs::write(store.path("blobs"), "").unwrap();
+    let said = store.push(&site.root(), &[]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("cannot write blobs/"), "{said:?}");
+    assert!(store.numbers("live").is_empty());
+}
+
+#[test]
+fn nothing_is_no_release() {
+    let (site, store) = (TestSite::new(), Folder::new());
+    assert_refused(&store.push(&site.root(), &[]), 2, "has the build failed?");
+    assert_refused(
+        &store.push(Path::new("/nonexistent"), &[]),
+        1,
+        "cannot open /nonexistent",
+    );
+    let none = store.run("releases", &[]);
+    assert_eq!((none.code, &*none.out), (0, ""), "{none:?}");
+    assert!(none.err.contains("live has no release"), "{none:?}");
+    assert_eq!(
+        store.run("releases", &["--format", "json"]).out.trim(),
+        "[]"
+    );
+    assert_refused(
+        &store.run("rollback", &["--to", "1"]),
+        1,
+        "live has no release yet",
+    );
+    assert!(store.objects().is_empty());
+}
+
+#[test]
+fn a_channel_that_was_mistyped_is_told_from_those_that_there_are() {
+    let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    for channel in ["live", "pr-17"] {
+        assert_eq!(store.push(&site.root(), &["--channel", channel]).code, 0);
+    }
+    let said = store.run("releases", &["--channel", "lvie"]);
+    assert!(
+        said.err.contains("channels that have some: live, pr-17"),
+        "{said:?}"
+    );
+    let said = store.push(&site.root(), &["--after", "0", "--channel", "pr-17"]);
+    assert_refused(
+        &said,
+        1,
+        "--after 0: the newest release of pr-17 is release 1 of tester@",
+    );
+    let said = store.push(&site.root(), &["--after", "1", "--channel", "pr-18"]);
+    assert_refused(&said, 1, "the newest release of pr-18 is none");
+    assert_eq!(store.numbers("pr-17"), [1]);
+}
+
+#[test]
+fn records_and_listings_that_cannot_be_used_are_named() {
+    let (site, store) = (TestSite::new().file("a.txt", "1"), Folder::new());
+    for content in ["1", "2"] {
+        fs::write(site.path("a.txt"), content).unwrap();
+        assert_eq!(store.push(&site.root(), &[]).code, 0);
+    }
+    fs::write(site.path("a.txt"), "3").unwrap();
+    let objects = store.objects();
+    let newest = store.path("channels/live/00000000000000000002");
+    let record = fs::read_to_string(&newest).unwrap();
+    for (text, says) in [
+        (
+            record.replace("\"format\":1", "\"format\":9"),
+            "it has format 9",
+        ),
+        (record[..record.len() / 2].to_owned(), "it is no release"),
+        (
+            record.replace("\"number\":2", "\"number\":5"),
+            "the record of release 5",
+        ),
+        ("x".repeat(100_000), "it is longer than"),
+    ] {
+        fs::write(&newest, text).unwrap();
+        assert_refused(&store.push(&site.root(), &[]), 1, says);
+        assert_refused(&store.run("rollback", &["--to", "1"]), 1, says);
+        assert_refused(&store.run("releases", &[]), 1, says);
+        assert_refused(
+            &store.run("gc", &["--grace", "0s"]),
+            1,
+            "nothing was deleted",
+        );
+        assert_eq!(store.objects(), objects);
+    }
+    fs::write(&newest, &record).unwrap();
+    let listing = store.record("live", 1).unwrap()["manifest"].clone();
+    let listing = store.path(&format!("manifests/{}.json.zst", listing.as_str().unwrap()));
+    let mut bytes = fs::read(&listing).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&listing, &bytes).unwrap();
+    assert_refused(
+        &store.run("rollback", &["--to", "1"]),
+        1,
+        "the store has damaged it",
+    );
+    assert_refused(
+        &store.run("gc", &["--grace", "0s"]),
+        1,
+        "what release 1 of live needs",
+    );
+    // Who does not need it goes on.
+    assert_eq!(store.push(&site.root(), &[]).code, 0);
+    assert_eq!(store.run("gc", &["--grace", "0s", "--keep", "2"]).code, 0);
+    assert_eq!(store.numbers("live"), [2, 3]);
+}
