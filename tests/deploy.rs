@@ -50,6 +50,22 @@ fn the_flags_for_replicas_are_valid() {
 }
 
 #[test]
+fn the_collector_of_a_timer_is_understood() {
+    let text = file("etagd-gc.service");
+    let command = text
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart=/usr/bin/etagd "))
+        .unwrap();
+    let nowhere = tempfile::tempdir().unwrap().path().join("nowhere");
+    let store = format!("file://{}", nowhere.display());
+    let command = command.replace("s3://BUCKET/PREFIX", &store);
+    let output = etagd(command.split_whitespace());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("there is no such folder"), "{said}");
+}
+
+#[test]
 fn the_sandbox_lets_threads_that_compress_stand_back() {
     for name in ["etagd.service", "etagd@.service"] {
         let text = file(name);

@@ -16,7 +16,7 @@ use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::publish::{
-    MissingBlobs, PublishError, Publisher, SiteContent, publisher_id, publisher_name,
+    MissingBlobs, PublishError, ReleasePublisher, SiteContent, publisher_id, publisher_name,
 };
 use crate::scan::Progress;
 use crate::settings::StoreUrl;
@@ -40,7 +40,7 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
     let started = Instant::now();
     let runtime = runtime()?;
     let store = open_store(url)?;
-    let publisher = Publisher {
+    let publisher = ReleasePublisher {
         store: &store,
         channel: flags.release.channel.clone(),
         id: publisher_id(),
@@ -102,7 +102,7 @@ fn report_unchanged(newest: &ReleaseRecord) {
 
 /// Says what a push would do, on standard output.
 fn report_plan(
-    publisher: &Publisher<'_>,
+    publisher: &ReleasePublisher<'_>,
     newest: Option<&ReleaseRecord>,
     missing: &MissingBlobs,
 ) -> Result<(), Error> {

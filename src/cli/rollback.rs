@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use super::publish::{open_store, runtime};
 use super::{Error, print};
 use crate::config::RollbackFlags;
-use crate::publish::{Publisher, Rollback, publisher_id, publisher_name};
+use crate::publish::{ReleasePublisher, Rollback, publisher_id, publisher_name};
 
 /// Makes a release of what an earlier one had, and prints its number.
 pub(super) fn rollback(flags: RollbackFlags) -> Result<ExitCode, Error> {
     let runtime = runtime()?;
     let store = open_store(&flags.of.store)?;
-    let publisher = Publisher {
+    let publisher = ReleasePublisher {
         store: &store,
         channel: flags.of.channel,
         id: publisher_id(),

@@ -21,5 +21,5 @@ pub use error::PublishError;
 pub use history::{channels, history};
 pub use identity::{publisher_id, publisher_name};
 pub use missing::MissingBlobs;
-pub use release::Publisher;
+pub use release::ReleasePublisher;
 pub use rollback::Rollback;

@@ -19,7 +19,7 @@ const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// Who makes releases of a channel.
 #[derive(Debug)]
-pub struct Publisher<'s> {
+pub struct ReleasePublisher<'s> {
     /// Where they are kept.
     pub store: &'s Store,
     /// The list that they are added to.
@@ -44,7 +44,7 @@ pub(super) struct ReleaseDraft {
     pub(super) rollback_to: Option<u64>,
 }
 
-impl Publisher<'_> {
+impl ReleasePublisher<'_> {
     /// The newest release, which the next one follows.
     ///
     /// # Errors
@@ -232,6 +232,91 @@ impl Publisher<'_> {
                 %error,
                 "{error}; the release is made, and servers find it with their next sweep"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::Root;
+    use crate::publish::{publisher_id, publisher_name};
+    use crate::scan::{Progress, Scanner};
+    use crate::settings::{Settings, StoreUrl, Symlinks};
+    use crate::store::StorePatience;
+
+    /// What becomes of a push whose directory is changed between the scan and the upload.
+    fn publish_changed(
+        change: impl FnOnce(&std::path::Path),
+    ) -> (Result<u64, String>, Vec<String>) {
+        let (site, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = |name: &str| site.path().join(name);
+        fs::write(path("a.txt"), "small").unwrap();
+        fs::write(path("_headers"), "/*\n  X-A: b\n").unwrap();
+        fs::write(path("long.bin"), vec![7; (20 << 20) + 1]).unwrap();
+        let root = Arc::new(Root::open(site.path()).unwrap());
+        let scanner = Scanner::new(Symlinks::Inside, Settings::default(), None);
+        let (manifest, _) = scanner.scan(&root, &Progress::default());
+        change(site.path());
+        let url = StoreUrl::Folder(folder.path().to_path_buf());
+        let store = Store::open(&url, StorePatience::default()).unwrap();
+        let publisher = ReleasePublisher {
+            store: &store,
+            channel: Channel::default(),
+            id: publisher_id(),
+            who: publisher_name(),
+            note: String::new(),
+            is_single_writer: false,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let published = runtime.block_on(async {
+            let content = SiteContent::new(&root, &manifest)?;
+            publisher
+                .publish(&content, None, &ByteProgress::default())
+                .await
+        });
+        let visible = runtime.block_on(store.list("channels", None)).unwrap();
+        let visible = visible.iter().map(|it| it.key.to_string()).collect();
+        let published = published.map(|record| record.number);
+        (published.map_err(|error| error.to_string()), visible)
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_pushed_is_named_and_nothing_is_released() {
+        let (published, visible) = publish_changed(|_| ());
+        assert_eq!(published, Ok(1));
+        assert_eq!(visible.len(), 2);
+        let long = |change: fn(&mut Vec<u8>)| {
+            let mut bytes = vec![7; (20 << 20) + 1];
+            change(&mut bytes);
+            bytes
+        };
+        let changes: [(&str, Option<Vec<u8>>); 8] = [
+            ("a.txt", Some(b"SMALL".to_vec())),
+            ("a.txt", Some(b"small and more".to_vec())),
+            ("a.txt", Some(Vec::new())),
+            ("a.txt", None),
+            ("_headers", Some(b"/*\n  X-A: c\n".to_vec())),
+            ("_headers", None),
+            // Only its last group is another one.
+            ("long.bin", Some(long(|it| it[20 << 20] = 8))),
+            ("long.bin", Some(long(|it| it.truncate(17 << 20)))),
+        ];
+        for (name, content) in changes {
+            let (published, visible) = publish_changed(|site| match &content {
+                Some(bytes) => fs::write(site.join(name), bytes).unwrap(),
+                None => fs::remove_file(site.join(name)).unwrap(),
+            });
+            let error = published.expect_err(name);
+            let says = format!("/{name} has changed since it was hashed: nothing was released");
+            assert!(error.starts_with(&says), "{error}");
+            assert!(visible.is_empty(), "{name}: {visible:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::error::PublishError;
 use super::missing::sizes;
-use super::release::{Publisher, ReleaseDraft};
+use super::release::{ReleaseDraft, ReleasePublisher};
 use crate::store::{ReleaseRecord, StoreErrorKind, has_tree, layout};
 
 /// What a rollback has led to.
@@ -16,7 +16,7 @@ pub enum Rollback {
     Unchanged(ReleaseRecord),
 }
 
-impl Publisher<'_> {
+impl ReleasePublisher<'_> {
     /// Makes a release of the site that release `number` had.
     ///
     /// # Errors
