@@ -175,6 +175,8 @@ fn what_a_flag_lacks_is_named() {
         (&["serve", "--compress", "br,gz", root], "--compress=br,gz"),
         (&["serve", root, "--cache-size", "1GiB"], "--compress"),
         (&["serve", root, "--cache", "x"], "--compress"),
+        // A developer waits for each change.
+        (&["dev", root, "--compress"], "--compress"),
         (&["serve", root, "--exclude", "["], "\\["),
         (&["serve", root, "--exclude", "./d"], "without . and .."),
     ] {

@@ -321,6 +321,30 @@ fn a_rule_makes_assets_immutable() {
     });
 }
 
+#[test]
+fn a_rule_takes_a_file_out_of_those_that_are_immutable_by_their_names() {
+    let site = TestSite::with(&[("runtime-8d3f2a1c.js", b"1"), ("app-8d3f2a1c.js", b"2")])
+        .file("_headers", "/runtime-*\n  Cache-Control: no-cache\n");
+    let server = Server::with(&site, &["--immutable", "auto"]);
+    for (path, expected) in [
+        ("/runtime-8d3f2a1c.js", "no-cache"),
+        ("/app-8d3f2a1c.js", "max-age=31536000, immutable"),
+    ] {
+        let response = server.client().get(path);
+        assert_eq!(response.field("Cache-Control"), Some(expected), "{path}");
+    }
+    // Of these, other content under such a name is reported.
+    for name in ["runtime-8d3f2a1c.js", "app-8d3f2a1c.js"] {
+        fs::write(site.path(name), "other content").unwrap();
+    }
+    server.wait_for(|lines| {
+        lines
+            .iter()
+            .any(|line| line.contains("/app-8d3f2a1c.js was served as immutable"))
+    });
+    assert!(!server.log().contains("runtime-8d3f2a1c.js was served"));
+}
+
 const REDIRECTS: &str = "/old /about\n/old/:name /about?n=:name 302\n/store id=:id /items/:id 307\n\
     /about /elsewhere\n/docs /elsewhere 301!\n/gone/* /410.html 410\n/lost/* /nowhere.html 404\n\
     /law /404.html 451\n/rewrite /about 200\n/nothing /nowhere 200\n/go/* /:splat 301\n\

@@ -946,41 +946,51 @@ mod tests {
     }
 
     #[test]
-    fn an_encoder_that_panics_costs_one_coding_of_one_file() {
-        static PANICS: AtomicUsize = AtomicUsize::new(0);
+    fn an_encoder_that_panics_or_errs_costs_one_coding_of_one_file() {
+        static FAILURES: AtomicUsize = AtomicUsize::new(0);
         fn broken(
             coding: Coding,
             effort: Effort,
             bytes: &[u8],
             step: &dyn Fn(),
         ) -> io::Result<Vec<u8>> {
-            if coding == Coding::Brotli && bytes.starts_with(b"bad") {
-                PANICS.fetch_add(1, Ordering::Relaxed);
-                panic!("of an encoder");
+            match coding {
+                Coding::Brotli if bytes.starts_with(b"bad") => {
+                    FAILURES.fetch_add(1, Ordering::Relaxed);
+                    panic!("of an encoder");
+                }
+                Coding::Gzip if bytes.starts_with(b"wrong") => {
+                    FAILURES.fetch_add(1, Ordering::Relaxed);
+                    Ok(gzip(b"another text"))
+                }
+                _ => encode::encode(coding, effort, bytes, step),
             }
-            encode::encode(coding, effort, bytes, step)
         }
         let mut looks = Looks::new(None, broken);
         looks.write("bad.txt", &"bad text ".repeat(200_000).into_bytes());
         looks.write("good.txt", &"good text ".repeat(200).into_bytes());
+        looks.write("wrong.txt", &"wrong text ".repeat(200).into_bytes());
         let deferred = looks.deferred();
-        assert_eq!(deferred.len(), 2);
+        assert_eq!(deferred.len(), 3);
         for _ in 0..3 {
             let outcome = looks.look(Unsettled::Defer);
             assert!(!outcome.is_deferred());
             looks.publish(outcome);
             assert_eq!(looks.made("bad.txt"), [Coding::Gzip]);
             assert_eq!(looks.made("good.txt"), BOTH);
-            let without = looks.published.without_codings();
-            assert_eq!(without.iter().collect::<Vec<_>>(), [&b"bad.txt"[..].into()]);
+            assert_eq!(looks.made("wrong.txt"), [Coding::Brotli]);
+            let without: Vec<_> = looks.published.without_codings().iter().collect();
+            assert_eq!(without, [&b"bad.txt"[..].into(), &b"wrong.txt"[..].into()]);
             assert!(!looks.published.digest().is_complete());
         }
-        assert_eq!(PANICS.load(Ordering::Relaxed), 1, "tried again");
+        assert_eq!(FAILURES.load(Ordering::Relaxed), 2, "tried again");
         let reason = "the encoder for br panicked (see above)";
         let error = MakeError::Encoder(reason.into()).to_string();
         assert_eq!(error, format!("{reason}: please report this"));
-        // Once the file is another one, nothing is missing.
-        looks.write("bad.txt", &"a text ".repeat(200).into_bytes());
+        // Once the files are others, nothing is missing.
+        for name in ["bad.txt", "wrong.txt"] {
+            looks.write(name, &"a text ".repeat(200).into_bytes());
+        }
         let outcome = looks.look(Unsettled::Report);
         looks.publish(outcome);
         assert_eq!(looks.made("bad.txt"), BOTH);

@@ -26,6 +26,19 @@ fn is_watched(server: &Server, site: &TestSite, path: &str) -> bool {
 }
 
 #[test]
+fn a_site_of_which_everything_is_excluded_is_said() {
+    let site = TestSite::with(&[("page", b"1"), ("deep/page", b"1")]);
+    let warning = "is served: --exclude and .etagdignore leave out all of it";
+    let server = Server::with(&site, &[EVENTS, &["--exclude", "*"]].concat());
+    assert!(server.log().contains(warning), "{}", server.log());
+    drop(server);
+    let server = Server::with(&site, EVENTS);
+    assert!(!server.log().contains(warning), "{}", server.log());
+    fs::write(site.path(".etagdignore"), "/**\n").unwrap();
+    server.wait_for(|lines| lines.iter().any(|line| line.contains(warning)));
+}
+
+#[test]
 fn what_is_excluded_is_neither_served_nor_watched() {
     let site = TestSite::with(&[
         ("page", b"1"),

@@ -411,6 +411,9 @@ fn a_manifest_lists_codings_and_check_names_another_setting() {
         assert!(listed.contains(&part), "{part}: {listed}");
     }
     assert_ne!(server.digest(), digest_of(&root));
+    // The policy is a setting, also where nothing gains from it.
+    let short = TestSite::new().file("a.txt", "a");
+    assert_ne!(digest_with(&short), digest_of(&short.root()));
     let url = format!("http://{}", server.admin());
     let check = |flags: &[&str]| {
         let output = etagd([&["check", &url, "--dir", directory], flags].concat());
