@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::entry::EntryName;
 use super::eviction::{FoundPack, PackStamp};
@@ -34,6 +34,8 @@ pub(super) struct PackIndex {
     open: Mutex<VecDeque<(u32, Arc<File>)>>,
     /// Whether the folder was listed since the last look began.
     pub(super) is_current: bool,
+    /// When it was listed.
+    pub(super) listed: Option<Instant>,
 }
 
 /// The first half of a name. Names are hashes, so that no two of them share it, and if they did, the
@@ -126,6 +128,11 @@ impl PackIndex {
             Some((shorten(&record.name), slot))
         });
         self.entries.extend(slots);
+    }
+
+    /// Whether there is an entry of this name.
+    pub(super) fn has(&self, name: &EntryName) -> bool {
+        self.entries.contains_key(&shorten(name))
     }
 
     /// The bytes of an entry, and the pack that they are in.

@@ -32,6 +32,8 @@ use pack::{PackBuilder, PackRecord, read_directory};
 
 /// The folder of this format: versions that write another one use another folder.
 const FOLDER: &str = "v2";
+/// What the name of an entry with a file of its own begins with.
+const KEPT_PREFIX: &str = "kept-";
 /// Marks the directory, so that backups leave it out (<https://bford.info/cachedir/>).
 const TAG: (&str, &[u8]) = (
     "CACHEDIR.TAG",
@@ -106,11 +108,11 @@ enum Trouble {
 
 impl Cache {
     /// The entries in `directory`, which is made if it is missing, as long as they take up no more
-    /// than `limit` bytes. The site is in `root`, a real path.
+    /// than `limit` bytes. The site is in `root`, a real path, if it is in a directory.
     ///
     /// # Errors
     /// When the directory is in the site, can't be made, or is open to other users.
-    pub fn open(directory: &Path, root: &Path, limit: u64) -> Result<Self, CacheError> {
+    pub fn open(directory: &Path, root: Option<&Path>, limit: u64) -> Result<Self, CacheError> {
         let failed = |source| CacheError::Io {
             path: directory.to_path_buf(),
             source,
@@ -119,10 +121,14 @@ impl Cache {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         // Before anything is made: what is refused leaves nothing behind.
-        refuse_inside(directory, root)?;
+        if let Some(root) = root {
+            refuse_inside(directory, root)?;
+        }
         builder.create(directory).map_err(failed)?;
         let real = directory.canonicalize().map_err(failed)?;
-        refuse_inside(&real, root)?;
+        if let Some(root) = root {
+            refuse_inside(&real, root)?;
+        }
         let user = rustix::process::geteuid().as_raw();
         // Whoever can write to this directory can put another folder in the place of the entries'.
         let above = real.metadata().map_err(failed)?;
@@ -184,6 +190,66 @@ impl Cache {
         entry
     }
 
+    /// Whether there is an entry of this name. It may be damaged.
+    pub fn has(&self, name: &EntryName) -> bool {
+        if lock(&self.next).pack.get(name).is_some() {
+            return true;
+        }
+        self.refresh_index();
+        read_lock(&self.index).has(name)
+    }
+
+    /// Has the next read look for packs that have come or gone, if that was done longer ago than `age`.
+    /// Returns whether it will: for a process that never rests.
+    pub fn outdate(&self, age: Duration) -> bool {
+        let is_old = |index: &PackIndex| index.listed.is_none_or(|at| at.elapsed() >= age);
+        if !is_old(&read_lock(&self.index)) {
+            return false;
+        }
+        let mut index = write_lock(&self.index);
+        let is_old = is_old(&index);
+        if is_old {
+            index.is_current = false;
+        }
+        is_old
+    }
+
+    /// Keeps an entry in a file of its own, in the place of an earlier one of this name. Others do not
+    /// push it out, and its room is not counted.
+    pub fn keep(&self, name: &EntryName, entry: &CacheEntry) {
+        let path = self.kept_path(name);
+        let mut bytes = Vec::new();
+        // A vector takes everything.
+        let _ = entry.write(name, &mut bytes);
+        if let Err(error) = self.write(&path, &bytes) {
+            self.warn(Trouble::Unwritable, &path, &error);
+        }
+    }
+
+    /// The entry of this name that [`Cache::keep`] has kept last, proven.
+    pub fn kept(&self, name: &EntryName) -> Option<CacheEntry> {
+        let path = self.kept_path(name);
+        let read = seam::pass(Call::Read).and_then(|()| fs::read(&path));
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                self.warn(Trouble::Unreadable, &path, &error);
+                return None;
+            }
+        };
+        let entry = CacheEntry::read(name, bytes);
+        if entry.is_none() {
+            self.remove_damaged(&path);
+        }
+        entry
+    }
+
+    fn kept_path(&self, name: &EntryName) -> PathBuf {
+        let name = blake3::Hash::from_bytes(*name).to_hex();
+        self.folder.join(format!("{KEPT_PREFIX}{name}"))
+    }
+
     /// Keeps an entry under this name: in the next pack, which is written when there is enough for
     /// it, and by [`Cache::rest`].
     pub fn put(&self, name: &EntryName, entry: &CacheEntry) {
@@ -206,11 +272,16 @@ impl Cache {
     /// Writes what is not written yet. The next read looks for packs that have come or gone: other
     /// processes write, too.
     pub fn rest(&self) {
+        self.flush();
+        write_lock(&self.index).rest();
+    }
+
+    /// Writes what is not written yet.
+    pub fn flush(&self) {
         let next = mem::take(&mut *lock(&self.next));
         if !next.pack.is_empty() {
             self.write_pack(next.pack);
         }
-        write_lock(&self.index).rest();
     }
 
     /// The length of a pack at which it is written.
@@ -230,6 +301,7 @@ impl Cache {
         }
         // Where the folder can't be listed, what is known is all there is, until the next look.
         index.is_current = true;
+        index.listed = Some(Instant::now());
         let mut packs = match eviction::list(&self.folder) {
             Ok(packs) => packs,
             Err(error) => {
@@ -462,7 +534,7 @@ mod tests {
 
     fn open(place: &TempDir, path: &str, limit: u64) -> Result<Cache, CacheError> {
         let root = place.path().canonicalize().expect("real").join("site");
-        Cache::open(&place.path().join(path), &root, limit)
+        Cache::open(&place.path().join(path), Some(&root), limit)
     }
 
     fn entry(byte: u8, length: usize) -> CacheEntry {
@@ -506,6 +578,44 @@ mod tests {
         );
         let mode = fs::metadata(one.folder()).expect("there").mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_another_process_has_written_since_is_found_after_a_while() {
+        let place = place();
+        let [one, other] = [0, 1].map(|_| open(&place, "cache", LIMIT).expect("opened"));
+        assert!(other.outdate(Duration::from_secs(60)), "never listed");
+        assert_eq!(other.get(&NAME), None);
+        one.put(&NAME, &entry(7, 50));
+        assert!(one.has(&NAME), "before it is written");
+        one.flush();
+        assert!(!other.outdate(Duration::from_secs(60)));
+        assert!(!other.has(&NAME), "looked at a moment ago");
+        assert!(other.outdate(Duration::ZERO));
+        assert!(other.has(&NAME));
+        assert_eq!(other.get(&NAME), Some(entry(7, 50)));
+    }
+
+    #[test]
+    fn what_is_kept_is_not_pushed_out_and_is_proven() {
+        let place = place();
+        let cache = open(&place, "cache", LIMIT).expect("opened");
+        assert_eq!(cache.kept(&NAME), None);
+        cache.keep(&NAME, &entry(1, LIMIT as usize));
+        cache.keep(&NAME, &entry(2, 10));
+        for number in 0..100 {
+            cache.put(&name(number), &entry(3, LIMIT as usize / 32));
+        }
+        cache.rest();
+        let other = open(&place, "cache", LIMIT).expect("opened");
+        assert_eq!(other.kept(&NAME), Some(entry(2, 10)));
+        assert_eq!(other.get(&NAME), None);
+        let path = cache.kept_path(&NAME);
+        let mut bytes = fs::read(&path).expect("read");
+        bytes[3] ^= 1;
+        fs::write(&path, bytes).expect("written");
+        assert_eq!(other.kept(&NAME), None);
+        assert!(!path.exists());
     }
 
     #[test]

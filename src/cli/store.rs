@@ -14,7 +14,7 @@ use crate::settings::Settings;
 /// # Errors
 /// When the cache would be in the site.
 pub(super) fn open(cache: Option<&Path>, size: u64, root: &Root) -> Result<CodingStore, Error> {
-    let cache = match cache.map(|directory| Cache::open(directory, root.path(), size)) {
+    let cache = match cache.map(|directory| Cache::open(directory, Some(root.path()), size)) {
         None => None,
         Some(Ok(cache)) => Some(cache),
         Some(Err(error @ CacheError::Served { .. })) => return Err(error.into()),

@@ -383,7 +383,7 @@ mod tests {
         let [files, kept] = ["site", "cache"].map(|name| place.path().join(name));
         std::fs::create_dir(&files).expect("made");
         let root = Arc::new(Root::open(&files).expect("a root"));
-        let cache = Cache::open(&kept, root.path(), 1 << 20).expect("opened");
+        let cache = Cache::open(&kept, Some(root.path()), 1 << 20).expect("opened");
         let packs = cache.folder().to_path_buf();
         let settings = Settings {
             compress: Some(CompressionPolicy::default()),
