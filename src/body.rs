@@ -17,7 +17,8 @@ use bytes::Bytes;
 use crate::disk;
 use crate::memory::{Buffer, FileUse, Memory};
 use crate::representation::{
-    Data, FileSource, GROUP_SIZE, GroupHash, MAX_WHOLE, Representation, SpooledSource, group_hash,
+    Data, FileSource, GroupHash, MAX_WHOLE, PieceSpan, RemoteError, RemoteSource, Representation,
+    SpooledSource,
 };
 
 /// Why content can't be sent.
@@ -45,18 +46,31 @@ pub enum BodyError {
         /// The file.
         path: PathBuf,
     },
+    /// It is in a store, and can't be had from there.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
 }
 
 impl BodyError {
     /// Whether it is the file's fault: then it should be looked at again.
     pub fn is_suspicious(&self) -> bool {
-        !matches!(self, Self::NoMemory { .. })
+        !matches!(self, Self::NoMemory { .. } | Self::Remote(_))
     }
 
-    /// The file.
+    /// Whether it is the content's fault, and not that of those who want it: another form of it may
+    /// do.
+    pub fn is_of_content(&self) -> bool {
+        !matches!(
+            self,
+            Self::NoMemory { .. } | Self::Remote(RemoteError::NoMemory { .. })
+        )
+    }
+
+    /// The file, or the object of a store.
     pub fn path(&self) -> &Path {
         match self {
             Self::Changed { path, .. } | Self::Read { path, .. } | Self::NoMemory { path } => path,
+            Self::Remote(error) => Path::new(error.location()),
         }
     }
 }
@@ -136,6 +150,10 @@ impl Segments {
                 let source = PieceSource::Spooled(Arc::clone(source));
                 self.push_pieces(source, representation, (offset, length), memory);
             }
+            Data::Remote(source) => {
+                let source = PieceSource::Remote(Arc::clone(source));
+                self.push_pieces(source, representation, (offset, length), memory);
+            }
         }
     }
 
@@ -172,7 +190,7 @@ impl Segments {
                     offset: pieces.position,
                     length: pieces.end - pieces.position,
                 })),
-                PieceSource::Spooled(_) => None,
+                PieceSource::Spooled(_) | PieceSource::Remote(_) => None,
             },
             (Some(_), false) => None,
         }
@@ -279,9 +297,17 @@ impl std::fmt::Debug for Reading {
 enum PieceSource {
     File(Arc<FileSource>),
     Spooled(Arc<SpooledSource>),
+    Remote(Arc<RemoteSource>),
 }
 
-impl PieceSource {
+/// A file that pieces are read from.
+#[derive(Clone, Debug)]
+enum LocalSource {
+    File(Arc<FileSource>),
+    Spooled(Arc<SpooledSource>),
+}
+
+impl LocalSource {
     /// The file, opened, if it is not open anyway.
     fn open(&self) -> std::io::Result<Arc<File>> {
         match self {
@@ -328,14 +354,6 @@ struct Pieces {
     end: u64,
 }
 
-/// Where a piece lies, and what proves it.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    index: u32,
-    offset: u64,
-    length: usize,
-}
-
 impl Pieces {
     /// What the piece at the present position is known by.
     fn key(&self) -> ([u8; 32], u32) {
@@ -380,66 +398,63 @@ impl Pieces {
         Ok(part)
     }
 
-    fn piece(&self) -> Piece {
-        if self.whole <= MAX_WHOLE {
-            return Piece {
-                index: 0,
-                offset: 0,
-                length: self.whole as usize,
-            };
-        }
-        let index = self.position / GROUP_SIZE;
-        let offset = index * GROUP_SIZE;
-        // A scan that found more than 2^32 groups (1 PiB) would have run out of memory.
-        Piece {
-            index: index as u32,
-            offset,
-            length: GROUP_SIZE.min(self.whole - offset) as usize,
-        }
+    fn piece(&self) -> PieceSpan {
+        PieceSpan::at(self.position, self.whole)
     }
 
-    /// Reads a piece and proves it. A descriptor that is kept for this content is tried first, then
-    /// the file at its path. Only [`Memory`] keeps descriptors, so that there is one limit for them;
-    /// within it, a file that is renamed over or deleted meanwhile still finishes.
-    async fn read(&self, piece: Piece) -> Result<Bytes, BodyError> {
-        if let PieceSource::Spooled(source) = &self.source {
-            let file = Arc::clone(source.file());
-            return self.read_from_file(piece, Some(file)).await;
-        }
+    /// Reads a piece and proves it; one of a store is proven where it is fetched. A descriptor that is
+    /// kept for this content is tried first, then the file at its path. Only [`Memory`] keeps
+    /// descriptors, so that there is one limit for them; within it, a file that is renamed over or
+    /// deleted meanwhile still finishes.
+    async fn read(&self, piece: PieceSpan) -> Result<Bytes, BodyError> {
+        let source = match &self.source {
+            PieceSource::Remote(source) => {
+                return Ok(Arc::clone(&source.pieces)
+                    .piece(source, piece.index)
+                    .await?);
+            }
+            PieceSource::Spooled(source) => {
+                let file = Arc::clone(source.file());
+                let source = LocalSource::Spooled(Arc::clone(source));
+                return self.read_from_file(&source, piece, Some(file)).await;
+            }
+            PieceSource::File(source) => LocalSource::File(Arc::clone(source)),
+        };
         if let Some(file) = self.memory.file(&self.hash) {
-            if let Ok(bytes) = self.read_from_file(piece, Some(file)).await {
+            if let Ok(bytes) = self.read_from_file(&source, piece, Some(file)).await {
                 return Ok(bytes);
             }
             self.memory.close(&self.hash);
         }
-        self.read_from_file(piece, None).await
+        self.read_from_file(&source, piece, None).await
     }
 
     /// Reads and proves on this thread when the page cache has the bytes, else on one that may
     /// block.
     async fn read_from_file(
         &self,
-        piece: Piece,
+        source: &LocalSource,
+        piece: PieceSpan,
         kept: Option<Arc<File>>,
     ) -> Result<Bytes, BodyError> {
         let Some(mut buffer) = self.memory.buffer(piece.length).await else {
             return Err(BodyError::NoMemory {
-                path: self.source.location(),
+                path: source.location(),
             });
         };
         if let Some(file) = &kept
-            && disk::read_cached(file, buffer.space(), self.source.start() + piece.offset)
+            && disk::read_cached(file, buffer.space(), source.start() + piece.offset)
         {
-            return self.prove(piece, buffer);
+            return self.prove(source, piece, buffer);
         }
         let is_new = kept.is_none();
-        let source = self.source.clone();
+        let opened = source.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let file = match kept {
                 Some(file) => file,
-                None => source.open()?,
+                None => opened.open()?,
             };
-            disk::read_exact_at(&file, buffer.space(), source.start() + piece.offset)?;
+            disk::read_exact_at(&file, buffer.space(), opened.start() + piece.offset)?;
             Ok::<_, std::io::Error>((file, buffer))
         });
         let read = reading
@@ -447,42 +462,44 @@ impl Pieces {
             .unwrap_or_else(|stopped| Err(std::io::Error::other(stopped)));
         match read {
             Ok((file, buffer)) => {
-                let bytes = self.prove(piece, buffer)?;
+                let bytes = self.prove(source, piece, buffer)?;
                 if is_new {
                     self.memory.keep_open(self.hash, &file);
                 }
                 Ok(bytes)
             }
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(self.changed(piece))
+                Err(changed(source, piece))
             }
-            Err(source) => Err(BodyError::Read {
-                path: self.source.location(),
-                source,
+            Err(error) => Err(BodyError::Read {
+                path: source.location(),
+                source: error,
             }),
         }
     }
 
-    fn prove(&self, piece: Piece, buffer: Buffer) -> Result<Bytes, BodyError> {
-        let bytes = buffer.as_ref();
-        let is_proven = match self.source.groups().get(piece.index as usize) {
-            Some(group) => group_hash(bytes, piece.offset) == *group,
-            None => piece.length as u64 == self.whole && blake3::hash(bytes) == self.hash,
-        };
+    fn prove(
+        &self,
+        source: &LocalSource,
+        piece: PieceSpan,
+        buffer: Buffer,
+    ) -> Result<Bytes, BodyError> {
+        let groups = source.groups();
+        let is_proven = piece.is_proven_by(buffer.as_ref(), &self.hash, groups, self.whole);
         #[cfg(test)]
         let is_proven = is_proven || tests::IS_PROOF_OFF.get();
         if is_proven {
             Ok(buffer.freeze())
         } else {
-            Err(self.changed(piece))
+            Err(changed(source, piece))
         }
     }
+}
 
-    fn changed(&self, piece: Piece) -> BodyError {
-        BodyError::Changed {
-            path: self.source.location(),
-            offset: piece.offset,
-        }
+fn changed(source: &LocalSource, piece: PieceSpan) -> BodyError {
+    BodyError::Changed {
+        path: source.location(),
+        offset: piece.offset,
     }
 }
 
@@ -490,6 +507,7 @@ impl Pieces {
 mod tests {
     use super::*;
     use crate::disk::Root;
+    use crate::representation::{GROUP_SIZE, group_hash};
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
     use std::cell::Cell;

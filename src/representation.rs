@@ -4,9 +4,11 @@
 //! [`Representation`] of its own (3.2), with its own tag. Everything here is immutable once a
 //! manifest holds it, except that field values are rendered at the first request that needs them.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use blake3::hazmat::HasherExt;
@@ -498,7 +500,7 @@ impl Representation {
     fn is_in(&self, file: &Path) -> bool {
         match &self.data {
             Data::File(source) => source.location() == file,
-            Data::Memory(_) | Data::Spooled(_) => false,
+            Data::Memory(_) | Data::Spooled(_) | Data::Remote(_) => false,
         }
     }
 
@@ -554,7 +556,7 @@ impl Clone for Rendered {
 }
 
 /// A field value from something whose text is visible ASCII; empty if it is not.
-pub fn visible(value: &impl std::fmt::Display) -> HeaderValue {
+pub fn visible(value: &impl fmt::Display) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(value.to_string()))
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -568,6 +570,8 @@ pub enum Data {
     File(Arc<FileSource>),
     /// In the temporary file of this process, to be read and proven in the same way.
     Spooled(Arc<SpooledSource>),
+    /// In a store elsewhere, to be fetched and proven when somebody asks for it.
+    Remote(Arc<RemoteSource>),
 }
 
 impl Data {
@@ -579,7 +583,8 @@ impl Data {
                 Arc::ptr_eq(&one.root, &two.root) && one.path == two.path
             }
             (Self::Spooled(one), Self::Spooled(two)) => Arc::ptr_eq(one, two),
-            (Self::Memory(_) | Self::File(_) | Self::Spooled(_), _) => false,
+            (Self::Remote(one), Self::Remote(two)) => one.hash == two.hash,
+            (Self::Memory(_) | Self::File(_) | Self::Spooled(_) | Self::Remote(_), _) => false,
         }
     }
 }
@@ -648,10 +653,150 @@ impl SpooledSource {
     }
 }
 
+/// Bytes that a store elsewhere keeps under their hash.
+#[derive(Debug)]
+pub struct RemoteSource {
+    /// Their BLAKE3.
+    pub hash: [u8; 32],
+    /// How many they are.
+    pub length: u64,
+    /// As [`FileSource::groups`], from when the first piece was asked for on. They make up the hash.
+    pub groups: OnceLock<Arc<[GroupHash]>>,
+    /// Who fetches them.
+    pub pieces: Arc<dyn RemotePieces>,
+}
+
+/// Fetches content that is not on this machine.
+pub trait RemotePieces: fmt::Debug + Send + Sync {
+    /// A piece of `source`, proven: the group with this index, or all of it up to [`MAX_WHOLE`].
+    fn piece(self: Arc<Self>, source: &Arc<RemoteSource>, index: u32) -> PieceFuture;
+
+    /// Where `source` is, for messages.
+    fn location(&self, source: &RemoteSource) -> String;
+}
+
+/// A piece on its way: proven bytes that nobody can change, or why there are none.
+pub type PieceFuture = Pin<Box<dyn Future<Output = Result<Bytes, RemoteError>> + Send>>;
+
+/// Why a piece of a store can't be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The store does not give it.
+    #[error("{message}")]
+    Unavailable {
+        /// Which object of which store.
+        location: String,
+        /// What could not be done, and why.
+        message: String,
+    },
+    /// What it gives is something else.
+    #[error("{location} is damaged: its bytes are not those that its name says")]
+    Damaged {
+        /// Which object of which store.
+        location: String,
+    },
+    /// Slow clients hold all the memory there is for content.
+    #[error("no memory for {location}: --memory is used up by slow clients")]
+    NoMemory {
+        /// Which object of which store.
+        location: String,
+    },
+}
+
+impl RemoteError {
+    /// Which object of which store.
+    pub fn location(&self) -> &str {
+        match self {
+            Self::Unavailable { location, .. }
+            | Self::Damaged { location }
+            | Self::NoMemory { location } => location,
+        }
+    }
+}
+
+/// Which bytes of a representation a piece has, and whether some bytes are they: the group with an
+/// index, or all of it up to [`MAX_WHOLE`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PieceSpan {
+    /// Its number, from 0.
+    pub index: u32,
+    /// Where it begins.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: usize,
+}
+
+impl PieceSpan {
+    /// The piece that has the byte at `position` of a representation of `whole` bytes.
+    pub fn at(position: u64, whole: u64) -> Self {
+        if whole <= MAX_WHOLE {
+            return Self {
+                index: 0,
+                offset: 0,
+                length: whole as usize,
+            };
+        }
+        let index = position / GROUP_SIZE;
+        let offset = index * GROUP_SIZE;
+        // A scan that found more than 2^32 groups (1 PiB) would have run out of memory.
+        Self {
+            index: index as u32,
+            offset,
+            length: GROUP_SIZE.min(whole - offset) as usize,
+        }
+    }
+
+    /// The piece with this number; `None` if a representation of `whole` bytes has none.
+    pub fn with_index(index: u32, whole: u64) -> Option<Self> {
+        let position = u64::from(index) * GROUP_SIZE;
+        let span = Self::at(position.min(whole.saturating_sub(1)), whole);
+        (span.index == index).then_some(span)
+    }
+
+    /// How many pieces a representation of `whole` bytes has.
+    pub fn count(whole: u64) -> u32 {
+        match whole {
+            0..=MAX_WHOLE => 1,
+            _ => whole.div_ceil(GROUP_SIZE) as u32,
+        }
+    }
+
+    /// Whether `bytes` are this piece of the content of `whole` bytes with this hash and groups.
+    pub fn is_proven_by(
+        &self,
+        bytes: &[u8],
+        hash: &[u8; 32],
+        groups: &[GroupHash],
+        whole: u64,
+    ) -> bool {
+        match groups.get(self.index as usize) {
+            Some(group) => group_hash(bytes, self.offset) == *group,
+            None => self.length as u64 == whole && blake3::hash(bytes) == *hash,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::semantics::etag::ETag;
+
+    #[test]
+    fn pieces_cover_all_of_a_representation_once() {
+        let large = 5 * GROUP_SIZE + 7;
+        for whole in [0, 1, MAX_WHOLE, MAX_WHOLE + 1, large] {
+            let (mut end, mut count) = (0, 0);
+            while end < whole || count == 0 {
+                let span = PieceSpan::at(end, whole);
+                assert_eq!((span.offset, span.index), (end, count));
+                assert_eq!(PieceSpan::with_index(count, whole), Some(span));
+                end += span.length as u64;
+                count += 1;
+            }
+            assert_eq!((end, PieceSpan::count(whole)), (whole, count), "{whole}");
+            assert_eq!(PieceSpan::with_index(count, whole), None, "{whole}");
+        }
+    }
 
     #[test]
     fn a_million_of_them_fit_into_memory() {

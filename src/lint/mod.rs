@@ -248,6 +248,8 @@ fn sidecar_problem(
             Ok(bytes) => proof(&mut &bytes[..]),
             Err(error) => Some(Unproven::Unreadable(error)),
         },
+        // A directory is looked at, and nothing of it is elsewhere.
+        Data::Remote(_) => None,
     }
 }
 

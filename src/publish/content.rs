@@ -131,6 +131,8 @@ impl LocalBlob {
                 read.map_err(|error| self.unreadable(error))?;
                 bytes.into()
             }
+            // A scan finds files.
+            Data::Remote(_) => return Err(self.unreadable(io::ErrorKind::Unsupported.into())),
         };
         match BlobHash::of(&bytes) == self.hash {
             true => Ok(bytes),
@@ -151,6 +153,7 @@ impl LocalBlob {
                 let hash = |(group, index): (&[u8], u64)| group_hash(group, index * GROUP_SIZE);
                 Some(groups.map(hash).collect::<Vec<GroupHash>>().concat().into())
             }
+            Data::Remote(_) => None,
         }
     }
 
@@ -175,6 +178,7 @@ impl LocalBlob {
                 .root
                 .open_file(&source.path)
                 .and_then(|opened| disk::read_exact_at(&opened.file, &mut part, start)),
+            Data::Remote(_) => Err(io::ErrorKind::Unsupported.into()),
         };
         read.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => self.changed(),

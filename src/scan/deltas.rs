@@ -391,6 +391,7 @@ pub fn delta_coding(delta: &Resource) -> Result<Coding, Unproven> {
             let read = source.read(delta.identity.length.min(limit));
             header = read.map_err(Unproven::Unreadable)?;
         }
+        Data::Remote(_) => return Err(Unproven::Unreadable(io::ErrorKind::Unsupported.into())),
     }
     Coding::of_header(&header).ok_or(Unproven::Header)
 }

@@ -144,7 +144,7 @@ impl Maker {
         }
         let encoded = match &identity.data {
             Data::Memory(bytes) => self.encode_all(wanted, bytes, identity, step),
-            Data::File(_) | Data::Spooled(_) => {
+            Data::File(_) | Data::Spooled(_) | Data::Remote(_) => {
                 let bytes = read_proven(identity, |bytes| read_all(bytes, identity.length));
                 let bytes = bytes.map_err(|reason| MakeError::Unreadable(reason.into()))?;
                 self.encode_all(wanted, &bytes, identity, step)
@@ -597,7 +597,9 @@ fn make_now(
 fn location(root: &Root, resource: &Resource) -> PathBuf {
     match &resource.of_files().0.data {
         Data::File(source) => source.location(),
-        Data::Memory(_) | Data::Spooled(_) => site_path::join(root.path(), &resource.path),
+        Data::Memory(_) | Data::Spooled(_) | Data::Remote(_) => {
+            site_path::join(root.path(), &resource.path)
+        }
     }
 }
 
@@ -607,7 +609,7 @@ pub(super) fn are_made_elsewhere(resource: &Resource, root: &Root) -> bool {
     let (_, encoded) = resource.of_files();
     encoded.iter().any(|each| match &each.data {
         Data::Spooled(source) => !source.of.starts_with(root.path()),
-        Data::Memory(_) | Data::File(_) => false,
+        Data::Memory(_) | Data::File(_) | Data::Remote(_) => false,
     })
 }
 
@@ -1002,7 +1004,7 @@ mod tests {
         let encoded = manifest.iter().flat_map(|resource| &resource.encoded);
         let origin = |each: &Representation| match &each.data {
             Data::Spooled(source) => Some(source.of.to_path_buf()),
-            Data::Memory(_) | Data::File(_) => None,
+            Data::Memory(_) | Data::File(_) | Data::Remote(_) => None,
         };
         encoded.filter_map(origin).collect()
     }

@@ -124,6 +124,7 @@ impl<'a> Pass<'a> {
 pub(super) fn is_at(data: &Data, root: &Arc<Root>, found: &FoundFile) -> bool {
     match data {
         Data::Memory(_) | Data::Spooled(_) => true,
+        Data::Remote(_) => false,
         Data::File(source) => Arc::ptr_eq(&source.root, root) && *source.path == *found.location,
     }
 }

@@ -37,6 +37,8 @@ pub(super) fn read_proven<T>(
             }
             look(&mut &bytes[..])
         }
+        // What is in a store was proven where it was published.
+        Data::Remote(_) => Err(Unproven::Unreadable(io::ErrorKind::Unsupported.into())),
     }
 }
 

@@ -59,7 +59,7 @@ impl<'a> SavedFile<'a> {
     /// What `manifest` knows of one of its resources.
     pub fn of(resource: &'a Resource, manifest: &Manifest) -> Self {
         let (location, groups) = match &resource.identity.data {
-            Data::Memory(_) | Data::Spooled(_) => (None, [].as_slice()),
+            Data::Memory(_) | Data::Spooled(_) | Data::Remote(_) => (None, [].as_slice()),
             Data::File(source) => (Some(&*source.path), &*source.groups),
         };
         // A proof is about the bytes of the sidecar that is published, and of no other.

@@ -20,7 +20,9 @@ impl Unmade {
     pub fn location(&self) -> PathBuf {
         match &self.resource.of_files().0.data {
             Data::File(source) => source.location(),
-            Data::Memory(_) | Data::Spooled(_) => OsStr::from_bytes(&self.resource.path).into(),
+            Data::Memory(_) | Data::Spooled(_) | Data::Remote(_) => {
+                OsStr::from_bytes(&self.resource.path).into()
+            }
         }
     }
 }

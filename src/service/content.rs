@@ -51,7 +51,7 @@ impl FileContent {
     }
 }
 
-/// Reports files that are not what the manifest says, so that the watcher looks at them.
+/// Reports content that is not what the manifest says: files, so that the watcher looks at them.
 #[derive(Clone, Debug)]
 pub(super) struct SuspectReporter {
     pub(super) site: Arc<Site>,
@@ -64,6 +64,8 @@ impl SuspectReporter {
         if error.is_suspicious() {
             self.metrics.unproven.increment();
             self.site.report_suspect(error.path());
+        } else if error.is_of_content() {
+            self.metrics.unproven.increment();
         }
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn page_links(
         Data::Spooled(source) if page.identity.length <= MAX_PAGE_LENGTH => {
             source.read(page.identity.length)?
         }
-        Data::File(_) | Data::Spooled(_) => {
+        Data::File(_) | Data::Spooled(_) | Data::Remote(_) => {
             return Err(io::Error::other("it is longer than 32 MiB"));
         }
     };
