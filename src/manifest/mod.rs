@@ -95,6 +95,11 @@ pub struct Changes {
     pub keep_until: Option<Instant>,
     /// Whether HTML is kept as well.
     pub keep_pages: bool,
+    /// Resources that the site had before this state, and until when they are served where it has none
+    /// at their paths.
+    pub retired: Vec<(Arc<Resource>, Instant)>,
+    /// The settings, where they have changed. What they say of single resources is in `changed`.
+    pub settings: Option<Arc<Settings>>,
 }
 
 impl Changes {
@@ -104,6 +109,8 @@ impl Changes {
             && self.removed.is_empty()
             && self.new_folders.is_empty()
             && self.removed_folders.is_empty()
+            && self.retired.is_empty()
+            && self.settings.is_none()
             && self.rules.is_none()
             && self.unreadable == manifest.unreadable
             && self.without_codings == manifest.without_codings
@@ -174,6 +181,13 @@ impl BucketSlot {
             hash: u64::from_le_bytes([*c, *d, *e, *f, *g, *h, *i, *j]),
         }
     }
+
+    /// The resource at `path`, whose place this is.
+    fn find<'b>(&self, buckets: &'b [Arc<Bucket>], path: &[u8]) -> Option<&'b Arc<Resource>> {
+        buckets[self.bucket]
+            .table
+            .find(self.hash, |resource| *resource.path == *path)
+    }
 }
 
 /// The directories above `path`, nearest first, the root last.
@@ -232,7 +246,14 @@ impl Manifest {
             }
             None => (Arc::clone(&self.header_rules), false),
         };
+        let settings = changes
+            .settings
+            .unwrap_or_else(|| Arc::clone(&self.settings));
         let mut edit = BucketEdit::new(self);
+        if settings.listing != self.settings.listing {
+            // Folders without files count, or no longer.
+            edit.touched.fill(true);
+        }
         edit.replace_folders(&changes.removed_folders, changes.new_folders);
         let mut retired = self.retired.clone();
         for path in changes.removed {
@@ -262,13 +283,22 @@ impl Manifest {
             unsettled,
             bytes,
             ..
-        } = edit.finish(&self.settings);
+        } = edit.finish(&settings);
         let unreadable = changes.unreadable;
         let without_codings = changes.without_codings;
         let is_complete = unreadable.is_empty() && without_codings.is_empty() && unsettled == 0;
-        let digest = digest(&self.settings, header_rules.rules(), &buckets, is_complete);
+        let digest = digest(&settings, header_rules.rules(), &buckets, is_complete);
+        for (resource, until) in changes.retired {
+            let is_there = BucketSlot::of(&resource.path)
+                .find(&buckets, &resource.path)
+                .is_some();
+            if !is_there && !retired.contains_key(&resource.path) {
+                let resource = header_rules.apply_to(resource);
+                retired.insert(resource.path.clone(), Retired { resource, until });
+            }
+        }
         Self {
-            settings: Arc::clone(&self.settings),
+            settings,
             header_rules,
             has_delta_files: buckets.iter().any(|bucket| bucket.has_deltas),
             buckets,
@@ -291,10 +321,7 @@ impl Manifest {
     /// the site only through this look-up, so that what no scan has admitted can't be reached by
     /// any spelling (P6).
     pub fn locate(&self, path: &[u8]) -> Option<&Arc<Resource>> {
-        let place = BucketSlot::of(path);
-        self.buckets[place.bucket]
-            .table
-            .find(place.hash, |resource| *resource.path == *path)
+        BucketSlot::of(path).find(&self.buckets, path)
     }
 
     /// Whether anything lies below this directory.
@@ -509,6 +536,11 @@ impl Manifest {
 
     /// The settings that change answers.
     pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The same, to be kept.
+    pub fn shared_settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 

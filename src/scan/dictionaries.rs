@@ -7,7 +7,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Pass, ScanOutcome, Scanner};
+use super::Scanner;
+use crate::manifest::{Changes, Manifest};
 use crate::representation::{DictionaryUse, Resource, TextKind};
 use crate::semantics::base_path::BasePath;
 use crate::settings::{DictionaryFiles, Family, PathGlob, url_pattern};
@@ -16,13 +17,21 @@ use crate::settings::{DictionaryFiles, Family, PathGlob, url_pattern};
 /// against each of the old ones, for a client may have any of them.
 pub const MAX_FAMILY: usize = 4;
 
+/// What is there before some changes, and whether all of it is to be looked at: at a start, what an
+/// earlier process has saved.
+#[derive(Clone, Copy)]
+pub(super) struct StateBefore<'a> {
+    pub(super) base: &'a Manifest,
+    pub(super) is_start: bool,
+}
+
 /// Adds to the changes the resources that are dictionaries from now on, or are no longer.
-pub(super) fn attach(scanner: &Scanner, pass: &Pass<'_>, outcome: &mut ScanOutcome) {
+pub(super) fn attach(scanner: &Scanner, before: StateBefore<'_>, changes: &mut Changes) {
     let base_path = &scanner.settings.base_path;
     match scanner.settings.dictionaries() {
         DictionaryFiles::None => {}
-        DictionaryFiles::Matching(globs) => attach_chosen(globs, base_path, pass, outcome),
-        DictionaryFiles::Families => attach_families(base_path, pass, outcome),
+        DictionaryFiles::Matching(globs) => attach_chosen(globs, base_path, before, changes),
+        DictionaryFiles::Families => attach_families(base_path, before, changes),
     }
 }
 
@@ -38,8 +47,8 @@ fn on_host(base_path: &BasePath, pattern: String) -> String {
 fn attach_chosen(
     globs: &[PathGlob],
     base_path: &BasePath,
-    pass: &Pass<'_>,
-    outcome: &mut ScanOutcome,
+    before: StateBefore<'_>,
+    changes: &mut Changes,
 ) {
     let chosen = |resource: &Resource| {
         let is_chosen = globs.iter().any(|glob| glob.matches(&resource.path));
@@ -52,13 +61,13 @@ fn attach_chosen(
             DictionaryUse::chosen(&on_host(base_path, pattern))
         })
     };
-    let restored = pass.base.iter().filter(|_| pass.is_start);
-    replace(outcome, restored, chosen);
+    let restored = before.base.iter().filter(|_| before.is_start);
+    replace(changes, restored, chosen);
 }
 
 /// Those whose families have few members.
-fn attach_families(base_path: &BasePath, pass: &Pass<'_>, outcome: &mut ScanOutcome) {
-    let changes = &outcome.changes;
+fn attach_families(base_path: &BasePath, before: StateBefore<'_>, changes: &mut Changes) {
+    let StateBefore { base, is_start } = before;
     let touched: BTreeSet<Box<[u8]>> = changes
         .changed
         .iter()
@@ -67,11 +76,11 @@ fn attach_families(base_path: &BasePath, pass: &Pass<'_>, outcome: &mut ScanOutc
         .filter(|path| Family::of(path).is_some())
         .cloned()
         .collect();
-    if touched.is_empty() && !pass.is_start {
+    if touched.is_empty() && !is_start {
         return;
     }
     let families: BTreeSet<_> = touched.iter().filter_map(|path| Family::of(path)).collect();
-    let is_touched = |family: &Family<'_>| pass.is_start || families.contains(family);
+    let is_touched = |family: &Family<'_>| is_start || families.contains(family);
     let replaced: BTreeSet<&[u8]> = changes
         .changed
         .iter()
@@ -80,11 +89,11 @@ fn attach_families(base_path: &BasePath, pass: &Pass<'_>, outcome: &mut ScanOutc
         .collect();
     let mut left = Vec::new();
     let mut members: HashMap<Family<'_>, usize> = HashMap::new();
-    let known = match pass.is_start {
-        true => pass.base.iter().collect(),
+    let known = match is_start {
+        true => base.iter().collect(),
         false => {
             let prefixes = families.iter().map(|family| family.prefix().to_vec());
-            pass.base.with_prefixes(prefixes.collect())
+            base.with_prefixes(prefixes.collect())
         }
     };
     for resource in known.into_iter().filter(|it| !replaced.contains(&*it.path)) {
@@ -97,7 +106,7 @@ fn attach_families(base_path: &BasePath, pass: &Pass<'_>, outcome: &mut ScanOutc
     for family in changed.iter().filter_map(|it| family_of(it)) {
         *members.entry(family).or_default() += 1;
     }
-    replace(outcome, left.iter(), |resource| {
+    replace(changes, left.iter(), |resource| {
         let family = family_of(resource)?;
         let count = members.get(&family).copied().unwrap_or_default();
         let pattern = on_host(base_path, family.url_pattern());
@@ -114,11 +123,11 @@ fn family_of(resource: &Resource) -> Option<Family<'_>> {
 
 /// Gives all that has changed, and those of `known` for which it differs, what `choose` says.
 fn replace<'a>(
-    outcome: &mut ScanOutcome,
+    changes: &mut Changes,
     known: impl Iterator<Item = &'a Arc<Resource>>,
     choose: impl Fn(&Resource) -> Option<DictionaryUse>,
 ) {
-    let changed = &mut outcome.changes.changed;
+    let changed = &mut changes.changed;
     let indices: HashMap<_, _> = (0..)
         .zip(changed.iter())
         .map(|(index, resource)| (resource.path.clone(), index))

@@ -199,7 +199,7 @@ fn with_buffer<T>(length: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// The BLAKE3 of `length` bytes (more than one group) whose groups have these chaining values.
-pub(super) fn root_hash(groups: &[GroupHash], length: u64) -> [u8; 32] {
+pub(crate) fn root_hash(groups: &[GroupHash], length: u64) -> [u8; 32] {
     let (left, right) = halves(groups, length);
     *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
 }

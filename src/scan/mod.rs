@@ -4,6 +4,7 @@
 //! after lost events and for a sweep it brings a manifest in line with some paths, or with all.
 //! Files are hashed on all cores while the walk goes on. Nothing is published here.
 
+mod assemble;
 mod codings;
 mod deltas;
 mod demand;
@@ -59,6 +60,7 @@ use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
 use crate::settings::{ReprDigest, Settings, Symlinks};
+use dictionaries::StateBefore;
 use hash::{HashOptions, HashedFile, Retained};
 use known_deltas::KnownDeltas;
 use made::Maker;
@@ -66,6 +68,7 @@ use media::{Keeping, MediaTypes};
 use pass::{FileState, Pass, add_folders, is_at, lock, relocated, removed, report};
 use walk::{FoundFile, WalkStep};
 
+pub use assemble::{PublishedContent, PublishedFile, PublishedSite};
 pub use codings::stem;
 pub use deltas::{
     DICTIONARIES, MAX_DICTIONARY_LENGTH, content_sha256, delta_coding, dictionary_at,
@@ -617,7 +620,11 @@ impl Scanner {
         if outcome.long.is_empty() {
             codings::attach(self, pass, &mut outcome);
         }
-        dictionaries::attach(self, pass, &mut outcome);
+        let before = StateBefore {
+            base: pass.base,
+            is_start: pass.is_start,
+        };
+        dictionaries::attach(self, before, &mut outcome.changes);
         outcome
     }
 
