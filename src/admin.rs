@@ -92,9 +92,11 @@ impl Admin {
             {
                 Ok(site) => {
                     let (digest, entries) = (site.digest(), site.len());
+                    let remark = self.readiness.last_remark();
+                    let remark = remark.map_or_else(String::new, |remark| format!("{remark}\n"));
                     text(
                         StatusCode::OK,
-                        format!("ready {digest} {entries} entries\n"),
+                        format!("ready {digest} {entries} entries\n{remark}"),
                     )
                 }
                 Err(reason) => unavailable(&reason),
@@ -200,6 +202,10 @@ mod tests {
         assert_eq!(ask(&admin, "GET", "/readyz?x=y"), (200, ready));
         assert_eq!(ask(&admin, "GET", "/digest"), (200, format!("{digest}\n")));
         assert_eq!(ask(&admin, "GET", "/manifest"), (200, digest.to_string()));
+        readiness.remark(Some("the store is away".to_owned()));
+        let (status, said) = ask(&admin, "GET", "/readyz");
+        assert_eq!(status, 200);
+        assert!(said.ends_with(" 0 entries\nthe store is away\n"), "{said}");
         readiness.enter(Phase::Draining);
         let (status, reason) = ask(&admin, "GET", "/readyz");
         assert_eq!((status, &reason[..8]), (503, "draining"));

@@ -31,6 +31,8 @@ pub struct Readiness {
     has_held: AtomicBool,
     /// What a scan has found to be wrong.
     reason: Mutex<Option<String>>,
+    /// What the operator is to know although requests are answered.
+    remark: Mutex<Option<String>>,
     /// Whether those get on who keep the site true to the disk; there are none before the first
     /// scan.
     threads: OnceLock<Arc<Beats>>,
@@ -150,6 +152,17 @@ impl Readiness {
     /// Says what stands in the way of the first publication, or that nothing does.
     pub fn explain(&self, reason: Option<String>) {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Says what the operator is to know although requests are answered, or that there is nothing.
+    pub fn remark(&self, remark: Option<String>) {
+        *self.remark.lock().unwrap_or_else(PoisonError::into_inner) = remark;
+    }
+
+    /// What the operator is to know although requests are answered.
+    pub fn last_remark(&self) -> Option<String> {
+        let remark = self.remark.lock();
+        remark.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What stands in the way of the first publication.

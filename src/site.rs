@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -26,6 +27,22 @@ pub struct Site {
     looks: watch::Sender<u64>,
     on_suspect: Mutex<Option<SuspectCallback>>,
     on_publication: Mutex<Option<PublicationCallback>>,
+    on_missing: OnceLock<MissingCallback>,
+}
+
+/// Called before it is said that there is nothing at a path.
+type MissingCallback = Box<dyn Fn() -> NewerState + Send + Sync>;
+
+/// Ends when it is known whether the site has a newer state elsewhere.
+pub type NewerState = Pin<Box<dyn Future<Output = Newest> + Send>>;
+
+/// Whether what is published is the newest state of the site.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Newest {
+    /// It is, as far as is known.
+    Published,
+    /// There is a newer one, which can't be published yet.
+    Pending,
 }
 
 /// Called with each file that is not what the manifest says.
@@ -46,6 +63,7 @@ impl Site {
             looks: watch::Sender::new(0),
             on_suspect: Mutex::new(None),
             on_publication: Mutex::new(None),
+            on_missing: OnceLock::new(),
         }
     }
 
@@ -149,6 +167,23 @@ impl Site {
     pub fn on_publication(&self, callback: impl Fn(&Manifest, &Manifest) + Send + 'static) {
         let slot = self.on_publication.lock();
         *slot.unwrap_or_else(PoisonError::into_inner) = Some(Box::new(callback));
+    }
+
+    /// Calls `callback` before a request is told that there is nothing at a path: the site may have a
+    /// newer state elsewhere, which has it. The request waits for what it returns. Only the first one
+    /// counts.
+    pub fn on_missing(&self, callback: impl Fn() -> NewerState + Send + Sync + 'static) {
+        let _ = self.on_missing.set(Box::new(callback));
+    }
+
+    /// Whether the site may have a newer state elsewhere.
+    pub fn may_be_outdated(&self) -> bool {
+        self.on_missing.get().is_some()
+    }
+
+    /// Looks for a newer state elsewhere, if there may be one.
+    pub fn newer_state(&self) -> Option<NewerState> {
+        self.on_missing.get().map(|callback| callback())
     }
 
     /// How long the current state has been published.

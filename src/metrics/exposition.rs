@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::ProcessFigures;
-use super::{Counter, Durations, Figures, Metrics, Outcome, STATUSES, Verb};
+use super::{Counter, Durations, Figures, Metrics, Outcome, STATUSES, StoreMetrics, Verb};
 
 impl Metrics {
     /// Appends all of it in OpenMetrics 1.0, with what is known of this moment. A method
@@ -51,6 +51,9 @@ impl Collector for Exposition {
         families.durations(&self.metrics)?;
         if let Some(figures) = &self.figures {
             families.figures(figures)?;
+        }
+        if let Some(store) = self.metrics.store.get() {
+            families.store(store)?;
         }
         let mut build = families.family(("build", "etagd itself."), None, MetricType::Info)?;
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
@@ -322,6 +325,52 @@ impl FamilyEncoder<'_> {
             self.counter(name, help, counter.get())?;
         }
         Ok(())
+    }
+
+    /// What a server that follows a store has in addition.
+    fn store(&mut self, store: &StoreMetrics) -> fmt::Result {
+        for (name, help, counter) in [
+            (
+                "store_releases_taken",
+                "Releases of the store that were published here.",
+                &store.releases_taken,
+            ),
+            (
+                "store_releases_refused",
+                "Releases of the store that cannot be served here: the one before stays.",
+                &store.releases_refused,
+            ),
+            (
+                "store_failed_polls",
+                "Failed attempts to find out whether the store has a newer release.",
+                &store.polls_failed,
+            ),
+            (
+                "store_fetches",
+                "Pieces of content that the store was asked for.",
+                &store.fetches,
+            ),
+            (
+                "store_failed_fetches",
+                "Pieces of content that the store did not give, or gave damaged.",
+                &store.fetches_failed,
+            ),
+            (
+                "store_cache_hits",
+                "Pieces of content that were found in --cache.",
+                &store.cache_hits,
+            ),
+        ] {
+            self.counter(name, help, counter.get())?;
+        }
+        let help = "Content that the store has sent.";
+        self.bytes("store_fetched", help, &store.fetched_bytes)?;
+        let release = store.release.load(Ordering::Relaxed);
+        let help = "The number of the release that is served.";
+        self.gauge("store_release", help, None, release)?;
+        let is_reachable = store.is_reachable.load(Ordering::Relaxed);
+        let help = "1 while the store answers.";
+        self.gauge("store_reachable", help, None, is_reachable.into())
     }
 
     fn durations(&mut self, metrics: &Metrics) -> fmt::Result {

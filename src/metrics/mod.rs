@@ -8,8 +8,8 @@ mod latency;
 mod process;
 mod text_format;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
@@ -244,6 +244,31 @@ pub struct Metrics {
     pub change_scans: Durations,
     /// From the outcome of a look to the published manifest.
     pub publishing: Durations,
+    /// What a server that follows a store counts; none of any other.
+    pub store: OnceLock<StoreMetrics>,
+}
+
+/// What a server that follows a store counts.
+#[derive(Debug, Default)]
+pub struct StoreMetrics {
+    /// Releases that were published here.
+    pub releases_taken: Counter,
+    /// Releases that were found to be unfit to be served.
+    pub releases_refused: Counter,
+    /// The number of the release that is served.
+    pub release: AtomicU64,
+    /// Looks for a newer release that have failed.
+    pub polls_failed: Counter,
+    /// Bytes that the store has sent.
+    pub fetched_bytes: Counter,
+    /// Pieces of content that the store was asked for.
+    pub fetches: Counter,
+    /// Those of them that it did not give, or gave damaged.
+    pub fetches_failed: Counter,
+    /// Pieces of content that were in `--cache`.
+    pub cache_hits: Counter,
+    /// Whether the last attempt to reach the store was a success.
+    pub is_reachable: AtomicBool,
 }
 
 impl Metrics {

@@ -37,6 +37,11 @@ pub(super) fn reply(
     if matches!(answer, Answer::Refused(..)) {
         return AtOnce::NeedsHyper;
     }
+    if let Answer::NotFound(status, _) = &answer
+        && drafter.may_be_elsewhere(*status, manifest, request)
+    {
+        return AtOnce::NeedsHyper;
+    }
     let summary = AnswerSummary::new(&answer, manifest, request);
     let tag = tag(&answer);
     let has_own_head = drafter.has_digest_header || request.fields().has(&WANT_REPR_DIGEST);
@@ -177,7 +182,7 @@ impl<'m> SharedHead<'m> {
                 offset: 0,
                 length: representation.length,
             })),
-            Data::Spooled(_) => None,
+            Data::Spooled(_) | Data::Remote(_) => None,
         }
     }
 }

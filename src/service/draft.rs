@@ -14,13 +14,14 @@ use super::pages::{
     page_about,
 };
 use super::response::{Draft, DraftContent, empty};
-use crate::answer::{Answer, Selected, answer, answer_without_redirects};
+use crate::answer::{Answer, Selected, answer, answer_without_redirects, target_in_site};
 use crate::body::Segments;
 use crate::exchange::AnswerSummary;
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::representation::{Data, REVALIDATE, Representation, Resource, visible};
 use crate::semantics::head::RequestHead;
+use crate::semantics::navigation::looks_like_page;
 use crate::semantics::range::{ByteRange, Selection, unsatisfied_range};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -35,6 +36,8 @@ pub(super) struct Drafter {
     pub(super) are_writes_allowed: bool,
     /// Whether no rule of `_redirects` applies.
     pub(super) ignores_redirects: bool,
+    /// Whether what the site has not may be in a newer state of it, elsewhere.
+    pub(super) may_be_outdated: bool,
 }
 
 impl Drafter {
@@ -44,7 +47,22 @@ impl Drafter {
             has_digest_header: false,
             are_writes_allowed: false,
             ignores_redirects: false,
+            may_be_outdated: false,
         }
+    }
+
+    /// Whether a request has found nothing, for something that a newer state of the site may have: what
+    /// a page of that state needs, say, which another server has sent. Pages themselves can wait.
+    pub(super) fn may_be_elsewhere(
+        &self,
+        status: StatusCode,
+        manifest: &Manifest,
+        request: &impl RequestHead,
+    ) -> bool {
+        self.may_be_outdated
+            && status == StatusCode::NOT_FOUND
+            && target_in_site(manifest, request)
+                .is_some_and(|target| !is_path_of_page(target.path()))
     }
 
     /// Drafts the response to a request from one state of the site, and says what was decided.
@@ -227,13 +245,18 @@ impl Drafter {
         }
         draft.map(|_| match &representation.data {
             Data::Memory(bytes) => DraftContent::Memory(bytes.clone()),
-            Data::File(_) | Data::Spooled(_) => {
+            Data::File(_) | Data::Spooled(_) | Data::Remote(_) => {
                 let mut segments = Segments::default();
                 segments.push_data(representation, 0, representation.length, &self.memory);
                 DraftContent::Segments(segments)
             }
         })
     }
+}
+
+/// Whether a path looks like that of a page, with or without the extension of its file.
+fn is_path_of_page(path: &[u8]) -> bool {
+    looks_like_page(path) || path.ends_with(b".html") || path.ends_with(b".htm")
 }
 
 /// 304, with those fields of a 200 that may have changed since it was cached.

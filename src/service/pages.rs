@@ -22,6 +22,11 @@ const POLICY_WITH_TAIL: HeaderValue =
 pub(super) const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 /// What a 503 says of a file that has changed since it was hashed, and is not known yet as it is now.
 pub(super) const CHANGING: &str = "this file is changing: try again in a moment";
+/// What a 503 says of content that is in a store and can't be had from there.
+pub(super) const UNREACHABLE: &str = "this file cannot be fetched now: try again in a moment";
+/// What a 503 says of what may be in a release that is not served yet.
+pub(super) const BEHIND: &str =
+    "a newer version of this site is being fetched: try again in a moment";
 /// What a 503 says where the requests that wait on a connection have too many bytes of header fields.
 pub(super) const TOO_MANY_WAITING: &str =
     "too many requests with long header fields wait on this connection: try again in a moment";

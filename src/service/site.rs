@@ -16,9 +16,11 @@ use super::dictionary::remove_unless_secure;
 use super::draft::{Drafter, ETAGD_DIGEST};
 use super::fields::apply_header_rules_to_error;
 use super::handler::{Connection, Layer};
-use super::pages::{CHANGING, TOO_MANY_WAITING, error_page, not_found_sentence, unavailable};
+use super::pages::{
+    BEHIND, CHANGING, TOO_MANY_WAITING, UNREACHABLE, error_page, not_found_sentence, unavailable,
+};
 use super::response::{
-    AtOnce, Content, DraftContent, FilesAtOnce, MemoryReply, Reply, ResponseFuture,
+    AtOnce, Content, Draft, DraftContent, FilesAtOnce, MemoryReply, Reply, ResponseFuture,
 };
 use super::waiting::WaitingRequest;
 use crate::answer::target_in_site;
@@ -30,7 +32,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::page::Page;
 use crate::semantics::plain::PlainHead;
-use crate::site::Site;
+use crate::site::{NewerState, Newest, Site};
 
 /// How long a request waits for the look at a file that has changed: the longest quiet period, and
 /// time to hash it.
@@ -56,10 +58,12 @@ pub struct SiteLayer {
 impl SiteLayer {
     /// Answers from `site`. Content that is on its way is held within `memory`.
     pub fn new(site: Arc<Site>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
+        let mut drafter = Drafter::new(memory);
+        drafter.may_be_outdated = site.may_be_outdated();
         Self {
             site,
             metrics,
-            drafter: Drafter::new(memory),
+            drafter,
             trusted: TrustedProxies::default(),
             is_for_files_alone: false,
         }
@@ -137,17 +141,23 @@ impl SiteLayer {
             // accepted, and is waited for like any file.
             let is_encoded = draft.headers().contains_key(header::CONTENT_ENCODING)
                 && request.parts.headers.contains_key(header::ACCEPT_ENCODING);
-            if is_encoded && error.is_suspicious() {
+            if is_encoded && error.is_of_content() {
                 // A sidecar that fails takes nobody's content away: the content itself is sent.
                 request.parts.headers.remove(header::ACCEPT_ENCODING);
             } else {
                 drafts_left -= 1;
             }
-            // Where another version was published since, nothing has to be waited for.
+            // Where another version was published since, nothing has to be waited for. No look at the
+            // disk finds what a store does not give.
             let is_outdated = !Arc::ptr_eq(&manifest, &self.site.current());
-            let may_go_on = is_encoded || is_outdated || wait_for_look(looks, deadline).await;
-            if drafts_left == 0 || !error.is_suspicious() || !may_go_on {
-                let page = in_place_of(draft.headers(), CHANGING, &manifest, &request.parts);
+            let may_go_on = (is_encoded || is_outdated) && error.is_of_content()
+                || error.is_suspicious() && wait_for_look(looks, deadline).await;
+            if drafts_left == 0 || !may_go_on {
+                let sentence = match error {
+                    BodyError::Remote(_) => UNREACHABLE,
+                    _ => CHANGING,
+                };
+                let page = in_place_of(draft.headers(), sentence, &manifest, &request.parts);
                 return self.give_up(page, &error, summary);
             }
             manifest = Arc::clone(&self.site.current());
@@ -164,11 +174,83 @@ impl SiteLayer {
         }
     }
 
+    /// The reply with a draft: now, or when its content is proven.
+    fn reply_with(
+        &self,
+        (draft, summary): (Draft, AnswerSummary),
+        manifest: &Arc<Manifest>,
+        parts: &Parts,
+        connection: &Arc<dyn Connection>,
+    ) -> ResponseFuture {
+        let (head, content) = draft.into_parts();
+        match content {
+            DraftContent::Memory(bytes) => ResponseFuture::now(Reply {
+                response: Response::from_parts(head, Content::Memory(bytes)),
+                summary,
+            }),
+            DraftContent::Segments(segments) => {
+                let Some(request) = WaitingRequest::new(parts, connection, &self.metrics) else {
+                    return self.refuse(&head.headers, summary, manifest, parts);
+                };
+                let draft = Response::from_parts(head, segments);
+                let (layer, connection) = (self.clone(), Arc::clone(connection));
+                let manifest = Arc::clone(manifest);
+                let draft = (draft, summary);
+                ResponseFuture::later(layer.prove(manifest, draft, request, connection))
+            }
+        }
+    }
+
+    /// Answers from what is published when it is known whether that is the newest state of the site.
+    async fn reply_from_newest(
+        self,
+        newer: NewerState,
+        request: WaitingRequest,
+        connection: Arc<dyn Connection>,
+    ) -> Reply {
+        let newest = newer.await;
+        let manifest = Arc::clone(&self.site.current());
+        let (draft, summary) = self.drafter.draft(&manifest, &request.parts);
+        let is_missing = (self.drafter).may_be_elsewhere(draft.status(), &manifest, &request.parts);
+        if is_missing && newest == Newest::Pending {
+            self.metrics.unavailable.increment();
+            let page = in_place_of(draft.headers(), BEHIND, &manifest, &request.parts);
+            return Reply {
+                summary: summary.given_up(),
+                ..Reply::from(page)
+            };
+        }
+        self.reply_with((draft, summary), &manifest, &request.parts, &connection)
+            .await
+    }
+
+    /// Answers that too much waits on a connection.
+    fn refuse(
+        &self,
+        draft: &HeaderMap,
+        summary: AnswerSummary,
+        manifest: &Manifest,
+        parts: &Parts,
+    ) -> ResponseFuture {
+        self.metrics.refused_requests.increment();
+        let page = in_place_of(draft, TOO_MANY_WAITING, manifest, parts);
+        ResponseFuture::now(Reply {
+            summary: summary.given_up(),
+            ..Reply::from(page)
+        })
+    }
+
     /// Answers `page`, because the content of a draft can't be had.
     fn give_up(&self, page: Response<Bytes>, error: &BodyError, summary: AnswerSummary) -> Reply {
         self.metrics.unavailable.increment();
         let path = error.path().display();
-        tracing::warn!(%path, status = 503, %error, "{error}: answered 503");
+        match error {
+            // A store that is away is named once, and not by each request.
+            BodyError::Remote(_) => {
+                tracing::debug!(%path, status = 503, %error, "{error}: answered 503");
+            }
+            _ => tracing::warn!(%path, status = 503, %error, "{error}: answered 503"),
+        }
         Reply {
             summary: summary.given_up(),
             ..Reply::from(page)
@@ -191,28 +273,18 @@ impl Layer for SiteLayer {
         }
         remove_unless_secure(&mut parts, &**connection, &self.trusted);
         let (draft, summary) = self.drafter.draft(&manifest, &parts);
-        let (head, content) = draft.into_parts();
-        match content {
-            DraftContent::Memory(bytes) => ResponseFuture::now(Reply {
-                response: Response::from_parts(head, Content::Memory(bytes)),
-                summary,
-            }),
-            DraftContent::Segments(segments) => {
-                let Some(request) = WaitingRequest::new(&parts, connection, &self.metrics) else {
-                    self.metrics.refused_requests.increment();
-                    let page = in_place_of(&head.headers, TOO_MANY_WAITING, &manifest, &parts);
-                    return ResponseFuture::now(Reply {
-                        summary: summary.given_up(),
-                        ..Reply::from(page)
-                    });
-                };
-                let draft = Response::from_parts(head, segments);
-                let (layer, connection) = (self.clone(), Arc::clone(connection));
-                let manifest = Arc::clone(&manifest);
-                let draft = (draft, summary);
-                ResponseFuture::later(layer.prove(manifest, draft, request, connection))
-            }
+        if self
+            .drafter
+            .may_be_elsewhere(draft.status(), &manifest, &parts)
+            && let Some(newer) = self.site.newer_state()
+        {
+            let Some(request) = WaitingRequest::new(&parts, connection, &self.metrics) else {
+                return self.refuse(draft.headers(), summary, &manifest, &parts);
+            };
+            let (layer, connection) = (self.clone(), Arc::clone(connection));
+            return ResponseFuture::later(layer.reply_from_newest(newer, request, connection));
         }
+        self.reply_with((draft, summary), &manifest, &parts, connection)
     }
 
     fn respond_at_once(
