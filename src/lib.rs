@@ -59,6 +59,7 @@
 //! |---|---|---|
 //! | 5 | [`watch`] | events, quiet period, sweeps: from a change on disk to the next manifest |
 //! | 5 | [`write`] | PUT and DELETE: tokens, conditions, uploads |
+//! | 6 | [`follow`] | a site whose releases are in a store: from a release there to the next manifest |
 //! | 3 | [`commit`] | a write that waits for its turn, and its outcome |
 //! | 1 | [`staging`] | temporary files, so that nothing is ever half-written |
 //! | 5 | [`state`] | `--state`: the saved manifest, so that a restart need not hash again |
@@ -92,7 +93,7 @@
 //! | 2 | [`log`] | messages for the operator |
 //! | 0 | [`resolver`] | where a static binary looks host names up |
 //!
-//! # Four paths
+//! # Five paths
 //!
 //! **Start.** Flags -> [`config::Config`] -> the operator's endpoints ([`admin`]: alive, not ready)
 //! -> bind the listeners (this can fail, so it comes before the slow work) -> arm the watch, so that
@@ -116,6 +117,10 @@
 //! **Change.** An event is a hint ("look there") -> dirty paths -> quiet period ->
 //! [`scan::Scanner::reconcile`] reads what is on disk now -> [`site::Site::update`], the only way to
 //! publish. Sweeps find what no event reports.
+//!
+//! **Release.** A poll, a sweep or a request finds a newer number -> record -> listing ->
+//! [`scan::Scanner::assemble`] makes a manifest, whose digest proves it -> what memory has room for is
+//! fetched -> [`site::Site::update`]. A body asks for each other piece when it needs it.
 //!
 //! [`write`]: mod@write
 
@@ -152,6 +157,7 @@ pub mod service;
 
 // Changing.
 pub mod commit;
+pub mod follow;
 pub mod hook;
 pub mod purge;
 pub mod staging;

@@ -5,6 +5,7 @@ mod certificate;
 mod check;
 mod compress;
 mod dev;
+mod follow;
 mod gc;
 mod health;
 mod lint;
@@ -39,6 +40,7 @@ use crate::compress::AgainstError;
 use crate::config::{Cli, Command};
 use crate::dev::tail;
 use crate::disk::Root;
+use crate::follow::FollowError;
 use crate::inventory::{Inventory, InventoryError};
 use crate::publish::PublishError;
 use crate::push::PushError;
@@ -103,6 +105,9 @@ pub enum Error {
     /// The directory of `--cache` can't be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The releases of a store can't be served.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// The system refuses a thread, a signal or a descriptor that a server needs.
     #[error("cannot start the server: {0}")]
     Start(io::Error),
@@ -168,6 +173,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::InsecureWrites(_) => 2,
+            Self::Follow(error) if error.is_usage() => 2,
             Self::Redirect(error) if error.is_usage() => 2,
             // Directories that the command line names, and that exclude each other.
             Self::Cache(CacheError::Served { .. }) | Self::State(Refused::Served { .. }) => 2,

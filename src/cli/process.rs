@@ -5,7 +5,6 @@ use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -19,7 +18,6 @@ use crate::readiness::{Readiness, stall_message};
 use crate::server::tls::Tls;
 use crate::settings::Expectation;
 use crate::site::Site;
-use crate::watch::Hint;
 use crate::write::Writer;
 
 /// How often to check whether the watcher gets on.
@@ -79,8 +77,7 @@ impl Process {
         loop {
             requested.notified().await;
             self.supervisor.reloading();
-            // Without a watcher there is nobody to compare the site with the disk.
-            let _ = sources.hints.send(Hint::Sweep);
+            (sources.look)();
             if let Some(tls) = &sources.tls {
                 tls.reload_aside().await;
             }
@@ -95,7 +92,8 @@ impl Process {
 
 /// What is read again on SIGHUP: the site, the certificate and the tokens.
 pub(super) struct Reloadable {
-    pub(super) hints: Sender<Hint>,
+    /// Has somebody look now whether the site has changed.
+    pub(super) look: Box<dyn Fn()>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) writer: Option<Arc<Writer>>,
 }

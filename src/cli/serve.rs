@@ -9,11 +9,13 @@ use std::time::Instant;
 use super::Error;
 use super::process::Process;
 use super::signals::Signals;
+use super::startup::{DirectoryInputs, Published, SourceInputs};
 use super::usage::UsageError;
-use super::{shutdown, startup};
+use super::{follow, shutdown, startup};
 use crate::config::Config;
 use crate::lease;
 use crate::server::inherited::Inherited;
+use crate::settings::DescriptorBudget;
 
 /// Serves until a signal ends it.
 pub(super) fn serve(config: &Config) -> Result<(), Error> {
@@ -72,6 +74,21 @@ fn each_address_once(config: &Config, needs_default: bool) -> Result<(), UsageEr
     Ok(())
 }
 
+/// Publishes what is in a directory. `None` when a signal ends that.
+async fn publish_directory(
+    config: &Config,
+    mut site: DirectoryInputs,
+    budget: DescriptorBudget,
+    process: &Process,
+    signals: &mut Signals,
+) -> Result<Option<Published>, Error> {
+    let store = mem::take(&mut site.store);
+    match startup::scan(config, &site, store, budget, process, signals).await? {
+        Some(scanned) => startup::publish(config, site, scanned, process, signals).await,
+        None => Ok(None),
+    }
+}
+
 async fn run(config: &Config, inherited: Inherited) -> Result<(), Error> {
     let started = Instant::now();
     // From here on a signal is an event, and no longer kills the process.
@@ -81,20 +98,21 @@ async fn run(config: &Config, inherited: Inherited) -> Result<(), Error> {
     let drain = config.operator.drain(!inherited.admin.is_empty());
 
     each_address_once(config, inherited.public.is_empty())?;
-    let mut inputs = startup::open(config, &process)?;
+    let inputs = startup::open(config, &process)?;
     let listeners = startup::bind(config, inherited, &inputs, &process)?;
     let budget = startup::share_descriptors(config, &listeners);
-    let store = mem::take(&mut inputs.store);
-    let scanned = startup::scan(config, &inputs, store, budget, &process, &mut signals).await?;
-    let Some(scanned) = scanned else {
-        return Ok(());
+    let published = match inputs.source {
+        SourceInputs::Directory(site) => {
+            publish_directory(config, *site, budget, &process, &mut signals).await?
+        }
+        SourceInputs::Store(options) => {
+            follow::publish(config, *options, budget, &process, &mut signals).await?
+        }
     };
-    let release = inputs.release.take();
-    let published = startup::publish(config, scanned, release, &process, &mut signals).await?;
     let Some(published) = published else {
         return Ok(());
     };
-    let running = startup::serve(config, inputs, listeners, published, budget, &process)?;
+    let running = startup::serve(config, inputs.tls, listeners, published, budget, &process)?;
     running.greet(started.elapsed());
 
     shutdown::run_until_drained(&running, &process, &mut signals, drain).await;

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{self, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::slice;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
@@ -27,7 +27,7 @@ use super::{Error, counted, open as open_root, store, writable};
 use crate::access::{self, AccessLog, LineFormat};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
-use crate::config::{AccessLogForm, Config, ProxyOptions};
+use crate::config::{AccessLogForm, Config, ProxyOptions, SiteOrigin};
 use crate::dev::DevLayer;
 use crate::disk::{self, Root};
 use crate::hook::Hook;
@@ -46,7 +46,7 @@ use crate::server::{Handlers, Listeners, Server};
 use crate::service::{
     HealthLayer, HstsFilter, Layer, LogLayer, RedirectLayer, SiteLayer, WriteLayer,
 };
-use crate::settings::{DescriptorBudget, DescriptorDemand, Limits, StatusOptions};
+use crate::settings::{DescriptorBudget, DescriptorDemand, FollowOptions, Limits, StatusOptions};
 use crate::site::Site;
 use crate::state::{Saver, StateFile};
 use crate::watch::{Hint, Watch, WatcherOptions, immutable};
@@ -66,30 +66,57 @@ const MAX_HOOK_WAIT: Duration = Duration::from_secs(5);
 /// How long shutdown waits for the last lines of the access log to be written.
 const MAX_ACCESS_LOG_WAIT: Duration = Duration::from_secs(1);
 
-/// The files that flags name, opened and read.
+/// What a server is started with, opened and read.
 pub(super) struct Inputs {
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) source: SourceInputs,
+}
+
+/// Where the site comes from.
+pub(super) enum SourceInputs {
+    /// From a directory.
+    Directory(Box<DirectoryInputs>),
+    /// From a store.
+    Store(Box<FollowOptions>),
+}
+
+/// The site's directory, and the files that flags name for it.
+pub(super) struct DirectoryInputs {
     /// The site's directory, absolute; its last parts may be links that are switched later.
     directory: PathBuf,
     root: Arc<Root>,
     state: Option<StateFile>,
-    tls: Option<Arc<Tls>>,
     pub(super) release: Option<Release>,
     pub(super) store: CodingStore,
 }
 
 /// Opens and reads the files that flags name.
 pub(super) fn open(config: &Config, process: &Process) -> Result<Inputs, Error> {
-    let directory = path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
-    let root = open_root(&directory)?;
-    let state = match &config.state {
-        Some(file) => Some(StateFile::new(file, &root, Arc::clone(&config.settings))?),
-        None => None,
+    let source = match &config.origin {
+        SiteOrigin::Directory(directory) => {
+            SourceInputs::Directory(Box::new(open_directory(config, directory, process)?))
+        }
+        SiteOrigin::Store(options) => SourceInputs::Store(options.clone()),
     };
     let tls_files = match &config.dev {
         Some(options) => dev::certificate(options)?,
         None => config.tls.clone(),
     };
     let tls = tls_files.map(Tls::load).transpose()?.map(Arc::new);
+    Ok(Inputs { tls, source })
+}
+
+fn open_directory(
+    config: &Config,
+    directory: &Path,
+    process: &Process,
+) -> Result<DirectoryInputs, Error> {
+    let directory = path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
+    let root = open_root(&directory)?;
+    let state = match &config.state {
+        Some(file) => Some(StateFile::new(file, &root, Arc::clone(&config.settings))?),
+        None => None,
+    };
     let release = match &config.manifest {
         Some(file) => Some(Release::open(
             file.clone(),
@@ -100,11 +127,10 @@ pub(super) fn open(config: &Config, process: &Process) -> Result<Inputs, Error> 
         None => None,
     };
     let store = store::open(config.cache.as_deref(), config.cache_size, &root)?;
-    Ok(Inputs {
+    Ok(DirectoryInputs {
         directory,
         root,
         state,
-        tls,
         release,
         store,
     })
@@ -148,11 +174,11 @@ pub(super) fn bind(
         config.operator.reuse_port,
         inputs.tls.is_some(),
     )?;
-    if let Some(options) = &config.writing {
+    if let (Some(options), SourceInputs::Directory(site)) = (&config.writing, &inputs.source) {
         let has_proxies = !config.clients.trusted_proxy.is_empty();
         writable::check(
             options,
-            &inputs.root,
+            &site.root,
             &public,
             has_proxies,
             inputs.tls.is_some(),
@@ -227,7 +253,7 @@ pub(super) fn share_descriptors(config: &Config, bound: &Bound) -> DescriptorBud
 /// Arms the watch and scans the site. `None` when a signal ends that.
 pub(super) async fn scan(
     config: &Config,
-    inputs: &Inputs,
+    inputs: &DirectoryInputs,
     store: CodingStore,
     budget: DescriptorBudget,
     process: &Process,
@@ -286,7 +312,7 @@ pub(super) async fn scan(
 /// when the other end of `armed` is gone.
 fn scan_on_thread(
     scanner: Scanner,
-    inputs: &Inputs,
+    inputs: &DirectoryInputs,
     process: &Process,
     armed: Receiver<Infallible>,
 ) -> impl Future<Output = Result<(Scanner, Scanned), Error>> {
@@ -322,7 +348,7 @@ fn scan_on_thread(
     }
 }
 
-fn watcher_options(config: &Config, inputs: &Inputs) -> WatcherOptions {
+fn watcher_options(config: &Config, inputs: &DirectoryInputs) -> WatcherOptions {
     let is_dev = config.dev.is_some();
     let options = &config.watching;
     WatcherOptions {
@@ -350,21 +376,30 @@ fn watcher_options(config: &Config, inputs: &Inputs) -> WatcherOptions {
 
 /// A site that is published and watched, with what acts on it.
 pub(super) struct Published {
-    site: Arc<Site>,
-    /// The state that is in the file of `--state` already, if it is the published one.
-    saved: Weak<Manifest>,
-    memory: Arc<Memory>,
-    hints: Sender<Hint>,
-    writer: Option<Arc<Writer>>,
-    background: BackgroundTasks,
+    pub(super) site: Arc<Site>,
+    pub(super) memory: Arc<Memory>,
+    /// What keeps the file of `--state`, if there is one.
+    pub(super) saved: Option<SavedState>,
+    /// Has somebody look now whether the site has changed.
+    pub(super) look: Box<dyn Fn()>,
+    pub(super) writer: Option<Arc<Writer>>,
+    pub(super) background: BackgroundTasks,
+}
+
+/// The file of `--state`, and what is in it.
+pub(super) struct SavedState {
+    file: StateFile,
+    directory: PathBuf,
+    /// The state that it has already, if it is the published one.
+    manifest: Weak<Manifest>,
 }
 
 /// Publishes what was scanned, once it is what `--manifest` lists, and starts to watch the site.
 /// `None` when a signal ends the wait for that.
 pub(super) async fn publish(
     config: &Config,
+    mut inputs: DirectoryInputs,
     first: FirstScan,
-    mut release: Option<Release>,
     process: &Process,
     signals: &mut Signals,
 ) -> Result<Option<Published>, Error> {
@@ -379,6 +414,7 @@ pub(super) async fn publish(
     if config.dev.is_none() && config.settings.compress.is_none() {
         suggest_compression(&scanned.manifest);
     }
+    let mut release = inputs.release.take();
     let proven = match &mut release {
         Some(release) => release.begin(scanned.manifest),
         None => Some(scanned.manifest),
@@ -386,22 +422,18 @@ pub(super) async fn publish(
     let is_proven = proven.is_some();
     let manifest = proven.unwrap_or_else(|| Manifest::empty(Arc::clone(&config.settings)));
     let site = Arc::new(Site::new(manifest));
-    let saved = match scanned.is_saved && is_proven {
+    let manifest = match scanned.is_saved && is_proven {
         true => Arc::downgrade(&site.current()),
         false => Weak::new(),
     };
+    let directory = inputs.directory;
+    let saved = inputs.state.map(|file| SavedState {
+        file,
+        directory,
+        manifest,
+    });
     let mut background = BackgroundTasks::default();
-    if let Some(command) = &config.on_publish {
-        let metrics = Arc::clone(&process.metrics);
-        let hook = Hook::start(command.clone(), &site, is_proven, metrics).map_err(Error::Start)?;
-        background.add(
-            "--on-publish command",
-            ShutdownStage::AfterRequests,
-            move || {
-                hook.finish(MAX_HOOK_WAIT);
-            },
-        );
-    }
+    start_hook(config, &site, is_proven, process, &mut background)?;
     let hints = watch.hints();
     let suspects = hints.clone();
     site.on_suspect(move |file| {
@@ -416,14 +448,41 @@ pub(super) async fn publish(
     if !is_proven && !is_proven_later(&site, process, signals, &hints).await {
         return Ok(None);
     }
+    let look = Box::new(move || {
+        // Without a watcher there is nobody to compare the site with the disk.
+        let _ = hints.send(Hint::Sweep);
+    });
     Ok(Some(Published {
         site,
-        saved,
         memory,
-        hints,
+        saved,
+        look,
         writer,
         background,
     }))
+}
+
+/// Starts what runs the command of `--on-publish`, if there is one.
+pub(super) fn start_hook(
+    config: &Config,
+    site: &Site,
+    is_published: bool,
+    process: &Process,
+    background: &mut BackgroundTasks,
+) -> Result<(), Error> {
+    let Some(command) = &config.on_publish else {
+        return Ok(());
+    };
+    let metrics = Arc::clone(&process.metrics);
+    let hook = Hook::start(command.clone(), site, is_published, metrics).map_err(Error::Start)?;
+    background.add(
+        "--on-publish command",
+        ShutdownStage::AfterRequests,
+        move || {
+            hook.finish(MAX_HOOK_WAIT);
+        },
+    );
+    Ok(())
 }
 
 /// Says what could be sent compressed and is not.
@@ -484,7 +543,7 @@ pub(super) struct RunningServer {
 /// Starts the workers and listens: from here on requests are answered.
 pub(super) fn serve(
     config: &Config,
-    inputs: Inputs,
+    tls: Option<Arc<Tls>>,
     bound: Bound,
     published: Published,
     budget: DescriptorBudget,
@@ -492,9 +551,9 @@ pub(super) fn serve(
 ) -> Result<RunningServer, Error> {
     let Published {
         site,
-        saved,
         memory,
-        hints,
+        saved,
+        look,
         writer,
         mut background,
     } = published;
@@ -504,10 +563,8 @@ pub(super) fn serve(
         .clone()
         .map(|options| Developer::new(options, &site));
     let log = access_log(config, developer.as_ref(), &process.metrics).map_err(Error::Start)?;
-    let saver = match inputs.state {
-        Some(file) => Some(start_saver(file, inputs.directory, &site, saved, process)?),
-        None => None,
-    };
+    let saver = saved.map(|saved| start_saver(saved, &site, process));
+    let saver = saver.transpose()?;
     add_to_background(&mut background, developer.as_ref(), log.clone(), saver);
 
     let site_layer = SiteLayer::new(Arc::clone(&site), memory, Arc::clone(&process.metrics))
@@ -528,7 +585,7 @@ pub(super) fn serve(
     };
     let log_layer = |layers| {
         // A developer's server, and one that speaks TLS, are plain on purpose where they are plain.
-        let warns = inputs.tls.is_none() && developer.is_none();
+        let warns = tls.is_none() && developer.is_none();
         LogLayer::new(
             Arc::clone(&process.metrics),
             Arc::clone(&process.readiness),
@@ -548,24 +605,20 @@ pub(super) fn serve(
         handlers,
         config.workers,
         limits_within(budget, config),
-        inputs.tls.clone(),
+        tls.clone(),
         proxy_header_from(&config.clients),
     )
     .map_err(Error::Start)?;
     let port = bound.public.iter().find_map(BoundSocket::port);
-    let base_path = &config.settings.base_path;
-    let is_secure = inputs.tls.is_some();
-    let listeners = listen(bound.public, bound.redirect, process, is_secure, base_path)?;
+    let base_path = site.current().settings().base_path.clone();
+    let is_secure = tls.is_some();
+    let listeners = listen(bound.public, bound.redirect, process, is_secure, &base_path)?;
     Ok(RunningServer {
         server,
         listeners,
         site,
         developer,
-        reloadable: Reloadable {
-            hints,
-            tls: inputs.tls,
-            writer,
-        },
+        reloadable: Reloadable { look, tls, writer },
         background,
         port,
         _admin_server: bound.admin_server,
@@ -573,15 +626,14 @@ pub(super) fn serve(
 }
 
 /// Saves each published manifest in the file of `--state` from now on.
-fn start_saver(
-    file: StateFile,
-    directory: PathBuf,
-    site: &Arc<Site>,
-    saved: Weak<Manifest>,
-    process: &Process,
-) -> Result<Saver, Error> {
+fn start_saver(saved: SavedState, site: &Arc<Site>, process: &Process) -> Result<Saver, Error> {
+    let SavedState {
+        file,
+        directory,
+        manifest,
+    } = saved;
     let metrics = Arc::clone(&process.metrics);
-    Saver::start(file, directory, Arc::clone(site), saved, metrics).map_err(Error::Start)
+    Saver::start(file, directory, Arc::clone(site), manifest, metrics).map_err(Error::Start)
 }
 
 /// Has what runs alongside the server finished at shutdown.

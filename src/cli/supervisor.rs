@@ -26,6 +26,8 @@ use crate::scan::Progress;
 
 /// How often the progress of a scan is reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the progress of what is fetched is reported: the operator asks for it at any time.
+const FETCH_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The time a scan that makes progress asks for with each report, far longer than until the next.
 const START_EXTENSION: Duration = Duration::from_secs(30);
 /// Messages that may wait to be sent; more are dropped.
@@ -92,6 +94,34 @@ impl Supervisor {
             } else {
                 self.send(&[Status(&status), extension]);
             }
+            before = now;
+        }
+    }
+
+    /// Reports how far the first release of a store has come, to the operator as well. As long as it makes
+    /// progress, its time is extended. Never ends.
+    pub(super) async fn report_fetching(
+        &self,
+        what: &str,
+        progress: &ByteProgress,
+        readiness: &Readiness,
+    ) -> Infallible {
+        let mut ticks = interval(FETCH_REPORT_INTERVAL);
+        let mut before = None;
+        loop {
+            ticks.tick().await;
+            let Some(percent) = progress.percent() else {
+                continue;
+            };
+            let status = format!("fetching {what}: {percent} %");
+            let extension = ExtendTimeoutUsec(START_EXTENSION.as_micros() as u32);
+            let now = Some(progress.done());
+            if before == now {
+                self.send(&[Status(&status)]);
+            } else {
+                self.send(&[Status(&status), extension]);
+            }
+            readiness.explain(Some(status));
             before = now;
         }
     }

@@ -28,20 +28,17 @@ pub struct CompressionFlags {
     pub compress: Option<Compress>,
     /// Keep compressed files in this directory, for the next start and other processes.
     ///
-    /// It must not be in the site. Without it, a restart compresses everything again. Needs
-    /// --compress.
-    #[arg(
-        long,
-        value_name = "DIR",
-        requires = "compress",
-        hide_short_help = true
-    )]
+    /// It must not be in the site. Without it, a restart compresses everything again. Of a store, what
+    /// was fetched is kept there, and a restart without the store serves it. Needs --compress or a
+    /// store.
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub cache: Option<PathBuf>,
     /// Room for compressed files: in --cache, and again in a temporary file.
     ///
     /// The temporary file has what --memory has no room for. It has no name, and is in the
-    /// directory of --cache or else in TMPDIR. Needs --compress.
-    #[arg(long, value_name = "SIZE", requires = "compress", default_value = "1GiB", value_parser = size, hide_short_help = true)]
+    /// directory of --cache or else in TMPDIR. Of a store, room for what was fetched. Needs
+    /// --compress or a store.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size, hide_short_help = true)]
     pub cache_size: ByteSize,
 }
 

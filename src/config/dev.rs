@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 
 use super::clients::{AccessLogForm, ProxyOptions};
 use super::operator::{Operator, StatusFlags};
-use super::process::{Config, budget, cores};
+use super::process::{Config, SiteOrigin, budget, cores};
 use super::site::SiteFlags;
 use super::values::{duration, port, size};
 use super::watch::WatchOptions;
@@ -118,7 +118,7 @@ impl DevFlags {
             ..settings
         };
         Config {
-            directory: self.site.directory,
+            origin: SiteOrigin::Directory(self.site.directory),
             symlinks: self.site.handling.symlinks,
             settings: Arc::new(settings),
             // Nothing is compressed: a developer waits for each change.

@@ -10,6 +10,7 @@ mod compression;
 mod dev;
 mod documents;
 mod environment;
+mod follow;
 mod health;
 mod messages;
 mod offline;
@@ -35,18 +36,20 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use clap_complete::Shell;
 
 use crate::log::LogLevel;
-use crate::settings::Listen;
+use crate::settings::{Listen, SiteSource};
+use follow::GivenFlags;
 
 pub use check::CheckFlags;
 pub use clients::{AccessLogForm, ProxyOptions};
 pub use compression::CompressionFlags;
 pub use dev::DevFlags;
 pub use environment::UnknownVariable;
+pub use follow::FollowFlags;
 pub use health::HealthFlags;
 pub use messages::MessageFlags;
 pub use offline::{CompressFlags, LintFlags, LintFormat, ManifestFlags, ManifestFormat};
 pub use operator::{Operator, StatusFlags};
-pub use process::Config;
+pub use process::{Config, SiteOrigin};
 pub use push::{InvalidPushTarget, PushFlags, PushTarget, ReleaseFlags, ServerFlags};
 pub use serve::{LimitFlags, ServeFlags};
 pub use site::{LastModified, SiteFlags, SiteOptions};
@@ -146,6 +149,9 @@ impl Cli {
 
     fn understand(matches: &ArgMatches, port: Option<OsString>) -> Result<Self, clap::Error> {
         let mut cli = Self::from_arg_matches(matches)?;
+        if let Some((_, matches)) = matches.subcommand() {
+            check_cache(&cli.command, &GivenFlags(matches))?;
+        }
         let usual_port = || {
             environment::usual_port(port)
                 .map_err(|error| clap::Error::raw(ErrorKind::InvalidValue, format!("{error}\n")))
@@ -156,12 +162,19 @@ impl Cli {
             .is_some_and(|level| level <= LogLevel::Warn);
         match &mut cli.command {
             Command::Serve(flags) => {
+                if let Some(serve) = matches.subcommand_matches("serve") {
+                    let given = GivenFlags(serve);
+                    let prefetch = flags.following.prefetch;
+                    if let Some(message) = given.check(&flags.source, prefetch) {
+                        return Err(conflict(message));
+                    }
+                    flags.typed = given.of_settings(&flags.settings());
+                }
                 let given = matches
                     .subcommand_matches("serve")
                     .and_then(|serve| serve.value_source("listen"));
                 if flags.port.is_some() && given == Some(ValueSource::CommandLine) {
-                    let message = "--port is short for a --listen: give one of them\n";
-                    return Err(clap::Error::raw(ErrorKind::ArgumentConflict, message));
+                    return Err(conflict("--port is short for a --listen: give one of them"));
                 }
                 match flags.port {
                     // A flag comes before ETAGD_LISTEN.
@@ -187,6 +200,32 @@ impl Cli {
             _ => {}
         }
         Ok(cli)
+    }
+}
+
+fn conflict(message: impl std::fmt::Display) -> clap::Error {
+    clap::Error::raw(ErrorKind::ArgumentConflict, format!("{message}\n"))
+}
+
+/// Refuses a cache that nothing would be put into.
+fn check_cache(command: &Command, given: &GivenFlags<'_>) -> Result<(), clap::Error> {
+    let flag = ["cache", "cache-size"]
+        .into_iter()
+        .find(|flag| given.has(flag));
+    let needs = match command {
+        Command::Serve(flags) if matches!(flags.source, SiteSource::Store(_)) => return Ok(()),
+        Command::Serve(_) => "--compress, or a store of releases to serve",
+        _ => "--compress",
+    };
+    match flag {
+        Some(flag) if !given.has("compress") => {
+            let message = format!("--{flag} needs {needs}\n");
+            Err(clap::Error::raw(
+                ErrorKind::MissingRequiredArgument,
+                message,
+            ))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -10,13 +10,15 @@ use super::operator::Operator;
 use super::watch::WatchOptions;
 use super::write::WriteOptions;
 use crate::disk;
-use crate::settings::{DevOptions, Limits, Listen, RedirectOptions, Settings, Symlinks, TlsFiles};
+use crate::settings::{
+    DevOptions, FollowOptions, Limits, Listen, RedirectOptions, Settings, Symlinks, TlsFiles,
+};
 
 /// What one process that serves needs to know.
 #[derive(Debug)]
 pub struct Config {
-    /// The site's directory.
-    pub directory: PathBuf,
+    /// Where the site is.
+    pub origin: SiteOrigin,
     /// Which links the scan follows.
     pub symlinks: Symlinks,
     /// What changes answers.
@@ -59,6 +61,15 @@ pub struct Config {
     pub limits: Limits,
     /// What `etagd dev` does in addition; `None` for `etagd serve`.
     pub dev: Option<DevOptions>,
+}
+
+/// Where a site is, and what follows it there.
+#[derive(Debug)]
+pub enum SiteOrigin {
+    /// In a directory, which is watched.
+    Directory(PathBuf),
+    /// In a store, whose releases are followed.
+    Store(Box<FollowOptions>),
 }
 
 /// The memory budget for content in bytes: a quarter of the memory that there is, unless given.

@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::clients::ProxyOptions;
 use super::compression::CompressionFlags;
+use super::follow::FollowFlags;
 use super::operator::Operator;
-use super::process::{Config, budget, cores};
-use super::site::SiteFlags;
+use super::process::{Config, SiteOrigin, budget, cores};
+use super::site::SiteOptions;
 use super::values::{
     at_least_one, duration, header_size, port, positive_duration, positive_port, size, threads,
 };
 use super::watch::WatchOptions;
 use super::write::WriteOptions;
-use crate::settings::{Limits, Listen, RedirectOptions, Settings, TlsFiles};
+use crate::settings::{
+    FollowOptions, Limits, Listen, RedirectOptions, SettingFlag, Settings, SiteSource, TlsFiles,
+};
 
 /// `etagd serve`.
 #[derive(Debug, Args)]
@@ -26,9 +30,22 @@ use crate::settings::{Limits, Listen, RedirectOptions, Settings, TlsFiles};
                         in variables have commas between their items."
 )]
 pub struct ServeFlags {
-    /// Which site, and how its files are looked at.
-    #[command(flatten)]
-    pub site: SiteFlags,
+    /// Directory of the site, or a store of releases: s3://BUCKET/PREFIX or file:///FOLDER
+    #[arg(
+        value_name = "DIR",
+        default_value = ".",
+        value_parser = OsStringValueParser::new().try_map(SiteSource::read)
+    )]
+    pub source: SiteSource,
+    /// How its files are looked at.
+    #[command(flatten, next_help_heading = "Site")]
+    pub handling: SiteOptions,
+    /// Which of its releases, where they are in a store.
+    #[command(flatten, next_help_heading = "Releases")]
+    pub following: FollowFlags,
+    /// The flags that change answers and were typed.
+    #[arg(skip)]
+    pub typed: Vec<SettingFlag>,
     /// What is made of its files.
     #[command(flatten, next_help_heading = "Compression")]
     pub compression: CompressionFlags,
@@ -193,19 +210,42 @@ impl From<LimitFlags> for Limits {
     }
 }
 
+impl ServeFlags {
+    /// What of this changes answers.
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            compress: self.compression.policy(),
+            ..self.handling.settings()
+        }
+    }
+
+    /// Where the site is, and what follows it there.
+    fn origin(&self) -> SiteOrigin {
+        let store = match &self.source {
+            SiteSource::Directory(directory) => return SiteOrigin::Directory(directory.clone()),
+            SiteSource::Store(store) => store.clone(),
+        };
+        SiteOrigin::Store(Box::new(FollowOptions {
+            store,
+            channel: self.following.channel.clone().unwrap_or_default(),
+            poll: self.following.poll(),
+            sweep: self.watching.sweep,
+            prefetch: self.following.prefetch.unwrap_or_default(),
+            is_store_required: self.following.require_store,
+            cache: self.compression.cache.clone(),
+            cache_size: self.compression.cache_size.as_u64(),
+            keep_old: self.watching.keep_old,
+            typed: self.typed.clone(),
+        }))
+    }
+}
+
 impl From<ServeFlags> for Config {
     fn from(flags: ServeFlags) -> Self {
-        let SiteFlags {
-            directory,
-            handling,
-        } = flags.site;
-        let settings = Settings {
-            compress: flags.compression.policy(),
-            ..handling.settings()
-        };
+        let settings = flags.settings();
         Self {
-            directory,
-            symlinks: handling.symlinks,
+            origin: flags.origin(),
+            symlinks: flags.handling.symlinks,
             settings: Arc::new(settings),
             cache: flags.compression.cache,
             cache_size: flags.compression.cache_size.as_u64(),

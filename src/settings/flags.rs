@@ -50,6 +50,12 @@ impl SettingFlag {
         }
     }
 
+    /// A flag that is on or off, and off.
+    #[must_use]
+    pub fn off(name: &'static str) -> Self {
+        Self::one(name, false)
+    }
+
     /// The values, whether it may have several or not.
     #[must_use]
     pub fn values(&self) -> &[String] {

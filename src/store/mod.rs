@@ -147,6 +147,30 @@ impl Store {
         })
     }
 
+    /// Opens a store whose folder may be missing for now, as that of a file system that is not mounted
+    /// yet.
+    ///
+    /// # Errors
+    /// When the environment describes no bucket that can be asked.
+    pub fn open_later(url: &StoreUrl, patience: StorePatience) -> Result<Self, StoreError> {
+        let StoreUrl::Folder(folder) = url else {
+            return Self::open(url, patience);
+        };
+        let context = ErrorContext {
+            action: StoreAction::Open,
+            key: None,
+            store: url,
+        };
+        let prefix = Path::from_absolute_path(folder)
+            .map_err(|error| context.error(StoreErrorKind::Refused, error.to_string()))?;
+        Ok(Self {
+            url: url.clone(),
+            objects: Arc::new(LocalFileSystem::new()),
+            prefix,
+            patience,
+        })
+    }
+
     /// Where it is.
     #[must_use]
     pub fn url(&self) -> &StoreUrl {

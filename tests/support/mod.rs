@@ -9,6 +9,7 @@
 //! - `developer`: the same for `etagd dev`
 //! - `fleet`: several servers, each with its own copy of a site
 //! - `front`: HAProxy, nginx and Varnish with the configuration from `deploy/`
+//! - `releases`: a store of releases in a folder, pushed to, served and spoilt
 //! - `stand`: a fake server, for tests of `etagd check`, `etagd push` and proxies
 //!
 //! Clients:
@@ -52,6 +53,7 @@ pub(crate) mod front;
 pub(crate) mod ground;
 pub(crate) mod h2;
 pub(crate) mod lines;
+pub(crate) mod releases;
 pub(crate) mod server;
 pub(crate) mod site;
 pub(crate) mod stand;
@@ -60,6 +62,7 @@ pub(crate) mod version;
 pub(crate) mod wire;
 pub(crate) mod writer;
 
+pub(crate) use releases::Releases;
 pub(crate) use server::{Server, etagd};
 pub(crate) use site::{TestSite, noise, tag};
 pub(crate) use wire::{Client, Response, exchange};

@@ -1,0 +1,463 @@
+//! The bytes of releases: from `--cache` or else from the store, proven, and fetched once for all who
+//! want them at the same time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::fetchers::Fetchers;
+use super::names;
+use crate::cache::{Cache, CacheEntry, EntryName};
+use crate::memory::{Memory, PieceKey};
+use crate::metrics::{Metrics, StoreMetrics};
+use crate::representation::{
+    GROUP_SIZE, GroupHash, MAX_WHOLE, PieceFuture, PieceSpan, RemoteError, RemotePieces,
+    RemoteSource,
+};
+use crate::scan::hash::root_hash;
+use crate::store::{BlobHash, Store, StoreError, StoreErrorKind, layout};
+
+/// What a store gives damaged is asked for once more: it may have been damaged on its way.
+const ATTEMPTS: usize = 2;
+/// How long a request waits for a piece.
+const MAX_WAIT: Duration = Duration::from_secs(15);
+/// Pieces that are fetched at the same time for requests: each takes memory twice.
+const MAX_FETCHES: usize = 64;
+/// Pieces that are fetched ahead of a client that takes one after another: a store answers after
+/// tens of milliseconds.
+const READ_AHEAD: u32 = 3;
+/// How old may be what is known of the cache, where something is not there: other processes write, too.
+const MAX_INDEX_AGE: Duration = Duration::from_secs(5);
+/// Objects whose faults are remembered, so that each is named once.
+const MAX_NAMED: usize = 1000;
+
+/// Why bytes can't be had.
+#[derive(Debug)]
+pub(super) enum FetchError {
+    /// The store says why.
+    Store(StoreError),
+    /// The store was found to be away a moment ago.
+    Away(String),
+    /// It gives other bytes.
+    Damaged(String),
+    /// There is no room for them.
+    NoMemory(String),
+}
+
+impl FetchError {
+    /// Whether they may be had later, without anybody doing anything about it.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_passing(),
+            Self::Damaged(_) => false,
+            Self::Away(_) | Self::NoMemory(_) => true,
+        }
+    }
+
+    pub(super) fn into_remote(self, location: String) -> RemoteError {
+        match self {
+            Self::Store(error) => RemoteError::Unavailable {
+                location,
+                message: error.to_string(),
+            },
+            Self::Away(location) => RemoteError::Unavailable {
+                message: format!("cannot fetch {location}: the store does not answer"),
+                location,
+            },
+            Self::Damaged(location) => RemoteError::Damaged { location },
+            Self::NoMemory(location) => RemoteError::NoMemory { location },
+        }
+    }
+}
+
+/// A piece that is being fetched: what became of it, in the end.
+type PieceOutcome = Option<Result<Bytes, RemoteError>>;
+
+/// The bytes of releases.
+#[derive(Debug)]
+pub(super) struct Depot {
+    pub(super) store: Store,
+    pub(super) cache: Option<Arc<Cache>>,
+    pub(super) fetchers: Fetchers,
+    memory: Arc<Memory>,
+    metrics: Arc<Metrics>,
+    under_way: Mutex<HashMap<PieceKey, watch::Receiver<PieceOutcome>>>,
+    permits: Semaphore,
+    /// Objects that were said to be missing or damaged.
+    named: Mutex<HashSet<[u8; 32]>>,
+}
+
+impl Depot {
+    pub(super) fn new(
+        store: Store,
+        cache: Option<Arc<Cache>>,
+        fetchers: Fetchers,
+        memory: Arc<Memory>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            store,
+            cache,
+            fetchers,
+            memory,
+            metrics,
+            under_way: Mutex::default(),
+            permits: Semaphore::new(MAX_FETCHES),
+            named: Mutex::default(),
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &StoreMetrics {
+        self.metrics.store.get_or_init(StoreMetrics::default)
+    }
+
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Content of the store.
+    pub(super) fn source(self: &Arc<Self>, hash: [u8; 32], length: u64) -> Arc<RemoteSource> {
+        Arc::new(RemoteSource {
+            hash,
+            length,
+            groups: OnceLock::new(),
+            pieces: Arc::clone(self) as Arc<dyn RemotePieces>,
+        })
+    }
+
+    /// Whether the cache has all of some content. It may be damaged.
+    pub(super) fn is_cached(&self, hash: &[u8; 32], length: u64) -> bool {
+        self.cache.as_ref().is_some_and(|cache| {
+            let mut pieces = 0..PieceSpan::count(length);
+            let has_tree = length <= MAX_WHOLE || cache.has(&names::tree(hash));
+            has_tree && pieces.all(|index| cache.has(&names::piece(hash, index)))
+        })
+    }
+
+    /// All of some content, proven, wherever it is. Content that is long takes as much memory.
+    pub(super) async fn content(
+        self: &Arc<Self>,
+        hash: [u8; 32],
+        length: u64,
+    ) -> Result<Vec<u8>, FetchError> {
+        let source = self.source(hash, length);
+        let mut content = Vec::with_capacity(length as usize);
+        for index in 0..PieceSpan::count(length) {
+            content.extend(self.proven_piece(&source, index).await?);
+        }
+        Ok(content)
+    }
+
+    /// Has all of some content be in the cache.
+    pub(super) async fn keep(
+        self: &Arc<Self>,
+        hash: [u8; 32],
+        length: u64,
+    ) -> Result<(), FetchError> {
+        let source = self.source(hash, length);
+        for index in 0..PieceSpan::count(length) {
+            let is_there =
+                (self.cache.as_ref()).is_some_and(|cache| cache.has(&names::piece(&hash, index)));
+            if !is_there {
+                self.proven_piece(&source, index).await?;
+            }
+        }
+        self.groups(&source).await.map(drop)
+    }
+
+    /// A piece, outside of the budget for content.
+    pub(super) async fn proven_piece(
+        self: &Arc<Self>,
+        source: &RemoteSource,
+        index: u32,
+    ) -> Result<Vec<u8>, FetchError> {
+        let Some(span) = PieceSpan::with_index(index, source.length) else {
+            return Err(FetchError::Damaged(self.location(source)));
+        };
+        let groups = self.groups(source).await?;
+        let proves = |bytes: &[u8]| span.is_proven_by(bytes, &source.hash, &groups, source.length);
+        let name = names::piece(&source.hash, index);
+        if let Some(bytes) = self.cached(name).await
+            && proves(&bytes)
+        {
+            return Ok(bytes);
+        }
+        for _ in 0..ATTEMPTS {
+            if let Some(bytes) = self.ask(source, span).await? {
+                let bytes = bytes.to_vec();
+                if proves(&bytes) {
+                    self.put(name, &bytes).await;
+                    return Ok(bytes);
+                }
+            }
+        }
+        Err(FetchError::Damaged(self.location(source)))
+    }
+
+    /// A piece within the budget for content.
+    async fn piece_in_memory(
+        self: &Arc<Self>,
+        source: &RemoteSource,
+        index: u32,
+    ) -> Result<Bytes, FetchError> {
+        let Some(span) = PieceSpan::with_index(index, source.length) else {
+            return Err(FetchError::Damaged(self.location(source)));
+        };
+        let groups = match self.known_groups(source).await {
+            Some(groups) => groups,
+            None if self.is_away() => return Err(FetchError::Away(self.location(source))),
+            None => self.groups(source).await?,
+        };
+        let name = names::piece(&source.hash, index);
+        let mut cached = self.cached(name).await.map(Bytes::from);
+        if cached.is_some() {
+            self.metrics().cache_hits.increment();
+        }
+        for _ in 0..=ATTEMPTS {
+            let is_new = cached.is_none();
+            let bytes = match cached.take() {
+                Some(bytes) => Some(bytes),
+                None if self.is_away() => {
+                    return Err(FetchError::Away(self.location(source)));
+                }
+                None => self.ask(source, span).await?,
+            };
+            let Some(bytes) = bytes.filter(|bytes| bytes.len() == span.length) else {
+                continue;
+            };
+            let buffer = self.memory.buffer(span.length).await;
+            let no_memory = || FetchError::NoMemory(self.location(source));
+            let mut buffer = buffer.ok_or_else(no_memory)?;
+            buffer.space().copy_from_slice(&bytes);
+            // What was copied is what is sent: that is proven.
+            if span.is_proven_by(buffer.as_ref(), &source.hash, &groups, source.length) {
+                if is_new {
+                    self.put(name, &bytes).await;
+                }
+                return Ok(buffer.freeze());
+            }
+        }
+        Err(FetchError::Damaged(self.location(source)))
+    }
+
+    /// Whether the store was found to be away a moment ago: then nobody waits for it.
+    fn is_away(&self) -> bool {
+        !self.metrics().is_reachable.load(Ordering::Relaxed)
+    }
+
+    /// Asks the store for a piece, which is not proven yet; `None` if it has another length.
+    async fn ask(
+        &self,
+        source: &RemoteSource,
+        span: PieceSpan,
+    ) -> Result<Option<Bytes>, FetchError> {
+        self.metrics().fetches.increment();
+        let key = layout::blob(&BlobHash::new(source.hash));
+        let asked = match source.length {
+            0..=MAX_WHOLE => self.store.get(&key, source.length).await,
+            _ => {
+                let end = span.offset + span.length as u64;
+                self.store.get_range(&key, span.offset..end).await
+            }
+        };
+        match asked {
+            Ok(bytes) => {
+                self.metrics().fetched_bytes.add(bytes.len() as u64);
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind == StoreErrorKind::TooLarge => Ok(None),
+            Err(error) => Err(FetchError::Store(error)),
+        }
+    }
+
+    /// The chaining values of the groups of some content, which make up its hash; none where it is
+    /// proven whole.
+    async fn groups(&self, source: &RemoteSource) -> Result<Arc<[GroupHash]>, FetchError> {
+        if let Some(groups) = self.known_groups(source).await {
+            return Ok(groups);
+        }
+        let key = layout::tree(&BlobHash::new(source.hash));
+        let limit = source.length.div_ceil(GROUP_SIZE) * 32;
+        for _ in 0..ATTEMPTS {
+            self.metrics().fetches.increment();
+            let tree = self
+                .store
+                .get(&key, limit)
+                .await
+                .map_err(FetchError::Store)?;
+            if let Some(groups) = proven_groups(source, &tree) {
+                self.put(names::tree(&source.hash), &tree).await;
+                return Ok(Arc::clone(source.groups.get_or_init(|| groups)));
+            }
+        }
+        Err(FetchError::Damaged(format!(
+            "{key} of {}",
+            self.store.url()
+        )))
+    }
+
+    /// The same, as far as the store need not be asked.
+    async fn known_groups(&self, source: &RemoteSource) -> Option<Arc<[GroupHash]>> {
+        if source.length <= MAX_WHOLE {
+            return Some(Arc::default());
+        }
+        if let Some(groups) = source.groups.get() {
+            return Some(Arc::clone(groups));
+        }
+        let tree = self.cached(names::tree(&source.hash)).await?;
+        let groups = proven_groups(source, &tree)?;
+        Some(Arc::clone(source.groups.get_or_init(|| groups)))
+    }
+
+    /// What the cache has under a name.
+    pub(super) async fn cached(&self, name: EntryName) -> Option<Vec<u8>> {
+        let cache = Arc::clone(self.cache.as_ref()?);
+        let read = move || {
+            let known = cache.get(&name);
+            let again = || cache.outdate(MAX_INDEX_AGE).then(|| cache.get(&name));
+            known.or_else(|| again().flatten())
+        };
+        let read = spawn_blocking(read).await;
+        // A panic has been reported by its hook.
+        read.ok().flatten().map(|entry| entry.bytes)
+    }
+
+    /// Keeps bytes in the cache, if there is one.
+    pub(super) async fn put(&self, name: EntryName, bytes: &[u8]) {
+        if let Some(cache) = &self.cache {
+            let (cache, entry) = (Arc::clone(cache), CacheEntry::new([bytes]));
+            // A panic has been reported by its hook, and the bytes are only not kept.
+            let _ = spawn_blocking(move || cache.put(&name, &entry)).await;
+        }
+    }
+
+    /// Fetches a piece, unless somebody does already, and returns where its outcome will be.
+    fn begin(
+        self: &Arc<Self>,
+        source: &Arc<RemoteSource>,
+        index: u32,
+    ) -> watch::Receiver<PieceOutcome> {
+        let key = (source.hash, index);
+        let mut under_way = lock(&self.under_way);
+        if let Some(outcome) = under_way.get(&key) {
+            return outcome.clone();
+        }
+        let (sender, outcome) = watch::channel(None);
+        under_way.insert(key, outcome.clone());
+        drop(under_way);
+        let (depot, source) = (Arc::clone(self), Arc::clone(source));
+        self.fetchers.spawn(async move {
+            // The semaphore is never closed.
+            let permit = depot.permits.acquire().await;
+            let fetched = depot.piece_in_memory(&source, index).await;
+            drop(permit);
+            let piece = fetched.map_err(|error| {
+                depot.report(&source, &error);
+                error.into_remote(depot.location(&source))
+            });
+            if let Ok(piece) = &piece {
+                // Before it is no longer under way, or the next one would fetch it again.
+                depot.memory.remember(key, piece.clone());
+            }
+            lock(&depot.under_way).remove(&key);
+            sender.send_replace(Some(piece));
+        });
+        outcome
+    }
+
+    /// Fetches what comes next for a client that takes one piece after another.
+    fn read_ahead(self: &Arc<Self>, source: &Arc<RemoteSource>, index: u32) {
+        let is_sequence = index
+            .checked_sub(1)
+            .is_some_and(|before| self.memory.recall(&(source.hash, before)).is_some());
+        if !is_sequence || self.memory.is_short() {
+            return;
+        }
+        for next in index + 1..=index + READ_AHEAD {
+            let is_there = PieceSpan::with_index(next, source.length).is_some();
+            if is_there && self.memory.recall(&(source.hash, next)).is_none() {
+                self.begin(source, next);
+            }
+        }
+    }
+
+    /// Counts a piece that can't be had, and names its object, once, if it is the object's fault.
+    fn report(&self, source: &RemoteSource, error: &FetchError) {
+        self.metrics().fetches_failed.increment();
+        if error.is_passing() {
+            // That the store is away is said by who looks for newer releases.
+            return;
+        }
+        let mut named = lock(&self.named);
+        if named.len() >= MAX_NAMED {
+            named.clear();
+        }
+        if named.insert(source.hash) {
+            let object = self.location(source);
+            match error {
+                FetchError::Store(error) => tracing::warn!(
+                    %object, %error,
+                    "{error}: what needs it is answered 503"
+                ),
+                FetchError::Damaged(_) | FetchError::Away(_) | FetchError::NoMemory(_) => {
+                    tracing::warn!(
+                        %object,
+                        "{object} is damaged, its bytes are not those that its name says: what needs it \
+                         is answered 503 or cut"
+                    )
+                }
+            }
+        }
+    }
+
+    /// Has faults be named again: another release may have repaired them.
+    pub(super) fn forget_faults(&self) {
+        lock(&self.named).clear();
+    }
+}
+
+impl RemotePieces for Depot {
+    fn piece(self: Arc<Self>, source: &Arc<RemoteSource>, index: u32) -> PieceFuture {
+        let mut outcome = self.begin(source, index);
+        self.read_ahead(source, index);
+        let location = self.location(source);
+        Box::pin(async move {
+            let waited = timeout(MAX_WAIT, outcome.wait_for(Option::is_some)).await;
+            let unavailable = |reason: &str| RemoteError::Unavailable {
+                message: format!("cannot fetch {location}: {reason}"),
+                location: location.clone(),
+            };
+            match waited {
+                Ok(Ok(piece)) => match &*piece {
+                    Some(piece) => piece.clone(),
+                    None => Err(unavailable("it was given up")),
+                },
+                Ok(Err(_)) => Err(unavailable("it was given up")),
+                Err(_) => Err(unavailable("the store takes too long")),
+            }
+        })
+    }
+
+    fn location(&self, source: &RemoteSource) -> String {
+        let key = layout::blob(&BlobHash::new(source.hash));
+        format!("{}/{key}", self.store.url())
+    }
+}
+
+/// The chaining values in a tree, if they make up the hash of the content.
+fn proven_groups(source: &RemoteSource, tree: &[u8]) -> Option<Arc<[GroupHash]>> {
+    let (groups, rest) = tree.as_chunks::<32>();
+    let is_complete = rest.is_empty() && groups.len() as u64 == source.length.div_ceil(GROUP_SIZE);
+    let is_proven = is_complete && root_hash(groups, source.length) == source.hash;
+    is_proven.then(|| groups.into())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,411 @@
+//! Taking a release: its listing, its rules, and what memory and cache are to have of it before it is
+//! served.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
+use super::channel::ChannelReader;
+use super::depot::{Depot, FetchError};
+use super::error::{RefusalReason, RefusedRelease};
+use super::listed;
+use super::names;
+use crate::cache::CacheEntry;
+use crate::manifest::{Changes, Manifest};
+use crate::progress::ByteProgress;
+use crate::representation::{Data, MAX_IN_MEMORY, Representation, Resource};
+use crate::rules::RuleFile;
+use crate::settings::{Prefetch, SettingFlag};
+use crate::store::{BlobHash, ReleaseRecord, SiteListing, StoreError, StoreErrorKind, layout};
+
+/// Contents that are fetched at the same time before a release is served.
+const MAX_PREFETCHES: usize = 64;
+/// The longest rule file that a scan reads.
+const MAX_RULES: u64 = 16 << 20;
+
+/// A release that can be served.
+pub(super) struct TakenRelease {
+    pub(super) record: ReleaseRecord,
+    pub(super) manifest: Manifest,
+    /// What makes a manifest of it without the store.
+    pub(super) source: ReleaseSource,
+}
+
+/// All that is needed to make a manifest of a release, but for the bytes of its files.
+#[derive(Clone)]
+pub(super) struct ReleaseSource {
+    /// The listing, as it is stored.
+    pub(super) listing: Bytes,
+    /// The content of its rule files.
+    pub(super) rules: Vec<(RuleFile, Vec<u8>)>,
+}
+
+/// Why a release is not served.
+#[derive(Debug)]
+pub(super) enum TakeError {
+    /// The store can't be asked now.
+    Passing(StoreError),
+    /// It can't be served.
+    Refused(Box<RefusedRelease>),
+}
+
+/// What has to be known to take releases.
+pub(super) struct Taker {
+    pub(super) depot: Arc<Depot>,
+    pub(super) prefetch: Prefetch,
+    /// The flags that were typed here.
+    pub(super) typed: Vec<SettingFlag>,
+    /// How much of what is fetched before a release is served is there.
+    pub(super) progress: Arc<ByteProgress>,
+}
+
+impl Taker {
+    /// Makes a release ready to be served in the place of `current`.
+    ///
+    /// # Errors
+    /// When the store can't be asked, or the release can't be served.
+    pub(super) async fn take(
+        &self,
+        channel: &ChannelReader,
+        record: ReleaseRecord,
+        current: Option<Arc<Manifest>>,
+    ) -> Result<TakenRelease, TakeError> {
+        let refused = |reason| TakeError::Refused(channel.refused(record.number, reason));
+        let fetched = |error| failure(channel, record.number, error);
+        let source = self.source(&record).await.map_err(fetched)?;
+        let manifest = self
+            .assemble(&record, &source, &self.typed, current.clone())
+            .await
+            .map_err(refused)?;
+        let loaded = self.prefetch(&manifest, current.as_deref()).await;
+        let manifest = with_loaded(manifest, &loaded.map_err(fetched)?);
+        Ok(TakenRelease {
+            record,
+            manifest,
+            source,
+        })
+    }
+
+    /// The site of an earlier release. Nothing of it is fetched.
+    ///
+    /// # Errors
+    /// When the store can't be asked, or the release could not be served.
+    pub(super) async fn earlier(
+        &self,
+        channel: &ChannelReader,
+        record: &ReleaseRecord,
+        current: Option<Arc<Manifest>>,
+    ) -> Result<Manifest, TakeError> {
+        let fetched = |error| failure(channel, record.number, error);
+        let source = self.source(record).await.map_err(fetched)?;
+        // What it says of answers is past.
+        let assembled = self.assemble(record, &source, &[], current).await;
+        assembled.map_err(|reason| TakeError::Refused(channel.refused(record.number, reason)))
+    }
+
+    /// The listing and the rules of a release.
+    async fn source(&self, record: &ReleaseRecord) -> Result<ReleaseSource, FetchError> {
+        let listing = self.listing(&record.manifest).await?;
+        let mut rules = Vec::new();
+        let parsed = self.parse(record.manifest, listing.clone()).await;
+        for (file, content) in parsed.map_err(FetchError::Store)?.rules {
+            if content.size > MAX_RULES {
+                let (key, store) = (layout::blob(&content.hash), self.depot.store.url());
+                let object = format!("{store}/{key} ({})", file.name());
+                return Err(FetchError::Damaged(object));
+            }
+            let hash = *content.hash.as_bytes();
+            rules.push((file, self.depot.content(hash, content.size).await?));
+        }
+        Ok(ReleaseSource { listing, rules })
+    }
+
+    async fn parse(&self, hash: BlobHash, bytes: Bytes) -> Result<SiteListing, StoreError> {
+        let store = self.depot.store.clone();
+        let (again, copy) = (store.clone(), bytes.clone());
+        let parsed = spawn_blocking(move || store.listing_of(&hash, &bytes)).await;
+        // A panic has been reported by its hook.
+        parsed.unwrap_or_else(|_| again.listing_of(&hash, &copy))
+    }
+
+    /// A listing, as it is stored. It is proven when it is parsed.
+    async fn listing(&self, hash: &BlobHash) -> Result<Bytes, FetchError> {
+        let name = names::listing(hash);
+        if let Some(bytes) = self.depot.cached(name).await
+            && BlobHash::of(&bytes) == *hash
+        {
+            return Ok(bytes.into());
+        }
+        let fetched = self.depot.store.listing_bytes(hash).await;
+        let bytes = fetched.map_err(FetchError::Store)?;
+        self.depot.metrics().fetched_bytes.add(bytes.len() as u64);
+        if BlobHash::of(&bytes) == *hash {
+            self.depot.put(name, &bytes).await;
+        }
+        Ok(bytes)
+    }
+
+    /// The site of a release, proven to have its digest.
+    pub(super) async fn assemble(
+        &self,
+        record: &ReleaseRecord,
+        source: &ReleaseSource,
+        typed: &[SettingFlag],
+        current: Option<Arc<Manifest>>,
+    ) -> Result<Manifest, RefusalReason> {
+        let (record, source) = (record.clone(), source.clone());
+        let (typed, depot) = (typed.to_vec(), Arc::clone(&self.depot));
+        let assembled = spawn_blocking(move || {
+            let listing = depot.store.listing_of(&record.manifest, &source.listing);
+            let listing = listing.map_err(|error| RefusalReason::Content(error.to_string()))?;
+            if listing.digest != record.digest {
+                return Err(RefusalReason::OtherListing {
+                    record: record.digest,
+                    listing: listing.digest,
+                });
+            }
+            let settings = listed::settings(&listing, &typed)?;
+            let current = current.as_deref();
+            listed::assemble(&record, listing, settings, source.rules, current, &depot)
+        });
+        assembled
+            .await
+            .unwrap_or_else(|stopped| Err(RefusalReason::Content(stopped.to_string())))
+    }
+
+    /// Fetches what is to be there before `manifest` is served. Returns the contents that are in memory.
+    async fn prefetch(
+        &self,
+        manifest: &Manifest,
+        current: Option<&Manifest>,
+    ) -> Result<HashMap<[u8; 32], Bytes>, FetchError> {
+        let mut wanted = self.wanted(manifest);
+        let mut loaded = HashMap::new();
+        if let Some(current) = current {
+            // What has only another path now.
+            for known in current
+                .iter()
+                .flat_map(|resource| resource.representations())
+            {
+                if let Data::Memory(bytes) = &known.data
+                    && wanted.remove(known.etag.hash()).is_some()
+                {
+                    loaded.insert(*known.etag.hash(), bytes.clone());
+                }
+            }
+        }
+        self.progress.set_total(wanted.values().sum());
+        let prefetching = Arc::new(Prefetching {
+            depot: Arc::clone(&self.depot),
+            progress: Arc::clone(&self.progress),
+            contents: wanted.into_iter().collect(),
+            next: AtomicUsize::new(0),
+            loaded: Mutex::default(),
+            failure: Mutex::default(),
+        });
+        let workers = MAX_PREFETCHES.min(prefetching.contents.len());
+        let workers: Vec<_> = (0..workers)
+            .map(|_| {
+                let work = Arc::clone(&prefetching);
+                self.depot.fetchers.spawn(async move { work.run().await })
+            })
+            .collect();
+        for worker in workers {
+            // A panic has been reported by its hook; what was not fetched is fetched when it is
+            // asked for.
+            let _ = worker.await;
+        }
+        self.progress.set_total(0);
+        if let Some(failure) = lock(&prefetching.failure).take() {
+            return Err(failure);
+        }
+        loaded.extend(lock(&prefetching.loaded).drain());
+        Ok(loaded)
+    }
+
+    /// The contents to fetch, with their lengths. What is in the cache is there.
+    fn wanted(&self, manifest: &Manifest) -> HashMap<[u8; 32], u64> {
+        let is_wanted = |each: &&Representation| match (self.prefetch, &each.data) {
+            (Prefetch::None, _) | (_, Data::Memory(_)) => false,
+            (Prefetch::Small, _) => each.length <= MAX_IN_MEMORY,
+            (Prefetch::All, _) => true,
+        };
+        let all = manifest
+            .iter()
+            .flat_map(|resource| resource.representations());
+        let mut wanted: HashMap<_, _> = all
+            .filter(is_wanted)
+            .map(|each| (*each.etag.hash(), each.length))
+            .collect();
+        wanted.retain(|hash, length| !self.depot.is_cached(hash, *length));
+        wanted
+    }
+}
+
+/// Contents that are fetched by several tasks.
+struct Prefetching {
+    depot: Arc<Depot>,
+    progress: Arc<ByteProgress>,
+    contents: Vec<([u8; 32], u64)>,
+    next: AtomicUsize,
+    loaded: Mutex<HashMap<[u8; 32], Bytes>>,
+    /// What has gone wrong: then nothing more is fetched.
+    failure: Mutex<Option<FetchError>>,
+}
+
+impl Prefetching {
+    async fn run(&self) {
+        while let Some((hash, length)) = self.next_content() {
+            if let Err(error) = self.fetch(hash, length).await {
+                let mut failure = lock(&self.failure);
+                // What can't be had at all says more than what can't be had now.
+                if failure.as_ref().is_none_or(FetchError::is_passing) {
+                    *failure = Some(error);
+                }
+                return;
+            }
+            self.progress.add(length);
+        }
+    }
+
+    fn next_content(&self) -> Option<([u8; 32], u64)> {
+        if lock(&self.failure).is_some() {
+            return None;
+        }
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.contents.get(next).copied()
+    }
+
+    async fn fetch(&self, hash: [u8; 32], length: u64) -> Result<(), FetchError> {
+        let memory = self.depot.memory();
+        let is_small = length <= MAX_IN_MEMORY;
+        if is_small && memory.has_room(length) {
+            let content = self.depot.content(hash, length).await?;
+            if let Ok(bytes) = memory.keep(content) {
+                lock(&self.loaded).insert(hash, bytes);
+            }
+        } else if self.depot.cache.is_some() {
+            self.depot.keep(hash, length).await?;
+        }
+        // Otherwise nothing would be left of it.
+        Ok(())
+    }
+}
+
+/// The manifest with these contents in memory.
+pub(super) fn with_loaded(manifest: Manifest, loaded: &HashMap<[u8; 32], Bytes>) -> Manifest {
+    if loaded.is_empty() {
+        return manifest;
+    }
+    let changed: Vec<_> = manifest
+        .iter()
+        .filter_map(|resource| in_memory(resource, loaded))
+        .collect();
+    manifest.with(Changes {
+        changed,
+        ..Changes::default()
+    })
+}
+
+/// The resource with what is loaded of its content in memory; `None` if that is none of it.
+pub(super) fn in_memory(
+    resource: &Resource,
+    loaded: &HashMap<[u8; 32], Bytes>,
+) -> Option<Arc<Resource>> {
+    let is_loaded = |each: &Representation| {
+        matches!(each.data, Data::Remote(_)) && loaded.contains_key(each.etag.hash())
+    };
+    if !resource.representations().any(is_loaded) {
+        return None;
+    }
+    let mut resource = resource.clone();
+    for each in std::iter::once(&mut resource.identity).chain(&mut resource.encoded) {
+        if let (Data::Remote(_), Some(bytes)) = (&each.data, loaded.get(each.etag.hash())) {
+            each.data = Data::Memory(bytes.clone());
+        }
+    }
+    // Under its other path it has the same content; its fields there are made again.
+    resource.clean = None;
+    Some(Arc::new(resource))
+}
+
+/// Distinct contents of a release that could be in memory and are not, with their lengths.
+pub(super) fn small_and_remote(manifest: &Manifest) -> Vec<Arc<Resource>> {
+    let is_small = |each: &Representation| {
+        each.length <= MAX_IN_MEMORY && matches!(each.data, Data::Remote(_))
+    };
+    manifest
+        .iter()
+        .filter(|resource| resource.representations().any(is_small))
+        .cloned()
+        .collect()
+}
+
+/// The contents of these resources that could be in memory and are not, with their lengths.
+pub(super) fn small_contents(resources: &[Arc<Resource>]) -> HashSet<([u8; 32], u64)> {
+    resources
+        .iter()
+        .flat_map(|resource| resource.representations())
+        .filter(|each| each.length <= MAX_IN_MEMORY && matches!(each.data, Data::Remote(_)))
+        .map(|each| (*each.etag.hash(), each.length))
+        .collect()
+}
+
+/// What it means that something of a release can't be fetched.
+fn failure(channel: &ChannelReader, number: u64, error: FetchError) -> TakeError {
+    let reason = match error {
+        FetchError::Store(error) if error.is_passing() => return TakeError::Passing(error),
+        FetchError::Store(error) if error.kind == StoreErrorKind::Missing => {
+            format!("{error}: it was collected, or never written")
+        }
+        FetchError::Store(error) => error.to_string(),
+        FetchError::Away(object) => format!("{object} cannot be fetched: the store is away"),
+        FetchError::NoMemory(object) => format!("there is no memory for {object}"),
+        FetchError::Damaged(object) => {
+            format!("{object} is damaged: its bytes are not those that its name says")
+        }
+    };
+    TakeError::Refused(channel.refused(number, RefusalReason::Content(reason)))
+}
+
+impl ReleaseSource {
+    /// As an entry of the cache, with the record of its release.
+    pub(super) fn to_entry(&self, record: &ReleaseRecord) -> CacheEntry {
+        let record = record.to_json();
+        let rules = RuleFile::ALL.map(|file| {
+            let found = self.rules.iter().find(|(it, _)| *it == file);
+            found.map_or(&[][..], |(_, text)| text)
+        });
+        let pieces = [&record[..], &self.listing[..]];
+        CacheEntry::new(pieces.into_iter().chain(rules))
+    }
+
+    /// What an entry of the cache has.
+    pub(super) fn of_entry(entry: &CacheEntry) -> Option<(ReleaseRecord, Self)> {
+        let mut pieces = entry
+            .pieces
+            .iter()
+            .map(|piece| &entry.bytes[piece.range.clone()]);
+        let record = pieces.next()?;
+        let number = serde_json::from_slice::<ReleaseRecord>(record).ok()?.number;
+        let record = ReleaseRecord::read(record, number).ok()?;
+        let listing = Bytes::copy_from_slice(pieces.next()?);
+        let rules = RuleFile::ALL.into_iter().zip(pieces);
+        let source = Self {
+            listing,
+            // A file without rules and none mean the same.
+            rules: rules
+                .filter(|(_, text)| !text.is_empty())
+                .map(|(file, text)| (file, text.to_vec()))
+                .collect(),
+        };
+        Some((record, source))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
