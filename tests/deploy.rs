@@ -49,6 +49,48 @@ fn the_flags_for_replicas_are_valid() {
     }
 }
 
+/// Asserts that `serve` understands these arguments, of which the first is a bucket: with a folder that
+/// does not exist, that is all that is wrong.
+fn understands_of_store(said_by: &str, arguments: &[&str]) {
+    let outer = tempfile::tempdir().unwrap();
+    let nowhere = format!("file://{}/nowhere", outer.path().display());
+    let [store, flags @ ..] = arguments else {
+        panic!("{said_by} says nothing");
+    };
+    assert!(store.starts_with("s3://"), "{said_by}: {arguments:?}");
+    let cache = outer.path().join("cache").display().to_string();
+    let flags: Vec<_> = flags
+        .iter()
+        .map(|flag| match *flag {
+            "--cache=/cache" => format!("--cache={cache}"),
+            "/var/cache/etagd-releases" => cache.clone(),
+            flag => flag.to_owned(),
+        })
+        .collect();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    Server::assert_fails(Path::new(&nowhere), &flags, 1, &["no such folder"]);
+}
+
+#[test]
+fn what_serves_releases_is_understood() {
+    let text = file("etagd-releases.service");
+    let command = text
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart=/usr/bin/etagd serve "));
+    let words: Vec<_> = command.unwrap().split_whitespace().collect();
+    understands_of_store("etagd-releases.service", &words);
+    let text = file("kubernetes-releases.yaml");
+    let (_, after) = text.split_once("          args:\n").unwrap();
+    let words: Vec<_> = after
+        .lines()
+        .map(str::trim)
+        .take_while(|line| line.starts_with(['-', '#']))
+        .filter_map(|line| line.strip_prefix("- "))
+        .collect();
+    assert_eq!(words[0], "serve");
+    understands_of_store("kubernetes-releases.yaml", &words[1..]);
+}
+
 #[test]
 fn the_collector_of_a_timer_is_understood() {
     let text = file("etagd-gc.service");

@@ -17,18 +17,45 @@ use std::path::PathBuf;
 use support::case::{self, Case, Connection, Request, parse};
 use support::fixture::fixture;
 use support::ground::Ground;
-use support::{Client, Response, Server, check};
+use support::{Client, Releases, Response, Server, TestSite, check};
 
 /// The ways of keeping data: in memory, read whole at each request, and in groups.
 const FILES: [&str; 3] = ["/small.txt", "/middle.bin", "/big.bin"];
-const SERVERS: [(&[&str], &str); 4] = [
-    (&[], ""),
-    (&["--memory", "64KiB"], ""),
-    (&["--base-path", "/base"], "/base"),
+const SERVERS: [(Source, &[&str], &str); 6] = [
+    (Source::Directory, &[], ""),
+    (Source::Directory, &["--memory", "64KiB"], ""),
+    (Source::Directory, &["--base-path", "/base"], "/base"),
     // Nothing of what is asked for changes where codings are made of other files.
-    (&["--compress"], ""),
+    (Source::Directory, &["--compress"], ""),
+    (Source::Store(&[]), &[], ""),
+    (
+        Source::Store(&["--base-path", "/base", "--compress"]),
+        &["--memory", "64KiB", "--prefetch", "none"],
+        "/base",
+    ),
 ];
 const SENTINEL: &str = "/sentinel.txt";
+
+/// Where a server has the site from.
+#[derive(Clone, Copy)]
+enum Source {
+    Directory,
+    /// From a store, where a release was made with these flags.
+    Store(&'static [&'static str]),
+}
+
+impl Source {
+    /// A server of `site`, with the flags that a file of cases asks for.
+    fn serve(self, site: &TestSite, flags: &[&str], asked: &[&str]) -> (Server, Option<Releases>) {
+        match self {
+            Self::Directory => (Server::with(site, &[flags, asked].concat()), None),
+            Self::Store(pushed) => {
+                let releases = Releases::of(site, &[pushed, asked].concat());
+                (releases.serve(flags), Some(releases))
+            }
+        }
+    }
+}
 
 #[test]
 fn methods() {
@@ -173,8 +200,8 @@ fn run(file: &str) {
     let cases = parse(&text);
     let (site, files) = fixture();
     let mut failures = BTreeMap::new();
-    for (flags, base) in SERVERS {
-        let mut server = Server::with(&site, &[flags, &case::flags(&text)].concat());
+    for (source, flags, base) in SERVERS {
+        let (mut server, _store) = source.serve(&site, flags, &case::flags(&text));
         let address = server.address();
         let doors = Door::ALL.map(|door| Http1 {
             address,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::documents::read;
-use crate::support::{Client, Server, TestSite};
+use crate::support::{Client, Releases, Server, TestSite};
 
 #[test]
 fn every_family_of_metrics_is_explained() {
@@ -11,6 +11,10 @@ fn every_family_of_metrics_is_explained() {
     let server = Server::with(&site, &["--admin", "127.0.0.1:0"]);
     let metrics = Client::connect(server.admin()).get("/metrics");
     let metrics = String::from_utf8(metrics.body).unwrap();
+    let releases = Releases::of(&site, &[]);
+    let follower = releases.serve(&["--admin", "127.0.0.1:0"]);
+    let of_store = Client::connect(follower.admin()).get("/metrics");
+    let metrics = metrics + &String::from_utf8(of_store.body).unwrap();
     let has: BTreeSet<_> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
