@@ -8,8 +8,9 @@ mod transports;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::fs::Permissions;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use sha2::{Digest, Sha256};
 use support::browser::{Browser, Page};
 use support::deltas::decode;
 use support::developer::Developer;
-use support::server::command;
+use support::server::{command, unprivileged};
 use support::site::overwrite_in_place;
 use support::tree::{self, eventually, relink, within};
 use transports::{Authority, Transport, Transports, secure_address};
@@ -253,6 +254,7 @@ fn what_cannot_be_read_as_a_release_is_named() {
         let against = site.path(against);
         let (code, said) = compress(&site.root(), &["--against", against.to_str().unwrap()]);
         assert!(code == 1 && said.contains(problem), "{code} {said}");
+        assert!(content(&site.root()) == content(&new().root()), "{said}");
     }
 }
 
@@ -292,6 +294,51 @@ fn check_and_remove_know_deltas() {
     assert!(code == 0 && said.contains("2 deltas removed"), "{said}");
     let files = content(&site.root());
     assert!(files == content(&new().root()), "{:?}", files.keys());
+}
+
+/// What nobody can decode any more is of no use, whoever looks at it.
+#[test]
+fn deltas_whose_dictionary_is_gone_are_removed() {
+    let old = old();
+    let old = old.root();
+    let against = ["--against", old.to_str().unwrap()];
+    // A dictionary that this release has in common with none.
+    let lost = "assets/app-1a1b1c1d.js.0123456789abcdef.dcz";
+    let stray = [
+        b"\x5e\x2a\x4d\x18\x20\0\0\0\x01\x23\x45\x67\x89\xab\xcd\xef".as_slice(),
+        &[7; 24],
+        &zstd_delta(b"", &bundle(1))[40..],
+    ]
+    .concat();
+    let foreign = "assets/app-1a1b1c1d.js.fedcba9876543210.dcz";
+    let site = compressed().file(lost, &stray).file(foreign, "a note");
+    let kept = content(&site.root());
+    // Without an earlier release, what is there stays.
+    assert_eq!(compress(&site.root(), &[]).0, 0);
+    assert!(kept == content(&site.root()));
+    let (code, said) = compress(&site.root(), &against);
+    assert!(
+        code == 0 && said.contains("0 written, 2 proven, 1 removed"),
+        "{code} {said}"
+    );
+    assert!(!site.path(lost).exists() && site.path(foreign).exists());
+
+    let site = site.file(lost, &stray);
+    let (code, said) = compress(&site.root(), &["--remove"]);
+    assert!(
+        code == 0 && said.contains("3 deltas removed"),
+        "{code} {said}"
+    );
+    fs::remove_file(site.path(foreign)).unwrap();
+    assert!(content(&site.root()) == content(&new().root()));
+
+    // One that can't be read now is not gone.
+    let site = compressed();
+    fs::rename(site.path(".etagd"), site.path(".kept")).unwrap();
+    symlink(".kept", site.path(".etagd")).unwrap();
+    let (_, said) = compress(&site.root(), &["--remove"]);
+    assert!(said.contains("is behind a symbolic link"), "{said}");
+    assert!(site.path(delta("dcb")).exists(), "{said}");
 }
 
 #[test]
@@ -441,6 +488,61 @@ fn one_delta_without_its_dictionary_is_one_warning() {
     );
 }
 
+/// Nothing below a link is looked at, and a link is no file that will be readable later.
+#[test]
+fn a_linked_directory_of_dictionaries_is_named_once() {
+    let site = compressed();
+    let served = digest_of(&serve(&site, &["--immutable", "auto"]));
+    let server = serve(&site, &["--immutable", "auto"]);
+    fs::rename(site.path(".etagd"), site.path(".kept")).unwrap();
+    symlink(".kept", site.path(".etagd")).unwrap();
+    let sentence = "is behind a symbolic link";
+    let is_named_once = |server: &Server| {
+        let before = sweeps(server);
+        server.signal(Signal::HUP);
+        within(PATIENCE, "it is swept", || sweeps(server) > before);
+        let log = server.log();
+        assert_eq!(
+            log.matches(sentence).count(),
+            2,
+            "one for each delta: {log}"
+        );
+        let response = get(&mut server.client(), ACCEPTED, &bundle(0));
+        assert_eq!(coding(&response), "br");
+        digest_of(server)
+    };
+    // Who has served the deltas before, and who starts now.
+    let old = is_named_once(&server);
+    let fresh = serve(&site, &["--immutable", "auto"]);
+    assert_eq!(is_named_once(&fresh), old);
+    assert_ne!(old, served);
+    assert!(!old.contains("incomplete"), "{old}");
+}
+
+/// A failure of the disk is tried again at each sweep, and told while it is news.
+#[test]
+fn a_dictionary_that_cannot_be_read_is_named_once() {
+    let Some(program) = unprivileged() else {
+        return;
+    };
+    let site = compressed();
+    let kept = site.path(format!(".etagd/dictionaries/{}", sha256(&bundle(0))));
+    fs::set_permissions(&kept, Permissions::from_mode(0)).unwrap();
+    let flags = ["--immutable", "auto", "--admin", "127.0.0.1:0"];
+    let server = Server::run(program, &site.root(), &flags);
+    for _ in 0..2 {
+        let before = sweeps(&server);
+        server.signal(Signal::HUP);
+        within(PATIENCE, "it is swept", || sweeps(&server) > before);
+    }
+    let log = server.log();
+    assert_eq!(
+        log.matches("is not used: it cannot be read").count(),
+        2,
+        "one for each delta: {log}"
+    );
+}
+
 /// A delta in zstd, by hand: tests of the scan need no brotli, which takes seconds without
 /// optimisations.
 fn zstd_delta(dictionary: &[u8], content: &[u8]) -> Vec<u8> {
@@ -528,6 +630,32 @@ fn a_kept_dictionary_that_changes_is_looked_at_again() {
     within(PATIENCE, "the delta is used again", || {
         coding(&get(&mut server.client(), ACCEPTED, &bundle(0))) == "dcb"
     });
+}
+
+/// What an earlier process has proven with a dictionary says nothing of the file that is in its place
+/// now: replicas that start at different times would disagree.
+#[test]
+fn a_restart_reads_a_kept_dictionary_again() {
+    let site = compressed();
+    let state = site.outside("state");
+    let flags = ["--immutable", "auto", "--state", state.to_str().unwrap()];
+    let first = serve(&site, &flags);
+    let proven = digest_of(&first);
+    eventually("the manifest is saved", || state.exists());
+    drop(first);
+    let kept = site.path(format!(".etagd/dictionaries/{}", sha256(&bundle(0))));
+    fs::write(&kept, bundle(5)).unwrap();
+    let restarted = serve(&site, &flags);
+    let fresh = serve(&site, &["--immutable", "auto"]);
+    assert_eq!(digest_of(&restarted), digest_of(&fresh));
+    assert_ne!(digest_of(&restarted), proven);
+    let response = get(&mut restarted.client(), ACCEPTED, &bundle(0));
+    assert_eq!(coding(&response), "br");
+    let log = restarted.log();
+    assert!(
+        log.contains("does not have the SHA-256 that is its name"),
+        "{log}"
+    );
 }
 
 /// The most memory that a server has had after its start, in bytes, for a site with so many deltas, each
@@ -685,6 +813,42 @@ fn deltas_need_a_secure_context() {
     assert_eq!(ask("localhost", "http"), "dcb");
 }
 
+/// Anybody can write `Host: localhost`; who asks from elsewhere is not on the own machine.
+#[test]
+fn a_client_elsewhere_that_asks_for_localhost_gets_no_delta() {
+    let site = compressed();
+    let proxied = serve(
+        &site,
+        &["--immutable", "auto", "--trusted-proxy", "127.0.0.1"],
+    );
+    let behind_header = [
+        "--immutable",
+        "auto",
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--proxy-protocol",
+    ];
+    let behind_header = serve(&site, &behind_header);
+    let dictionary = field(&bundle(0));
+    let ask = |server: &Server, before: &str, fields: &str| {
+        let request = format!(
+            "{before}GET /{NEW} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: br, dcb\r\n\
+             Available-Dictionary: {dictionary}\r\n{fields}\r\n"
+        );
+        let mut client = server.client();
+        client.send(request).unwrap();
+        let response = client.receive("GET").unwrap().unwrap();
+        coding(&response).to_owned()
+    };
+    let from = |address: &str| format!("PROXY TCP4 {address} 192.0.2.1 4711 80\r\n");
+    assert_eq!(ask(&proxied, "", "X-Forwarded-For: 192.0.2.9\r\n"), "br");
+    assert_eq!(ask(&proxied, "", "X-Forwarded-For: 127.0.0.1\r\n"), "dcb");
+    let both = "X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\n";
+    assert_eq!(ask(&proxied, "", both), "dcb");
+    assert_eq!(ask(&behind_header, &from("192.0.2.9"), ""), "br");
+    assert_eq!(ask(&behind_header, &from("127.0.0.9"), ""), "dcb");
+}
+
 /// To a host that is not the own machine: TLS alone, and no page of another site that can't read it.
 #[test]
 fn deltas_need_a_secure_context_over_every_transport() {
@@ -808,7 +972,7 @@ fn writes(server: &Server) -> Vec<String> {
 }
 
 #[test]
-fn push_carries_dictionaries_before_their_deltas_and_takes_them_away_after() {
+fn push_carries_dictionaries_and_takes_them_away() {
     let (local, remote) = (compressed(), TestSite::new());
     let server = serve(&remote, &["--writable", "--immutable", "auto"]);
     let push = |flags: &[&str]| {
@@ -837,16 +1001,152 @@ fn push_carries_dictionaries_before_their_deltas_and_takes_them_away_after() {
     let admin = format!("http://{}", server.admin());
     let delete = ["--delete", "--admin-url", &admin];
     let (plan, _) = push(&[&delete[..], &["--dry-run"]].concat());
-    assert!(plan.ends_with(&format!("delete\t{place}\n")), "{plan}");
+    assert!(plan.starts_with(&format!("delete\t{place}\n")), "{plan}");
     push(&delete);
-    let log = writes(&server);
-    assert!(
-        log.last().unwrap().ends_with(&format!("DELETE {place}")),
-        "{log:?}"
-    );
     eventually("what is empty is gone", || {
         content(&remote.root()) == content(&local.root()) && !remote.path(".etagd").exists()
     });
+}
+
+/// A push of this directory to that server, and what it prints and says.
+fn push_to(server: &Server, local: &TestSite, flags: &[&str]) -> (i32, String) {
+    let (root, url) = (local.root(), format!("http://{}", server.address()));
+    let output = etagd([&["push", root.to_str().unwrap(), &url], flags].concat());
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code().unwrap(), said)
+}
+
+/// What the server has may be the last copy.
+#[test]
+fn push_deletes_no_dictionary_that_the_directory_needs_and_has_lost() {
+    let (local, remote) = (compressed(), TestSite::new());
+    let server = serve(&remote, &["--writable", "--immutable", "auto"]);
+    let (code, said) = push_to(&server, &local, &[]);
+    assert_eq!(code, 0, "{said}");
+    let digest = digest_of(&server);
+    fs::remove_dir_all(local.path(".etagd")).unwrap();
+    let admin = format!("http://{}", server.admin());
+    let (code, said) = push_to(&server, &local, &["--delete", "--admin-url", &admin]);
+    assert!(code == 0 && said.contains("0 deleted"), "{said}");
+    assert_eq!(digest_of(&server), digest);
+    let response = get(&mut server.client(), ACCEPTED, &bundle(0));
+    assert_eq!(coding(&response), "dcb");
+
+    // The older file itself stands for it.
+    fs::write(local.path(OLD), bundle(0)).unwrap();
+    let (code, said) = push_to(&server, &local, &["--delete", "--admin-url", &admin]);
+    assert!(code == 0 && said.contains("1 deleted"), "{said}");
+    assert!(!remote.path(".etagd").exists());
+    assert_eq!(
+        coding(&get(&mut server.client(), ACCEPTED, &bundle(0))),
+        "dcb"
+    );
+}
+
+/// Dictionaries are known by the deltas that name them: a push that is killed before it has deleted all
+/// of both leaves nothing that the next one does not find.
+#[test]
+fn push_deletes_unused_dictionaries_before_their_deltas() {
+    let (local, remote) = (compressed(), TestSite::new());
+    let server = serve(&remote, &["--writable", "--immutable", "auto"]);
+    assert_eq!(push_to(&server, &local, &[]).0, 0);
+    assert_eq!(compress(&local.root(), &["--remove"]).0, 0);
+    let admin = format!("http://{}", server.admin());
+    let (code, said) = push_to(&server, &local, &["--delete", "--admin-url", &admin]);
+    assert_eq!(code, 0, "{said}");
+    let log = writes(&server);
+    let of = |path: &str| {
+        let line = format!("DELETE /{path}");
+        let found = log.iter().position(|write| write.ends_with(&line));
+        found.unwrap_or_else(|| panic!("no {line} in {log:?}"))
+    };
+    let place = of(&format!(".etagd/dictionaries/{}", sha256(&bundle(0))));
+    for extension in ["dcb", "dcz"] {
+        assert!(place < of(&delta(extension)), "{log:?}");
+    }
+    let log = server.log();
+    assert!(!log.contains("neither in the site"), "{log}");
+    assert!(
+        log.contains("2 deltas are not used any more: their dictionary was deleted"),
+        "{log}"
+    );
+}
+
+/// A delta that somebody else has changed is not deleted, nor is what it needs.
+#[test]
+fn push_keeps_the_dictionary_of_a_delta_that_it_may_not_delete() {
+    let (local, remote) = (compressed(), TestSite::new());
+    let server = serve(&remote, &["--writable", "--immutable", "auto"]);
+    let bare = new();
+    assert_eq!(push_to(&server, &bare, &[]).0, 0);
+    let base = local.outside("base.json");
+    let json = etagd([
+        "manifest",
+        "--format",
+        "json",
+        bare.root().to_str().unwrap(),
+    ]);
+    fs::write(&base, json.stdout).unwrap();
+    assert_eq!(push_to(&server, &local, &[]).0, 0);
+    let admin = format!("http://{}", server.admin());
+    let base = base.to_str().unwrap();
+    let flags = ["--delete", "--admin-url", &admin, "--base", base];
+    let (code, said) = push_to(&server, &bare, &flags);
+    assert!(code == 1 && said.contains("conflict"), "{code} {said}");
+    let response = get(&mut server.client(), ACCEPTED, &bundle(0));
+    assert_eq!(coding(&response), "dcb");
+}
+
+/// A dictionary that is none is named, and holds up nothing but itself.
+#[test]
+fn push_sends_all_but_a_bad_dictionary() {
+    type Damage<'d> = (&'d dyn Fn(&Path), &'d str);
+    let damages: [Damage<'_>; 2] = [
+        (
+            &|kept| fs::write(kept, bundle(5)).unwrap(),
+            "it does not have the SHA-256 that is its name",
+        ),
+        (
+            &|kept| {
+                fs::remove_file(kept).unwrap();
+                fs::create_dir(kept).unwrap();
+            },
+            "not a regular file",
+        ),
+    ];
+    for (damage, reason) in damages {
+        let (local, remote) = (compressed(), TestSite::new());
+        let name = format!(".etagd/dictionaries/{}", sha256(&bundle(0)));
+        damage(&local.path(&name));
+        let server = serve(&remote, &["--writable", "--immutable", "auto"]);
+        let line = format!("failed\t/{name}\tnot sent: {reason}");
+        let (code, said) = push_to(&server, &local, &["--dry-run"]);
+        assert!(code == 1 && said.contains(&line), "{code} {said}");
+        let (code, said) = push_to(&server, &local, &[]);
+        assert!(code == 1 && said.contains(&line), "{code} {said}");
+        assert!(!said.contains("left for the next run"), "{said}");
+        fs::remove_dir_all(local.path(".etagd")).unwrap();
+        assert!(content(&remote.root()) == content(&local.root()), "{said}");
+    }
+}
+
+#[test]
+fn push_goes_on_without_a_dictionary_that_it_may_not_read() {
+    let Some(mut program) = unprivileged() else {
+        return;
+    };
+    let (local, remote) = (compressed(), TestSite::new());
+    let kept = local.path(format!(".etagd/dictionaries/{}", sha256(&bundle(0))));
+    fs::set_permissions(&kept, Permissions::from_mode(0)).unwrap();
+    let server = serve(&remote, &["--writable", "--immutable", "auto"]);
+    let url = format!("http://{}", server.address());
+    let push = program.args(["push", local.root().to_str().unwrap(), &url]);
+    let output = push.output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not sent: Permission denied"), "{said}");
+    fs::remove_dir_all(local.path(".etagd")).unwrap();
+    assert!(content(&remote.root()) == content(&local.root()), "{said}");
 }
 
 /// A dictionary that a client writes or deletes is noticed at once, though nothing reports it.

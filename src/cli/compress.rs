@@ -12,7 +12,8 @@ use indicatif::{HumanBytes, HumanCount};
 use super::progress::with_bytes;
 use super::{Error, counted, open, print};
 use crate::compress::{
-    CODINGS, CompressReport, DeltaReport, SidecarProblem, SidecarWork, run, run_deltas,
+    CODINGS, CompressReport, DeltaReport, EarlierReleases, SidecarProblem, SidecarWork, run,
+    run_deltas,
 };
 use crate::config::CompressFlags;
 use crate::progress::ByteProgress;
@@ -29,6 +30,8 @@ pub(super) fn compress(flags: &CompressFlags) -> Result<ExitCode, Error> {
     let exclude = Arc::new(flags.exclude.clone().into());
     let exclusions =
         exclusions_on_disk(&root, &exclude).map_err(|source| Error::ignore_file(&root, source))?;
+    // Before anything is written.
+    let earlier = EarlierReleases::open(&flags.against)?;
     let progress = ByteProgress::default();
     let report = with_bytes("sidecars", &progress, || {
         run(&root, work, &exclusions, &progress)
@@ -36,8 +39,8 @@ pub(super) fn compress(flags: &CompressFlags) -> Result<ExitCode, Error> {
     let progress = ByteProgress::default();
     // After the sidecars: a delta has to be shorter than they are.
     let deltas = with_bytes("deltas", &progress, || {
-        run_deltas(&root, work, &flags.against, &exclusions, &progress)
-    })?;
+        run_deltas(&root, work, &earlier, &exclusions, &progress)
+    });
     // The problems are the result of --check; otherwise they are messages about the work.
     if work == SidecarWork::Check {
         print(|out| {
@@ -154,11 +157,16 @@ fn summarize_deltas(work: SidecarWork, report: &DeltaReport, were_asked_for: boo
             plain = before,
             written,
             proven,
-            "{} {} deltas: {} instead of {}; {written} written, {proven} proven",
+            removed,
+            "{} {} deltas: {} instead of {}; {written} written, {proven} proven{}",
             counted(files, "file"),
             if files == 1 { "has" } else { "have" },
             HumanBytes(after),
             HumanBytes(before),
+            match removed {
+                0 => String::new(),
+                _ => format!(", {removed} removed, without dictionaries"),
+            },
         ),
         SidecarWork::Write | SidecarWork::Check | SidecarWork::Remove => {}
     }

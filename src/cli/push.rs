@@ -18,6 +18,7 @@ use crate::progress::ByteProgress;
 use crate::push::{Plan, Push, PushReport};
 use crate::remote::Client;
 use crate::scan::{Progress, Scanner};
+use crate::semantics::coding::delta_stem;
 use crate::settings::{ReplicaUrl, Settings};
 
 /// The environment variable of the token, so that none is in the list of processes.
@@ -116,7 +117,7 @@ fn scan_directory(flags: &config::PushFlags) -> Result<(Arc<Root>, Manifest), Er
     )?
     .manifest;
     // With --delete, a file that is missing from the manifest would be deleted on the server.
-    if !manifest.digest().is_complete() {
+    if !manifest.digest().is_complete() && !lacks_dictionaries_alone(&manifest) {
         return Err(Error::IncompleteDirectory(flags.directory.clone()));
     }
     // A typo, or a build that failed, would delete the whole site.
@@ -124,6 +125,16 @@ fn scan_directory(flags: &config::PushFlags) -> Result<(Arc<Root>, Manifest), Er
         return Err(UsageError::EmptyDirectory(flags.directory.clone()).into());
     }
     Ok((root, manifest))
+}
+
+/// Whether all files of the directory are in its manifest, and only dictionaries of deltas could not be
+/// read: these are no part of the manifest, and the push names them.
+fn lacks_dictionaries_alone(manifest: &Manifest) -> bool {
+    manifest.iter().all(|resource| resource.settled)
+        && manifest
+            .unreadable()
+            .keys()
+            .all(|path| delta_stem(path).is_some() && manifest.locate(path).is_some())
 }
 
 /// The token to authenticate with, if there is one.
@@ -175,15 +186,19 @@ fn summarize(report: &PushReport, elapsed: Duration) {
 }
 
 fn conclude_dry_run(plan: &Plan) -> ExitCode {
-    match plan.conflicts() {
+    let (conflicts, unfit) = (plan.conflicts(), plan.unfit());
+    if conflicts > 0 {
+        tracing::warn!(
+            conflicts,
+            "{conflicts} changed by others: would not be overwritten (see --force)"
+        );
+    }
+    if unfit > 0 {
+        tracing::warn!(failures = unfit, "{unfit} can't be pushed (see above)");
+    }
+    match conflicts + unfit {
         0 => ExitCode::SUCCESS,
-        conflicts => {
-            tracing::warn!(
-                conflicts,
-                "{conflicts} changed by others: would not be overwritten (see --force)"
-            );
-            ExitCode::FAILURE
-        }
+        _ => ExitCode::FAILURE,
     }
 }
 

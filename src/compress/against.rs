@@ -67,17 +67,34 @@ impl OldFile {
 /// The files of earlier releases by the URL Pattern of their families, those of the newest first.
 pub(super) type OldFamilies = HashMap<String, Vec<OldFile>>;
 
-/// The families of all these releases. One with more than [`MAX_FAMILY`] files was no dictionary.
-pub(super) fn families(releases: &[PathBuf]) -> Result<OldFamilies, AgainstError> {
-    let mut all = OldFamilies::new();
-    for path in releases {
-        for (pattern, files) in families_of(path)? {
-            if files.len() <= MAX_FAMILY {
-                all.entry(pattern).or_default().extend(files);
+/// Earlier releases, as far as their files may be dictionaries.
+#[derive(Debug, Default)]
+pub struct EarlierReleases {
+    pub(super) families: OldFamilies,
+    /// Number of releases, those without families included.
+    pub(super) count: usize,
+}
+
+impl EarlierReleases {
+    /// Looks at these releases, directories or manifests next to their files, the newest first. A
+    /// family with more than [`MAX_FAMILY`] files in one of them was no dictionary there.
+    ///
+    /// # Errors
+    /// When one of them can't be read.
+    pub fn open(releases: &[PathBuf]) -> Result<Self, AgainstError> {
+        let mut families = OldFamilies::new();
+        for path in releases {
+            for (pattern, files) in families_of(path)? {
+                if files.len() <= MAX_FAMILY {
+                    families.entry(pattern).or_default().extend(files);
+                }
             }
         }
+        Ok(Self {
+            families,
+            count: releases.len(),
+        })
     }
-    Ok(all)
 }
 
 fn families_of(release: &Path) -> Result<OldFamilies, AgainstError> {

@@ -10,12 +10,13 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::against::{OldFamilies, OldFile};
+use super::against::{EarlierReleases, OldFile};
 use super::survey::{SidecarWork, real_directory};
 use super::{CODINGS, MAX_LENGTH, MIN_LENGTH, SidecarError, SidecarProblem, delta, encode};
 use crate::disk::{self, Root};
@@ -58,11 +59,12 @@ pub struct DeltaReport {
 /// The files of the site by their paths.
 type SiteFiles = BTreeMap<Box<[u8]>, FoundFile>;
 
-/// Does `work` for the deltas of the site under `root`. What is written is against `old`.
+/// Does `work` for the deltas of the site under `root`. What is written is against the files of
+/// `earlier` releases.
 pub(super) fn run(
     root: &Root,
     work: SidecarWork,
-    old: &OldFamilies,
+    earlier: &EarlierReleases,
     exclusions: &Exclusions,
     progress: &ByteProgress,
 ) -> DeltaReport {
@@ -75,11 +77,12 @@ pub(super) fn run(
     let run = DeltaRun {
         root,
         files: &files,
+        families: OnceLock::new(),
         exclusions,
         sha256: Mutex::default(),
     };
     let mut report = match work {
-        SidecarWork::Write => run.write(old, progress),
+        SidecarWork::Write => run.write(earlier, progress),
         SidecarWork::Check => run.check(),
         SidecarWork::Remove => run.remove(),
     };
@@ -139,13 +142,14 @@ struct FileOutcome {
 struct DeltaRun<'a> {
     root: &'a Root,
     files: &'a SiteFiles,
+    families: OnceLock<HashMap<Family<'a>, Vec<&'a FoundFile>>>,
     exclusions: &'a Exclusions,
     /// The SHA-256 of files of the site, where it was asked for.
     sha256: Mutex<HashMap<Box<[u8]>, DictionaryHash>>,
 }
 
-impl DeltaRun<'_> {
-    fn write(&self, old: &OldFamilies, progress: &ByteProgress) -> DeltaReport {
+impl<'a> DeltaRun<'a> {
+    fn write(&self, earlier: &EarlierReleases, progress: &ByteProgress) -> DeltaReport {
         let work: Vec<_> = self
             .files
             .values()
@@ -154,7 +158,7 @@ impl DeltaRun<'_> {
                 let family = Family::of(&file.path)?;
                 let length = self.root.stamp(&file.location).ok()?.size;
                 let is_fit = (MIN_LENGTH..=MAX_LENGTH).contains(&length);
-                let dictionaries = old.get(&family.url_pattern())?;
+                let dictionaries = earlier.families.get(&family.url_pattern())?;
                 is_fit.then_some((file, dictionaries, length))
             })
             .collect();
@@ -182,11 +186,10 @@ impl DeltaRun<'_> {
             report.notes.extend(outcome.notes);
             report.problems.extend(outcome.problems);
         }
-        if let Err(error) = self.prune() {
-            report
-                .problems
-                .push(problem(DICTIONARIES.as_bytes(), error.into()));
+        if earlier.count > 0 {
+            self.remove_where(|delta, file| Ok(self.is_useless(delta, file)), &mut report);
         }
+        self.prune(&mut report);
         report
     }
 
@@ -332,7 +335,15 @@ impl DeltaRun<'_> {
     }
 
     /// Removes kept dictionaries that no delta of the site names.
-    fn prune(&self) -> io::Result<()> {
+    fn prune(&self, report: &mut DeltaReport) {
+        if let Err(error) = self.remove_unused_dictionaries() {
+            report
+                .problems
+                .push(problem(DICTIONARIES.as_bytes(), error.into()));
+        }
+    }
+
+    fn remove_unused_dictionaries(&self) -> io::Result<()> {
         let kept = Path::new(DICTIONARIES);
         let entries = match fs::read_dir(self.root.path().join(kept)) {
             Ok(entries) => entries,
@@ -394,19 +405,10 @@ impl DeltaRun<'_> {
     }
 
     fn prove(&self, delta: &FoundFile, file: &FoundFile) -> Result<(), SidecarError> {
-        let encoded = read_whole(self.root, &delta.location)?;
-        let coding = Coding::of_header(&encoded)
-            .filter(|coding| *delta_path(&file.path, *coding) == *delta.path);
-        let Some((coding, hash)) = coding.and_then(|it| Some((it, it.dictionary()?))) else {
-            return Err(Unproven::Header.into());
-        };
+        let (encoded, coding, hash) = self.read_delta(delta, file)?;
         let dictionary = match self.relative(&file.path, hash) {
             Some(relative) => read_whole(self.root, &relative.location)?,
-            None => match read_whole(self.root, &dictionary_path(hash)) {
-                Ok(kept) if sha256(&kept) == hash => kept,
-                Ok(_) => return Err(Unproven::DamagedDictionary(hash).into()),
-                Err(_) => return Err(Unproven::NoDictionary(hash).into()),
-            },
+            None => self.read_kept(hash)?,
         };
         let bytes = read_whole(self.root, &file.location)?;
         let hash = *blake3::hash(&bytes).as_bytes();
@@ -415,44 +417,110 @@ impl DeltaRun<'_> {
         Ok(())
     }
 
-    /// Removes the proven deltas, and the dictionaries that no other needs.
+    /// The bytes of a delta, its coding, and its dictionary, if they are what its name says.
+    fn read_delta(
+        &self,
+        delta: &FoundFile,
+        file: &FoundFile,
+    ) -> Result<(Vec<u8>, Coding, DictionaryHash), SidecarError> {
+        let encoded = read_whole(self.root, &delta.location)?;
+        let coding = Coding::of_header(&encoded)
+            .filter(|coding| *delta_path(&file.path, *coding) == *delta.path);
+        match coding.and_then(|it| Some((it, it.dictionary()?))) {
+            Some((coding, hash)) => Ok((encoded, coding, hash)),
+            None => Err(Unproven::Header.into()),
+        }
+    }
+
+    /// The bytes of a dictionary that is kept.
+    fn read_kept(&self, hash: DictionaryHash) -> Result<Vec<u8>, SidecarError> {
+        match read_whole(self.root, &dictionary_path(hash)) {
+            Ok(kept) if sha256(&kept) == hash => Ok(kept),
+            Ok(_) => Err(Unproven::DamagedDictionary(hash).into()),
+            Err(SidecarError::Io(error)) => Err(match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    Unproven::NoDictionary(hash).into()
+                }
+                _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                    Unproven::LinkedDictionary(hash).into()
+                }
+                _ => SidecarError::Io(error),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether nobody can decode a delta any more because its dictionary is nowhere. Its header and
+    /// its name say that it is one, so it is no file of another kind.
+    fn is_useless(&self, delta: &FoundFile, file: &FoundFile) -> bool {
+        let Ok((_, _, hash)) = self.read_delta(delta, file) else {
+            return false;
+        };
+        let is_gone = |kept| matches!(kept, Err(SidecarError::Unproven(Unproven::NoDictionary(_))));
+        self.relative(&file.path, hash).is_none() && is_gone(self.read_kept(hash))
+    }
+
+    /// Removes the proven deltas and those without dictionaries, and the dictionaries that no other
+    /// needs.
     fn remove(&self) -> DeltaReport {
         let mut report = DeltaReport::default();
+        let is_ours = |delta: &FoundFile, file: &FoundFile| match self.prove(delta, file) {
+            Ok(()) | Err(SidecarError::Unproven(Unproven::NoDictionary(_))) => Ok(true),
+            Err(error) => Err(error),
+        };
+        self.remove_where(is_ours, &mut report);
+        self.prune(&mut report);
+        report
+    }
+
+    /// Removes the deltas that `is_removed` says, and reports those of which it can't say.
+    fn remove_where(
+        &self,
+        is_removed: impl Fn(&FoundFile, &FoundFile) -> Result<bool, SidecarError>,
+        report: &mut DeltaReport,
+    ) {
         let mut directories = BTreeSet::new();
         for (delta, file) in self.deltas() {
-            let removed = self.prove(delta, file).and_then(|()| {
+            let removed = is_removed(delta, file).and_then(|is_removed| {
+                if !is_removed {
+                    return Ok(false);
+                }
                 let path = real_directory(self.root, file)?;
                 let directory =
                     Directory::open(self.root, &path).map_err(SidecarError::Directory)?;
                 let name = delta.path.rsplit(|byte| *byte == b'/').next();
                 directory.remove(OsStr::from_bytes(name.unwrap_or(&delta.path)))?;
                 directories.insert(path);
-                Ok(())
+                Ok(true)
             });
             match removed {
-                Ok(()) => report.removed += 1,
+                Ok(is_removed) => report.removed += u64::from(is_removed),
                 Err(error) => report.problems.push(problem(&delta.path, error)),
             }
         }
         let sync = |path: &PathBuf| Directory::open(self.root, path)?.sync();
-        let synced: io::Result<()> = directories.iter().try_for_each(sync);
-        if let Err(error) = synced.and_then(|()| self.prune()) {
+        if let Err(error) = directories.iter().try_for_each(sync) {
+            let error = SidecarError::Directory(error);
             report
                 .problems
-                .push(problem(DICTIONARIES.as_bytes(), error.into()));
+                .push(problem(DICTIONARIES.as_bytes(), error));
         }
-        report
     }
 
     /// The file of the same family that is this dictionary.
-    fn relative(&self, path: &[u8], hash: DictionaryHash) -> Option<&FoundFile> {
-        let family = Family::of(path)?;
-        let relatives = self
-            .files
-            .values()
-            .filter(|file| Family::of(&file.path) == Some(family) && *file.path != *path);
+    fn relative(&self, path: &[u8], hash: DictionaryHash) -> Option<&'a FoundFile> {
+        let families = self.families.get_or_init(|| {
+            let mut families: HashMap<_, Vec<_>> = HashMap::new();
+            for file in self.files.values() {
+                if let Some(family) = Family::of(&file.path) {
+                    families.entry(family).or_default().push(file);
+                }
+            }
+            families
+        });
+        let relatives = families.get(&Family::of(path)?)?.iter().copied();
         relatives
-            .into_iter()
+            .filter(|file| *file.path != *path)
             .find(|file| self.sha256(file) == Some(hash))
     }
 

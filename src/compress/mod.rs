@@ -31,7 +31,7 @@ use crate::scan::sidecar::{Unproven, missing_dictionaries, prove};
 use crate::scan::text::text_kind_of;
 use crate::semantics::coding::Coding;
 use crate::staging::Directory;
-pub use against::AgainstError;
+pub use against::{AgainstError, EarlierReleases};
 pub use deltas::DeltaReport;
 pub use survey::SidecarWork;
 use survey::{Sidecar, SidecarState, SourceFile};
@@ -142,10 +142,7 @@ impl SidecarProblem {
             // Only proven sidecars were to be removed.
             SidecarWork::Remove => {
                 self.is_failure(SidecarWork::Write)
-                    && !matches!(
-                        self.error,
-                        SidecarError::Unproven(_) | SidecarError::NoDictionaries { .. }
-                    )
+                    && !matches!(self.error, SidecarError::Unproven(_))
             }
         }
     }
@@ -209,20 +206,16 @@ pub fn run(
     report
 }
 
-/// Does `work` for the deltas of the site under `root`; those that it writes are against the releases
-/// `against`, directories or manifests next to their files, the newest first.
-///
-/// # Errors
-/// When an earlier release can't be read.
+/// Does `work` for the deltas of the site under `root`; those that it writes are against the files of
+/// `earlier` releases.
 pub fn run_deltas(
     root: &Root,
     work: SidecarWork,
-    against: &[PathBuf],
+    earlier: &EarlierReleases,
     exclusions: &Exclusions,
     progress: &ByteProgress,
-) -> Result<DeltaReport, AgainstError> {
-    let old = against::families(against)?;
-    Ok(deltas::run(root, work, &old, exclusions, progress))
+) -> DeltaReport {
+    deltas::run(root, work, earlier, exclusions, progress)
 }
 
 /// How many bytes have to be encoded for a sidecar.

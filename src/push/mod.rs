@@ -2,15 +2,16 @@
 //! else has changed meanwhile is reported and not overwritten.
 //!
 //! [`Push::plan`] finds out what differs, [`Push::run`] sends it in stages: dictionaries before the
-//! deltas that need them, pages after the files they need, deletions last. A stage is not begun if something before it has failed. The next run
-//! continues where this one stopped, because files that the server has are not sent again.
+//! deltas that need them, pages after the files they need, deletions last. A stage is not begun if
+//! something before it has failed. The next run continues where this one stopped, because files that
+//! the server has are not sent again.
 
 mod action;
 mod report;
 mod server;
 mod task;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,7 +28,8 @@ use crate::remote::Client;
 use crate::rules::RuleFile;
 use crate::scan::{delta_coding, dictionary_path, is_unlisted};
 use crate::semantics::base_path::BasePath;
-use crate::semantics::coding::Coding;
+use crate::semantics::coding::{Coding, delta_stem};
+use crate::semantics::dictionary::DictionaryHash;
 use crate::semantics::etag::ETag;
 use crate::settings::ReplicaUrl;
 use action::{BaseVersion, PushAction};
@@ -71,10 +73,13 @@ pub struct Push {
 pub struct Plan {
     tasks: Vec<Task>,
     unchanged: u64,
+    /// Files of the directory that can't be pushed, though nothing else depends on them.
+    unfit: Vec<PushProblem>,
 }
 
 impl Plan {
-    /// Writes a line for each path that differs: what would be done, and the path.
+    /// Writes a line for each path that differs: what would be done, and the path; for a file that
+    /// can't be pushed, why.
     ///
     /// # Errors
     /// Those of `out`.
@@ -89,7 +94,13 @@ impl Plan {
             };
             writeln!(out, "{action}\t{}", url(&task.path))?;
         }
-        Ok(())
+        self.unfit.iter().try_for_each(|problem| problem.write(out))
+    }
+
+    /// Number of files of the directory that can't be pushed.
+    #[must_use]
+    pub fn unfit(&self) -> usize {
+        self.unfit.len()
     }
 
     /// Number of files that differ because somebody else has changed them.
@@ -114,7 +125,7 @@ impl Push {
         manifest: &Manifest,
     ) -> Result<Plan, PushError> {
         let server = self.server(client);
-        let desired = self.desired_files(root, manifest)?;
+        let (desired, unfit) = self.desired_files(root, manifest)?;
         let known = self.known.as_ref().map(identity_tags);
         let base = self.base.as_ref().map(identity_tags);
         let mut tasks: Vec<Task> = self.thread_pool()?.install(|| {
@@ -147,10 +158,19 @@ impl Push {
         tasks.retain(|task| task.action != PushAction::Nothing);
         let unchanged = (total - tasks.len()) as u64;
         tasks.sort_by(|a, b| (a.stage, &a.path).cmp(&(b.stage, &b.path)));
-        Ok(Plan { tasks, unchanged })
+        Ok(Plan {
+            tasks,
+            unchanged,
+            unfit,
+        })
     }
 
-    fn desired_files(&self, root: &Root, manifest: &Manifest) -> Result<DesiredFiles, PushError> {
+    /// What is to be on the server, and what of the directory can't be.
+    fn desired_files(
+        &self,
+        root: &Root,
+        manifest: &Manifest,
+    ) -> Result<(DesiredFiles, Vec<PushProblem>), PushError> {
         let mut desired = DesiredFiles::new();
         for resource in manifest.iter() {
             let stage = match manifest.is_page(resource) {
@@ -166,11 +186,16 @@ impl Push {
                 add_unlisted(root, Path::new(file.name()), Stage::Rules, &mut desired)?;
             }
         }
-        for delta in manifest.delta_files() {
-            let coding = delta_coding(delta).ok();
-            if let Some(hash) = coding.and_then(|coding| coding.dictionary()) {
-                let path = dictionary_path(hash);
-                add_unlisted(root, &path, Stage::Dictionaries, &mut desired)?;
+        let (needed, unproven) = needed_dictionaries(manifest);
+        let mut unfit = Vec::new();
+        for hash in &needed {
+            let path: Box<[u8]> = dictionary_path(*hash).as_os_str().as_bytes().into();
+            match LocalFile::from_dictionary(root, *hash) {
+                Ok(Some(local)) => {
+                    desired.insert(path, (Stage::Dictionaries, Some(local)));
+                }
+                Ok(None) => {}
+                Err(error) => unfit.push(PushProblem::failed(path, PushError::Dictionary(error))),
             }
         }
         if self.delete {
@@ -179,7 +204,10 @@ impl Push {
                     desired
                         .entry(entry.path.clone())
                         .or_insert((Stage::Deletions, None));
-                    if let Some(hash) = entry.coding.dictionary() {
+                    // What the server has may be the last copy of a dictionary that a delta of the
+                    // directory needs.
+                    let dictionary = entry.coding.dictionary();
+                    if let Some(hash) = dictionary.filter(|hash| !unproven.contains(hash)) {
                         desired
                             .entry(dictionary_path(hash).as_os_str().as_bytes().into())
                             .or_insert((Stage::UnusedDictionaries, None));
@@ -187,7 +215,7 @@ impl Push {
                 }
             }
         }
-        Ok(desired)
+        Ok((desired, unfit))
     }
 
     /// Carries out a plan.
@@ -214,8 +242,11 @@ impl Push {
             unchanged: plan.unchanged,
             ..PushReport::default()
         };
+        let has_conflicts = plan.conflicts() > 0;
         for stage in plan.tasks.chunk_by(|a, b| a.stage == b.stage) {
-            if !report.problems.is_empty() {
+            // A delta that is not deleted because somebody else has changed it needs its dictionary.
+            let is_needed = |task: &Task| task.stage == Stage::UnusedDictionaries && has_conflicts;
+            if !report.problems.is_empty() || stage.first().is_some_and(is_needed) {
                 report.left += stage.len() as u64;
                 continue;
             }
@@ -249,6 +280,7 @@ impl Push {
                 }
             }
         }
+        report.problems.extend(plan.unfit);
         Ok(report)
     }
 
@@ -313,6 +345,28 @@ impl Push {
             .num_threads(self.connections)
             .build()?)
     }
+}
+
+/// The dictionaries that deltas of the directory name, and those without which some of these are not
+/// proven there.
+fn needed_dictionaries(
+    manifest: &Manifest,
+) -> (BTreeSet<DictionaryHash>, BTreeSet<DictionaryHash>) {
+    let (mut needed, mut unproven) = (BTreeSet::new(), BTreeSet::new());
+    for delta in manifest.delta_files() {
+        let coding = delta_coding(delta).ok();
+        let Some((coding, hash)) = coding.and_then(|it| Some((it, it.dictionary()?))) else {
+            continue;
+        };
+        let file = delta_stem(&delta.path).and_then(|stem| manifest.locate(stem));
+        let is_proven =
+            file.is_some_and(|file| file.encoded.iter().any(|it| it.coding() == coding));
+        needed.insert(hash);
+        if !is_proven {
+            unproven.insert(hash);
+        }
+    }
+    (needed, unproven)
 }
 
 /// Adds a file that no manifest lists, if the directory has it.

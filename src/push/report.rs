@@ -86,6 +86,14 @@ enum NotPushed {
 }
 
 impl PushProblem {
+    /// A file of the directory that no server would take.
+    pub(super) fn failed(path: Box<[u8]>, error: PushError) -> Self {
+        Self {
+            path,
+            reason: NotPushed::Failed(error),
+        }
+    }
+
     /// Writes one line: kind, path, and the server's tag or a reason, separated by tabs.
     ///
     /// # Errors

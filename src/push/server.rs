@@ -98,6 +98,9 @@ pub enum PushError {
     /// A file cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(io::Error),
+    /// A dictionary of the directory can prove nothing; its deltas are pushed all the same.
+    #[error("not sent: {0}")]
+    Dictionary(io::Error),
     /// The server has received other bytes than were hashed.
     #[error("it was changed while it was sent: run again")]
     ChangedWhileSent,
@@ -107,7 +110,7 @@ pub enum PushError {
     /// The server has another version at each attempt.
     #[error("somebody else keeps changing it: run again later")]
     KeepsChanging,
-    /// A rule file or a dictionary cannot be read.
+    /// A rule file cannot be read.
     #[error("cannot read {}: {source}", .path.display())]
     Unlisted {
         /// Its path in the directory.

@@ -4,9 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use super::action::{BaseVersion, ContentHash, PushAction};
-use crate::disk::Root;
+use crate::disk::{self, Root};
 use crate::representation::{Data, Resource};
+use crate::scan::dictionary_path;
+use crate::semantics::dictionary::DictionaryHash;
+
+/// Bytes that are hashed at once.
+const BUFFER_SIZE: usize = 64 << 10;
 
 /// The stages of a push, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -18,10 +25,11 @@ pub(super) enum Stage {
     Pages,
     /// After the files that they redirect to.
     Rules,
+    /// Before the deltas that needed them: these are what the next run knows them by, if this one is
+    /// killed between the two.
+    UnusedDictionaries,
     /// After the pages that linked to what is deleted.
     Deletions,
-    /// After the deltas that needed them.
-    UnusedDictionaries,
 }
 
 /// A path, and what to do about it.
@@ -66,17 +74,50 @@ impl LocalFile {
     /// # Errors
     /// When it exists and can't be read.
     pub(super) fn from_unlisted(root: &Root, path: &Path) -> io::Result<Option<Self>> {
-        let opened = match root.open_file(path) {
-            Ok(opened) => opened,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        match Self::hashed(root, path, |_| ()) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The dictionary that the directory keeps at its place, if there is one.
+    ///
+    /// # Errors
+    /// When it can't be read, or is not what its name says: no server would take it.
+    pub(super) fn from_dictionary(root: &Root, hash: DictionaryHash) -> io::Result<Option<Self>> {
+        let mut sha256 = Sha256::new();
+        match Self::hashed(root, &dictionary_path(hash), |bytes| sha256.update(bytes)) {
+            Ok(_) if <[u8; 32]>::from(sha256.finalize()) != *hash.as_bytes() => {
+                let reason = "it does not have the SHA-256 that is its name: remove it, and run \
+                              etagd compress --against again";
+                Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+            }
+            Ok(file) => Ok(Some(file)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// A file of the directory, whose content `look` sees piece by piece.
+    fn hashed(root: &Root, path: &Path, mut look: impl FnMut(&[u8])) -> io::Result<Self> {
+        let opened = root.open_file(path)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&opened.file)?;
-        Ok(Some(Self {
+        let mut buffer = vec![0; BUFFER_SIZE];
+        loop {
+            let read = disk::read(&opened.file, &mut buffer)?;
+            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                break;
+            };
+            hasher.update(bytes);
+            look(bytes);
+        }
+        Ok(Self {
             hash: *hasher.finalize().as_bytes(),
             length: opened.stamp.size,
             location: path.into(),
-        }))
+        })
     }
 }

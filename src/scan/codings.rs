@@ -88,12 +88,12 @@ struct Recoded {
 
 fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
     let next = NextState::new(pass, changes);
-    let deltas = Deltas::new(&next, &scanner.known_deltas);
+    let deltas = Deltas::new(&next, pass.scope, &scanner.known_deltas);
     let uses_deltas = scanner.settings.dictionaries().are_used();
     let maker = scanner.maker.as_ref();
     let mut paths = candidates(pass, &next, maker.is_some());
     if uses_deltas {
-        paths.extend(deltas.candidates(pass.scope));
+        paths.extend(deltas.candidates());
     }
     let located = paths.into_iter().filter_map(|path| next.locate(path));
     let candidates: Vec<_> = located.collect();
@@ -152,7 +152,7 @@ fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
     };
     drop(deltas);
     scanner.known_deltas.end_pass();
-    next.report_rejected();
+    next.report_rejected(&scanner.known_deltas);
     let failures = std::mem::take(&mut *lock(&failures));
     made::report(pass, &failures);
     let looked_at: HashSet<&[u8]> = candidates.iter().map(|resource| &*resource.path).collect();

@@ -12,6 +12,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::Scope;
@@ -57,6 +58,9 @@ pub fn is_unlisted(path: &[u8]) -> bool {
 /// The deltas of a site as it will be.
 pub(super) struct Deltas<'a> {
     next: &'a NextState<'a>,
+    scope: &'a Scope,
+    /// The dictionaries that clients have just written or deleted.
+    written: BTreeSet<DictionaryHash>,
     /// By the file that they are for.
     by_stem: OnceLock<HashMap<&'a [u8], Vec<&'a Arc<Resource>>>>,
     /// Files that may be dictionaries.
@@ -82,9 +86,15 @@ impl DictionarySource<'_> {
 }
 
 impl<'a> Deltas<'a> {
-    pub(super) fn new(next: &'a NextState<'a>, known: &'a KnownDeltas) -> Self {
+    pub(super) fn new(next: &'a NextState<'a>, scope: &'a Scope, known: &'a KnownDeltas) -> Self {
+        let written = match scope {
+            Scope::Paths(paths) => paths.iter().filter_map(|it| dictionary_at(it)).collect(),
+            Scope::Everything | Scope::EverythingWith(_) => BTreeSet::new(),
+        };
         Self {
             next,
+            scope,
+            written,
             by_stem: OnceLock::new(),
             families: OnceLock::new(),
             known,
@@ -94,20 +104,14 @@ impl<'a> Deltas<'a> {
     /// The files whose deltas may be others now although neither they nor the deltas have changed: a
     /// dictionary came or went. That is seen at once for files of the site and for what clients write,
     /// and by a sweep for those that others keep elsewhere.
-    pub(super) fn candidates(&self, scope: &Scope) -> BTreeSet<&'a [u8]> {
+    pub(super) fn candidates(&self) -> BTreeSet<&'a [u8]> {
         if !self.next.base.has_delta_files() {
             return BTreeSet::new();
         }
-        let looks_at_all = self.next.is_start || !matches!(scope, Scope::Paths(_));
+        let looks_at_all = self.next.is_start || !matches!(self.scope, Scope::Paths(_));
         let changed = self.next.changed.keys().chain(&self.next.removed);
         let touched: BTreeSet<Family<'_>> = changed.filter_map(|path| Family::of(path)).collect();
-        let written: Vec<String> = match scope {
-            Scope::Paths(paths) => paths
-                .iter()
-                .filter_map(|path| Some(dictionary_at(path)?.to_string()))
-                .collect(),
-            Scope::Everything | Scope::EverythingWith(_) => Vec::new(),
-        };
+        let written: Vec<String> = self.written.iter().map(ToString::to_string).collect();
         let needs_written = |delta: &[u8], stem: &[u8]| {
             // `.0123456789abcdef.dcb`
             let digits = delta.get(stem.len() + 1..).unwrap_or_default();
@@ -176,25 +180,42 @@ impl<'a> Deltas<'a> {
         delta: &Resource,
         before: Option<Coding>,
     ) -> Option<Coding> {
-        let is_changed = |path: &[u8]| self.next.changed.contains_key(path);
         let is_news = before.is_some()
             || self.next.is_start
-            || is_changed(&resource.path)
-            || is_changed(&delta.path);
+            || self.is_changed(resource)
+            || self.is_changed(delta);
         if !is_news && self.known.is_refused(delta, resource) {
             return None;
         }
         let reason = match self.check(resource, delta, before) {
-            Ok(coding) => return Some(coding),
+            Ok(coding) => {
+                self.known.forget_unreadable(delta);
+                return Some(coding);
+            }
             Err(reason) => reason,
         };
         if reason.is_about_bytes() {
             self.known.note_refused(delta, resource);
         }
-        if is_news || matches!(reason, Unproven::Unreadable(_)) {
-            self.next.reject(delta.path.to_vec(), reason);
+        match reason {
+            Unproven::Unreadable(_) => self.next.reject(delta.path.to_vec(), reason),
+            _ if !is_news => {}
+            // Who deletes a dictionary means it: a push does, before it deletes the deltas themselves.
+            Unproven::NoDictionary(hash) if self.written.contains(&hash) => {
+                self.next.note_deleted_dictionary();
+            }
+            reason => self.next.reject(delta.path.to_vec(), reason),
         }
         None
+    }
+
+    /// Whether a file has other bytes than before. A write looks at what is there before it changes that,
+    /// and may find all of it as it was.
+    fn is_changed(&self, file: &Resource) -> bool {
+        let before = || self.next.base.locate(&file.path);
+        let is_same =
+            |before: &Arc<Resource>| before.identity.etag.hash() == file.identity.etag.hash();
+        self.next.changed.contains_key(&*file.path) && !before().is_some_and(is_same)
     }
 
     /// The coding of a delta, once that is proven. `proven` is what it was proven to be before.
@@ -239,20 +260,18 @@ impl<'a> Deltas<'a> {
 
     /// Whether the dictionary of a delta that is proven is still in [`DICTIONARIES`].
     fn is_kept(&self, hash: DictionaryHash) -> bool {
-        let path = dictionary_path(hash);
-        let Ok(now) = self.next.root.stamp(&path) else {
+        // It is opened, because a stamp alone would also be found behind a link, where no other process
+        // finds the file.
+        let Ok(opened) = self.next.root.open_file(&dictionary_path(hash)) else {
             return false;
         };
-        if let Some(is_good) = self.known.is_kept(hash, &now) {
+        if let Some(is_good) = self.known.is_kept(hash, &opened.stamp) {
             return is_good;
         }
         // Also where an earlier process has proven its deltas, perhaps by another file: whether a delta
         // is one follows from what is there now.
-        let opened = self.next.root.open_file(&path);
-        opened.is_ok_and(|opened| {
-            let content = Uninterrupted(&opened.file).take(MAX_DICTIONARY_LENGTH + 1);
-            sha256(content).is_ok_and(|sha256| self.note_kept(&opened, hash, &sha256))
-        })
+        let content = Uninterrupted(&opened.file).take(MAX_DICTIONARY_LENGTH + 1);
+        sha256(content).is_ok_and(|sha256| self.note_kept(&opened, hash, &sha256))
     }
 
     /// Notes what a kept dictionary is, if it is as it was before it was read. Returns whether it has the
@@ -283,6 +302,14 @@ impl<'a> Deltas<'a> {
                 ) =>
             {
                 return Err(Unproven::NoDictionary(hash));
+            }
+            // A directory, or something else that is no file.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(Unproven::DamagedDictionary(hash));
+            }
+            // openat2(2): there is a link in the path.
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                return Err(Unproven::LinkedDictionary(hash));
             }
             Err(error) => return Err(Unproven::Unreadable(error)),
         };

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::io;
 use std::sync::{Mutex, MutexGuard};
 
 use super::lock;
@@ -28,6 +29,8 @@ pub(super) struct KnownDeltas {
     kept: Mutex<HashMap<DictionaryHash, (Stamp, bool)>>,
     /// Deltas that do not decode to their file, by their paths.
     refused: Mutex<HashMap<Box<[u8]>, DeltaHashes>>,
+    /// Why deltas, by their paths, could not be proven for want of something to read.
+    unreadable: Mutex<HashMap<Box<[u8]>, String>>,
     /// A long dictionary, during the proof that needs it. One buffer serves all of them: what an
     /// allocator gets back on one thread it may keep for that thread.
     long_dictionary: Mutex<Vec<u8>>,
@@ -62,6 +65,21 @@ impl KnownDeltas {
 
     pub(super) fn note_refused(&self, delta: &Resource, file: &Resource) {
         insert(&self.refused, delta.path.clone(), contents(delta, file));
+    }
+
+    /// Notes why a delta can't be proven now. Returns whether that was not the reason before.
+    pub(super) fn note_unreadable(&self, delta: &[u8], error: &io::Error) -> bool {
+        let reason = error.to_string();
+        if lock(&self.unreadable).get(delta) == Some(&reason) {
+            return false;
+        }
+        insert(&self.unreadable, delta.into(), reason);
+        true
+    }
+
+    /// Notes that all could be read that a delta needs.
+    pub(super) fn forget_unreadable(&self, delta: &Resource) {
+        lock(&self.unreadable).remove(&delta.path);
     }
 
     /// Room for a long dictionary, as soon as no other proof needs it.

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::known_deltas::KnownDeltas;
 use super::sidecar::{Unproven, missing_dictionaries};
 use super::{Pass, Scope, lock, site_path};
 use crate::disk::{self, Root};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::Resource;
+use crate::semantics::coding::delta_stem;
 use crate::semantics::dictionary::DictionaryHash;
 
 /// The site as it will be once the changes are published.
@@ -23,6 +26,8 @@ pub(super) struct NextState<'a> {
     rejected: Mutex<BTreeMap<Vec<u8>, Unproven>>,
     /// Deltas whose dictionaries are missing: a deploy that drops these drops all of them.
     without_dictionary: Mutex<BTreeMap<Vec<u8>, DictionaryHash>>,
+    /// Number of deltas whose dictionaries a client has just deleted.
+    without_deleted: AtomicUsize,
 }
 
 impl<'a> NextState<'a> {
@@ -39,6 +44,7 @@ impl<'a> NextState<'a> {
             removed: changes.removed.iter().map(AsRef::as_ref).collect(),
             rejected: Mutex::default(),
             without_dictionary: Mutex::default(),
+            without_deleted: AtomicUsize::new(0),
         }
     }
 
@@ -72,19 +78,42 @@ impl<'a> NextState<'a> {
         }
     }
 
-    /// Says which sidecars are not used. Not at once: what is deferred is looked at again.
-    pub(super) fn report_rejected(&self) {
+    /// Notes that a delta is not used any more because a client has deleted its dictionary.
+    pub(super) fn note_deleted_dictionary(&self) {
+        self.without_deleted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says which sidecars are not used. Not at once: what is deferred is looked at again. Each look
+    /// tries again to prove what can't be read, so of deltas, whose dictionaries nothing else names,
+    /// this is said once for each reason.
+    pub(super) fn report_rejected(&self, known: &KnownDeltas) {
         for (path, reason) in lock(&self.rejected).iter() {
-            // Who looks again says what can't be read now.
-            let is_passing =
-                matches!(reason, Unproven::Unreadable(error) if disk::is_passing(error));
-            if !is_passing {
+            let is_silent = match reason {
+                Unproven::Unreadable(error) => {
+                    // Who looks again says what can't be read now.
+                    disk::is_passing(error)
+                        || delta_stem(path).is_some() && !known.note_unreadable(path, error)
+                }
+                _ => false,
+            };
+            if !is_silent {
                 let path = site_path::join(self.root.path(), path);
                 let path = path.display();
                 tracing::warn!(%path, error = %reason, "{path} is not used: {reason}");
             }
         }
         self.report_missing_dictionaries();
+        self.report_deleted_dictionaries();
+    }
+
+    fn report_deleted_dictionaries(&self) {
+        let deltas = self.without_deleted.load(Ordering::Relaxed);
+        let them = match deltas {
+            0 => return,
+            1 => "1 delta is not used any more: its".to_owned(),
+            _ => format!("{deltas} deltas are not used any more: their"),
+        };
+        tracing::info!(deltas, "{them} dictionary was deleted");
     }
 
     /// Says once what all deltas without their dictionaries have in common.

@@ -73,6 +73,12 @@ pub enum Unproven {
          remove it, and run etagd compress --against again"
     )]
     DamagedDictionary(DictionaryHash),
+    /// What it refers to is not reached without a link.
+    #[error(
+        "its dictionary, .etagd/dictionaries/{0}, is behind a symbolic link, and none is followed \
+         there: put the directory itself in its place"
+    )]
+    LinkedDictionary(DictionaryHash),
     /// It can't be read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[source] io::Error),
@@ -93,7 +99,8 @@ impl Unproven {
             | Self::Window
             | Self::DeltaWindow
             | Self::NoDictionary(_)
-            | Self::DamagedDictionary(_) => true,
+            | Self::DamagedDictionary(_)
+            | Self::LinkedDictionary(_) => true,
             Self::Truncated | Self::Corrupt(_) | Self::Header | Self::Unreadable(_) => false,
         }
     }
@@ -111,7 +118,10 @@ impl Unproven {
             | Self::Window
             | Self::DeltaWindow
             | Self::Header => true,
-            Self::NoDictionary(_) | Self::DamagedDictionary(_) | Self::Unreadable(_) => false,
+            Self::NoDictionary(_)
+            | Self::DamagedDictionary(_)
+            | Self::LinkedDictionary(_)
+            | Self::Unreadable(_) => false,
         }
     }
 }

@@ -6,7 +6,7 @@ use http::request::Parts;
 
 use super::handler::Connection;
 use crate::answer::host;
-use crate::client::TrustedProxies;
+use crate::client::{Peer, TrustedProxies};
 use crate::semantics::dictionary::AVAILABLE_DICTIONARY;
 
 /// Removes Available-Dictionary from a request that no browser would send it in: RFC 9842 section 8
@@ -25,8 +25,12 @@ pub(super) fn remove_unless_secure(
     if !request.headers.contains_key(AVAILABLE_DICTIONARY) {
         return;
     }
+    // A client on the own machine asks for that machine, and is there: any client can write any Host.
+    // One that a proxy names is where the proxy says.
+    let client = trusted.client(connection.peer(), &request.headers);
+    let is_local = matches!(client, Peer::Address(address) if address.is_loopback());
     let is_secure = connection.is_secure_to_client(trusted, &request.headers)
-        || host(request).is_some_and(is_loopback);
+        || is_local && host(request).is_some_and(is_loopback);
     if !is_secure {
         request.headers.remove(AVAILABLE_DICTIONARY);
     }
