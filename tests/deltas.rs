@@ -6,9 +6,8 @@ mod support;
 #[path = "support/transports.rs"]
 mod transports;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::fs::Permissions;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -247,6 +246,66 @@ fn a_manifest_next_to_its_release_stands_for_it() {
     assert!(code == 0 && said.contains("0 files have deltas"), "{said}");
 }
 
+/// Clients may have any of the releases. What is still part of the site is not kept once more.
+#[test]
+fn several_releases_have_deltas_each() {
+    let release = |number| TestSite::with(&[("a-0a0b0c0d.js", &bundle(number))]);
+    let (first, second) = (release(1), release(2));
+    let site = TestSite::with(&[("a-1a1b1c1d.js", &bundle(3)), ("a-0a0b0c0d.js", &bundle(2))]);
+    let roots = [second.root(), first.root()];
+    let [newer, older] = roots.each_ref().map(|root| root.to_str().unwrap());
+    let (code, said) = compress(&site.root(), &["--against", newer, "--against", older]);
+    assert_eq!(code, 0, "{said}");
+    let files = content(&site.root());
+    let deltas: BTreeSet<_> = files.keys().filter(|path| path.ends_with(".dcz")).collect();
+    let named = |file: &str, dictionary: usize| delta_name(file, &bundle(dictionary));
+    let expected = [
+        named("a-1a1b1c1d.js", 1),
+        named("a-1a1b1c1d.js", 2),
+        named("a-0a0b0c0d.js", 1),
+    ];
+    assert_eq!(deltas, expected.iter().collect());
+    let kept: Vec<_> = files
+        .keys()
+        .filter(|path| path.starts_with(".etagd"))
+        .collect();
+    let place = format!(".etagd/dictionaries/{}", sha256(&bundle(1)));
+    assert_eq!(kept, [&place]);
+    assert_eq!(compress(&site.root(), &["--check"]).0, 0);
+}
+
+/// With a dictionary that does not fit into brotli's window there is a delta in zstd alone, with one
+/// that is longer still none; each is said.
+#[test]
+fn dictionaries_that_are_too_long_are_named() {
+    let old = TestSite::with(&[("a-0a0b0c0d.js", b""), ("b-0a0b0c0d.js", b"")]);
+    let set_length = |name: &str, length: u64| {
+        let file = File::options().write(true).open(old.path(name)).unwrap();
+        file.set_len(length).unwrap();
+    };
+    set_length("a-0a0b0c0d.js", 16 << 20);
+    set_length("b-0a0b0c0d.js", (96 << 20) + 1);
+    // Long runs of what the dictionary is made of, so that there is something to gain.
+    let new = [vec![0; 4000], noise(200, 1), vec![0; 4000]].concat();
+    let site = TestSite::with(&[("a-1a1b1c1d.js", &new), ("b-1a1b1c1d.js", &new)]);
+    let (code, said) = compress(&site.root(), &["--against", old.root().to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    for (file, reason) in [
+        ("a-1a1b1c1d.js", "no delta in brotli: dcz alone"),
+        ("b-1a1b1c1d.js", "its dictionary has more than 96 MiB"),
+    ] {
+        let line = said.lines().find(|line| line.contains(file));
+        assert!(line.is_some_and(|line| line.contains(reason)), "{said}");
+    }
+    let files = content(&site.root());
+    assert!(!files.keys().any(|path| path.ends_with(".dcb")), "{said}");
+    assert!(
+        !files
+            .keys()
+            .any(|path| path.starts_with("b-1a1b1c1d.js.") && path.ends_with(".dcz"))
+    );
+}
+
 #[test]
 fn what_cannot_be_read_as_a_release_is_named() {
     let site = new();
@@ -369,6 +428,20 @@ fn a_client_with_the_older_file_is_sent_the_delta() {
         metrics.contains("etagd_unknown_dictionaries_total 1"),
         "{metrics}"
     );
+}
+
+/// RFC 9530 section 3: the digest is that of the representation, here of the delta.
+#[test]
+fn a_delta_has_a_digest_of_its_own() {
+    let site = compressed();
+    let server = serve(&site, &["--immutable", "auto", "--repr-digest", "always"]);
+    for coding in ["dcb", "dcz"] {
+        let response = get(&mut server.client(), coding, &bundle(0));
+        assert_eq!(self::coding(&response), coding);
+        let digest = Sha256::digest(fs::read(site.path(delta(coding))).unwrap());
+        let digest = format!("sha-256=:{}:", BASE64_STANDARD.encode(digest));
+        assert_eq!(response.field("repr-digest"), Some(digest.as_str()));
+    }
 }
 
 #[test]

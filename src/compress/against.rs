@@ -41,16 +41,31 @@ pub(super) struct OldFile {
     hash: Option<[u8; 32]>,
 }
 
+/// What a file of an earlier release is good for.
+pub(super) enum OldContent {
+    Dictionary(Vec<u8>),
+    /// It is not what the manifest says.
+    Changed,
+    /// No delta may have a dictionary that long.
+    TooLong,
+}
+
 impl OldFile {
-    /// Reads the file. `None` if it is not what the manifest says, or too long for a dictionary.
-    pub(super) fn read(&self) -> io::Result<Option<Vec<u8>>> {
+    /// Reads the file.
+    pub(super) fn read(&self) -> io::Result<OldContent> {
         let opened = self.root.open_file(&self.location)?;
+        if opened.stamp.size > MAX_DICTIONARY_LENGTH {
+            return Ok(OldContent::TooLong);
+        }
         let mut bytes = Vec::new();
         let limit = MAX_DICTIONARY_LENGTH + 1;
         (&opened.file).take(limit).read_to_end(&mut bytes)?;
-        let is_short = bytes.len() as u64 <= MAX_DICTIONARY_LENGTH;
         let is_same = self.hash.is_none_or(|hash| blake3::hash(&bytes) == hash);
-        Ok((is_short && is_same).then_some(bytes))
+        Ok(match is_same {
+            _ if bytes.len() as u64 > MAX_DICTIONARY_LENGTH => OldContent::TooLong,
+            true => OldContent::Dictionary(bytes),
+            false => OldContent::Changed,
+        })
     }
 
     /// The file, to copy its permissions from.

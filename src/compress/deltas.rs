@@ -16,7 +16,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::against::{EarlierReleases, OldFile};
+use super::against::{EarlierReleases, OldContent, OldFile};
 use super::survey::{SidecarWork, real_directory};
 use super::{CODINGS, MAX_LENGTH, MIN_LENGTH, SidecarError, SidecarProblem, delta, encode};
 use crate::disk::{self, Root};
@@ -209,14 +209,22 @@ impl<'a> DeltaRun<'a> {
         let directory = real_directory(self.root, file)?;
         let open = Directory::open(self.root, &directory).map_err(SidecarError::Directory)?;
         for old in dictionaries {
-            let read = old.read().unwrap_or_else(|error| {
-                outcome.problems.push(SidecarProblem {
-                    path: old.path(),
-                    error: error.into(),
-                });
-                None
-            });
-            let Some(dictionary) = read else { continue };
+            let dictionary = match old.read() {
+                Ok(OldContent::Dictionary(bytes)) => bytes,
+                Ok(OldContent::Changed) => continue,
+                Ok(OldContent::TooLong) => {
+                    let note = problem(&file.path, SidecarError::ZstdWindow);
+                    outcome.notes.push(note);
+                    continue;
+                }
+                Err(error) => {
+                    outcome.problems.push(SidecarProblem {
+                        path: old.path(),
+                        error: error.into(),
+                    });
+                    continue;
+                }
+            };
             let hash = sha256(&dictionary);
             // The file itself, or one that two releases have in common.
             if !seen.insert(hash) {
