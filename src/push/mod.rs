@@ -2,8 +2,9 @@
 //! else has changed meanwhile is reported and not overwritten.
 //!
 //! [`Push::plan`] finds out what differs, [`Push::run`] sends it in stages: dictionaries before the
-//! deltas that need them, pages after the files they need, deletions last. A stage is not begun if
-//! something before it has failed. The next run continues where this one stopped, because files that
+//! deltas that need them, pages after the files they need, deletions last, and of these dictionaries
+//! first: no manifest lists them, only the deltas that name them. A stage is not begun if something
+//! before it has failed. The next run continues where this one stopped, because files that
 //! the server has are not sent again.
 
 mod action;
