@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use indicatif::HumanBytes;
 
 use super::progress::with_bar;
-use super::publish::{open_store, releases, runtime};
+use super::publish::{open_store, releases, run_until_stopped, runtime};
 use super::{Error, counted, print};
 use crate::config::GcFlags;
 use crate::publish::{Collection, Collector, publisher_id, publisher_name};
@@ -24,7 +24,10 @@ pub(super) fn collect(flags: &GcFlags) -> Result<ExitCode, Error> {
     let collection = with_bar(
         "{spinner} collecting in {elapsed}",
         |_| {},
-        || runtime.block_on(collector.collect(flags.dry_run)),
+        || {
+            let work = collector.collect(flags.dry_run);
+            run_until_stopped(&runtime, &store, &collector.id, work)
+        },
     )?;
     if flags.dry_run {
         print(|out| {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use indicatif::{HumanBytes, HumanCount};
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::{with_bar, with_bytes};
 use super::scan::{BusyFiles, scan};
@@ -16,7 +17,8 @@ use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::publish::{
-    MissingBlobs, PublishError, ReleasePublisher, SiteContent, publisher_id, publisher_name,
+    MissingBlobs, PublishError, ReleasePublisher, SiteContent, abandon, publisher_id,
+    publisher_name,
 };
 use crate::scan::Progress;
 use crate::settings::StoreUrl;
@@ -28,6 +30,29 @@ pub(super) fn runtime() -> Result<Runtime, PublishError> {
         .enable_all()
         .build()
         .map_err(PublishError::Start)
+}
+
+/// Does some work under the locks of `id`, until it is done or a signal stops it: others need not wait then
+/// until a lock of a process that is gone has expired.
+pub(super) fn run_until_stopped<T>(
+    runtime: &Runtime,
+    store: &Store,
+    id: &str,
+    work: impl Future<Output = Result<T, PublishError>>,
+) -> Result<T, PublishError> {
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(PublishError::Start)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(PublishError::Start)?;
+        tokio::select! {
+            done = work => return done,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if let Err(error) = abandon(store, id).await {
+            tracing::warn!(%error, "{error}");
+        }
+        Err(PublishError::Stopped)
+    })
 }
 
 /// Opens a store for a command that somebody waits for.
@@ -68,7 +93,8 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
     }
     let progress = ByteProgress::default();
     let released = with_bytes("uploaded", &progress, || {
-        runtime.block_on(publisher.publish(&content, newest.as_ref(), &progress))
+        let work = publisher.publish(&content, newest.as_ref(), &progress);
+        run_until_stopped(&runtime, &store, &publisher.id, work)
     })?;
     let seconds = started.elapsed().as_secs_f64();
     report_release(&released, progress.done(), seconds);

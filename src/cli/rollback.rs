@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::publish::{open_store, runtime};
+use super::publish::{open_store, run_until_stopped, runtime};
 use super::{Error, print};
 use crate::config::RollbackFlags;
 use crate::publish::{ReleasePublisher, Rollback, publisher_id, publisher_name};
@@ -20,7 +20,8 @@ pub(super) fn rollback(flags: RollbackFlags) -> Result<ExitCode, Error> {
         is_single_writer: flags.single_writer,
     };
     let to = flags.to;
-    match runtime.block_on(publisher.roll_back(to))? {
+    let work = publisher.roll_back(to);
+    match run_until_stopped(&runtime, &store, &publisher.id, work)? {
         Rollback::Released(record) => {
             let (release, digest) = (record.number, record.digest);
             tracing::info!(

@@ -15,8 +15,8 @@ use crate::store::{BlobHash, NumberedRelease, Store, StoreError, StoredObject};
 const MAX_WAIT: Duration = Duration::from_secs(180);
 /// Older locks and probes are removed.
 const MAX_LEFT_AGE: Duration = Duration::from_secs(3600);
-/// Objects that are deleted at once: no request of S3 takes more.
-const MAX_DELETED: usize = 1000;
+/// Objects that are deleted before the lock is looked at again.
+const MAX_DELETED: usize = 200;
 /// Listings that are read at a time.
 const MAX_READS: usize = 16;
 

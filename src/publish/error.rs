@@ -108,6 +108,9 @@ pub enum PublishError {
         /// What failed.
         source: Box<StoreError>,
     },
+    /// SIGINT or SIGTERM.
+    #[error("stopped by a signal: run again to go on")]
+    Stopped,
     /// The system gives no thread or runtime.
     #[error("cannot start: {0}")]
     Start(io::Error),

@@ -150,6 +150,17 @@ impl<'s> LockRequest<'s, '_> {
     }
 }
 
+/// Removes the locks of a publisher or collector that is stopped.
+///
+/// # Errors
+/// When the store can't be asked; others ignore the locks after two minutes then.
+pub async fn abandon(store: &Store, id: &str) -> Result<(), StoreError> {
+    let kinds = [LockKind::Push, LockKind::Collect];
+    store
+        .delete_all(&kinds.map(|kind| layout::lock(kind, id)))
+        .await
+}
+
 /// Writes a lock again and again, so that others see that somebody holds it.
 async fn renew(store: Store, key: ObjectKey, text: Bytes, renewed: Arc<AtomicU64>) {
     loop {

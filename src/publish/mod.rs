@@ -20,6 +20,7 @@ pub use content::SiteContent;
 pub use error::PublishError;
 pub use history::{channels, history};
 pub use identity::{publisher_id, publisher_name};
+pub use lock::abandon;
 pub use missing::MissingBlobs;
 pub use release::ReleasePublisher;
 pub use rollback::Rollback;

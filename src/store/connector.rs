@@ -83,6 +83,9 @@ pub(super) fn open(bucket: &str, patience: StorePatience) -> Result<AmazonS3, Op
         .with_bucket_name(bucket)
         // The one primitive that releases are made with.
         .with_conditional_put(S3ConditionalPut::ETagMatch)
+        // A request that deletes several objects is one about the bucket to Ceph 16, so that it takes more
+        // permissions, and Google's S3 has none.
+        .with_disable_bulk_delete(true)
         .with_retry(retry)
         .with_http_connector(connector)
         .build()
@@ -390,5 +393,121 @@ impl Body for ReceivedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::thread;
+
+    use super::*;
+
+    /// A server that answers each connection with these bytes and then says nothing more.
+    fn server(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        thread::spawn(move || {
+            let mut open = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head);
+                stream.write_all(answer.as_bytes()).expect("sent");
+                open.push(stream);
+            }
+        });
+        address
+    }
+
+    /// What a client gets from that server: a status and the text, or an error.
+    fn exchange(answer: &'static str, may_be_plain: bool) -> Result<(u16, String), HttpError> {
+        let address = server(answer);
+        let connector = Connector {
+            tls: Arc::new(tls().expect("TLS")),
+            stall: Duration::from_millis(200),
+        };
+        let options = ClientOptions::new().with_allow_http(may_be_plain);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let client = connector.connect(&options).expect("a client");
+            let request = http::Request::get(format!("http://{address}/bucket/key"));
+            let request = request.body(HttpRequestBody::empty()).expect("a request");
+            let response = client.execute(request).await?;
+            let status = response.status().as_u16();
+            let text = response.into_body().bytes().await?;
+            Ok((status, String::from_utf8_lossy(&text).into_owned()))
+        })
+    }
+
+    #[test]
+    fn an_error_of_a_store_has_its_code_and_message_and_no_secret() {
+        let answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 155\r\n\r\n<?xml version=\"1.0\"?><Error>\
+                      <Code>SignatureDoesNotMatch</Code><Message>no</Message>\
+                      <CanonicalRequest>x-amz-security-token:SECRET</CanonicalRequest></Error>";
+        let clean = "<Code>SignatureDoesNotMatch</Code><Message>no</Message>".to_owned();
+        assert_eq!(exchange(answer, true).expect("an answer"), (403, clean));
+        let answer =
+            "HTTP/1.1 301 Moved\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n";
+        let moved = "<Code>PermanentRedirect</Code><Message>eu-west-1</Message>".to_owned();
+        assert_eq!(exchange(answer, true).expect("an answer"), (400, moved));
+    }
+
+    #[test]
+    fn who_gets_nothing_does_not_wait_for_ever() {
+        for (answer, kind) in [
+            ("", HttpErrorKind::Timeout),
+            ("HTTP/1.1 200 OK\r\n", HttpErrorKind::Timeout),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+                HttpErrorKind::Timeout,
+            ),
+        ] {
+            let error = exchange(answer, true).expect_err("nothing more comes");
+            assert_eq!(error.kind(), kind, "{answer:?}: {error}");
+            assert!(
+                error.to_string().contains("nothing has moved for 200ms"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_tls_nothing_is_sent_unless_that_is_allowed() {
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        assert_eq!(
+            exchange(answer, true).expect("an answer"),
+            (200, "ok".to_owned())
+        );
+        let error = exchange(answer, false).expect_err("refused");
+        assert!(
+            error.to_string().contains("set AWS_ALLOW_HTTP=true"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn addresses_of_endpoints() {
+        for good in [
+            "http://127.0.0.1:9000",
+            "https://s3.example",
+            "https://s3.example/x",
+        ] {
+            assert!(check_endpoint(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "127.0.0.1:1",
+            "localhost:9000",
+            "s3.example",
+            "ftp://x",
+            "/x",
+        ] {
+            assert!(check_endpoint(bad).is_err(), "{bad}");
+        }
     }
 }

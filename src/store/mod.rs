@@ -29,7 +29,7 @@ use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::settings::StoreUrl;
 use error::ErrorContext;
@@ -44,6 +44,10 @@ pub use listing::{
 pub use record::{RecordError, ReleaseRecord, ReleaseTime};
 pub use releases::{MAX_HINT_LENGTH, NumberedRelease, number_in_hint};
 pub use upload::PartWriter;
+
+/// How often an object is created that somebody else seems to be creating, and the pause in between.
+const MAX_CONFLICTS: usize = 10;
+const CONFLICT_PAUSE: Duration = Duration::from_millis(300);
 
 /// How long a store is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -238,16 +242,28 @@ impl Store {
     pub async fn create(&self, key: &ObjectKey, bytes: Bytes) -> Result<Creation, StoreError> {
         let context = ErrorContext::of(StoreAction::Write, key, &self.url);
         let location = self.location(key);
-        let put = self.objects.put_opts(
-            &location,
-            PutPayload::from_bytes(bytes),
-            PutMode::Create.into(),
-        );
-        match self.bounded(put, context).await? {
-            Ok(_) => Ok(Creation::Created),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(Creation::Exists),
-            Err(error) => Err(context.translate(&error)),
+        for _ in 0..MAX_CONFLICTS {
+            let put = self.objects.put_opts(
+                &location,
+                PutPayload::from_bytes(bytes.clone()),
+                PutMode::Create.into(),
+            );
+            match self.bounded(put, context).await? {
+                Ok(_) => return Ok(Creation::Created),
+                Err(object_store::Error::AlreadyExists { .. }) => {}
+                Err(error) => return Err(context.translate(&error)),
+            }
+            // S3 answers 409 (ConditionalRequestConflict) where somebody else is at it, who may fail in the
+            // end. object_store takes that for an object that exists.
+            match self.head(key).await {
+                Ok(_) => return Ok(Creation::Exists),
+                Err(error) if error.kind == StoreErrorKind::Missing => {}
+                Err(error) => return Err(error),
+            }
+            sleep(CONFLICT_PAUSE).await;
         }
+        let reason = "the store answers again and again that somebody else is writing it (409)";
+        Err(context.error(StoreErrorKind::Busy, reason))
     }
 
     /// Writes an object, whether it exists or not.

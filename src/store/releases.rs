@@ -87,8 +87,11 @@ impl Store {
         number: u64,
     ) -> Result<ReleaseRecord, StoreError> {
         let key = layout::release(channel, number);
-        let bytes = self.get(&key, ReleaseRecord::MAX_LENGTH).await?;
-        ReleaseRecord::read(&bytes, number).map_err(|error| self.unusable(&key, &error))
+        let read = async || {
+            let bytes = self.get(&key, ReleaseRecord::MAX_LENGTH).await?;
+            ReleaseRecord::read(&bytes, number).map_err(|error| self.unusable(&key, &error))
+        };
+        read_twice(read).await
     }
 
     /// Reads what a release has, and proves it.
@@ -96,8 +99,11 @@ impl Store {
     /// # Errors
     /// When it is missing, damaged, or of another version.
     pub async fn listing(&self, name: &BlobHash) -> Result<SiteListing, StoreError> {
-        let bytes = self.listing_bytes(name).await?;
-        self.listing_of(name, &bytes)
+        let read = async || {
+            let bytes = self.listing_bytes(name).await?;
+            self.listing_of(name, &bytes)
+        };
+        read_twice(read).await
     }
 
     /// Reads the object that says what a release has, unproven.
@@ -121,5 +127,13 @@ impl Store {
     fn unusable(&self, key: &ObjectKey, error: &dyn std::fmt::Display) -> StoreError {
         let context = ErrorContext::of(StoreAction::Read, key, self.url());
         context.error(StoreErrorKind::Unusable, error.to_string())
+    }
+}
+
+/// Reads something, and once more where it can't be used: a bit may have flipped on the way.
+async fn read_twice<T>(read: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    match read().await {
+        Err(error) if error.kind == StoreErrorKind::Unusable => read().await,
+        outcome => outcome,
     }
 }

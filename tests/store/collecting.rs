@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::folder::Folder;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::folder::{Folder, etagd};
 use super::support::TestSite;
 
 fn release(store: &Folder, site: &TestSite, channel: &str, content: &str) {
@@ -124,6 +128,43 @@ fn objects_of_others_are_left_alone() {
     let objects = store.objects();
     assert_eq!(store.run("gc", &[]).code, 0);
     assert_eq!(store.objects(), objects);
+}
+
+/// Each waits for a lock of the other kind, says for whose, and is stopped by a signal.
+#[test]
+fn who_waits_says_for_whom_and_stops_when_told_to() {
+    let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    fs::create_dir_all(store.path("locks")).unwrap();
+    for (lock, says) in [
+        (
+            "gc-0",
+            "for somebody since 2026-11-29T12:00:00Z, who collects",
+        ),
+        (
+            "push-0",
+            "for somebody since 2026-11-29T12:00:00Z, who publishes",
+        ),
+    ] {
+        let lock = store.path(&format!("locks/{lock}"));
+        fs::write(&lock, r#"{"who":"somebody","at":"2026-11-29T12:00:00Z"}"#).unwrap();
+        let mut waiting = match lock.ends_with("gc-0") {
+            true => store.push_command(&site.root(), &[]),
+            false => etagd(&["gc", &store.url()]),
+        };
+        let mut child = waiting.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let said = lines.find(|line| line.as_ref().unwrap().contains("waiting"));
+        let said = said.unwrap().unwrap();
+        assert!(said.ends_with(says), "{said}");
+        let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+        let rest: Vec<_> = lines.map(Result::unwrap).collect();
+        assert_eq!(rest, ["error: stopped by a signal: run again to go on"]);
+        assert_eq!(store.below("locks/").len(), 1);
+        fs::remove_file(lock).unwrap();
+    }
+    assert!(store.numbers("live").is_empty());
 }
 
 #[test]
