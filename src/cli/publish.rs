@@ -25,17 +25,40 @@ use crate::settings::StoreUrl;
 use crate::store::{BlobHash, ReleaseRecord, Store, StorePatience};
 
 /// What runs the requests to a store.
-pub(super) fn runtime() -> Result<Runtime, PublishError> {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(PublishError::Start)
+pub(super) struct StoreRuntime(Option<Runtime>);
+
+impl StoreRuntime {
+    /// Does some work to its end.
+    pub(super) fn block_on<T>(
+        &self,
+        work: impl Future<Output = Result<T, PublishError>>,
+    ) -> Result<T, PublishError> {
+        match &self.0 {
+            Some(runtime) => runtime.block_on(work),
+            None => Err(PublishError::Stopped),
+        }
+    }
+}
+
+/// A thread that waits for a file system over a network that is gone must not keep the process.
+impl Drop for StoreRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Starts what runs the requests to a store.
+pub(super) fn runtime() -> Result<StoreRuntime, PublishError> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    Ok(StoreRuntime(Some(runtime.map_err(PublishError::Start)?)))
 }
 
 /// Does some work under the locks of `id`, until it is done or a signal stops it: others need not wait then
 /// until a lock of a process that is gone has expired.
 pub(super) fn run_until_stopped<T>(
-    runtime: &Runtime,
+    runtime: &StoreRuntime,
     store: &Store,
     id: &str,
     work: impl Future<Output = Result<T, PublishError>>,
@@ -77,11 +100,18 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
     let newest = runtime.block_on(publisher.newest(flags.release.after))?;
     let (root, manifest) = scan_directory(flags)?;
     let digest = BlobHash::new(*manifest.digest().hash().as_bytes());
-    if let Some(newest) = newest.as_ref().filter(|newest| newest.digest == digest) {
-        report_unchanged(newest);
-        return Ok(ExitCode::SUCCESS);
-    }
     let content = SiteContent::new(&root, &manifest)?;
+    let progress = ByteProgress::default();
+    if let Some(newest) = newest.as_ref().filter(|newest| newest.digest == digest) {
+        let is_whole = flags.dry_run
+            || with_bytes("uploaded", &progress, || {
+                runtime.block_on(publisher.repair(&content, newest, &progress))
+            })?;
+        if is_whole {
+            report_unchanged(newest);
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
     if flags.dry_run {
         let missing = with_bar(
             "{spinner} comparing in {elapsed}",
@@ -91,9 +121,9 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
         report_plan(&publisher, newest.as_ref(), &missing)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let progress = ByteProgress::default();
+    let base = newest.as_ref().map(|newest| newest.number);
     let released = with_bytes("uploaded", &progress, || {
-        let work = publisher.publish(&content, newest.as_ref(), &progress);
+        let work = publisher.publish(&content, base, &progress);
         run_until_stopped(&runtime, &store, &publisher.id, work)
     })?;
     let seconds = started.elapsed().as_secs_f64();

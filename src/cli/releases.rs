@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 use super::publish::{open_store, runtime};
 use super::{Error, counted, print};
 use crate::config::{ReleasesFlags, ReleasesFormat};
-use crate::publish::{channels, history};
+use crate::publish::{PublishError, channels, history};
 use crate::settings::Channel;
 use crate::store::{ReleaseRecord, Store};
 
@@ -33,28 +33,37 @@ pub(super) fn releases(flags: &ReleasesFlags) -> Result<ExitCode, Error> {
         runtime.block_on(report_none(&store, channel))?;
     }
     print(|out| match flags.format {
-        ReleasesFormat::Text => releases
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, release)| write_line(out, release, index == 0)),
+        ReleasesFormat::Text => {
+            let mut lines = releases.iter().enumerate();
+            lines.try_for_each(|(index, release)| match release {
+                Ok(release) => write_line(out, release, index == 0),
+                Err((number, _)) => writeln!(out, "? {number:>4}  cannot be read"),
+            })
+        }
         ReleasesFormat::Json => {
             let listed: Vec<_> = releases
                 .iter()
                 .enumerate()
-                .map(|(index, record)| ListedRelease {
-                    record,
-                    newest: index == 0,
+                .filter_map(|(index, record)| {
+                    let record = record.as_ref().ok()?;
+                    let newest = index == 0;
+                    Some(ListedRelease { record, newest })
                 })
                 .collect();
             serde_json::to_writer_pretty(&mut *out, &listed)?;
             writeln!(out)
         }
     })?;
-    Ok(ExitCode::SUCCESS)
+    let mut code = ExitCode::SUCCESS;
+    for (_, error) in releases.iter().filter_map(|it| it.as_ref().err()) {
+        tracing::warn!(%error, "{error}");
+        code = ExitCode::FAILURE;
+    }
+    Ok(code)
 }
 
 /// Says that a channel has no release, and which ones have some: its name may be mistyped.
-async fn report_none(store: &Store, channel: &Channel) -> Result<(), Error> {
+async fn report_none(store: &Store, channel: &Channel) -> Result<(), PublishError> {
     let others = channels(store).await?;
     let others: Vec<_> = others.iter().map(Channel::as_str).collect();
     let hint = match others.is_empty() {

@@ -87,9 +87,12 @@ impl Collector<'_> {
     ) -> Result<Collection, PublishError> {
         let collection = self.find(lock).await?;
         if !is_dry_run {
-            let keys: Vec<ObjectKey> = collection.objects().map(|it| it.key.clone()).collect();
-            for keys in keys.chunks(MAX_DELETED) {
-                lock.step(self.store.delete_all(keys)).await??;
+            // One after the other: a record must not outlive what it needs.
+            for objects in [&collection.releases, &collection.garbage, &collection.left] {
+                for objects in objects.chunks(MAX_DELETED) {
+                    let keys: Vec<ObjectKey> = objects.iter().map(|it| it.key.clone()).collect();
+                    lock.step(self.store.delete_all(&keys)).await??;
+                }
             }
             let now = lock.written;
             let before = now.checked_sub(self.grace.max(MAX_LEFT_AGE)).unwrap_or(now);
@@ -104,6 +107,11 @@ impl Collector<'_> {
             .checked_sub(self.grace)
             .unwrap_or(SystemTime::UNIX_EPOCH);
         let records = self.store.list(layout::CHANNELS, None).await?;
+        // What it needs can't be known, so it would be deleted.
+        let is_known = |key| layout::release_of(key).is_some() || layout::is_hint(key);
+        if let Some(foreign) = records.iter().find(|record| !is_known(&record.key)) {
+            return Err(PublishError::Foreign(foreign.key.clone()));
+        }
         let (mut kept, mut releases) = (Vec::new(), Vec::new());
         for (channel, numbered) in by_channel(&records) {
             let first = first_kept(&numbered, self.keep, grace_began);

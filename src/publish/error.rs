@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::settings::Channel;
+use crate::store::layout::ObjectKey;
 use crate::store::{ReleaseRecord, StoreError};
 
 /// Why nothing is published, collected or brought back.
@@ -37,7 +38,11 @@ pub enum PublishError {
     )]
     NoCreate(String),
     /// Somebody else has published meanwhile.
-    #[error("{} is newer than the release that this one was to follow: {}", shown(.theirs), advice(.theirs))]
+    #[error(
+        "{} is newer than the release that this one was to follow, and nothing was released: see what it \
+         has (etagd releases), and run again to follow it",
+        shown(.theirs)
+    )]
     Lost {
         /// Their release.
         theirs: Box<ReleaseRecord>,
@@ -96,9 +101,21 @@ pub enum PublishError {
         /// How many it has.
         all: usize,
     },
+    /// Something below the channels is no release.
+    #[error(
+        "{0} is neither a release nor a hint, so it is not known what it needs, and nothing was deleted: \
+         move it elsewhere, or use a later version of etagd"
+    )]
+    Foreign(ObjectKey),
+    /// It is not known whether the release was made.
+    #[error(
+        "it is not known whether release {0} was made: see etagd releases, or run again, which does no harm"
+    )]
+    Uncertain(u64),
     /// What the kept releases need is not known.
     #[error(
-        "cannot tell what release {number} of {channel} needs, so nothing was deleted: {source}"
+        "cannot tell what release {number} of {channel} needs, so nothing was deleted: {source}. If it is \
+         to be given up, keep fewer releases, or delete its object below channels/{channel}/ by hand"
     )]
     Unknown {
         /// The channel.
@@ -126,13 +143,6 @@ fn shown(release: &ReleaseRecord) -> String {
         note => format!(" ({note})"),
     };
     format!("release {number} of {who} at {at}{note}")
-}
-
-fn advice(theirs: &ReleaseRecord) -> String {
-    format!(
-        "see what it has, and run again with --after {} to follow it",
-        theirs.number
-    )
 }
 
 fn newest_shown(newest: &Option<Box<ReleaseRecord>>) -> String {

@@ -6,22 +6,33 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::error::PublishError;
 use crate::settings::Channel;
-use crate::store::{ReleaseRecord, Store, StoreErrorKind, layout};
+use crate::store::{ReleaseRecord, Store, StoreError, StoreErrorKind, layout};
 
 /// Records that are read at a time.
 const MAX_READS: usize = 64;
 
+/// The releases of a channel, the newest first; of one that can't be read its number, and why.
+pub type History = Vec<Result<ReleaseRecord, (u64, StoreError)>>;
+
 /// The releases of a channel, the newest first.
 ///
 /// # Errors
-/// When one of them can't be read.
-pub async fn history(store: &Store, channel: &Channel) -> Result<Vec<ReleaseRecord>, PublishError> {
+/// When the store can't be asked.
+pub async fn history(store: &Store, channel: &Channel) -> Result<History, PublishError> {
     let releases = store.releases_after(channel, None).await?;
     let reads = releases.into_iter().rev().map(|release| async move {
         match store.record(channel, release.number).await {
-            Ok(record) => Ok(Some(record)),
+            Ok(record) => Ok(Some(Ok(record))),
             // A collector has deleted it since it was listed.
             Err(error) if error.kind == StoreErrorKind::Missing => Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind,
+                    StoreErrorKind::Unusable | StoreErrorKind::TooLarge
+                ) =>
+            {
+                Ok(Some(Err((release.number, error))))
+            }
             Err(error) => Err(PublishError::from(error)),
         }
     });

@@ -4,6 +4,9 @@ use std::collections::hash_map::RandomState;
 use std::env;
 use std::hash::BuildHasher;
 
+/// The longest name, in characters: it is one column of a list.
+const MAX_NAME_LENGTH: usize = 200;
+
 /// A name that no other publisher or collector has: 32 hex digits.
 #[must_use]
 pub fn publisher_id() -> String {
@@ -21,6 +24,10 @@ pub fn publisher_name() -> String {
     let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
     let system = rustix::system::uname();
     format!("{user}@{}", system.nodename().to_string_lossy())
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(MAX_NAME_LENGTH)
+        .collect()
 }
 
 /// A number from 0 to `end`, without it, to spread what would otherwise happen at once.

@@ -12,6 +12,7 @@ use super::content::{LocalBlob, SiteContent};
 use super::error::PublishError;
 use crate::progress::ByteProgress;
 use crate::representation::{GROUP_SIZE, GroupHash};
+use crate::store::layout::ObjectKey;
 use crate::store::{BlobHash, Store, StoredObject, has_tree, layout};
 
 /// Uploads at a time.
@@ -43,8 +44,8 @@ impl MissingBlobs {
     /// # Errors
     /// When the store can't be asked.
     pub async fn find(store: &Store, content: &SiteContent) -> Result<Self, PublishError> {
-        let stored = sizes(&store.list(layout::BLOBS, None).await?);
-        let trees = sizes(&store.list(layout::TREES, None).await?);
+        let stored = sizes(&store.list(layout::BLOBS, None).await?, layout::blob);
+        let trees = sizes(&store.list(layout::TREES, None).await?, layout::tree);
         let missing = |blob: Arc<LocalBlob>| {
             let tree = tree_length(blob.length);
             let missing = MissingBlob {
@@ -163,7 +164,14 @@ async fn upload_in_parts(
         progress.add(length);
         start += length;
     }
-    Ok(parts.finish().await?)
+    let Err(error) = parts.finish().await else {
+        return Ok(());
+    };
+    // Where the answer was lost, the store has forgotten the upload when it is asked again.
+    match store.head(&layout::blob(&blob.hash)).await {
+        Ok(stored) if stored.size == blob.length => Ok(()),
+        _ => Err(error.into()),
+    }
 }
 
 /// Reads what is to be sent where reading holds up nothing else.
@@ -191,9 +199,15 @@ fn tree_length(length: u64) -> u64 {
     length.div_ceil(GROUP_SIZE) * size_of::<GroupHash>() as u64
 }
 
-/// The contents that are there, and how long they are.
-pub(super) fn sizes(objects: &[StoredObject]) -> HashMap<BlobHash, u64> {
-    let sized = |object: &StoredObject| Some((layout::hash_of(&object.key)?, object.size));
+/// The contents that are there, and how long they are; those alone that have the name that readers ask for.
+pub(super) fn sizes(
+    objects: &[StoredObject],
+    name: impl Fn(&BlobHash) -> ObjectKey,
+) -> HashMap<BlobHash, u64> {
+    let sized = |object: &StoredObject| {
+        let hash = layout::hash_of(&object.key)?;
+        (name(&hash) == object.key).then_some((hash, object.size))
+    };
     objects.iter().filter_map(sized).collect()
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::time::sleep;
 
 use super::content::SiteContent;
 use super::error::PublishError;
@@ -16,6 +17,9 @@ use crate::store::{BlobHash, Creation, EncodedListing, ReleaseRecord, Store, Sto
 
 /// How long a collector is waited for: it may have millions of objects to delete.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
+/// How often somebody looks whether a release was made after all, and the pause in between.
+const MAX_LOOKS: usize = 6;
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
 /// Who makes releases of a channel.
 #[derive(Debug)]
@@ -73,7 +77,7 @@ impl ReleasePublisher<'_> {
     pub async fn publish(
         &self,
         content: &SiteContent,
-        base: Option<&ReleaseRecord>,
+        base: Option<u64>,
         progress: &ByteProgress,
     ) -> Result<ReleaseRecord, PublishError> {
         if !self.is_single_writer {
@@ -104,11 +108,49 @@ impl ReleasePublisher<'_> {
         missing.upload(self.store, progress).await?;
         let bytes = Bytes::from(listing.bytes.clone());
         let key = layout::listing(&listing.name);
-        match self.is_single_writer {
-            true => self.store.put(&key, bytes).await?,
-            false => drop(self.store.create(&key, bytes).await?),
+        if self.is_single_writer {
+            return Ok(self.store.put(&key, bytes).await?);
+        }
+        if self.store.create(&key, bytes.clone()).await? == Creation::Exists
+            && let Err(error) = self.store.listing(&listing.name).await
+        {
+            tracing::warn!(%error, "{error}; it is written again");
+            self.store.put(&key, bytes).await?;
         }
         Ok(())
+    }
+
+    /// Has the newest release, which is this very site, be whole again: objects may have been lost. `false`
+    /// where another release has to be made, since its listing can't be read.
+    ///
+    /// # Errors
+    /// When a file has changed, or the store does not do what it is asked for.
+    pub async fn repair(
+        &self,
+        content: &SiteContent,
+        newest: &ReleaseRecord,
+        progress: &ByteProgress,
+    ) -> Result<bool, PublishError> {
+        // No collector deletes what the newest release needs, so no lock is needed.
+        let missing = MissingBlobs::find(self.store, content).await?;
+        if !missing.is_empty() {
+            let contents = missing.len();
+            let release = newest.number;
+            tracing::warn!(
+                release,
+                contents,
+                "the store has lost contents of release {release}: {contents}, which are sent again"
+            );
+            missing.upload(self.store, progress).await?;
+        }
+        match self.check(newest).await {
+            Ok(()) => Ok(true),
+            Err(error @ (PublishError::Incomplete { .. } | PublishError::Store(_))) => {
+                tracing::warn!(%error, "the newest release cannot be read: {error}");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a release, while no collector is at work. `complete` has the store have what it needs, or
@@ -116,7 +158,7 @@ impl ReleasePublisher<'_> {
     pub(super) async fn release(
         &self,
         draft: ReleaseDraft,
-        base: Option<&ReleaseRecord>,
+        base: Option<u64>,
         complete: impl AsyncFn() -> Result<(), PublishError>,
     ) -> Result<ReleaseRecord, PublishError> {
         let record = self.record(draft, base);
@@ -152,25 +194,43 @@ impl ReleasePublisher<'_> {
         complete().await?;
         // That the next number is free does not say that nobody has had it: a collector deletes records.
         let newer = self.store.releases_after(&self.channel, record.previous);
-        if let Some(newest) = newer.await?.last() {
-            let found = self.store.record(&self.channel, newest.number).await?;
+        let newer = newer.await?;
+        // An earlier attempt may have made it, and somebody else one after it.
+        let own = newer.iter().find(|it| it.number == record.number);
+        if let Some(release) = own.or(newer.last()) {
+            let found = self.store.record(&self.channel, release.number).await?;
             return self.is_own(found);
         }
         match lock.step(self.create(record)).await {
+            Ok(Err(PublishError::Store(error))) if error.is_passing() => {
+                self.find_out(record, error.into()).await
+            }
             Ok(created) => created,
-            // It may have been created all the same.
-            Err(error) => match self.store.record(&self.channel, record.number).await {
-                Ok(found) => self.is_own(found),
-                Err(_) => Err(error),
-            },
+            Err(expired) => self.find_out(record, expired).await,
         }
     }
 
-    fn record(&self, draft: ReleaseDraft, base: Option<&ReleaseRecord>) -> ReleaseRecord {
-        let previous = base.map(|base| base.number);
+    /// Whether a record was created by a request that had no answer.
+    async fn find_out(
+        &self,
+        record: &ReleaseRecord,
+        error: PublishError,
+    ) -> Result<(), PublishError> {
+        for _ in 0..MAX_LOOKS {
+            match self.store.record(&self.channel, record.number).await {
+                Ok(found) => return self.is_own(found),
+                Err(missing) if missing.kind == StoreErrorKind::Missing => return Err(error),
+                Err(_) => sleep(LOOK_PAUSE).await,
+            }
+        }
+        Err(PublishError::Uncertain(record.number))
+    }
+
+    fn record(&self, draft: ReleaseDraft, previous: Option<u64>) -> ReleaseRecord {
         ReleaseRecord {
             format: FORMAT_VERSION,
-            number: previous.map_or(1, |number| number + 1),
+            // No number that is read is the largest one.
+            number: previous.unwrap_or_default() + 1,
             id: self.id.clone(),
             digest: draft.digest,
             manifest: draft.manifest,
@@ -206,11 +266,7 @@ impl ReleasePublisher<'_> {
                 let theirs = self.store.record(&self.channel, record.number).await?;
                 self.is_own(theirs)
             }
-            // It is not known whether the store has done it: whoever reads it sees.
-            Err(error) => match self.store.record(&self.channel, record.number).await {
-                Ok(found) => self.is_own(found),
-                Err(_) => Err(error.into()),
-            },
+            Err(error) => Err(error.into()),
         }
     }
 

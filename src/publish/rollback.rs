@@ -22,8 +22,16 @@ impl ReleasePublisher<'_> {
     /// # Errors
     /// When there is no such release, the store lacks some of it, or somebody else has published meanwhile.
     pub async fn roll_back(&self, number: u64) -> Result<Rollback, PublishError> {
-        let Some(newest) = self.newest(None).await? else {
+        let Some(base) = self.store.newest(&self.channel).await? else {
             return Err(PublishError::NoReleases(self.channel.clone()));
+        };
+        // A release that nobody can read is the best reason to go back.
+        let newest = match self.store.record(&self.channel, base).await {
+            Ok(newest) => Some(newest),
+            Err(error) => {
+                tracing::warn!(%error, "{error}; it is replaced");
+                None
+            }
         };
         let wanted = match self.store.record(&self.channel, number).await {
             Ok(record) => record,
@@ -33,7 +41,7 @@ impl ReleasePublisher<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        if wanted.digest == newest.digest {
+        if let Some(newest) = newest.filter(|newest| wanted.digest == newest.digest) {
             return Ok(Rollback::Unchanged(newest));
         }
         if !self.is_single_writer {
@@ -47,15 +55,15 @@ impl ReleasePublisher<'_> {
             rollback_to: Some(number),
         };
         let complete = async || self.check(&wanted).await;
-        let record = self.release(draft, Some(&newest), complete).await?;
+        let record = self.release(draft, Some(base), complete).await?;
         Ok(Rollback::Released(record))
     }
 
     /// Whether the store still has all of a release.
-    async fn check(&self, wanted: &ReleaseRecord) -> Result<(), PublishError> {
+    pub(super) async fn check(&self, wanted: &ReleaseRecord) -> Result<(), PublishError> {
         let listing = self.store.listing(&wanted.manifest).await?;
-        let stored = sizes(&self.store.list(layout::BLOBS, None).await?);
-        let trees = sizes(&self.store.list(layout::TREES, None).await?);
+        let stored = sizes(&self.store.list(layout::BLOBS, None).await?, layout::blob);
+        let trees = sizes(&self.store.list(layout::TREES, None).await?, layout::tree);
         let blobs: HashSet<_> = listing.blobs().collect();
         let is_there = |(hash, size): &(_, u64)| {
             stored.get(hash) == Some(size) && (!has_tree(*size) || trees.contains_key(hash))

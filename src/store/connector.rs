@@ -51,7 +51,9 @@ pub(super) enum OpenError {
     /// The certificate authorities can't be had.
     Roots(String),
     /// The environment names an address that is none.
-    Endpoint(String),
+    Endpoint,
+    /// A variable of the environment has what none of its values has.
+    Variable(&'static str),
     /// What the environment says is incomplete, or contradicts itself.
     Settings(object_store::Error),
 }
@@ -79,6 +81,18 @@ pub(super) fn open(bucket: &str, patience: StorePatience) -> Result<AmazonS3, Op
             check_endpoint(&endpoint)?;
         }
     }
+    for (key, variable) in [
+        (AmazonS3ConfigKey::AccessKeyId, "AWS_ACCESS_KEY_ID"),
+        (AmazonS3ConfigKey::SecretAccessKey, "AWS_SECRET_ACCESS_KEY"),
+        (AmazonS3ConfigKey::Token, "AWS_SESSION_TOKEN"),
+        (AmazonS3ConfigKey::Region, "AWS_REGION"),
+    ] {
+        let value = builder.get_config_value(&key).unwrap_or_default();
+        // object_store panics where one of them can't be in a field or a host name.
+        if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(OpenError::Variable(variable));
+        }
+    }
     builder
         .with_bucket_name(bucket)
         // The one primitive that releases are made with.
@@ -96,11 +110,12 @@ pub(super) fn open(bucket: &str, patience: StorePatience) -> Result<AmazonS3, Op
 fn check_endpoint(endpoint: &str) -> Result<(), OpenError> {
     let uri = endpoint.parse::<http::Uri>().ok();
     let is_url = uri.is_some_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
+        let host = uri.authority().map(http::uri::Authority::as_str);
+        // A name and a password in it would be shown.
+        let is_plain = host.is_some_and(|host| !host.contains('@'));
+        matches!(uri.scheme_str(), Some("http" | "https")) && is_plain
     });
-    is_url
-        .then_some(())
-        .ok_or_else(|| OpenError::Endpoint(endpoint.to_owned()))
+    is_url.then_some(()).ok_or(OpenError::Endpoint)
 }
 
 /// TLS with the certificate authorities of the system, or of SSL_CERT_FILE.
@@ -506,6 +521,7 @@ mod tests {
             "s3.example",
             "ftp://x",
             "/x",
+            "http://key:secret@host",
         ] {
             assert!(check_endpoint(bad).is_err(), "{bad}");
         }

@@ -39,8 +39,8 @@ impl StoreAction {
     /// The permission of a folder that it needs.
     const fn access(self) -> &'static str {
         match self {
-            Self::Open | Self::Read | Self::List => "reads",
-            Self::Write | Self::Delete => "writes",
+            Self::Open | Self::Read | Self::List => "read",
+            Self::Write | Self::Delete => "write",
         }
     }
 }
@@ -174,7 +174,7 @@ impl<'a> ErrorContext<'a> {
             io::ErrorKind::PermissionDenied => (
                 StoreErrorKind::Forbidden,
                 format!(
-                    ": let the user of this process have {} there",
+                    ": give the user of this process {} access",
                     self.action.access()
                 ),
             ),

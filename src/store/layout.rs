@@ -28,6 +28,8 @@ const HINT: &str = "latest";
 const LISTING_SUFFIX: &str = ".json.zst";
 /// Digits of a release's number, so that the order of names is that of numbers.
 const NUMBER_DIGITS: usize = 20;
+/// The largest number of a release: there is always one more.
+pub const MAX_NUMBER: u64 = i64::MAX as u64;
 
 /// A BLAKE3 hash, which is the name of what has it. Displays in lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -222,7 +224,16 @@ pub fn release_of(key: &ObjectKey) -> Option<(Channel, u64)> {
         .split_once('/')?;
     let is_number = digits.len() == NUMBER_DIGITS && digits.bytes().all(|it| it.is_ascii_digit());
     is_number.then_some(())?;
-    Some((channel.parse().ok()?, digits.parse().ok()?))
+    let number = digits.parse().ok().filter(|it| *it <= MAX_NUMBER)?;
+    Some((channel.parse().ok()?, number))
+}
+
+/// Whether an object is the hint of a channel.
+#[must_use]
+pub fn is_hint(key: &ObjectKey) -> bool {
+    let name = key.as_str().strip_prefix(CHANNELS);
+    let parts = name.and_then(|name| name.strip_prefix('/')?.split_once('/'));
+    parts.is_some_and(|(channel, name)| channel.parse::<Channel>().is_ok() && name == HINT)
 }
 
 #[cfg(test)]
@@ -265,7 +276,13 @@ mod tests {
         let release = release(&channel, 7);
         assert_eq!(release_of(&release), Some((channel.clone(), 7)));
         assert_eq!(release_of(&hint(&channel)), None);
-        for other in ["channels/live/7", "channels/live/0000000000000000004x", "x"] {
+        for other in [
+            "channels/live/7",
+            "channels/live/0000000000000000004x",
+            "channels/live/18446744073709551615",
+            "channels/Live/00000000000000000001",
+            "x",
+        ] {
             assert_eq!(release_of(&ObjectKey::listed(other)), None, "{other}");
         }
         assert_eq!(hash_of(&ObjectKey::listed("blobs/af/AF")), None);

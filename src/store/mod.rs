@@ -487,12 +487,14 @@ fn open_bucket(
             connector::OpenError::Roots(reason) => {
                 context.error(StoreErrorKind::Unreachable, reason)
             }
-            connector::OpenError::Endpoint(endpoint) => context.error(
+            connector::OpenError::Endpoint => context.error(
                 StoreErrorKind::Refused,
-                format!(
-                    "{endpoint:?} in AWS_ENDPOINT_URL is no address: expected http://HOST:PORT or \
-                     https://HOST"
-                ),
+                "what is in AWS_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3) is no address: expected \
+                 http://HOST:PORT or https://HOST",
+            ),
+            connector::OpenError::Variable(variable) => context.error(
+                StoreErrorKind::Refused,
+                format!("{variable} has a space or a line end in it: set it without"),
             ),
             connector::OpenError::Settings(error) => {
                 context.error(StoreErrorKind::Refused, error.to_string())

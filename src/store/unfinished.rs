@@ -58,8 +58,11 @@ fn remove_below(folder: &Path, before: SystemTime) -> io::Result<()> {
         if !is_unfinished(&name) {
             continue;
         }
-        let modified = entry.metadata().map_err(io::Error::from)?.modified()?;
-        if modified < before {
+        // One of a push that goes on may be finished by now.
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        if metadata.modified()? < before {
             match fs::remove_file(entry.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

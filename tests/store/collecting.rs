@@ -114,13 +114,7 @@ fn what_is_missing_does_not_come_back() {
 fn objects_of_others_are_left_alone() {
     let (site, store) = (TestSite::new(), Folder::new());
     release(&store, &site, "live", "1");
-    for name in [
-        "blobs/ab/README",
-        "manifests/x.json",
-        "other/x",
-        "channels/live/notes",
-        "x",
-    ] {
+    for name in ["blobs/ab/README", "manifests/x.json", "other/x", "x"] {
         fs::create_dir_all(store.path(name).parent().unwrap()).unwrap();
         fs::write(store.path(name), "x").unwrap();
     }
@@ -165,6 +159,29 @@ fn who_waits_says_for_whom_and_stops_when_told_to() {
         fs::remove_file(lock).unwrap();
     }
     assert!(store.numbers("live").is_empty());
+}
+
+#[test]
+fn what_may_be_a_release_is_not_passed_over() {
+    let (site, store) = (TestSite::new(), Folder::new());
+    release(&store, &site, "live", "1");
+    let record = fs::read(store.path("channels/live/00000000000000000001")).unwrap();
+    for name in [
+        "channels/Live/00000000000000000001",
+        "channels/live/aside/00000000000000000001",
+        "channels/live/1",
+        "channels/live/18446744073709551615",
+        "channels/latest",
+    ] {
+        fs::create_dir_all(store.path(name).parent().unwrap()).unwrap();
+        fs::write(store.path(name), &record).unwrap();
+        let said = store.run("gc", &["--keep", "1", "--grace", "0s"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        let says = format!("{name} is neither a release nor a hint");
+        assert!(said.err.contains(&says), "{said:?}");
+        fs::remove_file(store.path(name)).unwrap();
+    }
+    assert_eq!(store.run("gc", &["--keep", "1", "--grace", "0s"]).code, 0);
 }
 
 #[test]

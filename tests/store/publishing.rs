@@ -123,6 +123,35 @@ fn a_content_that_was_cut_short_is_sent_again() {
 }
 
 #[test]
+fn what_a_store_has_lost_is_sent_again() {
+    let (site, store) = (site(), Folder::new());
+    assert_eq!(store.push(&site.root(), &[]).code, 0);
+    for folder in ["blobs/", "trees/"] {
+        fs::remove_file(store.path(&store.below(folder)[0])).unwrap();
+    }
+    let said = store.push(&site.root(), &[]);
+    assert_eq!((said.code, &*said.out), (0, ""), "{said:?}");
+    let says = "the store has lost contents of release 1: ";
+    assert!(said.err.contains(says), "{said:?}");
+    store.assert_whole("live", 1);
+    // Without its listing it is no release any more.
+    let listing = store.path(&store.below("manifests/")[0]);
+    let bytes = fs::read(&listing).unwrap();
+    for damaged in [None, Some(&bytes[1..])] {
+        match damaged {
+            Some(bytes) => fs::write(&listing, bytes).unwrap(),
+            None => fs::remove_file(&listing).unwrap(),
+        }
+        let said = store.push(&site.root(), &[]);
+        assert_eq!(said.code, 0, "{said:?}");
+        let last = *store.numbers("live").last().unwrap();
+        assert_eq!(said.out, format!("{last}\n"));
+        store.assert_whole("live", last);
+    }
+    assert_eq!(store.numbers("live"), [1, 2, 3]);
+}
+
+#[test]
 fn an_earlier_release_comes_back_as_a_new_one() {
     let (site, store) = (TestSite::new().file("a.txt", "one"), Folder::new());
     assert_eq!(store.push(&site.root(), &[]).code, 0);
