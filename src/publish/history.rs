@@ -12,13 +12,13 @@ use crate::store::{ReleaseRecord, Store, StoreError, StoreErrorKind, layout};
 const MAX_READS: usize = 64;
 
 /// The releases of a channel, the newest first; of one that can't be read its number, and why.
-pub type History = Vec<Result<ReleaseRecord, (u64, StoreError)>>;
+pub type ReleaseHistory = Vec<Result<ReleaseRecord, (u64, StoreError)>>;
 
 /// The releases of a channel, the newest first.
 ///
 /// # Errors
 /// When the store can't be asked.
-pub async fn history(store: &Store, channel: &Channel) -> Result<History, PublishError> {
+pub async fn history(store: &Store, channel: &Channel) -> Result<ReleaseHistory, PublishError> {
     let releases = store.releases_after(channel, None).await?;
     let reads = releases.into_iter().rev().map(|release| async move {
         match store.record(channel, release.number).await {

@@ -206,8 +206,10 @@ impl StoreLock<'_> {
     }
 
     /// Gives it back. What can't be deleted is ignored by others after two minutes.
-    pub(super) async fn release(self) {
+    pub(super) async fn release(mut self) {
         self.renewal.abort();
+        // Its last request must not come after the one that deletes.
+        let _ = (&mut self.renewal).await;
         if let Err(error) = self.store.delete(&self.key).await {
             tracing::warn!(%error, "{error}; others wait for this lock for two minutes");
         }

@@ -23,7 +23,7 @@ use crate::semantics::target::encode_path;
 
 /// Level of zstd: hashes are half of a listing, and no level makes them shorter.
 const LEVEL: i32 = 6;
-/// The longest listing that is read, before and after it is decompressed: some four million files.
+/// The longest listing that is read, before and after it is decompressed: two to four million files.
 pub const MAX_LENGTH: u64 = 1 << 30;
 
 /// All that a site is, apart from the bytes of its files.
@@ -141,11 +141,14 @@ impl SiteListing {
     /// As it is stored: JSON with one line for each file, compressed.
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When it would be longer than what is read.
     pub fn encode(&self) -> io::Result<EncodedListing> {
-        let mut out = zstd::Encoder::new(Vec::new(), LEVEL)?;
+        let mut out = LimitedWriter {
+            inner: zstd::Encoder::new(Vec::new(), LEVEL)?,
+            left: MAX_LENGTH,
+        };
         self.write(&mut out)?;
-        let bytes = out.finish()?;
+        let bytes = out.inner.finish()?;
         Ok(EncodedListing {
             name: BlobHash::of(&bytes),
             bytes,
@@ -236,6 +239,28 @@ impl SiteListing {
             empty_folders,
             files,
         })
+    }
+}
+
+/// Takes no more than whoever reads it will.
+struct LimitedWriter<W> {
+    inner: W,
+    left: u64,
+}
+
+impl<W: Write> Write for LimitedWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.left = self.left.checked_sub(written as u64).ok_or_else(|| {
+            io::Error::other(
+                "the site has too many files for a release: the list of them has 1 GiB",
+            )
+        })?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 
