@@ -86,12 +86,23 @@ impl Store {
         channel: &Channel,
         number: u64,
     ) -> Result<ReleaseRecord, StoreError> {
+        match self.record_once(channel, number).await {
+            // A bit may have flipped on the way.
+            Err(error) if error.kind == StoreErrorKind::Unusable => {
+                self.record_once(channel, number).await
+            }
+            read => read,
+        }
+    }
+
+    async fn record_once(
+        &self,
+        channel: &Channel,
+        number: u64,
+    ) -> Result<ReleaseRecord, StoreError> {
         let key = layout::release(channel, number);
-        let read = async || {
-            let bytes = self.get(&key, ReleaseRecord::MAX_LENGTH).await?;
-            ReleaseRecord::read(&bytes, number).map_err(|error| self.unusable(&key, &error))
-        };
-        read_twice(read).await
+        let bytes = self.get(&key, ReleaseRecord::MAX_LENGTH).await?;
+        ReleaseRecord::read(&bytes, number).map_err(|error| self.unusable(&key, &error))
     }
 
     /// Reads what a release has, and proves it.
@@ -99,11 +110,14 @@ impl Store {
     /// # Errors
     /// When it is missing, damaged, or of another version.
     pub async fn listing(&self, name: &BlobHash) -> Result<SiteListing, StoreError> {
-        let read = async || {
-            let bytes = self.listing_bytes(name).await?;
-            self.listing_of(name, &bytes)
-        };
-        read_twice(read).await
+        let bytes = self.listing_bytes(name).await?;
+        match self.listing_of(name, &bytes) {
+            Err(_) => {
+                let bytes = self.listing_bytes(name).await?;
+                self.listing_of(name, &bytes)
+            }
+            read => read,
+        }
     }
 
     /// Reads the object that says what a release has, unproven.
@@ -127,13 +141,5 @@ impl Store {
     fn unusable(&self, key: &ObjectKey, error: &dyn std::fmt::Display) -> StoreError {
         let context = ErrorContext::of(StoreAction::Read, key, self.url());
         context.error(StoreErrorKind::Unusable, error.to_string())
-    }
-}
-
-/// Reads something, and once more where it can't be used: a bit may have flipped on the way.
-async fn read_twice<T>(read: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    match read().await {
-        Err(error) if error.kind == StoreErrorKind::Unusable => read().await,
-        outcome => outcome,
     }
 }
