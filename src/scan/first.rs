@@ -76,7 +76,7 @@ impl Scanner {
     }
 
     fn first_look(&self, base: Manifest, root: &Arc<Root>, progress: &Progress) -> FirstLook {
-        let scope = Scope::Everything;
+        let scope = error_page::first_scope(&base);
         let outcome = self.compare(&Pass {
             is_start: true,
             ..Pass::new(root, &base, &scope, Unsettled::Report, progress)
