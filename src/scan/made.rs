@@ -48,8 +48,8 @@ const MAX_INLINE_LENGTH: u64 = 1 << 20;
 const NICENESS: i32 = 10;
 /// Files that are named one by one; beyond this number they are only counted.
 const MAX_SHOWN: usize = 20;
-/// The part of a file's length that its codings have at least, and that room is asked for in advance.
-const MIN_SHARE: u64 = 8;
+/// The part of a file's length that its codings are taken to have, until they have been made once.
+const GUESSED_SHARE: u64 = 8;
 
 /// Where made codings are kept.
 #[derive(Debug)]
@@ -205,17 +205,24 @@ impl Maker {
         Ok(encoded)
     }
 
-    /// Whether what is made of a content can be kept, as far as that is known. What can't be kept need
+    /// Whether these codings of a content can be kept, as far as that is known. What can't be kept need
     /// not be made, time and again.
-    fn has_room(&self, scanner: &Scanner, identity: &Representation) -> bool {
+    fn has_room(&self, scanner: &Scanner, identity: &Representation, wanted: &[Coding]) -> bool {
         let Some(spool) = &self.store.spool else {
             return true;
         };
-        let needed = self.unpublished.needed(identity.etag.hash());
-        let needed = needed.unwrap_or(identity.length / MIN_SHARE);
-        // Memory takes nothing longer, however much room it has.
-        let fits_memory = needed <= MAX_IN_MEMORY && scanner.has_room_for(needed);
-        fits_memory || spool.has_room(needed)
+        match self.unpublished.needed(identity.etag.hash(), wanted) {
+            // Memory takes nothing longer, however much room it has.
+            Some(needed) => {
+                let fits_memory = needed <= MAX_IN_MEMORY && scanner.has_room_for(needed);
+                fits_memory || spool.has_room(needed)
+            }
+            // A long file may well have codings that memory takes: only making them tells, once.
+            None => {
+                let guessed = identity.length / GUESSED_SHARE;
+                scanner.has_room_for(guessed.min(MAX_IN_MEMORY)) || spool.has_room(guessed)
+            }
+        }
     }
 
     /// Has the cache be as others will find it, until something is made again.
@@ -495,7 +502,7 @@ pub(super) fn unmade<'a>(
         let (identity, _) = resource.of_files();
         // Whether what is known is damaged need not be looked at here.
         let is_known = known(maker, pass, resource, &wanted).is_some();
-        if !is_known && maker.has_room(scanner, identity) {
+        if !is_known && maker.has_room(scanner, identity, &wanted) {
             length += identity.length;
             unmade.push(Unmade {
                 resource: Arc::clone(resource),
@@ -549,7 +556,7 @@ fn make_now(
     step: Step<'_>,
 ) -> Result<Vec<(Coding, Attempt)>, MakeError> {
     let (identity, _) = resource.of_files();
-    if !maker.has_room(scanner, identity) {
+    if !maker.has_room(scanner, identity, wanted) {
         let error = io::Error::from(io::ErrorKind::QuotaExceeded);
         return Err(MakeError::NoRoom(error));
     }
@@ -569,7 +576,8 @@ fn make_now(
         .filter(|(_, piece)| !piece.range.is_empty())
         .map(part)
         .collect();
-    let length = entry.bytes.len() as u64;
+    let lengths = entry.pieces.iter().map(|piece| piece.range.len() as u64);
+    let lengths: Vec<_> = wanted.iter().copied().zip(lengths).collect();
     let mut kept = match parts.is_empty() {
         true => Vec::new(),
         false => {
@@ -578,7 +586,7 @@ fn make_now(
             let kept = keep(scanner, spool, entry.bytes, parts, &file);
             kept.map_err(|error| {
                 let content = *identity.etag.hash();
-                maker.unpublished.note_needed(content, length);
+                maker.unpublished.note_lengths(content, &lengths);
                 MakeError::NoRoom(error)
             })?
         }
@@ -917,21 +925,17 @@ mod tests {
         let spool = |limit| Some(Spool::new(vec![directory.path().to_path_buf()], limit));
         let maker = looks.scanner.maker.as_mut().expect("a maker");
         maker.store.spool = spool(8192);
-        // An eighth of it is longer than what memory takes.
+        // Of one an eighth is longer than what memory takes, of the other it is not. The codings of
+        // both are longer.
         looks.write("long.txt", &text(2_000_000, 1));
-        for _ in 0..3 {
-            let outcome = looks.look(Unsettled::Defer);
-            assert!(!outcome.is_deferred());
-            looks.publish(outcome);
-        }
-        assert_eq!(MADE.load(Ordering::Relaxed), 0);
-        // An eighth of this is shorter, and its codings are not.
+        assert_eq!(looks.deferred().len(), 1);
+        assert_eq!(MADE.load(Ordering::Relaxed), 2);
         looks.write("short.txt", &text(900_000, 2));
         for _ in 0..3 {
             let outcome = looks.look(Unsettled::Defer);
             assert!(!outcome.is_deferred());
             looks.publish(outcome);
-            assert_eq!(MADE.load(Ordering::Relaxed), 2);
+            assert_eq!(MADE.load(Ordering::Relaxed), 4);
         }
         let without = looks.published.without_codings();
         assert_eq!(without.len(), 2);
@@ -944,6 +948,60 @@ mod tests {
         for name in ["long.txt", "short.txt"] {
             assert_eq!(looks.made(name), BOTH, "{name}");
         }
+        assert!(looks.published.digest().is_complete());
+    }
+
+    #[test]
+    fn a_long_file_with_short_codings_needs_no_temporary_file() {
+        let memory = Memory::new(4 * MIN_MEMORY, 4);
+        let mut looks = Looks::new(Some(memory), encode::encode);
+        let maker = looks.scanner.maker.as_mut().expect("a maker");
+        maker.store.spool = Some(Spool::new(Vec::new(), 0));
+        looks.write("log.txt", &"the same line\n".repeat(150_000).into_bytes());
+        assert_eq!(looks.deferred().len(), 1);
+        let outcome = looks.look(Unsettled::Report);
+        looks.publish(outcome);
+        assert_eq!(looks.made("log.txt"), BOTH);
+        assert!(looks.published.digest().is_complete());
+    }
+
+    #[test]
+    fn room_is_asked_for_the_codings_that_are_wanted() {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        fn counted(
+            coding: Coding,
+            effort: Effort,
+            bytes: &[u8],
+            step: &dyn Fn(),
+        ) -> io::Result<Vec<u8>> {
+            MADE.fetch_add(1, Ordering::Relaxed);
+            encode::encode(coding, effort, bytes, step)
+        }
+        let text = text(900_000, 1);
+        let encoded =
+            |coding| encode::encode(coding, Effort::Scan, &text, &|| ()).expect("encoded");
+        let [brotli, gzip] = BOTH.map(encoded);
+        let memory = Memory::new(4 * MIN_MEMORY, 4);
+        let mut looks = Looks::new(Some(memory), counted);
+        let directory = tempfile::tempdir().expect("a directory");
+        let maker = looks.scanner.maker.as_mut().expect("a maker");
+        // Not quite enough for both.
+        let limit = (brotli.len() + gzip.len()) as u64 - 1;
+        assert!(gzip.len() as u64 > MAX_IN_MEMORY);
+        maker.store.spool = Some(Spool::new(vec![directory.path().to_path_buf()], limit));
+        looks.write("a.txt", &text);
+        for _ in 0..2 {
+            let outcome = looks.look(Unsettled::Report);
+            looks.publish(outcome);
+            assert!(looks.made("a.txt").is_empty());
+            assert_eq!(MADE.load(Ordering::Relaxed), 2);
+        }
+        // One of them comes with the site, and then there is room for the other.
+        looks.write("a.txt.br", &brotli);
+        let outcome = looks.look(Unsettled::Report);
+        looks.publish(outcome);
+        assert_eq!(looks.made("a.txt"), [Coding::Gzip]);
+        assert_eq!(MADE.load(Ordering::Relaxed), 3);
         assert!(looks.published.digest().is_complete());
     }
 

@@ -24,8 +24,9 @@ pub(super) struct UnpublishedCodings(Mutex<HashMap<[u8; 32], KnownContent>>);
 #[derive(Debug)]
 struct KnownContent {
     attempts: Vec<(Coding, Attempt)>,
-    /// The length of codings for which there was no room.
-    needed: Option<u64>,
+    /// The lengths of codings that were made, and for which there was no room. They follow from the
+    /// content, so they hold for as long as somebody asks.
+    lengths: Vec<(Coding, u64)>,
     /// When somebody last asked for it.
     used: Instant,
 }
@@ -51,7 +52,7 @@ impl KnownContent {
     fn new() -> Self {
         Self {
             attempts: Vec::new(),
-            needed: None,
+            lengths: Vec::new(),
             used: Instant::now(),
         }
     }
@@ -77,20 +78,26 @@ impl UnpublishedCodings {
         found.map(|(_, attempt)| attempt.clone())
     }
 
-    /// Notes that there was no room for the codings of a content, which have this length.
-    pub(super) fn note_needed(&self, content: [u8; 32], length: u64) {
+    /// Notes how long codings of a content are that were made, and for which there was no room.
+    pub(super) fn note_lengths(&self, content: [u8; 32], lengths: &[(Coding, u64)]) {
         let mut all = lock(&self.0);
         let known = all.entry(content).or_insert_with(KnownContent::new);
-        known.needed = Some(length);
         known.used = Instant::now();
+        let is_new = |coding: &Coding| lengths.iter().all(|(new, _)| new != coding);
+        known.lengths.retain(|(coding, _)| is_new(coding));
+        known.lengths.extend_from_slice(lengths);
     }
 
-    /// How much room the codings of a content need, if there was none for them.
-    pub(super) fn needed(&self, content: &[u8; 32]) -> Option<u64> {
+    /// How much room these codings of a content need, if each was made and could not be kept.
+    pub(super) fn needed(&self, content: &[u8; 32], codings: &[Coding]) -> Option<u64> {
         let mut all = lock(&self.0);
         let known = all.get_mut(content)?;
         known.used = Instant::now();
-        known.needed
+        let length = |coding: &Coding| {
+            let found = known.lengths.iter().find(|(each, _)| each == coding);
+            found.map(|(_, length)| *length)
+        };
+        codings.iter().map(length).sum()
     }
 
     /// Forgets the codings of a content: they are published, or damaged. What can't be made is not
@@ -100,7 +107,7 @@ impl UnpublishedCodings {
         for content in contents {
             if let Some(known) = all.get_mut(content) {
                 known.attempts.retain(|(_, attempt)| attempt.is_failed());
-                if known.attempts.is_empty() && known.needed.is_none() {
+                if known.attempts.is_empty() && known.lengths.is_empty() {
                     all.remove(content);
                 }
             }
@@ -203,13 +210,18 @@ mod tests {
         let content = [1; 32];
         let failed = (Coding::Brotli, Attempt::Failed("a reason".into()));
         known.put(content, &[failed, (Coding::Gzip, Attempt::NotWorthIt)]);
-        known.note_needed(content, 5000);
+        let lengths = [(Coding::Brotli, 2000), (Coding::Gzip, 3000)];
+        known.note_lengths(content, &lengths);
         known.forget([&content]);
         let has = |coding| known.get(&content, coding).is_some();
         assert!(has(Coding::Brotli) && !has(Coding::Gzip));
-        assert_eq!(known.needed(&content), Some(5000));
+        // Each file with this content has its own wishes.
+        let [brotli, gzip, zstd] = [Coding::Brotli, Coding::Gzip, Coding::Zstd];
+        assert_eq!(known.needed(&content, &[brotli, gzip]), Some(5000));
+        assert_eq!(known.needed(&content, &[gzip]), Some(3000));
+        assert_eq!(known.needed(&content, &[gzip, zstd]), None);
         known.forget_old(Instant::now() + MAX_AGE);
-        assert_eq!(known.needed(&content), None);
+        assert_eq!(known.needed(&content, &[gzip]), None);
         assert!(!has(Coding::Brotli));
     }
 }
