@@ -9,7 +9,6 @@ use super::signals::Signals;
 use super::startup::{self, Published};
 use crate::config::Config;
 use crate::follow::{StoreFollower, follow};
-use crate::memory::Memory;
 use crate::settings::{DescriptorBudget, FollowOptions};
 use crate::site::Site;
 
@@ -21,7 +20,7 @@ pub(super) async fn publish(
     process: &Process,
     signals: &mut Signals,
 ) -> Result<Option<Published>, Error> {
-    let memory = Memory::new(config.memory, budget.open_files);
+    let memory = startup::open_memory(config, budget);
     let (metrics, readiness) = (&process.metrics, &process.readiness);
     let follower = StoreFollower::open(
         options,

@@ -250,6 +250,19 @@ pub(super) fn share_descriptors(config: &Config, bound: &Bound) -> DescriptorBud
     budget
 }
 
+/// The memory for content. A `--memory` that is too little is named; on a machine so small that a quarter
+/// of it is less, there is no flag to change.
+pub(super) fn open_memory(config: &Config, budget: DescriptorBudget) -> Arc<Memory> {
+    if let Some(given) = config.memory.filter(|given| *given < MIN_MEMORY) {
+        let (given, least) = (HumanBytes(given), HumanBytes(MIN_MEMORY));
+        tracing::warn!(
+            memory = MIN_MEMORY,
+            "--memory {given} is too little: {least} are used, the least that responses can do with"
+        );
+    }
+    Memory::new(config.memory_budget(), budget.open_files)
+}
+
 /// Arms the watch and scans the site. `None` when a signal ends that.
 pub(super) async fn scan(
     config: &Config,
@@ -259,14 +272,7 @@ pub(super) async fn scan(
     process: &Process,
     signals: &mut Signals,
 ) -> Result<Option<FirstScan>, Error> {
-    let memory = Memory::new(config.memory, budget.open_files);
-    if config.memory < MIN_MEMORY {
-        let (given, least) = (HumanBytes(config.memory), HumanBytes(MIN_MEMORY));
-        tracing::warn!(
-            memory = MIN_MEMORY,
-            "--memory {given} is too little: {least} are used, the least that responses can do with"
-        );
-    }
+    let memory = open_memory(config, budget);
     let scanner = Scanner::new(
         config.symlinks,
         Arc::clone(&config.settings),

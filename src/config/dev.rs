@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 
 use super::clients::{AccessLogForm, ProxyOptions};
 use super::operator::{Operator, StatusFlags};
-use super::process::{Config, SiteOrigin, budget, cores};
+use super::process::{Config, SiteOrigin, cores};
 use super::site::SiteFlags;
 use super::values::{duration, port, size};
 use super::watch::WatchOptions;
@@ -128,7 +128,7 @@ impl DevFlags {
             has_port: false,
             default_listen: Listen::default(),
             open_files: None,
-            memory: budget(self.memory),
+            memory: self.memory.map(|size| size.as_u64()),
             workers: cores().min(4),
             watching: WatchOptions {
                 settle: Duration::from_millis(20),

@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytesize::ByteSize;
-
 use super::clients::ProxyOptions;
 use super::operator::Operator;
 use super::watch::WatchOptions;
@@ -35,8 +33,8 @@ pub struct Config {
     pub default_listen: Listen,
     /// Limit for large files kept open; `None` for as many as the descriptor limit leaves room for.
     pub open_files: Option<usize>,
-    /// Budget for content, in bytes.
-    pub memory: u64,
+    /// Budget for content in bytes, where one is given; see [`Config::memory_budget`].
+    pub memory: Option<u64>,
     /// Number of threads that answer requests.
     pub workers: usize,
     /// How changes are noticed.
@@ -72,9 +70,11 @@ pub enum SiteOrigin {
     Store(Box<FollowOptions>),
 }
 
-/// The memory budget for content in bytes: a quarter of the memory that there is, unless given.
-pub(super) fn budget(given: Option<ByteSize>) -> u64 {
-    given.map_or_else(|| disk::memory_size() / 4, |size| size.as_u64())
+impl Config {
+    /// The budget for content in bytes: a quarter of the memory that there is, unless given.
+    pub fn memory_budget(&self) -> u64 {
+        self.memory.unwrap_or_else(|| disk::memory_size() / 4)
+    }
 }
 
 /// The cores this process may run on; 1 where the system does not say.

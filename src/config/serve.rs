@@ -12,7 +12,7 @@ use super::clients::ProxyOptions;
 use super::compression::CompressionFlags;
 use super::follow::FollowFlags;
 use super::operator::Operator;
-use super::process::{Config, SiteOrigin, budget, cores};
+use super::process::{Config, SiteOrigin, cores};
 use super::site::SiteOptions;
 use super::values::{
     at_least_one, duration, header_size, port, positive_duration, positive_port, size, threads,
@@ -253,7 +253,7 @@ impl From<ServeFlags> for Config {
             has_port: flags.port.is_some(),
             default_listen: flags.default_listen.unwrap_or_default(),
             open_files: flags.open_files,
-            memory: budget(flags.memory),
+            memory: flags.memory.map(|size| size.as_u64()),
             workers: flags.workers.unwrap_or_else(cores),
             watching: flags.watching,
             manifest: flags.manifest,
