@@ -32,7 +32,8 @@ pub(super) fn serve(config: &Config) -> Result<(), Error> {
 }
 
 /// Refuses an address that two flags name. Both would bind it, and one would fail to listen when the
-/// whole site is hashed, or take some of the connections of the other.
+/// whole site is hashed, or take some of the connections of the other. With `--reuse-port` a wildcard and
+/// an address that it has can both be listened on.
 fn each_address_once(config: &Config, needs_default: bool) -> Result<(), UsageError> {
     // The developer's server chooses a port that is free.
     if config.dev.is_some() {
@@ -45,25 +46,26 @@ fn each_address_once(config: &Config, needs_default: bool) -> Result<(), UsageEr
     } else {
         "--listen"
     };
+    let reuses_port = config.operator.reuse_port;
     let named: Vec<_> = config
         .listen
         .iter()
         .chain(default)
-        .map(|listen| (listen_flag, listen))
+        .map(|listen| (listen_flag, listen, reuses_port))
+        // The operator's sockets never have SO_REUSEPORT.
+        .chain((config.operator.admin.iter()).map(|listen| ("--admin", listen, false)))
         .chain(
-            config
-                .operator
-                .admin
-                .iter()
-                .map(|listen| ("--admin", listen)),
+            (config.redirect.listen.iter()).map(|listen| ("--redirect-http", listen, reuses_port)),
         )
-        .chain((config.redirect.listen.iter()).map(|listen| ("--redirect-http", listen)))
         .collect();
-    for (index, (second, address)) in named.iter().enumerate() {
-        if let Some((first, _)) = named[..index]
-            .iter()
-            .find(|(_, earlier)| earlier.overlaps(address))
-        {
+    for (index, (second, address, reuses_port)) in named.iter().enumerate() {
+        let taken = named[..index].iter().find(|(_, earlier, reuses_its)| {
+            match *reuses_port && *reuses_its {
+                true => earlier.shares_address(address),
+                false => earlier.overlaps(address),
+            }
+        });
+        if let Some((first, ..)) = taken {
             return Err(UsageError::SameAddress {
                 first,
                 second,

@@ -38,23 +38,47 @@ impl Listen {
 
     /// Whether both can't be listened on at once. A free port is another one for each.
     pub fn overlaps(&self, other: &Self) -> bool {
+        self.has_pair(other, |one, two| {
+            are_same(one, two) || is_wildcard_of(one, two)
+        })
+    }
+
+    /// Whether both have an address in common, so that of two sockets with SO_REUSEPORT each would get
+    /// some of its connections. With that option a wildcard may be listened on next to an address that it
+    /// has, whose connections then go to the socket with the address.
+    pub fn shares_address(&self, other: &Self) -> bool {
+        self.has_pair(other, are_same)
+    }
+
+    fn has_pair(&self, other: &Self, is_pair: impl Fn(SocketAddr, SocketAddr) -> bool) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(two)) => one
                 .iter()
-                .any(|one| two.iter().any(|two| are_in_conflict(*one, *two))),
+                .any(|one| two.iter().any(|two| is_pair(*one, *two))),
             (Self::Unix(one), Self::Unix(two)) => one == two,
             _ => false,
         }
     }
 }
 
-/// Whether one socket has the address of another: a wildcard has all of its kind, and that of IPv6
-/// those of IPv4, too, as in [`Listen::all_addresses`].
-fn are_in_conflict(one: SocketAddr, two: SocketAddr) -> bool {
+/// Whether both sockets have one port, which is not chosen by the system.
+fn are_on_one_port(one: SocketAddr, two: SocketAddr) -> bool {
+    one.port() == two.port() && one.port() != 0
+}
+
+/// Whether one socket has the address of another, as all of its kind: the wildcard of IPv6 has those of
+/// IPv4, too, as in [`Listen::all_addresses`].
+fn is_wildcard_of(one: SocketAddr, two: SocketAddr) -> bool {
     let has = |wildcard: IpAddr, other: IpAddr| match wildcard {
         IpAddr::V4(wildcard) => wildcard.is_unspecified() && other.is_ipv4(),
         IpAddr::V6(wildcard) => wildcard.is_unspecified(),
     };
+    let (one_ip, two_ip) = (one.ip().to_canonical(), two.ip().to_canonical());
+    are_on_one_port(one, two) && (has(one_ip, two_ip) || has(two_ip, one_ip))
+}
+
+/// Whether both are one address.
+fn are_same(one: SocketAddr, two: SocketAddr) -> bool {
     // An address of IPv4 can be written as one of IPv6 (RFC 4291 section 2.5.5.2).
     let (one_ip, two_ip) = (one.ip().to_canonical(), two.ip().to_canonical());
     let is_same = match (one, two) {
@@ -64,8 +88,7 @@ fn are_in_conflict(one: SocketAddr, two: SocketAddr) -> bool {
         }
         _ => one_ip == two_ip,
     };
-    let is_one_port = one.port() == two.port() && one.port() != 0;
-    is_one_port && (is_same || has(one_ip, two_ip) || has(two_ip, one_ip))
+    are_on_one_port(one, two) && is_same
 }
 
 /// As it is typed.
@@ -266,6 +289,24 @@ mod tests {
             let [one, two] = [one, two].map(|text| text.parse::<Listen>().expect("an address"));
             assert_eq!(one.overlaps(&two), expected, "{one} {two}");
             assert_eq!(two.overlaps(&one), expected, "{two} {one}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_which_two_sockets_would_share_the_connections() {
+        for (one, two, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", true),
+            (":80", "[::]:80", true),
+            (":80", "127.0.0.1:80", false),
+            (":80", "0.0.0.0:80", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            (":0", ":0", false),
+            ("unix:/run/x", "unix:/run/x", true),
+        ] {
+            let [one, two] = [one, two].map(|text| text.parse::<Listen>().expect("an address"));
+            assert_eq!(one.shares_address(&two), expected, "{one} {two}");
+            assert_eq!(two.shares_address(&one), expected, "{two} {one}");
         }
     }
 
