@@ -394,13 +394,14 @@ mod tests {
         let spool = Spool::new(paths.collect(), 1 << 20);
         let first = spool.store(&[1; 5000]).expect("room");
         // Each disk in turn is full for one call.
-        for full in [[1, 0], [1, 1]] {
+        for (full, is_kept) in [([1, 0], true), ([1, 1], false)] {
             let mut full = full.into_iter();
             let gate = move |call| match call {
                 Call::Write if full.next() == Some(1) => Err(rustix::io::Errno::NOSPC.into()),
                 _ => Ok(()),
             };
             let stored = seam::run(gate, || spool.store(&[2; 5000]));
+            assert_eq!(stored.is_ok(), is_kept, "{stored:?}");
             match stored {
                 Ok(second) => {
                     assert!(!Arc::ptr_eq(first.file(), second.file()));
