@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use support::{Server, etagd};
@@ -58,13 +59,17 @@ fn understands_of_store(said_by: &str, arguments: &[&str]) {
         panic!("{said_by} says nothing");
     };
     assert!(store.starts_with("s3://"), "{said_by}: {arguments:?}");
+    // As kubelet makes the folder of a volume where there is an fsGroup.
+    let volume = outer.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::set_permissions(&volume, fs::Permissions::from_mode(0o2777)).unwrap();
+    let volume = volume.display().to_string();
     let cache = outer.path().join("cache").display().to_string();
     let flags: Vec<_> = flags
         .iter()
         .map(|flag| match *flag {
-            "--cache=/cache" => format!("--cache={cache}"),
             "/var/cache/etagd-releases" => cache.clone(),
-            flag => flag.to_owned(),
+            flag => flag.replace("--cache=/cache", &format!("--cache={volume}")),
         })
         .collect();
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
