@@ -66,6 +66,12 @@ impl BodyError {
         )
     }
 
+    /// Whether there are other bytes than were hashed, or they can't be read. A store that does not
+    /// answer has not damaged anything.
+    pub fn is_damage(&self) -> bool {
+        self.is_of_content() && !matches!(self, Self::Remote(RemoteError::Unavailable { .. }))
+    }
+
     /// The file, or the object of a store.
     pub fn path(&self) -> &Path {
         match self {
@@ -369,7 +375,12 @@ impl Pieces {
             .take()
             .filter(|known| known.key == key)
             .map(|known| known.bytes);
-        let bytes = match known.or_else(|| self.memory.recall(&key)) {
+        // A listing of a store may have had another length for the same hash before.
+        let length = self.piece().length;
+        let known = known
+            .or_else(|| self.memory.recall(&key))
+            .filter(|bytes| bytes.len() == length);
+        let bytes = match known {
             Some(proven) => proven,
             None => {
                 let proven = self.read(self.piece()).await?;

@@ -4,7 +4,7 @@
 //! the suffixes of tags are derived again from the rules, so that whoever serves the site may be of a
 //! later version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::io::{self, BufReader, Read, Write};
 
@@ -25,6 +25,8 @@ use crate::semantics::target::encode_path;
 const LEVEL: i32 = 6;
 /// The longest listing that is read, before and after it is decompressed: two to four million files.
 pub const MAX_LENGTH: u64 = 1 << 30;
+/// The longest content: 1 PiB, so that its pieces can be numbered.
+const MAX_SIZE: u64 = 1 << 50;
 
 /// All that a site is, apart from the bytes of its files.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -232,13 +234,31 @@ impl SiteListing {
         if let Some(pair) = files.windows(2).find(|pair| pair[0].path == pair[1].path) {
             return Err(ListingError::Twice(encode_path(&pair[0].path)));
         }
-        Ok(Self {
+        let listing = Self {
             digest,
             settings,
             rules,
             empty_folders,
             files,
-        })
+        };
+        listing.check_sizes()?;
+        Ok(listing)
+    }
+
+    /// Checks what the digest of the site does not cover: lengths. Whoever serves the listing relies on
+    /// them before the bytes are there.
+    fn check_sizes(&self) -> Result<(), ListingError> {
+        let mut sizes = HashMap::new();
+        for (hash, size) in self.blobs() {
+            let known = *sizes.entry(hash).or_insert(size);
+            if known != size {
+                return Err(ListingError::Sizes { hash, known, size });
+            }
+            if size > MAX_SIZE {
+                return Err(ListingError::Size { hash, size });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -295,6 +315,28 @@ pub enum ListingError {
     /// It has a file twice.
     #[error("it has /{0} twice")]
     Twice(String),
+    /// It has two lengths for the same content.
+    #[error(
+        "it says of {hash} that it has {known} bytes, and that it has {size}: push the site again"
+    )]
+    Sizes {
+        /// The content.
+        hash: BlobHash,
+        /// One length.
+        known: u64,
+        /// The other.
+        size: u64,
+    },
+    /// It has something longer than any file.
+    #[error(
+        "it says of {hash} that it has {size} bytes, and {MAX_SIZE} is the longest: push the site again"
+    )]
+    Size {
+        /// The content.
+        hash: BlobHash,
+        /// Its length.
+        size: u64,
+    },
 }
 
 impl ListedFile {

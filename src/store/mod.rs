@@ -70,6 +70,9 @@ impl Default for StorePatience {
     }
 }
 
+/// Memory that is asked for at once for what a store announces.
+const MAX_ALLOCATION: u64 = 8 << 20;
+
 /// A store of releases.
 #[derive(Clone)]
 pub struct Store {
@@ -399,7 +402,8 @@ impl Store {
         if length > limit {
             return Err(too_large());
         }
-        let mut bytes = BytesMut::with_capacity(length as usize);
+        // What a store announces need not come.
+        let mut bytes = BytesMut::with_capacity(length.min(MAX_ALLOCATION) as usize);
         let mut stream = found.into_stream();
         while let Some(piece) = self.bounded(stream.next(), context).await? {
             let piece = piece.map_err(|error| context.translate(&error))?;
