@@ -32,6 +32,13 @@ impl ByteProgress {
         (done < total).then(|| done.saturating_mul(100) / total)
     }
 
+    /// Begins with work of so many bytes, of which none is done. 0 says that there is none.
+    pub fn begin(&self, bytes: u64) {
+        self.set_total(0);
+        self.done.store(0, Ordering::Relaxed);
+        self.set_total(bytes);
+    }
+
     /// Sets the total.
     pub fn set_total(&self, bytes: u64) {
         self.total.store(bytes, Ordering::Relaxed);

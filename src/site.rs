@@ -37,12 +37,19 @@ type MissingCallback = Box<dyn Fn() -> NewerState + Send + Sync>;
 pub type NewerState = Pin<Box<dyn Future<Output = Newest> + Send>>;
 
 /// Whether what is published is the newest state of the site.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Newest {
     /// It is, as far as is known.
     Published,
-    /// There is a newer one, which can't be published yet.
-    Pending,
+    /// There is a newer one, which is not published yet.
+    Pending(PendingState),
+}
+
+/// A state of the site that is not published yet.
+pub struct PendingState {
+    /// What it has, once that is known.
+    pub manifest: Option<Arc<Manifest>>,
+    /// Ends when it is published, or after a short time. Returns whether it is.
+    pub publication: Pin<Box<dyn Future<Output = bool> + Send>>,
 }
 
 /// Called with each file that is not what the manifest says.

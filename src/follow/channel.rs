@@ -7,7 +7,7 @@ use crate::store::{
 };
 
 /// A channel of a store, as it was seen last.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ChannelReader {
     store: Store,
     followed: Followed,

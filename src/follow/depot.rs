@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -27,8 +27,19 @@ use crate::store::{BlobHash, Store, StoreError, StoreErrorKind, layout};
 const ATTEMPTS: usize = 2;
 /// How long a request waits for a piece.
 const MAX_WAIT: Duration = Duration::from_secs(15);
-/// Pieces that are fetched at the same time for requests: each takes memory twice.
+/// Pieces that the store is asked for at the same time for requests, at most. Each takes memory twice.
 const MAX_FETCHES: usize = 64;
+/// Part of `--memory` that they may take in addition to it.
+const FETCHES_SHARE: u64 = 8;
+/// Pieces that wait for their turn, at most: honest requests would wait longer than anybody waits.
+const MAX_QUEUED: usize = 1024;
+/// Pieces that are read from the cache at the same time. They wait for no store.
+const MAX_CACHE_READS: usize = 16;
+/// While the store is away, it is asked for a piece so often: it may be back before who looks for
+/// releases knows.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a request waits for a piece then.
+const MAX_WAIT_WHILE_AWAY: Duration = Duration::from_secs(1);
 /// Pieces that are fetched ahead of a client that takes one after another: a store answers after
 /// tens of milliseconds.
 const READ_AHEAD: u32 = 3;
@@ -48,6 +59,8 @@ pub(super) enum FetchError {
     Damaged(String),
     /// There is no room for them.
     NoMemory(String),
+    /// Too much is being fetched.
+    Busy(String),
 }
 
 impl FetchError {
@@ -56,7 +69,7 @@ impl FetchError {
         match self {
             Self::Store(error) => error.is_passing(),
             Self::Damaged(_) => false,
-            Self::Away(_) | Self::NoMemory(_) => true,
+            Self::Away(_) | Self::NoMemory(_) | Self::Busy(_) => true,
         }
     }
 
@@ -68,6 +81,10 @@ impl FetchError {
             },
             Self::Away(location) => RemoteError::Unavailable {
                 message: format!("cannot fetch {location}: the store does not answer"),
+                location,
+            },
+            Self::Busy(location) => RemoteError::Unavailable {
+                message: format!("cannot fetch {location}: too much is being fetched"),
                 location,
             },
             Self::Damaged(location) => RemoteError::Damaged { location },
@@ -87,8 +104,13 @@ pub(super) struct Depot {
     pub(super) fetchers: Fetchers,
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
-    under_way: Mutex<HashMap<PieceKey, watch::Receiver<PieceOutcome>>>,
-    permits: Semaphore,
+    under_way: Mutex<HashMap<PieceKey, Arc<watch::Sender<PieceOutcome>>>>,
+    /// For asking the store.
+    fetches: Semaphore,
+    /// For reading the cache, which goes on while the store stalls.
+    cache_reads: Semaphore,
+    /// When the store was last asked although it is away.
+    probed: Mutex<Option<Instant>>,
     /// Objects that were said to be missing or damaged.
     named: Mutex<HashSet<[u8; 32]>>,
 }
@@ -101,6 +123,7 @@ impl Depot {
         memory: Arc<Memory>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let fetches = memory.limit() / FETCHES_SHARE / MAX_WHOLE;
         Self {
             store,
             cache,
@@ -108,7 +131,9 @@ impl Depot {
             memory,
             metrics,
             under_way: Mutex::default(),
-            permits: Semaphore::new(MAX_FETCHES),
+            fetches: Semaphore::new(fetches.clamp(4, MAX_FETCHES as u64) as usize),
+            cache_reads: Semaphore::new(MAX_CACHE_READS),
+            probed: Mutex::default(),
             named: Mutex::default(),
         }
     }
@@ -200,55 +225,94 @@ impl Depot {
         Err(FetchError::Damaged(self.location(source)))
     }
 
-    /// A piece within the budget for content.
+    /// A piece within the budget for content; `None` if nobody waits for it any more. What the cache has
+    /// waits for no store, however many wait for that.
     async fn piece_in_memory(
         self: &Arc<Self>,
         source: &RemoteSource,
         index: u32,
-    ) -> Result<Bytes, FetchError> {
+        wanted: &WantedPiece,
+    ) -> Result<Option<Bytes>, FetchError> {
         let Some(span) = PieceSpan::with_index(index, source.length) else {
             return Err(FetchError::Damaged(self.location(source)));
         };
-        let groups = match self.known_groups(source).await {
-            Some(groups) => groups,
-            None if self.is_away() => return Err(FetchError::Away(self.location(source))),
-            None => self.groups(source).await?,
-        };
-        let name = names::piece(&source.hash, index);
-        let mut cached = self.cached(name).await.map(Bytes::from);
-        if cached.is_some() {
-            self.metrics().cache_hits.increment();
+        if let Some(piece) = self.cached_in_memory(source, span).await? {
+            return Ok(Some(piece));
         }
-        for _ in 0..=ATTEMPTS {
-            let is_new = cached.is_none();
-            let bytes = match cached.take() {
-                Some(bytes) => Some(bytes),
-                None if self.is_away() => {
-                    return Err(FetchError::Away(self.location(source)));
-                }
-                None => self.ask(source, span).await?,
-            };
-            let Some(bytes) = bytes.filter(|bytes| bytes.len() == span.length) else {
+        if self.is_away() && !self.may_probe() {
+            return Err(FetchError::Away(self.location(source)));
+        }
+        let Some(_permit) = wanted.turn(source).await? else {
+            return Ok(None);
+        };
+        let groups = self.groups(source).await?;
+        for _ in 0..ATTEMPTS {
+            let asked = self.ask(source, span).await?;
+            let Some(bytes) = asked.filter(|bytes| bytes.len() == span.length) else {
                 continue;
             };
-            let buffer = self.memory.buffer(span.length).await;
-            let no_memory = || FetchError::NoMemory(self.location(source));
-            let mut buffer = buffer.ok_or_else(no_memory)?;
-            buffer.space().copy_from_slice(&bytes);
-            // What was copied is what is sent: that is proven.
-            if span.is_proven_by(buffer.as_ref(), &source.hash, &groups, source.length) {
-                if is_new {
-                    self.put(name, &bytes).await;
-                }
-                return Ok(buffer.freeze());
+            if let Some(piece) = self.proven_copy(source, span, &groups, &bytes).await? {
+                self.put(names::piece(&source.hash, index), &bytes).await;
+                return Ok(Some(piece));
             }
         }
         Err(FetchError::Damaged(self.location(source)))
     }
 
+    /// A piece that the cache has, within the budget for content.
+    async fn cached_in_memory(
+        &self,
+        source: &RemoteSource,
+        span: PieceSpan,
+    ) -> Result<Option<Bytes>, FetchError> {
+        if self.cache.is_none() {
+            return Ok(None);
+        }
+        // The semaphore is never closed.
+        let _permit = self.cache_reads.acquire().await;
+        let Some(groups) = self.known_groups(source).await else {
+            return Ok(None);
+        };
+        let Some(bytes) = self.cached(names::piece(&source.hash, span.index)).await else {
+            return Ok(None);
+        };
+        self.metrics().cache_hits.increment();
+        if bytes.len() != span.length {
+            return Ok(None);
+        }
+        self.proven_copy(source, span, &groups, &bytes).await
+    }
+
+    /// A copy of these bytes within the budget for content, if they are the piece.
+    async fn proven_copy(
+        &self,
+        source: &RemoteSource,
+        span: PieceSpan,
+        groups: &[GroupHash],
+        bytes: &[u8],
+    ) -> Result<Option<Bytes>, FetchError> {
+        let buffer = self.memory.buffer(span.length).await;
+        let no_memory = || FetchError::NoMemory(self.location(source));
+        let mut buffer = buffer.ok_or_else(no_memory)?;
+        buffer.space().copy_from_slice(bytes);
+        // What was copied is what is sent: that is proven.
+        let is_proven = span.is_proven_by(buffer.as_ref(), &source.hash, groups, source.length);
+        Ok(is_proven.then(|| buffer.freeze()))
+    }
+
     /// Whether the store was found to be away a moment ago: then nobody waits for it.
     fn is_away(&self) -> bool {
         !self.metrics().is_reachable.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store may be asked although it is away: now and then it is.
+    fn may_probe(&self) -> bool {
+        let mut probed = lock(&self.probed);
+        let is_due = probed.is_none_or(|at| at.elapsed() >= PROBE_INTERVAL);
+        if is_due {
+            *probed = Some(Instant::now());
+        }
+        is_due
     }
 
     /// Asks the store for a piece, which is not proven yet; `None` if it has another length.
@@ -269,6 +333,7 @@ impl Depot {
         match asked {
             Ok(bytes) => {
                 self.metrics().fetched_bytes.add(bytes.len() as u64);
+                self.metrics().is_reachable.store(true, Ordering::Relaxed);
                 Ok(Some(bytes))
             }
             Err(error) if error.kind == StoreErrorKind::TooLarge => Ok(None),
@@ -337,7 +402,8 @@ impl Depot {
         }
     }
 
-    /// Fetches a piece, unless somebody does already, and returns where its outcome will be.
+    /// Fetches a piece, unless somebody does already, and returns where its outcome will be. It is given
+    /// up if nobody waits for that before it is its turn.
     fn begin(
         self: &Arc<Self>,
         source: &Arc<RemoteSource>,
@@ -346,27 +412,33 @@ impl Depot {
         let key = (source.hash, index);
         let mut under_way = lock(&self.under_way);
         if let Some(outcome) = under_way.get(&key) {
-            return outcome.clone();
+            return outcome.subscribe();
         }
         let (sender, outcome) = watch::channel(None);
-        under_way.insert(key, outcome.clone());
+        let sender = Arc::new(sender);
+        under_way.insert(key, Arc::clone(&sender));
         drop(under_way);
-        let (depot, source) = (Arc::clone(self), Arc::clone(source));
+        let source = Arc::clone(source);
+        let wanted = WantedPiece {
+            depot: Arc::clone(self),
+            key,
+            outcome: sender,
+        };
         self.fetchers.spawn(async move {
-            // The semaphore is never closed.
-            let permit = depot.permits.acquire().await;
-            let fetched = depot.piece_in_memory(&source, index).await;
-            drop(permit);
+            let depot = &wanted.depot;
+            let fetched = depot.piece_in_memory(&source, index, &wanted).await;
             let piece = fetched.map_err(|error| {
                 depot.report(&source, &error);
                 error.into_remote(depot.location(&source))
             });
+            let Some(piece) = piece.transpose() else {
+                return;
+            };
             if let Ok(piece) = &piece {
                 // Before it is no longer under way, or the next one would fetch it again.
                 depot.memory.remember(key, piece.clone());
             }
-            lock(&depot.under_way).remove(&key);
-            sender.send_replace(Some(piece));
+            wanted.outcome.send_replace(Some(piece));
         });
         outcome
     }
@@ -390,8 +462,9 @@ impl Depot {
     /// Counts a piece that can't be had, and names its object, once, if it is the object's fault.
     fn report(&self, source: &RemoteSource, error: &FetchError) {
         self.metrics().fetches_failed.increment();
-        if error.is_passing() {
-            // That the store is away is said by who looks for newer releases.
+        if error.is_passing() || self.is_away() {
+            // That the store is away is said by who looks for newer releases. A file system that is not
+            // mounted has nothing.
             return;
         }
         let mut named = lock(&self.named);
@@ -405,7 +478,10 @@ impl Depot {
                     %object, %error,
                     "{error}: what needs it is answered 503"
                 ),
-                FetchError::Damaged(_) | FetchError::Away(_) | FetchError::NoMemory(_) => {
+                FetchError::Damaged(_)
+                | FetchError::Away(_)
+                | FetchError::NoMemory(_)
+                | FetchError::Busy(_) => {
                     tracing::warn!(
                         %object,
                         "{object} is damaged, its bytes are not those that its name says: what needs it \
@@ -427,14 +503,23 @@ impl RemotePieces for Depot {
         let mut outcome = self.begin(source, index);
         self.read_ahead(source, index);
         let location = self.location(source);
+        let length = PieceSpan::with_index(index, source.length).map(|span| span.length);
+        let patience = match self.is_away() {
+            true => MAX_WAIT_WHILE_AWAY,
+            false => MAX_WAIT,
+        };
         Box::pin(async move {
-            let waited = timeout(MAX_WAIT, outcome.wait_for(Option::is_some)).await;
+            let waited = timeout(patience, outcome.wait_for(Option::is_some)).await;
             let unavailable = |reason: &str| RemoteError::Unavailable {
                 message: format!("cannot fetch {location}: {reason}"),
                 location: location.clone(),
             };
             match waited {
                 Ok(Ok(piece)) => match &*piece {
+                    // Another listing may have had another length for the same hash.
+                    Some(Ok(piece)) if Some(piece.len()) != length => {
+                        Err(RemoteError::Damaged { location })
+                    }
                     Some(piece) => piece.clone(),
                     None => Err(unavailable("it was given up")),
                 },
@@ -447,6 +532,66 @@ impl RemotePieces for Depot {
     fn location(&self, source: &RemoteSource) -> String {
         let key = layout::blob(&BlobHash::new(source.hash));
         format!("{}/{key}", self.store.url())
+    }
+}
+
+/// A piece that is fetched for those who wait for its outcome. When it is dropped, however that comes
+/// about, the piece may be fetched anew.
+struct WantedPiece {
+    depot: Arc<Depot>,
+    key: PieceKey,
+    outcome: Arc<watch::Sender<PieceOutcome>>,
+}
+
+impl WantedPiece {
+    /// Waits until the store may be asked; `None` if nobody waits for the piece any more: what clients
+    /// have asked for that have gone must not hold up the others.
+    async fn turn(&self, source: &RemoteSource) -> Result<Option<SemaphorePermit<'_>>, FetchError> {
+        let fetches = &self.depot.fetches;
+        if let Ok(permit) = fetches.try_acquire() {
+            return Ok(Some(permit));
+        }
+        if lock(&self.depot.under_way).len() > MAX_QUEUED {
+            return Err(FetchError::Busy(self.depot.location(source)));
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = self.outcome.closed() => {
+                    if self.give_up() {
+                        return Ok(None);
+                    }
+                }
+                // The semaphore is never closed.
+                permit = fetches.acquire() => return Ok(permit.ok()),
+            }
+        }
+    }
+
+    /// Has the next one who wants the piece begin anew, if nobody waits for it now.
+    fn give_up(&self) -> bool {
+        let mut under_way = lock(&self.depot.under_way);
+        let is_unwanted = self.outcome.receiver_count() == 0;
+        if is_unwanted {
+            remove(&mut under_way, self);
+        }
+        is_unwanted
+    }
+}
+
+impl Drop for WantedPiece {
+    fn drop(&mut self) {
+        remove(&mut lock(&self.depot.under_way), self);
+    }
+}
+
+/// Removes a piece, but not another attempt at it that has begun since.
+fn remove(
+    under_way: &mut HashMap<PieceKey, Arc<watch::Sender<PieceOutcome>>>,
+    wanted: &WantedPiece,
+) {
+    if (under_way.get(&wanted.key)).is_some_and(|it| Arc::ptr_eq(it, &wanted.outcome)) {
+        under_way.remove(&wanted.key);
     }
 }
 

@@ -3,19 +3,27 @@
 //! A replica that has just started, or has not seen every release, answers for them as one that has
 //! served them all: when a path was removed is what the records say.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::time::{sleep, timeout};
+
 use super::channel::{ChannelReader, RecordFailure};
 use super::taking::{TakeError, Taker};
-use crate::manifest::Manifest;
+use crate::manifest::{Changes, Manifest};
 use crate::representation::Resource;
-use crate::store::ReleaseRecord;
+use crate::site::Site;
+use crate::store::{BlobHash, ReleaseRecord};
 
 /// Earlier releases that are looked at. Who makes more of them in the time of `--keep-old` has the oldest
 /// forgotten.
 const MAX_EARLIER: usize = 500;
+
+/// Earlier releases that are read at the same time.
+const MAX_PARALLEL: usize = 4;
+/// How long after the store could not be asked it is asked for the rest.
+const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// What was removed lately, and until when it is served.
 pub(super) type RetiredResources = Vec<(Arc<Resource>, Instant)>;
@@ -25,84 +33,197 @@ pub(super) fn age(of: SystemTime) -> Duration {
     SystemTime::now().duration_since(of).unwrap_or_default()
 }
 
-/// What the releases before `record` and after `since` had that `manifest` has not, as far as it was
-/// removed within the time `keep`. What can't be read is left out, and named.
-pub(super) async fn retired(
-    taker: &Taker,
-    channel: &ChannelReader,
-    record: &ReleaseRecord,
-    manifest: &Arc<Manifest>,
+/// What the releases before another one had that it has not, as far as it was removed lately. It is read
+/// from the newest to the oldest, and may be broken off at any time and gone on with later.
+pub(super) struct RecentReleases {
+    record: ReleaseRecord,
     since: u64,
     keep: Duration,
-) -> RetiredResources {
-    let mut retired = RetiredResources::new();
-    if age(record.at.into()) >= keep {
-        return retired;
+    /// What is still to be read, the newest first; `None` until the channel was listed.
+    numbers: Option<VecDeque<u64>>,
+    /// When what is read next was removed.
+    removed_at: SystemTime,
+    /// The listings that were read.
+    listings: HashSet<BlobHash>,
+    /// The paths that are known.
+    seen: HashSet<Box<[u8]>>,
+    /// Whether it was said that the store can't be asked.
+    is_said: bool,
+}
+
+/// Why an earlier release is not known.
+enum EarlierFailure {
+    /// The store can't be asked now.
+    Passing(String),
+    /// It can't be used.
+    Refused(String),
+}
+
+impl RecentReleases {
+    /// Of the releases before `record` and after `since`, what was removed within the time `keep`.
+    pub(super) fn new(record: &ReleaseRecord, since: u64, keep: Duration) -> Self {
+        Self {
+            record: record.clone(),
+            since,
+            keep,
+            numbers: None,
+            removed_at: record.at.into(),
+            listings: HashSet::from([record.manifest]),
+            seen: HashSet::new(),
+            is_said: false,
+        }
     }
-    let numbers = match channel.list(since).await {
-        Ok(numbers) => numbers,
-        Err(error) => {
-            tracing::warn!(%error, "earlier files are not served (--keep-old): {error}");
-            return retired;
+
+    /// Whether nothing more is to be known.
+    pub(super) fn is_done(&self) -> bool {
+        let is_over = self.keep <= age(self.removed_at);
+        is_over || self.numbers.as_ref().is_some_and(VecDeque::is_empty)
+    }
+
+    /// Reads what is not known yet, within a time if there is one, and as long as the store answers. What
+    /// can't be used is left out, and named.
+    pub(super) async fn load(
+        &mut self,
+        taker: &Taker,
+        channel: &ChannelReader,
+        manifest: &Arc<Manifest>,
+        within: Option<Duration>,
+    ) -> RetiredResources {
+        let mut retired = RetiredResources::new();
+        let loading = self.load_into(&mut retired, taker, channel, manifest);
+        match within {
+            // What was read by then is kept.
+            Some(within) => drop(timeout(within, loading).await),
+            None => loading.await,
         }
-    };
-    let earlier = numbers.into_iter().filter(|number| *number < record.number);
-    let mut seen = HashSet::new();
-    let mut listings = HashSet::from([record.manifest]);
-    let mut removed_at = SystemTime::from(record.at);
-    for number in earlier.rev().take(MAX_EARLIER) {
-        let left = keep.saturating_sub(age(removed_at));
-        if left.is_zero() {
-            break;
+        retired
+    }
+
+    /// Reads the rest, however long that takes, and has it be served.
+    pub(super) async fn finish(mut self, taker: Taker, channel: ChannelReader, site: Arc<Site>) {
+        while !self.is_done() {
+            let manifest = Arc::clone(&site.current());
+            let retired = self.load(&taker, &channel, &manifest, None).await;
+            if !retired.is_empty() {
+                site.update(|_| {
+                    Some(Changes {
+                        retired,
+                        ..Changes::default()
+                    })
+                });
+            }
+            if !self.is_done() {
+                sleep(RETRY_PAUSE).await;
+            }
         }
-        let (earlier, site) = match site_of(taker, channel, number, manifest, &mut listings).await {
-            Ok(found) => found,
-            Err(reason) => {
-                tracing::warn!(
+    }
+
+    async fn load_into(
+        &mut self,
+        retired: &mut RetiredResources,
+        taker: &Taker,
+        channel: &ChannelReader,
+        manifest: &Arc<Manifest>,
+    ) {
+        if self.is_done() {
+            return;
+        }
+        if self.numbers.is_none() {
+            match channel.list(self.since).await {
+                Ok(numbers) => {
+                    let earlier = numbers.into_iter().filter(|it| *it < self.record.number);
+                    self.numbers = Some(earlier.rev().take(MAX_EARLIER).collect());
+                }
+                Err(error) => return self.note_passing(&error.to_string()),
+            }
+        }
+        let mut upcoming: VecDeque<u64> = self.numbers.clone().unwrap_or_default();
+        let mut under_way = VecDeque::new();
+        while !self.is_done() {
+            while under_way.len() < MAX_PARALLEL
+                && let Some(number) = upcoming.pop_front()
+            {
+                let known = self.listings.clone();
+                let (taker, channel) = (taker.clone(), channel.clone());
+                let manifest = Arc::clone(manifest);
+                let fetchers = Arc::clone(&taker.depot);
+                let reading = site_of(taker, channel, number, manifest, known);
+                under_way.push_back((number, fetchers.fetchers.spawn(reading)));
+            }
+            let Some((number, reading)) = under_way.pop_front() else {
+                return;
+            };
+            let found = reading.await;
+            // A panic has been reported by its hook.
+            let found =
+                found.unwrap_or_else(|stopped| Err(EarlierFailure::Refused(stopped.to_string())));
+            match found {
+                Ok((earlier, site)) => self.add(retired, &earlier, site.as_ref(), manifest),
+                Err(EarlierFailure::Passing(reason)) => return self.note_passing(&reason),
+                Err(EarlierFailure::Refused(reason)) => tracing::warn!(
                     release = number, %reason,
                     "files of release {number} are not served (--keep-old): {reason}"
-                );
-                continue;
+                ),
             }
+            if let Some(numbers) = &mut self.numbers {
+                numbers.pop_front();
+            }
+        }
+    }
+
+    fn note_passing(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.is_said, true) {
+            tracing::warn!(
+                reason,
+                "some earlier files are not served yet (--keep-old): {reason}"
+            );
+        }
+    }
+
+    /// Adds what an earlier release had, and notes when what is before it was removed.
+    fn add(
+        &mut self,
+        retired: &mut RetiredResources,
+        earlier: &ReleaseRecord,
+        site: Option<&Manifest>,
+        manifest: &Manifest,
+    ) {
+        let until = Instant::now() + self.keep.saturating_sub(age(self.removed_at));
+        self.removed_at = earlier.at.into();
+        self.listings.insert(earlier.manifest);
+        let Some(site) = site else {
+            return;
         };
-        removed_at = earlier.at.into();
-        let until = Instant::now() + left;
-        for resource in site
-            .iter()
-            .flat_map(|site| site.iter().map(move |it| (site, it)))
-        {
-            let (site, resource) = resource;
+        for resource in site.iter() {
             let is_gone = manifest.locate(&resource.path).is_none();
-            if is_gone && !site.is_page(resource) && seen.insert(resource.path.clone()) {
+            if is_gone && !site.is_page(resource) && self.seen.insert(resource.path.clone()) {
                 retired.push((Arc::clone(resource), until));
             }
         }
     }
-    retired
 }
 
 /// An earlier release and its site; no site where one with the same files was looked at already.
 async fn site_of(
-    taker: &Taker,
-    channel: &ChannelReader,
+    taker: Taker,
+    channel: ChannelReader,
     number: u64,
-    manifest: &Arc<Manifest>,
-    listings: &mut HashSet<crate::store::BlobHash>,
-) -> Result<(ReleaseRecord, Option<Manifest>), String> {
+    manifest: Arc<Manifest>,
+    known: HashSet<BlobHash>,
+) -> Result<(ReleaseRecord, Option<Manifest>), EarlierFailure> {
     let record = channel
         .record(number)
         .await
         .map_err(|failure| match failure {
-            RecordFailure::Store(error) => error.to_string(),
-            RecordFailure::Refused(refused) => refused.to_string(),
+            RecordFailure::Store(error) => EarlierFailure::Passing(error.to_string()),
+            RecordFailure::Refused(refused) => EarlierFailure::Refused(refused.to_string()),
         })?;
-    if !listings.insert(record.manifest) {
+    if known.contains(&record.manifest) {
         return Ok((record, None));
     }
-    let current = Some(Arc::clone(manifest));
-    match taker.earlier(channel, &record, current).await {
+    match taker.earlier(&channel, &record, Some(manifest)).await {
         Ok(site) => Ok((record, Some(site))),
-        Err(TakeError::Passing(error)) => Err(error.to_string()),
-        Err(TakeError::Refused(refused)) => Err(refused.to_string()),
+        Err(TakeError::Passing(error)) => Err(EarlierFailure::Passing(error.to_string())),
+        Err(TakeError::Refused(refused)) => Err(EarlierFailure::Refused(refused.to_string())),
     }
 }

@@ -1,5 +1,6 @@
 //! The task that looks for newer releases and publishes them.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep_until, timeout};
 
 use super::changes;
-use super::earlier;
+use super::earlier::{RecentReleases, age};
 use super::error::RefusedRelease;
 use super::schedule::PollSchedule;
 use super::start::{MAX_STEPS_BACK, StoreFollower};
@@ -18,12 +19,16 @@ use crate::cache::Cache;
 use crate::manifest::{Changes, Manifest};
 use crate::representation::Resource;
 use crate::scan::report_rules;
-use crate::site::{NewerState, Newest, Site};
-use crate::store::{ReleaseRecord, StoreError};
+use crate::site::{NewerState, Newest, PendingState, Site};
+use crate::store::{ReleaseRecord, StoreError, StoreErrorKind};
 use crate::watch::immutable;
 
-/// How long a request waits for the look that may find a release with what it asks for.
+/// How long a request waits for the look that may find a release with what it asks for, and then for the
+/// release that has it to be served.
 const MAX_LOOK_WAIT: Duration = Duration::from_secs(5);
+/// How long a release may be on its way before nobody waits for it any more, and, while it is not known
+/// what it has, before nobody is told to come again for it.
+const MAX_PENDING_WAIT: Duration = Duration::from_secs(10);
 /// Resources whose content is put into memory at once, after a start from the cache: a publication
 /// costs more than a few of them.
 const MAX_PROMOTED: usize = 2048;
@@ -40,9 +45,21 @@ pub fn follow(follower: StoreFollower, site: Arc<Site>) -> FollowHandle {
     let (poll, sweep) = (follower.options.poll, follower.options.sweep);
     let schedule = PollSchedule::new(poll, sweep, Instant::now());
     let (task, handle) = FollowTask::new(follower, schedule, site);
+    let (shared, readiness) = (
+        Arc::clone(&task.shared),
+        Arc::clone(&task.follower.readiness),
+    );
     let running = depot.fetchers.spawn(task.run());
     depot.fetchers.spawn(async move {
         if running.await.is_err() {
+            // Nobody waits for a look that never comes.
+            shared.looks.send_modify(|state| {
+                state.is_away = true;
+                state.pending = None;
+            });
+            readiness.remark(Some(
+                "what follows the store has panicked: no later release is served".to_owned(),
+            ));
             tracing::error!(
                 "internal error: what follows the store has panicked (see above), and no later \
                  release is served; please report this, and restart the server"
@@ -62,14 +79,31 @@ struct SharedState {
 }
 
 /// Looks for a newer release, counted.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct LookState {
     begun: u64,
     ended: u64,
-    /// Whether a newer release was found that is not served yet.
-    is_pending: bool,
+    /// A newer release that was found and is not served yet.
+    pending: Option<PendingRelease>,
     /// Whether the store can't be asked.
     is_away: bool,
+}
+
+/// A newer release that is being fetched.
+#[derive(Clone)]
+struct PendingRelease {
+    /// When it was found.
+    since: Instant,
+    /// What it has, once that is known.
+    manifest: Option<Arc<Manifest>>,
+}
+
+/// Why a look does not end with the newest release.
+enum LookFailure {
+    /// The store can't be asked which releases there are.
+    Store(StoreError),
+    /// It says that there is a newer one, and something of that can't be fetched now.
+    Release(u64, StoreError),
 }
 
 impl FollowHandle {
@@ -90,22 +124,43 @@ impl SharedState {
     /// Looks for a newer release than those that are known now.
     fn newer(self: &Arc<Self>) -> NewerState {
         let mut looks = self.looks.subscribe();
-        let now = *looks.borrow();
-        if now.is_away {
+        let (is_away, begun) = {
+            let now = looks.borrow();
+            (now.is_away, now.begun)
+        };
+        if is_away {
             // The next look may be half a minute away.
             return Box::pin(std::future::ready(Newest::Published));
         }
         // One that is under way may have asked the store before the release was there.
-        let wanted = now.begun + 1;
+        let wanted = begun + 1;
         self.asked.notify_one();
         Box::pin(async move {
-            let has_ended = |state: &LookState| state.ended >= wanted || state.is_away;
-            let waited = timeout(MAX_LOOK_WAIT, looks.wait_for(has_ended)).await;
+            let is_known = |state: &LookState| {
+                let has_ended = state.ended >= wanted || state.is_away;
+                let pending = state.pending.as_ref();
+                has_ended || pending.is_some_and(|release| release.manifest.is_some())
+            };
+            let waited = timeout(MAX_LOOK_WAIT, looks.wait_for(is_known)).await;
             drop(waited);
-            match looks.borrow().is_pending {
-                true => Newest::Pending,
-                false => Newest::Published,
+            let Some(PendingRelease { since, manifest }) = looks.borrow().pending.clone() else {
+                return Newest::Published;
+            };
+            let is_late = since.elapsed() > MAX_PENDING_WAIT;
+            if is_late && manifest.is_none() {
+                return Newest::Published;
             }
+            let may_wait = !is_late && manifest.is_some();
+            Newest::Pending(PendingState {
+                manifest,
+                publication: Box::pin(async move {
+                    let is_served = |state: &LookState| state.pending.is_none();
+                    may_wait
+                        && timeout(MAX_LOOK_WAIT, looks.wait_for(is_served))
+                            .await
+                            .is_ok()
+                }),
+            })
         })
     }
 }
@@ -183,8 +238,12 @@ impl FollowTask {
                 self.note_answer();
                 true
             }
-            Err(error) => {
+            Err(LookFailure::Store(error)) => {
                 self.note_failure(&error);
+                false
+            }
+            Err(LookFailure::Release(number, error)) => {
+                self.note_delay(number, &error);
                 false
             }
         };
@@ -200,16 +259,26 @@ impl FollowTask {
         }
     }
 
-    async fn find(&mut self, is_sweep: bool) -> Result<(), StoreError> {
+    async fn find(&mut self, is_sweep: bool) -> Result<(), LookFailure> {
         let served = self.follower.served.as_ref().map_or(0, |it| it.number);
-        self.follower.open_store()?;
-        let found = self.follower.channel.after(served, is_sweep).await?;
+        self.follower.open_store().map_err(LookFailure::Store)?;
+        let found = self.follower.channel.after(served, is_sweep).await;
+        let found = found.map_err(LookFailure::Store)?;
         let Some(newest) = found.last().copied() else {
             // One that has gone is not the store that was followed: a file system that is not
             // mounted is an empty folder.
             let channel = &self.follower.channel;
             if served > 0 && (is_sweep || !channel.has_hint()) {
-                channel.check(served).await?;
+                match channel.check(served).await {
+                    // The store answers, and has other objects: this one was deleted.
+                    Err(error) if error.kind == StoreErrorKind::Missing && channel.has_hint() => {
+                        self.note_gone(Some(error.to_string()));
+                    }
+                    checked => {
+                        checked.map_err(LookFailure::Store)?;
+                        self.note_gone(None);
+                    }
+                }
             }
             self.set_pending(false);
             return Ok(());
@@ -217,17 +286,32 @@ impl FollowTask {
         if self.follower.refused == Some(newest) && !is_sweep {
             return Ok(());
         }
-        self.set_pending(true);
+        // What was refused is tried again, and nobody waits for it.
+        self.set_pending(self.follower.refused != Some(newest));
+        let shared = Arc::clone(&self.shared);
+        // What a release in between had is served, too, with --keep-old.
+        let has_between = self.follower.options.keep_old.is_some() && found.len() > 1;
+        let on_known = move |manifest: &Arc<Manifest>| {
+            if has_between {
+                return;
+            }
+            shared.looks.send_modify(|state| {
+                if let Some(pending) = &mut state.pending {
+                    pending.manifest = Some(Arc::clone(manifest));
+                }
+            });
+        };
         let mut refused = None;
         // Where the newest can't be served, the last one that can.
         for number in found.into_iter().rev().take(MAX_STEPS_BACK) {
             let current = Arc::clone(&self.site.current());
-            match self.follower.take(number, Some(current)).await {
+            let taken = self.follower.take(number, Some(current), &on_known);
+            match taken.await {
                 Ok(taken) => {
                     self.publish(taken, served).await;
                     break;
                 }
-                Err(TakeError::Passing(error)) => return Err(error),
+                Err(TakeError::Passing(error)) => return Err(LookFailure::Release(number, error)),
                 Err(TakeError::Refused(refusal)) => {
                     refused.get_or_insert(refusal);
                 }
@@ -242,6 +326,7 @@ impl FollowTask {
 
     /// Says that the newest release can't be served, once for each.
     fn note_refused(&mut self, refused: &RefusedRelease) {
+        self.follower.refusal = Some(refused.to_string());
         if self.follower.refused.replace(refused.number) == Some(refused.number) {
             return;
         }
@@ -256,8 +341,13 @@ impl FollowTask {
 
     fn set_pending(&self, is_pending: bool) {
         self.shared.looks.send_if_modified(|state| {
-            let is_new = state.is_pending != is_pending;
-            state.is_pending = is_pending;
+            let is_new = state.pending.is_some() != is_pending;
+            if is_new {
+                state.pending = is_pending.then(|| PendingRelease {
+                    since: Instant::now(),
+                    manifest: None,
+                });
+            }
             is_new
         });
     }
@@ -269,17 +359,11 @@ impl FollowTask {
             manifest,
             source,
         } = taken;
-        let target = Arc::new(manifest);
+        let target = manifest;
         let follower = &self.follower;
         let keep_old = follower.options.keep_old;
-        let retired = match keep_old {
-            Some(keep) => {
-                let (taker, channel) = (&follower.taker, &follower.channel);
-                earlier::retired(taker, channel, &record, &target, before, keep).await
-            }
-            None => Vec::new(),
-        };
-        let left = keep_old.map(|keep| keep.saturating_sub(earlier::age(record.at.into())));
+        let (retired, rest) = follower.retired(&record, &target, before).await;
+        let left = keep_old.map(|keep| keep.saturating_sub(age(record.at.into())));
         let old = Arc::clone(&self.site.current());
         let started = Instant::now();
         let changes = Changes {
@@ -310,17 +394,24 @@ impl FollowTask {
         } else {
             log_equal(&record);
         }
-        self.close(&old, &target);
         follower.note_served(&record, &source);
         follower.taker.depot.forget_faults();
+        self.load_rest(rest);
+        if (self.follower.refused).is_some_and(|refused| refused <= record.number) {
+            self.follower.refusal = None;
+        }
+        (self.follower.delay, self.follower.gone) = (None, None);
         self.follower.served = Some(record);
         self.promotable = small_and_remote(&self.site.current());
     }
 
-    /// Wakes those who wait for something to be published.
-    fn close(&self, old: &Manifest, new: &Manifest) {
-        if old.digest() != new.digest() {
-            self.site.announce_look();
+    /// Has what earlier releases had be served as it comes.
+    fn load_rest(&self, rest: Option<RecentReleases>) {
+        if let Some(rest) = rest {
+            let (taker, channel) = (self.follower.taker.clone(), self.follower.channel.clone());
+            let site = Arc::clone(&self.site);
+            let loading = rest.finish(taker, channel, site);
+            self.follower.taker.depot.fetchers.spawn(loading);
         }
     }
 
@@ -330,7 +421,7 @@ impl FollowTask {
         let depot = &self.follower.taker.depot;
         let rest = self.promotable.len().saturating_sub(MAX_PROMOTED);
         let some = self.promotable.split_off(rest);
-        let mut loaded = std::collections::HashMap::new();
+        let mut loaded = HashMap::new();
         for (hash, length) in small_contents(&some) {
             if !depot.memory().has_room(length) {
                 self.promotable = Vec::new();
@@ -361,7 +452,13 @@ impl FollowTask {
     fn note_answer(&mut self) {
         let metrics = self.follower.taker.depot.metrics();
         metrics.is_reachable.store(true, Ordering::Relaxed);
-        self.follower.readiness.remark(None);
+        if self.shared.looks.borrow().pending.is_none() {
+            self.follower.delay = None;
+        }
+        self.follower.absence = None;
+        self.follower.note_remark();
+        let rest = self.follower.rest.take();
+        self.load_rest(rest);
         if std::mem::take(&mut self.follower.is_away) {
             let store = &self.follower.options.store;
             let release = self.follower.served.as_ref().map_or(0, |it| it.number);
@@ -373,7 +470,10 @@ impl FollowTask {
         let follower = &mut self.follower;
         let metrics = follower.taker.depot.metrics();
         metrics.polls_failed.increment();
-        metrics.is_reachable.store(false, Ordering::Relaxed);
+        // Who may read and not list gets content all the same.
+        if error.kind != StoreErrorKind::Forbidden {
+            metrics.is_reachable.store(false, Ordering::Relaxed);
+        }
         let release = follower.served.as_ref().map_or(0, |it| it.number);
         if !std::mem::replace(&mut follower.is_away, true) {
             let store = &follower.options.store;
@@ -382,8 +482,30 @@ impl FollowTask {
                 %store, release, %error,
                 "{remark}; what is neither in memory nor in --cache is answered 503"
             );
-            follower.readiness.remark(Some(remark));
+            follower.absence = Some(remark);
+            follower.note_remark();
         }
+    }
+
+    /// Notes that the store answers, but for something of a newer release.
+    fn note_delay(&mut self, number: u64, error: &StoreError) {
+        let served = self.follower.served.as_ref().map_or(0, |it| it.number);
+        let remark = format!("release {number} waits: {error}; release {served} stays meanwhile");
+        if self.follower.delay.is_none() {
+            tracing::warn!(release = number, served, %error, "{remark}");
+        }
+        self.follower.delay = Some(remark);
+        self.note_answer();
+    }
+
+    /// Notes that the record of the release that is served was deleted, or is there.
+    fn note_gone(&mut self, gone: Option<String>) {
+        let release = self.follower.served.as_ref().map_or(0, |it| it.number);
+        let gone = gone.map(|error| format!("{error}: release {release} stays"));
+        if let Some(remark) = gone.as_ref().filter(|_| self.follower.gone.is_none()) {
+            tracing::warn!(release, "{remark}");
+        }
+        self.follower.gone = gone;
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::channel::{ChannelReader, RecordFailure};
 use super::depot::Depot;
-use super::earlier;
+use super::earlier::{RecentReleases, RetiredResources};
 use super::error::{FollowError, Followed, RefusedRelease};
 use super::fetchers::Fetchers;
 use super::names;
@@ -33,6 +33,8 @@ const PATIENCE: StorePatience = StorePatience {
 };
 /// How long a start waits for a store before it serves what was proven before.
 const MAX_START_WAIT: Duration = Duration::from_secs(10);
+/// How long a release waits for what earlier ones had (`--keep-old`). The rest follows.
+const MAX_EARLIER_WAIT: Duration = Duration::from_secs(3);
 /// How many releases are gone back if the newest ones can't be served.
 pub(super) const MAX_STEPS_BACK: usize = 10;
 
@@ -47,6 +49,16 @@ pub struct StoreFollower {
     pub(super) served: Option<ReleaseRecord>,
     /// The newest release, if it can't be served.
     pub(super) refused: Option<u64>,
+    /// Why it can't.
+    pub(super) refusal: Option<String>,
+    /// Why the store could not be asked, if it could not the last time.
+    pub(super) absence: Option<String>,
+    /// Why a newer release is not served yet.
+    pub(super) delay: Option<String>,
+    /// What is wrong if the record of the release that is served is not there any more.
+    pub(super) gone: Option<String>,
+    /// What is still to be known of earlier releases.
+    pub(super) rest: Option<RecentReleases>,
     /// Whether the store could not be asked the last time.
     pub(super) is_away: bool,
     /// Whether its folder was missing.
@@ -124,6 +136,11 @@ impl StoreFollower {
             readiness,
             served: None,
             refused: None,
+            refusal: None,
+            absence: None,
+            delay: None,
+            gone: None,
+            rest: None,
             is_away: false,
             is_unopened,
         })
@@ -171,7 +188,8 @@ impl StoreFollower {
                 // No channel loses its newest release: where there is none and one was proven here, a
                 // file system is not mounted.
                 _ => {
-                    if let Some(manifest) = self.begin_offline(&reason).await {
+                    let is_away = !matches!(obstacle, NoRelease::Refused(_));
+                    if let Some(manifest) = self.begin_offline(&reason, is_away).await {
                         return Ok((self, manifest));
                     }
                 }
@@ -213,7 +231,7 @@ impl StoreFollower {
         let Some(newest) = listed.map_err(NoRelease::Store)?.pop() else {
             return Err(NoRelease::Empty(followed));
         };
-        let first = match self.take(newest, None).await {
+        let first = match self.take(newest, None, &|_| {}).await {
             Ok(taken) => return Ok(taken),
             Err(TakeError::Passing(error)) => return Err(NoRelease::Store(error)),
             Err(TakeError::Refused(refused)) => refused,
@@ -227,12 +245,18 @@ impl StoreFollower {
         let earlier = self.channel.list(0).await.map_err(NoRelease::Store)?;
         let earlier = earlier.into_iter().rev().filter(|number| *number < newest);
         for number in earlier.take(MAX_STEPS_BACK) {
-            if let Ok(taken) = self.take(number, None).await {
-                tracing::warn!(
-                    release = newest, served = number, store = %followed.store,
-                    "{first}; release {number} is served"
-                );
-                return Ok(taken);
+            match self.take(number, None, &|_| {}).await {
+                Ok(taken) => {
+                    tracing::warn!(
+                        release = newest, served = number, store = %followed.store,
+                        "{first}; release {number} is served"
+                    );
+                    self.refusal = Some(first.to_string());
+                    return Ok(taken);
+                }
+                // What passes is no reason to go further back.
+                Err(TakeError::Passing(error)) => return Err(NoRelease::Store(error)),
+                Err(TakeError::Refused(_)) => {}
             }
         }
         Err(NoRelease::Refused(first))
@@ -243,13 +267,16 @@ impl StoreFollower {
         &self,
         number: u64,
         current: Option<Arc<Manifest>>,
+        on_known: &(dyn Fn(&Arc<Manifest>) + Send + Sync),
     ) -> Result<TakenRelease, TakeError> {
         let record = match self.channel.record(number).await {
             Ok(record) => record,
             Err(RecordFailure::Store(error)) => return Err(TakeError::Passing(error)),
             Err(RecordFailure::Refused(refused)) => return Err(TakeError::Refused(refused)),
         };
-        self.taker.take(&self.channel, record, current).await
+        self.taker
+            .take(&self.channel, record, current, on_known)
+            .await
     }
 
     /// Begins with a release of the store.
@@ -259,13 +286,9 @@ impl StoreFollower {
             manifest,
             source,
         } = taken;
-        let manifest = Arc::new(manifest);
-        let retired = match self.options.keep_old {
-            Some(keep) => {
-                earlier::retired(&self.taker, &self.channel, &record, &manifest, 0, keep).await
-            }
-            None => Vec::new(),
-        };
+        let (retired, rest) = self.retired(&record, &manifest, 0).await;
+        self.rest = rest;
+        self.note_remark();
         self.note_served(&record, &source);
         let followed = self.channel.followed();
         tracing::info!(
@@ -288,6 +311,30 @@ impl StoreFollower {
         })
     }
 
+    /// What the releases before `record` and after `since` had, as far as that is known soon, and what
+    /// knows the rest.
+    pub(super) async fn retired(
+        &self,
+        record: &ReleaseRecord,
+        manifest: &Arc<Manifest>,
+        since: u64,
+    ) -> (RetiredResources, Option<RecentReleases>) {
+        let Some(keep) = self.options.keep_old else {
+            return (Vec::new(), None);
+        };
+        let mut earlier = RecentReleases::new(record, since, keep);
+        let loading = earlier.load(&self.taker, &self.channel, manifest, Some(MAX_EARLIER_WAIT));
+        let retired = loading.await;
+        (retired, Some(earlier).filter(|earlier| !earlier.is_done()))
+    }
+
+    /// Tells the operator what is not as it should be.
+    pub(super) fn note_remark(&self) {
+        let all = [&self.absence, &self.delay, &self.gone, &self.refusal];
+        self.readiness
+            .remark(all.into_iter().flatten().next().cloned());
+    }
+
     /// Notes that a release was proven: it is what a start without the store begins with.
     pub(super) fn note_served(&self, record: &ReleaseRecord, source: &ReleaseSource) {
         let metrics = self.taker.depot.metrics();
@@ -304,8 +351,9 @@ impl StoreFollower {
         }
     }
 
-    /// Begins with the release that was proven last, because of this reason.
-    async fn begin_offline(&mut self, reason: &str) -> Option<Manifest> {
+    /// Begins with the release that was proven last, because of this reason, which may be that the store
+    /// is away.
+    async fn begin_offline(&mut self, reason: &str, is_away: bool) -> Option<Manifest> {
         let cache = Arc::clone(self.taker.depot.cache.as_ref()?);
         let followed = self.channel.followed().clone();
         let name = names::last_release(&followed.store, &followed.channel);
@@ -323,12 +371,18 @@ impl StoreFollower {
         let number = record.number;
         let metrics = self.taker.depot.metrics();
         metrics.release.store(number, Ordering::Relaxed);
-        self.is_away = self.refused.is_none();
+        self.is_away = is_away;
         metrics.is_reachable.store(!self.is_away, Ordering::Relaxed);
         metrics.polls_failed.add(self.is_away.into());
-        self.readiness.remark(Some(format!(
-            "{reason}: release {number}, the last that was proven here, is served"
-        )));
+        let remark =
+            format!("{reason}: release {number}, the last that was proven here, is served");
+        match is_away {
+            true => self.absence = Some(remark),
+            false => self.refusal = Some(remark),
+        }
+        self.note_remark();
+        let keep_old = self.options.keep_old;
+        self.rest = keep_old.map(|keep| RecentReleases::new(&record, 0, keep));
         tracing::warn!(
             release = number, store = %followed.store, channel = %followed.channel, reason,
             digest = %record.digest,

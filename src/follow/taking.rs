@@ -29,7 +29,7 @@ const MAX_RULES: u64 = 16 << 20;
 /// A release that can be served.
 pub(super) struct TakenRelease {
     pub(super) record: ReleaseRecord,
-    pub(super) manifest: Manifest,
+    pub(super) manifest: Arc<Manifest>,
     /// What makes a manifest of it without the store.
     pub(super) source: ReleaseSource,
 }
@@ -53,6 +53,7 @@ pub(super) enum TakeError {
 }
 
 /// What has to be known to take releases.
+#[derive(Clone)]
 pub(super) struct Taker {
     pub(super) depot: Arc<Depot>,
     pub(super) prefetch: Prefetch,
@@ -63,7 +64,8 @@ pub(super) struct Taker {
 }
 
 impl Taker {
-    /// Makes a release ready to be served in the place of `current`.
+    /// Makes a release ready to be served in the place of `current`. `on_known` is told what it has before
+    /// the content is fetched.
     ///
     /// # Errors
     /// When the store can't be asked, or the release can't be served.
@@ -72,6 +74,7 @@ impl Taker {
         channel: &ChannelReader,
         record: ReleaseRecord,
         current: Option<Arc<Manifest>>,
+        on_known: &(dyn Fn(&Arc<Manifest>) + Send + Sync),
     ) -> Result<TakenRelease, TakeError> {
         let refused = |reason| TakeError::Refused(channel.refused(record.number, reason));
         let fetched = |error| failure(channel, record.number, error);
@@ -80,6 +83,8 @@ impl Taker {
             .assemble(&record, &source, &self.typed, current.clone())
             .await
             .map_err(refused)?;
+        let manifest = Arc::new(manifest);
+        on_known(&manifest);
         let loaded = self.prefetch(&manifest, current.as_deref()).await;
         let manifest = with_loaded(manifest, &loaded.map_err(fetched)?);
         Ok(TakenRelease {
@@ -191,13 +196,17 @@ impl Taker {
                 .flat_map(|resource| resource.representations())
             {
                 if let Data::Memory(bytes) = &known.data
-                    && wanted.remove(known.etag.hash()).is_some()
+                    && wanted.get(known.etag.hash()) == Some(&(bytes.len() as u64))
                 {
+                    wanted.remove(known.etag.hash());
                     loaded.insert(*known.etag.hash(), bytes.clone());
                 }
             }
         }
-        self.progress.set_total(wanted.values().sum());
+        let total = wanted
+            .values()
+            .fold(0, |sum: u64, it| sum.saturating_add(*it));
+        self.progress.begin(total);
         let prefetching = Arc::new(Prefetching {
             depot: Arc::clone(&self.depot),
             progress: Arc::clone(&self.progress),
@@ -218,7 +227,7 @@ impl Taker {
             // asked for.
             let _ = worker.await;
         }
-        self.progress.set_total(0);
+        self.progress.begin(0);
         if let Some(failure) = lock(&prefetching.failure).take() {
             return Err(failure);
         }
@@ -296,7 +305,10 @@ impl Prefetching {
 }
 
 /// The manifest with these contents in memory.
-pub(super) fn with_loaded(manifest: Manifest, loaded: &HashMap<[u8; 32], Bytes>) -> Manifest {
+pub(super) fn with_loaded(
+    manifest: Arc<Manifest>,
+    loaded: &HashMap<[u8; 32], Bytes>,
+) -> Arc<Manifest> {
     if loaded.is_empty() {
         return manifest;
     }
@@ -304,10 +316,10 @@ pub(super) fn with_loaded(manifest: Manifest, loaded: &HashMap<[u8; 32], Bytes>)
         .iter()
         .filter_map(|resource| in_memory(resource, loaded))
         .collect();
-    manifest.with(Changes {
+    Arc::new(manifest.with(Changes {
         changed,
         ..Changes::default()
-    })
+    }))
 }
 
 /// The resource with what is loaded of its content in memory; `None` if that is none of it.
@@ -315,15 +327,21 @@ pub(super) fn in_memory(
     resource: &Resource,
     loaded: &HashMap<[u8; 32], Bytes>,
 ) -> Option<Arc<Resource>> {
-    let is_loaded = |each: &Representation| {
-        matches!(each.data, Data::Remote(_)) && loaded.contains_key(each.etag.hash())
+    // A length is what a listing says; the bytes are what the hash says.
+    let loaded = |each: &Representation| {
+        let is_remote = matches!(each.data, Data::Remote(_));
+        let bytes = loaded.get(each.etag.hash()).filter(|_| is_remote);
+        bytes.filter(|bytes| bytes.len() as u64 == each.length)
     };
-    if !resource.representations().any(is_loaded) {
+    if !resource
+        .representations()
+        .any(|each| loaded(each).is_some())
+    {
         return None;
     }
     let mut resource = resource.clone();
     for each in std::iter::once(&mut resource.identity).chain(&mut resource.encoded) {
-        if let (Data::Remote(_), Some(bytes)) = (&each.data, loaded.get(each.etag.hash())) {
+        if let Some(bytes) = loaded(each) {
             each.data = Data::Memory(bytes.clone());
         }
     }
@@ -364,6 +382,7 @@ fn failure(channel: &ChannelReader, number: u64, error: FetchError) -> TakeError
         FetchError::Store(error) => error.to_string(),
         FetchError::Away(object) => format!("{object} cannot be fetched: the store is away"),
         FetchError::NoMemory(object) => format!("there is no memory for {object}"),
+        FetchError::Busy(object) => format!("too much is being fetched, {object} cannot be"),
         FetchError::Damaged(object) => {
             format!("{object} is damaged: its bytes are not those that its name says")
         }

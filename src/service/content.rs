@@ -64,7 +64,7 @@ impl SuspectReporter {
         if error.is_suspicious() {
             self.metrics.unproven.increment();
             self.site.report_suspect(error.path());
-        } else if error.is_of_content() {
+        } else if error.is_damage() {
             self.metrics.unproven.increment();
         }
     }

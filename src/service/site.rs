@@ -208,11 +208,21 @@ impl SiteLayer {
         request: WaitingRequest,
         connection: Arc<dyn Connection>,
     ) -> Reply {
-        let newest = newer.await;
+        let has_it = |manifest: &Arc<Manifest>| {
+            let (draft, _) = self.drafter.draft(manifest, &request.parts);
+            !(self.drafter).may_be_elsewhere(draft.status(), manifest, &request.parts)
+        };
+        let is_behind = match newer.await {
+            Newest::Published => false,
+            // Who asks for names by chance does not wait for what has none of them.
+            Newest::Pending(next) => {
+                next.manifest.as_ref().is_none_or(has_it) && !next.publication.await
+            }
+        };
         let manifest = Arc::clone(&self.site.current());
         let (draft, summary) = self.drafter.draft(&manifest, &request.parts);
         let is_missing = (self.drafter).may_be_elsewhere(draft.status(), &manifest, &request.parts);
-        if is_missing && newest == Newest::Pending {
+        if is_missing && is_behind {
             self.metrics.unavailable.increment();
             let page = in_place_of(draft.headers(), BEHIND, &manifest, &request.parts);
             return Reply {
