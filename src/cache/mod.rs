@@ -284,6 +284,20 @@ impl Cache {
         }
     }
 
+    /// Writes what has waited for long enough, for a process that may not keep anything more for hours.
+    pub fn flush_late(&self) {
+        let late = {
+            let mut next = lock(&self.next);
+            let is_late = |since: Instant| since.elapsed() >= MAX_DELAY;
+            next.since
+                .is_some_and(is_late)
+                .then(|| mem::take(&mut *next))
+        };
+        if let Some(late) = late {
+            self.write_pack(late.pack);
+        }
+    }
+
     /// The length of a pack at which it is written.
     fn pack_length(&self) -> u64 {
         (self.limit / PACK_SHARE).min(MAX_PACK_LENGTH)
@@ -616,6 +630,21 @@ mod tests {
         fs::write(&path, bytes).expect("written");
         assert_eq!(other.kept(&NAME), None);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_has_waited_is_written_without_more() {
+        let place = place();
+        let cache = open(&place, "cache", LIMIT).expect("opened");
+        cache.put(&NAME, &entry(7, 50));
+        cache.flush_late();
+        assert_eq!(files(&cache).len(), 0, "it may get company");
+        let long_ago = Instant::now().checked_sub(MAX_DELAY).expect("an uptime");
+        lock(&cache.next).since = Some(long_ago);
+        cache.flush_late();
+        assert_eq!(files(&cache).len(), 1);
+        cache.flush_late();
+        assert_eq!(files(&cache).len(), 1, "nothing waits");
     }
 
     #[test]

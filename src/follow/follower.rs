@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep_until, timeout};
 
 use super::changes;
@@ -253,6 +254,11 @@ impl FollowTask {
             state.is_away = is_away;
         });
         self.schedule.end(Instant::now(), is_success, chance());
+        if let Some(cache) = self.follower.taker.depot.cache.clone() {
+            // What was fetched last would wait for more until then, and be lost with a kill. A panic has
+            // been reported by its hook.
+            let _ = spawn_blocking(move || cache.flush_late()).await;
+        }
         let now = Instant::now();
         if self.site.current().has_retired() {
             (self.site).forget(|old, until| (until > now).then(|| Arc::clone(old)));
