@@ -43,6 +43,13 @@ impl Fleet {
         }
     }
 
+    /// The public and the admin address of each.
+    pub(crate) fn addresses(&self) -> [(SocketAddr, SocketAddr); 3] {
+        self.replicas
+            .each_ref()
+            .map(|replica| (replica.public, replica.admin))
+    }
+
     /// Bytes of bodies that the replicas have sent to whoever stands before them.
     pub(crate) fn body_bytes(&self) -> usize {
         let sent = |replica: &Replica| {
@@ -96,7 +103,7 @@ pub(crate) fn copy(files: &[(String, Vec<u8>)], mtime: i64) -> TestSite {
 
 /// The middle of 127.x.y.z, for this fleet alone: nobody else can take a port of it between two
 /// processes that follow one another.
-fn own_network() -> [u8; 2] {
+pub(crate) fn own_network() -> [u8; 2] {
     static FLEETS: AtomicU32 = AtomicU32::new(0);
     let fleet = FLEETS.fetch_add(1, Ordering::Relaxed);
     let [_, _, high, low] = (std::process::id() * 16 + fleet).to_be_bytes();

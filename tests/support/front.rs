@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::Client;
-use super::fleet::{Fleet, Replica};
+use super::fleet::Fleet;
 use super::server::command;
 use super::tree::has;
 
@@ -33,6 +33,11 @@ pub(crate) struct Front {
 impl Front {
     /// HAProxy, which tries nothing twice: a request that fails at a replica fails.
     pub(crate) fn haproxy(fleet: &Fleet) -> Option<Self> {
+        Self::haproxy_of(fleet.addresses())
+    }
+
+    /// The same for replicas at these public and admin addresses.
+    pub(crate) fn haproxy_of(replicas: [(SocketAddr, SocketAddr); 3]) -> Option<Self> {
         has("haproxy").then(|| {
             let dir = tempfile::tempdir().unwrap();
             let place = dir.path().display();
@@ -43,8 +48,8 @@ impl Front {
             );
             let address =
                 |public: SocketAddr, admin: SocketAddr| format!("{public} port {}", admin.port());
-            let site = filled_in("haproxy.cfg", fleet, |replica| {
-                (":8080", address(replica.public, replica.admin))
+            let site = filled_in("haproxy.cfg", replicas, |public, admin| {
+                (":8080", address(public, admin))
             });
             let site = replaced(&site, "bind :80\n", &format!("bind unix@{place}/front\n"));
             fs::write(dir.path().join("global.cfg"), global).unwrap();
@@ -74,8 +79,8 @@ impl Front {
                  uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;\n  \
                  include {place}/site.conf;\n}}\n"
             );
-            let site = filled_in("nginx.conf", fleet, |replica| {
-                (":8080", replica.public.to_string())
+            let site = filled_in("nginx.conf", fleet.addresses(), |public, _| {
+                (":8080", public.to_string())
             });
             let site = replaced(&site, "listen 80;", &format!("listen unix:{place}/front;"));
             let site = replaced(&site, "/var/cache/nginx/etagd", &format!("{place}/cache"));
@@ -91,8 +96,8 @@ impl Front {
     pub(crate) fn varnish(fleet: &Fleet) -> Option<Self> {
         has("varnishd").then(|| {
             let dir = tempfile::tempdir().unwrap();
-            let site = filled_in("varnish.vcl", fleet, |replica| {
-                let (host, port) = (replica.public.ip(), replica.public.port());
+            let site = filled_in("varnish.vcl", fleet.addresses(), |public, _| {
+                let (host, port) = (public.ip(), public.port());
                 (
                     "\"; .port = \"8080\"",
                     format!("{host}\"; .port = \"{port}\""),
@@ -176,22 +181,21 @@ impl Front {
     }
 }
 
-/// A file of `deploy/`, with the addresses of this fleet in it.
+/// A file of `deploy/`, with the addresses of these replicas in it.
 fn filled_in(
     file: &str,
-    fleet: &Fleet,
-    address: impl Fn(&Replica) -> (&'static str, String),
+    replicas: [(SocketAddr, SocketAddr); 3],
+    address: impl Fn(SocketAddr, SocketAddr) -> (&'static str, String),
 ) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("deploy")
         .join(file);
     let text = fs::read_to_string(path).unwrap();
-    fleet
-        .replicas
-        .iter()
+    replicas
+        .into_iter()
         .zip(REPLICAS)
-        .fold(text, |text, (replica, host)| {
-            let (port, address) = address(replica);
+        .fold(text, |text, ((public, admin), host)| {
+            let (port, address) = address(public, admin);
             replaced(&text, &format!("{host}{port}"), &address)
         })
 }

@@ -11,6 +11,8 @@
 //! - `front`: HAProxy, nginx and Varnish with the configuration from `deploy/`
 //! - `releases`: a store of releases in a folder, pushed to, served and spoilt
 //! - `stand`: a fake server, for tests of `etagd check`, `etagd push` and proxies
+//! - `store`: Ceph, a real S3 store, with users and the policies from `deploy/policies`
+//! - `store_proxy`: what lies between etagd and its store, and lies where it is told to
 //!
 //! Clients:
 //!
@@ -21,6 +23,7 @@
 //! - `transports`: one request over HTTP/1.1 or HTTP/2, with or without TLS
 //! - `browser`: Chromium without a window, driven over the DevTools protocol
 //! - `lines`: an access log, line by line, as it is written
+//! - `message`: HTTP/1.1 between etagd and a store, read without being strict
 //! - `deltas`: what a browser makes of a delta
 //!
 //! Files that change:
@@ -53,10 +56,13 @@ pub(crate) mod front;
 pub(crate) mod ground;
 pub(crate) mod h2;
 pub(crate) mod lines;
+pub(crate) mod message;
 pub(crate) mod releases;
 pub(crate) mod server;
 pub(crate) mod site;
 pub(crate) mod stand;
+pub(crate) mod store;
+pub(crate) mod store_proxy;
 pub(crate) mod tree;
 pub(crate) mod version;
 pub(crate) mod wire;

@@ -27,6 +27,11 @@ pub(crate) fn etagd<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> 
         .unwrap()
 }
 
+/// etagd, to be given arguments and an environment.
+pub(crate) fn etagd_command() -> Command {
+    command(BINARY)
+}
+
 /// A command in an environment that no flag leaks into, and that gets SIGHUP although whoever runs
 /// the tests may not (`nohup`).
 pub(crate) fn command(program: &str) -> Command {
@@ -265,6 +270,13 @@ impl Server {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Kills it, unless it has ended.
+    pub(crate) fn kill(&mut self) {
+        // It fails only where it has ended already.
+        let _ = self.child.kill();
+        self.wait();
     }
 
     /// Everything it has said on standard error.
