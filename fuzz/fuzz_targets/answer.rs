@@ -10,7 +10,7 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use etagd::answer::{Answer, Selected, SelectedBy, answer};
 use etagd::manifest::{Changes, Manifest};
-use etagd::representation::{Data, Fields, Representation, Resource};
+use etagd::representation::{Data, EncodedForms, Fields, Representation, Resource};
 use etagd::rules::{Dialect, RuleFile, Rules};
 use etagd::semantics::coding::Coding;
 use etagd::semantics::date::HttpDate;
@@ -98,7 +98,7 @@ fn resource(path: &str) -> Resource {
         "app.js" => [Coding::Brotli, Coding::Zstd, Coding::Gzip]
             .map(|coding| representation(coding, coding.token().repeat(9).into_bytes()))
             .into(),
-        _ => Box::default(),
+        _ => EncodedForms::default(),
     };
     let fields = Arc::new(Fields::new(
         HeaderValue::from_static("text/plain"),

@@ -51,12 +51,7 @@ fn answers_alike(one: &Resource, other: &Resource) -> bool {
             .map(|each| (each.coding(), each.etag))
             .collect()
     };
-    let clean = |resource: &'_ Resource| {
-        resource
-            .clean
-            .as_ref()
-            .map(|clean| Arc::clone(&clean.fields))
-    };
+    let clean = |resource: &'_ Resource| resource.clean().map(|clean| Arc::clone(&clean.fields));
     one.fields == other.fields && clean(one) == clean(other) && tags(one) == tags(other)
 }
 

@@ -38,7 +38,7 @@ impl HeaderRules {
 
     /// The resource with the fields that the rules give it, or the same one if it has them already.
     pub(super) fn apply_to(&self, resource: Arc<Resource>) -> Arc<Resource> {
-        let is_plain = resource.fields.ruled.is_none() && resource.clean.is_none();
+        let is_plain = resource.fields.ruled.is_none() && resource.clean().is_none();
         if self.rules.headers.is_empty() && is_plain {
             return resource;
         }
@@ -53,12 +53,12 @@ impl HeaderRules {
             .representations()
             .chain(resource.of_files().1)
             .all(|each| each.etag.fields() == suffix);
-        let has_clean = resource.clean.is_some() || clean.is_some();
+        let has_clean = resource.clean().is_some() || clean.is_some();
         if fields == resource.fields && are_tagged && !has_clean {
             return resource;
         }
         let mut ruled = resource.with_fields(fields);
-        ruled.clean = clean.map(|fields| Arc::new(resource.with_fields(fields)));
+        ruled.set_clean(clean.map(|fields| Arc::new(resource.with_fields(fields))));
         Arc::new(ruled)
     }
 
@@ -79,7 +79,7 @@ impl HeaderRules {
             }
             let clean = clean_path(&resource.path);
             if clean.is_some_and(|clean| path.strip_suffix(b"/").unwrap_or(path) == clean) {
-                return Cow::Borrowed(resource.clean.as_ref().unwrap_or(resource));
+                return Cow::Borrowed(resource.clean().unwrap_or(resource));
             }
         }
         let asked = with_slash(path);

@@ -697,7 +697,7 @@ impl Bucket {
     /// Applies the rules to every entry again, and returns whether any has changed.
     fn reapply_rules(bucket: &mut Arc<Self>, header_rules: &HeaderRules) -> bool {
         fn clean(resource: &Resource) -> Option<&Arc<Fields>> {
-            resource.clean.as_ref().map(|clean| &clean.fields)
+            resource.clean().map(|clean| &clean.fields)
         }
         let mut is_changed = false;
         let bucket = Arc::make_mut(bucket);

@@ -19,7 +19,7 @@ use super::unmade::Unmade;
 use super::{Pass, ScanOutcome, Scanner, Scope, Unsettled, lock};
 use crate::disk;
 use crate::manifest::Changes;
-use crate::representation::{Plain, Representation, Resource};
+use crate::representation::{EncodedForms, Plain, Representation, Resource};
 use crate::semantics::coding::{Coding, delta_stem};
 
 pub(super) const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
@@ -227,18 +227,18 @@ fn are_same(one: &[Representation], other: &[Representation]) -> bool {
         })
 }
 
-fn with_codings(resource: &Resource, encoded: Box<[Representation]>) -> Resource {
-    match resource.plain.clone() {
+fn with_codings(resource: &Resource, encoded: EncodedForms) -> Resource {
+    match resource.plain().cloned() {
         None => Resource {
             encoded,
             ..Resource::clone(resource)
         },
         // They decode to the file, not to the file and its tail that are sent: they are part of
         // the digest, but never a response.
-        Some(plain) => Resource {
-            plain: Some(Box::new(Plain { encoded, ..*plain })),
-            ..Resource::clone(resource)
-        },
+        Some(plain) => {
+            let plain = Box::new(Plain { encoded, ..plain });
+            Resource::clone(resource).with_plain(Some(plain))
+        }
     }
 }
 

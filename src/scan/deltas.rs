@@ -140,7 +140,7 @@ impl<'a> Deltas<'a> {
             return Vec::new();
         };
         // What is sent with a tail, or is compressed under its own name, has no deltas.
-        if resource.plain.is_some() || resource.fields.decoding().is_some() {
+        if resource.plain().is_some() || resource.fields.decoding().is_some() {
             return Vec::new();
         }
         let before = self.next.base.locate(&resource.path);
@@ -366,10 +366,10 @@ impl<'a> Deltas<'a> {
         if identity.length > MAX_DICTIONARY_LENGTH {
             return None;
         }
-        if let Some(known) = &identity.sha256 {
-            return Some(DictionaryHash::new(**known));
+        if let Some(known) = identity.sha256() {
+            return Some(DictionaryHash::new(*known));
         }
-        if file.plain.is_some() {
+        if file.plain().is_some() {
             return None;
         }
         if let Some(known) = self.known.sha256(identity.etag.hash()) {

@@ -134,11 +134,10 @@ fn replace<'a>(
         .collect();
     let with = |resource: &Arc<Resource>| {
         let dictionary_use = choose(resource);
-        (dictionary_use.as_ref() != resource.dictionary_use.as_deref()).then(|| {
-            Arc::new(Resource {
-                dictionary_use: dictionary_use.map(Box::new),
-                ..Resource::clone(resource)
-            })
+        (dictionary_use.as_ref() != resource.dictionary_use()).then(|| {
+            let mut resource = Resource::clone(resource);
+            resource.set_dictionary_use(dictionary_use);
+            Arc::new(resource)
         })
     };
     let mut new = Vec::new();

@@ -36,13 +36,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use std::{io, iter, mem};
 
 use bytes::Bytes;
-use once_cell::race::OnceBox;
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::beat::Beat;
@@ -53,7 +52,8 @@ use crate::manifest::{Manifest, ancestors};
 use crate::memory::Memory;
 use crate::progress::ByteProgress;
 use crate::representation::{
-    Data, Decoding, Fields, FileSource, Plain, Representation, Resource, TextKind,
+    Confirmation, Data, Decoding, EncodedForms, Fields, FileSource, Plain, Representation,
+    Resource, TextKind,
 };
 use crate::rules::{RuleFile, Rules};
 use crate::semantics::coding::Coding;
@@ -502,11 +502,11 @@ impl Scanner {
         let HashedFile {
             hash, sha256, text, ..
         } = content;
-        let confirmed = OnceLock::new();
+        let confirmed = Confirmation::default();
         if stamp.is_coarse() && stamp.is_younger(pass.now, MAX_CLOCK_STEP) {
             // Another change within this tick leaves the same stamp, so that a later process may
             // not trust it.
-            let _ = confirmed.set(false);
+            confirmed.set(false);
         }
         Ok(Some(FileState {
             stamp,
@@ -651,7 +651,7 @@ impl Scanner {
             (Data::Memory(body), Some(_)) => body.len() as u64,
             _ => stamp.size,
         };
-        let newest = old.and_then(|old| old.newest_date);
+        let newest = old.and_then(|old| old.newest_date());
         let last_modified = match old {
             // Touched, or moved away and back: the content has not been modified.
             Some(old) if old.identity.etag.hash() == etag.hash() => old.last_modified,
@@ -662,22 +662,17 @@ impl Scanner {
                 .last_modified(stamp, now)
                 .filter(|date| newest.is_none_or(|newest| newest < *date)),
         };
-        Resource {
-            clean: None,
-            fields: self.fields(&path, text, settled, None),
-            path,
+        let fields = self.fields(&path, text, settled, None);
+        let identity = Representation::new(Coding::Identity, etag, length, data);
+        let resource = Resource {
             last_modified,
-            newest_date: last_modified.max(newest),
             stamp,
             settled,
             confirmed,
             text,
-            identity: Representation::new(Coding::Identity, etag, length, data).with_sha256(sha256),
-            encoded: Box::default(),
-            dictionary_use: None,
-            plain,
-            rendered_date: OnceBox::new(),
-        }
+            ..Resource::new(path, fields, identity.with_sha256(sha256))
+        };
+        resource.with_newest_date(newest).with_plain(plain)
     }
 
     fn fields(
@@ -716,11 +711,12 @@ fn smallest_body(visit: &mut Visit) -> Option<&mut Bytes> {
         return None;
     };
     let resource = Arc::get_mut(resource)?;
+    // Of a document with a tail, the file is a part of the same memory.
+    let is_tailed = resource.plain().is_some();
     let Data::Memory(body) = &mut resource.identity.data else {
         return None;
     };
-    // Of a document with a tail, the file is a part of the same memory.
-    (resource.plain.is_none() && body.len() <= MAX_PACKED).then_some(body)
+    (!is_tailed && body.len() <= MAX_PACKED).then_some(body)
 }
 
 /// Warns where patterns leave nothing of the site, once for each time that they do so anew.
@@ -746,7 +742,7 @@ fn plain_body(data: &Data, length: u64, hash: [u8; 32]) -> Option<Box<Plain>> {
     let body = Data::Memory(body.slice(..length as usize));
     Some(Box::new(Plain {
         identity: Representation::new(Coding::Identity, ETag::new(hash), length, body),
-        encoded: Box::default(),
+        encoded: EncodedForms::default(),
         tailed: None,
     }))
 }

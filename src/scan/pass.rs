@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::site_path;
@@ -11,7 +11,7 @@ use super::walk::FoundFile;
 use super::{Progress, ScanOutcome, Scope, Unsettled};
 use crate::disk::{self, Opened, Root, Stamp};
 use crate::manifest::{Changes, Manifest, ancestors};
-use crate::representation::{Data, FileSource, TextKind};
+use crate::representation::{Confirmation, Data, FileSource, TextKind};
 use crate::rules::RuleFile;
 
 /// Unreadable paths that are named one by one; beyond this number they are only counted.
@@ -48,7 +48,7 @@ pub(super) struct FileState {
     pub(super) text: TextKind,
     pub(super) settled: bool,
     /// As [`Resource::confirmed`].
-    pub(super) confirmed: OnceLock<bool>,
+    pub(super) confirmed: Confirmation,
     pub(super) data: Data,
     /// BLAKE3 of the file, where `hash` and `data` are of it and a tail.
     pub(super) plain: Option<[u8; 32]>,
@@ -105,12 +105,12 @@ impl<'a> Pass<'a> {
         }
         let known = self.base.with_inode(opened.stamp.inode).find(|known| {
             // What is sent of some is the file and a tail: another path may get no tail.
-            known.plain.is_none() && known.settled && self.is_still(&known.stamp, &opened.stamp)
+            known.plain().is_none() && known.settled && self.is_still(&known.stamp, &opened.stamp)
         })?;
         Some(FileState {
             stamp: opened.stamp,
             hash: *known.identity.etag.hash(),
-            sha256: known.identity.sha256.as_deref().copied(),
+            sha256: known.identity.sha256().copied(),
             text: known.text,
             settled: true,
             confirmed: known.confirmed.clone(),

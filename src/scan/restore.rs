@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
@@ -18,8 +18,8 @@ use super::{BATCH_SIZE, Scanner};
 use crate::disk::{Root, Stamp};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{
-    Data, Decoding, FileSource, GROUP_SIZE, GroupHash, MAX_WHOLE, Representation, Resource,
-    TextKind,
+    Confirmation, Data, Decoding, FileSource, GROUP_SIZE, GroupHash, MAX_WHOLE, Representation,
+    Resource, TextKind,
 };
 use crate::semantics::coding::Coding;
 use crate::semantics::date::HttpDate;
@@ -84,13 +84,13 @@ impl<'a> SavedFile<'a> {
                 device: 0,
                 ..resource.stamp
             },
-            is_trusted: resource.settled && resource.confirmed.get() == Some(&true),
+            is_trusted: resource.settled && resource.confirmed.get() == Some(true),
             text: resource.text,
             hash: *resource.identity.etag.hash(),
-            sha256: resource.identity.sha256.as_deref().copied(),
+            sha256: resource.identity.sha256().copied(),
             groups,
             last_modified: resource.last_modified,
-            newest_date: resource.newest_date,
+            newest_date: resource.newest_date(),
             decoding: resource.fields.decoding(),
             codings: CODINGS.into_iter().filter(has_proof).collect(),
         }
@@ -191,13 +191,12 @@ impl Scanner {
             })
             .collect();
         encoded.sort_by_key(|representation| representation.length);
-        let confirmed = OnceLock::new();
+        let confirmed = Confirmation::default();
         if saved.is_trusted {
-            let _ = confirmed.set(true);
+            confirmed.set(true);
         }
-        Resource {
+        let resource = Resource {
             last_modified: saved.last_modified,
-            newest_date: saved.newest_date,
             stamp: saved.stamp,
             // The scan reads again what is not settled.
             settled: saved.is_trusted,
@@ -209,7 +208,8 @@ impl Scanner {
                 self.fields(saved.path, saved.text, true, saved.decoding),
                 identity,
             )
-        }
+        };
+        resource.with_newest_date(saved.newest_date)
     }
 }
 

@@ -234,12 +234,7 @@ pub(super) fn add_repr_digest(
         ReprDigest::Wanted => wants_sha256(request.fields()),
         ReprDigest::Always => true,
     };
-    if let Some(sha256) = selected
-        .representation()
-        .sha256
-        .as_ref()
-        .filter(|_| is_wanted)
-    {
+    if let Some(sha256) = selected.representation().sha256().filter(|_| is_wanted) {
         fields.insert(REPR_DIGEST, visible(&repr_digest(sha256)));
     }
 }

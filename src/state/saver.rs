@@ -218,7 +218,7 @@ fn confirm(current: &Manifest, earlier: &Manifest) {
         };
         if is_open && earlier.locate(&resource.path).is_some_and(was_there) {
             // Only this thread sets it.
-            let _ = resource.confirmed.set(true);
+            resource.confirmed.set(true);
         }
     }
 }
@@ -374,7 +374,7 @@ mod tests {
             let path = then.path.escape_ascii();
             assert_eq!(now.stamp, then.stamp, "{path}");
             assert_eq!(now.last_modified, then.last_modified, "{path}");
-            assert_eq!(now.newest_date, then.newest_date, "{path}");
+            assert_eq!(now.newest_date(), then.newest_date(), "{path}");
             assert_eq!((now.text, now.settled), (then.text, true), "{path}");
             assert_eq!(now.fields, then.fields, "{path}");
             let tags = |of: &Resource| -> Vec<_> {

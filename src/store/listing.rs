@@ -348,8 +348,8 @@ impl ListedFile {
             size: identity.length,
             text: resource.text,
             modified: resource.last_modified,
-            newest: resource.newest_date,
-            sha256: identity.sha256.as_deref().copied(),
+            newest: resource.newest_date(),
+            sha256: identity.sha256().copied(),
             decoded: resource.fields.decoding(),
             codings: encoded.iter().map(ListedCoding::of).collect(),
         }
@@ -363,7 +363,7 @@ impl ListedCoding {
             hash: BlobHash::new(*encoded.etag.hash()),
             size: encoded.length,
             is_made: encoded.is_made,
-            sha256: encoded.sha256.as_deref().copied(),
+            sha256: encoded.sha256().copied(),
         }
     }
 }
