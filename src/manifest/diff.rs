@@ -23,7 +23,7 @@ impl Manifest {
                 let path = path.into();
                 differences.push(Difference { path, reason });
             };
-            for resource in &new.table {
+            for resource in new.table.resources() {
                 match self.locate(&resource.path) {
                     None => add(&resource.path, ChangeKind::Added),
                     Some(before) if !answers_alike(before, resource) => {
@@ -32,7 +32,7 @@ impl Manifest {
                     Some(_) => {}
                 }
             }
-            for resource in &old.table {
+            for resource in old.table.resources() {
                 if newer.locate(&resource.path).is_none() {
                     add(&resource.path, ChangeKind::Removed);
                 }

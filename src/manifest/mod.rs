@@ -6,6 +6,7 @@
 //! publication copies and hashes only the buckets it touches. [`Manifest::digest`] says what is
 //! hashed.
 
+mod bucket_table;
 mod diff;
 mod export;
 mod header_rules;
@@ -19,9 +20,10 @@ use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use hashbrown::HashTable;
 use http::HeaderValue;
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+use rayon::iter::{
+    IndexedParallelIterator, IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator,
+};
 
 use crate::exclude::Exclusions;
 use crate::representation::{Fields, Resource, visible};
@@ -31,13 +33,15 @@ use crate::settings::{
     DictionaryFiles, Digest, HtmlHandling, ImmutableFiles, NotFound, RedirectsDialect, ReprDigest,
     Settings,
 };
+use bucket_table::{BUCKETS, BucketSlot, BucketTable};
 use header_rules::HeaderRules;
 use inode_index::InodeIndex;
 use page_cache::PageCache;
 
 /// Version of what the site digest covers and how.
 const DIGEST_VERSION: u32 = 1;
-const BUCKETS: usize = 4096;
+/// New resources whose places are found at once.
+const CHUNK_LENGTH: usize = 1 << 15;
 
 /// The page that the site may have for what the server can't do at the moment.
 pub const UNAVAILABLE_PAGE: &[u8] = b"50x.html";
@@ -152,9 +156,7 @@ pub struct Manifest {
 
 #[derive(Clone, Debug)]
 struct Bucket {
-    table: HashTable<Arc<Resource>>,
-    /// What is in the table, ordered by path.
-    ordered: Box<[Arc<Resource>]>,
+    table: BucketTable,
     /// How many resources lie below each of the directories that hash to this bucket.
     below: BTreeMap<Box<[u8]>, usize>,
     /// Those folders that are on the disk, and hash to this bucket; none where they are not listed.
@@ -164,30 +166,10 @@ struct Bucket {
     hash: [u8; 32],
 }
 
-/// Where a path is found: its bucket, and its hash within the bucket's table.
-struct BucketSlot {
-    bucket: usize,
-    hash: u64,
-}
-
-impl BucketSlot {
-    fn of(path: &[u8]) -> Self {
-        let hash = blake3::hash(path);
-        let [a, b, rest @ ..] = hash.as_bytes();
-        // Other bits than those of the bucket, which all paths in its table have in common.
-        let [c, d, e, f, g, h, i, j, ..] = rest;
-        Self {
-            bucket: usize::from(u16::from_be_bytes([*a, *b]) >> 4),
-            hash: u64::from_le_bytes([*c, *d, *e, *f, *g, *h, *i, *j]),
-        }
-    }
-
-    /// The resource at `path`, whose place this is.
-    fn find<'b>(&self, buckets: &'b [Arc<Bucket>], path: &[u8]) -> Option<&'b Arc<Resource>> {
-        buckets[self.bucket]
-            .table
-            .find(self.hash, |resource| *resource.path == *path)
-    }
+/// The resource at `path` in these buckets.
+fn find<'b>(buckets: &'b [Arc<Bucket>], path: &[u8]) -> Option<&'b Arc<Resource>> {
+    let slot = BucketSlot::of(path);
+    buckets[slot.bucket].table.find(slot.hash, path)
 }
 
 /// The directories above `path`, nearest first, the root last.
@@ -202,8 +184,7 @@ impl Manifest {
     pub fn empty(settings: impl Into<Arc<Settings>>) -> Self {
         let settings = settings.into();
         let mut bucket = Bucket {
-            table: HashTable::new(),
-            ordered: Box::default(),
+            table: BucketTable::default(),
             below: BTreeMap::new(),
             folders: BTreeSet::new(),
             has_deltas: false,
@@ -257,19 +238,19 @@ impl Manifest {
         edit.replace_folders(&changes.removed_folders, changes.new_folders);
         let mut retired = self.retired.clone();
         for path in changes.removed {
-            let old = edit.replace(&path, None);
+            let old = edit.remove(&path);
             if let (Some(resource), Some(until)) = (old, changes.keep_until)
                 && (changes.keep_pages || !self.is_page(&resource))
             {
                 retired.insert(path, Retired { resource, until });
             }
         }
-        for resource in changes.changed {
-            retired.remove(&resource.path);
-            let resource = header_rules.apply_to(resource);
-            let path = Arc::clone(&resource);
-            edit.replace(&path.path, Some(resource));
+        if !retired.is_empty() {
+            for resource in &changes.changed {
+                retired.remove(&resource.path);
+            }
         }
+        edit.put_all(changes.changed, &header_rules);
         if must_reapply_rules {
             for old in retired.values_mut() {
                 old.resource = header_rules.apply_to(Arc::clone(&old.resource));
@@ -289,8 +270,7 @@ impl Manifest {
         let is_complete = unreadable.is_empty() && without_codings.is_empty() && unsettled == 0;
         let digest = digest(&settings, header_rules.rules(), &buckets, is_complete);
         for (resource, until) in changes.retired {
-            let is_there = BucketSlot::of(&resource.path)
-                .find(&buckets, &resource.path)
+            let is_there = find(&buckets, &resource.path)
                 .is_some();
             if !is_there && !retired.contains_key(&resource.path) {
                 let resource = header_rules.apply_to(resource);
@@ -321,7 +301,7 @@ impl Manifest {
     /// the site only through this look-up, so that what no scan has admitted can't be reached by
     /// any spelling (P6).
     pub fn locate(&self, path: &[u8]) -> Option<&Arc<Resource>> {
-        BucketSlot::of(path).find(&self.buckets, path)
+        find(&self.buckets, path)
     }
 
     /// Whether anything lies below this directory.
@@ -502,7 +482,7 @@ impl Manifest {
         self.buckets
             .iter()
             .filter(|bucket| bucket.has_deltas)
-            .flat_map(|bucket| &bucket.ordered)
+            .flat_map(|bucket| bucket.table.resources())
             .filter(|resource| is_delta(resource))
     }
 
@@ -513,7 +493,9 @@ impl Manifest {
 
     /// All resources, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.buckets.iter().flat_map(|bucket| &bucket.ordered)
+        self.buckets
+            .iter()
+            .flat_map(|bucket| bucket.table.resources())
     }
 
     /// All resources, ordered by path.
@@ -612,43 +594,95 @@ impl BucketEdit {
         }
     }
 
-    /// Has `path` name `new` from now on, and returns what it named before.
-    fn replace(&mut self, path: &[u8], new: Option<Arc<Resource>>) -> Option<Arc<Resource>> {
+    /// Has the paths of new resources name them from now on, with the fields that the rules give them.
+    fn put_all(&mut self, new: Vec<Arc<Resource>>, header_rules: &HeaderRules) {
+        let place = |resource| {
+            let resource = header_rules.apply_to(resource);
+            (BucketSlot::of(&resource.path), resource)
+        };
+        if new.len() < BUCKETS {
+            for (slot, resource) in new.into_iter().map(place) {
+                self.put(slot, resource);
+            }
+            return;
+        }
+        // What a first scan brings is so much that all cores take part in it, a chunk at a time: room for
+        // all at once would stay with the allocator.
+        self.make_room(new.len());
+        let mut new = new.into_iter();
+        loop {
+            let chunk: Vec<_> = new.by_ref().take(CHUNK_LENGTH).collect();
+            if chunk.is_empty() {
+                return;
+            }
+            let placed: Vec<_> = chunk.into_par_iter().map(place).collect();
+            for (slot, resource) in placed {
+                self.put(slot, resource);
+            }
+        }
+    }
+
+    /// Makes room for many new resources: growing again and again would have to find their places anew
+    /// each time.
+    fn make_room(&mut self, new: usize) {
+        // They are spread evenly, and four standard deviations more are enough for all buckets but few.
+        let mean = new / BUCKETS;
+        let more = mean + 4 * mean.isqrt();
+        self.buckets.par_iter_mut().for_each(|bucket| {
+            let length = bucket.table.resources().len();
+            // Those that are replaced leave their room.
+            if more > length {
+                Arc::make_mut(bucket).table.reserve(more - length);
+            }
+        });
+    }
+
+    /// Removes what `path` names, and returns it.
+    fn remove(&mut self, path: &[u8]) -> Option<Arc<Resource>> {
         let slot = BucketSlot::of(path);
         let bucket = Arc::make_mut(&mut self.buckets[slot.bucket]);
         self.touched[slot.bucket] = true;
-        let old = bucket
-            .table
-            .find_entry(slot.hash, |old| *old.path == *path)
-            .ok()
-            .map(|entry| entry.remove().0);
-        let growth = isize::from(new.is_some()) - isize::from(old.is_some());
-        if growth != 0 {
-            let directory = ancestors(path).next().unwrap_or_default();
-            // Most files of a change lie in few directories: only the first copies its name.
-            match self.growth.get_mut(directory) {
-                Some(all) => *all += growth,
-                None => drop(self.growth.insert(directory.into(), growth)),
-            }
+        let old = bucket.table.remove(slot.hash, path)?;
+        self.count_removed(&old);
+        self.grow_directory(path, -1);
+        Some(old)
+    }
+
+    /// Has the path of `new` name it from now on.
+    fn put(&mut self, slot: BucketSlot, new: Arc<Resource>) {
+        let bucket = Arc::make_mut(&mut self.buckets[slot.bucket]);
+        self.touched[slot.bucket] = true;
+        let old = bucket.table.remove(slot.hash, &new.path);
+        bucket.table.insert(slot.hash, Arc::clone(&new));
+        match &old {
+            Some(old) => self.count_removed(old),
+            None => self.grow_directory(&new.path, 1),
         }
+        self.resources += 1;
+        self.unsettled += usize::from(!new.settled);
+        self.bytes += new.of_files().0.length;
         if let Some(inodes) = &mut self.inodes {
-            old.iter().for_each(|old| inodes.remove(old));
-            new.iter().for_each(|new| inodes.insert(Arc::clone(new)));
+            inodes.insert(new);
         }
-        if let Some(old) = &old {
-            self.resources -= 1;
-            self.unsettled -= usize::from(!old.settled);
-            self.bytes -= old.of_files().0.length;
+    }
+
+    fn count_removed(&mut self, old: &Arc<Resource>) {
+        self.resources -= 1;
+        self.unsettled -= usize::from(!old.settled);
+        self.bytes -= old.of_files().0.length;
+        if let Some(inodes) = &mut self.inodes {
+            inodes.remove(old);
         }
-        if let Some(new) = new {
-            self.resources += 1;
-            self.unsettled += usize::from(!new.settled);
-            self.bytes += new.of_files().0.length;
-            bucket
-                .table
-                .insert_unique(slot.hash, new, |entry| BucketSlot::of(&entry.path).hash);
+    }
+
+    /// Notes how many more files the directory of `path` holds itself.
+    fn grow_directory(&mut self, path: &[u8], growth: isize) {
+        let directory = ancestors(path).next().unwrap_or_default();
+        // Most files of a change lie in few directories: only the first copies its name.
+        match self.growth.get_mut(directory) {
+            Some(all) => *all += growth,
+            None => drop(self.growth.insert(directory.into(), growth)),
         }
-        old
     }
 
     /// Has these folders be gone, and those be there.
@@ -701,7 +735,7 @@ impl Bucket {
         }
         let mut is_changed = false;
         let bucket = Arc::make_mut(bucket);
-        for entry in bucket.table.iter_mut() {
+        for entry in bucket.table.resources_mut() {
             let ruled = header_rules.apply_to(Arc::clone(entry));
             if entry.fields != ruled.fields || clean(entry) != clean(&ruled) {
                 // The path is unchanged, and so is its slot in the table.
@@ -718,8 +752,8 @@ impl Bucket {
             note_look();
             *entry.path < *prefix
         };
-        let from = self.ordered.partition_point(is_before);
-        let rest = &self.ordered[from..];
+        let ordered = self.table.resources();
+        let rest = &ordered[ordered.partition_point(is_before)..];
         &rest[..rest.partition_point(|entry| entry.path.starts_with(prefix))]
     }
 
@@ -740,12 +774,10 @@ impl Bucket {
 
     /// Computes the hash of the entries, and of the empty folders where they are listed.
     fn seal(&mut self, settings: &Settings) {
-        let mut entries: Vec<Arc<Resource>> = self.table.iter().map(Arc::clone).collect();
-        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        self.ordered = entries.into();
-        self.has_deltas = self.ordered.iter().any(|each| is_delta(each));
+        self.table.sort();
+        self.has_deltas = self.table.resources().iter().any(|each| is_delta(each));
         let mut hasher = blake3::Hasher::new();
-        for resource in &self.ordered {
+        for resource in self.table.resources() {
             frame(&mut hasher, &resource.path);
             let (identity, encoded) = resource.of_files();
             hasher.update(&(1 + encoded.len() as u64).to_le_bytes());

@@ -64,16 +64,15 @@ impl<'a> SavedFile<'a> {
         };
         // A proof is about the bytes of the sidecar that is published, and of no other.
         let has_proof = |coding: &Coding| {
-            let sidecar =
-                sidecar_path(&resource.path, *coding).and_then(|path| manifest.locate(&path));
-            let proven = resource
-                .encoded
-                .iter()
-                .find(|each| each.coding() == *coding);
-            match (sidecar, proven) {
-                (Some(sidecar), Some(proven)) => sidecar.identity.etag.hash() == proven.etag.hash(),
-                _ => false,
-            }
+            let mut encoded = resource.encoded.iter();
+            // Most files have no codings, and need no look-ups.
+            encoded
+                .find(|each| each.coding() == *coding)
+                .is_some_and(|proven| {
+                    let path = sidecar_path(&resource.path, *coding);
+                    path.and_then(|path| manifest.locate(&path))
+                        .is_some_and(|it| it.identity.etag.hash() == proven.etag.hash())
+                })
         };
         Self {
             path: &resource.path,
