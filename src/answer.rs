@@ -665,8 +665,11 @@ fn select_representation(resource: &Resource, request: &impl RequestHead) -> usi
     let mut available = [(Coding::Identity, 0); 6];
     let mut indices = [0; 6];
     let mut count = 0;
-    let representations = resource.representations().enumerate();
-    for (index, representation) in representations {
+    // Those with a dictionary come last: without one, nothing of them is touched.
+    let representations = resource
+        .representations()
+        .take_while(|each| dictionary.is_some() || !each.has_dictionary());
+    for (index, representation) in representations.enumerate() {
         let needed = representation.coding().dictionary();
         let is_usable = needed.is_none() || needed == dictionary;
         if is_usable && count < available.len() {

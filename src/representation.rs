@@ -371,7 +371,7 @@ impl Resource {
             && self
                 .encoded
                 .last()
-                .is_some_and(|last| last.dictionary().is_some())
+                .is_some_and(Representation::has_dictionary)
     }
 
     /// The value of Use-As-Dictionary, if clients are told that it is a dictionary.
@@ -645,6 +645,12 @@ impl Representation {
     /// The SHA-256 of its bytes, if the operator enabled `Repr-Digest`.
     pub fn sha256(&self) -> Option<&[u8; 32]> {
         self.hashes.as_deref()?.sha256.as_ref()
+    }
+
+    /// Whether its coding has a dictionary. That is asked for each request, and is known without a look
+    /// at what the dictionary is.
+    pub fn has_dictionary(&self) -> bool {
+        self.coding.has_dictionary()
     }
 
     /// The dictionary that its coding has, if any.

@@ -35,6 +35,12 @@ pub enum Coding {
 pub struct CodingKind(u8);
 
 impl CodingKind {
+    /// Whether a coding of this kind has a dictionary.
+    #[must_use]
+    pub const fn has_dictionary(self) -> bool {
+        self.0 as usize >= Coding::ALL.len()
+    }
+
     /// The coding of this kind with this dictionary, or of the same encoding without one.
     #[must_use]
     pub fn with(self, dictionary: Option<&DictionaryHash>) -> Coding {
