@@ -44,16 +44,15 @@ fn is_known(old: &Resource, new: &Resource) -> bool {
     let is_same = |(old, new): (&Representation, &Representation)| {
         old.coding() == new.coding()
             && old.etag == new.etag
-            && old.sha256 == new.sha256
+            && old.sha256() == new.sha256()
             && old.data.has_same_location(&new.data)
     };
     old.last_modified == new.last_modified
-        && old.newest_date == new.newest_date
+        && old.newest_date() == new.newest_date()
         && old.text == new.text
         && old.fields == new.fields
-        && old.dictionary_use == new.dictionary_use
-        && old.clean.as_ref().map(|clean| &clean.fields)
-            == new.clean.as_ref().map(|clean| &clean.fields)
+        && old.dictionary_use() == new.dictionary_use()
+        && old.clean().map(|clean| &clean.fields) == new.clean().map(|clean| &clean.fields)
         && old.encoded.len() == new.encoded.len()
         && old
             .representations()

@@ -340,13 +340,13 @@ pub(super) fn in_memory(
         return None;
     }
     let mut resource = resource.clone();
-    for each in std::iter::once(&mut resource.identity).chain(&mut resource.encoded) {
+    for each in std::iter::once(&mut resource.identity).chain(&mut *resource.encoded) {
         if let Some(bytes) = loaded(each) {
             each.data = Data::Memory(bytes.clone());
         }
     }
     // Under its other path it has the same content; its fields there are made again.
-    resource.clean = None;
+    resource.set_clean(None);
     Some(Arc::new(resource))
 }
 

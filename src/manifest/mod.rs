@@ -270,8 +270,7 @@ impl Manifest {
         let is_complete = unreadable.is_empty() && without_codings.is_empty() && unsettled == 0;
         let digest = digest(&settings, header_rules.rules(), &buckets, is_complete);
         for (resource, until) in changes.retired {
-            let is_there = find(&buckets, &resource.path)
-                .is_some();
+            let is_there = find(&buckets, &resource.path).is_some();
             if !is_there && !retired.contains_key(&resource.path) {
                 let resource = header_rules.apply_to(resource);
                 retired.insert(resource.path.clone(), Retired { resource, until });

@@ -117,12 +117,12 @@ impl Scanner {
         });
         let identity = representation(&file.identity);
         let fields = self.fields(&file.path, file.text, true, file.decoding);
-        Resource {
+        let resource = Resource {
             last_modified: file.last_modified,
-            newest_date: file.newest_date,
             text: file.text,
             encoded: encoded.into(),
             ..Resource::new(file.path, fields, identity)
-        }
+        };
+        resource.with_newest_date(file.newest_date)
     }
 }
