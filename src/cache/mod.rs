@@ -156,6 +156,11 @@ impl Cache {
         })
     }
 
+    /// How many bytes it holds at most.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// The directory of the packs.
     pub fn folder(&self) -> &Path {
         &self.folder

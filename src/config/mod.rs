@@ -213,7 +213,15 @@ fn check_cache(command: &Command, given: &GivenFlags<'_>) -> Result<(), clap::Er
         .into_iter()
         .find(|flag| given.has(flag));
     let needs = match command {
-        Command::Serve(flags) if matches!(flags.source, SiteSource::Store(_)) => return Ok(()),
+        Command::Serve(flags) if matches!(flags.source, SiteSource::Store(_)) => {
+            return match given.has("cache-size") && !given.has("cache") {
+                true => Err(clap::Error::raw(
+                    ErrorKind::MissingRequiredArgument,
+                    "--cache-size needs --cache\n",
+                )),
+                false => Ok(()),
+            };
+        }
         Command::Serve(_) => "--compress, or a store of releases to serve",
         _ => "--compress",
     };

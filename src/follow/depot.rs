@@ -606,3 +606,82 @@ fn proven_groups(source: &RemoteSource, tree: &[u8]) -> Option<Arc<[GroupHash]>>
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A depot of a store in a folder, with a cache next to it.
+    fn depot(place: &Path) -> Arc<Depot> {
+        std::fs::create_dir(place.join("store")).expect("a folder");
+        let url = format!("file://{}", place.join("store").display());
+        let url = url.parse().expect("a folder");
+        let store = Store::open(&url, crate::store::StorePatience::default()).expect("a store");
+        let cache = Cache::open(&place.join("cache"), None, 1 << 30).expect("a cache");
+        let depot = Depot::new(
+            store,
+            Some(Arc::new(cache)),
+            Fetchers::start(1).expect("a thread"),
+            Memory::new(64 << 20, 8),
+            Arc::default(),
+        );
+        depot.metrics().is_reachable.store(true, Ordering::Relaxed);
+        Arc::new(depot)
+    }
+
+    async fn wait_until_nothing_is_under_way(depot: &Depot) {
+        while !lock(&depot.under_way).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_cache_waits_for_no_store_and_what_nobody_waits_for_is_given_up() {
+        let place = tempfile::tempdir().expect("a folder");
+        let depot = depot(place.path());
+        let source = |content: &[u8]| {
+            let hash = *blake3::hash(content).as_bytes();
+            depot.source(hash, content.len() as u64)
+        };
+        let (cached, other) = (source(b"cached"), source(b"other"));
+        depot.put(names::piece(&cached.hash, 0), b"cached").await;
+        // All that may be asked of the store is under way, and gets no answer.
+        let all = depot.fetches.available_permits();
+        let stalled = depot.fetches.acquire_many(all as u32).await.expect("open");
+        let piece = Arc::clone(&depot).piece(&cached, 0).await;
+        assert_eq!(piece.expect("cached"), &b"cached"[..]);
+        wait_until_nothing_is_under_way(&depot).await;
+        let waiting = Arc::clone(&depot).piece(&other, 0);
+        assert_eq!(lock(&depot.under_way).len(), 1);
+        drop(waiting);
+        wait_until_nothing_is_under_way(&depot).await;
+        assert_eq!(depot.metrics().fetches.get(), 0);
+        drop(stalled);
+        let key = layout::blob(&BlobHash::new(other.hash));
+        let put = depot.store.put(&key, Bytes::from_static(b"other"));
+        put.await.expect("stored");
+        let piece = Arc::clone(&depot).piece(&other, 0).await;
+        assert_eq!(piece.expect("fetched"), &b"other"[..]);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_asked_now_and_then() {
+        let place = tempfile::tempdir().expect("a folder");
+        let depot = depot(place.path());
+        depot.metrics().is_reachable.store(false, Ordering::Relaxed);
+        assert!(depot.may_probe());
+        assert!(!depot.may_probe());
+        let content = depot.source(*blake3::hash(b"x").as_bytes(), 1);
+        assert!(Arc::clone(&depot).piece(&content, 0).await.is_err());
+        assert_eq!(depot.metrics().fetches.get(), 0);
+        *lock(&depot.probed) = None;
+        let key = layout::blob(&BlobHash::new(content.hash));
+        let put = depot.store.put(&key, Bytes::from_static(b"x"));
+        put.await.expect("stored");
+        let piece = Arc::clone(&depot).piece(&content, 0).await;
+        assert_eq!(piece.expect("fetched"), &b"x"[..]);
+        assert!(!depot.is_away());
+    }
+}

@@ -1,7 +1,6 @@
 //! The task that looks for newer releases and publishes them.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use tokio::time::{sleep_until, timeout};
 use super::changes;
 use super::earlier::{RecentReleases, age};
 use super::error::RefusedRelease;
-use super::schedule::PollSchedule;
+use super::schedule::{PollSchedule, chance};
 use super::start::{MAX_STEPS_BACK, StoreFollower};
 use super::taking::{TakeError, TakenRelease, in_memory, small_and_remote, small_contents};
 use crate::cache::Cache;
@@ -522,9 +521,4 @@ fn log_equal(record: &ReleaseRecord) {
         release = number, digest = %record.digest,
         "release {number}: the same site as before, site digest {}", record.digest
     );
-}
-
-/// From 0 to 1. It only has to differ between replicas.
-fn chance() -> f64 {
-    f64::from(RandomState::new().build_hasher().finish() as u32) / f64::from(u32::MAX)
 }

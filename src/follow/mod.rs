@@ -1,6 +1,6 @@
 //! `etagd serve STORE`: follows a channel of a store of releases, and publishes each release as a whole.
 //!
-//! Nothing that a store gives is believed. A release is served once its listing makes up the digest that
+//! Damage and mix-ups in a store are found; who may write to it decides what is served. A release is served once its listing makes up the digest that
 //! its record has, and what is sent of it is proven against its tag, piece by piece. While the store is
 //! away, or a release can't be served, the last good one stays.
 //!

@@ -1,5 +1,6 @@
 //! When to look for a newer release: pure, the clock and chance come in.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// The longest pause between two attempts to reach a store, unless `--poll` is longer.
@@ -71,6 +72,11 @@ impl PollSchedule {
         let pause = self.poll.saturating_mul(factor).min(longest);
         self.next_poll = now + pause.mul_f64(1.0 + JITTER * (chance - 0.5));
     }
+}
+
+/// From 0 to 1. It only has to differ between replicas.
+pub(super) fn chance() -> f64 {
+    f64::from(RandomState::new().build_hasher().finish() as u32) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::earlier::{RecentReleases, RetiredResources};
 use super::error::{FollowError, Followed, RefusedRelease};
 use super::fetchers::Fetchers;
 use super::names;
+use super::schedule::chance;
 use super::taking::{ReleaseSource, TakeError, TakenRelease, Taker};
 use crate::cache::Cache;
 use crate::manifest::{Changes, Manifest};
@@ -33,6 +34,8 @@ const PATIENCE: StorePatience = StorePatience {
 };
 /// How long a start waits for a store before it serves what was proven before.
 const MAX_START_WAIT: Duration = Duration::from_secs(10);
+/// The longest pause between two attempts to start, unless `--poll` is longer.
+const MAX_START_PAUSE: Duration = Duration::from_secs(15);
 /// How long a release waits for what earlier ones had (`--keep-old`). The rest follows.
 const MAX_EARLIER_WAIT: Duration = Duration::from_secs(3);
 /// How many releases are gone back if the newest ones can't be served.
@@ -63,6 +66,8 @@ pub struct StoreFollower {
     pub(super) is_away: bool,
     /// Whether its folder was missing.
     is_unopened: bool,
+    /// Whether it was said that what the cache has of the last release can't be used.
+    is_cache_named: bool,
 }
 
 /// Why there is no release to begin with.
@@ -143,6 +148,7 @@ impl StoreFollower {
             rest: None,
             is_away: false,
             is_unopened,
+            is_cache_named: false,
         })
     }
 
@@ -170,6 +176,7 @@ impl StoreFollower {
 
     async fn begin_here(mut self) -> Result<(Self, Manifest), FollowError> {
         let mut is_said = false;
+        let mut pause = self.options.poll;
         loop {
             let obstacle = match self.newest().await {
                 Ok(taken) => {
@@ -201,12 +208,17 @@ impl StoreFollower {
                 }
                 _ => {}
             }
+            // A first release is awaited by somebody; a store that is in trouble is asked seldom.
+            pause = match obstacle {
+                NoRelease::Empty(_) => self.options.poll,
+                _ => (pause * 2).min(MAX_START_PAUSE.max(self.options.poll)),
+            };
             self.readiness.explain(Some(reason.clone()));
             if !mem::replace(&mut is_said, true) {
                 let store = &self.options.store;
                 tracing::warn!(%store, "{reason}; not ready until there is something to serve");
             }
-            sleep(self.options.poll).await;
+            sleep(pause.mul_f64(0.9 + 0.2 * chance())).await;
         }
     }
 
@@ -364,7 +376,9 @@ impl StoreFollower {
             Ok(manifest) => manifest,
             Err(refusal) => {
                 let refused = self.channel.refused(record.number, refusal);
-                tracing::warn!(release = record.number, %refused, "in --cache: {refused}");
+                if !mem::replace(&mut self.is_cache_named, true) {
+                    tracing::warn!(release = record.number, %refused, "in --cache: {refused}");
+                }
                 return None;
             }
         };

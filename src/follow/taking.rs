@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use bytesize::ByteSize;
 use tokio::task::spawn_blocking;
 
 use super::channel::ChannelReader;
@@ -203,6 +204,7 @@ impl Taker {
                 }
             }
         }
+        self.check_room(manifest);
         let total = wanted
             .values()
             .fold(0, |sum: u64, it| sum.saturating_add(*it));
@@ -233,6 +235,25 @@ impl Taker {
         }
         loaded.extend(lock(&prefetching.loaded).drain());
         Ok(loaded)
+    }
+
+    /// Says so if all of a release is to be in the cache, and is more than that holds.
+    fn check_room(&self, manifest: &Manifest) {
+        let Some(cache) = self.depot.cache.as_ref() else {
+            return;
+        };
+        let all = manifest.iter().flat_map(|it| it.representations());
+        let all: HashMap<_, _> = all.map(|it| (*it.etag.hash(), it.length)).collect();
+        let needed = all.values().fold(0, |sum: u64, it| sum.saturating_add(*it));
+        if self.prefetch == Prefetch::All && needed > cache.limit() {
+            let show = |bytes| ByteSize::b(bytes).display().iec();
+            let (needed, limit) = (show(needed), show(cache.limit()));
+            tracing::warn!(
+                %needed, %limit,
+                "--prefetch all: the release has {needed}, and --cache-size is {limit}: what does not \
+                 fit is fetched when it is asked for"
+            );
+        }
     }
 
     /// The contents to fetch, with their lengths. What is in the cache is there.
@@ -350,7 +371,7 @@ pub(super) fn in_memory(
     Some(Arc::new(resource))
 }
 
-/// Distinct contents of a release that could be in memory and are not, with their lengths.
+/// Resources of a release with content that could be in memory and is not.
 pub(super) fn small_and_remote(manifest: &Manifest) -> Vec<Arc<Resource>> {
     let is_small = |each: &Representation| {
         each.length <= MAX_IN_MEMORY && matches!(each.data, Data::Remote(_))

@@ -730,12 +730,26 @@ mod tests {
             ),
             ("1700000000", "999999999999999", "its date is"),
             (files, "{}", "missing field"),
+            ("\"size\":7", "\"size\":1125899906842625", "is the longest"),
         ] {
             let changed = text.replace(from, to);
             assert_ne!(changed, text, "{from}");
             let error = SiteListing::parse(changed.as_bytes()).expect_err(says);
             assert!(error.to_string().contains(says), "{error}");
         }
+        // What one hash is of has one length.
+        let mut doubled = listing();
+        doubled.files[1].hash = doubled.files[0].hash;
+        doubled.files[1].size += 1;
+        let mut text_of_doubled = Vec::new();
+        doubled.write(&mut text_of_doubled).expect("written");
+        let error = SiteListing::parse(&text_of_doubled[..]).expect_err("two lengths");
+        assert!(
+            error
+                .to_string()
+                .contains("it has 7 bytes, and that it has 8"),
+            "{error}"
+        );
         let more = text.replacen('{', "{\"format\":1,\"colour\":\"red\",", 1);
         let more = more.replacen("\"format\":1,\"digest\"", "\"digest\"", 1);
         let read = SiteListing::parse(more.as_bytes()).expect("what is added is ignored");

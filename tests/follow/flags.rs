@@ -20,6 +20,7 @@ fn flags_that_make_no_sense_are_refused_by_name() {
         &["--writable", "--write-token-file", "x"],
         &["--prefetch", "all"],
         &["--prefetch", "some"],
+        &["--cache-size", "1GiB"],
         &["--channel", "No"],
     ] {
         Server::assert_fails(Path::new(&url), flags, 2, &[flags[0]]);
