@@ -85,6 +85,8 @@ pub struct Cache {
     index: RwLock<PackIndex>,
     /// What is to be written with the next pack.
     next: Mutex<NextPack>,
+    /// Held while room is made for a pack and it is written: two at once would count the same room.
+    writing: Mutex<()>,
     /// Temporary files of this process so far.
     made: AtomicU64,
     warned: [AtomicBool; 3],
@@ -151,6 +153,7 @@ impl Cache {
             limit,
             index: RwLock::default(),
             next: Mutex::default(),
+            writing: Mutex::default(),
             made: AtomicU64::new(0),
             warned: Default::default(),
         })
@@ -361,6 +364,7 @@ impl Cache {
     fn write_pack(&self, pack: PackBuilder) {
         let (bytes, hash, records) = pack.finish();
         let length = bytes.len() as u64;
+        let _writing = lock(&self.writing);
         match make_room(&self.folder, self.limit, length) {
             Ok(short) if short.len() > MAX_SHORT_PACKS => self.merge(&short),
             Ok(_) => {}
@@ -533,7 +537,8 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::sync::Arc;
+    use std::sync::{Arc, Barrier};
+    use std::thread;
     use std::time::SystemTime;
 
     use rustix::io::Errno;
@@ -635,6 +640,31 @@ mod tests {
         fs::write(&path, bytes).expect("written");
         assert_eq!(other.kept(&NAME), None);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn its_limit_holds_while_many_threads_write() {
+        const THREADS: usize = 8;
+        let place = place();
+        let cache = open(&place, "cache", LIMIT).expect("opened");
+        let start = Barrier::new(THREADS);
+        for round in 0..20 {
+            thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let (cache, start) = (&cache, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        let number = round * THREADS + thread;
+                        cache.put(&name(number), &entry(number as u8, LIMIT as usize / 8));
+                        cache.flush();
+                    });
+                }
+            });
+            let lengths = files(&cache)
+                .into_iter()
+                .map(|path| fs::metadata(path).expect("there").len());
+            assert!(lengths.sum::<u64>() <= LIMIT);
+        }
     }
 
     #[test]
