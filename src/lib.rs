@@ -91,6 +91,7 @@
 //! | 0 | [`beat`] | whether work that must never stop gets on |
 //! | 3 | [`access`] | the access log |
 //! | 2 | [`log`] | messages for the operator |
+//! | 0 | [`locks`] | locks that are taken even if their holder has panicked |
 //! | 0 | [`resolver`] | where a static binary looks host names up |
 //!
 //! # Five paths
@@ -180,6 +181,7 @@ pub mod admin;
 pub mod beat;
 pub mod cli;
 pub mod config;
+pub mod locks;
 pub mod log;
 pub mod metrics;
 pub mod readiness;

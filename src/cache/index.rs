@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::entry::EntryName;
@@ -13,6 +13,7 @@ use super::eviction::{FoundPack, PackStamp};
 use super::pack::{PackRecord, read_directory};
 use crate::disk::read_exact_at;
 use crate::disk::seam::{self, Call};
+use crate::locks::lock;
 
 /// Packs that are kept open. A start reads entries more or less in the order in which an earlier one
 /// has written them.
@@ -191,10 +192,6 @@ fn shorten(name: &EntryName) -> ShortName {
     let mut short = ShortName::default();
     short.copy_from_slice(&name[..size_of::<ShortName>()]);
     short
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pack {

@@ -20,11 +20,12 @@ use std::mem;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::disk::read_exact_at;
 use crate::disk::seam::{self, Call};
+use crate::locks::{self, lock};
 pub use entry::{CacheEntry, EntryName, EntryPiece};
 use eviction::{PackStamp, make_room};
 use index::PackIndex;
@@ -176,7 +177,7 @@ impl Cache {
             return CacheEntry::read(name, bytes);
         }
         self.refresh_index();
-        let (pack, read) = read_lock(&self.index).read(name)?;
+        let (pack, read) = locks::read(&self.index).read(name)?;
         let bytes = match read {
             Ok(bytes) => bytes,
             // Another process has removed it to make room.
@@ -204,17 +205,17 @@ impl Cache {
             return true;
         }
         self.refresh_index();
-        read_lock(&self.index).has(name)
+        locks::read(&self.index).has(name)
     }
 
     /// Has the next read look for packs that have come or gone, if that was done longer ago than `age`.
     /// Returns whether it will: for a process that never rests.
     pub fn outdate(&self, age: Duration) -> bool {
         let is_old = |index: &PackIndex| index.listed.is_none_or(|at| at.elapsed() >= age);
-        if !is_old(&read_lock(&self.index)) {
+        if !is_old(&locks::read(&self.index)) {
             return false;
         }
-        let mut index = write_lock(&self.index);
+        let mut index = locks::write(&self.index);
         let is_old = is_old(&index);
         if is_old {
             index.is_current = false;
@@ -281,7 +282,7 @@ impl Cache {
     /// processes write, too.
     pub fn rest(&self) {
         self.flush();
-        write_lock(&self.index).rest();
+        locks::write(&self.index).rest();
     }
 
     /// Writes what is not written yet.
@@ -314,10 +315,10 @@ impl Cache {
     /// Finds out which packs there are, if that was not done since the last rest, and what is in those
     /// that are new.
     fn refresh_index(&self) {
-        if read_lock(&self.index).is_current {
+        if locks::read(&self.index).is_current {
             return;
         }
-        let mut index = write_lock(&self.index);
+        let mut index = locks::write(&self.index);
         if index.is_current {
             return;
         }
@@ -349,7 +350,7 @@ impl Cache {
 
     /// Removes a pack that is damaged, and forgets what is in it.
     fn discard(&self, pack: &Path) {
-        write_lock(&self.index).forget(pack);
+        locks::write(&self.index).forget(pack);
         self.remove_damaged(pack);
     }
 
@@ -378,7 +379,7 @@ impl Cache {
         let path = self.folder.join(&*blake3::Hash::from_bytes(hash).to_hex());
         match self.write(&path, bytes) {
             Ok(stamp) => {
-                write_lock(&self.index).add(path.clone(), stamp, records);
+                locks::write(&self.index).add(path.clone(), stamp, records);
                 Some(path)
             }
             Err(error) => {
@@ -515,18 +516,6 @@ fn read_whole(path: &Path) -> io::Result<Vec<(EntryName, Vec<u8>)>> {
         }
     };
     records.into_iter().map(read).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write_lock<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

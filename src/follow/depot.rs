@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::fetchers::Fetchers;
 use super::names;
 use crate::cache::{Cache, CacheEntry, EntryName};
+use crate::locks::lock;
 use crate::memory::{Memory, PieceKey};
 use crate::metrics::{Metrics, StoreMetrics};
 use crate::representation::{
@@ -601,10 +602,6 @@ fn proven_groups(source: &RemoteSource, tree: &[u8]) -> Option<Arc<[GroupHash]>>
     let is_complete = rest.is_empty() && groups.len() as u64 == source.length.div_ceil(GROUP_SIZE);
     let is_proven = is_complete && root_hash(groups, source.length) == source.hash;
     is_proven.then(|| groups.into())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use bytesize::ByteSize;
@@ -15,6 +15,7 @@ use super::error::{RefusalReason, RefusedRelease};
 use super::listed;
 use super::names;
 use crate::cache::CacheEntry;
+use crate::locks::lock;
 use crate::manifest::{Changes, Manifest};
 use crate::progress::ByteProgress;
 use crate::representation::{Data, MAX_IN_MEMORY, Representation, Resource};
@@ -444,8 +445,4 @@ impl ReleaseSource {
         };
         Some((record, source))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,7 +9,7 @@ mod sealing;
 
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use lru::LruCache;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use crate::locks::lock;
 use crate::representation::GROUP_SIZE;
 use sealing::SealedFiles;
 
@@ -538,11 +539,6 @@ impl Drop for Buffer {
             spare.push(std::mem::take(&mut self.bytes));
         }
     }
-}
-
-/// Ignores poisoning: nothing that runs under these locks can leave their content half-changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use lru::LruCache;
 use tokio::sync::Notify;
 
-use super::{ENTRY_OVERHEAD, Memory, Reservation, lock, max_copy};
+use super::{ENTRY_OVERHEAD, Memory, Reservation, max_copy};
 use crate::disk;
+use crate::locks::lock;
 use crate::representation::{
     FileSource, GROUP_SIZE, GroupHash, MAX_IN_MEMORY, MAX_WHOLE, group_hash,
 };

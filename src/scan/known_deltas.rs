@@ -8,8 +8,8 @@ use std::hash::Hash;
 use std::io;
 use std::sync::{Mutex, MutexGuard};
 
-use super::lock;
 use crate::disk::Stamp;
+use crate::locks::lock;
 use crate::representation::Resource;
 use crate::semantics::dictionary::DictionaryHash;
 

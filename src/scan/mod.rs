@@ -48,6 +48,7 @@ use crate::beat::Beat;
 use crate::disk::{self, Look, Opened, Root, Stamp};
 use crate::exclude::Exclusions;
 use crate::lease::{self, Writers};
+use crate::locks::lock;
 use crate::manifest::{Manifest, ancestors};
 use crate::memory::Memory;
 use crate::progress::ByteProgress;
@@ -65,7 +66,7 @@ use hash::{HashOptions, HashedFile, Retained};
 use known_deltas::KnownDeltas;
 use made::Maker;
 use media::{Keeping, MediaTypes};
-use pass::{FileState, Pass, add_folders, is_at, lock, relocated, removed, report};
+use pass::{FileState, Pass, add_folders, is_at, relocated, removed, report};
 use walk::{FoundFile, WalkStep};
 
 pub use assemble::{PublishedContent, PublishedFile, PublishedSite};

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::site_path;
 use super::walk::FoundFile;
 use super::{Progress, ScanOutcome, Scope, Unsettled};
 use crate::disk::{self, Opened, Root, Stamp};
+use crate::locks::lock;
 use crate::manifest::{Changes, Manifest, ancestors};
 use crate::representation::{Confirmation, Data, FileSource, TextKind};
 use crate::rules::RuleFile;
@@ -227,8 +228,4 @@ pub(super) fn report(pass: &Pass<'_>, unreadable: &BTreeMap<Box<[u8]>, String>) 
         1 => tracing::warn!(count = 1, "1 more path cannot be read"),
         count => tracing::warn!(count, "{count} more paths cannot be read"),
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::pass::lock;
+use crate::locks::lock;
 use crate::representation::Representation;
 use crate::semantics::coding::Coding;
 

@@ -3,23 +3,31 @@
 //! A [`Resource`] is what a path names (RFC 9110 section 3.1); each content coding of it is a
 //! [`Representation`] of its own (3.2), with its own tag. Everything here is immutable once a
 //! manifest holds it, except that field values are rendered at the first request that needs them.
+//!
+//! | File | Subject |
+//! |---|---|
+//! | `fields` | field values that many resources share |
+//! | `data` | where the bytes of a representation are |
+//! | `remote` | those that a store elsewhere has |
+//! | `piece` | what of them is read and proven at once |
+
+mod data;
+mod fields;
+mod piece;
+mod remote;
 
 use std::fmt;
-use std::fs::File;
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::pin::Pin;
 use std::slice;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use blake3::hazmat::HasherExt;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use once_cell::race::OnceBox;
 
-use crate::disk::{self, Root, SpooledBytes, Stamp};
+use crate::disk::Stamp;
 use crate::semantics::caching;
 use crate::semantics::coding::{Coding, CodingKind};
 use crate::semantics::date::HttpDate;
@@ -27,35 +35,13 @@ use crate::semantics::dictionary::DictionaryHash;
 use crate::semantics::etag::ETag;
 use crate::semantics::precondition::Validators;
 
-/// Length of a group: the unit in which a large file is read, proven and sent.
-pub const GROUP_SIZE: u64 = 256 << 10;
-/// Up to this length a body is read and proven whole before the header section goes out.
-pub const MAX_WHOLE: u64 = 1 << 20;
+pub use data::{Data, FileSource, SpooledSource};
+pub use fields::{Decoded, Decoding, Fields, IMMUTABLE, NO_STORE, REVALIDATE, Ruled, TextKind};
+pub use piece::{GROUP_SIZE, GroupHash, MAX_WHOLE, PieceSpan, group_hash};
+pub use remote::{PieceFuture, RemoteError, RemotePieces, RemoteSource};
+
 /// Up to this length a body is kept in memory, as long as the budget has room.
 pub const MAX_IN_MEMORY: u64 = 128 << 10;
-
-/// `Cache-Control` of what may be stored but must be revalidated before each use. Without `public`: it
-/// says something of responses to requests with Authorization alone, and `must-revalidate` says the
-/// same of them (RFC 9111 section 3.5).
-pub const REVALIDATE: HeaderValue = HeaderValue::from_static("max-age=0, must-revalidate");
-/// `Cache-Control` of what never changes: fresh for a year, and not revalidated on reload
-/// (RFC 8246).
-pub const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
-/// `Cache-Control` of what nobody may store. `no-store` alone says it (RFC 9111 section 5.2.2.5); the
-/// other directives are for caches that ignore it. Of Cache-Control only `s-maxage`, `max-age` and
-/// `private` influence Fastly's, which keeps a 404 for two minutes by default.
-pub const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store, max-age=0");
-
-/// The BLAKE3 chaining value of one group, against which the group is proven.
-pub type GroupHash = blake3::hazmat::ChainingValue;
-
-/// The chaining value of a group that begins at `offset`, a multiple of [`GROUP_SIZE`].
-pub fn group_hash(bytes: &[u8], offset: u64) -> GroupHash {
-    blake3::Hasher::new()
-        .set_input_offset(offset)
-        .update(bytes)
-        .finalize_non_root()
-}
 
 /// What one path of the site names.
 #[derive(Clone, Debug)]
@@ -227,41 +213,6 @@ impl DictionaryUse {
 fn use_as_dictionary(pattern: &str) -> HeaderValue {
     let escaped = pattern.replace('\\', r"\\").replace('"', r#"\""#);
     visible(&format!("match=\"{escaped}\""))
-}
-
-/// What the bytes of some content say of its media type: whether they are text, and whether its
-/// charset may be named.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum TextKind {
-    /// There are no bytes.
-    Empty,
-    /// Text in UTF-8.
-    Utf8,
-    /// Text in ASCII that says of itself, as HTML, CSS and XML can, that its charset is another.
-    Labelled,
-    /// Text in another charset, or in one that can't be told.
-    OtherCharset,
-    /// UTF-8 in which some bytes are no text.
-    BinaryUtf8,
-    /// Neither text nor UTF-8.
-    Binary,
-}
-
-impl TextKind {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Empty,
-        Self::Utf8,
-        Self::Labelled,
-        Self::OtherCharset,
-        Self::BinaryUtf8,
-        Self::Binary,
-    ];
-
-    /// Whether there is content, and all of it is text.
-    pub fn is_text(self) -> bool {
-        matches!(self, Self::Utf8 | Self::Labelled | Self::OtherCharset)
-    }
 }
 
 impl Resource {
@@ -502,91 +453,6 @@ pub struct Plain {
     pub encoded: EncodedForms,
 }
 
-/// Field values that many resources share.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Fields {
-    /// `Content-Type`.
-    pub content_type: HeaderValue,
-    /// `Cache-Control` of 200, 206 and 304.
-    pub cache_control: HeaderValue,
-    /// `Content-Encoding` of content that is compressed under its own name (`.svgz`, or a rule).
-    pub content_encoding: Option<Coding>,
-    /// What the content decodes to, where its name or a rule has had the scan prove that.
-    pub decoded: Option<Decoded>,
-    /// What the rules of the site change of them, if anything.
-    pub ruled: Option<Box<Ruled>>,
-}
-
-/// What content is proven to decode to.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Decoded {
-    /// How it decodes.
-    pub decoding: Decoding,
-    /// The media type of what comes out.
-    pub content_type: HeaderValue,
-}
-
-/// How content decodes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Decoding {
-    /// Its content coding.
-    pub coding: Coding,
-    /// What the decoded bytes are.
-    pub text: TextKind,
-}
-
-/// The changes that the rules of a site make to the fields of some resources.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Ruled {
-    /// The fields without rules.
-    pub built_in: Arc<Fields>,
-    /// Fields that the rules add, and those that replace built-in ones, in their order.
-    pub lines: Box<[(HeaderName, HeaderValue)]>,
-    /// Built-in fields that are not sent.
-    pub removed: Box<[HeaderName]>,
-    /// `Vary` as the rules have it, and the same with `accept-encoding` for a resource with
-    /// codings.
-    pub vary: Option<(HeaderValue, HeaderValue)>,
-    /// The suffix of the tag (P1), if fields that a 304 can't update differ from the built-in ones.
-    pub suffix: Option<[u8; 4]>,
-}
-
-impl Fields {
-    /// Fields that no rule has touched.
-    pub fn new(content_type: HeaderValue, cache_control: HeaderValue) -> Self {
-        Self {
-            content_type,
-            cache_control,
-            content_encoding: None,
-            decoded: None,
-            ruled: None,
-        }
-    }
-
-    /// How the content decodes, as far as that was looked at.
-    pub fn decoding(&self) -> Option<Decoding> {
-        let built_in = self.ruled.as_ref().map_or(self, |ruled| &ruled.built_in);
-        built_in.decoded.as_ref().map(|decoded| decoded.decoding)
-    }
-
-    /// The fields without rules.
-    pub fn built_in(self: &Arc<Self>) -> &Arc<Self> {
-        self.ruled.as_ref().map_or(self, |ruled| &ruled.built_in)
-    }
-
-    /// The suffix that they give to the tag.
-    pub fn suffix(&self) -> Option<[u8; 4]> {
-        self.ruled.as_ref().and_then(|ruled| ruled.suffix)
-    }
-
-    /// Whether a rule gives `Cache-Control`.
-    pub fn has_ruled_cache_control(&self) -> bool {
-        self.ruled
-            .as_ref()
-            .is_some_and(|ruled| ruled.built_in.cache_control != self.cache_control)
-    }
-}
-
 /// One coding of a resource.
 ///
 /// A site has millions of them: what is rare or made at the first request is in boxes of one word.
@@ -759,242 +625,10 @@ pub fn visible(value: &impl fmt::Display) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Where the bytes of a representation are.
-#[derive(Clone, Debug)]
-pub enum Data {
-    /// In memory: the very buffer that was hashed, or its copy, which nobody can change either.
-    Memory(Bytes),
-    /// In a file, to be read and proven for each response.
-    File(Arc<FileSource>),
-    /// In the temporary file of this process, to be read and proven in the same way.
-    Spooled(Arc<SpooledSource>),
-    /// In a store elsewhere, to be fetched and proven when somebody asks for it.
-    Remote(Arc<RemoteSource>),
-}
-
-impl Data {
-    /// Whether equal bytes are also read from the same file.
-    pub fn has_same_location(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Memory(_), Self::Memory(_)) => true,
-            (Self::File(one), Self::File(two)) => {
-                Arc::ptr_eq(&one.root, &two.root) && one.path == two.path
-            }
-            (Self::Spooled(one), Self::Spooled(two)) => Arc::ptr_eq(one, two),
-            (Self::Remote(one), Self::Remote(two)) => one.hash == two.hash,
-            (Self::Memory(_) | Self::File(_) | Self::Spooled(_) | Self::Remote(_), _) => false,
-        }
-    }
-}
-
-/// A file whose hashes are known and whose bytes are not in memory.
-#[derive(Debug)]
-pub struct FileSource {
-    /// The root it was found under.
-    pub root: Arc<Root>,
-    /// Its path, free of links, relative to the root (absolute where a link left the root).
-    pub path: Box<Path>,
-    /// The chaining value of each group; empty up to [`MAX_WHOLE`], where the root hash proves all.
-    pub groups: Arc<[GroupHash]>,
-}
-
-impl FileSource {
-    /// The file's absolute path, for messages.
-    pub fn location(&self) -> std::path::PathBuf {
-        self.root.path().join(&self.path)
-    }
-}
-
-/// Bytes that were put aside, with others, in the temporary file of this process.
-#[derive(Debug)]
-pub struct SpooledSource {
-    /// Where they are, perhaps with other forms of the same content.
-    pub extent: Arc<SpooledBytes>,
-    /// Where in the extent they begin.
-    pub offset: u64,
-    /// As [`FileSource::groups`].
-    pub groups: Arc<[GroupHash]>,
-    /// The absolute path of the file that they were made of: for messages, and to be looked at again
-    /// if they are damaged.
-    pub of: Box<Path>,
-}
-
-impl SpooledSource {
-    /// The same bytes, made of a file with the same content elsewhere.
-    pub fn of_file(&self, path: &Path) -> Self {
-        Self {
-            extent: Arc::clone(&self.extent),
-            offset: self.offset,
-            groups: Arc::clone(&self.groups),
-            of: path.into(),
-        }
-    }
-
-    /// The file that they are in, with others.
-    pub fn file(&self) -> &Arc<File> {
-        self.extent.file()
-    }
-
-    /// Where in the file they begin.
-    pub fn start(&self) -> u64 {
-        self.extent.offset() + self.offset
-    }
-
-    /// The first `length` bytes, blocking.
-    ///
-    /// # Errors
-    /// As `pread(2)`.
-    pub fn read(&self, length: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length as usize];
-        disk::read_exact_at(self.file(), &mut bytes, self.start())?;
-        Ok(bytes)
-    }
-}
-
-/// Bytes that a store elsewhere keeps under their hash.
-#[derive(Debug)]
-pub struct RemoteSource {
-    /// Their BLAKE3.
-    pub hash: [u8; 32],
-    /// How many they are.
-    pub length: u64,
-    /// As [`FileSource::groups`], from when the first piece was asked for on. They make up the hash.
-    pub groups: OnceLock<Arc<[GroupHash]>>,
-    /// Who fetches them.
-    pub pieces: Arc<dyn RemotePieces>,
-}
-
-/// Fetches content that is not on this machine.
-pub trait RemotePieces: fmt::Debug + Send + Sync {
-    /// A piece of `source`, proven: the group with this index, or all of it up to [`MAX_WHOLE`].
-    fn piece(self: Arc<Self>, source: &Arc<RemoteSource>, index: u32) -> PieceFuture;
-
-    /// Where `source` is, for messages.
-    fn location(&self, source: &RemoteSource) -> String;
-}
-
-/// A piece on its way: proven bytes that nobody can change, or why there are none.
-pub type PieceFuture = Pin<Box<dyn Future<Output = Result<Bytes, RemoteError>> + Send>>;
-
-/// Why a piece of a store can't be had.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum RemoteError {
-    /// The store does not give it.
-    #[error("{message}")]
-    Unavailable {
-        /// Which object of which store.
-        location: String,
-        /// What could not be done, and why.
-        message: String,
-    },
-    /// What it gives is something else.
-    #[error("{location} is damaged: its bytes are not those that its name says")]
-    Damaged {
-        /// Which object of which store.
-        location: String,
-    },
-    /// Slow clients hold all the memory there is for content.
-    #[error("no memory for {location}: --memory is used up by slow clients")]
-    NoMemory {
-        /// Which object of which store.
-        location: String,
-    },
-}
-
-impl RemoteError {
-    /// Which object of which store.
-    pub fn location(&self) -> &str {
-        match self {
-            Self::Unavailable { location, .. }
-            | Self::Damaged { location }
-            | Self::NoMemory { location } => location,
-        }
-    }
-}
-
-/// Which bytes of a representation a piece has, and whether some bytes are they: the group with an
-/// index, or all of it up to [`MAX_WHOLE`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PieceSpan {
-    /// Its number, from 0.
-    pub index: u32,
-    /// Where it begins.
-    pub offset: u64,
-    /// How many bytes it has.
-    pub length: usize,
-}
-
-impl PieceSpan {
-    /// The piece that has the byte at `position` of a representation of `whole` bytes.
-    pub fn at(position: u64, whole: u64) -> Self {
-        if whole <= MAX_WHOLE {
-            return Self {
-                index: 0,
-                offset: 0,
-                length: whole as usize,
-            };
-        }
-        let index = position / GROUP_SIZE;
-        let offset = index * GROUP_SIZE;
-        // A scan that found more than 2^32 groups (1 PiB) would have run out of memory.
-        Self {
-            index: index as u32,
-            offset,
-            length: GROUP_SIZE.min(whole - offset) as usize,
-        }
-    }
-
-    /// The piece with this number; `None` if a representation of `whole` bytes has none.
-    pub fn with_index(index: u32, whole: u64) -> Option<Self> {
-        let position = u64::from(index) * GROUP_SIZE;
-        let span = Self::at(position.min(whole.saturating_sub(1)), whole);
-        (span.index == index).then_some(span)
-    }
-
-    /// How many pieces a representation of `whole` bytes has.
-    pub fn count(whole: u64) -> u32 {
-        match whole {
-            0..=MAX_WHOLE => 1,
-            _ => whole.div_ceil(GROUP_SIZE) as u32,
-        }
-    }
-
-    /// Whether `bytes` are this piece of the content of `whole` bytes with this hash and groups.
-    pub fn is_proven_by(
-        &self,
-        bytes: &[u8],
-        hash: &[u8; 32],
-        groups: &[GroupHash],
-        whole: u64,
-    ) -> bool {
-        match groups.get(self.index as usize) {
-            Some(group) => group_hash(bytes, self.offset) == *group,
-            None => self.length as u64 == whole && blake3::hash(bytes) == *hash,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::semantics::etag::ETag;
-
-    #[test]
-    fn pieces_cover_all_of_a_representation_once() {
-        let large = 5 * GROUP_SIZE + 7;
-        for whole in [0, 1, MAX_WHOLE, MAX_WHOLE + 1, large] {
-            let (mut end, mut count) = (0, 0);
-            while end < whole || count == 0 {
-                let span = PieceSpan::at(end, whole);
-                assert_eq!((span.offset, span.index), (end, count));
-                assert_eq!(PieceSpan::with_index(count, whole), Some(span));
-                end += span.length as u64;
-                count += 1;
-            }
-            assert_eq!((end, PieceSpan::count(whole)), (whole, count), "{whole}");
-            assert_eq!(PieceSpan::with_index(count, whole), None, "{whole}");
-        }
-    }
+    use crate::disk::Root;
 
     #[test]
     fn a_million_of_them_fit_into_memory() {
