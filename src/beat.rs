@@ -17,6 +17,8 @@ pub enum WatchThread {
     Hasher,
     /// Reads every file again.
     Scrubber,
+    /// Looks for newer releases in a store, and publishes them.
+    Follower,
 }
 
 /// Work that has not got on for longer than it may.

@@ -381,7 +381,13 @@ impl Pieces {
             .or_else(|| self.memory.recall(&key))
             .filter(|bytes| bytes.len() == length);
         let bytes = match known {
-            Some(proven) => proven,
+            Some(proven) => {
+                // With each piece, known or not, so that there is always as much on its way.
+                if let PieceSource::Remote(source) = &self.source {
+                    Arc::clone(&source.pieces).read_ahead(source, key.1);
+                }
+                proven
+            }
             None => {
                 let proven = self.read(self.piece()).await?;
                 self.memory.remember(key, proven.clone());
@@ -420,9 +426,9 @@ impl Pieces {
     async fn read(&self, piece: PieceSpan) -> Result<Bytes, BodyError> {
         let source = match &self.source {
             PieceSource::Remote(source) => {
-                return Ok(Arc::clone(&source.pieces)
-                    .piece(source, piece.index)
-                    .await?);
+                let fetching = Arc::clone(&source.pieces).piece(source, piece.index);
+                Arc::clone(&source.pieces).read_ahead(source, piece.index);
+                return Ok(fetching.await?);
             }
             PieceSource::Spooled(source) => {
                 let file = Arc::clone(source.file());
@@ -518,11 +524,13 @@ fn changed(source: &LocalSource, piece: PieceSpan) -> BodyError {
 mod tests {
     use super::*;
     use crate::disk::Root;
-    use crate::representation::{GROUP_SIZE, group_hash};
+    use crate::locks::lock;
+    use crate::representation::{GROUP_SIZE, PieceFuture, RemotePieces, group_hash};
     use crate::semantics::coding::Coding;
     use crate::semantics::etag::ETag;
     use std::cell::Cell;
     use std::future::poll_fn;
+    use std::sync::{Mutex, OnceLock};
 
     thread_local! {
         /// The negative control: without the proof the bodies below must be wrong, or these
@@ -593,6 +601,49 @@ mod tests {
             assert!(end.is_ok(), "{length} bytes: {end:?}");
             assert_eq!(body.len(), content.len());
             assert_ne!(body, content, "{length} bytes: the proof was not needed");
+        }
+    }
+
+    /// A store that has every piece, and notes which ones were read ahead of.
+    #[derive(Debug, Default)]
+    struct WholeStore(Mutex<Vec<u32>>);
+
+    impl RemotePieces for WholeStore {
+        fn piece(self: Arc<Self>, _: &Arc<RemoteSource>, _: u32) -> PieceFuture {
+            let piece = Bytes::from(vec![7; GROUP_SIZE as usize]);
+            Box::pin(std::future::ready(Ok(piece)))
+        }
+
+        fn read_ahead(self: Arc<Self>, _: &Arc<RemoteSource>, index: u32) {
+            lock(&self.0).push(index);
+        }
+
+        fn location(&self, _: &RemoteSource) -> String {
+            "a test".to_owned()
+        }
+    }
+
+    #[tokio::test]
+    async fn each_piece_of_a_store_has_the_next_ones_fetched_known_or_not() {
+        let (store, length) = (Arc::new(WholeStore::default()), 6 * GROUP_SIZE);
+        let source = RemoteSource {
+            hash: [7; 32],
+            length,
+            groups: OnceLock::new(),
+            pieces: Arc::clone(&store) as Arc<dyn RemotePieces>,
+        };
+        let data = Data::Remote(Arc::new(source));
+        let representation =
+            Representation::new(Coding::Identity, ETag::new([7; 32]), length, data);
+        let memory = Memory::new(64 << 20, 1);
+        for _ in 0..2 {
+            let mut segments = Segments::default();
+            segments.push_data(&representation, 0, length, &memory);
+            while let Some(piece) = poll_fn(|cx| segments.poll_next(cx)).await {
+                piece.expect("there");
+            }
+            let ahead = std::mem::take(&mut *lock(&store.0));
+            assert_eq!(ahead, [0, 1, 2, 3, 4, 5]);
         }
     }
 }

@@ -63,7 +63,7 @@ pub enum NotReady {
         /// The published site.
         current: SiteDigest,
     },
-    /// Somebody waits for the file system, so that changes are not published.
+    /// Somebody does not get on, so that changes are not published.
     #[error("{}", stall_message(.0))]
     Stalled(Stall),
     /// The process is about to end.
@@ -73,7 +73,14 @@ pub enum NotReady {
 
 /// What it means that work does not get on, and where to look.
 pub fn stall_message(stall: &Stall) -> String {
+    let waited = format_duration(Duration::from_secs(stall.waited.as_secs()));
     let (who, consequence) = match stall.thread {
+        WatchThread::Follower => {
+            return format!(
+                "what follows the store has not got on for {waited}: no later release is served; \
+                 please report this, and restart the server"
+            );
+        }
         WatchThread::Watcher => ("the watcher", "no change is published"),
         WatchThread::Hasher => (
             "the hashing of a large file",
@@ -81,7 +88,6 @@ pub fn stall_message(stall: &Stall) -> String {
         ),
         WatchThread::Scrubber => ("the scrub", "no file is read again"),
     };
-    let waited = format_duration(Duration::from_secs(stall.waited.as_secs()));
     format!(
         "{who} has waited for the file system for {waited}: {consequence}; is a mount in the site \
          dead?"

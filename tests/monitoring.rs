@@ -12,15 +12,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Client, Server, TestSite};
+use support::{Client, Releases, Server, TestSite};
 
-const ALERTS: [&str; 6] = [
+const ALERTS: [&str; 8] = [
     "EtagdServerErrors",
     "EtagdSlow",
     "EtagdVerificationFailures",
     "EtagdChangesNotPublished",
     "EtagdReplicasDiffer",
     "EtagdFull",
+    "EtagdStoreAway",
+    "EtagdReleaseNotServed",
 ];
 
 /// What Prometheus adds to every series, and to those of a histogram.
@@ -82,13 +84,19 @@ fn dashboard() -> Vec<String> {
     found
 }
 
-/// The names of all samples, and those of all labels, in Prometheus's older format.
+/// The names of all samples, and those of all labels, in Prometheus's older format: of a server of a
+/// directory, and of one that follows a store.
 fn exported() -> (BTreeSet<String>, BTreeSet<String>) {
     let site = TestSite::with(&[("index.html", b"hello")]);
-    let server = Server::with(&site, &["--admin", "127.0.0.1:0"]);
-    assert_eq!(server.client().get("/").status, 200);
-    let text = Client::connect(server.admin()).request("GET", "/metrics", &[("Accept", "text/*")]);
-    let text = String::from_utf8(text.body).unwrap();
+    let releases = Releases::of(&site, &[]);
+    let flags = ["--admin", "127.0.0.1:0"];
+    let mut text = String::new();
+    for server in [Server::with(&site, &flags), releases.serve(&flags)] {
+        assert_eq!(server.client().get("/").status, 200);
+        let mut admin = Client::connect(server.admin());
+        let page = admin.request("GET", "/metrics", &[("Accept", "text/*")]);
+        text += std::str::from_utf8(&page.body).unwrap();
+    }
     let (mut names, mut labels) = (BTreeSet::new(), BTreeSet::new());
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, _) = line.rsplit_once(' ').unwrap();
@@ -167,7 +175,7 @@ fn promtool(arguments: &[&str]) -> Option<String> {
 fn prometheus_understands_the_alerts() {
     let file = deploy().join("alerts.yaml");
     if let Some(said) = promtool(&["check", "rules", file.to_str().unwrap()]) {
-        assert!(said.contains("SUCCESS: 6 rules found"), "{said}");
+        assert!(said.contains("SUCCESS: 8 rules found"), "{said}");
     }
 }
 
@@ -233,6 +241,9 @@ const WELL: &[(&str, &str)] = &[
     // As on a network mount, whose changes sweeps find.
     ("etagd_unwatched_places", "1x60"),
     ("etagd_watch_incomplete", "0x60"),
+    ("etagd_store_reachable", "1x60"),
+    ("etagd_store_release", "7x60"),
+    ("etagd_store_newest_release", "7x60"),
     ("process_open_fds", "100x60"),
     ("process_max_fds", "1000x60"),
 ];
@@ -320,6 +331,19 @@ fn each_alert_fires_when_it_should_and_alone() {
             Some("EtagdFull"),
         ),
         (&[("process_open_fds", "950x60")], Some("EtagdFull")),
+        (&[("etagd_store_reachable", "0x60")], Some("EtagdStoreAway")),
+        // A store may be away for some minutes, and a large release takes some.
+        (&[("etagd_store_reachable", "1x35 0x9 1x20")], None),
+        (&[("etagd_store_newest_release", "7x40 8x20")], None),
+        (
+            &[("etagd_store_newest_release", "8x60")],
+            Some("EtagdReleaseNotServed"),
+        ),
+        // The store has lost the one that is served.
+        (
+            &[("etagd_store_newest_release", "6x60")],
+            Some("EtagdReleaseNotServed"),
+        ),
     ];
     let tried: BTreeSet<_> = cases.iter().filter_map(|(_, firing)| *firing).collect();
     assert_eq!(tried, BTreeSet::from(ALERTS));

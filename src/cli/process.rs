@@ -20,6 +20,7 @@ use crate::settings::Expectation;
 use crate::site::Site;
 use crate::write::Writer;
 
+const FILE_SYSTEM_ANSWERS: &str = "the file system answers";
 /// How often to check whether the watcher gets on.
 const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -120,14 +121,15 @@ async fn report_stalls(readiness: &Readiness, metrics: &Metrics) -> Infallible {
         let are_stalled: Vec<_> = stalled.iter().map(|stall| stall.thread).collect();
         for thread in were_stalled {
             if !are_stalled.contains(&thread) {
-                tracing::info!(
-                    "the file system answers again: {}",
-                    match thread {
-                        WatchThread::Watcher => "changes are published",
-                        WatchThread::Hasher => "large files are hashed",
-                        WatchThread::Scrubber => "files are read again",
+                let (before, now) = match thread {
+                    WatchThread::Watcher => (FILE_SYSTEM_ANSWERS, "changes are published"),
+                    WatchThread::Hasher => (FILE_SYSTEM_ANSWERS, "large files are hashed"),
+                    WatchThread::Scrubber => (FILE_SYSTEM_ANSWERS, "files are read again"),
+                    WatchThread::Follower => {
+                        ("what follows the store gets on", "releases are taken")
                     }
-                );
+                };
+                tracing::info!("{before} again: {now}");
             }
         }
         were_stalled = are_stalled;

@@ -98,8 +98,9 @@ impl Supervisor {
         }
     }
 
-    /// Reports how far the first release of a store has come, to the operator as well. As long as it makes
-    /// progress, its time is extended. Never ends.
+    /// Reports how far the first release of a store has come, to the operator as well, or what it waits
+    /// for. Its time is extended as long as it makes progress, and while it waits: each attempt to reach the
+    /// store has an end. Never ends.
     pub(super) async fn report_fetching(
         &self,
         what: &str,
@@ -110,11 +111,13 @@ impl Supervisor {
         let mut before = None;
         loop {
             ticks.tick().await;
+            let extension = ExtendTimeoutUsec(START_EXTENSION.as_micros() as u32);
             let Some(percent) = progress.percent() else {
+                let status = readiness.obstacle().to_string();
+                self.send(&[Status(&status), extension]);
                 continue;
             };
             let status = format!("fetching {what}: {percent} %");
-            let extension = ExtendTimeoutUsec(START_EXTENSION.as_micros() as u32);
             let now = Some(progress.done());
             if before == now {
                 self.send(&[Status(&status)]);

@@ -52,7 +52,8 @@ pub struct FollowFlags {
     pub prefetch: Option<Prefetch>,
     /// Do not start if the store cannot be reached.
     ///
-    /// Otherwise the last release in --cache is served until it can. Needs a store.
+    /// Otherwise the last release in --cache is served until it can. A channel without a release is waited
+    /// for, whatever is in --cache. Needs a store.
     #[arg(long, value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub require_store: bool,
 }

@@ -2,7 +2,6 @@
 //! want them at the same time.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,11 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::fetchers::Fetchers;
+use super::fetchers::{Fetchers, aside};
 use super::names;
 use crate::cache::{Cache, CacheEntry, EntryName};
 use crate::locks::lock;
-use crate::memory::{Memory, PieceKey};
+use crate::memory::{Memory, PieceKey, Reservation};
 use crate::metrics::{Metrics, StoreMetrics};
 use crate::representation::{
     GROUP_SIZE, GroupHash, MAX_WHOLE, PieceFuture, PieceSpan, RemoteError, RemotePieces,
@@ -32,6 +31,13 @@ const MAX_WAIT: Duration = Duration::from_secs(15);
 const MAX_FETCHES: usize = 64;
 /// Part of `--memory` that they may take in addition to it.
 const FETCHES_SHARE: u64 = 8;
+/// What is fetched before a release is served takes memory twice while it is on its way: received, and as a
+/// whole. Counted in this unit, and within the same part of `--memory`.
+const ROOM_UNIT: u64 = 1 << 10;
+/// So much of it at least: one piece.
+const MIN_ROOM: u64 = 2 * MAX_WHOLE;
+/// And at most.
+const MAX_ROOM: u64 = 64 * MAX_WHOLE;
 /// Pieces that wait for their turn, at most: honest requests would wait longer than anybody waits.
 const MAX_QUEUED: usize = 1024;
 /// Pieces that are read from the cache at the same time. They wait for no store.
@@ -108,6 +114,8 @@ pub(super) struct Depot {
     under_way: Mutex<HashMap<PieceKey, Arc<watch::Sender<PieceOutcome>>>>,
     /// For asking the store.
     fetches: Semaphore,
+    /// Room for what is fetched before a release is served, in [`ROOM_UNIT`].
+    room: Semaphore,
     /// For reading the cache, which goes on while the store stalls.
     cache_reads: Semaphore,
     /// When the store was last asked although it is away.
@@ -129,13 +137,14 @@ impl Depot {
             store,
             cache,
             fetchers,
-            memory,
             metrics,
             under_way: Mutex::default(),
             fetches: Semaphore::new(fetches.clamp(4, MAX_FETCHES as u64) as usize),
+            room: Semaphore::new((room_for_prefetch(&memory) / ROOM_UNIT) as usize),
             cache_reads: Semaphore::new(MAX_CACHE_READS),
             probed: Mutex::default(),
             named: Mutex::default(),
+            memory,
         }
     }
 
@@ -173,11 +182,35 @@ impl Depot {
         length: u64,
     ) -> Result<Vec<u8>, FetchError> {
         let source = self.source(hash, length);
-        let mut content = Vec::with_capacity(length as usize);
-        for index in 0..PieceSpan::count(length) {
+        let mut content = self.proven_piece(&source, 0).await?;
+        for index in 1..PieceSpan::count(length) {
             content.extend(self.proven_piece(&source, index).await?);
         }
         Ok(content)
+    }
+
+    /// The same, if the cache has all of it.
+    pub(super) async fn cached_content(
+        self: &Arc<Self>,
+        hash: [u8; 32],
+        length: u64,
+    ) -> Option<Vec<u8>> {
+        let source = self.source(hash, length);
+        let groups = self.known_groups(&source).await?;
+        let mut content = Vec::new();
+        for index in 0..PieceSpan::count(length) {
+            let span = PieceSpan::with_index(index, length)?;
+            content.extend(self.cached_piece(&source, span, &groups).await?);
+        }
+        Some(content)
+    }
+
+    /// The same of content of one piece. Blocks.
+    pub(super) fn read_cached(&self, hash: &[u8; 32], length: u64) -> Option<Vec<u8>> {
+        let bytes = self.cache.as_ref()?.get(&names::piece(hash, 0))?.bytes;
+        let span = PieceSpan::with_index(0, length)?;
+        span.is_proven_by(&bytes, hash, &[], length)
+            .then_some(bytes)
     }
 
     /// Has all of some content be in the cache.
@@ -187,14 +220,28 @@ impl Depot {
         length: u64,
     ) -> Result<(), FetchError> {
         let source = self.source(hash, length);
-        for index in 0..PieceSpan::count(length) {
-            let is_there =
-                (self.cache.as_ref()).is_some_and(|cache| cache.has(&names::piece(&hash, index)));
-            if !is_there {
-                self.proven_piece(&source, index).await?;
-            }
+        let depot = Arc::clone(self);
+        let missing: Vec<u32> = aside(move || {
+            let is_there = |index: &u32| {
+                let name = names::piece(&hash, *index);
+                depot.cache.as_ref().is_some_and(|cache| cache.has(&name))
+            };
+            let mut missing: Vec<_> = (0..PieceSpan::count(length)).collect();
+            missing.retain(|index| !is_there(index));
+            missing
+        })
+        .await;
+        for index in missing {
+            self.proven_piece(&source, index).await?;
         }
         self.groups(&source).await.map(drop)
+    }
+
+    /// Takes from the budget for content what so many bytes that are fetched before a release is served
+    /// take at the same time, if there is room for that.
+    pub(super) fn reserve_for_prefetch(&self, bytes: u64) -> Option<Reservation> {
+        let room = room_for_prefetch(&self.memory);
+        self.memory.reserve(bytes.saturating_mul(2).min(room))
     }
 
     /// A piece, outside of the budget for content.
@@ -207,23 +254,34 @@ impl Depot {
             return Err(FetchError::Damaged(self.location(source)));
         };
         let groups = self.groups(source).await?;
-        let proves = |bytes: &[u8]| span.is_proven_by(bytes, &source.hash, &groups, source.length);
-        let name = names::piece(&source.hash, index);
-        if let Some(bytes) = self.cached(name).await
-            && proves(&bytes)
-        {
+        if let Some(bytes) = self.cached_piece(source, span, &groups).await {
             return Ok(bytes);
         }
+        let room = (2 * span.length as u64).div_ceil(ROOM_UNIT);
+        // The semaphore is never closed.
+        let _room = self.room.acquire_many(room as u32).await;
         for _ in 0..ATTEMPTS {
             if let Some(bytes) = self.ask(source, span).await? {
-                let bytes = bytes.to_vec();
-                if proves(&bytes) {
-                    self.put(name, &bytes).await;
+                let bytes = Vec::from(bytes);
+                if span.is_proven_by(&bytes, &source.hash, &groups, source.length) {
+                    self.put(names::piece(&source.hash, index), &bytes).await;
                     return Ok(bytes);
                 }
             }
         }
         Err(FetchError::Damaged(self.location(source)))
+    }
+
+    /// A piece that the cache has, proven, outside of the budget for content.
+    async fn cached_piece(
+        &self,
+        source: &RemoteSource,
+        span: PieceSpan,
+        groups: &[GroupHash],
+    ) -> Option<Vec<u8>> {
+        let bytes = self.cached(names::piece(&source.hash, span.index)).await?;
+        span.is_proven_by(&bytes, &source.hash, groups, source.length)
+            .then_some(bytes)
     }
 
     /// A piece within the budget for content; `None` if nobody waits for it any more. What the cache has
@@ -303,7 +361,7 @@ impl Depot {
 
     /// Whether the store was found to be away a moment ago: then nobody waits for it.
     fn is_away(&self) -> bool {
-        !self.metrics().is_reachable.load(Ordering::Relaxed)
+        self.metrics().reachability.is_away()
     }
 
     /// Whether the store may be asked although it is away: now and then it is.
@@ -334,10 +392,18 @@ impl Depot {
         match asked {
             Ok(bytes) => {
                 self.metrics().fetched_bytes.add(bytes.len() as u64);
-                self.metrics().is_reachable.store(true, Ordering::Relaxed);
+                self.metrics().reachability.note(true);
                 Ok(Some(bytes))
             }
-            Err(error) if error.kind == StoreErrorKind::TooLarge => Ok(None),
+            // It has another length than the listing says.
+            Err(error)
+                if matches!(
+                    error.kind,
+                    StoreErrorKind::TooLarge | StoreErrorKind::Unusable
+                ) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(FetchError::Store(error)),
         }
     }
@@ -444,22 +510,6 @@ impl Depot {
         outcome
     }
 
-    /// Fetches what comes next for a client that takes one piece after another.
-    fn read_ahead(self: &Arc<Self>, source: &Arc<RemoteSource>, index: u32) {
-        let is_sequence = index
-            .checked_sub(1)
-            .is_some_and(|before| self.memory.recall(&(source.hash, before)).is_some());
-        if !is_sequence || self.memory.is_short() {
-            return;
-        }
-        for next in index + 1..=index + READ_AHEAD {
-            let is_there = PieceSpan::with_index(next, source.length).is_some();
-            if is_there && self.memory.recall(&(source.hash, next)).is_none() {
-                self.begin(source, next);
-            }
-        }
-    }
-
     /// Counts a piece that can't be had, and names its object, once, if it is the object's fault.
     fn report(&self, source: &RemoteSource, error: &FetchError) {
         self.metrics().fetches_failed.increment();
@@ -502,7 +552,6 @@ impl Depot {
 impl RemotePieces for Depot {
     fn piece(self: Arc<Self>, source: &Arc<RemoteSource>, index: u32) -> PieceFuture {
         let mut outcome = self.begin(source, index);
-        self.read_ahead(source, index);
         let location = self.location(source);
         let length = PieceSpan::with_index(index, source.length).map(|span| span.length);
         let patience = match self.is_away() {
@@ -528,6 +577,21 @@ impl RemotePieces for Depot {
                 Err(_) => Err(unavailable("the store takes too long")),
             }
         })
+    }
+
+    fn read_ahead(self: Arc<Self>, source: &Arc<RemoteSource>, index: u32) {
+        let is_sequence = index
+            .checked_sub(1)
+            .is_some_and(|before| self.memory.recall(&(source.hash, before)).is_some());
+        if !is_sequence || self.memory.is_short() {
+            return;
+        }
+        for next in index + 1..=index + READ_AHEAD {
+            let is_there = PieceSpan::with_index(next, source.length).is_some();
+            if is_there && self.memory.recall(&(source.hash, next)).is_none() {
+                self.begin(source, next);
+            }
+        }
     }
 
     fn location(&self, source: &RemoteSource) -> String {
@@ -596,6 +660,11 @@ fn remove(
     }
 }
 
+/// Bytes that what is fetched before a release is served may take while it is on its way.
+fn room_for_prefetch(memory: &Memory) -> u64 {
+    (memory.limit() / FETCHES_SHARE).clamp(MIN_ROOM, MAX_ROOM)
+}
+
 /// The chaining values in a tree, if they make up the hash of the content.
 fn proven_groups(source: &RemoteSource, tree: &[u8]) -> Option<Arc<[GroupHash]>> {
     let (groups, rest) = tree.as_chunks::<32>();
@@ -624,7 +693,6 @@ mod tests {
             Memory::new(64 << 20, 8),
             Arc::default(),
         );
-        depot.metrics().is_reachable.store(true, Ordering::Relaxed);
         Arc::new(depot)
     }
 
@@ -667,7 +735,7 @@ mod tests {
     async fn a_store_that_is_away_is_asked_now_and_then() {
         let place = tempfile::tempdir().expect("a folder");
         let depot = depot(place.path());
-        depot.metrics().is_reachable.store(false, Ordering::Relaxed);
+        depot.metrics().reachability.note(false);
         assert!(depot.may_probe());
         assert!(!depot.may_probe());
         let content = depot.source(*blake3::hash(b"x").as_bytes(), 1);
@@ -680,5 +748,61 @@ mod tests {
         let piece = Arc::clone(&depot).piece(&content, 0).await;
         assert_eq!(piece.expect("fetched"), &b"x"[..]);
         assert!(!depot.is_away());
+    }
+
+    #[tokio::test]
+    async fn as_much_is_read_ahead_with_each_piece() {
+        let place = tempfile::tempdir().expect("a folder");
+        let depot = depot(place.path());
+        let source = depot.source([7; 32], 20 * GROUP_SIZE);
+        // Nothing is fetched: it stays under way.
+        let all = depot.fetches.available_permits();
+        let _stalled = depot.fetches.acquire_many(all as u32).await.expect("open");
+        let known = |index| depot.memory.remember((source.hash, index), Bytes::new());
+        let ahead = || {
+            let mut indexes: Vec<_> = lock(&depot.under_way).keys().map(|key| key.1).collect();
+            indexes.sort_unstable();
+            indexes
+        };
+        let mut waiting = Vec::new();
+        Arc::clone(&depot).read_ahead(&source, 0);
+        assert_eq!(ahead(), [0_u32; 0], "one piece is no sequence");
+        known(0);
+        for (index, expected) in [(1, 2..5), (2, 2..6), (3, 2..7)] {
+            known(index);
+            Arc::clone(&depot).read_ahead(&source, index);
+            // Somebody waits for them, or they are given up.
+            waiting.extend(ahead().into_iter().map(|index| depot.begin(&source, index)));
+            assert_eq!(ahead(), expected.collect::<Vec<_>>(), "{index}");
+        }
+        known(18);
+        Arc::clone(&depot).read_ahead(&source, 19);
+        assert_eq!(ahead(), (2..7).collect::<Vec<_>>(), "there is no more");
+    }
+
+    #[tokio::test]
+    async fn what_is_fetched_before_a_release_is_served_takes_turns_for_its_room() {
+        let place = tempfile::tempdir().expect("a folder");
+        let depot = depot(place.path());
+        let content = vec![7; MAX_WHOLE as usize];
+        let hash = *blake3::hash(&content).as_bytes();
+        let key = layout::blob(&BlobHash::new(hash));
+        let put = depot.store.put(&key, Bytes::from(content));
+        put.await.expect("stored");
+        // An eighth of --memory, for four pieces that each take it twice.
+        let all = depot.room.available_permits();
+        assert_eq!(all as u64 * ROOM_UNIT, 8 * MAX_WHOLE);
+        let room = depot.room.acquire_many(all as u32 - 1).await.expect("open");
+        let waiting = timeout(Duration::from_millis(50), depot.content(hash, MAX_WHOLE));
+        assert!(waiting.await.is_err(), "there is no room");
+        assert_eq!(depot.metrics().fetches.get(), 0);
+        drop(room);
+        let content = depot.content(hash, MAX_WHOLE).await;
+        assert_eq!(content.expect("fetched").len() as u64, MAX_WHOLE);
+        assert_eq!(depot.room.available_permits(), all);
+        let used = depot.memory.used();
+        let room = depot.reserve_for_prefetch(u64::MAX).expect("room");
+        assert_eq!(depot.memory.used(), used + 8 * MAX_WHOLE);
+        drop(room);
     }
 }

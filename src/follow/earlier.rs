@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::time::{sleep, timeout};
 
 use super::channel::{ChannelReader, RecordFailure};
+use super::fetchers::aside;
 use super::taking::{TakeError, Taker};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::Resource;
@@ -99,6 +100,34 @@ impl RecentReleases {
         retired
     }
 
+    /// Reads what the cache has, release by release: without the store.
+    pub(super) async fn load_cached(
+        &mut self,
+        taker: &Taker,
+        channel: &ChannelReader,
+        manifest: &Arc<Manifest>,
+    ) -> RetiredResources {
+        let mut retired = RetiredResources::new();
+        let mut previous = self.record.previous;
+        for _ in 0..MAX_EARLIER {
+            let Some(number) = previous.filter(|_| !self.is_done()) else {
+                break;
+            };
+            let Some(record) = taker.cached_record(channel, number).await else {
+                break;
+            };
+            previous = record.previous;
+            let mut gone = Vec::new();
+            if !self.listings.contains(&record.manifest)
+                && let Some(site) = taker.cached_earlier(&record, Arc::clone(manifest)).await
+            {
+                gone = gone_since(site, Arc::clone(manifest)).await;
+            }
+            self.add(&mut retired, &record, gone);
+        }
+        retired
+    }
+
     /// Reads the rest, however long that takes, and has it be served.
     pub(super) async fn finish(mut self, taker: Taker, channel: ChannelReader, site: Arc<Site>) {
         while !self.is_done() {
@@ -158,7 +187,7 @@ impl RecentReleases {
             let found =
                 found.unwrap_or_else(|stopped| Err(EarlierFailure::Refused(stopped.to_string())));
             match found {
-                Ok((earlier, site)) => self.add(retired, &earlier, site.as_ref(), manifest),
+                Ok((earlier, gone)) => self.add(retired, &earlier, gone),
                 Err(EarlierFailure::Passing(reason)) => return self.note_passing(&reason),
                 Err(EarlierFailure::Refused(reason)) => tracing::warn!(
                     release = number, %reason,
@@ -185,32 +214,39 @@ impl RecentReleases {
         &mut self,
         retired: &mut RetiredResources,
         earlier: &ReleaseRecord,
-        site: Option<&Manifest>,
-        manifest: &Manifest,
+        gone: Vec<Arc<Resource>>,
     ) {
         let until = Instant::now() + self.keep.saturating_sub(age(self.removed_at));
         self.removed_at = earlier.at.into();
         self.listings.insert(earlier.manifest);
-        let Some(site) = site else {
-            return;
-        };
-        for resource in site.iter() {
-            let is_gone = manifest.locate(&resource.path).is_none();
-            if is_gone && !site.is_page(resource) && self.seen.insert(resource.path.clone()) {
-                retired.push((Arc::clone(resource), until));
+        for resource in gone {
+            if self.seen.insert(resource.path.clone()) {
+                retired.push((resource, until));
             }
         }
     }
 }
 
-/// An earlier release and its site; no site where one with the same files was looked at already.
+/// What an earlier site had that `manifest` has not, pages excepted.
+async fn gone_since(site: Manifest, manifest: Arc<Manifest>) -> Vec<Arc<Resource>> {
+    let gone = move || {
+        let is_gone = |resource: &&Arc<Resource>| {
+            manifest.locate(&resource.path).is_none() && !site.is_page(resource)
+        };
+        site.iter().filter(is_gone).cloned().collect()
+    };
+    aside(gone).await
+}
+
+/// An earlier release, and what it had that `manifest` has not; nothing where one with the same files was
+/// looked at already.
 async fn site_of(
     taker: Taker,
     channel: ChannelReader,
     number: u64,
     manifest: Arc<Manifest>,
     known: HashSet<BlobHash>,
-) -> Result<(ReleaseRecord, Option<Manifest>), EarlierFailure> {
+) -> Result<(ReleaseRecord, Vec<Arc<Resource>>), EarlierFailure> {
     let record = channel
         .record(number)
         .await
@@ -218,11 +254,13 @@ async fn site_of(
             RecordFailure::Store(error) => EarlierFailure::Passing(error.to_string()),
             RecordFailure::Refused(refused) => EarlierFailure::Refused(refused.to_string()),
         })?;
+    taker.keep_record(&channel, &record).await;
     if known.contains(&record.manifest) {
-        return Ok((record, None));
+        return Ok((record, Vec::new()));
     }
-    match taker.earlier(&channel, &record, Some(manifest)).await {
-        Ok(site) => Ok((record, Some(site))),
+    let earlier = taker.earlier(&channel, &record, Some(Arc::clone(&manifest)));
+    match earlier.await {
+        Ok(site) => Ok((record, gone_since(site, manifest).await)),
         Err(TakeError::Passing(error)) => Err(EarlierFailure::Passing(error.to_string())),
         Err(TakeError::Refused(refused)) => Err(EarlierFailure::Refused(refused.to_string())),
     }

@@ -16,6 +16,9 @@ pub enum FollowError {
     /// The store can't be asked, and has to be.
     #[error("{0}: --require-store says not to serve an earlier release without it")]
     Required(String),
+    /// The store has nothing that is as new as what was served here before.
+    #[error("{0}: nothing older is served")]
+    Behind(String),
     /// The release can't be served.
     #[error(transparent)]
     Refused(#[from] Box<RefusedRelease>),

@@ -3,11 +3,12 @@
 
 use std::future::pending;
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Threads at most: a store is waited for more than anything is computed.
 const MAX_THREADS: usize = 4;
@@ -49,5 +50,18 @@ impl Fetchers {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         // There is one at least.
         self.handles[next % self.handles.len()].spawn(work)
+    }
+}
+
+/// Does what takes long without waiting for a store where it holds up no other task of this thread. A panic
+/// of it is one of the caller.
+pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(stopped) => match stopped.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // It was not begun, because the process ends.
+            Err(_) => pending().await,
+        },
     }
 }

@@ -1,25 +1,33 @@
 //! The task that looks for newer releases and publishes them.
 
-use std::collections::HashMap;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
-use tokio::task::spawn_blocking;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::changes;
-use super::earlier::{RecentReleases, age};
+use super::depot::Depot;
+use super::earlier::{RecentReleases, RetiredResources, age};
 use super::error::RefusedRelease;
+use super::fetchers::aside;
 use super::schedule::{PollSchedule, chance};
-use super::start::{MAX_STEPS_BACK, StoreFollower};
-use super::taking::{TakeError, TakenRelease, in_memory, small_and_remote, small_contents};
+use super::start::StoreFollower;
+use super::taking::{
+    LoadedContents, TakeError, TakenRelease, in_memory, small_and_remote, small_contents,
+};
+use crate::beat::{Beat, Beats, WatchThread};
 use crate::cache::Cache;
 use crate::manifest::{Changes, Manifest};
+use crate::metrics::Metrics;
+use crate::progress::ByteProgress;
 use crate::representation::Resource;
 use crate::scan::report_rules;
-use crate::site::{NewerState, Newest, PendingState, Site};
+use crate::site::{NewerState, Newest, PendingState, Publication, Site};
 use crate::store::{ReleaseRecord, StoreError, StoreErrorKind};
 use crate::watch::immutable;
 
@@ -33,6 +41,16 @@ const MAX_PENDING_WAIT: Duration = Duration::from_secs(10);
 /// costs more than a few of them.
 const MAX_PROMOTED: usize = 2048;
 
+/// How long a look may get nothing done before this process is not ready: the store has answered or is
+/// away by then, and a listing of a million files is read.
+const MAX_STEP: Duration = Duration::from_secs(120);
+/// How often to see whether something was fetched.
+const STEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause after a panic. It is doubled with each one until a look has ended well.
+const MIN_PANIC_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const MAX_PANIC_PAUSE: Duration = Duration::from_secs(60);
+
 /// Asks the task for what it would do later.
 pub struct FollowHandle {
     shared: Arc<SharedState>,
@@ -44,28 +62,10 @@ pub fn follow(follower: StoreFollower, site: Arc<Site>) -> FollowHandle {
     let depot = Arc::clone(&follower.taker.depot);
     let (poll, sweep) = (follower.options.poll, follower.options.sweep);
     let schedule = PollSchedule::new(poll, sweep, Instant::now());
-    let (task, handle) = FollowTask::new(follower, schedule, site);
-    let (shared, readiness) = (
-        Arc::clone(&task.shared),
-        Arc::clone(&task.follower.readiness),
-    );
-    let running = depot.fetchers.spawn(task.run());
-    depot.fetchers.spawn(async move {
-        if running.await.is_err() {
-            // Nobody waits for a look that never comes.
-            shared.looks.send_modify(|state| {
-                state.is_away = true;
-                state.pending = None;
-            });
-            readiness.remark(Some(
-                "what follows the store has panicked: no later release is served".to_owned(),
-            ));
-            tracing::error!(
-                "internal error: what follows the store has panicked (see above), and no later \
-                 release is served; please report this, and restart the server"
-            );
-        }
-    });
+    let beats = Arc::new(Beats::new(MAX_STEP));
+    follower.readiness.look_after(Arc::clone(&beats));
+    let (task, handle) = FollowTask::new(follower, schedule, site, beats);
+    depot.fetchers.spawn(task.run());
     handle
 }
 
@@ -173,6 +173,11 @@ struct FollowTask {
     shared: Arc<SharedState>,
     /// Resources whose content could be in memory.
     promotable: Vec<Arc<Resource>>,
+    /// Whether a request waits for a look.
+    is_asked: bool,
+    beats: Arc<Beats>,
+    /// What looks get done.
+    beat: Arc<Beat>,
 }
 
 impl FollowTask {
@@ -180,6 +185,7 @@ impl FollowTask {
         follower: StoreFollower,
         schedule: PollSchedule,
         site: Arc<Site>,
+        beats: Arc<Beats>,
     ) -> (Self, FollowHandle) {
         let shared = Arc::new(SharedState {
             asked: Notify::new(),
@@ -202,35 +208,92 @@ impl FollowTask {
             site,
             shared,
             promotable,
+            is_asked: false,
+            beat: beats.begin(WatchThread::Follower),
+            beats,
         };
         (task, handle)
     }
 
+    /// Works until the process ends. A panic is a bug, and no reason to serve an old release for ever: the
+    /// next look lists the channel. Where each look panics, this process is not ready after a while.
     async fn run(mut self) {
-        let mut is_asked = false;
+        let (mut pause, mut broken) = (MIN_PANIC_PAUSE, None);
         loop {
-            let due = match is_asked {
-                true => self.schedule.next().min(self.schedule.earliest()),
-                false => self.schedule.next(),
-            };
-            let shared = Arc::clone(&self.shared);
-            tokio::select! {
-                biased;
-                () = sleep_until(due.into()) => {
-                    is_asked = false;
-                    self.look().await;
-                }
-                () = shared.reload.notified() => self.schedule.hurry(Instant::now()),
-                () = shared.asked.notified(), if !is_asked => is_asked = true,
-                () = std::future::ready(()), if !self.promotable.is_empty() => {
-                    self.promote().await;
+            match AssertUnwindSafe(self.run_once()).catch_unwind().await {
+                Ok(Done::Look) => (pause, broken) = (MIN_PANIC_PAUSE, None),
+                Ok(Done::Other) => {}
+                Err(_) => {
+                    let pause_now = pause;
+                    pause = (2 * pause).min(MAX_PANIC_PAUSE);
+                    broken.get_or_insert_with(|| {
+                        // A step that ends with a look that ends well.
+                        let broken = self.beats.begin(WatchThread::Follower);
+                        broken.step();
+                        broken
+                    });
+                    self.recover(pause_now).await;
                 }
             }
         }
     }
 
+    /// Waits for what comes next, and does it.
+    async fn run_once(&mut self) -> Done {
+        let due = match self.is_asked {
+            true => self.schedule.next().min(self.schedule.earliest()),
+            false => self.schedule.next(),
+        };
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            () = sleep_until(due.into()) => {
+                self.is_asked = false;
+                let (beat, progress) = (Arc::clone(&self.beat), self.follower.progress());
+                beat.step();
+                tokio::select! {
+                    () = self.look() => {}
+                    never = step_with(&beat, &progress) => match never {},
+                }
+                beat.rest();
+                return Done::Look;
+            }
+            () = shared.reload.notified() => self.schedule.hurry(Instant::now()),
+            () = shared.asked.notified(), if !self.is_asked => self.is_asked = true,
+            () = std::future::ready(()), if !self.promotable.is_empty() => {
+                self.promote().await;
+            }
+        }
+        Done::Other
+    }
+
+    /// Begins again after a panic, in a while.
+    async fn recover(&mut self, pause: Duration) {
+        self.beat.rest();
+        self.promotable = Vec::new();
+        // Nobody waits for a look that does not come.
+        self.shared.looks.send_modify(|state| {
+            state.ended = state.begun;
+            state.is_away = true;
+            state.pending = None;
+        });
+        let release = self.follower.served.as_ref().map_or(0, |it| it.number);
+        let remark = format!("what follows the store has panicked: release {release} stays");
+        tracing::error!(
+            release,
+            "internal error: {remark} until it has begun again, in {} s (see above); please report this",
+            pause.as_secs()
+        );
+        self.follower.fault = Some(remark);
+        self.follower.note_remark();
+        sleep(pause).await;
+        self.schedule.hurry(Instant::now());
+    }
+
     /// Looks for a newer release, and publishes it.
     async fn look(&mut self) {
+        #[cfg(test)]
+        tests::panic_if_asked();
         let is_sweep = self.schedule.begin(Instant::now());
         self.shared.looks.send_modify(|state| state.begun += 1);
         let is_success = match self.find(is_sweep).await {
@@ -247,6 +310,9 @@ impl FollowTask {
                 false
             }
         };
+        if self.follower.fault.take().is_some() {
+            self.follower.note_remark();
+        }
         let is_away = self.follower.is_away;
         self.shared.looks.send_modify(|state| {
             state.ended = state.begun;
@@ -254,9 +320,8 @@ impl FollowTask {
         });
         self.schedule.end(Instant::now(), is_success, chance());
         if let Some(cache) = self.follower.taker.depot.cache.clone() {
-            // What was fetched last would wait for more until then, and be lost with a kill. A panic has
-            // been reported by its hook.
-            let _ = spawn_blocking(move || cache.flush_late()).await;
+            // What was fetched last would wait for more until then, and be lost with a kill.
+            aside(move || cache.flush_late()).await;
         }
         let now = Instant::now();
         if self.site.current().has_retired() {
@@ -269,6 +334,15 @@ impl FollowTask {
         self.follower.open_store().map_err(LookFailure::Store)?;
         let found = self.follower.channel.after(served, is_sweep).await;
         let found = found.map_err(LookFailure::Store)?;
+        let metrics = self.follower.taker.depot.metrics();
+        match found.last() {
+            Some(newest) => metrics.newest_release.store(*newest, Ordering::Relaxed),
+            // A start without the store did not find out.
+            None => {
+                let known = &metrics.newest_release;
+                let _ = known.compare_exchange(0, served, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
         let Some(newest) = found.last().copied() else {
             // One that has gone is not the store that was followed: a file system that is not
             // mounted is an empty folder.
@@ -306,31 +380,20 @@ impl FollowTask {
                 }
             });
         };
-        let mut refused = None;
-        // Where the newest can't be served, the last one that can.
-        for number in found.into_iter().rev().take(MAX_STEPS_BACK) {
-            let current = Arc::clone(&self.site.current());
-            let taken = self.follower.take(number, Some(current), &on_known);
-            match taken.await {
-                Ok(taken) => {
-                    self.publish(taken, served).await;
-                    break;
-                }
-                Err(TakeError::Passing(error)) => return Err(LookFailure::Release(number, error)),
-                Err(TakeError::Refused(refusal)) => {
-                    refused.get_or_insert(refusal);
-                }
-            }
+        let current = Arc::clone(&self.site.current());
+        match self.follower.take(newest, Some(current), &on_known).await {
+            Ok(taken) => self.publish(taken, served).await,
+            Err(TakeError::Passing(error)) => return Err(LookFailure::Release(newest, error)),
+            // What is served stays: each release is taken as the newest, or not at all.
+            Err(TakeError::Refused(refused)) => self.note_refused(&refused),
         }
         self.set_pending(false);
-        if let Some(refused) = refused {
-            self.note_refused(&refused);
-        }
         Ok(())
     }
 
     /// Says that the newest release can't be served, once for each.
     fn note_refused(&mut self, refused: &RefusedRelease) {
+        self.follower.taker.forget_loaded();
         self.follower.refusal = Some(refused.to_string());
         if self.follower.refused.replace(refused.number) == Some(refused.number) {
             return;
@@ -369,22 +432,14 @@ impl FollowTask {
         let keep_old = follower.options.keep_old;
         let (retired, rest) = follower.retired(&record, &target, before).await;
         let left = keep_old.map(|keep| keep.saturating_sub(age(record.at.into())));
-        let old = Arc::clone(&self.site.current());
-        let started = Instant::now();
-        let changes = Changes {
-            keep_until: left
-                .filter(|left| !left.is_zero())
-                .map(|left| started + left),
-            retired,
-            ..changes::between(&old, &target)
-        };
-        let broken = immutable::broken(&old, &changes.changed);
-        let publication = self.site.update(|_| Some(changes));
+        let keep_until = left
+            .filter(|left| !left.is_zero())
+            .map(|left| Instant::now() + left);
+        let (site, metrics) = (Arc::clone(&self.site), Arc::clone(&follower.metrics));
+        let replace = move || replace(&site, &target, keep_until, retired, &metrics);
+        let (publication, broken) = aside(replace).await;
         let metrics = &follower.metrics;
-        report_rules(self.site.current().rules(), old.rules());
         if let Some(publication) = &publication {
-            metrics.publishing.observe(started.elapsed());
-            metrics.publications.increment();
             let number = record.number;
             tracing::info!(
                 release = number,
@@ -423,40 +478,19 @@ impl FollowTask {
     /// Puts some content that the cache has into memory, where requests are answered from at once. What
     /// is published stays the same.
     async fn promote(&mut self) {
-        let depot = &self.follower.taker.depot;
         let rest = self.promotable.len().saturating_sub(MAX_PROMOTED);
         let some = self.promotable.split_off(rest);
-        let mut loaded = HashMap::new();
-        for (hash, length) in small_contents(&some) {
-            if !depot.memory().has_room(length) {
-                self.promotable = Vec::new();
-                break;
-            }
-            if depot.is_cached(&hash, length)
-                && let Ok(content) = depot.content(hash, length).await
-                && let Ok(bytes) = depot.memory().keep(content)
-            {
-                loaded.insert(hash, bytes);
-            }
+        let depot = Arc::clone(&self.follower.taker.depot);
+        let site = Arc::clone(&self.site);
+        let is_full = aside(move || promote(&depot, &site, &some)).await;
+        if is_full {
+            self.promotable = Vec::new();
         }
-        self.site.update(|current| {
-            let is_still = |old: &&Arc<Resource>| {
-                current
-                    .locate(&old.path)
-                    .is_some_and(|now| Arc::ptr_eq(now, old))
-            };
-            let changed = some.iter().filter(is_still);
-            let changed: Vec<_> = changed.filter_map(|old| in_memory(old, &loaded)).collect();
-            (!changed.is_empty()).then(|| Changes {
-                changed,
-                ..Changes::default()
-            })
-        });
     }
 
     fn note_answer(&mut self) {
         let metrics = self.follower.taker.depot.metrics();
-        metrics.is_reachable.store(true, Ordering::Relaxed);
+        metrics.reachability.note(true);
         if self.shared.looks.borrow().pending.is_none() {
             self.follower.delay = None;
         }
@@ -477,7 +511,7 @@ impl FollowTask {
         metrics.polls_failed.increment();
         // Who may read and not list gets content all the same.
         if error.kind != StoreErrorKind::Forbidden {
-            metrics.is_reachable.store(false, Ordering::Relaxed);
+            metrics.reachability.note(false);
         }
         let release = follower.served.as_ref().map_or(0, |it| it.number);
         if !std::mem::replace(&mut follower.is_away, true) {
@@ -495,6 +529,12 @@ impl FollowTask {
     /// Notes that the store answers, but for something of a newer release.
     fn note_delay(&mut self, number: u64, error: &StoreError) {
         let served = self.follower.served.as_ref().map_or(0, |it| it.number);
+        self.follower
+            .taker
+            .depot
+            .metrics()
+            .releases_delayed
+            .increment();
         let remark = format!("release {number} waits: {error}; release {served} stays meanwhile");
         if self.follower.delay.is_none() {
             tracing::warn!(release = number, served, %error, "{remark}");
@@ -514,6 +554,80 @@ impl FollowTask {
     }
 }
 
+/// What a task has done.
+enum Done {
+    /// A look for a newer release, to its end.
+    Look,
+    Other,
+}
+
+/// Notes a step for each while in which something was fetched. Never ends.
+async fn step_with(beat: &Beat, progress: &ByteProgress) -> Infallible {
+    let mut before = (0, 0);
+    loop {
+        sleep(STEP_INTERVAL).await;
+        let now = (progress.total(), progress.done());
+        if std::mem::replace(&mut before, now) != now {
+            beat.step();
+        }
+    }
+}
+
+/// Publishes `target` in the place of what `site` has. Returns what has changed, and what should not have.
+/// Takes long where there is much of it.
+fn replace(
+    site: &Site,
+    target: &Manifest,
+    keep_until: Option<Instant>,
+    retired: RetiredResources,
+    metrics: &Metrics,
+) -> (Option<Publication>, Vec<String>) {
+    let (old, started) = (Arc::clone(&site.current()), Instant::now());
+    let changes = Changes {
+        keep_until,
+        retired,
+        ..changes::between(&old, target)
+    };
+    let broken = immutable::broken(&old, &changes.changed);
+    let publication = site.update(|_| Some(changes));
+    report_rules(site.current().rules(), old.rules());
+    if publication.is_some() {
+        metrics.publishing.observe(started.elapsed());
+        metrics.publications.increment();
+    }
+    (publication, broken)
+}
+
+/// Puts what the cache has of the content of these resources into memory, where they are published.
+/// Returns whether there is no room for more. Takes long.
+fn promote(depot: &Depot, site: &Site, some: &[Arc<Resource>]) -> bool {
+    let (mut loaded, mut is_full) = (LoadedContents::new(), false);
+    for (hash, length) in small_contents(some) {
+        if !depot.memory().has_room(length) {
+            is_full = true;
+            break;
+        }
+        if let Some(content) = depot.read_cached(&hash, length)
+            && let Ok(bytes) = depot.memory().keep(content)
+        {
+            loaded.insert(hash, bytes);
+        }
+    }
+    site.update(|current| {
+        let is_still = |old: &&Arc<Resource>| {
+            let now = current.locate(&old.path);
+            now.is_some_and(|now| Arc::ptr_eq(now, old))
+        };
+        let changed = some.iter().filter(is_still);
+        let changed: Vec<_> = changed.filter_map(|old| in_memory(old, &loaded)).collect();
+        (!changed.is_empty()).then(|| Changes {
+            changed,
+            ..Changes::default()
+        })
+    });
+    is_full
+}
+
 /// Says that a release is no other site than the one before.
 fn log_equal(record: &ReleaseRecord) {
     let number = record.number;
@@ -521,4 +635,79 @@ fn log_equal(record: &ReleaseRecord) {
         release = number, digest = %record.digest,
         "release {number}: the same site as before, site digest {}", record.digest
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::memory::Memory;
+    use crate::readiness::{Phase, Readiness};
+    use crate::settings::{FollowOptions, Prefetch, Settings};
+
+    thread_local! {
+        /// So many looks panic.
+        static PANICS: Cell<u32> = const { Cell::new(0) };
+    }
+
+    pub(super) fn panic_if_asked() {
+        let left = PANICS.get();
+        if left > 0 {
+            PANICS.set(left - 1);
+            panic!("a look panics, because a test wants that");
+        }
+    }
+
+    #[tokio::test]
+    async fn looks_that_panic_are_made_again_and_nobody_takes_this_process_for_ready_meanwhile() {
+        let place = tempfile::tempdir().expect("a folder");
+        let url = format!("file://{}", place.path().display());
+        let options = FollowOptions {
+            store: url.parse().expect("a folder"),
+            channel: "live".parse().expect("a name"),
+            cache: None,
+            cache_size: 1 << 20,
+            prefetch: Prefetch::None,
+            poll: Duration::from_millis(1),
+            sweep: Duration::from_secs(3600),
+            keep_old: None,
+            is_store_required: false,
+            typed: Vec::new(),
+        };
+        let readiness = Arc::new(Readiness::default());
+        readiness.enter(Phase::Serving);
+        let memory = Memory::new(16 << 20, 8);
+        let metrics = Arc::default();
+        let follower = StoreFollower::open(options, memory, metrics, Arc::clone(&readiness), 1);
+        let follower = follower.expect("a store");
+        let site = Arc::new(Site::new(Manifest::empty(Settings::default())));
+        let poll = Duration::from_millis(1);
+        let schedule = PollSchedule::new(poll, Duration::from_secs(3600), Instant::now());
+        // A step may take no time at all, and none is under way between looks.
+        let beats = Arc::new(Beats::new(Duration::ZERO));
+        readiness.look_after(Arc::clone(&beats));
+        let (task, _handle) = FollowTask::new(follower, schedule, site, beats);
+        let mut looks = task.shared.looks.subscribe();
+        PANICS.set(2);
+        let watched = async {
+            let is_broken = |readiness: &Readiness| readiness.check_watcher().is_err();
+            while !is_broken(&readiness) {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let remark = readiness.last_remark().expect("a remark");
+            assert!(remark.contains("has panicked"), "{remark}");
+            let has_looked = |state: &LookState| state.ended > 0 && !state.is_away;
+            looks.wait_for(has_looked).await.expect("a task");
+            while is_broken(&readiness) {
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(readiness.last_remark(), None);
+        };
+        tokio::select! {
+            () = task.run() => unreachable!("it never ends"),
+            () = watched => {}
+        }
+        assert_eq!(PANICS.get(), 0);
+    }
 }

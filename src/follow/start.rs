@@ -1,4 +1,5 @@
-//! The first release that a process serves: the newest one, or else the last that was proven here.
+//! The first release that a process serves: the newest one, or else the last that was served here, or
+//! else, where none was, the newest that can be served.
 
 use std::fmt;
 use std::io;
@@ -13,11 +14,11 @@ use super::channel::{ChannelReader, RecordFailure};
 use super::depot::Depot;
 use super::earlier::{RecentReleases, RetiredResources};
 use super::error::{FollowError, Followed, RefusedRelease};
-use super::fetchers::Fetchers;
+use super::fetchers::{Fetchers, aside};
 use super::names;
 use super::schedule::chance;
 use super::taking::{ReleaseSource, TakeError, TakenRelease, Taker};
-use crate::cache::Cache;
+use crate::cache::{Cache, EntryName};
 use crate::manifest::{Changes, Manifest};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -38,8 +39,8 @@ const MAX_START_WAIT: Duration = Duration::from_secs(10);
 const MAX_START_PAUSE: Duration = Duration::from_secs(15);
 /// How long a release waits for what earlier ones had (`--keep-old`). The rest follows.
 const MAX_EARLIER_WAIT: Duration = Duration::from_secs(3);
-/// How many releases are gone back if the newest ones can't be served.
-pub(super) const MAX_STEPS_BACK: usize = 10;
+/// How many releases a first start goes back if the newest ones can't be served.
+const MAX_STEPS_BACK: usize = 10;
 
 /// What follows a channel, before it has a site to publish to.
 pub struct StoreFollower {
@@ -54,6 +55,8 @@ pub struct StoreFollower {
     pub(super) refused: Option<u64>,
     /// Why it can't.
     pub(super) refusal: Option<String>,
+    /// What is wrong with the task that looks for releases.
+    pub(super) fault: Option<String>,
     /// Why the store could not be asked, if it could not the last time.
     pub(super) absence: Option<String>,
     /// Why a newer release is not served yet.
@@ -70,19 +73,25 @@ pub struct StoreFollower {
     is_cache_named: bool,
 }
 
-/// Why there is no release to begin with.
-enum NoRelease {
+/// Why the newest release can't be begun with.
+enum Obstacle {
     /// The channel has none.
     Empty(Followed),
     /// The store can't be asked.
     Store(StoreError),
     /// It takes too long.
     Slow(Followed),
-    /// None can be served.
+    /// It can't be served.
     Refused(Box<RefusedRelease>),
+    /// It comes before one that was served here.
+    Behind {
+        followed: Followed,
+        newest: u64,
+        last: u64,
+    },
 }
 
-impl fmt::Display for NoRelease {
+impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty(followed) => write!(f, "{followed} has no release yet: push one"),
@@ -92,8 +101,40 @@ impl fmt::Display for NoRelease {
                 write!(f, "{} has not answered within {seconds} s", followed.store)
             }
             Self::Refused(refused) => refused.fmt(f),
+            Self::Behind {
+                followed,
+                newest,
+                last,
+            } => write!(
+                f,
+                "the newest release of {followed} is {newest}, and release {last} was served here before \
+                 (if the channel was begun anew, empty --cache)"
+            ),
         }
     }
+}
+
+impl Obstacle {
+    /// Whether the store did not answer.
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Slow(_))
+    }
+
+    /// Why the process ends, unless it can be waited for.
+    fn into_end(self) -> Option<FollowError> {
+        match self {
+            Self::Refused(refused) => Some(refused.into()),
+            Self::Store(error) if !error.is_passing() => Some(FollowError::Store(error)),
+            Self::Behind { .. } => Some(FollowError::Behind(self.to_string())),
+            Self::Empty(_) | Self::Store(_) | Self::Slow(_) => None,
+        }
+    }
+}
+
+/// The release that was proven and served here last, as `--cache` has it.
+struct LastServed {
+    record: ReleaseRecord,
+    source: ReleaseSource,
 }
 
 impl StoreFollower {
@@ -126,12 +167,12 @@ impl StoreFollower {
         };
         let channel = ChannelReader::new(store.clone(), followed);
         let depot = Depot::new(store, cache, fetchers, memory, Arc::clone(&metrics));
-        depot.metrics().is_reachable.store(true, Ordering::Relaxed);
         let taker = Taker {
             depot: Arc::new(depot),
             prefetch: options.prefetch,
             typed: options.typed.clone(),
             progress: Arc::default(),
+            loaded: Arc::default(),
         };
         Ok(Self {
             options,
@@ -142,6 +183,7 @@ impl StoreFollower {
             served: None,
             refused: None,
             refusal: None,
+            fault: None,
             absence: None,
             delay: None,
             gone: None,
@@ -178,40 +220,32 @@ impl StoreFollower {
         let mut is_said = false;
         let mut pause = self.options.poll;
         loop {
-            let obstacle = match self.newest().await {
+            let last = self.last_served().await;
+            let floor = last.as_ref().map_or(0, |last| last.record.number);
+            let mut obstacle = match self.newest(floor).await {
                 Ok(taken) => {
                     let manifest = self.begin_with(taken).await;
                     return Ok((self, manifest));
                 }
                 Err(obstacle) => obstacle,
             };
-            let reason = obstacle.to_string();
-            match obstacle {
-                NoRelease::Refused(refused) if refused.is_usage() => return Err(refused.into()),
-                NoRelease::Store(_) | NoRelease::Slow(_) if self.options.is_store_required => {
-                    return Err(FollowError::Required(reason));
-                }
-                NoRelease::Empty(_) if self.options.is_store_required => {}
-                // No channel loses its newest release: where there is none and one was proven here, a
-                // file system is not mounted.
-                _ => {
-                    let is_away = !matches!(obstacle, NoRelease::Refused(_));
-                    if let Some(manifest) = self.begin_offline(&reason, is_away).await {
-                        return Ok((self, manifest));
-                    }
-                }
+            match self.begin_otherwise(&obstacle, last).await {
+                Ok(Some(manifest)) => return Ok((self, manifest)),
+                Ok(None) => {}
+                Err(error) => obstacle = Obstacle::Store(error),
             }
-            match obstacle {
-                NoRelease::Refused(refused) => return Err(refused.into()),
-                NoRelease::Store(error) if !error.is_passing() => {
-                    return Err(FollowError::Store(error));
-                }
-                _ => {}
+            let reason = obstacle.to_string();
+            if obstacle.is_absence() && self.options.is_store_required {
+                return Err(FollowError::Required(reason));
+            }
+            let is_empty = matches!(obstacle, Obstacle::Empty(_));
+            if let Some(end) = obstacle.into_end() {
+                return Err(end);
             }
             // A first release is awaited by somebody; a store that is in trouble is asked seldom.
-            pause = match obstacle {
-                NoRelease::Empty(_) => self.options.poll,
-                _ => (pause * 2).min(MAX_START_PAUSE.max(self.options.poll)),
+            pause = match is_empty {
+                true => self.options.poll,
+                false => (pause * 2).min(MAX_START_PAUSE.max(self.options.poll)),
             };
             self.readiness.explain(Some(reason.clone()));
             if !mem::replace(&mut is_said, true) {
@@ -220,6 +254,64 @@ impl StoreFollower {
             }
             sleep(pause.mul_f64(0.9 + 0.2 * chance())).await;
         }
+    }
+
+    /// What the cache has of the release that was served here last.
+    async fn last_served(&self) -> Option<LastServed> {
+        let cache = Arc::clone(self.taker.depot.cache.as_ref()?);
+        let name = self.last_release();
+        let kept = aside(move || cache.kept(&name)).await;
+        let (record, source) = ReleaseSource::of_entry(&kept?)?;
+        Some(LastServed { record, source })
+    }
+
+    /// Under which name the cache has it.
+    fn last_release(&self) -> EntryName {
+        names::last_release(self.channel.followed())
+    }
+
+    /// Begins with another release than the newest, which can't be begun with: with the one that was
+    /// served here last, or else with the newest one before that can be served. Never with one that comes
+    /// before what was served here.
+    ///
+    /// # Errors
+    /// When the store can't be asked.
+    async fn begin_otherwise(
+        &mut self,
+        obstacle: &Obstacle,
+        last: Option<LastServed>,
+    ) -> Result<Option<Manifest>, StoreError> {
+        let is_forbidden = match obstacle {
+            Obstacle::Refused(refused) => refused.is_usage(),
+            // No channel loses its newest release: where there is none and one was proven here, a file
+            // system is not mounted. But who requires the store waits for that.
+            Obstacle::Empty(_) | Obstacle::Store(_) | Obstacle::Slow(_) => {
+                self.options.is_store_required
+            }
+            Obstacle::Behind { .. } => false,
+        };
+        if is_forbidden {
+            return Ok(None);
+        }
+        let floor = last.as_ref().map_or(0, |last| last.record.number);
+        if let Some(last) = last
+            && let Some(manifest) = self.begin_with_last(last, obstacle).await
+        {
+            return Ok(Some(manifest));
+        }
+        let Obstacle::Refused(refused) = obstacle else {
+            return Ok(None);
+        };
+        let Some(taken) = self.newest_before(refused.number, floor).await? else {
+            return Ok(None);
+        };
+        let number = taken.record.number;
+        let remark =
+            format!("{refused}; release {number} is served, the newest before it that can be");
+        let store = &self.options.store;
+        tracing::warn!(release = refused.number, served = number, %store, "{remark}");
+        self.refusal = Some(remark);
+        Ok(Some(self.begin_with(taken).await))
     }
 
     /// Finds out whether the folder of the store is there, if it was not.
@@ -234,44 +326,72 @@ impl StoreFollower {
         Ok(())
     }
 
-    /// The newest release that can be served.
-    async fn newest(&mut self) -> Result<TakenRelease, NoRelease> {
-        let followed = self.channel.followed().clone();
-        self.open_store().map_err(NoRelease::Store)?;
-        let listed = timeout(MAX_START_WAIT, self.channel.after(0, true)).await;
-        let listed = listed.map_err(|_| NoRelease::Slow(followed.clone()))?;
-        let Some(newest) = listed.map_err(NoRelease::Store)?.pop() else {
-            return Err(NoRelease::Empty(followed));
-        };
-        let first = match self.take(newest, None, &|_| {}).await {
-            Ok(taken) => return Ok(taken),
-            Err(TakeError::Passing(error)) => return Err(NoRelease::Store(error)),
-            Err(TakeError::Refused(refused)) => refused,
-        };
-        self.refused = Some(newest);
-        self.taker.depot.metrics().releases_refused.increment();
-        if first.is_usage() {
-            return Err(NoRelease::Refused(first));
+    /// The newest release, unless it comes before the one with the number `floor`.
+    async fn newest(&mut self, floor: u64) -> Result<TakenRelease, Obstacle> {
+        let newest = self.newest_number().await;
+        let metrics = self.taker.depot.metrics();
+        match &newest {
+            Ok(number) => {
+                metrics.reachability.note(true);
+                metrics.newest_release.store(*number, Ordering::Relaxed);
+            }
+            Err(obstacle) if obstacle.is_absence() => {
+                metrics.reachability.note(false);
+                metrics.polls_failed.increment();
+            }
+            Err(_) => metrics.reachability.note(true),
         }
-        // What replicas serve that have run for longer: the last good one.
-        let earlier = self.channel.list(0).await.map_err(NoRelease::Store)?;
+        let newest = newest?;
+        if newest < floor {
+            return Err(Obstacle::Behind {
+                followed: self.channel.followed().clone(),
+                newest,
+                last: floor,
+            });
+        }
+        match self.take(newest, None, &|_| {}).await {
+            Ok(taken) => Ok(taken),
+            Err(TakeError::Passing(error)) => {
+                self.taker.depot.metrics().releases_delayed.increment();
+                Err(Obstacle::Store(error))
+            }
+            Err(TakeError::Refused(refused)) => {
+                self.refused = Some(newest);
+                self.taker.depot.metrics().releases_refused.increment();
+                Err(Obstacle::Refused(refused))
+            }
+        }
+    }
+
+    async fn newest_number(&mut self) -> Result<u64, Obstacle> {
+        self.open_store().map_err(Obstacle::Store)?;
+        let listed = timeout(MAX_START_WAIT, self.channel.after(0, true)).await;
+        let followed = self.channel.followed();
+        let listed = listed.map_err(|_| Obstacle::Slow(followed.clone()))?;
+        let newest = listed.map_err(Obstacle::Store)?.pop();
+        newest.ok_or_else(|| Obstacle::Empty(followed.clone()))
+    }
+
+    /// The newest release before the one with the number `newest` that can be served, if there is one from
+    /// `floor` on. Not all are tried.
+    ///
+    /// # Errors
+    /// When the store can't be asked: what passes is no reason to go further back.
+    async fn newest_before(
+        &self,
+        newest: u64,
+        floor: u64,
+    ) -> Result<Option<TakenRelease>, StoreError> {
+        let earlier = self.channel.list(floor.saturating_sub(1)).await?;
         let earlier = earlier.into_iter().rev().filter(|number| *number < newest);
         for number in earlier.take(MAX_STEPS_BACK) {
             match self.take(number, None, &|_| {}).await {
-                Ok(taken) => {
-                    tracing::warn!(
-                        release = newest, served = number, store = %followed.store,
-                        "{first}; release {number} is served"
-                    );
-                    self.refusal = Some(first.to_string());
-                    return Ok(taken);
-                }
-                // What passes is no reason to go further back.
-                Err(TakeError::Passing(error)) => return Err(NoRelease::Store(error)),
+                Ok(taken) => return Ok(Some(taken)),
+                Err(TakeError::Passing(error)) => return Err(error),
                 Err(TakeError::Refused(_)) => {}
             }
         }
-        Err(NoRelease::Refused(first))
+        Ok(None)
     }
 
     /// Makes a release ready to be served.
@@ -340,9 +460,31 @@ impl StoreFollower {
         (retired, Some(earlier).filter(|earlier| !earlier.is_done()))
     }
 
+    /// What the releases before `record` had, as far as the cache knows, and what asks the store for all
+    /// of it.
+    async fn retired_of_cache(
+        &self,
+        record: &ReleaseRecord,
+        manifest: &Arc<Manifest>,
+    ) -> (RetiredResources, Option<RecentReleases>) {
+        let Some(keep) = self.options.keep_old else {
+            return (Vec::new(), None);
+        };
+        let mut known = RecentReleases::new(record, 0, keep);
+        let retired = known.load_cached(&self.taker, &self.channel, manifest);
+        let all = RecentReleases::new(record, 0, keep);
+        (retired.await, Some(all))
+    }
+
     /// Tells the operator what is not as it should be.
     pub(super) fn note_remark(&self) {
-        let all = [&self.absence, &self.delay, &self.gone, &self.refusal];
+        let all = [
+            &self.fault,
+            &self.absence,
+            &self.delay,
+            &self.gone,
+            &self.refusal,
+        ];
         self.readiness
             .remark(all.into_iter().flatten().next().cloned());
     }
@@ -354,26 +496,26 @@ impl StoreFollower {
         metrics.releases_taken.increment();
         if let Some(cache) = &self.taker.depot.cache {
             let (cache, entry) = (Arc::clone(cache), source.to_entry(record));
-            let followed = self.channel.followed();
-            let name = names::last_release(&followed.store, &followed.channel);
+            let name = self.last_release();
+            let number = record.number;
             tokio::task::spawn_blocking(move || {
-                cache.keep(&name, &entry);
+                // Another process may have served a newer one.
+                let kept = cache.kept(&name).as_ref().and_then(ReleaseSource::of_entry);
+                if kept.is_none_or(|(kept, _)| kept.number <= number) {
+                    cache.keep(&name, &entry);
+                }
                 cache.flush();
             });
         }
     }
 
-    /// Begins with the release that was proven last, because of this reason, which may be that the store
-    /// is away.
-    async fn begin_offline(&mut self, reason: &str, is_away: bool) -> Option<Manifest> {
-        let cache = Arc::clone(self.taker.depot.cache.as_ref()?);
-        let followed = self.channel.followed().clone();
-        let name = names::last_release(&followed.store, &followed.channel);
-        let kept = tokio::task::spawn_blocking(move || cache.kept(&name)).await;
-        let (record, source) = ReleaseSource::of_entry(&kept.ok()??)?;
+    /// Begins with the release that was served here last, because of this obstacle; `None` where it can't
+    /// be served any more.
+    async fn begin_with_last(&mut self, last: LastServed, obstacle: &Obstacle) -> Option<Manifest> {
+        let LastServed { record, source } = last;
         let typed = &self.taker.typed;
         let manifest = match self.taker.assemble(&record, &source, typed, None).await {
-            Ok(manifest) => manifest,
+            Ok(manifest) => Arc::new(manifest),
             Err(refusal) => {
                 let refused = self.channel.refused(record.number, refusal);
                 if !mem::replace(&mut self.is_cache_named, true) {
@@ -383,27 +525,36 @@ impl StoreFollower {
             }
         };
         let number = record.number;
+        self.is_away = obstacle.is_absence() || matches!(obstacle, Obstacle::Empty(_));
         let metrics = self.taker.depot.metrics();
         metrics.release.store(number, Ordering::Relaxed);
-        self.is_away = is_away;
-        metrics.is_reachable.store(!self.is_away, Ordering::Relaxed);
-        metrics.polls_failed.add(self.is_away.into());
+        metrics.reachability.note(!self.is_away);
+        let rest = match self.is_away {
+            true => "; what --cache lacks of it is answered 503",
+            false => "",
+        };
         let remark =
-            format!("{reason}: release {number}, the last that was proven here, is served");
-        match is_away {
-            true => self.absence = Some(remark),
-            false => self.refusal = Some(remark),
+            format!("{obstacle}; release {number} is served, the last that was proven here");
+        let followed = self.channel.followed();
+        tracing::warn!(
+            release = number, store = %followed.store, channel = %followed.channel,
+            reason = %obstacle, digest = %record.digest,
+            "{remark}{rest}"
+        );
+        match obstacle {
+            Obstacle::Refused(_) => self.refusal = Some(remark),
+            Obstacle::Behind { .. } => self.gone = Some(remark),
+            Obstacle::Empty(_) | Obstacle::Store(_) | Obstacle::Slow(_) => {
+                self.absence = Some(remark);
+            }
         }
         self.note_remark();
-        let keep_old = self.options.keep_old;
-        self.rest = keep_old.map(|keep| RecentReleases::new(&record, 0, keep));
-        tracing::warn!(
-            release = number, store = %followed.store, channel = %followed.channel, reason,
-            digest = %record.digest,
-            "{reason}: release {number} is served, the last that was proven here; what --cache lacks \
-             of it is answered 503"
-        );
+        let (retired, rest) = self.retired_of_cache(&record, &manifest).await;
+        self.rest = rest;
         self.served = Some(record);
-        Some(manifest)
+        Some(manifest.with(Changes {
+            retired,
+            ..Changes::default()
+        }))
     }
 }

@@ -2,6 +2,7 @@
 //! served.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +13,7 @@ use tokio::task::spawn_blocking;
 use super::channel::ChannelReader;
 use super::depot::{Depot, FetchError};
 use super::error::{RefusalReason, RefusedRelease};
+use super::fetchers::aside;
 use super::listed;
 use super::names;
 use crate::cache::CacheEntry;
@@ -63,7 +65,12 @@ pub(super) struct Taker {
     pub(super) typed: Vec<SettingFlag>,
     /// How much of what is fetched before a release is served is there.
     pub(super) progress: Arc<ByteProgress>,
+    /// What attempts to take a release have loaded that have failed: the next one needs most of it.
+    pub(super) loaded: Arc<Mutex<LoadedContents>>,
 }
+
+/// Contents in memory, by their hashes.
+pub(super) type LoadedContents = HashMap<[u8; 32], Bytes>;
 
 impl Taker {
     /// Makes a release ready to be served in the place of `current`. `on_known` is told what it has before
@@ -86,9 +93,10 @@ impl Taker {
             .await
             .map_err(refused)?;
         let manifest = Arc::new(manifest);
+        self.keep_record(channel, &record).await;
         on_known(&manifest);
-        let loaded = self.prefetch(&manifest, current.as_deref()).await;
-        let manifest = with_loaded(manifest, &loaded.map_err(fetched)?);
+        let loaded = self.prefetch(&manifest, current).await.map_err(fetched)?;
+        let manifest = aside(move || with_loaded(manifest, &loaded)).await;
         Ok(TakenRelease {
             record,
             manifest,
@@ -111,6 +119,43 @@ impl Taker {
         // What it says of answers is past.
         let assembled = self.assemble(record, &source, &[], current).await;
         assembled.map_err(|reason| TakeError::Refused(channel.refused(record.number, reason)))
+    }
+
+    /// The same, as far as the cache has all that is needed for it.
+    pub(super) async fn cached_earlier(
+        &self,
+        record: &ReleaseRecord,
+        current: Arc<Manifest>,
+    ) -> Option<Manifest> {
+        let listing = self.cached_listing(&record.manifest).await?;
+        let mut rules = Vec::new();
+        let parsed = self.parse(record.manifest, listing.clone()).await.ok()?;
+        for (file, content) in parsed.rules {
+            let length = Some(content.size).filter(|size| *size <= MAX_RULES)?;
+            let hash = *content.hash.as_bytes();
+            rules.push((file, self.depot.cached_content(hash, length).await?));
+        }
+        let source = ReleaseSource { listing, rules };
+        let assembled = self.assemble(record, &source, &[], Some(current)).await;
+        assembled.ok()
+    }
+
+    /// Keeps the record of a release in the cache: a start without the store follows them back for what
+    /// earlier releases had.
+    pub(super) async fn keep_record(&self, channel: &ChannelReader, record: &ReleaseRecord) {
+        let name = names::record(channel.followed(), record.number);
+        self.depot.put(name, &record.to_json()).await;
+    }
+
+    /// The record of a release that the cache has.
+    pub(super) async fn cached_record(
+        &self,
+        channel: &ChannelReader,
+        number: u64,
+    ) -> Option<ReleaseRecord> {
+        let name = names::record(channel.followed(), number);
+        let bytes = self.depot.cached(name).await?;
+        ReleaseRecord::read(&bytes, number).ok()
     }
 
     /// The listing and the rules of a release.
@@ -140,19 +185,21 @@ impl Taker {
 
     /// A listing, as it is stored. It is proven when it is parsed.
     async fn listing(&self, hash: &BlobHash) -> Result<Bytes, FetchError> {
-        let name = names::listing(hash);
-        if let Some(bytes) = self.depot.cached(name).await
-            && BlobHash::of(&bytes) == *hash
-        {
-            return Ok(bytes.into());
+        if let Some(bytes) = self.cached_listing(hash).await {
+            return Ok(bytes);
         }
         let fetched = self.depot.store.listing_bytes(hash).await;
         let bytes = fetched.map_err(FetchError::Store)?;
         self.depot.metrics().fetched_bytes.add(bytes.len() as u64);
-        if BlobHash::of(&bytes) == *hash {
-            self.depot.put(name, &bytes).await;
+        if is_listing(&bytes, hash).await {
+            self.depot.put(names::listing(hash), &bytes).await;
         }
         Ok(bytes)
+    }
+
+    async fn cached_listing(&self, hash: &BlobHash) -> Option<Bytes> {
+        let bytes = self.depot.cached(names::listing(hash)).await?.into();
+        is_listing(&bytes, hash).await.then_some(bytes)
     }
 
     /// The site of a release, proven to have its digest.
@@ -186,29 +233,18 @@ impl Taker {
     /// Fetches what is to be there before `manifest` is served. Returns the contents that are in memory.
     async fn prefetch(
         &self,
-        manifest: &Manifest,
-        current: Option<&Manifest>,
-    ) -> Result<HashMap<[u8; 32], Bytes>, FetchError> {
-        let mut wanted = self.wanted(manifest);
-        let mut loaded = HashMap::new();
-        if let Some(current) = current {
-            // What has only another path now.
-            for known in current
-                .iter()
-                .flat_map(|resource| resource.representations())
-            {
-                if let Data::Memory(bytes) = &known.data
-                    && wanted.get(known.etag.hash()) == Some(&(bytes.len() as u64))
-                {
-                    wanted.remove(known.etag.hash());
-                    loaded.insert(*known.etag.hash(), bytes.clone());
-                }
-            }
-        }
-        self.check_room(manifest);
+        manifest: &Arc<Manifest>,
+        current: Option<Arc<Manifest>>,
+    ) -> Result<LoadedContents, FetchError> {
+        let (taker, manifest) = (self.clone(), Arc::clone(manifest));
+        let planning = aside(move || taker.plan(&manifest, current.as_deref()));
+        let (wanted, mut loaded) = planning.await;
         let total = wanted
             .values()
             .fold(0, |sum: u64, it| sum.saturating_add(*it));
+        // What is on its way takes memory as well. Where slow clients hold all of it, a release is
+        // taken nevertheless.
+        let _room = self.depot.reserve_for_prefetch(total);
         self.progress.begin(total);
         let prefetching = Arc::new(Prefetching {
             depot: Arc::clone(&self.depot),
@@ -231,11 +267,46 @@ impl Taker {
             let _ = worker.await;
         }
         self.progress.begin(0);
+        loaded.extend(lock(&prefetching.loaded).drain());
         if let Some(failure) = lock(&prefetching.failure).take() {
+            *lock(&self.loaded) = loaded;
             return Err(failure);
         }
-        loaded.extend(lock(&prefetching.loaded).drain());
         Ok(loaded)
+    }
+
+    /// The contents to fetch, with their lengths, and those of the release that are in memory although
+    /// its manifest does not have them there: by another path, or since an attempt that failed.
+    fn plan(
+        &self,
+        manifest: &Manifest,
+        current: Option<&Manifest>,
+    ) -> (HashMap<[u8; 32], u64>, LoadedContents) {
+        self.check_room(manifest);
+        let mut wanted = self.wanted(manifest);
+        let mut loaded = mem::take(&mut *lock(&self.loaded));
+        loaded.retain(|hash, bytes| {
+            let is_wanted = wanted.get(hash) == Some(&(bytes.len() as u64));
+            if is_wanted {
+                wanted.remove(hash);
+            }
+            is_wanted
+        });
+        let known = current.into_iter().flat_map(Manifest::iter);
+        for known in known.flat_map(|resource| resource.representations()) {
+            if let Data::Memory(bytes) = &known.data
+                && wanted.get(known.etag.hash()) == Some(&(bytes.len() as u64))
+            {
+                wanted.remove(known.etag.hash());
+                loaded.insert(*known.etag.hash(), bytes.clone());
+            }
+        }
+        (wanted, loaded)
+    }
+
+    /// Gives up what an attempt has loaded that has failed for good.
+    pub(super) fn forget_loaded(&self) {
+        lock(&self.loaded).clear();
     }
 
     /// Says so if all of a release is to be in the cache, and is more than that holds.
@@ -282,7 +353,7 @@ struct Prefetching {
     progress: Arc<ByteProgress>,
     contents: Vec<([u8; 32], u64)>,
     next: AtomicUsize,
-    loaded: Mutex<HashMap<[u8; 32], Bytes>>,
+    loaded: Mutex<LoadedContents>,
     /// What has gone wrong: then nothing more is fetched.
     failure: Mutex<Option<FetchError>>,
 }
@@ -326,11 +397,14 @@ impl Prefetching {
     }
 }
 
+/// Whether a listing is the one with this hash. It may have many megabytes.
+async fn is_listing(bytes: &Bytes, hash: &BlobHash) -> bool {
+    let (bytes, hash) = (bytes.clone(), *hash);
+    aside(move || BlobHash::of(&bytes) == hash).await
+}
+
 /// The manifest with these contents in memory.
-pub(super) fn with_loaded(
-    manifest: Arc<Manifest>,
-    loaded: &HashMap<[u8; 32], Bytes>,
-) -> Arc<Manifest> {
+pub(super) fn with_loaded(manifest: Arc<Manifest>, loaded: &LoadedContents) -> Arc<Manifest> {
     if loaded.is_empty() {
         return manifest;
     }
@@ -345,10 +419,7 @@ pub(super) fn with_loaded(
 }
 
 /// The resource with what is loaded of its content in memory; `None` if that is none of it.
-pub(super) fn in_memory(
-    resource: &Resource,
-    loaded: &HashMap<[u8; 32], Bytes>,
-) -> Option<Arc<Resource>> {
+pub(super) fn in_memory(resource: &Resource, loaded: &LoadedContents) -> Option<Arc<Resource>> {
     // A length is what a listing says; the bytes are what the hash says.
     let loaded = |each: &Representation| {
         let is_remote = matches!(each.data, Data::Remote(_));

@@ -195,6 +195,12 @@ impl Memory {
         }
     }
 
+    /// Takes `bytes` from the budget for content that is still on its way, if there is room for them once
+    /// the cache has given way.
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        self.hold(bytes)
+    }
+
     /// Hands a part of a proven piece to a response. While there is memory enough the part pins the
     /// whole piece, of `piece` bytes, and nothing is copied.
     ///
@@ -459,7 +465,7 @@ impl AsRef<[u8]> for PinnedPart {
 
 /// A share of the budget; released on drop.
 #[derive(Debug)]
-struct Reservation {
+pub struct Reservation {
     memory: Arc<Memory>,
     bytes: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -341,6 +341,11 @@ impl FamilyEncoder<'_> {
                 &store.releases_refused,
             ),
             (
+                "store_releases_delayed",
+                "Attempts to take a release of which something could not be fetched: it is tried again.",
+                &store.releases_delayed,
+            ),
+            (
                 "store_failed_polls",
                 "Failed attempts to find out whether the store has a newer release.",
                 &store.polls_failed,
@@ -365,12 +370,33 @@ impl FamilyEncoder<'_> {
         }
         let help = "Content that the store has sent.";
         self.bytes("store_fetched", help, &store.fetched_bytes)?;
-        let release = store.release.load(Ordering::Relaxed);
-        let help = "The number of the release that is served.";
-        self.gauge("store_release", help, None, release)?;
-        let is_reachable = store.is_reachable.load(Ordering::Relaxed);
-        let help = "1 while the store answers.";
-        self.gauge("store_reachable", help, None, is_reachable.into())
+        // What is not known yet has no line.
+        let number = |number: &AtomicU64| match number.load(Ordering::Relaxed) {
+            0 => None,
+            number => Some(number),
+        };
+        for (name, help, value) in [
+            (
+                "store_release",
+                "The number of the release that is served.",
+                number(&store.release),
+            ),
+            (
+                "store_newest_release",
+                "The number of the newest release that the store was found to have.",
+                number(&store.newest_release),
+            ),
+            (
+                "store_reachable",
+                "1 while the store answers, 0 while it does not.",
+                store.reachability.get().map(u64::from),
+            ),
+        ] {
+            if let Some(value) = value {
+                self.gauge(name, help, None, value)?;
+            }
+        }
+        Ok(())
     }
 
     fn durations(&mut self, metrics: &Metrics) -> fmt::Result {
@@ -486,6 +512,37 @@ mod tests {
             ]
         );
         assert!(!text.contains("EVIL"));
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_store_has_no_line() {
+        let metrics = Arc::new(Metrics::default());
+        let store = metrics.store.get_or_init(StoreMetrics::default);
+        let known = || {
+            let text = encoded(&metrics);
+            let lines = text.lines().filter(|line| {
+                let gauges = [
+                    "store_reachable ",
+                    "store_release ",
+                    "store_newest_release ",
+                ];
+                let name = line.strip_prefix("etagd_");
+                name.is_some_and(|name| gauges.iter().any(|gauge| name.starts_with(gauge)))
+            });
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(known(), [""; 0]);
+        store.reachability.note(false);
+        assert_eq!(known(), ["etagd_store_reachable 0"]);
+        store.reachability.note(true);
+        store.release.store(6, Ordering::Relaxed);
+        store.newest_release.store(7, Ordering::Relaxed);
+        let all = [
+            "etagd_store_release 6",
+            "etagd_store_newest_release 7",
+            "etagd_store_reachable 1",
+        ];
+        assert_eq!(known(), all);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod exposition;
 mod latency;
 mod process;
+mod store;
 mod text_format;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -18,6 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use latency::Latencies;
 use process::StartTime;
 
+pub use store::{Reachability, StoreMetrics};
 pub use text_format::MetricsFormat;
 
 /// A number that only grows.
@@ -246,29 +248,6 @@ pub struct Metrics {
     pub publishing: Durations,
     /// What a server that follows a store counts; none of any other.
     pub store: OnceLock<StoreMetrics>,
-}
-
-/// What a server that follows a store counts.
-#[derive(Debug, Default)]
-pub struct StoreMetrics {
-    /// Releases that were published here.
-    pub releases_taken: Counter,
-    /// Releases that were found to be unfit to be served.
-    pub releases_refused: Counter,
-    /// The number of the release that is served.
-    pub release: AtomicU64,
-    /// Looks for a newer release that have failed.
-    pub polls_failed: Counter,
-    /// Bytes that the store has sent.
-    pub fetched_bytes: Counter,
-    /// Pieces of content that the store was asked for.
-    pub fetches: Counter,
-    /// Those of them that it did not give, or gave damaged.
-    pub fetches_failed: Counter,
-    /// Pieces of content that were in `--cache`.
-    pub cache_hits: Counter,
-    /// Whether the last attempt to reach the store was a success.
-    pub is_reachable: AtomicBool,
 }
 
 impl Metrics {

@@ -28,6 +28,10 @@ pub trait RemotePieces: fmt::Debug + Send + Sync {
     /// [`MAX_WHOLE`](super::MAX_WHOLE).
     fn piece(self: Arc<Self>, source: &Arc<RemoteSource>, index: u32) -> PieceFuture;
 
+    /// A client takes one piece after another, and is about to take this one: has those that come next
+    /// fetched.
+    fn read_ahead(self: Arc<Self>, source: &Arc<RemoteSource>, index: u32);
+
     /// Where `source` is, for messages.
     fn location(&self, source: &RemoteSource) -> String;
 }

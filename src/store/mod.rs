@@ -233,7 +233,7 @@ impl Store {
             true => Ok(bytes),
             false => {
                 let reason = format!("it has {} of the {length} bytes asked for", bytes.len());
-                Err(context.error(StoreErrorKind::Refused, reason))
+                Err(context.error(StoreErrorKind::Unusable, reason))
             }
         }
     }
@@ -567,7 +567,7 @@ mod tests {
             let part = store.get_range(&key, 2..5).await.expect("read");
             assert_eq!(&part[..], b"234");
             let kind = async |range| store.get_range(&key, range).await.expect_err("none").kind;
-            assert_eq!(kind(8..12).await, StoreErrorKind::Refused);
+            assert_eq!(kind(8..12).await, StoreErrorKind::Unusable);
             let error = store.get(&key, 9).await.expect_err("too long");
             assert_eq!(error.kind, StoreErrorKind::TooLarge, "{error}");
             assert_eq!(store.head(&key).await.expect("there").size, 10);

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use crate::support::releases::flip;
-use crate::support::tree::stays;
+use crate::support::tree::{eventually, stays};
 use crate::support::{Releases, Server, TestSite, noise};
 use crate::{A_WHILE, ADMIN, OFTEN, SELDOM, metric, status, wait_for_release};
 
@@ -148,7 +148,10 @@ fn what_cannot_be_proven_is_answered_503_or_cut() {
         let server = releases.serve(&ADMIN);
         let response = server.client().get("/large.bin");
         match at {
-            1000 => assert_eq!(response.status, 503),
+            1000 => {
+                assert_eq!(response.status, 503);
+                assert_eq!(metric(&server, "unavailable_responses_total"), 1);
+            }
             _ => {
                 assert!(
                     response.status == 200 && response.cut,
@@ -157,9 +160,12 @@ fn what_cannot_be_proven_is_answered_503_or_cut() {
                 );
                 assert!(content.starts_with(&response.body));
                 assert!(response.body.len() <= at);
+                let cut = "cut_responses_total{reason=\"unproven\"}";
+                eventually("it is counted", || metric(&server, cut) == 1);
             }
         }
         server.wait_for_line("is damaged");
+        assert!(metric(&server, "verification_failures_total") >= 1);
         assert!(metric(&server, "store_failed_fetches_total") >= 1);
         // The rest of it is what it was.
         let part = server
@@ -205,18 +211,4 @@ fn what_was_repaired_is_served() {
     // A release that was refused is tried again with each sweep.
     releases.push(&site().file("index.html", "two"), &[]);
     wait_for_release(&server, 2);
-}
-
-#[test]
-fn the_last_good_one_of_several_is_taken() {
-    let releases = Releases::of(&site(), &[]);
-    let server = releases.serve(&[ADMIN, SELDOM].concat());
-    releases.push(&site().file("index.html", "two"), &[]);
-    releases.push(&site().file("index.html", "three"), &[]);
-    fs::remove_file(releases.blob(b"three")).unwrap();
-    server.signal(Signal::HUP);
-    server.wait_for_line("release 2 stays");
-    assert_eq!(server.body("/").unwrap(), b"two");
-    assert_eq!(metric(&server, "store_release"), 2);
-    assert_eq!(metric(&server, "store_releases_refused_total"), 1);
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod back;
 mod damage;
 mod flags;
 mod kills;
@@ -12,9 +13,11 @@ mod old;
 mod releases;
 #[path = "../support/mod.rs"]
 mod support;
+mod waiting;
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use support::tree::eventually;
 use support::{Client, Server};
 
@@ -49,6 +52,12 @@ fn wait_for_release(server: &Server, number: u64) {
     eventually(&format!("release {number} is served"), || {
         metric(server, "store_release") == number
     });
+}
+
+/// Ends a server in order.
+fn stop(mut server: Server) {
+    server.signal(Signal::INT);
+    assert!(server.wait().success());
 }
 
 /// The status of a path.

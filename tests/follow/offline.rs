@@ -3,11 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
-
 use crate::support::tree::eventually;
 use crate::support::{Releases, Server, TestSite, noise};
-use crate::{ADMIN, OFTEN, SELDOM, metric, status, told, wait_for_release};
+use crate::{ADMIN, OFTEN, SELDOM, metric, status, stop, told, wait_for_release};
 
 const LARGE: usize = 3 << 20;
 
@@ -30,12 +28,6 @@ fn packs(cache: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Ends a server in order.
-fn stop(mut server: Server) {
-    server.signal(Signal::INT);
-    assert!(server.wait().success());
-}
-
 #[test]
 fn a_start_without_the_store_serves_what_was_proven_and_says_so() {
     let releases = Releases::of(&site(), &[]);
@@ -51,7 +43,7 @@ fn a_start_without_the_store_serves_what_was_proven_and_says_so() {
     let (ready, said) = told(&server, "/readyz");
     assert_eq!(ready, 200);
     assert!(
-        said.contains("release 1, the last that was proven here, is served"),
+        said.contains("release 1 is served, the last that was proven here"),
         "{said}"
     );
     server.wait_for_line("release 1 is served, the last that was proven here");

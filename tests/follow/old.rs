@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::{Releases, TestSite};
-use crate::{ADMIN, OFTEN, metric, status, wait_for_release};
+use crate::{ADMIN, OFTEN, metric, status, stop, wait_for_release};
 
 fn site(version: &str) -> TestSite {
     TestSite::with(&[
@@ -80,4 +80,35 @@ fn it_is_over_when_its_time_is() {
     let long = releases.serve(&[&ADMIN[..], &["--keep-old", "1h"]].concat());
     long.wait_for_line("files of release 1 are not served");
     assert_eq!(status(&long, "/app-two.js"), 200);
+}
+
+#[test]
+fn a_start_without_the_store_has_what_the_cache_knows() {
+    let releases = Releases::of(&site("one"), &[]);
+    let cache = releases.beside("cache");
+    let keeping = [&ADMIN[..], &OFTEN, &["--keep-old", "1h", "--cache", &cache]].concat();
+    let server = releases.serve(&keeping);
+    for (number, version) in [(2, "two"), (3, "three")] {
+        releases.push(&site(version), &[]);
+        wait_for_release(&server, number);
+    }
+    stop(server);
+    releases.hide();
+    let server = releases.serve(&keeping);
+    for version in ["one", "two", "three"] {
+        let script = server.body(&format!("/app-{version}.js"));
+        assert_eq!(script.unwrap(), version.as_bytes());
+    }
+    assert_eq!(status(&server, "/page-two"), 404, "it is a page");
+    assert_eq!(metric(&server, "store_reachable"), 0);
+    assert_eq!(metric(&server, "store_fetches_total"), 0);
+    // What is not kept any more is not there either.
+    let short = [
+        &ADMIN[..],
+        &OFTEN,
+        &["--keep-old", "1ms", "--cache", &cache],
+    ]
+    .concat();
+    let server = releases.serve(&short);
+    assert_eq!(status(&server, "/app-one.js"), 404);
 }

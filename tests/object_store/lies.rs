@@ -2,14 +2,42 @@
 //! served, and no body that completes is wrong.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::releases::{LARGE, digest, needed, newest, push, site, small_site};
 use crate::replicas::{Replica, assert_right, get, metric, visit};
+use crate::support::Server;
 use crate::support::server::limited;
 use crate::support::store::{ADMIN, Bucket, Ceph, READER};
 use crate::support::store_proxy::{Fault, GETS, LISTS, Proxy, Rule};
 use crate::support::tree::{eventually, stays, within};
+
+/// What a replica counts of a store that lies or fails.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Counts {
+    refused: f64,
+    delayed: f64,
+    polls: f64,
+    fetches: f64,
+    cut: f64,
+    unproven: f64,
+}
+
+fn counts(replica: &Replica) -> Counts {
+    let count = |name: &str| metric(&replica.server, &format!("etagd_{name}_total"));
+    Counts {
+        refused: count("store_releases_refused"),
+        delayed: count("store_releases_delayed"),
+        polls: count("store_failed_polls"),
+        fetches: count("store_failed_fetches"),
+        cut: metric(
+            &replica.server,
+            r#"etagd_cut_responses_total{reason="unproven"}"#,
+        ),
+        unproven: count("verification_failures"),
+    }
+}
 
 /// A replica of release 1 that reaches the store through a proxy.
 struct Ground {
@@ -40,27 +68,30 @@ fn no_lie_about_a_release_is_served() {
         proxy,
         replica,
     } = &ground;
+    // Where the store does not answer, or not now, the release is delayed; where it answers something else,
+    // it is refused, and tried again with each sweep.
     let faults = [
-        ("a bit is flipped", Fault::FlipBit),
-        ("half of it", Fault::Shorten),
-        ("cut", Fault::CutBody),
-        ("no answer", Fault::Close),
-        ("404", Fault::Refuse(404, "NoSuchKey")),
-        ("403", Fault::Refuse(403, "AccessDenied")),
-        ("500", Fault::Refuse(500, "InternalError")),
-        ("503", Fault::Refuse(503, "SlowDown")),
-        ("409", Fault::Refuse(409, "OperationAborted")),
-        ("expired", Fault::Refuse(400, "ExpiredToken")),
-        ("skewed", Fault::Refuse(403, "RequestTimeTooSkewed")),
-        ("region", Fault::Refuse(301, "PermanentRedirect")),
+        ("a bit is flipped", Fault::FlipBit, true),
+        ("half of it", Fault::Shorten, true),
+        ("cut", Fault::CutBody, false),
+        ("no answer", Fault::Close, false),
+        ("404", Fault::Refuse(404, "NoSuchKey"), true),
+        ("403", Fault::Refuse(403, "AccessDenied"), true),
+        ("500", Fault::Refuse(500, "InternalError"), false),
+        ("503", Fault::Refuse(503, "SlowDown"), false),
+        ("409", Fault::Refuse(409, "OperationAborted"), true),
+        ("expired", Fault::Refuse(400, "ExpiredToken"), true),
+        ("skewed", Fault::Refuse(403, "RequestTimeTooSkewed"), true),
+        ("region", Fault::Refuse(301, "PermanentRedirect"), true),
     ];
     let places = ["/channels/live/0", "/manifests/", "/blobs/"];
     let mut version = 1;
-    for (name, fault) in faults {
+    for (name, fault, is_refused) in faults {
         for part in places {
             let before = digest(&small_site(version));
             replica.wait_for_digest(&before);
             let (struck, lines) = (proxy.struck(), replica.server.log().lines().count());
+            let counted = counts(replica);
             proxy.add(Rule::on(GETS, part, fault.clone()));
             version += 1;
             let new = small_site(version);
@@ -77,6 +108,20 @@ fn no_lie_about_a_release_is_served() {
             assert_eq!(visit(&mut replica.server.client()), version - 1);
             let said = replica.server.log().lines().count() - lines;
             assert!(said <= 6, "{name} of {part}: {}", replica.server.log());
+            let now = counts(replica);
+            match is_refused {
+                true => {
+                    assert_eq!(now.refused, counted.refused + 1.0, "{name} of {part}: once");
+                    assert_eq!(now.delayed, counted.delayed, "{name} of {part}");
+                }
+                false => {
+                    assert!(now.delayed > counted.delayed, "{name} of {part}: {now:?}");
+                    assert_eq!(now.refused, counted.refused, "{name} of {part}");
+                }
+            }
+            // The store has said which releases there are, and no body is wrong.
+            let rest = |counts: Counts| (counts.polls, counts.cut, counts.unproven);
+            assert_eq!(rest(now), rest(counted), "{name} of {part}");
             proxy.clear();
             replica.wait_for_digest(&digest(&new));
             assert_eq!(visit(&mut replica.server.client()), version);
@@ -113,6 +158,7 @@ fn no_refusal_of_a_store_takes_a_replica_down() {
         let before = digest(&small_site(version));
         replica.wait_for_digest(&before);
         let lines = replica.server.log().lines().count();
+        let counted = counts(&replica);
         proxy.add(Rule::always(fault));
         // Some are tried again for a while first.
         within(Duration::from_secs(60), part, || {
@@ -129,6 +175,9 @@ fn no_refusal_of_a_store_takes_a_replica_down() {
         );
         let said = replica.server.log().lines().count() - lines;
         assert!(said <= 3, "{part}: {}", replica.server.log());
+        let now = counts(&replica);
+        assert!(now.polls > counted.polls, "{part}: {now:?}");
+        assert_eq!(now.refused, counted.refused, "{part}: {now:?}");
         proxy.clear();
         replica.wait_for_digest(&digest(&new));
     }
@@ -183,6 +232,46 @@ fn what_happens_once_is_tried_again() {
 }
 
 #[test]
+fn a_first_fetch_that_breaks_off_goes_on_where_it_stopped() {
+    let Some(ceph) = Ceph::shared() else {
+        return;
+    };
+    let bucket = ceph.bucket();
+    let mut site = small_site(1);
+    for number in 0..300 {
+        site = site.file(format!("many/{number}.txt"), format!("this is {number}"));
+    }
+    push(bucket.command(ADMIN), &site, &bucket, &[]).ok();
+    let dir = tempfile::tempdir().unwrap();
+    for cache in [None, Some(dir.path())] {
+        let proxy = bucket.proxy();
+        proxy.add(Rule::on(GETS, "/blobs/", Fault::Refuse(503, "SlowDown")).after(150));
+        let command = bucket.command_through(&proxy, ADMIN);
+        let flags = ["--poll", "100ms", "--admin", "127.0.0.1:0"];
+        let server = match cache {
+            Some(cache) => Replica::spawn(command, &bucket, cache, &[]),
+            None => Server::spawn(command, Path::new(&bucket.url()), &flags),
+        };
+        server.wait_for_line("not ready until there is something to serve");
+        assert!(metric(&server, "etagd_store_releases_delayed_total") >= 1.0);
+        proxy.clear();
+        server.wait_until_listening();
+        assert_eq!(crate::replicas::digest(&server), digest(&site));
+        // Each content was given once, whatever was refused meanwhile.
+        let asked = proxy.asked();
+        let given = asked
+            .iter()
+            .filter(|asked| asked.key.contains("/blobs/") && asked.status == 200);
+        let mut given: Vec<_> = given.map(|asked| &asked.key).collect();
+        let all = given.len();
+        given.sort();
+        given.dedup();
+        assert_eq!(given.len(), all, "{cache:?}");
+        assert!(all >= 300, "{all}");
+    }
+}
+
+#[test]
 fn no_lie_about_a_large_file_completes() {
     let bucket = match Ceph::shared() {
         Some(ceph) => ceph.bucket(),
@@ -225,6 +314,16 @@ fn no_lie_about_a_large_file_completes() {
                 assert!(proxy.struck() > struck);
                 assert!(replica.server.log().contains(&bucket.url()));
             }
+            if proxy.struck() > struck {
+                let is_cut = response.status == 200;
+                eventually(&format!("{number} is counted"), || {
+                    let now = counts(&replica);
+                    now.fetches >= 1.0 && now.cut == f64::from(u8::from(is_cut))
+                });
+                // Other bytes than their name says, rather than none.
+                let is_damage = matches!(fault, Fault::FlipBit | Fault::Shorten);
+                assert_eq!(counts(&replica).unproven > 0.0, is_damage, "{number}");
+            }
             proxy.clear();
             eventually("it is whole again", || {
                 let response = get(replica.server.address(), path);
@@ -248,7 +347,7 @@ fn a_store_that_stalls_holds_nobody_up_for_long() {
     let proxy = bucket.proxy();
     let command = bucket.command_through(&proxy, ADMIN);
     let replica = Replica::start(command, &bucket, &["--prefetch", "small"]);
-    for fault in [Fault::Stall, Fault::StallBody] {
+    for (failed, fault) in [(1.0, Fault::Stall), (2.0, Fault::StallBody)] {
         proxy.add(Rule::on(GETS, "/blobs/", fault));
         let mut client = replica.server.client();
         let patience = Some(Duration::from_secs(40));
@@ -258,6 +357,10 @@ fn a_store_that_stalls_holds_nobody_up_for_long() {
         assert!(response.field("Retry-After").is_some(), "{response:?}");
         let small = replica.server.client().get("/assets/1-a.js");
         assert_right("/assets/1-a.js", &small);
+        eventually("it is counted", || {
+            metric(&replica.server, "etagd_store_failed_fetches_total") >= failed
+        });
+        assert_eq!(counts(&replica).unproven, 0.0);
         proxy.clear();
     }
     eventually("it is there once the store answers", || {
@@ -273,6 +376,7 @@ fn refused(ground: &Ground, naming: &[&str], change: impl Fn(&Bucket)) {
     } = ground;
     let before = replica.digest();
     let lines = replica.server.log().lines().count();
+    let counted = counts(replica);
     change(bucket);
     eventually(&format!("{naming:?} is said"), || {
         let log = replica.server.log();
@@ -281,6 +385,11 @@ fn refused(ground: &Ground, naming: &[&str], change: impl Fn(&Bucket)) {
     });
     assert_eq!(replica.digest(), before);
     visit(&mut replica.server.client());
+    let now = counts(replica);
+    assert_eq!(now.refused, counted.refused + 1.0, "{naming:?}: once");
+    let (served, newest) = ("etagd_store_release", "etagd_store_newest_release");
+    let [served, newest] = [served, newest].map(|name| metric(&replica.server, name));
+    assert_eq!(newest, served + 1.0, "{naming:?}");
     // Somebody takes it away, and the replica goes on with what is right.
     bucket.delete(&bucket.list("channels/live/0").pop().unwrap());
     let next = small_site(1000 + lines as u64);
