@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use super::codings::scanner;
 use super::scan::{BusyFiles, scan};
-use super::store::scanner;
 use super::usage::UsageError;
 use super::{Error, inventory, open, print, trust};
 use crate::config::{self, ManifestFormat};

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use super::codings::scanner;
 use super::scan::{BusyFiles, Scanned, scan};
-use super::store::scanner;
 use super::{Error, counted, inventory, open, print};
 use crate::config::{LintFlags, LintFormat};
 use crate::lint::{Allowance, Finding, ScannedSite};

@@ -1,7 +1,7 @@
 //! `etagd manifest`.
 
+use super::codings::scanner;
 use super::scan::{BusyFiles, scan};
-use super::store::scanner;
 use super::{Error, inventory, open, print};
 use crate::config::{self, ManifestFormat};
 use crate::inventory::{ChangeKind, Head, Inventory, between};

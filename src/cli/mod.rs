@@ -3,6 +3,7 @@
 mod background;
 mod certificate;
 mod check;
+mod codings;
 mod compress;
 mod dev;
 mod follow;
@@ -22,7 +23,6 @@ mod serve;
 mod shutdown;
 mod signals;
 mod startup;
-mod store;
 mod supervisor;
 mod usage;
 mod writable;

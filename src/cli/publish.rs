@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::progress::{with_bar, with_bytes};
 use super::scan::{BusyFiles, scan};
 use super::usage::UsageError;
-use super::{Error, counted, open, print, store};
+use super::{Error, codings, counted, open, print};
 use crate::config::PushFlags;
 use crate::disk::Root;
 use crate::manifest::Manifest;
@@ -135,7 +135,7 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
 /// Scans the directory, which has to be complete.
 fn scan_directory(flags: &PushFlags) -> Result<(Arc<Root>, Manifest), Error> {
     let root = open(&flags.directory)?;
-    let scanner = store::publishing_scanner(&flags.handling, &flags.compression, &root)?;
+    let scanner = codings::publishing_scanner(&flags.handling, &flags.compression, &root)?;
     let progress = Progress::default();
     let scanned = scan(&scanner, &root, &progress, None, || (), BusyFiles::Await)?;
     if !scanned.manifest.digest().is_complete() {

@@ -23,7 +23,7 @@ use super::process::{Process, Reloadable};
 use super::redirect::Redirect;
 use super::scan::{BusyFiles, Scanned, scan as scan_with_bar};
 use super::signals::{SignalAction, Signals};
-use super::{Error, counted, open as open_root, store, writable};
+use super::{Error, codings, counted, open as open_root, writable};
 use crate::access::{self, AccessLog, LineFormat};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
@@ -126,7 +126,7 @@ fn open_directory(
         )?),
         None => None,
     };
-    let store = store::open(config.cache.as_deref(), config.cache_size, &root)?;
+    let store = codings::open(config.cache.as_deref(), config.cache_size, &root)?;
     Ok(DirectoryInputs {
         directory,
         root,

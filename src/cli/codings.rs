@@ -1,4 +1,4 @@
-//! Where made content codings are kept, and scanners that make some.
+//! Content codings that are made of files: where they are kept, and scanners that make them.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::disk::{Root, Spool};
 use crate::scan::{CodingStore, Scanner};
 use crate::settings::Settings;
 
-/// The store of a site: `--cache`, if it is given and can be used, and a temporary file.
+/// Where those of a site are kept: `--cache`, if it is given and can be used, and a temporary file.
 ///
 /// # Errors
 /// When the cache would be in the site.
