@@ -76,6 +76,7 @@
 //! | 7 | [`push`] | uploads a directory, and overwrites no change of anybody else |
 //! | 7 | [`replica`] | compares what several servers serve |
 //! | 2 | [`remote`] | an HTTP client |
+//! | 0 | [`trust`] | the certificate authorities that a client trusts |
 //! | 0 | [`progress`] | how many bytes of some work are done |
 //!
 //! ## Operating: what the operator sets and sees
@@ -174,6 +175,7 @@ pub mod publish;
 pub mod push;
 pub mod remote;
 pub mod replica;
+pub mod trust;
 
 // Operating.
 pub mod access;

@@ -2,20 +2,19 @@
 //!
 //! It uses no proxy and follows no redirect: the response has to be that of the server itself.
 
-use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, StatusCode, header};
 use tokio_rustls::rustls::CertificateError;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 
 use crate::inventory::{Inventory, InventoryError};
 use crate::settings::ReplicaUrl;
+use crate::trust::{Trust, TrustError};
 
 /// A whole exchange may take this many times the timeout of one read.
 const MAX_EXCHANGE_FACTOR: u32 = 20;
@@ -29,36 +28,6 @@ const MIN_EXPECT_LENGTH: u64 = 256 << 10;
 const MAX_IDLE_FACTOR: usize = 64;
 /// The first bytes of every manifest in JSON.
 const MANIFEST_PREFIX: &[u8] = b"{\"format\":";
-
-/// The certificate authorities to trust.
-#[derive(Clone, Debug)]
-pub enum Trust {
-    /// None: no URL uses TLS.
-    Nobody,
-    /// Those of the system.
-    System,
-    /// Those in this PEM file.
-    File(PathBuf),
-}
-
-/// Why the certificate authorities cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The PEM file can't be read.
-    #[error("cannot read --ca {}: {source}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What failed.
-        source: io::Error,
-    },
-    /// The file has no certificate in it.
-    #[error("--ca {} holds no certificate in PEM form", .0.display())]
-    NoCertificate(PathBuf),
-    /// The system has no certificate authorities.
-    #[error("this system has no certificate authorities ({0}): name a file of them with --ca")]
-    NoSystemRoots(String),
-}
 
 /// Why a request has no complete response.
 #[derive(Debug, thiserror::Error)]
@@ -212,10 +181,12 @@ impl Client {
         timeout: Duration,
         max_size: u64,
         connections: usize,
-    ) -> Result<Self, ClientError> {
+    ) -> Result<Self, TrustError> {
+        let certificates = trust.certificates()?.into_iter();
+        let certificates = certificates.map(|it| Certificate::from_der(&it).to_owned());
         let tls = TlsConfig::builder()
             .unversioned_rustls_crypto_provider(Arc::new(default_provider()))
-            .root_certs(RootCerts::Specific(Arc::new(roots(trust)?)))
+            .root_certs(RootCerts::Specific(Arc::new(certificates.collect())))
             .build();
         let config = Agent::config_builder()
             .tls_config(tls)
@@ -416,42 +387,5 @@ impl<R: Read> Read for LimitedReader<R> {
             io::Error::other("it is larger than --max-size allows: is it a manifest?")
         })?;
         Ok(read)
-    }
-}
-
-fn roots(trust: &Trust) -> Result<Vec<Certificate<'static>>, ClientError> {
-    match trust {
-        Trust::Nobody => Ok(Vec::new()),
-        Trust::System => {
-            let found = rustls_native_certs::load_native_certs();
-            if found.certs.is_empty() {
-                let mut reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-                if reasons.is_empty() {
-                    reasons.push("none is installed".to_owned());
-                }
-                return Err(ClientError::NoSystemRoots(reasons.join(", ")));
-            }
-            Ok(found
-                .certs
-                .iter()
-                .map(|der| Certificate::from_der(der.as_ref()).to_owned())
-                .collect())
-        }
-        Trust::File(path) => {
-            let pem = fs::read(path).map_err(|source| ClientError::Read {
-                path: path.clone(),
-                source,
-            })?;
-            let certificates: Vec<_> = parse_pem(&pem)
-                .filter_map(|item| match item {
-                    Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                    _ => None,
-                })
-                .collect();
-            if certificates.is_empty() {
-                return Err(ClientError::NoCertificate(path.clone()));
-            }
-            Ok(certificates)
-        }
     }
 }

@@ -4,29 +4,28 @@ use std::process::ExitCode;
 
 use indicatif::HumanBytes;
 
-use super::progress::with_bar;
-use super::publish::{open_store, releases, run_until_stopped, runtime};
+use super::publish::releases;
+use super::store::StoreSession;
 use super::{Error, counted, print};
 use crate::config::GcFlags;
 use crate::publish::{Collection, Collector, publisher_id, publisher_name};
 
 /// Deletes what no release needs, or prints what would be deleted.
 pub(super) fn collect(flags: &GcFlags) -> Result<ExitCode, Error> {
-    let runtime = runtime()?;
-    let store = open_store(&flags.store)?;
+    let session = StoreSession::open(&flags.of.store, flags.of.ca.clone())?;
     let collector = Collector {
-        store: &store,
+        store: session.store(),
         id: publisher_id(),
         who: publisher_name(),
         keep: flags.keep,
         grace: flags.grace,
     };
-    let collection = with_bar(
+    let collection = session.with_bar(
         "{spinner} collecting in {elapsed}",
         |_| {},
         || {
             let work = collector.collect(flags.dry_run);
-            run_until_stopped(&runtime, &store, &collector.id, work)
+            session.run_until_stopped(&collector.id, work)
         },
     )?;
     if flags.dry_run {

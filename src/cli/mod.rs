@@ -23,6 +23,7 @@ mod serve;
 mod shutdown;
 mod signals;
 mod startup;
+mod store;
 mod supervisor;
 mod usage;
 mod writable;
@@ -45,12 +46,13 @@ use crate::inventory::{Inventory, InventoryError};
 use crate::publish::PublishError;
 use crate::push::PushError;
 use crate::release::ReleaseError;
-use crate::remote::{ClientError, ManifestError, RequestError, Trust};
+use crate::remote::{ManifestError, RequestError};
 use crate::rules::RuleFile;
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
 use crate::state::Refused;
+use crate::trust::{Trust, TrustError};
 use crate::write::TokenError;
 use certificate::CertificateError;
 use redirect::RedirectError;
@@ -143,7 +145,7 @@ pub enum Error {
     Against(#[from] AgainstError),
     /// The certificate authorities can't be had.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Trust(#[from] TrustError),
     /// `etagd health` gets no answer.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -245,9 +247,8 @@ fn inventory(file: &Path) -> Result<Inventory, Error> {
 /// The certificate authorities to trust: those of `--ca`, or those of the system where TLS is used.
 fn trust(file: Option<PathBuf>, is_secure: bool) -> Trust {
     match file {
-        Some(file) => Trust::File(file),
-        None if is_secure => Trust::System,
-        None => Trust::Nobody,
+        None if !is_secure => Trust::Nobody,
+        file => file.into(),
     }
 }
 

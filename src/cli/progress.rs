@@ -16,13 +16,21 @@ const BYTES: &str = ": {bar:30} {bytes} of {total_bytes} in {elapsed}";
 
 /// Does some work with a bar that shows how many of its bytes are done.
 pub(super) fn with_bytes<T>(what: &str, progress: &ByteProgress, work: impl FnOnce() -> T) -> T {
-    let update = |bar: &ProgressBar| {
-        let total = progress.total();
-        bar.set_length(total);
-        // Bytes that are sent once more count twice.
-        bar.set_position(progress.done().min(total));
-    };
-    with_bar(&format!("{{spinner}} {what}{BYTES}"), update, work)
+    let update = |bar: &ProgressBar| show_bytes(bar, progress);
+    with_bar(&bytes_template(what), update, work)
+}
+
+/// The template of a bar that shows how many bytes are done.
+pub(super) fn bytes_template(what: &str) -> String {
+    format!("{{spinner}} {what}{BYTES}")
+}
+
+/// Has such a bar show how many are done.
+pub(super) fn show_bytes(bar: &ProgressBar, progress: &ByteProgress) {
+    let total = progress.total();
+    bar.set_length(total);
+    // Bytes that are sent once more count twice.
+    bar.set_position(progress.done().min(total));
 }
 
 /// Does some work with a bar of this template that `update` refreshes.

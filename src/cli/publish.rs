@@ -5,91 +5,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use indicatif::{HumanBytes, HumanCount};
-use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::progress::{with_bar, with_bytes};
 use super::scan::{BusyFiles, scan};
+use super::store::StoreSession;
 use super::usage::UsageError;
 use super::{Error, codings, counted, open, print};
 use crate::config::PushFlags;
 use crate::disk::Root;
 use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
-use crate::publish::{
-    MissingBlobs, PublishError, ReleasePublisher, SiteContent, abandon, publisher_id,
-    publisher_name,
-};
+use crate::publish::{MissingBlobs, ReleasePublisher, SiteContent, publisher_id, publisher_name};
 use crate::scan::Progress;
 use crate::settings::StoreUrl;
-use crate::store::{BlobHash, ReleaseRecord, Store, StorePatience};
-
-/// What runs the requests to a store.
-pub(super) struct StoreRuntime(Option<Runtime>);
-
-impl StoreRuntime {
-    /// Does some work to its end.
-    pub(super) fn block_on<T>(
-        &self,
-        work: impl Future<Output = Result<T, PublishError>>,
-    ) -> Result<T, PublishError> {
-        match &self.0 {
-            Some(runtime) => runtime.block_on(work),
-            None => Err(PublishError::Stopped),
-        }
-    }
-}
-
-/// A thread that waits for a file system over a network that is gone must not keep the process.
-impl Drop for StoreRuntime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// Starts what runs the requests to a store.
-pub(super) fn runtime() -> Result<StoreRuntime, PublishError> {
-    let runtime = Builder::new_current_thread().enable_all().build();
-    Ok(StoreRuntime(Some(runtime.map_err(PublishError::Start)?)))
-}
-
-/// Does some work under the locks of `id`, until it is done or a signal stops it: others need not wait then
-/// until a lock of a process that is gone has expired.
-pub(super) fn run_until_stopped<T>(
-    runtime: &StoreRuntime,
-    store: &Store,
-    id: &str,
-    work: impl Future<Output = Result<T, PublishError>>,
-) -> Result<T, PublishError> {
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(PublishError::Start)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(PublishError::Start)?;
-        tokio::select! {
-            done = work => return done,
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if let Err(error) = abandon(store, id).await {
-            tracing::warn!(%error, "{error}");
-        }
-        Err(PublishError::Stopped)
-    })
-}
-
-/// Opens a store for a command that somebody waits for.
-pub(super) fn open_store(url: &StoreUrl) -> Result<Store, PublishError> {
-    Ok(Store::open(url, StorePatience::default())?)
-}
+use crate::store::{BlobHash, ReleaseRecord};
 
 /// Makes a release of a directory.
 pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Error> {
     let started = Instant::now();
-    let runtime = runtime()?;
-    let store = open_store(url)?;
+    let session = StoreSession::open_to_write(url, flags.ca.clone())?;
     let publisher = ReleasePublisher {
-        store: &store,
+        store: session.store(),
         channel: flags.release.channel.clone(),
         id: publisher_id(),
         who: publisher_name(),
@@ -97,15 +32,15 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
         is_single_writer: flags.release.single_writer,
     };
     // What is newest now is what the directory is taken to follow, however long it takes to read it.
-    let newest = runtime.block_on(publisher.newest(flags.release.after))?;
+    let newest = session.run(publisher.newest(flags.release.after))?;
     let (root, manifest) = scan_directory(flags)?;
     let digest = BlobHash::new(*manifest.digest().hash().as_bytes());
     let content = SiteContent::new(&root, &manifest)?;
     let progress = ByteProgress::default();
     if let Some(newest) = newest.as_ref().filter(|newest| newest.digest == digest) {
         let is_whole = flags.dry_run
-            || with_bytes("uploaded", &progress, || {
-                runtime.block_on(publisher.repair(&content, newest, &progress))
+            || session.with_bytes("uploaded", &progress, || {
+                session.run(publisher.repair(&content, newest, &progress))
             })?;
         if is_whole {
             report_unchanged(newest);
@@ -113,18 +48,18 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
         }
     }
     if flags.dry_run {
-        let missing = with_bar(
+        let missing = session.with_bar(
             "{spinner} comparing in {elapsed}",
             |_| {},
-            || runtime.block_on(MissingBlobs::find(&store, &content)),
+            || session.run(MissingBlobs::find(session.store(), &content)),
         )?;
         report_plan(&publisher, newest.as_ref(), &missing)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let base = newest.as_ref().map(|newest| newest.number);
-    let released = with_bytes("uploaded", &progress, || {
+    let released = session.with_bytes("uploaded", &progress, || {
+        let base = newest.as_ref().map(|newest| newest.number);
         let work = publisher.publish(&content, base, &progress);
-        run_until_stopped(&runtime, &store, &publisher.id, work)
+        session.run_until_stopped(&publisher.id, work)
     })?;
     let seconds = started.elapsed().as_secs_f64();
     report_release(&released, progress.done(), seconds);

@@ -55,7 +55,7 @@ fn push_to_server(push_flags: &config::PushFlags, url: &ReplicaUrl) -> Result<Ex
         .flatten()
         .any(|url| url.is_secure());
     let client = Client::new(
-        &trust(flags.ca.clone(), is_secure),
+        &trust(push_flags.ca.clone(), is_secure),
         flags.timeout,
         MAX_MANIFEST_SIZE,
         flags.connections,

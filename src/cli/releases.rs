@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use indicatif::HumanBytes;
 
-use super::publish::{open_store, runtime};
+use super::store::StoreSession;
 use super::{Error, counted, print};
 use crate::config::{ReleasesFlags, ReleasesFormat};
 use crate::publish::{PublishError, channels, history};
@@ -25,12 +25,12 @@ struct ListedRelease<'r> {
 
 /// Lists the releases of a channel.
 pub(super) fn releases(flags: &ReleasesFlags) -> Result<ExitCode, Error> {
-    let runtime = runtime()?;
-    let store = open_store(&flags.of.store)?;
-    let channel = &flags.of.channel;
-    let releases = runtime.block_on(history(&store, channel))?;
+    let among = &flags.among;
+    let session = StoreSession::open(&among.of.store, among.of.ca.clone())?;
+    let (store, channel) = (session.store(), &among.channel);
+    let releases = session.run(history(store, channel))?;
     if releases.is_empty() {
-        runtime.block_on(report_none(&store, channel))?;
+        session.run(report_none(store, channel))?;
     }
     print(|out| match flags.format {
         ReleasesFormat::Text => {

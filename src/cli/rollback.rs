@@ -2,18 +2,18 @@
 
 use std::process::ExitCode;
 
-use super::publish::{open_store, run_until_stopped, runtime};
+use super::store::StoreSession;
 use super::{Error, print};
 use crate::config::RollbackFlags;
 use crate::publish::{ReleasePublisher, Rollback, publisher_id, publisher_name};
 
 /// Makes a release of what an earlier one had, and prints its number.
 pub(super) fn rollback(flags: RollbackFlags) -> Result<ExitCode, Error> {
-    let runtime = runtime()?;
-    let store = open_store(&flags.of.store)?;
+    let among = flags.among;
+    let session = StoreSession::open(&among.of.store, among.of.ca)?;
     let publisher = ReleasePublisher {
-        store: &store,
-        channel: flags.of.channel,
+        store: session.store(),
+        channel: among.channel,
         id: publisher_id(),
         who: publisher_name(),
         note: flags.note,
@@ -21,7 +21,7 @@ pub(super) fn rollback(flags: RollbackFlags) -> Result<ExitCode, Error> {
     };
     let to = flags.to;
     let work = publisher.roll_back(to);
-    match run_until_stopped(&runtime, &store, &publisher.id, work)? {
+    match session.run_until_stopped(&publisher.id, work)? {
         Rollback::Released(record) => {
             let (release, digest) = (record.number, record.digest);
             tracing::info!(

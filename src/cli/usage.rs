@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::replica::NothingToCompare;
-use crate::settings::Listen;
+use crate::settings::{Listen, StoreUrl};
 
 /// Why a command line asks for something that cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,9 @@ pub enum UsageError {
         .0.display()
     )]
     NothingToRelease(PathBuf),
+    /// `--ca` with a folder.
+    #[error("--ca is about TLS, and {0} is a folder: leave it out")]
+    NoTls(StoreUrl),
     /// `push` to a store with a flag for servers.
     #[error(
         "--{0} is for servers: a store takes a release whole, or not at all (see etagd push --help)"

@@ -1,6 +1,7 @@
 //! Which releases are served where the site is in a store, and which flags that leaves without a
 //! meaning.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -8,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 
 use super::values::positive_duration;
-use crate::settings::{Channel, Prefetch, SettingFlag, Settings, SiteSource};
+use crate::settings::{Channel, Prefetch, SettingFlag, Settings, SiteSource, StoreUrl};
 
 /// How often to look for a newer release, if nothing is said.
 const DEFAULT_POLL: Duration = Duration::from_secs(2);
@@ -28,7 +29,7 @@ const OF_DIRECTORY: [&str; 12] = [
     "write-token-file",
 ];
 /// Flags that are about a store.
-const OF_STORE: [&str; 4] = ["channel", "poll", "prefetch", "require-store"];
+const OF_STORE: [&str; 5] = ["ca", "channel", "poll", "prefetch", "require-store"];
 
 /// Which releases are served where the site is in a store.
 #[derive(Clone, Debug, Args)]
@@ -56,6 +57,11 @@ pub struct FollowFlags {
     /// for, whatever is in --cache. Needs a store.
     #[arg(long, value_parser = BoolishValueParser::new(), hide_short_help = true)]
     pub require_store: bool,
+    /// Trust the certificate authorities in this PEM file [default: the system's].
+    ///
+    /// For a store whose certificate is from an authority of your own. Needs a bucket.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub ca: Option<PathBuf>,
 }
 
 impl FollowFlags {
@@ -95,6 +101,11 @@ impl GivenFlags<'_> {
                     return Some(format!(
                         "--{flag} is about the files of a directory, and {store} has releases: leave \
                          it out"
+                    ));
+                }
+                if matches!(store, StoreUrl::Folder(_)) && self.has("ca") {
+                    return Some(format!(
+                        "--ca is about TLS, and {store} is a folder: leave it out"
                     ));
                 }
                 let is_lost = prefetch == Some(Prefetch::All) && !self.has("cache");

@@ -53,7 +53,7 @@ pub use process::{Config, SiteOrigin};
 pub use push::{InvalidPushTarget, PushFlags, PushTarget, ReleaseFlags, ServerFlags};
 pub use serve::{LimitFlags, ServeFlags};
 pub use site::{LastModified, SiteFlags, SiteOptions};
-pub use store::{ChannelFlags, GcFlags, ReleasesFlags, ReleasesFormat, RollbackFlags};
+pub use store::{ChannelFlags, GcFlags, ReleasesFlags, ReleasesFormat, RollbackFlags, StoreFlags};
 pub use values::Compress;
 pub use watch::WatchOptions;
 pub use write::WriteOptions;

@@ -15,7 +15,7 @@ use crate::semantics::base_path::BasePath;
 use crate::settings::{Channel, InvalidReplicaUrl, InvalidStoreUrl, ReplicaUrl, StoreUrl};
 
 /// Flags that say something to a server alone.
-const SERVER_FLAGS: [&str; 9] = [
+const SERVER_FLAGS: [&str; 8] = [
     "token-file",
     "base",
     "admin-url",
@@ -24,10 +24,10 @@ const SERVER_FLAGS: [&str; 9] = [
     "force",
     "connections",
     "timeout",
-    "ca",
 ];
-/// Flags that both take: which files there are, and whether anything is to be done.
-const SHARED_FLAGS: [&str; 8] = [
+/// Flags that both take: which files there are, who is trusted, and whether anything is to be done.
+const SHARED_FLAGS: [&str; 9] = [
+    "ca",
     "symlinks",
     "exclude",
     "base-path",
@@ -65,6 +65,9 @@ pub struct PushFlags {
     /// Print what would be done, and do nothing
     #[arg(long, value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
+    /// Trust the certificate authorities in this PEM file [default: the system's]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub ca: Option<PathBuf>,
     /// To a store.
     #[command(flatten, next_help_heading = "To a store")]
     pub release: ReleaseFlags,
@@ -129,9 +132,6 @@ pub struct ServerFlags {
     /// Time for a response to begin, and for each further part of anything to move
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration, hide_short_help = true)]
     pub timeout: Duration,
-    /// Trust the certificate authorities in this PEM file [default: the system's]
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
-    pub ca: Option<PathBuf>,
 }
 
 impl PushFlags {

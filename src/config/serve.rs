@@ -227,6 +227,7 @@ impl ServeFlags {
         };
         SiteOrigin::Store(Box::new(FollowOptions {
             store,
+            trust: self.following.ca.clone().into(),
             channel: self.following.channel.clone().unwrap_or_default(),
             poll: self.following.poll(),
             sweep: self.watching.sweep,

@@ -1,5 +1,6 @@
 //! The subcommands about stores: `releases`, `rollback` and `gc`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -32,12 +33,23 @@ pub(super) enum InvalidNote {
     Control,
 }
 
-/// A channel of a store.
+/// A store, and how it is reached.
 #[derive(Debug, Args)]
-pub struct ChannelFlags {
+pub struct StoreFlags {
     /// Store: s3://BUCKET/PREFIX or file:///FOLDER
     #[arg(value_name = "STORE")]
     pub store: StoreUrl,
+    /// Trust the certificate authorities in this PEM file [default: the system's]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub ca: Option<PathBuf>,
+}
+
+/// A channel of a store.
+#[derive(Debug, Args)]
+pub struct ChannelFlags {
+    /// Which store.
+    #[command(flatten)]
+    pub of: StoreFlags,
     /// List of releases
     #[arg(long, value_name = "NAME", default_value_t)]
     pub channel: Channel,
@@ -51,9 +63,9 @@ pub struct ChannelFlags {
                         digits), files, size, who made it, and a note."
 )]
 pub struct ReleasesFlags {
-    /// Which channel.
+    /// Which releases.
     #[command(flatten)]
-    pub of: ChannelFlags,
+    pub among: ChannelFlags,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: ReleasesFormat,
@@ -78,9 +90,9 @@ pub enum ReleasesFormat {
                         somebody else has published meanwhile."
 )]
 pub struct RollbackFlags {
-    /// Which channel.
+    /// Which releases.
     #[command(flatten)]
-    pub of: ChannelFlags,
+    pub among: ChannelFlags,
     /// Number of the release to bring back (see etagd releases)
     #[arg(long, value_name = "N")]
     pub to: u64,
@@ -101,9 +113,9 @@ pub struct RollbackFlags {
                         their last step, and they wait for it. Ages are by the clock of the store."
 )]
 pub struct GcFlags {
-    /// Store: s3://BUCKET/PREFIX or file:///FOLDER
-    #[arg(value_name = "STORE")]
-    pub store: StoreUrl,
+    /// Which store.
+    #[command(flatten)]
+    pub of: StoreFlags,
     /// Releases to keep of each channel
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub keep: usize,

@@ -684,7 +684,12 @@ mod tests {
         std::fs::create_dir(place.join("store")).expect("a folder");
         let url = format!("file://{}", place.join("store").display());
         let url = url.parse().expect("a folder");
-        let store = Store::open(&url, crate::store::StorePatience::default()).expect("a store");
+        let store = Store::open(
+            &url,
+            crate::store::StorePatience::default(),
+            &crate::trust::Trust::Nobody,
+        )
+        .expect("a store");
         let cache = Cache::open(&place.join("cache"), None, 1 << 30).expect("a cache");
         let depot = Depot::new(
             store,

@@ -645,6 +645,7 @@ mod tests {
     use crate::memory::Memory;
     use crate::readiness::{Phase, Readiness};
     use crate::settings::{FollowOptions, Prefetch, Settings};
+    use crate::trust::Trust;
 
     thread_local! {
         /// So many looks panic.
@@ -665,6 +666,7 @@ mod tests {
         let url = format!("file://{}", place.path().display());
         let options = FollowOptions {
             store: url.parse().expect("a folder"),
+            trust: Trust::Nobody,
             channel: "live".parse().expect("a name"),
             cache: None,
             cache_size: 1 << 20,

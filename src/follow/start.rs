@@ -149,10 +149,10 @@ impl StoreFollower {
         readiness: Arc<Readiness>,
         cores: usize,
     ) -> Result<Self, FollowError> {
-        let (store, is_unopened) = match Store::open(&options.store, PATIENCE) {
+        let (store, is_unopened) = match Store::open(&options.store, PATIENCE, &options.trust) {
             Ok(store) => (store, false),
             Err(_) => {
-                let store = Store::open_later(&options.store, PATIENCE);
+                let store = Store::open_later(&options.store, PATIENCE, &options.trust);
                 (store.map_err(FollowError::Store)?, true)
             }
         };
@@ -320,7 +320,7 @@ impl StoreFollower {
     /// When it is not.
     pub(super) fn open_store(&mut self) -> Result<(), StoreError> {
         if self.is_unopened {
-            Store::open(&self.options.store, PATIENCE)?;
+            Store::open(&self.options.store, PATIENCE, &self.options.trust)?;
             self.is_unopened = false;
         }
         Ok(())

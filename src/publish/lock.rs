@@ -4,8 +4,10 @@
 //! whoever lists afterwards, so of two at the same time at least one sees the other, and gives way. Who
 //! holds a lock writes it again every 20 s, and one that is older than two minutes was left by a process that
 //! was killed: a deploy must not wait an hour for a timer that was stopped. Ages of locks are differences of
-//! the store's own dates; the clock of this machine has no say.
+//! the store's own dates; the clock of this machine has no say. Where a folder's clock was set back, a lock
+//! may be dated in the future. It has no age, so it was left if nobody writes it again for two minutes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -72,9 +74,10 @@ impl<'s> LockRequest<'s, '_> {
     pub(super) async fn acquire(self) -> Result<StoreLock<'s>, PublishError> {
         let began = Instant::now();
         let mut is_announced = false;
+        let mut ahead = LocksAhead::default();
         loop {
             let lock = self.write().await?;
-            let rival = match self.rival(&lock).await {
+            let rival = match self.rival(&lock, &mut ahead).await {
                 Ok(None) => return Ok(lock),
                 Ok(Some(rival)) => rival,
                 Err(error) => {
@@ -125,17 +128,33 @@ impl<'s> LockRequest<'s, '_> {
     }
 
     /// A lock of somebody who would be in the way.
-    async fn rival(&self, own: &StoreLock<'_>) -> Result<Option<StoredObject>, StoreError> {
+    async fn rival(
+        &self,
+        own: &StoreLock<'_>,
+        ahead: &mut LocksAhead,
+    ) -> Result<Option<StoredObject>, StoreError> {
         let locks = self.store.list(layout::LOCKS, None).await?;
         let is_in_the_way = |lock: &StoredObject| match self.kind {
             // Publishers are told apart by the release that they create.
             LockKind::Push => LockKind::Collect.has(&lock.key),
             LockKind::Collect => lock.key != own.key,
         };
-        Ok(locks
-            .into_iter()
-            .filter(is_in_the_way)
-            .find(|lock| !is_left(lock, own.written)))
+        for lock in locks.into_iter().filter(is_in_the_way) {
+            if is_left(&lock, own.written) {
+                continue;
+            }
+            if !ahead.is_left(&lock, own.written) {
+                return Ok(Some(lock));
+            }
+            let (key, date) = (&lock.key, ReleaseTime::from(lock.modified));
+            tracing::warn!(
+                %key,
+                "{key} is dated {date}, which is in the future, and nobody has written it again for two \
+                 minutes: it is removed"
+            );
+            self.store.delete(key).await?;
+        }
+        Ok(None)
     }
 
     async fn holder(&self, key: &ObjectKey) -> String {
@@ -170,6 +189,26 @@ async fn renew(store: Store, key: ObjectKey, text: Bytes, renewed: Arc<AtomicU64
         if store.put(&key, text.clone()).await.is_ok() {
             renewed.store(began, Ordering::Relaxed);
         }
+    }
+}
+
+/// The locks that are dated in the future: the date of each, and since when it has been that one.
+#[derive(Default)]
+struct LocksAhead(HashMap<ObjectKey, (SystemTime, Instant)>);
+
+impl LocksAhead {
+    /// Whether a lock is dated in the future, and has been seen with this same date for two minutes.
+    fn is_left(&mut self, lock: &StoredObject, now: SystemTime) -> bool {
+        if lock.modified <= now {
+            self.0.remove(&lock.key);
+            return false;
+        }
+        let seen = (lock.modified, Instant::now());
+        let known = self.0.entry(lock.key.clone()).or_insert(seen);
+        if known.0 != lock.modified {
+            *known = seen;
+        }
+        known.1.elapsed() > MAX_AGE
     }
 }
 
@@ -250,11 +289,12 @@ mod tests {
     use crate::publish::publisher_id;
     use crate::settings::StoreUrl;
     use crate::store::StorePatience;
+    use crate::trust::Trust;
 
     fn with_store(work: impl AsyncFnOnce(&Store)) {
         let folder = tempfile::tempdir().expect("a folder");
         let url = StoreUrl::Folder(folder.path().to_path_buf());
-        let store = Store::open(&url, StorePatience::default()).expect("a store");
+        let store = Store::open(&url, StorePatience::default(), &Trust::Nobody).expect("a store");
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -263,15 +303,90 @@ mod tests {
     }
 
     async fn acquire(store: &Store, kind: LockKind) -> Result<StoreLock<'_>, PublishError> {
+        acquire_within(store, kind, Duration::ZERO).await
+    }
+
+    async fn acquire_within(
+        store: &Store,
+        kind: LockKind,
+        max_wait: Duration,
+    ) -> Result<StoreLock<'_>, PublishError> {
         let id = publisher_id();
         let request = LockRequest {
             store,
             kind,
             id: &id,
             who: "somebody",
-            max_wait: Duration::ZERO,
+            max_wait,
         };
         request.acquire().await
+    }
+
+    /// Has a lock be dated so far in the future.
+    fn set_ahead(store: &Store, key: &ObjectKey, ahead: Duration) {
+        let StoreUrl::Folder(folder) = store.url() else {
+            unreachable!("a folder");
+        };
+        let file = File::open(folder.join(key.as_str())).expect("a file");
+        file.set_modified(SystemTime::now() + ahead).expect("dated");
+    }
+
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+    #[test]
+    fn a_lock_from_the_future_holds_nobody_up_for_ever() {
+        use LockKind::{Collect, Push};
+
+        with_store(async |store| {
+            for (left, wanted) in [(Collect, Push), (Push, Collect), (Collect, Collect)] {
+                let key = layout::lock(left, "0");
+                store
+                    .put(&key, Bytes::from_static(b"{}"))
+                    .await
+                    .expect("written");
+                set_ahead(store, &key, YEAR);
+                tokio::time::pause();
+                let began = Instant::now();
+                let lock = acquire_within(store, wanted, Duration::from_secs(180)).await;
+                let lock = lock.expect("it was left");
+                assert!(
+                    began.elapsed() > MAX_AGE,
+                    "{left:?} may be held for so long"
+                );
+                tokio::time::resume();
+                // Nobody else waits for it again.
+                let head = store.head(&key).await;
+                assert!(head.is_err(), "{left:?} is gone");
+                lock.release().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_lock_from_the_future_that_is_written_again_is_held() {
+        with_store(async |store| {
+            let key = layout::lock(LockKind::Push, "0");
+            let hold = async {
+                for renewal in 0.. {
+                    store
+                        .put(&key, Bytes::from_static(b"{}"))
+                        .await
+                        .expect("written");
+                    set_ahead(store, &key, YEAR + RENEWAL * renewal);
+                    sleep(RENEWAL).await;
+                }
+            };
+            tokio::time::pause();
+            let acquired = acquire_within(store, LockKind::Collect, Duration::from_secs(600));
+            tokio::select! {
+                lock = acquired => {
+                    let error = lock.expect_err("somebody holds it");
+                    assert!(matches!(error, PublishError::Locked { is_push: true, .. }));
+                }
+                () = hold => {}
+            }
+            store.head(&key).await.expect("it is still there");
+        });
     }
 
     #[test]

@@ -303,6 +303,7 @@ mod tests {
     use crate::scan::{Progress, Scanner};
     use crate::settings::{Settings, StoreUrl, Symlinks};
     use crate::store::StorePatience;
+    use crate::trust::Trust;
 
     /// What becomes of a push whose directory is changed between the scan and the upload.
     fn publish_changed(
@@ -318,7 +319,7 @@ mod tests {
         let (manifest, _) = scanner.scan(&root, &Progress::default());
         change(site.path());
         let url = StoreUrl::Folder(folder.path().to_path_buf());
-        let store = Store::open(&url, StorePatience::default()).unwrap();
+        let store = Store::open(&url, StorePatience::default(), &Trust::Nobody).unwrap();
         let publisher = ReleasePublisher {
             store: &store,
             channel: Channel::default(),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Channel, InvalidStoreUrl, SettingFlag, StoreUrl};
+use crate::trust::Trust;
 
 /// Where a site is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +37,8 @@ impl SiteSource {
 pub struct FollowOptions {
     /// Where the releases are.
     pub store: StoreUrl,
+    /// The certificate authorities that its certificate may be from.
+    pub trust: Trust,
     /// Which of them.
     pub channel: Channel,
     /// How often to look for a newer one.

@@ -22,12 +22,14 @@ use object_store::client::{
     HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
 };
 use object_store::{BackoffConfig, RetryConfig};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::StorePatience;
-use super::error::{causes, innermost};
+use super::error::{StoreReply, causes, innermost};
+use super::{FailedRequests, StorePatience};
+use crate::trust::{Trust, TrustError};
 
 /// Time for a connection; those to where a machine asks for its credentials are made in less.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -42,6 +44,11 @@ const MAX_IDLE: usize = 128;
 const PIECE: usize = 64 << 10;
 /// Bytes that are read of an answer that is no success.
 const MAX_ERROR_LENGTH: usize = 64 << 10;
+/// Bytes that are read of an answer which object_store has in memory as a whole: a list of a thousand objects
+/// has up to seven million. Content is read piece by piece, and whoever reads it has a limit.
+const MAX_ANSWER_LENGTH: u64 = 16 << 20;
+/// What a request that lists has in its query.
+const LIST_QUERY: &str = "list-type=2";
 /// The field in which S3 says where a bucket is.
 const BUCKET_REGION: &str = "x-amz-bucket-region";
 
@@ -49,7 +56,9 @@ const BUCKET_REGION: &str = "x-amz-bucket-region";
 #[derive(Debug)]
 pub(super) enum OpenError {
     /// The certificate authorities can't be had.
-    Roots(String),
+    Trust(TrustError),
+    /// This machine has no TLS.
+    Tls(rustls::Error),
     /// The environment names an address that is none.
     Endpoint,
     /// A variable of the environment has what none of its values has.
@@ -58,11 +67,17 @@ pub(super) enum OpenError {
     Settings(object_store::Error),
 }
 
-/// The bucket of this name, with the endpoint, the region and the credentials of the environment.
+/// The bucket of this name, with the endpoint, the region and the credentials of the environment. `failed` is
+/// told of requests that fail and are made again.
 ///
 /// # Errors
 /// When the environment is wrong.
-pub(super) fn open(bucket: &str, patience: StorePatience) -> Result<AmazonS3, OpenError> {
+pub(super) fn open(
+    bucket: &str,
+    patience: StorePatience,
+    trust: &Trust,
+    failed: watch::Sender<FailedRequests>,
+) -> Result<AmazonS3, OpenError> {
     let retry = RetryConfig {
         backoff: BackoffConfig {
             max_backoff: MAX_PAUSE,
@@ -72,8 +87,9 @@ pub(super) fn open(bucket: &str, patience: StorePatience) -> Result<AmazonS3, Op
         retry_timeout: patience.retry_time,
     };
     let connector = Connector {
-        tls: Arc::new(tls().map_err(OpenError::Roots)?),
+        tls: Arc::new(tls(trust)?),
         stall: patience.stall,
+        failed,
     };
     let builder = AmazonS3Builder::from_env();
     for key in [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint] {
@@ -118,14 +134,18 @@ fn check_endpoint(endpoint: &str) -> Result<(), OpenError> {
     is_url.then_some(()).ok_or(OpenError::Endpoint)
 }
 
-/// TLS with the certificate authorities of the system, or of SSL_CERT_FILE.
-fn tls() -> Result<ClientConfig, String> {
+/// TLS with these certificate authorities.
+fn tls(trust: &Trust) -> Result<ClientConfig, OpenError> {
+    let certificates = match (trust, trust.certificates()) {
+        // Without any, a store that speaks plain HTTP can be asked all the same.
+        (Trust::System, Err(_)) => Vec::new(),
+        (_, certificates) => certificates.map_err(OpenError::Trust)?,
+    };
     let mut roots = RootCertStore::empty();
-    // Without any, a store that speaks plain HTTP can be asked all the same.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(certificates);
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
+        .map_err(OpenError::Tls)?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -134,6 +154,7 @@ fn tls() -> Result<ClientConfig, String> {
 struct Connector {
     tls: Arc<ClientConfig>,
     stall: Duration,
+    failed: watch::Sender<FailedRequests>,
 }
 
 impl HttpConnector for Connector {
@@ -160,6 +181,7 @@ impl HttpConnector for Connector {
             client,
             may_be_plain,
             stall: self.stall,
+            failed: self.failed.clone(),
         }))
     }
 }
@@ -171,6 +193,7 @@ struct StoreClient {
     /// Whether requests may travel without TLS: their signatures can be read then, and their content.
     may_be_plain: bool,
     stall: Duration,
+    failed: watch::Sender<FailedRequests>,
 }
 
 /// Why a request is not sent, or not answered.
@@ -187,17 +210,40 @@ enum ExchangeError {
     Stalled { address: String, stall: Duration },
     #[error("the answer of {address} breaks off: {cause}")]
     Broken { address: String, cause: String },
+    #[error("the answer of {0} has more than {MAX_ANSWER_LENGTH} bytes: it is no store")]
+    TooLong(String),
 }
 
 #[async_trait::async_trait]
 impl HttpService for StoreClient {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answered = self.exchange(request).await;
+        // object_store makes these again, and says so to nobody.
+        if let Err(error) = &answered
+            && matches!(
+                error.kind(),
+                HttpErrorKind::Connect
+                    | HttpErrorKind::Request
+                    | HttpErrorKind::Timeout
+                    | HttpErrorKind::Interrupted
+            )
+        {
+            self.note_failure(innermost(error));
+        }
+        answered
+    }
+}
+
+impl StoreClient {
+    async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let uri = request.uri();
         let address = uri.authority().map(ToString::to_string).unwrap_or_default();
         if uri.scheme_str() != Some("https") && !self.may_be_plain {
             let refused = ExchangeError::PlainHttp(address);
             return Err(HttpError::new(HttpErrorKind::Unknown, refused));
         }
+        let is_list = uri.query().is_some_and(|it| it.contains(LIST_QUERY));
+        let is_content = request.method() == http::Method::GET && !is_list;
         let (mut head, content) = request.into_parts();
         let agent = HeaderValue::from_static(concat!("etagd/", env!("CARGO_PKG_VERSION")));
         head.headers.insert(header::USER_AGENT, agent);
@@ -219,11 +265,30 @@ impl HttpService for StoreClient {
             address,
             stall: self.stall,
             timer: None,
+            left: (!is_content).then_some(MAX_ANSWER_LENGTH),
         });
-        if response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED {
+        let status = response.status();
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response.map(HttpResponseBody::new));
         }
-        Ok(without_secrets(response).await)
+        let (head, text) = without_secrets(response).await;
+        if status.is_server_error()
+            || matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+            )
+        {
+            let reply = StoreReply::of(status.as_u16(), &text);
+            self.note_failure(reply.to_string());
+        }
+        Ok(HttpResponse::from_parts(head, text.into()))
+    }
+
+    fn note_failure(&self, reason: String) {
+        self.failed.send_modify(|failed| {
+            failed.number += 1;
+            failed.reason = reason;
+        });
     }
 }
 
@@ -235,7 +300,7 @@ fn unreachable(address: &str, error: &ClientError) -> HttpError {
     };
     let cause = innermost(error);
     let hint = match cause.contains("UnknownIssuer") {
-        true => ": name a file with its authority's certificate in SSL_CERT_FILE",
+        true => ": name a file with its authority's certificate in --ca",
         false => "",
     };
     HttpError::new(
@@ -296,7 +361,7 @@ async fn stalled(sent: &AtomicU64, stall: Duration) {
 
 /// An answer that is no success, with no more than its code and its message. S3 repeats the request that
 /// was signed where a signature is wrong, with the session token in it, and object_store shows what it gets.
-async fn without_secrets(response: Response<ReceivedBody>) -> HttpResponse {
+async fn without_secrets(response: Response<ReceivedBody>) -> (http::response::Parts, String) {
     let (mut head, body) = response.into_parts();
     let region = head
         .headers
@@ -323,7 +388,7 @@ async fn without_secrets(response: Response<ReceivedBody>) -> HttpResponse {
         clean = format!("<Code>PermanentRedirect</Code><Message>{region}</Message>");
     }
     head.headers.remove(header::CONTENT_LENGTH);
-    HttpResponse::from_parts(head, clean.into())
+    (head, clean)
 }
 
 /// The content of a request, which counts what is taken of it.
@@ -373,6 +438,8 @@ struct ReceivedBody {
     address: String,
     stall: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes that may still come, where there is a limit.
+    left: Option<u64>,
 }
 
 impl Body for ReceivedBody {
@@ -386,6 +453,17 @@ impl Body for ReceivedBody {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             this.timer = None;
+            if let (Some(left), Some(Ok(frame))) = (&mut this.left, &frame) {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let Some(rest) = left.checked_sub(length) else {
+                    let too_long = ExchangeError::TooLong(this.address.clone());
+                    return Poll::Ready(Some(Err(HttpError::new(
+                        HttpErrorKind::Unknown,
+                        too_long,
+                    ))));
+                };
+                *left = rest;
+            }
             let broken = |error: hyper::Error| {
                 let broken = ExchangeError::Broken {
                     address: this.address.clone(),
@@ -440,8 +518,9 @@ mod tests {
     fn exchange(answer: &'static str, may_be_plain: bool) -> Result<(u16, String), HttpError> {
         let address = server(answer);
         let connector = Connector {
-            tls: Arc::new(tls().expect("TLS")),
+            tls: Arc::new(tls(&Trust::Nobody).expect("TLS")),
             stall: Duration::from_millis(200),
+            failed: watch::Sender::default(),
         };
         let options = ClientOptions::new().with_allow_http(may_be_plain);
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -134,6 +134,14 @@ pub(super) struct ErrorContext<'a> {
 }
 
 impl<'a> ErrorContext<'a> {
+    pub(super) fn opening(store: &'a StoreUrl) -> Self {
+        Self {
+            action: StoreAction::Open,
+            key: None,
+            store,
+        }
+    }
+
     pub(super) fn of(action: StoreAction, key: &'a ObjectKey, store: &'a StoreUrl) -> Self {
         Self {
             action,
@@ -274,10 +282,13 @@ impl<'a> ErrorContext<'a> {
                     429 | 500..=599 => StoreErrorKind::Busy,
                     _ => StoreErrorKind::Refused,
                 };
-                let shown = answer.shown();
-                self.error(kind, format!("the store answers {status}{shown}"))
+                self.error(kind, format!("{answer}{}", answer.attempts()))
             }
-            None => self.error(StoreErrorKind::Unreachable, innermost(error)),
+            None => {
+                let reason = innermost(error);
+                let reason = format!("{reason}{}", answer.attempts());
+                self.error(StoreErrorKind::Unreachable, reason)
+            }
         }
     }
 }
@@ -293,14 +304,33 @@ fn is_about_credentials(text: &str) -> bool {
 
 /// What a store has answered, as far as an error's text says.
 #[derive(Clone, Copy, Debug, Default)]
-struct StoreReply<'t> {
+pub(super) struct StoreReply<'t> {
     status: Option<u16>,
     code: Option<&'t str>,
     message: Option<&'t str>,
+    /// How often it was asked again before this answer.
+    retries: Option<u32>,
+}
+
+/// As it is told, if it has a status.
+impl fmt::Display for StoreReply<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status.unwrap_or_default();
+        write!(f, "the store answers {status}{}", self.shown())
+    }
 }
 
 impl<'t> StoreReply<'t> {
-    /// object_store keeps its error's status to itself, and writes it down.
+    /// An answer with this status, whose content has the elements of S3's errors.
+    #[cfg(feature = "s3")]
+    pub(super) fn of(status: u16, text: &'t str) -> Self {
+        Self {
+            status: Some(status),
+            ..Self::in_text(text)
+        }
+    }
+
+    /// object_store keeps its error's status to itself, and how often it has asked, and writes them down.
     fn in_text(text: &'t str) -> Self {
         let status = text.split_once("status code: ").and_then(|(_, after)| {
             let digits = after.get(..3)?;
@@ -313,6 +343,15 @@ impl<'t> StoreReply<'t> {
                 text.rsplit_once("(code: ")?.1.split(')').next()
             }),
             message: between(text, "<Message>", "</Message>"),
+            retries: between(text, ", after ", " retries").and_then(|it| it.parse().ok()),
+        }
+    }
+
+    /// How often it was asked in vain, if more than once.
+    fn attempts(&self) -> String {
+        match self.retries {
+            None => String::new(),
+            Some(retries) => format!("; it was asked {} times", retries + 1),
         }
     }
 
@@ -459,6 +498,12 @@ mod tests {
             missing.to_string().contains("there are no credentials"),
             "{missing}"
         );
+        let again = "Error performing PUT http://h/b/k in 3.2s, after 5 retries, max_retries: 5, \
+                     retry_timeout: 60s  - Server returned non-2xx status code: 503 Service Unavailable: \
+                     <Error><Code>SlowDown</Code></Error>";
+        let again = translated(StoreAction::Write, &generic(again)).to_string();
+        let says = "the store answers 503 (SlowDown); it was asked 6 times";
+        assert!(again.ends_with(says), "{again}");
         let unreachable = translated(StoreAction::Write, &generic("connection refused"));
         assert_eq!(unreachable.kind, Kind::Unreachable);
         assert!(unreachable.is_passing() && !missing.is_passing());

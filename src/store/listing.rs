@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
+use super::bounded;
 use super::layout::{BlobHash, FORMAT_VERSION};
 use crate::manifest::Manifest;
 use crate::representation::{Decoding, MAX_WHOLE, Representation, Resource, TextKind};
@@ -23,8 +24,19 @@ use crate::semantics::target::encode_path;
 
 /// Level of zstd: hashes are half of a listing, and no level makes them shorter.
 const LEVEL: i32 = 6;
-/// The longest listing that is read, before and after it is decompressed: two to four million files.
-pub const MAX_LENGTH: u64 = 1 << 30;
+/// The longest listing that is read.
+pub(super) const MAX_LENGTH: u64 = 256 << 20;
+/// The longest one after it is decompressed: a million files that are compressed twice, or three million that
+/// are not.
+const MAX_TEXT: u64 = 512 << 20;
+/// The most files, and the most folders without any. These numbers and those below bound what a listing takes
+/// up in memory: about two gigabytes, whatever somebody has written.
+const MAX_FILES: usize = 4 << 20;
+const MAX_FOLDERS: usize = 1 << 20;
+/// The most flags, values of each, and rule files.
+const MAX_FLAGS: usize = 100;
+const MAX_VALUES: usize = 10_000;
+const MAX_RULES: usize = 10;
 /// The longest content: 1 PiB, so that its pieces can be numbered.
 const MAX_SIZE: u64 = 1 << 50;
 
@@ -53,7 +65,8 @@ pub struct ListedRules {
 }
 
 /// A file of a site.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "JsonFile")]
 pub struct ListedFile {
     /// Its path: raw bytes below the root, without the leading slash.
     pub path: Box<[u8]>,
@@ -143,14 +156,28 @@ impl SiteListing {
     /// As it is stored: JSON with one line for each file, compressed.
     ///
     /// # Errors
-    /// When it would be longer than what is read.
+    /// When it would be more than what is read.
     pub fn encode(&self) -> io::Result<EncodedListing> {
+        let most_values = self.settings.values().map(Vec::len).max();
+        if self.files.len() > MAX_FILES
+            || self.empty_folders.len() > MAX_FOLDERS
+            || most_values > Some(MAX_VALUES)
+        {
+            let reason = format!(
+                "a release has at most {MAX_FILES} files, {MAX_FOLDERS} folders without files, and \
+                 {MAX_VALUES} values of a flag"
+            );
+            return Err(io::Error::other(reason));
+        }
         let mut out = LimitedWriter {
             inner: zstd::Encoder::new(Vec::new(), LEVEL)?,
-            left: MAX_LENGTH,
+            left: MAX_TEXT,
         };
         self.write(&mut out)?;
         let bytes = out.inner.finish()?;
+        if bytes.len() as u64 > MAX_LENGTH {
+            return Err(too_long());
+        }
         Ok(EncodedListing {
             name: BlobHash::of(&bytes),
             bytes,
@@ -194,8 +221,16 @@ impl SiteListing {
         if BlobHash::of(bytes) != *name {
             return Err(ListingError::Damaged);
         }
+        Self::decompress(bytes, MAX_TEXT)
+    }
+
+    fn decompress(bytes: &[u8], limit: u64) -> Result<Self, ListingError> {
         let text = zstd::Decoder::new(bytes).map_err(ListingError::Compression)?;
-        Self::parse(BufReader::new(text.take(MAX_LENGTH)))
+        let mut text = text.take(limit);
+        match Self::parse(BufReader::new(&mut text)) {
+            Err(_) if text.limit() == 0 => Err(ListingError::TooLong(limit)),
+            read => read,
+        }
     }
 
     fn parse(text: impl Read) -> Result<Self, ListingError> {
@@ -219,14 +254,8 @@ impl SiteListing {
                 },
             )
             .collect::<Result<_, _>>()?;
-        let mut empty_folders = empty_folders
-            .into_iter()
-            .map(|folder| raw_path(&folder).ok_or(ListingError::Path(folder)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut files = files
-            .into_iter()
-            .map(JsonFile::file)
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut empty_folders: Vec<_> = empty_folders.into_iter().map(|it| it.0).collect();
+        let mut files = files;
         empty_folders.sort_unstable();
         empty_folders.dedup();
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -236,7 +265,10 @@ impl SiteListing {
         }
         let listing = Self {
             digest,
-            settings,
+            settings: settings
+                .into_iter()
+                .map(|(name, it)| (name, it.0))
+                .collect(),
             rules,
             empty_folders,
             files,
@@ -271,17 +303,17 @@ struct LimitedWriter<W> {
 impl<W: Write> Write for LimitedWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
-        self.left = self.left.checked_sub(written as u64).ok_or_else(|| {
-            io::Error::other(
-                "the site has too many files for a release: the list of them has 1 GiB",
-            )
-        })?;
+        self.left = self.left.checked_sub(written as u64).ok_or_else(too_long)?;
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
+}
+
+fn too_long() -> io::Error {
+    io::Error::other("the site has too many files for a release: the list of them is too long")
 }
 
 /// Why an object is no listing.
@@ -293,14 +325,20 @@ pub enum ListingError {
     /// It can't be decompressed.
     #[error("it cannot be decompressed: {0}")]
     Compression(io::Error),
+    /// It is longer than any that is written.
+    #[error("it has more than {0} bytes once it is decompressed")]
+    TooLong(u64),
     /// It is no listing, or that of a later version.
-    #[error("{0}; what etagd push has written is expected")]
+    #[error("it is not as etagd push writes it: {0}")]
     Content(#[from] serde_json::Error),
     /// It has a path that is not as etagd writes it.
     #[error("it has the path {0:?}, which is not as etagd writes paths")]
     Path(String),
     /// It has something of a file that is not known.
-    #[error("it says of /{path} that its {what} is {value:?}: install a later version of etagd")]
+    #[error(
+        "it says of /{path} that its {what} is {value:?}, which this version of etagd does not know \
+         (install a later one)"
+    )]
     Unknown {
         /// The file.
         path: String,
@@ -386,12 +424,33 @@ struct JsonListing {
     #[serde(rename = "format", deserialize_with = "known_format")]
     _format: (),
     digest: BlobHash,
-    settings: BTreeMap<String, Vec<String>>,
-    #[serde(default)]
+    #[serde(deserialize_with = "bounded::map::<_, _, MAX_FLAGS>")]
+    settings: BTreeMap<String, ListedValues>,
+    #[serde(default, deserialize_with = "bounded::map::<_, _, MAX_RULES>")]
     rules: BTreeMap<String, ListedRules>,
-    #[serde(default)]
-    empty_folders: Vec<String>,
-    files: Vec<JsonFile>,
+    #[serde(default, deserialize_with = "bounded::list::<_, _, MAX_FOLDERS>")]
+    empty_folders: Vec<FolderPath>,
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FILES>")]
+    files: Vec<ListedFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct ListedValues(#[serde(deserialize_with = "bounded::list::<_, _, MAX_VALUES>")] Vec<String>);
+
+/// A folder without files.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct FolderPath(Box<[u8]>);
+
+impl TryFrom<String> for FolderPath {
+    type Error = ListingError;
+
+    fn try_from(folder: String) -> Result<Self, ListingError> {
+        raw_path(&folder)
+            .map(Self)
+            .ok_or(ListingError::Path(folder))
+    }
 }
 
 fn known_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
@@ -467,28 +526,32 @@ impl JsonFile {
             codings: file.codings.iter().map(JsonCoding::of).collect(),
         }
     }
+}
 
-    fn file(self) -> Result<ListedFile, ListingError> {
-        let Some(path) = raw_path(&self.path) else {
-            return Err(ListingError::Path(self.path));
+impl TryFrom<JsonFile> for ListedFile {
+    type Error = ListingError;
+
+    fn try_from(file: JsonFile) -> Result<Self, ListingError> {
+        let Some(path) = raw_path(&file.path) else {
+            return Err(ListingError::Path(file.path));
         };
-        let reader = FileReader { path: &self.path };
-        let decoded = match self.decoded {
+        let reader = FileReader { path: &file.path };
+        let decoded = match file.decoded {
             Some(JsonDecoding { coding, text }) => Some(Decoding {
                 coding: reader.known("coding", &coding, Coding::from_token(coding.as_bytes()))?,
                 text: reader.text(&text)?,
             }),
             None => None,
         };
-        Ok(ListedFile {
-            hash: self.hash,
-            size: self.size,
-            text: reader.text(&self.text)?,
-            modified: reader.date(self.modified)?,
-            newest: reader.date(self.newest)?,
-            sha256: reader.sha256(self.sha256.as_deref())?,
+        Ok(Self {
+            hash: file.hash,
+            size: file.size,
+            text: reader.text(&file.text)?,
+            modified: reader.date(file.modified)?,
+            newest: reader.date(file.newest)?,
+            sha256: reader.sha256(file.sha256.as_deref())?,
             decoded,
-            codings: self
+            codings: file
                 .codings
                 .into_iter()
                 .map(|coding| reader.coding(coding))
@@ -701,6 +764,61 @@ mod tests {
         assert!(named(cut).is_err());
         assert!(named(b"").is_err());
         assert!(named(b"{}").is_err());
+    }
+
+    #[test]
+    fn what_takes_up_more_memory_than_a_site_is_refused() {
+        let mut text = Vec::new();
+        listing().write(&mut text).expect("written");
+        let text = String::from_utf8(text).expect("text");
+        let many = |element: &str, number: usize| vec![element; number].join(",");
+        let folders = format!("\"empty_folders\":[{}]", many("\"a/\"", MAX_FOLDERS + 1));
+        let values = format!("\"exclude\":[{}]", many("\"\"", MAX_VALUES + 1));
+        let flags: Vec<_> = (0..=MAX_FLAGS)
+            .map(|flag| format!("\"{flag}\":[]"))
+            .collect();
+        for (from, to, says) in [
+            (
+                "\"empty_folders\":[\"empty/\"]",
+                folders,
+                "at most 1048576 elements",
+            ),
+            ("\"exclude\":[\"*.map\"]", values, "at most 10000 elements"),
+            (
+                "\"exclude\":[\"*.map\"]",
+                flags.join(","),
+                "at most 100 members",
+            ),
+        ] {
+            let changed = text.replace(from, &to);
+            assert_ne!(changed, text, "{from}");
+            let error = SiteListing::parse(changed.as_bytes()).expect_err(says);
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        let mut with_values = listing();
+        let values = vec![String::new(); MAX_VALUES + 1];
+        with_values.settings.insert("exclude".to_owned(), values);
+        assert!(
+            with_values.encode().is_err(),
+            "what is not read is not written"
+        );
+    }
+
+    #[test]
+    fn a_listing_that_is_long_once_it_is_decompressed_is_refused() {
+        let mut text = Vec::new();
+        listing().write(&mut text).expect("written");
+        let limit = text.len() as u64;
+        let text = [vec![b' '; 1 << 20], text].concat();
+        let bytes = zstd::encode_all(&text[..], 1).expect("compressed");
+        assert!(bytes.len() < 2000, "{}", bytes.len());
+        let refused = SiteListing::decompress(&bytes, limit);
+        assert!(
+            matches!(refused, Err(ListingError::TooLong(_))),
+            "{refused:?}"
+        );
+        let read = SiteListing::decompress(&bytes, 2 << 20).expect("a listing");
+        assert_eq!(read, listing());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! (`If-None-Match: *`). `If-Match` and conditional deletes are not used, since stores differ in them.
 //! Nothing that is read is believed: names are hashes, and who reads compares.
 
+mod bounded;
 #[cfg(feature = "s3")]
 mod connector;
 mod error;
@@ -16,7 +17,7 @@ mod unfinished;
 mod upload;
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,17 +30,18 @@ use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload,
 };
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::settings::StoreUrl;
+use crate::trust::Trust;
 use error::ErrorContext;
 use layout::ObjectKey;
 
 pub use error::{StoreAction, StoreError, StoreErrorKind};
 pub use layout::BlobHash;
 pub use listing::{
-    EncodedListing, ListedCoding, ListedFile, ListedRules, ListingError, MAX_LENGTH, SiteListing,
-    has_tree,
+    EncodedListing, ListedCoding, ListedFile, ListedRules, ListingError, SiteListing, has_tree,
 };
 pub use record::{RecordError, ReleaseRecord, ReleaseTime};
 pub use releases::{MAX_HINT_LENGTH, NumberedRelease, number_in_hint};
@@ -70,8 +72,20 @@ impl Default for StorePatience {
     }
 }
 
+/// The most objects that are listed to be remembered: releases, and locks.
+const MAX_LISTED: usize = 1 << 20;
+
 /// Memory that is asked for at once for what a store announces.
 const MAX_ALLOCATION: u64 = 8 << 20;
+
+/// Requests that a store has failed to answer, nearly all of which are made again.
+#[derive(Clone, Debug, Default)]
+pub struct FailedRequests {
+    /// How many there are so far.
+    pub number: u64,
+    /// Why the last one failed.
+    pub reason: String,
+}
 
 /// A store of releases.
 #[derive(Clone)]
@@ -81,6 +95,7 @@ pub struct Store {
     /// What all names begin with; empty, or without a slash at its end.
     prefix: Path,
     patience: StorePatience,
+    failed: watch::Receiver<FailedRequests>,
 }
 
 // What is inside has credentials.
@@ -131,17 +146,20 @@ impl Store {
     /// Opens a store. Nothing is asked of a bucket yet; a folder has to be there.
     ///
     /// # Errors
-    /// When the folder is missing, or the environment describes no bucket that can be asked.
-    pub fn open(url: &StoreUrl, patience: StorePatience) -> Result<Self, StoreError> {
-        let context = ErrorContext {
-            action: StoreAction::Open,
-            key: None,
-            store: url,
-        };
+    /// When the folder is missing, the environment describes no bucket that can be asked, or the certificate
+    /// authorities can't be had.
+    pub fn open(
+        url: &StoreUrl,
+        patience: StorePatience,
+        trust: &Trust,
+    ) -> Result<Self, StoreError> {
+        let context = ErrorContext::opening(url);
+        let (sender, failed) = watch::channel(FailedRequests::default());
         let (objects, prefix) = match url {
             StoreUrl::Folder(folder) => (open_folder(folder, context)?, ""),
             StoreUrl::S3 { bucket, prefix } => {
-                (open_bucket(bucket, patience, context)?, prefix.as_str())
+                let objects = open_bucket(bucket, patience, trust, sender, context)?;
+                (objects, prefix.as_str())
             }
         };
         let prefix = Path::parse(prefix)
@@ -151,6 +169,7 @@ impl Store {
             objects,
             prefix,
             patience,
+            failed,
         })
     }
 
@@ -159,23 +178,58 @@ impl Store {
     ///
     /// # Errors
     /// When the environment describes no bucket that can be asked.
-    pub fn open_later(url: &StoreUrl, patience: StorePatience) -> Result<Self, StoreError> {
+    pub fn open_later(
+        url: &StoreUrl,
+        patience: StorePatience,
+        trust: &Trust,
+    ) -> Result<Self, StoreError> {
         let StoreUrl::Folder(folder) = url else {
-            return Self::open(url, patience);
+            return Self::open(url, patience, trust);
         };
-        let context = ErrorContext {
-            action: StoreAction::Open,
-            key: None,
-            store: url,
-        };
-        let prefix = Path::from_absolute_path(folder)
-            .map_err(|error| context.error(StoreErrorKind::Refused, error.to_string()))?;
+        let prefix = Path::from_absolute_path(folder).map_err(|error| {
+            ErrorContext::opening(url).error(StoreErrorKind::Refused, error.to_string())
+        })?;
         Ok(Self {
             url: url.clone(),
-            objects: Arc::new(LocalFileSystem::new()),
+            objects: Arc::new(LocalFileSystem::new().with_fsync(true)),
             prefix,
             patience,
+            failed: watch::channel(FailedRequests::default()).1,
         })
+    }
+
+    /// Opens a store that is about to be written. A folder that is missing is made by the first write, if
+    /// the one that it belongs in is there.
+    ///
+    /// # Errors
+    /// When both are missing, or the environment describes no bucket that can be asked.
+    pub fn open_to_write(
+        url: &StoreUrl,
+        patience: StorePatience,
+        trust: &Trust,
+    ) -> Result<Self, StoreError> {
+        let StoreUrl::Folder(folder) = url else {
+            return Self::open(url, patience, trust);
+        };
+        if folder.exists() {
+            return Self::open(url, patience, trust);
+        }
+        match folder.parent() {
+            Some(parent) if !parent.is_dir() => {
+                let parent = parent.display();
+                let reason = format!(
+                    "there is no folder {parent} to make it in: make that, or correct the name"
+                );
+                Err(ErrorContext::opening(url).error(StoreErrorKind::NoBucket, reason))
+            }
+            _ => Self::open_later(url, patience, trust),
+        }
+    }
+
+    /// The requests that it has failed to answer so far, and word of each further one.
+    #[must_use]
+    pub fn failed_requests(&self) -> watch::Receiver<FailedRequests> {
+        self.failed.clone()
     }
 
     /// Where it is.
@@ -298,28 +352,30 @@ impl Store {
     /// if that is given.
     ///
     /// # Errors
-    /// When they can't be listed.
+    /// When they can't be listed, or there are more than a million.
     pub async fn list(
         &self,
         folder: &str,
         start_after: Option<&ObjectKey>,
     ) -> Result<Vec<StoredObject>, StoreError> {
-        let context = ErrorContext {
-            action: StoreAction::List,
-            key: Some(folder),
-            store: &self.url,
-        };
-        let within = self.path(folder);
-        let mut listed: BoxStream<'_, object_store::Result<ObjectMeta>> = match start_after {
-            Some(key) => self
-                .objects
-                .list_with_offset(Some(&within), &self.location(key)),
-            None => self.objects.list(Some(&within)),
-        };
         let mut objects = Vec::new();
-        while let Some(object) = self.bounded(listed.next(), context).await? {
-            let object = object.map_err(|error| context.translate(&error))?;
-            objects.extend(self.stored(&object));
+        let collect = |object| match objects.len() {
+            // A store may list for ever.
+            MAX_LISTED => ControlFlow::Break(()),
+            _ => {
+                objects.push(object);
+                ControlFlow::Continue(())
+            }
+        };
+        if self
+            .visit_after(folder, start_after, collect)
+            .await?
+            .is_break()
+        {
+            let reason = format!("there are more than {MAX_LISTED} objects");
+            return Err(self
+                .listing_context(folder)
+                .error(StoreErrorKind::TooLarge, reason));
         }
         // A folder is listed as its file system has it, and a store may be wrong.
         objects.sort_by(|a, b| a.key.cmp(&b.key));
@@ -327,6 +383,52 @@ impl Store {
             objects.retain(|object| object.key > *after);
         }
         Ok(objects)
+    }
+
+    /// Shows `visit` the objects in a folder and below it, one after the other as the store lists them, until
+    /// it breaks off.
+    ///
+    /// # Errors
+    /// When they can't be listed.
+    pub async fn visit(
+        &self,
+        folder: &str,
+        visit: impl FnMut(StoredObject) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.visit_after(folder, None, visit).await.map(drop)
+    }
+
+    fn listing_context<'a>(&'a self, folder: &'a str) -> ErrorContext<'a> {
+        ErrorContext {
+            action: StoreAction::List,
+            key: Some(folder),
+            store: &self.url,
+        }
+    }
+
+    async fn visit_after(
+        &self,
+        folder: &str,
+        start_after: Option<&ObjectKey>,
+        mut visit: impl FnMut(StoredObject) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let context = self.listing_context(folder);
+        let within = self.path(folder);
+        let mut listed: BoxStream<'_, object_store::Result<ObjectMeta>> = match start_after {
+            Some(key) => self
+                .objects
+                .list_with_offset(Some(&within), &self.location(key)),
+            None => self.objects.list(Some(&within)),
+        };
+        while let Some(object) = self.bounded(listed.next(), context).await? {
+            let object = object.map_err(|error| context.translate(&error))?;
+            if let Some(object) = self.stored(&object)
+                && visit(object).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Asks for an object's length and date.
@@ -460,7 +562,6 @@ fn open_folder(
     folder: &FilePath,
     context: ErrorContext<'_>,
 ) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    // A folder that is made here could be the place where another file system is not mounted.
     let metadata = std::fs::metadata(folder).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => context.error(
             StoreErrorKind::NoBucket,
@@ -483,13 +584,18 @@ fn open_folder(
 fn open_bucket(
     bucket: &str,
     patience: StorePatience,
+    trust: &Trust,
+    failed: watch::Sender<FailedRequests>,
     context: ErrorContext<'_>,
 ) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    connector::open(bucket, patience)
+    connector::open(bucket, patience, trust, failed)
         .map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
         .map_err(|error| match error {
-            connector::OpenError::Roots(reason) => {
-                context.error(StoreErrorKind::Unreachable, reason)
+            connector::OpenError::Trust(error) => {
+                context.error(StoreErrorKind::Refused, error.to_string())
+            }
+            connector::OpenError::Tls(error) => {
+                context.error(StoreErrorKind::Refused, error.to_string())
             }
             connector::OpenError::Endpoint => context.error(
                 StoreErrorKind::Refused,
@@ -510,6 +616,8 @@ fn open_bucket(
 fn open_bucket(
     _: &str,
     _: StorePatience,
+    _: &Trust,
+    _: watch::Sender<FailedRequests>,
     context: ErrorContext<'_>,
 ) -> Result<Arc<dyn ObjectStore>, StoreError> {
     Err(context.error(
@@ -528,7 +636,7 @@ mod tests {
     fn with_store<T>(work: impl AsyncFnOnce(&Store, &FilePath) -> T) -> T {
         let folder = tempfile::tempdir().expect("a folder");
         let url = StoreUrl::Folder(folder.path().to_path_buf());
-        let store = Store::open(&url, StorePatience::default()).expect("a store");
+        let store = Store::open(&url, StorePatience::default(), &Trust::Nobody).expect("a store");
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -713,7 +821,8 @@ mod tests {
             (file, "it is no folder"),
         ] {
             let url = StoreUrl::Folder(path);
-            let error = Store::open(&url, StorePatience::default()).expect_err("an error");
+            let error =
+                Store::open(&url, StorePatience::default(), &Trust::Nobody).expect_err("an error");
             assert_eq!(error.kind, StoreErrorKind::NoBucket);
             assert!(error.to_string().contains(says), "{error}");
         }

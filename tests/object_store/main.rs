@@ -5,8 +5,11 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/transports.rs"]
+mod transports;
 
 mod away;
+mod certificates;
 mod garbage;
 mod ground;
 mod kills;
@@ -15,5 +18,6 @@ mod mistakes;
 mod races;
 mod releases;
 mod replicas;
+mod retries;
 mod roll_out;
 mod users;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -35,22 +36,38 @@ pub(crate) fn finish(mut command: Command) -> Said {
 }
 
 pub(crate) struct Folder {
-    directory: TempDir,
+    /// Removed with it.
+    _outer: Arc<TempDir>,
+    root: PathBuf,
 }
 
 impl Folder {
     pub(crate) fn new() -> Self {
+        let outer = tempfile::tempdir().unwrap();
         Self {
-            directory: tempfile::tempdir().unwrap(),
+            root: outer.path().to_path_buf(),
+            _outer: Arc::new(outer),
         }
     }
 
+    /// One in a folder of this one, which is not there yet.
+    pub(crate) fn below_it(&self, name: &str) -> Self {
+        Self {
+            _outer: Arc::clone(&self._outer),
+            root: self.root.join(name),
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn url(&self) -> String {
-        format!("file://{}", self.directory.path().display())
+        format!("file://{}", self.root.display())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.root.join(name)
     }
 
     pub(crate) fn push_command(&self, site: &Path, flags: &[&str]) -> Command {
@@ -73,7 +90,7 @@ impl Folder {
     /// The names of all objects, with `/` between folders, in order.
     pub(crate) fn objects(&self) -> Vec<String> {
         let mut names = Vec::new();
-        let mut folders = vec![self.directory.path().to_path_buf()];
+        let mut folders = vec![self.root.clone()];
         while let Some(folder) = folders.pop() {
             // What a running collector deletes may be gone.
             for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -81,7 +98,7 @@ impl Folder {
                     folders.push(entry.path());
                 } else {
                     let path = entry.path();
-                    let name = path.strip_prefix(self.directory.path()).unwrap();
+                    let name = path.strip_prefix(&self.root).unwrap();
                     names.push(name.to_str().unwrap().to_owned());
                 }
             }

@@ -8,6 +8,7 @@ mod support;
 
 mod collecting;
 mod folder;
+mod hostile;
 mod kills;
 mod mistakes;
 mod publishing;

@@ -26,7 +26,6 @@ fn flags_of_servers_and_stores_are_told_apart() {
         &["--force"],
         &["--connections", "8"],
         &["--timeout", "30s"],
-        &["--ca", "x"],
     ] {
         let says = format!("{} is for servers", flags[0]);
         assert_refused(&store.push(&site.root(), flags), 2, &says);
@@ -65,13 +64,49 @@ fn flags_of_servers_and_stores_are_told_apart() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_not_made() {
+fn a_folder_has_no_certificate() {
+    let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    let says = format!("--ca is about TLS, and {} is a folder", store.url());
+    assert_refused(&store.push(&site.root(), &["--ca", "x"]), 2, &says);
+    for (subcommand, flags) in [
+        ("releases", &["--ca", "x"][..]),
+        ("rollback", &["--to", "1", "--ca", "x"]),
+        ("gc", &["--ca", "x"]),
+        ("serve", &["--ca", "x"]),
+    ] {
+        assert_refused(&store.run(subcommand, flags), 2, &says);
+    }
+}
+
+#[test]
+fn the_first_push_makes_the_folder_of_a_store() {
+    let (site, parent) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    let missing = parent.below_it("new store");
+    // Who releases nothing makes nothing.
+    let plan = missing.push(&site.root(), &["--dry-run"]);
+    assert_eq!(plan.out, "release 1 of live: 1 content to upload, 1 B\n");
+    assert!(plan.err.contains("is not there yet"), "{plan:?}");
+    let empty = missing.push(&TestSite::new().root(), &[]);
+    assert_refused(&empty, 2, "has the build failed?");
+    let after = missing.push(&site.root(), &["--after", "1"]);
+    assert_refused(&after, 1, "the newest release of live is none");
+    assert!(parent.objects().is_empty() && !missing.root().exists());
+    let said = missing.push(&site.root(), &[]);
+    assert_eq!((said.code, &*said.out), (0, "1\n"), "{said:?}");
+    assert!(said.err.contains("is not there yet"), "{said:?}");
+    missing.assert_whole("live", 1);
+    fs::write(site.path("a.txt"), "y").unwrap();
+    let second = missing.push(&site.root(), &[]);
+    assert!(!second.err.contains("is not there yet"), "{second:?}");
+    missing.assert_whole("live", 2);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_made_by_a_push_alone() {
     let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
     let missing = format!("{}/missing", store.url());
-    let root = site.root();
     for arguments in [
-        &["push", root.to_str().unwrap(), &missing][..],
-        &["releases", &missing],
+        &["releases", &missing][..],
         &["rollback", &missing, "--to", "1"],
         &["gc", &missing],
     ] {
@@ -82,13 +117,21 @@ fn a_folder_that_is_not_there_is_not_made() {
             "there is no such folder: make it, or correct the name",
         );
     }
+    // More than a folder may be missing where a whole file system is.
+    let far = format!("{missing}/deeper");
+    let root = site.root();
+    let said = finish(etagd(&["push", root.to_str().unwrap(), &far]));
+    assert_refused(&said, 1, "missing to make it in: make that");
     assert!(!store.path("missing").exists());
     // What stands where a folder belongs.
     fs::write(store.path("blobs"), "").unwrap();
     let said = store.push(&site.root(), &[]);
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains("cannot write blobs/"), "{said:?}");
+    assert!(said.err.contains("cannot read blobs/"), "{said:?}");
     assert!(store.numbers("live").is_empty());
+    let file = format!("{}/blobs", store.url());
+    let said = finish(etagd(&["push", root.to_str().unwrap(), &file]));
+    assert_refused(&said, 1, "it is no folder");
 }
 
 #[test]
