@@ -57,8 +57,7 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
         return Ok(ExitCode::SUCCESS);
     }
     let released = session.with_bytes("uploaded", &progress, || {
-        let base = newest.as_ref().map(|newest| newest.number);
-        let work = publisher.publish(&content, base, &progress);
+        let work = publisher.publish(&content, newest.as_ref(), &progress);
         session.run_until_stopped(&publisher.id, work)
     })?;
     let seconds = started.elapsed().as_secs_f64();

@@ -1,6 +1,7 @@
 //! Deletes what no release needs.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -135,8 +136,14 @@ impl Collector<'_> {
                 let is_unneeded = hash.is_some_and(|hash| !needed.contains(&hash));
                 is_unneeded && object.modified < grace_began
             };
-            let mut objects = self.store.list(folder, None).await?;
-            objects.retain(is_garbage);
+            // There may be millions, most of them needed.
+            let mut objects = Vec::new();
+            let collect = |object: StoredObject| {
+                objects.extend(is_garbage(&object).then_some(object));
+                ControlFlow::Continue(())
+            };
+            self.store.visit(folder, collect).await?;
+            objects.sort_by(|a, b| a.key.cmp(&b.key));
             garbage.append(&mut objects);
         }
         let unkept: HashSet<_> = releases.into_iter().collect();

@@ -1,6 +1,6 @@
 //! What a release has: the contents of a directory as they were hashed, and how they are read again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -72,6 +72,11 @@ impl SiteContent {
             bytes: manifest.bytes(),
             blobs,
         })
+    }
+
+    /// The hashes of all contents.
+    pub(super) fn hashes(&self) -> HashSet<BlobHash> {
+        self.blobs.keys().copied().collect()
     }
 
     /// All contents, each once, those of the same folder in the store next to each other.

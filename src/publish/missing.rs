@@ -1,6 +1,6 @@
 //! Which contents of a site a store lacks, and how they get there.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,10 +10,10 @@ use tokio::task::spawn_blocking;
 
 use super::content::{LocalBlob, SiteContent};
 use super::error::PublishError;
+use super::presence::{Lack, tree_length};
 use crate::progress::ByteProgress;
-use crate::representation::{GROUP_SIZE, GroupHash};
-use crate::store::layout::ObjectKey;
-use crate::store::{BlobHash, Store, StoredObject, has_tree, layout};
+use crate::representation::GROUP_SIZE;
+use crate::store::{BlobHash, Store, layout};
 
 /// Uploads at a time.
 const MAX_UPLOADS: usize = 64;
@@ -44,19 +44,30 @@ impl MissingBlobs {
     /// # Errors
     /// When the store can't be asked.
     pub async fn find(store: &Store, content: &SiteContent) -> Result<Self, PublishError> {
-        let stored = sizes(&store.list(layout::BLOBS, None).await?, layout::blob);
-        let trees = sizes(&store.list(layout::TREES, None).await?, layout::tree);
+        Self::find_others(store, content, &HashSet::new()).await
+    }
+
+    /// Compares what a site has, apart from contents that are known to be there, with what is in a store.
+    ///
+    /// # Errors
+    /// When the store can't be asked.
+    pub(super) async fn find_others(
+        store: &Store,
+        content: &SiteContent,
+        known: &HashSet<BlobHash>,
+    ) -> Result<Self, PublishError> {
+        let mut blobs = content.blobs();
+        blobs.retain(|blob| !known.contains(&blob.hash));
+        let lack = Lack::of(store, blobs.iter().map(|blob| (blob.hash, blob.length))).await?;
         let missing = |blob: Arc<LocalBlob>| {
-            let tree = tree_length(blob.length);
             let missing = MissingBlob {
-                // One with another length was damaged by somebody else.
-                lacks_content: stored.get(&blob.hash) != Some(&blob.length),
-                lacks_tree: has_tree(blob.length) && trees.get(&blob.hash) != Some(&tree),
+                lacks_content: lack.contents.contains(&blob.hash),
+                lacks_tree: lack.trees.contains(&blob.hash),
                 blob,
             };
             (missing.lacks_content || missing.lacks_tree).then_some(missing)
         };
-        let blobs = content.blobs().into_iter().filter_map(missing).collect();
+        let blobs = blobs.into_iter().filter_map(missing).collect();
         Ok(Self { blobs })
     }
 
@@ -195,22 +206,6 @@ fn part_length(length: u64) -> u64 {
     PART.max(length.div_ceil(MAX_PARTS).next_multiple_of(GROUP_SIZE))
 }
 
-fn tree_length(length: u64) -> u64 {
-    length.div_ceil(GROUP_SIZE) * size_of::<GroupHash>() as u64
-}
-
-/// The contents that are there, and how long they are; those alone that have the name that readers ask for.
-pub(super) fn sizes(
-    objects: &[StoredObject],
-    name: impl Fn(&BlobHash) -> ObjectKey,
-) -> HashMap<BlobHash, u64> {
-    let sized = |object: &StoredObject| {
-        let hash = layout::hash_of(&object.key)?;
-        (name(&hash) == object.key).then_some((hash, object.size))
-    };
-    objects.iter().filter_map(sized).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,6 +218,5 @@ mod tests {
             assert_eq!(part % GROUP_SIZE, 0);
             assert!(length.div_ceil(part) <= MAX_PARTS, "{length}");
         }
-        assert_eq!(tree_length((1 << 20) + 1), 5 * 32);
     }
 }

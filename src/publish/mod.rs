@@ -11,6 +11,7 @@ mod history;
 mod identity;
 mod lock;
 mod missing;
+mod presence;
 mod probe;
 mod release;
 mod rollback;

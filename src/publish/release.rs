@@ -1,5 +1,6 @@
 //! Makes releases.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -13,7 +14,9 @@ use super::probe::probe;
 use crate::progress::ByteProgress;
 use crate::settings::Channel;
 use crate::store::layout::{self, FORMAT_VERSION, LockKind};
-use crate::store::{BlobHash, Creation, EncodedListing, ReleaseRecord, Store, StoreErrorKind};
+use crate::store::{
+    BlobHash, Creation, EncodedListing, ReleaseRecord, SiteListing, Store, StoreErrorKind,
+};
 
 /// How long a collector is waited for: it may have millions of objects to delete.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
@@ -77,7 +80,7 @@ impl ReleasePublisher<'_> {
     pub async fn publish(
         &self,
         content: &SiteContent,
-        base: Option<u64>,
+        base: Option<&ReleaseRecord>,
         progress: &ByteProgress,
     ) -> Result<ReleaseRecord, PublishError> {
         if !self.is_single_writer {
@@ -91,21 +94,61 @@ impl ReleasePublisher<'_> {
             bytes: content.bytes,
             rollback_to: None,
         };
-        let complete = async || self.complete(content, &listing, progress).await;
+        let of_base = self.needed_by(base, content).await;
         // Nearly all of the work is done before anybody has to wait for it.
-        complete().await?;
-        self.release(draft, base, complete).await
-    }
-
-    /// Has the store have all that a site needs.
-    async fn complete(
-        &self,
-        content: &SiteContent,
-        listing: &EncodedListing,
-        progress: &ByteProgress,
-    ) -> Result<(), PublishError> {
         let missing = MissingBlobs::find(self.store, content).await?;
         missing.upload(self.store, progress).await?;
+        self.write_listing(&listing).await?;
+        let complete = async || {
+            // What a release needs that no collector has deleted, none has deleted either.
+            let known = match base {
+                Some(base) if self.is_there(base).await? => of_base.clone(),
+                _ => HashSet::new(),
+            };
+            let missing = MissingBlobs::find_others(self.store, content, &known).await?;
+            missing.upload(self.store, progress).await?;
+            self.keep_listing(&listing).await
+        };
+        self.release(draft, base.map(|base| base.number), complete)
+            .await
+    }
+
+    /// The contents of a site that a release has, too, as far as that can be told.
+    async fn needed_by(
+        &self,
+        release: Option<&ReleaseRecord>,
+        content: &SiteContent,
+    ) -> HashSet<BlobHash> {
+        let listing = match release {
+            Some(release) => self.store.listing(&release.manifest).await.ok(),
+            None => None,
+        };
+        let of_site = content.hashes();
+        let of_release = listing.iter().flat_map(SiteListing::blobs);
+        of_release
+            .map(|(hash, _)| hash)
+            .filter(|hash| of_site.contains(hash))
+            .collect()
+    }
+
+    /// Whether this very release is still in the store.
+    async fn is_there(&self, release: &ReleaseRecord) -> Result<bool, PublishError> {
+        match self.store.record(&self.channel, release.number).await {
+            Ok(found) => Ok(found == *release),
+            Err(error)
+                if matches!(
+                    error.kind,
+                    StoreErrorKind::Missing | StoreErrorKind::Unusable
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has the store have a listing.
+    async fn write_listing(&self, listing: &EncodedListing) -> Result<(), PublishError> {
         let bytes = Bytes::from(listing.bytes.clone());
         let key = layout::listing(&listing.name);
         if self.is_single_writer {
@@ -118,6 +161,15 @@ impl ReleasePublisher<'_> {
             self.store.put(&key, bytes).await?;
         }
         Ok(())
+    }
+
+    /// Has the store still have a listing that it had a moment ago.
+    async fn keep_listing(&self, listing: &EncodedListing) -> Result<(), PublishError> {
+        match self.store.head(&layout::listing(&listing.name)).await {
+            Ok(object) if object.size == listing.bytes.len() as u64 => Ok(()),
+            Err(error) if error.kind != StoreErrorKind::Missing => Err(error.into()),
+            _ => self.write_listing(listing).await,
+        }
     }
 
     /// Has the newest release, which is this very site, be whole again: objects may have been lost. `false`
@@ -143,7 +195,7 @@ impl ReleasePublisher<'_> {
             );
             missing.upload(self.store, progress).await?;
         }
-        match self.check(newest).await {
+        match self.check(newest, &content.hashes()).await {
             Ok(()) => Ok(true),
             Err(error @ (PublishError::Incomplete { .. } | PublishError::Store(_))) => {
                 tracing::warn!(%error, "the newest release cannot be read: {error}");

@@ -1,11 +1,11 @@
 //! Brings an earlier release back, as a new one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::error::PublishError;
-use super::missing::sizes;
+use super::presence::Lack;
 use super::release::{ReleaseDraft, ReleasePublisher};
-use crate::store::{ReleaseRecord, StoreErrorKind, has_tree, layout};
+use crate::store::{BlobHash, ReleaseRecord, StoreErrorKind};
 
 /// What a rollback has led to.
 #[derive(Debug)]
@@ -54,22 +54,22 @@ impl ReleasePublisher<'_> {
             bytes: wanted.bytes,
             rollback_to: Some(number),
         };
-        let complete = async || self.check(&wanted).await;
+        let complete = async || self.check(&wanted, &HashSet::new()).await;
         let record = self.release(draft, Some(base), complete).await?;
         Ok(Rollback::Released(record))
     }
 
-    /// Whether the store still has all of a release.
-    pub(super) async fn check(&self, wanted: &ReleaseRecord) -> Result<(), PublishError> {
+    /// Whether the store still has all of a release, of which these contents are known to be there.
+    pub(super) async fn check(
+        &self,
+        wanted: &ReleaseRecord,
+        known: &HashSet<BlobHash>,
+    ) -> Result<(), PublishError> {
         let listing = self.store.listing(&wanted.manifest).await?;
-        let stored = sizes(&self.store.list(layout::BLOBS, None).await?, layout::blob);
-        let trees = sizes(&self.store.list(layout::TREES, None).await?, layout::tree);
-        let blobs: HashSet<_> = listing.blobs().collect();
-        let is_there = |(hash, size): &(_, u64)| {
-            stored.get(hash) == Some(size) && (!has_tree(*size) || trees.contains_key(hash))
-        };
-        let missing = blobs.iter().filter(|blob| !is_there(blob)).count();
-        match missing {
+        let blobs: HashMap<_, _> = listing.blobs().collect();
+        let others = blobs.iter().filter(|(hash, _)| !known.contains(hash));
+        let lack = Lack::of(self.store, others.map(|(hash, size)| (*hash, *size))).await?;
+        match lack.len() {
             0 => Ok(()),
             missing => Err(PublishError::Incomplete {
                 number: wanted.number,

@@ -143,6 +143,37 @@ fn what_is_deleted_after_a_push_has_seen_it_is_sent_again() {
     );
 }
 
+/// A push does not look twice at what the release before it needs, as long as that is there.
+#[test]
+fn what_a_release_needed_that_is_gone_is_sent_again() {
+    let Some(ceph) = Ceph::shared() else {
+        return;
+    };
+    let bucket = ceph.bucket();
+    let base = site(1);
+    push(bucket.command(ADMIN), &base, &bucket, &[]).ok();
+    grow_old();
+    let proxy = bucket.proxy();
+    let (gate, arrivals) = Gate::new();
+    proxy.add(Rule::on(WRITES, "locks/push-", Fault::Hold(gate.clone())));
+    let new = base.file("new.txt", "new");
+    let pushing = start_push(bucket.command_through(&proxy, ADMIN), &new, &bucket, &[]);
+    arrivals.recv_timeout(PATIENCE).unwrap();
+    // Somebody removes the channel, and a collector what only that needed.
+    for key in bucket.list("channels/") {
+        bucket.delete(&key);
+    }
+    gc(bucket.command(ADMIN), &bucket, &AT_ONCE).ok();
+    let left = bucket.list("blobs/").len();
+    gate.open();
+    end(pushing).ok();
+    assert!(left < needed(&bucket, &newest(&bucket, "live")).len());
+    assert_eq!(
+        assert_complete(&bucket, "live")["digest"],
+        digest(&new).as_str()
+    );
+}
+
 #[test]
 fn a_push_waits_for_a_collector_that_deletes() {
     let Some((bucket, proxy, old)) = replaced() else {

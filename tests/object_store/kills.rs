@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::releases::{assert_complete, chance, digest, end, gc, push, site, start_push};
+use crate::releases::{
+    assert_complete, assert_whole, chance, digest, end, gc, push, records, site, start_push,
+};
 use crate::replicas::{Replica, visit};
 use crate::support::store::{ADMIN, Bucket, Ceph};
 use crate::support::store_proxy::{Fault, Gate, Proxy, Rule};
@@ -55,7 +57,7 @@ fn kill_pushes(kills: u64) {
         kill_at(&proxy, child.id(), at, kill);
         end(child);
         proxy.clear();
-        proxy.wait_until_idle();
+        proxy.wait_until_left();
         // What is the newest release is whole, and one of the two.
         let found = assert_complete(&bucket, "live")["digest"].clone();
         let wanted = digest(&new);
@@ -128,11 +130,15 @@ fn kill_collectors(kills: u64) {
         kill_at(&proxy, child.id(), chance(kill, 12), kill);
         end(child);
         proxy.clear();
-        proxy.wait_until_idle();
+        proxy.wait_until_left();
         assert_eq!(
             assert_complete(&bucket, "live")["digest"],
             digest(&new).as_str()
         );
+        // A release goes before what it needs.
+        for record in records(&bucket, "live") {
+            assert_whole(&bucket, &record);
+        }
         // Nobody holds them any more, but that shows after an hour.
         for lock in bucket.list("locks/") {
             bucket.delete(&lock);
@@ -192,7 +198,7 @@ fn kill_replicas(kills: u64) {
             kill_at(&proxy, replica.server.pid(), at, kill);
         }
         proxy.clear();
-        proxy.wait_until_idle();
+        proxy.wait_until_left();
         replica.restart(command(), &bucket, &["--prefetch", "all"]);
         // It may begin with the release that it had, and goes on to the next.
         let version = visit(&mut replica.server.client());

@@ -18,6 +18,7 @@ mod mistakes;
 mod races;
 mod releases;
 mod replicas;
+mod requests;
 mod retries;
 mod roll_out;
 mod users;

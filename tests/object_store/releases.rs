@@ -165,16 +165,19 @@ pub(crate) fn needed(bucket: &Bucket, record: &Value) -> BTreeSet<String> {
 #[track_caller]
 pub(crate) fn assert_complete(bucket: &Bucket, channel: &str) -> Value {
     let record = newest(bucket, channel);
+    assert_whole(bucket, &record);
+    record
+}
+
+/// Asserts that a release has everything that it needs.
+#[track_caller]
+pub(crate) fn assert_whole(bucket: &Bucket, record: &Value) {
     let there: BTreeSet<_> = ["manifests/", "blobs/", "trees/"]
         .iter()
         .flat_map(|prefix| bucket.list(prefix))
         .collect();
-    let missing: Vec<_> = needed(bucket, &record)
-        .difference(&there)
-        .cloned()
-        .collect();
+    let missing: Vec<_> = needed(bucket, record).difference(&there).cloned().collect();
     assert!(missing.is_empty(), "{record} lacks {missing:#?}");
-    record
 }
 
 /// A number that looks like chance, the same one for the same seed.

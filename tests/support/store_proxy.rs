@@ -184,8 +184,8 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
     /// Faults that have struck.
     struck: AtomicU32,
-    /// Requests that are under way.
-    busy: AtomicU32,
+    /// Connections of clients.
+    open: AtomicU32,
     /// Both ends of what is under way.
     streams: Mutex<Vec<TcpStream>>,
     is_away: AtomicBool,
@@ -206,7 +206,7 @@ impl Proxy {
                 rules: Mutex::default(),
                 asked: Mutex::default(),
                 struck: AtomicU32::new(0),
-                busy: AtomicU32::new(0),
+                open: AtomicU32::new(0),
                 streams: Mutex::default(),
                 is_away: AtomicBool::new(false),
             }),
@@ -234,10 +234,15 @@ impl Proxy {
         self.shared.struck.load(Ordering::SeqCst)
     }
 
-    /// Waits until the store has answered everything, also what nobody waits for any more.
-    pub(crate) fn wait_until_idle(&self) {
-        super::tree::eventually("no request is under way", || {
-            self.shared.busy.load(Ordering::SeqCst) == 0
+    /// Waits until all clients have gone, and the store has answered everything that they have asked, also
+    /// what nobody waits for any more: a process that was killed may have sent more than was read of it.
+    pub(crate) fn wait_until_left(&self) {
+        // Connections are taken in order, so those that come before this one have been.
+        let mut last = TcpStream::connect(self.address).unwrap();
+        last.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(last.read(&mut [0]).unwrap(), 0);
+        super::tree::eventually("no client is left", || {
+            self.shared.open.load(Ordering::SeqCst) == 0
         });
     }
 
@@ -279,8 +284,12 @@ impl Proxy {
                     return;
                 }
                 let shared = Arc::clone(&shared);
-                // A client that goes away, or a store, is no failure of the test.
-                thread::spawn(move || shared.serve(stream).ok());
+                shared.open.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || {
+                    // A client that goes away, or a store, is no failure of the test.
+                    shared.serve(stream).ok();
+                    shared.open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
     }
@@ -322,10 +331,7 @@ impl Shared {
                 all.len() - 1
             };
             let answered = |status| locked(&self.asked)[number].status = status;
-            self.busy.fetch_add(1, Ordering::SeqCst);
-            let goes_on = self.answer(&mut client, &request, asked.kind, fault, answered);
-            self.busy.fetch_sub(1, Ordering::SeqCst);
-            if !goes_on? {
+            if !self.answer(&mut client, &request, asked.kind, fault, answered)? {
                 break;
             }
         }
