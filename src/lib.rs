@@ -37,6 +37,7 @@
 //! | 1 | [`cache`] | `--cache`: names and bytes, kept for other processes and the next start |
 //! | 0 | [`disk`] | a root that no path leaves, file metadata, reads |
 //! | 0 | [`exclude`] | which paths are left out, by pattern; pure |
+//! | 0 | [`heap`] | memory that was needed for a short time goes back to the system |
 //! | 0 | [`lease`] | whether a process has a file open for writing |
 //! | 2 | [`memory`] | the memory budget for content |
 //! | 3 | [`store`] | releases in a bucket or a folder: what the objects are, and how they are read and written |
@@ -136,6 +137,7 @@ pub mod semantics;
 pub mod cache;
 pub mod disk;
 pub mod exclude;
+pub mod heap;
 pub mod inventory;
 pub mod lease;
 pub mod listing;

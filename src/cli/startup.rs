@@ -30,6 +30,7 @@ use crate::client::TrustedProxies;
 use crate::config::{AccessLogForm, Config, ProxyOptions, SiteOrigin};
 use crate::dev::DevLayer;
 use crate::disk::{self, Root};
+use crate::heap;
 use crate::hook::Hook;
 use crate::manifest::Manifest;
 use crate::memory::{MIN_MEMORY, Memory};
@@ -341,6 +342,7 @@ fn scan_on_thread(
             BusyFiles::Leave,
         );
         metrics.site_scans.observe(started.elapsed());
+        heap::give_back();
         // After a signal nobody waits for it.
         let _ = done.send((scanner, scanned));
     });
