@@ -1,69 +1,38 @@
 //! Memory that nobody can change any more, which the kernel sends without copying it.
 //!
 //! What is sent must be what was hashed (P2). A file could be written to between the two, so no file
-//! of the site is ever passed to `sendfile(2)`. A memfd can be sealed: with `F_SEAL_WRITE`,
-//! `F_SEAL_SHRINK` and `F_SEAL_GROW` on it nobody can change a byte, this process included, and
-//! `F_SEAL_SEAL` keeps it so (`fcntl(2)`, "File Sealing"). It is hashed after that, so its bytes are
-//! those of the hash for as long as they exist. Pages that wait in a socket for their
-//! acknowledgement stay what they are when the memfd is closed: the kernel gives them to nobody else
-//! before they are released, and here they are not reused at all.
+//! of the site is ever passed to `sendfile(2)` or mapped. This is private memory without a file, made
+//! read-only as soon as it is filled: no other process has it, this one can't write to it, and it is
+//! hashed after that. `vmsplice(2)` has a pipe refer to its pages, and `splice(2)` has a socket refer to
+//! them. Pages that wait there for their acknowledgement stay what they are when the memory is unmapped:
+//! the kernel gives them to nobody else before they are released, and here they are not reused at all.
+//!
+//! Sealed memfds would do as well. Their pages are small, and are handed over one by one, which costs
+//! twice as much per megabyte as huge pages do; and each takes a descriptor.
+#![allow(unsafe_code)]
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
+use std::ops::Deref;
 use std::os::fd::AsFd;
 
+use memmap2::{Mmap, MmapMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 
-use crate::disk;
-
-/// Bytes that are sent at once where they have to be copied.
-const MAX_COPY: usize = 64 << 10;
-
 /// Bytes that nobody can change.
-pub struct SealedMemory {
-    file: File,
-    length: usize,
-}
+pub struct SealedMemory(Mmap);
 
 impl SealedMemory {
-    /// Seals `length` bytes, which come through `buffer`: `fill` writes those at each offset into it.
-    /// They are copied twice, because a copy that the kernel makes might share pages with a file.
+    /// Seals the `length` bytes that `fill` writes.
     ///
     /// # Errors
-    /// Those of `fill`. When the system has no sealed memory (some sandboxes refuse memfd), or no
-    /// more memory or descriptors.
-    pub fn new(
-        length: usize,
-        buffer: &mut [u8],
-        mut fill: impl FnMut(&mut [u8], u64) -> io::Result<()>,
-    ) -> io::Result<Self> {
-        let mut file = system::create()?;
-        let mut done = 0;
-        while done < length {
-            let part = buffer.len().min(length - done);
-            let part = buffer.get_mut(..part).filter(|part| !part.is_empty());
-            let part = part.ok_or(io::ErrorKind::InvalidInput)?;
-            fill(part, done as u64)?;
-            file.write_all(part)?;
-            done += part.len();
-        }
-        system::seal(&file)?;
-        Ok(Self { file, length })
-    }
-
-    /// Number of bytes.
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
-    /// Reads the bytes at `offset` into a buffer, to be hashed.
-    ///
-    /// # Errors
-    /// When there are fewer.
-    pub fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        disk::read_exact_at(&self.file, buffer, offset)
+    /// Those of `fill`. When the system has no more memory.
+    pub fn new(length: usize, fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Self> {
+        let mut bytes = MmapMut::map_anon(length)?;
+        system::prefer_huge_pages(&bytes);
+        fill(&mut bytes)?;
+        bytes.make_read_only().map(Self)
     }
 
     /// Hands up to `length` bytes from `offset` on to a socket, and returns how many it has taken.
@@ -71,20 +40,27 @@ impl SealedMemory {
     /// # Errors
     /// `WouldBlock` when the socket takes none now; others when it takes no more.
     pub fn send(&self, socket: impl AsFd, offset: usize, length: usize) -> io::Result<usize> {
-        let length = length.min(self.length.saturating_sub(offset));
-        if let Some(sent) = system::send_file(&socket, &self.file, offset as u64, length) {
-            return sent;
+        let rest = self.get(offset..).unwrap_or_default();
+        let part = rest.get(..length).unwrap_or(rest);
+        match system::send_pages(&socket, part) {
+            Some(sent) => sent,
+            // A sandbox refuses it, or there is no descriptor left: from the same memory, with a copy.
+            None => Ok(send(&socket, part, SendFlags::NOSIGNAL)?),
         }
-        // A sandbox that refuses it: from the same memory, with a copy.
-        let mut part = vec![0; length.min(MAX_COPY)];
-        self.read(&mut part, offset as u64)?;
-        Ok(send(&socket, &part, SendFlags::NOSIGNAL)?)
+    }
+}
+
+impl Deref for SealedMemory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
     }
 }
 
 impl fmt::Debug for SealedMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SealedMemory({} bytes)", self.length)
+        write!(f, "SealedMemory({} bytes)", self.len())
     }
 }
 
@@ -108,134 +84,122 @@ pub fn takes_much(socket: impl AsFd) -> bool {
 /// What Linux has for it.
 #[cfg(target_os = "linux")]
 mod system {
-    use std::fs::File;
     use std::io;
     use std::os::fd::AsFd;
 
-    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create, sendfile};
+    use memmap2::{Advice, MmapMut};
     use rustix::io::Errno;
     use rustix::net::SendFlags;
+    use rustix::pipe::{
+        IoSliceRaw, PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, vmsplice,
+    };
 
     pub(super) const MORE: SendFlags = SendFlags::MORE;
+    /// What a pipe holds at most unless the system's limit is raised (pipe(7), pipe-max-size).
+    const PIPE_SIZE: usize = 1 << 20;
 
-    pub(super) fn create() -> io::Result<File> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let created = match memfd_create("etagd", flags | MemfdFlags::NOEXEC_SEAL) {
-            // Before Linux 6.3 there is no NOEXEC_SEAL.
-            Err(Errno::INVAL) => memfd_create("etagd", flags),
-            created => created,
-        };
-        Ok(created?.into())
+    pub(super) fn prefer_huge_pages(bytes: &MmapMut) {
+        // A system without them has small ones.
+        let _ = bytes.advise(Advice::HugePage);
     }
 
-    pub(super) fn seal(file: &File) -> io::Result<()> {
-        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        Ok(fcntl_add_seals(file, seals)?)
-    }
-
-    /// `None` where the system refuses the call itself.
-    pub(super) fn send_file(
-        socket: impl AsFd,
-        file: &File,
-        mut offset: u64,
-        length: usize,
-    ) -> Option<io::Result<usize>> {
-        match sendfile(socket, file, Some(&mut offset), length) {
+    /// `None` where the system refuses the calls themselves, or has no descriptors left.
+    ///
+    /// What the socket does not take is dropped with the pipe: a pipe that were kept for it would be two
+    /// more descriptors for each client that is slow, and to make one costs less than to hand over ten pages.
+    pub(super) fn send_pages(socket: impl AsFd, bytes: &[u8]) -> Option<io::Result<usize>> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // Where so much is not allowed, it takes more calls.
+        let _ = fcntl_setpipe_size(&writer, PIPE_SIZE);
+        let slices = [IoSliceRaw::from_slice(bytes)];
+        // SAFETY: `writer` is the end that is written to, so the memory is only read.
+        let queued = unsafe { vmsplice(&writer, &slices, SpliceFlags::empty()) }.ok()?;
+        match splice(&reader, None, socket, None, queued, SpliceFlags::empty()) {
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::ACCESS) => None,
             sent => Some(sent.map_err(Into::into)),
         }
     }
 }
 
-/// Other systems have no sealed memory.
+/// Other systems copy.
 #[cfg(not(target_os = "linux"))]
 mod system {
-    use std::fs::File;
     use std::io;
     use std::os::fd::AsFd;
 
+    use memmap2::MmapMut;
     use rustix::net::SendFlags;
 
     pub(super) const MORE: SendFlags = SendFlags::empty();
 
-    pub(super) fn create() -> io::Result<File> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    pub(super) fn prefer_huge_pages(_: &MmapMut) {}
 
-    pub(super) fn seal(_: &File) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn send_file(_: impl AsFd, _: &File, _: u64, _: usize) -> Option<io::Result<usize>> {
+    pub(super) fn send_pages(_: impl AsFd, _: &[u8]) -> Option<io::Result<usize>> {
         None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::fs;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
-    use std::os::unix::fs::FileExt;
     use std::os::unix::net::UnixStream;
     use std::thread;
-
-    use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
 
     use super::*;
 
     fn sealed(content: &[u8]) -> SealedMemory {
-        let fill = |part: &mut [u8], offset: u64| {
-            let from = offset as usize;
-            part.copy_from_slice(&content[from..from + part.len()]);
+        let fill = |bytes: &mut [u8]| {
+            bytes.copy_from_slice(content);
             Ok(())
         };
-        SealedMemory::new(content.len(), &mut [0; 1000], fill).expect("sealed")
+        SealedMemory::new(content.len(), fill).expect("sealed")
+    }
+
+    /// Two ends of a connection over TCP; the first does not block.
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bound");
+        let here = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (there, _) = listener.accept().expect("accepted");
+        here.set_nonblocking(true).expect("set");
+        (here, there)
     }
 
     #[test]
     fn nobody_can_change_it() {
         let sealed = sealed(b"it was");
-        assert!(sealed.file.write_at(b"x", 0).is_err(), "written to");
-        assert!(ftruncate(&sealed.file, 0).is_err(), "cut");
-        assert!(ftruncate(&sealed.file, 1 << 20).is_err(), "extended");
-        assert!(
-            fcntl_add_seals(&sealed.file, SealFlags::FUTURE_WRITE).is_err(),
-            "sealed anew"
-        );
-        let path = format!("/proc/self/fd/{}", sealed.file.as_raw_fd());
-        let writable = File::options().write(true).open(path);
-        assert!(
-            writable.is_err() || writable.expect("opened").write_at(b"x", 0).is_err(),
-            "written to through another descriptor"
-        );
-        let mut bytes = [0; 6];
-        sealed.read(&mut bytes, 0).expect("read");
-        assert_eq!(&bytes, b"it was");
+        let address = sealed.as_ptr().addr();
+        let mappings = fs::read_to_string("/proc/self/maps").expect("mappings");
+        let mut fields = mappings.lines().map(|line| line.split_whitespace());
+        let permissions = fields.find_map(|mut fields| {
+            let (first, end) = fields.next()?.split_once('-')?;
+            let parse = |address| usize::from_str_radix(address, 16).ok();
+            let holds = (parse(first)?..parse(end)?).contains(&address);
+            holds.then(|| fields.next().map(str::to_owned)).flatten()
+        });
+        // Neither written to, nor shared with anybody.
+        assert_eq!(permissions.as_deref(), Some("r--p"));
+        assert_eq!(&*sealed, b"it was");
     }
 
     #[test]
     fn what_can_not_be_had_is_not_sealed() {
-        let fails = |_: &mut [u8], _| Err(io::ErrorKind::UnexpectedEof.into());
-        let error = SealedMemory::new(1, &mut [0], fails).expect_err("nothing to seal");
+        let fails = |_: &mut [u8]| Err(io::ErrorKind::UnexpectedEof.into());
+        let error = SealedMemory::new(1, fails).expect_err("nothing to seal");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        let error = SealedMemory::new(1, &mut [], |_, _| Ok(())).expect_err("no way to get there");
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
     fn a_socket_that_was_full_takes_much_or_nothing() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bound");
-        let here = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
-        let (mut there, _) = listener.accept().expect("accepted");
-        here.set_nonblocking(true).expect("set");
+        let (here, mut there) = connected();
         let sealed = sealed(&vec![7; 64 << 20]);
         assert!(takes_much(&here));
         let mut sent = 0;
         while takes_much(&here) {
             sent += sealed.send(&here, sent, usize::MAX).unwrap_or(0);
         }
-        assert!(sent > MAX_COPY && sent < sealed.length(), "{sent}");
+        assert!(sent > 64 << 10 && sent < sealed.len(), "{sent}");
         let mut taken = vec![0; sent];
         there.read_exact(&mut taken).expect("read");
         // It is asked to say so, and does.
@@ -245,10 +209,42 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_in_a_socket_outlives_the_memory_unchanged() {
+        let (here, mut there) = connected();
+        let content: Vec<u8> = (0..8 << 20).map(|n: u32| (n / 7) as u8).collect();
+        let sealed_memory = sealed(&content);
+        let sent = sealed_memory.send(&here, 0, usize::MAX).expect("sent");
+        drop(sealed_memory);
+        // Whoever gets memory now would get those pages first, were they free.
+        let others = [1, 2, 3].map(|byte| sealed(&vec![byte; 8 << 20]));
+        let mut taken = vec![0; sent];
+        there.read_exact(&mut taken).expect("read");
+        assert!(taken == content[..sent]);
+        assert_eq!(others.map(|other| other[9]), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_client_that_is_gone_is_an_error() {
+        let (here, there) = connected();
+        drop(there);
+        let sealed = sealed(&vec![7; 64 << 20]);
+        let mut sent = 0;
+        let error = loop {
+            match sealed.send(&here, sent, usize::MAX) {
+                Ok(more) => sent += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => break error.kind(),
+            }
+        };
+        let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+        assert!(gone.contains(&error), "{error}");
+    }
+
+    #[test]
     fn its_bytes_arrive_behind_others() {
         let content: Vec<u8> = (0..3 << 20).map(|n: u32| (n / 7) as u8).collect();
         let sealed = sealed(&content);
-        let (here, mut there) = UnixStream::pair().expect("sockets");
+        let (mut here, mut there) = UnixStream::pair().expect("sockets");
         let reader = thread::spawn(move || {
             let mut all = Vec::new();
             there.read_to_end(&mut all).expect("read");
@@ -256,12 +252,13 @@ mod tests {
         });
         assert_eq!(send_before(&here, b"head").expect("sent"), 4);
         let mut sent = 1;
-        while sent < sealed.length() {
+        while sent < sealed.len() {
             sent += sealed.send(&here, sent, usize::MAX).expect("sent");
         }
+        here.write_all(b"end").expect("sent");
         drop(here);
         let all = reader.join().expect("read");
         assert_eq!(all[..4], *b"head");
-        assert!(all[4..] == content[1..]);
+        assert!(all[4..] == [&content[1..], b"end"].concat());
     }
 }

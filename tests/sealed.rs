@@ -12,7 +12,7 @@ use support::tree::eventually;
 use support::wire::head;
 use support::{Client, Server, TestSite, noise, tag};
 
-/// Not kept in memory; of one piece each, of two groups and more, and of three memfds.
+/// Not kept in memory: of one group each, of two, and of many.
 const LENGTHS: [(&str, usize); 4] = [
     ("/whole", (128 << 10) + 1),
     ("/most", 1 << 20),

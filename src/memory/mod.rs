@@ -301,16 +301,7 @@ impl Memory {
                 is_outdated: false,
             },
         );
-        self.shorten(&mut files);
-    }
-
-    /// Closes the files for which sealed memory leaves no descriptors.
-    fn close_surplus_files(&self) {
-        self.shorten(&mut lock(&self.files));
-    }
-
-    fn shorten(&self, files: &mut LruCache<[u8; 32], KeptFile>) {
-        while files.len() > 1 && files.len() + self.sealed.descriptors() > self.max_files {
+        while files.len() > self.max_files.max(1) {
             files.pop_lru();
         }
     }

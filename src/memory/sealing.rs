@@ -1,11 +1,11 @@
 //! Which content of files lies in sealed memory: what is asked for again and again, as far as the
-//! budget and the limit on descriptors go.
+//! budget goes.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
@@ -19,8 +19,6 @@ use crate::representation::{
 };
 use crate::sealed::SealedMemory;
 
-/// Longer content lies in several memfds.
-const MAX_PIECE: u64 = 8 << 20;
 /// Longer content is not sealed: the first byte of a response would wait for all of it.
 const MAX_SEALED: u64 = 64 << 20;
 /// What responses send of sealed content, with what is being sealed, takes at most this part of what
@@ -39,10 +37,6 @@ pub(super) struct SealedFiles {
     finished: Notify,
     /// Bytes of the contents that responses send now. They count as pinned, too.
     in_use: AtomicU64,
-    /// Descriptors of what is sealed, also of what only responses still hold.
-    descriptors: AtomicUsize,
-    /// Whether this system refuses sealed memory: then it is not asked again.
-    is_refused: AtomicBool,
 }
 
 /// Content that is being sealed.
@@ -56,14 +50,11 @@ struct SealingUnderWay {
 impl SealedFiles {
     pub(super) fn new() -> Self {
         Self {
-            // Bounded by the limit on descriptors: a bounded `LruCache` allocates all its room in
-            // advance.
+            // Bounded by the budget: a bounded `LruCache` allocates all its room in advance.
             ready: Mutex::new(LruCache::unbounded()),
             under_way: Mutex::default(),
             finished: Notify::new(),
             in_use: AtomicU64::new(0),
-            descriptors: AtomicUsize::new(0),
-            is_refused: AtomicBool::new(false),
         }
     }
 
@@ -115,45 +106,22 @@ impl SealedFiles {
         }
         bytes
     }
-
-    /// Number of descriptors.
-    pub(super) fn descriptors(&self) -> usize {
-        self.descriptors.load(Ordering::Relaxed)
-    }
-
-    /// Takes this many descriptors, of `most`; `false` if there are not so many left.
-    fn take_descriptors(&self, count: usize, most: usize) -> bool {
-        let take = |taken: usize| (taken + count <= most).then_some(taken + count);
-        let relaxed = Ordering::Relaxed;
-        let taken = self.descriptors.fetch_update(relaxed, relaxed, take);
-        taken.is_ok()
-    }
-}
-
-/// Some of the descriptors; given back on drop.
-#[derive(Debug)]
-struct HeldDescriptors {
-    memory: Arc<Memory>,
-    count: usize,
-}
-
-impl Drop for HeldDescriptors {
-    fn drop(&mut self) {
-        let taken = &self.memory.sealed.descriptors;
-        taken.fetch_sub(self.count, Ordering::Relaxed);
-    }
 }
 
 /// Proven content that nobody can change.
 #[derive(Debug)]
 pub(super) struct SealedFile {
-    pieces: Box<[SealedMemory]>,
-    length: u64,
+    bytes: SealedMemory,
     /// Responses that send it.
     users: AtomicUsize,
+    // The last field, for it is dropped last: when the memory is given back.
     held: Reservation,
-    // The last field, for it is dropped last: when the pieces are closed.
-    _descriptors: HeldDescriptors,
+}
+
+impl SealedFile {
+    fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
 }
 
 /// The use that a response makes of sealed content.
@@ -166,7 +134,7 @@ impl SealedUse {
             let memory = &content.held.memory;
             let relaxed = Ordering::Relaxed;
             memory.pinned.fetch_add(content.held.bytes, relaxed);
-            memory.sealed.in_use.fetch_add(content.length, relaxed);
+            memory.sealed.in_use.fetch_add(content.length(), relaxed);
         }
         Self(content)
     }
@@ -174,7 +142,7 @@ impl SealedUse {
     /// Number of bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
-        self.0.length
+        self.0.length()
     }
 
     /// Hands up to `length` bytes from `offset` on to a socket, and returns how many it has taken.
@@ -182,10 +150,8 @@ impl SealedUse {
     /// # Errors
     /// `WouldBlock` when the socket takes none now; others when it takes no more.
     pub fn send(&self, socket: impl AsFd, offset: u64, length: u64) -> io::Result<usize> {
-        let piece = self.0.pieces.get((offset / MAX_PIECE) as usize);
-        let piece = piece.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        piece.send(socket, (offset % MAX_PIECE) as usize, length)
+        let clamp = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        self.0.bytes.send(socket, clamp(offset), clamp(length))
     }
 }
 
@@ -195,7 +161,7 @@ impl Drop for SealedUse {
             let memory = &self.0.held.memory;
             let relaxed = Ordering::Relaxed;
             memory.pinned.fetch_sub(self.0.held.bytes, relaxed);
-            memory.sealed.in_use.fetch_sub(self.0.length, relaxed);
+            memory.sealed.in_use.fetch_sub(self.0.length(), relaxed);
         }
     }
 }
@@ -246,7 +212,7 @@ impl Memory {
         let mut ready = lock(&self.sealed.ready);
         let content = ready.get(hash)?;
         let is_in_use = content.users.load(Ordering::Acquire) > 0;
-        if !is_in_use && (self.is_short() || !self.has_sealed_share(content.length)) {
+        if !is_in_use && (self.is_short() || !self.has_sealed_share(content.length())) {
             return None;
         }
         let recalled = SealedUse::new(Arc::clone(content));
@@ -282,9 +248,8 @@ impl Memory {
     /// Whether this content is to be put in sealed memory: it was asked for before, lately, and
     /// takes no more than its share.
     pub fn is_worth_sealing(&self, hash: &[u8; 32], length: u64) -> bool {
-        let is_candidate = (MAX_IN_MEMORY + 1..=MAX_SEALED).contains(&length)
-            && !self.sealed.is_refused.load(Ordering::Relaxed)
-            && self.is_in_demand(hash);
+        let is_candidate =
+            (MAX_IN_MEMORY + 1..=MAX_SEALED).contains(&length) && self.is_in_demand(hash);
         if !is_candidate {
             return false;
         }
@@ -335,52 +300,22 @@ impl Memory {
         length: u64,
         source: &FileSource,
     ) -> Option<SealedUse> {
-        let pieces = length.div_ceil(MAX_PIECE) as usize;
-        let bytes = length + ENTRY_OVERHEAD * pieces as u64;
+        let bytes = length + ENTRY_OVERHEAD;
         if !self.can_make_room(bytes) {
             return None;
         }
-        // Half of the descriptors at most: files that are too large or too rare for this need some.
-        let most = self.max_files / 2;
-        if pieces > most {
-            return None;
-        }
-        while !self.sealed.take_descriptors(pieces, most) {
-            if !self.sealed.evict() {
-                return None;
-            }
-        }
-        let descriptors = HeldDescriptors {
-            memory: Arc::clone(self),
-            count: pieces,
-        };
-        self.close_surplus_files();
         let held = self.hold(bytes)?;
         // A descriptor that is kept has this content, whatever its path leads to by now.
         let file = match self.file(&hash) {
             Some(kept) => kept,
             None => Arc::new(source.root.open_file(&source.path).ok()?.file),
         };
-        let pieces = match seal_file(&hash, length, &source.groups, &file) {
-            Ok(pieces) => pieces?,
-            Err(error) => {
-                // Of a sandbox, or of a system without it. Anything else may pass.
-                let is_refused = matches!(
-                    error.kind(),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
-                );
-                self.sealed
-                    .is_refused
-                    .fetch_or(is_refused, Ordering::Relaxed);
-                return None;
-            }
-        };
+        // What is wrong with the file is told where it is read.
+        let bytes = seal_file(&hash, length, &source.groups, &file).ok()??;
         let content = Arc::new(SealedFile {
-            pieces,
-            length,
+            bytes,
             users: AtomicUsize::new(0),
             held,
-            _descriptors: descriptors,
         });
         self.sealed.keep(hash, &content);
         Some(SealedUse::new(content))
@@ -397,65 +332,29 @@ impl Drop for EndOfSealing<'_> {
     }
 }
 
-/// The content of a file in sealed memory; `None` if it is not what was scanned. Each piece is proven
-/// before the next is made, where there are groups.
+/// The content of a file in sealed memory; `None` if it is not what was scanned.
 fn seal_file(
     hash: &[u8; 32],
     length: u64,
     groups: &[GroupHash],
     file: &File,
-) -> io::Result<Option<Box<[SealedMemory]>>> {
-    let mut buffer = vec![0; GROUP_SIZE.min(length) as usize];
-    let (mut groups, mut pieces, mut offset) = (groups.iter(), Vec::new(), 0);
-    while offset < length {
-        let piece = MAX_PIECE.min(length - offset);
-        // Whatever is wrong with the file says nothing of sealed memory.
-        let fill = |part: &mut [u8], at| {
-            disk::read_exact_at(file, part, offset + at).map_err(io::Error::other)
-        };
-        let sealed = SealedMemory::new(piece as usize, &mut buffer, fill)?;
-        let is_proven = match length <= MAX_WHOLE {
-            true => is_whole(hash, &sealed, &mut buffer)?,
-            false => read_parts(&sealed, &mut buffer, |part, at| {
-                groups.next() == Some(&group_hash(part, offset + at))
-            })?,
-        };
-        if !is_proven {
-            return Ok(None);
-        }
-        pieces.push(sealed);
-        offset += piece;
-    }
-    Ok(groups.next().is_none().then(|| pieces.into()))
+) -> io::Result<Option<SealedMemory>> {
+    let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let sealed = SealedMemory::new(length, |bytes| disk::read_exact_at(file, bytes, 0))?;
+    Ok(is_proven(hash, groups, &sealed).then_some(sealed))
 }
 
-/// Whether the sealed bytes have this hash.
-fn is_whole(hash: &[u8; 32], piece: &SealedMemory, buffer: &mut [u8]) -> io::Result<bool> {
-    let mut hasher = blake3::Hasher::new();
-    read_parts(piece, buffer, |part, _| {
-        hasher.update(part);
-        true
-    })?;
-    Ok(hasher.finalize() == *hash)
-}
-
-/// Reads sealed bytes part by part, until `check` refuses one.
-fn read_parts(
-    piece: &SealedMemory,
-    buffer: &mut [u8],
-    mut check: impl FnMut(&[u8], u64) -> bool,
-) -> io::Result<bool> {
-    let (mut offset, length) = (0, piece.length());
-    while offset < length {
-        let count = buffer.len().min(length - offset);
-        let part = &mut buffer[..count];
-        piece.read(part, offset as u64)?;
-        if !check(part, offset as u64) {
-            return Ok(false);
-        }
-        offset += count;
+/// Whether these are the bytes that were scanned: of the groups, or up to [`MAX_WHOLE`] of the hash.
+fn is_proven(hash: &[u8; 32], groups: &[GroupHash], bytes: &[u8]) -> bool {
+    if bytes.len() as u64 <= MAX_WHOLE {
+        return blake3::hash(bytes) == *hash;
     }
-    Ok(true)
+    let found = (0..)
+        .step_by(GROUP_SIZE as usize)
+        .zip(bytes.chunks(GROUP_SIZE as usize));
+    found
+        .map(|(offset, group)| group_hash(group, offset))
+        .eq(groups.iter().copied())
 }
 
 #[cfg(test)]
@@ -469,12 +368,7 @@ mod tests {
     use super::*;
     use crate::disk::Root;
 
-    const LENGTHS: [u64; 4] = [
-        MAX_IN_MEMORY + 1,
-        MAX_WHOLE,
-        MAX_WHOLE + 1,
-        2 * MAX_PIECE + 77,
-    ];
+    const LENGTHS: [u64; 4] = [MAX_IN_MEMORY + 1, MAX_WHOLE, MAX_WHOLE + 1, (16 << 20) + 77];
 
     struct Ground {
         _directory: tempfile::TempDir,
@@ -568,17 +462,15 @@ mod tests {
 
     #[tokio::test]
     async fn it_gives_way_and_keeps_to_its_limits() {
-        let memory = Memory::new(64 << 20, 4);
+        let memory = Memory::new(64 << 20, 64);
         let grounds = [1, 2, 3].map(|add| Ground::new(MAX_WHOLE + add, |_| ()));
         for ground in &grounds {
             ground.sealed(&memory).await;
             drop(ground.sealed(&memory).await.expect("sealed"));
         }
-        assert!(
-            memory.recall_sealed(&grounds[0].hash).is_none(),
-            "two of four descriptors"
-        );
-        assert!(memory.recall_sealed(&grounds[2].hash).is_some());
+        for ground in &grounds {
+            assert!(memory.recall_sealed(&ground.hash).is_some(), "room for all");
+        }
         let buffers: Vec<_> = std::iter::from_fn(|| memory.hold(4 << 20)).collect();
         assert_eq!(buffers.len(), 16, "all that is sealed has given way");
         assert!(grounds[0].sealed(&memory).await.is_none(), "no room");
@@ -590,10 +482,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_outdated_while_it_is_sealed_is_not_kept() {
-        let (ground, memory) = (Ground::new(MAX_PIECE, |_| ()), Memory::new(256 << 20, 64));
+        let (ground, memory) = (Ground::new(8 << 20, |_| ()), Memory::new(256 << 20, 64));
         memory.note_demand(&ground.hash);
         assert_eq!(
-            memory.begin_sealing(&ground.hash, MAX_PIECE, false),
+            memory.begin_sealing(&ground.hash, 8 << 20, false),
             Some(true)
         );
         memory.close_outdated(&ground.hash);
@@ -603,7 +495,7 @@ mod tests {
         let content = content.expect("who has begun may send it");
         assert!(memory.recall_sealed(&ground.hash).is_none());
         drop(content);
-        assert_eq!((memory.used(), memory.sealed.descriptors()), (0, 0));
+        assert_eq!(memory.used(), 0);
         // What comes back is kept as before.
         drop(ground.sealed(&memory).await.expect("sealed"));
         assert!(memory.recall_sealed(&ground.hash).is_some());
@@ -611,7 +503,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_the_same_content_gets_it() {
-        let (ground, memory) = (Ground::new(MAX_PIECE, |_| ()), Memory::new(256 << 20, 64));
+        let (ground, memory) = (Ground::new(8 << 20, |_| ()), Memory::new(256 << 20, 64));
         memory.note_demand(&ground.hash);
         let (one, two) = tokio::join!(ground.sealed(&memory), ground.sealed(&memory));
         let (one, two) = (one.expect("sealed"), two.expect("sealed"));

@@ -161,11 +161,7 @@ impl Server {
 
     /// Descriptors of files that have no name any more.
     pub(crate) fn deleted_files(&self) -> usize {
-        // Memory that is sealed has no name either, and takes up no disk.
-        let is_deleted = |file: &&PathBuf| {
-            let name = file.to_string_lossy();
-            name.ends_with(" (deleted)") && !name.starts_with("/memfd:")
-        };
+        let is_deleted = |file: &&PathBuf| file.to_string_lossy().ends_with(" (deleted)");
         self.open_files().iter().filter(is_deleted).count()
     }
 
