@@ -17,8 +17,8 @@ use bytes::Bytes;
 use crate::disk;
 use crate::memory::{Buffer, FileUse, Memory};
 use crate::representation::{
-    Data, FileSource, GroupHash, MAX_WHOLE, PieceSpan, RemoteError, RemoteSource, Representation,
-    SpooledSource,
+    Data, FileSource, GroupHash, MAX_WHOLE, PieceKey, PieceSpan, RemoteError, RemoteSource,
+    Representation, SpooledSource,
 };
 
 /// Why content can't be sent.
@@ -115,10 +115,10 @@ pub struct FilePart {
     pub length: u64,
 }
 
-/// A whole piece, proven, and which one it is: the hash of its representation, and its index.
+/// A whole piece, proven, and which one it is.
 #[derive(Clone, Debug)]
 struct ProvenPiece {
-    key: ([u8; 32], u32),
+    key: PieceKey,
     bytes: Bytes,
 }
 
@@ -362,8 +362,12 @@ struct Pieces {
 
 impl Pieces {
     /// What the piece at the present position is known by.
-    fn key(&self) -> ([u8; 32], u32) {
-        (self.hash, self.piece().index)
+    fn key(&self) -> PieceKey {
+        PieceKey {
+            hash: self.hash,
+            whole: self.whole,
+            index: self.piece().index,
+        }
     }
 
     /// The piece at the present position, from `shared`, the cache or the disk; afterwards it is in
@@ -375,16 +379,11 @@ impl Pieces {
             .take()
             .filter(|known| known.key == key)
             .map(|known| known.bytes);
-        // A listing of a store may have had another length for the same hash before.
-        let length = self.piece().length;
-        let known = known
-            .or_else(|| self.memory.recall(&key))
-            .filter(|bytes| bytes.len() == length);
-        let bytes = match known {
+        let bytes = match known.or_else(|| self.memory.recall(&key)) {
             Some(proven) => {
                 // With each piece, known or not, so that there is always as much on its way.
                 if let PieceSource::Remote(source) = &self.source {
-                    Arc::clone(&source.pieces).read_ahead(source, key.1);
+                    Arc::clone(&source.pieces).read_ahead(source, key.index);
                 }
                 proven
             }
@@ -644,6 +643,49 @@ mod tests {
             }
             let ahead = std::mem::take(&mut *lock(&store.0));
             assert_eq!(ahead, [0, 1, 2, 3, 4, 5]);
+        }
+    }
+
+    /// A store that has nothing any more.
+    #[derive(Debug)]
+    struct EmptyStore;
+
+    impl RemotePieces for EmptyStore {
+        fn piece(self: Arc<Self>, source: &Arc<RemoteSource>, _: u32) -> PieceFuture {
+            let location = self.location(source);
+            Box::pin(std::future::ready(Err(RemoteError::Damaged { location })))
+        }
+
+        fn read_ahead(self: Arc<Self>, _: &Arc<RemoteSource>, _: u32) {}
+
+        fn location(&self, _: &RemoteSource) -> String {
+            "a test".to_owned()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_proven_of_one_length_is_nothing_of_another() {
+        // A listing has said that the content has 2 MiB, as is right, and the next one says another length.
+        let (hash, whole) = ([7; 32], 2 * MAX_WHOLE);
+        let memory = Memory::new(64 << 20, 1);
+        for index in 0..PieceSpan::count(whole) {
+            let key = PieceKey { hash, whole, index };
+            memory.remember(key, Bytes::from(vec![7; GROUP_SIZE as usize]));
+        }
+        for length in [whole, GROUP_SIZE, whole - GROUP_SIZE, whole + GROUP_SIZE] {
+            let source = RemoteSource {
+                hash,
+                length,
+                groups: OnceLock::new(),
+                pieces: Arc::new(EmptyStore),
+            };
+            let data = Data::Remote(Arc::new(source));
+            let tag = ETag::new(hash);
+            let representation = Representation::new(Coding::Identity, tag, length, data);
+            let mut segments = Segments::default();
+            segments.push_data(&representation, 0, length, &memory);
+            let first = poll_fn(|cx| segments.poll_next(cx)).await.expect("a piece");
+            assert_eq!(first.is_ok(), length == whole, "{length}");
         }
     }
 }

@@ -44,6 +44,8 @@ fn is_known(old: &Resource, new: &Resource) -> bool {
     let is_same = |(old, new): (&Representation, &Representation)| {
         old.coding() == new.coding()
             && old.etag == new.etag
+            // The digest does not have it: a release may only put a wrong one right.
+            && old.length == new.length
             && old.sha256() == new.sha256()
             && old.data.has_same_location(&new.data)
     };
@@ -97,6 +99,19 @@ mod tests {
             rules: rules.map(Arc::new),
             ..Changes::default()
         })
+    }
+
+    #[test]
+    fn a_length_that_is_put_right_is_a_change() {
+        let right = site(Settings::default(), &[("a", "1")], &[], "");
+        let mut resource = Resource::clone(right.locate(b"a").expect("a file"));
+        resource.identity.length += 1;
+        let wrong = right.with(Changes {
+            changed: vec![Arc::new(resource)],
+            ..Changes::default()
+        });
+        assert_eq!(wrong.digest(), right.digest());
+        assert_eq!(between(&wrong, &right).changed.len(), 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! want them at the same time.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -14,17 +15,17 @@ use super::fetchers::{Fetchers, aside};
 use super::names;
 use crate::cache::{Cache, CacheEntry, EntryName};
 use crate::locks::lock;
-use crate::memory::{Memory, PieceKey, Reservation};
-use crate::metrics::{Metrics, StoreMetrics};
+use crate::memory::{Memory, Reservation};
+use crate::metrics::{Counter, Metrics, StoreMetrics};
 use crate::representation::{
-    GROUP_SIZE, GroupHash, MAX_WHOLE, PieceFuture, PieceSpan, RemoteError, RemotePieces,
+    GROUP_SIZE, GroupHash, MAX_WHOLE, PieceFuture, PieceKey, PieceSpan, RemoteError, RemotePieces,
     RemoteSource,
 };
 use crate::scan::hash::root_hash;
 use crate::store::{BlobHash, Store, StoreError, StoreErrorKind, layout};
 
 /// What a store gives damaged is asked for once more: it may have been damaged on its way.
-const ATTEMPTS: usize = 2;
+pub(super) const ATTEMPTS: usize = 2;
 /// How long a request waits for a piece.
 const MAX_WAIT: Duration = Duration::from_secs(15);
 /// Pieces that the store is asked for at the same time for requests, at most. Each takes memory twice.
@@ -52,6 +53,8 @@ const MAX_WAIT_WHILE_AWAY: Duration = Duration::from_secs(1);
 const READ_AHEAD: u32 = 3;
 /// How old may be what is known of the cache, where something is not there: other processes write, too.
 const MAX_INDEX_AGE: Duration = Duration::from_secs(5);
+/// Pieces of one content that are looked up in the cache at once.
+const MAX_LOOKED_UP: u32 = 4096;
 /// Objects whose faults are remembered, so that each is named once.
 const MAX_NAMED: usize = 1000;
 
@@ -120,6 +123,8 @@ pub(super) struct Depot {
     cache_reads: Semaphore,
     /// When the store was last asked although it is away.
     probed: Mutex<Option<Instant>>,
+    /// Pieces that were begun with before a release is served: whoever looks for releases gets on.
+    pub(super) begun: Counter,
     /// Objects that were said to be missing or damaged.
     named: Mutex<HashSet<[u8; 32]>>,
 }
@@ -143,6 +148,7 @@ impl Depot {
             room: Semaphore::new((room_for_prefetch(&memory) / ROOM_UNIT) as usize),
             cache_reads: Semaphore::new(MAX_CACHE_READS),
             probed: Mutex::default(),
+            begun: Counter::default(),
             named: Mutex::default(),
             memory,
         }
@@ -220,21 +226,27 @@ impl Depot {
         length: u64,
     ) -> Result<(), FetchError> {
         let source = self.source(hash, length);
-        let depot = Arc::clone(self);
-        let missing: Vec<u32> = aside(move || {
-            let is_there = |index: &u32| {
-                let name = names::piece(&hash, *index);
-                depot.cache.as_ref().is_some_and(|cache| cache.has(&name))
-            };
-            let mut missing: Vec<_> = (0..PieceSpan::count(length)).collect();
-            missing.retain(|index| !is_there(index));
-            missing
-        })
-        .await;
-        for index in missing {
-            self.proven_piece(&source, index).await?;
+        let count = PieceSpan::count(length);
+        for start in (0..count).step_by(MAX_LOOKED_UP as usize) {
+            let (depot, end) = (
+                Arc::clone(self),
+                count.min(start.saturating_add(MAX_LOOKED_UP)),
+            );
+            let missing = aside(move || depot.missing_pieces(&hash, start..end)).await;
+            for index in missing {
+                self.proven_piece(&source, index).await?;
+            }
         }
         self.groups(&source).await.map(drop)
+    }
+
+    /// Those of these pieces that the cache does not have. Blocks.
+    fn missing_pieces(&self, hash: &[u8; 32], indexes: Range<u32>) -> Vec<u32> {
+        let is_there = |index: u32| {
+            let name = names::piece(hash, index);
+            self.cache.as_ref().is_some_and(|cache| cache.has(&name))
+        };
+        indexes.filter(|index| !is_there(*index)).collect()
     }
 
     /// Takes from the budget for content what so many bytes that are fetched before a release is served
@@ -253,6 +265,7 @@ impl Depot {
         let Some(span) = PieceSpan::with_index(index, source.length) else {
             return Err(FetchError::Damaged(self.location(source)));
         };
+        self.begun.increment();
         let groups = self.groups(source).await?;
         if let Some(bytes) = self.cached_piece(source, span, &groups).await {
             return Ok(bytes);
@@ -476,7 +489,7 @@ impl Depot {
         source: &Arc<RemoteSource>,
         index: u32,
     ) -> watch::Receiver<PieceOutcome> {
-        let key = (source.hash, index);
+        let key = source.key(index);
         let mut under_way = lock(&self.under_way);
         if let Some(outcome) = under_way.get(&key) {
             return outcome.subscribe();
@@ -553,7 +566,6 @@ impl RemotePieces for Depot {
     fn piece(self: Arc<Self>, source: &Arc<RemoteSource>, index: u32) -> PieceFuture {
         let mut outcome = self.begin(source, index);
         let location = self.location(source);
-        let length = PieceSpan::with_index(index, source.length).map(|span| span.length);
         let patience = match self.is_away() {
             true => MAX_WAIT_WHILE_AWAY,
             false => MAX_WAIT,
@@ -566,10 +578,6 @@ impl RemotePieces for Depot {
             };
             match waited {
                 Ok(Ok(piece)) => match &*piece {
-                    // Another listing may have had another length for the same hash.
-                    Some(Ok(piece)) if Some(piece.len()) != length => {
-                        Err(RemoteError::Damaged { location })
-                    }
                     Some(piece) => piece.clone(),
                     None => Err(unavailable("it was given up")),
                 },
@@ -582,13 +590,13 @@ impl RemotePieces for Depot {
     fn read_ahead(self: Arc<Self>, source: &Arc<RemoteSource>, index: u32) {
         let is_sequence = index
             .checked_sub(1)
-            .is_some_and(|before| self.memory.recall(&(source.hash, before)).is_some());
+            .is_some_and(|before| self.memory.recall(&source.key(before)).is_some());
         if !is_sequence || self.memory.is_short() {
             return;
         }
         for next in index + 1..=index + READ_AHEAD {
             let is_there = PieceSpan::with_index(next, source.length).is_some();
-            if is_there && self.memory.recall(&(source.hash, next)).is_none() {
+            if is_there && self.memory.recall(&source.key(next)).is_none() {
                 self.begin(source, next);
             }
         }
@@ -763,9 +771,9 @@ mod tests {
         // Nothing is fetched: it stays under way.
         let all = depot.fetches.available_permits();
         let _stalled = depot.fetches.acquire_many(all as u32).await.expect("open");
-        let known = |index| depot.memory.remember((source.hash, index), Bytes::new());
+        let known = |index| depot.memory.remember(source.key(index), Bytes::new());
         let ahead = || {
-            let mut indexes: Vec<_> = lock(&depot.under_way).keys().map(|key| key.1).collect();
+            let mut indexes: Vec<_> = lock(&depot.under_way).keys().map(|key| key.index).collect();
             indexes.sort_unstable();
             indexes
         };

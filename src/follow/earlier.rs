@@ -163,7 +163,13 @@ impl RecentReleases {
                     let earlier = numbers.into_iter().filter(|it| *it < self.record.number);
                     self.numbers = Some(earlier.rev().take(MAX_EARLIER).collect());
                 }
-                Err(error) => return self.note_passing(&error.to_string()),
+                Err(error) => {
+                    if !error.is_passing() {
+                        // Who may read and not list will not be told later either.
+                        self.numbers = Some(VecDeque::new());
+                    }
+                    return self.note_passing(&error.to_string());
+                }
             }
         }
         let mut upcoming: VecDeque<u64> = self.numbers.clone().unwrap_or_default();

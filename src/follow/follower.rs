@@ -23,8 +23,7 @@ use super::taking::{
 use crate::beat::{Beat, Beats, WatchThread};
 use crate::cache::Cache;
 use crate::manifest::{Changes, Manifest};
-use crate::metrics::Metrics;
-use crate::progress::ByteProgress;
+use crate::metrics::{Counter, Metrics};
 use crate::representation::Resource;
 use crate::scan::report_rules;
 use crate::site::{NewerState, Newest, PendingState, Publication, Site};
@@ -42,8 +41,8 @@ const MAX_PENDING_WAIT: Duration = Duration::from_secs(10);
 const MAX_PROMOTED: usize = 2048;
 
 /// How long a look may get nothing done before this process is not ready: the store has answered or is
-/// away by then, and a listing of a million files is read.
-const MAX_STEP: Duration = Duration::from_secs(120);
+/// away by then, and a listing of a million files has come over a slow line.
+const MAX_STEP: Duration = Duration::from_secs(300);
 /// How often to see whether something was fetched.
 const STEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after a panic. It is doubled with each one until a look has ended well.
@@ -87,6 +86,9 @@ struct LookState {
     pending: Option<PendingRelease>,
     /// Whether the store can't be asked.
     is_away: bool,
+    /// Whether something of the pending release could not be fetched the last time: requests do not have
+    /// that tried again any sooner.
+    is_delayed: bool,
 }
 
 /// A newer release that is being fetched.
@@ -96,6 +98,13 @@ struct PendingRelease {
     since: Instant,
     /// What it has, once that is known.
     manifest: Option<Arc<Manifest>>,
+}
+
+impl PendingRelease {
+    /// Whether it takes too long to be waited for.
+    fn is_late(&self) -> bool {
+        self.since.elapsed() > MAX_PENDING_WAIT
+    }
 }
 
 /// Why a look does not end with the newest release.
@@ -124,29 +133,33 @@ impl SharedState {
     /// Looks for a newer release than those that are known now.
     fn newer(self: &Arc<Self>) -> NewerState {
         let mut looks = self.looks.subscribe();
-        let (is_away, begun) = {
-            let now = looks.borrow();
-            (now.is_away, now.begun)
-        };
-        if is_away {
+        let now = looks.borrow().clone();
+        if now.is_away {
             // The next look may be half a minute away.
             return Box::pin(std::future::ready(Newest::Published));
         }
-        // One that is under way may have asked the store before the release was there.
-        let wanted = begun + 1;
-        self.asked.notify_one();
+        let wanted = match now.is_delayed {
+            true => now.ended,
+            false => {
+                self.asked.notify_one();
+                // One that is under way may have asked the store before the release was there.
+                now.begun + 1
+            }
+        };
         Box::pin(async move {
             let is_known = |state: &LookState| {
                 let has_ended = state.ended >= wanted || state.is_away;
                 let pending = state.pending.as_ref();
-                has_ended || pending.is_some_and(|release| release.manifest.is_some())
+                let is_answer =
+                    |release: &PendingRelease| release.manifest.is_some() || release.is_late();
+                has_ended || pending.is_some_and(is_answer)
             };
             let waited = timeout(MAX_LOOK_WAIT, looks.wait_for(is_known)).await;
             drop(waited);
-            let Some(PendingRelease { since, manifest }) = looks.borrow().pending.clone() else {
+            let Some(release) = looks.borrow().pending.clone() else {
                 return Newest::Published;
             };
-            let is_late = since.elapsed() > MAX_PENDING_WAIT;
+            let (is_late, manifest) = (release.is_late(), release.manifest);
             if is_late && manifest.is_none() {
                 return Newest::Published;
             }
@@ -249,11 +262,12 @@ impl FollowTask {
             biased;
             () = sleep_until(due.into()) => {
                 self.is_asked = false;
-                let (beat, progress) = (Arc::clone(&self.beat), self.follower.progress());
+                let beat = Arc::clone(&self.beat);
+                let depot = Arc::clone(&self.follower.taker.depot);
                 beat.step();
                 tokio::select! {
                     () = self.look() => {}
-                    never = step_with(&beat, &progress) => match never {},
+                    never = step_with(&beat, &depot.begun) => match never {},
                 }
                 beat.rest();
                 return Done::Look;
@@ -296,18 +310,18 @@ impl FollowTask {
         tests::panic_if_asked();
         let is_sweep = self.schedule.begin(Instant::now());
         self.shared.looks.send_modify(|state| state.begun += 1);
-        let is_success = match self.find(is_sweep).await {
+        let (is_success, is_delayed) = match self.find(is_sweep).await {
             Ok(()) => {
                 self.note_answer();
-                true
+                (true, false)
             }
             Err(LookFailure::Store(error)) => {
                 self.note_failure(&error);
-                false
+                (false, false)
             }
             Err(LookFailure::Release(number, error)) => {
                 self.note_delay(number, &error);
-                false
+                (false, true)
             }
         };
         if self.follower.fault.take().is_some() {
@@ -317,6 +331,7 @@ impl FollowTask {
         self.shared.looks.send_modify(|state| {
             state.ended = state.begun;
             state.is_away = is_away;
+            state.is_delayed = is_delayed;
         });
         self.schedule.end(Instant::now(), is_success, chance());
         if let Some(cache) = self.follower.taker.depot.cache.clone() {
@@ -562,11 +577,11 @@ enum Done {
 }
 
 /// Notes a step for each while in which something was fetched. Never ends.
-async fn step_with(beat: &Beat, progress: &ByteProgress) -> Infallible {
-    let mut before = (0, 0);
+async fn step_with(beat: &Beat, begun: &Counter) -> Infallible {
+    let mut before = begun.get();
     loop {
         sleep(STEP_INTERVAL).await;
-        let now = (progress.total(), progress.done());
+        let now = begun.get();
         if std::mem::replace(&mut before, now) != now {
             beat.step();
         }
@@ -711,5 +726,52 @@ mod tests {
             () = watched => {}
         }
         assert_eq!(PANICS.get(), 0);
+    }
+
+    /// What a request is told while a release is pending, and whether it has asked for a look.
+    async fn asked_while(pending: PendingRelease, is_delayed: bool) -> (Option<Newest>, bool) {
+        let shared = Arc::new(SharedState {
+            asked: Notify::new(),
+            reload: Notify::new(),
+            looks: watch::Sender::new(LookState {
+                begun: 3,
+                ended: 3,
+                pending: Some(pending),
+                is_away: false,
+                is_delayed,
+            }),
+        });
+        let told = timeout(Duration::from_millis(50), shared.newer()).await;
+        let asked = timeout(Duration::ZERO, shared.asked.notified()).await;
+        (told.ok(), asked.is_ok())
+    }
+
+    #[tokio::test]
+    async fn requests_neither_hurry_what_waits_for_the_store_nor_wait_for_what_is_late() {
+        let long_ago = Instant::now().checked_sub(2 * MAX_PENDING_WAIT);
+        let late = || PendingRelease {
+            since: long_ago.expect("an uptime"),
+            manifest: None,
+        };
+        let known = || PendingRelease {
+            since: Instant::now(),
+            manifest: Some(Arc::new(Manifest::empty(Settings::default()))),
+        };
+        let unknown = || PendingRelease {
+            manifest: None,
+            ..known()
+        };
+        let (told, has_asked) = asked_while(known(), true).await;
+        assert!(matches!(told, Some(Newest::Pending(_))));
+        assert!(!has_asked, "it is tried again in its time");
+        let (told, has_asked) = asked_while(known(), false).await;
+        assert!(matches!(told, Some(Newest::Pending(_))) && has_asked);
+        let (told, has_asked) = asked_while(unknown(), false).await;
+        assert!(told.is_none() && has_asked, "it waits for what that has");
+        let (told, _) = asked_while(late(), false).await;
+        assert!(
+            matches!(told, Some(Newest::Published)),
+            "nobody waits any more"
+        );
     }
 }

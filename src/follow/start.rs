@@ -173,6 +173,7 @@ impl StoreFollower {
             typed: options.typed.clone(),
             progress: Arc::default(),
             loaded: Arc::default(),
+            checked: Arc::default(),
         };
         Ok(Self {
             options,

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use tokio::task::spawn_blocking;
 
 use super::channel::ChannelReader;
-use super::depot::{Depot, FetchError};
+use super::depot::{ATTEMPTS, Depot, FetchError};
 use super::error::{RefusalReason, RefusedRelease};
 use super::fetchers::aside;
 use super::listed;
@@ -67,6 +67,8 @@ pub(super) struct Taker {
     pub(super) progress: Arc<ByteProgress>,
     /// What attempts to take a release have loaded that have failed: the next one needs most of it.
     pub(super) loaded: Arc<Mutex<LoadedContents>>,
+    /// The release of which was last found out whether the cache has room for it.
+    pub(super) checked: Arc<AtomicU64>,
 }
 
 /// Contents in memory, by their hashes.
@@ -95,7 +97,8 @@ impl Taker {
         let manifest = Arc::new(manifest);
         self.keep_record(channel, &record).await;
         on_known(&manifest);
-        let loaded = self.prefetch(&manifest, current).await.map_err(fetched)?;
+        let loading = self.prefetch(record.number, &manifest, current);
+        let loaded = loading.await.map_err(fetched)?;
         let manifest = aside(move || with_loaded(manifest, &loaded)).await;
         Ok(TakenRelease {
             record,
@@ -188,12 +191,17 @@ impl Taker {
         if let Some(bytes) = self.cached_listing(hash).await {
             return Ok(bytes);
         }
-        let fetched = self.depot.store.listing_bytes(hash).await;
-        let bytes = fetched.map_err(FetchError::Store)?;
-        self.depot.metrics().fetched_bytes.add(bytes.len() as u64);
-        if is_listing(&bytes, hash).await {
-            self.depot.put(names::listing(hash), &bytes).await;
+        let mut bytes = Bytes::new();
+        for _ in 0..ATTEMPTS {
+            let fetched = self.depot.store.listing_bytes(hash).await;
+            bytes = fetched.map_err(FetchError::Store)?;
+            self.depot.metrics().fetched_bytes.add(bytes.len() as u64);
+            if is_listing(&bytes, hash).await {
+                self.depot.put(names::listing(hash), &bytes).await;
+                break;
+            }
         }
+        // Who parses it says that it is damaged.
         Ok(bytes)
     }
 
@@ -233,11 +241,15 @@ impl Taker {
     /// Fetches what is to be there before `manifest` is served. Returns the contents that are in memory.
     async fn prefetch(
         &self,
+        number: u64,
         manifest: &Arc<Manifest>,
         current: Option<Arc<Manifest>>,
     ) -> Result<LoadedContents, FetchError> {
         let (taker, manifest) = (self.clone(), Arc::clone(manifest));
-        let planning = aside(move || taker.plan(&manifest, current.as_deref()));
+        let planning = aside(move || {
+            taker.check_room(number, &manifest);
+            taker.plan(&manifest, current.as_deref())
+        });
         let (wanted, mut loaded) = planning.await;
         let total = wanted
             .values()
@@ -282,7 +294,6 @@ impl Taker {
         manifest: &Manifest,
         current: Option<&Manifest>,
     ) -> (HashMap<[u8; 32], u64>, LoadedContents) {
-        self.check_room(manifest);
         let mut wanted = self.wanted(manifest);
         let mut loaded = mem::take(&mut *lock(&self.loaded));
         loaded.retain(|hash, bytes| {
@@ -309,15 +320,19 @@ impl Taker {
         lock(&self.loaded).clear();
     }
 
-    /// Says so if all of a release is to be in the cache, and is more than that holds.
-    fn check_room(&self, manifest: &Manifest) {
+    /// Says so, once for each, if all of a release is to be in the cache, and is more than that holds.
+    fn check_room(&self, number: u64, manifest: &Manifest) {
         let Some(cache) = self.depot.cache.as_ref() else {
             return;
         };
+        let is_checked = self.checked.swap(number, Ordering::Relaxed) == number;
+        if is_checked || self.prefetch != Prefetch::All {
+            return;
+        }
         let all = manifest.iter().flat_map(|it| it.representations());
         let all: HashMap<_, _> = all.map(|it| (*it.etag.hash(), it.length)).collect();
         let needed = all.values().fold(0, |sum: u64, it| sum.saturating_add(*it));
-        if self.prefetch == Prefetch::All && needed > cache.limit() {
+        if needed > cache.limit() {
             let show = |bytes| ByteSize::b(bytes).display().iec();
             let (needed, limit) = (show(needed), show(cache.limit()));
             tracing::warn!(

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::locks::lock;
-use crate::representation::GROUP_SIZE;
+use crate::representation::{GROUP_SIZE, PieceKey};
 use sealing::SealedFiles;
 
 pub use sealing::SealedUse;
@@ -40,9 +40,6 @@ const MAX_DEMAND_AGE: Duration = Duration::from_secs(60);
 const MAX_DEMANDED: usize = 4096;
 /// The smallest budget that can stream: some groups for each of a few clients.
 pub const MIN_MEMORY: u64 = 16 << 20;
-
-/// Identifies a proven piece: the BLAKE3 of the whole representation, and the piece's index.
-pub type PieceKey = ([u8; 32], u32);
 
 /// The budget of content and of open files, and what is cached within it.
 #[derive(Debug)]
@@ -545,6 +542,11 @@ mod tests {
     const MIB: usize = 1 << 20;
     const PIECE: usize = MIB - ENTRY_OVERHEAD as usize;
 
+    fn key(hash: [u8; 32], index: u32) -> PieceKey {
+        let whole = 100 << 20;
+        PieceKey { hash, whole, index }
+    }
+
     async fn fill(memory: &Arc<Memory>, length: usize) -> Option<Bytes> {
         memory.buffer(length).await.map(Buffer::freeze)
     }
@@ -625,7 +627,7 @@ mod tests {
     async fn a_body_that_cannot_be_kept_costs_no_cached_piece() {
         let memory = Memory::new(MIN_MEMORY, 1);
         let bodies: Vec<_> = std::iter::from_fn(|| memory.keep(vec![0; PIECE]).ok()).collect();
-        let key = ([0; 32], 0);
+        let key = key([0; 32], 0);
         memory.remember(key, fill(&memory, PIECE).await.expect("fits"));
         assert!(memory.keep(vec![0; PIECE]).is_err());
         assert!(memory.recall(&key).is_some());
@@ -635,7 +637,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_budget_forgets_proven_pieces_and_then_makes_streams_wait() {
         let memory = Memory::new(MIN_MEMORY, 1);
-        let key = |index| ([0; 32], index);
+        let key = |index| key([0; 32], index);
         for index in 0..16 {
             memory.remember(key(index), fill(&memory, PIECE).await.expect("fits"));
         }
@@ -697,7 +699,7 @@ mod tests {
         let mut taken = Vec::new();
         for index in 0..200 {
             let piece = fill(&memory, POOLED_LENGTH).await.expect("no room left");
-            memory.remember(([index; 32], 0), piece.clone());
+            memory.remember(key([index; 32], 0), piece.clone());
             let part = memory.hand_out(piece.clone(), piece.len());
             assert_eq!(part, piece[..part.len()]);
             assert!(part.len() >= 4 << 10);

@@ -367,6 +367,7 @@ mod tests {
 
     use super::*;
     use crate::disk::Root;
+    use crate::representation::PieceKey;
 
     const LENGTHS: [u64; 4] = [MAX_IN_MEMORY + 1, MAX_WHOLE, MAX_WHOLE + 1, (16 << 20) + 77];
 
@@ -537,19 +538,21 @@ mod tests {
     async fn nothing_gives_way_for_what_would_have_no_room_then() {
         let (ground, memory) = (Ground::new(3 << 20, |_| ()), Memory::new(16 << 20, 64));
         let reading = memory.hold(12 << 20).expect("room");
+        let (hash, whole) = ([7; 32], 10 * GROUP_SIZE);
+        let key = |index| PieceKey { hash, whole, index };
         for index in 0..10 {
-            memory.keep_piece(([7; 32], index), &[0; GROUP_SIZE as usize]);
+            memory.keep_piece(key(index), &[0; GROUP_SIZE as usize]);
         }
         ground.sealed(&memory).await;
         assert!(ground.sealed(&memory).await.is_some());
         memory.close_outdated(&ground.hash);
         for index in 0..6 {
-            memory.keep_piece(([7; 32], index), &[0; GROUP_SIZE as usize]);
+            memory.keep_piece(key(index), &[0; GROUP_SIZE as usize]);
         }
         let more = memory.hold(2 << 20).expect("room");
         assert!(ground.sealed(&memory).await.is_none(), "no room");
         for index in 0..6 {
-            assert!(memory.recall(&([7; 32], index)).is_some(), "piece {index}");
+            assert!(memory.recall(&key(index)).is_some(), "piece {index}");
         }
         drop((reading, more));
         assert!(ground.sealed(&memory).await.is_some());

@@ -37,7 +37,7 @@ use crate::semantics::precondition::Validators;
 
 pub use data::{Data, FileSource, SpooledSource};
 pub use fields::{Decoded, Decoding, Fields, IMMUTABLE, NO_STORE, REVALIDATE, Ruled, TextKind};
-pub use piece::{GROUP_SIZE, GroupHash, MAX_WHOLE, PieceSpan, group_hash};
+pub use piece::{GROUP_SIZE, GroupHash, MAX_WHOLE, PieceKey, PieceSpan, group_hash};
 pub use remote::{PieceFuture, RemoteError, RemotePieces, RemoteSource};
 
 /// Up to this length a body is kept in memory, as long as the budget has room.

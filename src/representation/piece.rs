@@ -18,6 +18,18 @@ pub fn group_hash(bytes: &[u8], offset: u64) -> GroupHash {
         .finalize_non_root()
 }
 
+/// Which piece of what. It is proven for content of this hash and this length: a listing of a store may say
+/// another length of the same hash, and what was proven for the right one proves nothing of that.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PieceKey {
+    /// The BLAKE3 of the whole representation.
+    pub hash: [u8; 32],
+    /// Its length.
+    pub whole: u64,
+    /// The number of the piece.
+    pub index: u32,
+}
+
 /// Which bytes of a representation a piece has, and whether some bytes are they: the group with an
 /// index, or all of it up to [`MAX_WHOLE`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

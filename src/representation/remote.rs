@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::piece::GroupHash;
+use super::piece::{GroupHash, PieceKey};
 
 /// Bytes that a store elsewhere keeps under their hash.
 #[derive(Debug)]
@@ -20,6 +20,17 @@ pub struct RemoteSource {
     pub groups: OnceLock<Arc<[GroupHash]>>,
     /// Who fetches them.
     pub pieces: Arc<dyn RemotePieces>,
+}
+
+impl RemoteSource {
+    /// What one of its pieces is known by.
+    pub fn key(&self, index: u32) -> PieceKey {
+        PieceKey {
+            hash: self.hash,
+            whole: self.length,
+            index,
+        }
+    }
 }
 
 /// Fetches content that is not on this machine.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::hash::{HashedFile, Retained};
 use crate::disk::{self, Stamp};
 use crate::memory::Memory;
-use crate::representation::{GROUP_SIZE, MAX_WHOLE, Resource, group_hash};
+use crate::representation::{GROUP_SIZE, MAX_WHOLE, PieceKey, Resource, group_hash};
 
 /// The part of the memory for content that one file may fill when it is kept.
 const MAX_SHARE: u64 = 8;
@@ -66,7 +66,12 @@ fn cache(memory: &Arc<Memory>, file: &File, length: u64, content: &HashedFile) {
             return;
         }
         // A scan that found more than 2^32 groups (1 PiB) would have run out of memory.
-        memory.keep_piece((content.hash, index as u32), piece);
+        let key = PieceKey {
+            hash: content.hash,
+            whole: length,
+            index: index as u32,
+        };
+        memory.keep_piece(key, piece);
     }
 }
 
@@ -115,7 +120,7 @@ mod tests {
                 let hashed = hash::content(&open(), length, wanted, &|| ()).expect("hashed");
                 keep(&memory, Some(&old), open(), stamp, &hashed);
                 assert_eq!(memory.file(&hashed.hash).is_some(), is_demanded);
-                let pieces = (0..8).map_while(|index| memory.recall(&(hashed.hash, index)));
+                let pieces = (0..8).map_while(|index| memory.recall(&key(&hashed, length, index)));
                 let cached: Vec<u8> = pieces.flat_map(Vec::from).collect();
                 match is_same && is_demanded {
                     true => assert_eq!(cached, content),
@@ -123,6 +128,11 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn key(content: &HashedFile, whole: u64, index: u32) -> PieceKey {
+        let hash = content.hash;
+        PieceKey { hash, whole, index }
     }
 
     #[test]
@@ -139,7 +149,7 @@ mod tests {
         std::fs::write(&path, changed).expect("written");
         let memory = Memory::new(64 << 20, 4);
         cache(&memory, &open(), length, &hashed);
-        assert!(memory.recall(&(hashed.hash, 1)).is_some());
-        assert!(memory.recall(&(hashed.hash, 2)).is_none());
+        assert!(memory.recall(&key(&hashed, length, 1)).is_some());
+        assert!(memory.recall(&key(&hashed, length, 2)).is_none());
     }
 }

@@ -37,8 +37,10 @@ const MAX_FOLDERS: usize = 1 << 20;
 const MAX_FLAGS: usize = 100;
 const MAX_VALUES: usize = 10_000;
 const MAX_RULES: usize = 10;
-/// The longest content: 1 PiB, so that its pieces can be numbered.
-const MAX_SIZE: u64 = 1 << 50;
+/// The longest content: 1 TiB, the tree of which has 128 MiB, and the most of all contents together, which
+/// can be added up.
+const MAX_SIZE: u64 = 1 << 40;
+const MAX_SUM: u64 = 1 << 60;
 
 /// All that a site is, apart from the bytes of its files.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -280,13 +282,16 @@ impl SiteListing {
     /// Checks what the digest of the site does not cover: lengths. Whoever serves the listing relies on
     /// them before the bytes are there.
     fn check_sizes(&self) -> Result<(), ListingError> {
-        let mut sizes = HashMap::new();
+        let empty = BlobHash::of(b"");
+        let (mut sizes, mut sum) = (HashMap::new(), 0_u64);
         for (hash, size) in self.blobs() {
+            sum = sum.saturating_add(size);
             let known = *sizes.entry(hash).or_insert(size);
             if known != size {
                 return Err(ListingError::Sizes { hash, known, size });
             }
-            if size > MAX_SIZE {
+            // Nothing is read of what is said to be empty, so nothing would prove it.
+            if size > MAX_SIZE || sum > MAX_SUM || (size == 0) != (hash == empty) {
                 return Err(ListingError::Size { hash, size });
             }
         }
@@ -365,10 +370,8 @@ pub enum ListingError {
         /// The other.
         size: u64,
     },
-    /// It has something longer than any file.
-    #[error(
-        "it says of {hash} that it has {size} bytes, and {MAX_SIZE} is the longest: push the site again"
-    )]
+    /// It has something that can't be so long, or all of it is too much.
+    #[error("it says of {hash} that it has {size} bytes, which cannot be: push the site again")]
     Size {
         /// The content.
         hash: BlobHash,
@@ -848,7 +851,12 @@ mod tests {
             ),
             ("1700000000", "999999999999999", "its date is"),
             (files, "{}", "missing field"),
-            ("\"size\":7", "\"size\":1125899906842625", "is the longest"),
+            (
+                "\"size\":7",
+                "\"size\":1099511627777",
+                "1099511627777 bytes, which cannot be",
+            ),
+            ("\"size\":7", "\"size\":0", "0 bytes, which cannot be"),
         ] {
             let changed = text.replace(from, to);
             assert_ne!(changed, text, "{from}");

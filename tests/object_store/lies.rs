@@ -220,11 +220,16 @@ fn what_happens_once_is_tried_again() {
     let mut version = 1;
     for fault in faults {
         for part in ["/channels/live/0", "/manifests/", "/blobs/"] {
+            let refused = counts(&replica).refused;
             proxy.add(Rule::on(GETS, part, fault.clone()).times(1));
             version += 1;
             let new = small_site(version);
             push(bucket.command(ADMIN), &new, &bucket, &[]).ok();
             replica.wait_for_digest(&digest(&new));
+            // A record with another digit may be a record. What has a hash is read again at once.
+            if !part.contains("channels") {
+                assert_eq!(counts(&replica).refused, refused, "{part}");
+            }
             assert_eq!(visit(&mut replica.server.client()), version);
             proxy.clear();
         }
