@@ -44,6 +44,7 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
             })?;
         if is_whole {
             report_unchanged(newest);
+            print(|out| writeln!(out, "{}", newest.number))?;
             return Ok(ExitCode::SUCCESS);
         }
     }

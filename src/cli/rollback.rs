@@ -40,6 +40,7 @@ pub(super) fn rollback(flags: RollbackFlags) -> Result<ExitCode, Error> {
                 %digest,
                 "release {release}, the newest, has the site of release {to} already: nothing to do"
             );
+            print(|out| writeln!(out, "{release}"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

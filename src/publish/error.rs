@@ -13,6 +13,9 @@ pub enum PublishError {
     /// The store does not do what it was asked for.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The newest release is no release.
+    #[error("{0}; etagd rollback brings an earlier release back, and the next push follows that")]
+    Newest(StoreError),
     /// A file of the directory can't be read.
     #[error("cannot read {path}: {source}; nothing was released")]
     Unreadable {

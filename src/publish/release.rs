@@ -58,7 +58,18 @@ impl ReleasePublisher<'_> {
     /// When the store can't be asked, or it is not the one that it is expected to be: 0 for none.
     pub async fn newest(&self, after: Option<u64>) -> Result<Option<ReleaseRecord>, PublishError> {
         let newest = match self.store.newest(&self.channel).await? {
-            Some(number) => Some(self.store.record(&self.channel, number).await?),
+            Some(number) => match self.store.record(&self.channel, number).await {
+                Ok(record) => Some(record),
+                Err(error)
+                    if matches!(
+                        error.kind,
+                        StoreErrorKind::Unusable | StoreErrorKind::TooLarge
+                    ) =>
+                {
+                    return Err(PublishError::Newest(error));
+                }
+                Err(error) => return Err(error.into()),
+            },
             None => None,
         };
         let number = newest.as_ref().map_or(0, |newest| newest.number);

@@ -28,6 +28,8 @@ impl ReleasePublisher<'_> {
         // A release that nobody can read is the best reason to go back.
         let newest = match self.store.record(&self.channel, base).await {
             Ok(newest) => Some(newest),
+            // To itself there is no way back.
+            Err(error) if number == base => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, "{error}; it is replaced");
                 None

@@ -49,6 +49,8 @@ const MAX_ERROR_LENGTH: usize = 64 << 10;
 const MAX_ANSWER_LENGTH: u64 = 16 << 20;
 /// What a request that lists has in its query.
 const LIST_QUERY: &str = "list-type=2";
+/// The element that a list of objects is.
+const LIST_ELEMENT: &[u8] = b"<ListBucketResult";
 /// The field in which S3 says where a bucket is.
 const BUCKET_REGION: &str = "x-amz-bucket-region";
 
@@ -210,6 +212,8 @@ enum ExchangeError {
     Stalled { address: String, stall: Duration },
     #[error("the answer of {address} breaks off: {cause}")]
     Broken { address: String, cause: String },
+    #[error("what answers at {0} is no S3 store: correct AWS_ENDPOINT_URL")]
+    NoStore(String),
     #[error("the answer of {0} has more than {MAX_ANSWER_LENGTH} bytes: it is no store")]
     TooLong(String),
 }
@@ -262,12 +266,22 @@ impl StoreClient {
         };
         let response = response.map(|body| ReceivedBody {
             body,
-            address,
+            address: address.clone(),
             stall: self.stall,
             timer: None,
             left: (!is_content).then_some(MAX_ANSWER_LENGTH),
         });
         let status = response.status();
+        if status.is_success() && is_list {
+            let (head, body) = response.into_parts();
+            let list = body.collect().await?.to_bytes();
+            // Any other XML would be read as a list of nothing.
+            if memchr::memmem::find(&list, LIST_ELEMENT).is_none() {
+                let refused = ExchangeError::NoStore(address);
+                return Err(HttpError::new(HttpErrorKind::Unknown, refused));
+            }
+            return Ok(HttpResponse::from_parts(head, list.into()));
+        }
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response.map(HttpResponseBody::new));
         }
@@ -516,6 +530,15 @@ mod tests {
 
     /// What a client gets from that server: a status and the text, or an error.
     fn exchange(answer: &'static str, may_be_plain: bool) -> Result<(u16, String), HttpError> {
+        ask(answer, may_be_plain, "/bucket/key")
+    }
+
+    /// The same of a request for this path and query.
+    fn ask(
+        answer: &'static str,
+        may_be_plain: bool,
+        path: &str,
+    ) -> Result<(u16, String), HttpError> {
         let address = server(answer);
         let connector = Connector {
             tls: Arc::new(tls(&Trust::Nobody).expect("TLS")),
@@ -529,7 +552,7 @@ mod tests {
             .expect("a runtime");
         runtime.block_on(async {
             let client = connector.connect(&options).expect("a client");
-            let request = http::Request::get(format!("http://{address}/bucket/key"));
+            let request = http::Request::get(format!("http://{address}{path}"));
             let request = request.body(HttpRequestBody::empty()).expect("a request");
             let response = client.execute(request).await?;
             let status = response.status().as_u16();
@@ -549,6 +572,29 @@ mod tests {
             "HTTP/1.1 301 Moved\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n";
         let moved = "<Code>PermanentRedirect</Code><Message>eu-west-1</Message>".to_owned();
         assert_eq!(exchange(answer, true).expect("an answer"), (400, moved));
+    }
+
+    #[test]
+    fn a_page_is_no_list_of_objects() {
+        let list = |answer| ask(answer, true, "/bucket?list-type=2&prefix=x");
+        let page = "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<html></html>";
+        let error = list(page).expect_err("no list").to_string();
+        assert!(error.contains("is no S3 store"), "{error}");
+        let empty = "HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n<ListBucketResult/>";
+        let (status, text) = list(empty).expect("a list");
+        assert_eq!((status, &*text), (200, "<ListBucketResult/>"));
+    }
+
+    #[test]
+    fn a_list_has_an_end() {
+        let endless = "HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n";
+        let body = " ".repeat((MAX_ANSWER_LENGTH + 1) as usize);
+        let answer: &'static str = Box::leak(format!("{endless}{body}").into_boxed_str());
+        let error = ask(answer, true, "/bucket?list-type=2").expect_err("too long");
+        assert!(error.to_string().contains("has more than"), "{error}");
+        // What is content has the limit of whoever reads it.
+        let error = ask(answer, true, "/bucket/key").expect_err("it breaks off");
+        assert!(error.to_string().contains("nothing has moved"), "{error}");
     }
 
     #[test]

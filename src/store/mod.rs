@@ -413,6 +413,7 @@ impl Store {
         mut visit: impl FnMut(StoredObject) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, StoreError> {
         let context = self.listing_context(folder);
+        let is_in_order = matches!(self.url, StoreUrl::S3 { .. });
         let within = self.path(folder);
         let mut listed: BoxStream<'_, object_store::Result<ObjectMeta>> = match start_after {
             Some(key) => self
@@ -420,11 +421,22 @@ impl Store {
                 .list_with_offset(Some(&within), &self.location(key)),
             None => self.objects.list(Some(&within)),
         };
+        let mut last = None;
         while let Some(object) = self.bounded(listed.next(), context).await? {
             let object = object.map_err(|error| context.translate(&error))?;
-            if let Some(object) = self.stored(&object)
-                && visit(object).is_break()
-            {
+            let Some(object) = self.stored(&object) else {
+                continue;
+            };
+            // A store that begins again and again would never end. Names of others may have an order of
+            // their own.
+            if is_in_order && object.key.as_str().is_ascii() {
+                if last.is_some_and(|last| object.key <= last) {
+                    let reason = format!("the store lists {} twice, or not in order", object.key);
+                    return Err(context.error(StoreErrorKind::Refused, reason));
+                }
+                last = Some(object.key.clone());
+            }
+            if visit(object).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -607,7 +619,13 @@ fn open_bucket(
                 format!("{variable} has a space or a line end in it: set it without"),
             ),
             connector::OpenError::Settings(error) => {
-                context.error(StoreErrorKind::Refused, error.to_string())
+                let text = error.to_string();
+                let reason = match text.contains("AccessKey") {
+                    true => "one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is set, and not the other"
+                        .to_owned(),
+                    false => text,
+                };
+                context.error(StoreErrorKind::Refused, reason)
             }
         })
 }

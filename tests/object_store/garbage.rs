@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::releases::{
     assert_complete, chance, digest, end, gc, needed, newest, push, records, site, small_site,
     start_push,
@@ -224,6 +226,35 @@ fn a_collector_waits_for_a_push_that_is_about_to_release() {
         assert_complete(&bucket, "live")["digest"],
         digest(&old).as_str()
     );
+}
+
+#[test]
+fn who_is_stopped_leaves_no_lock() {
+    let Some((bucket, proxy, old)) = replaced() else {
+        return;
+    };
+    let (gate, arrivals) = Gate::new();
+    let at_release = Rule::on(CREATES, "/channels/live/", Fault::Hold(gate.clone()));
+    proxy.add(at_release);
+    proxy.add(Rule::on(DELETES, "/blobs/", Fault::Hold(gate.clone())));
+    let pushing = start_push(bucket.command_through(&proxy, ADMIN), &old, &bucket, &[]);
+    arrivals.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(bucket.list("locks/push-").len(), 1);
+    stop(pushing);
+    assert_eq!(bucket.list("locks/"), [""; 0]);
+    let collecting = start_gc(&bucket, Some(&proxy));
+    arrivals.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(bucket.list("locks/gc-").len(), 1);
+    stop(collecting);
+    assert_eq!(bucket.list("locks/"), [""; 0]);
+    gate.open();
+}
+
+/// Stops a process as a supervisor does, and waits until it has ended.
+fn stop(child: Child) {
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    end(child).fails(1, &["stopped by a signal"]);
 }
 
 #[test]

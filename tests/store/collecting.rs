@@ -94,6 +94,30 @@ fn what_was_the_newest_within_the_grace_stays() {
     store.assert_whole("live", 2);
 }
 
+/// As what somebody has sent who is about to release it, or was killed.
+#[test]
+fn what_nobody_needs_stays_while_it_is_young() {
+    let (site, store) = (TestSite::new(), Folder::new());
+    release(&store, &site, "live", "1");
+    let hash = blake3::hash(b"to be released").to_hex();
+    let names = [
+        format!("blobs/{}/{hash}", &hash[..2]),
+        format!("trees/{}/{hash}", &hash[..2]),
+        format!("manifests/{hash}.json.zst"),
+    ];
+    for name in &names {
+        fs::create_dir_all(store.path(name).parent().unwrap()).unwrap();
+        fs::write(store.path(name), "to be released").unwrap();
+    }
+    let are_there = || names.each_ref().map(|name| store.path(name).exists());
+    assert_eq!(store.run("gc", &["--grace", "1h"]).code, 0);
+    assert_eq!(are_there(), [true; 3]);
+    age(&store, 2);
+    assert_eq!(store.run("gc", &["--grace", "1h"]).code, 0);
+    assert_eq!(are_there(), [false; 3]);
+    store.assert_whole("live", 1);
+}
+
 #[test]
 fn what_is_missing_does_not_come_back() {
     let (site, store) = (TestSite::new(), Folder::new());
@@ -189,6 +213,8 @@ fn nothing_that_is_needed_goes_while_others_push() {
     let (first, second, store) = (TestSite::new(), TestSite::new(), Folder::new());
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        // A test that fails must end as well.
+        let _end = EndOfWork(&is_over);
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 let said = store.run("gc", &["--keep", "1", "--grace", "0s"]);
@@ -206,7 +232,15 @@ fn nothing_that_is_needed_goes_while_others_push() {
                 store.assert_whole("live", said.out.trim().parse().unwrap());
             }
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     assert_eq!(*store.numbers("live").last().unwrap(), 12);
+}
+
+/// Says that the work is over when it is dropped, however that comes about.
+struct EndOfWork<'w>(&'w AtomicBool);
+
+impl Drop for EndOfWork<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -87,7 +87,7 @@ fn the_first_push_makes_the_folder_of_a_store() {
     assert_eq!(plan.out, "release 1 of live: 1 content to upload, 1 B\n");
     assert!(plan.err.contains("is not there yet"), "{plan:?}");
     let empty = missing.push(&TestSite::new().root(), &[]);
-    assert_refused(&empty, 2, "has the build failed?");
+    assert_refused(&empty, 1, "has the build failed?");
     let after = missing.push(&site.root(), &["--after", "1"]);
     assert_refused(&after, 1, "the newest release of live is none");
     assert!(parent.objects().is_empty() && !missing.root().exists());
@@ -137,7 +137,7 @@ fn a_folder_that_is_not_there_is_made_by_a_push_alone() {
 #[test]
 fn nothing_is_no_release() {
     let (site, store) = (TestSite::new(), Folder::new());
-    assert_refused(&store.push(&site.root(), &[]), 2, "has the build failed?");
+    assert_refused(&store.push(&site.root(), &[]), 1, "has the build failed?");
     assert_refused(
         &store.push(Path::new("/nonexistent"), &[]),
         1,
@@ -204,7 +204,12 @@ fn records_and_listings_that_cannot_be_used_are_named() {
         ("x".repeat(100_000), "it is longer than"),
     ] {
         fs::write(&newest, text).unwrap();
-        assert_refused(&store.push(&site.root(), &[]), 1, says);
+        let said = store.push(&site.root(), &[]);
+        assert_refused(&said, 1, says);
+        assert!(said.err.contains("etagd rollback brings"), "{said:?}");
+        let back = store.run("rollback", &["--to", "2"]);
+        assert_refused(&back, 1, says);
+        assert!(!back.err.contains("it is replaced"), "{back:?}");
         let listed = store.run("releases", &[]);
         assert_eq!(listed.code, 1, "{listed:?}");
         let begins = "?    2  cannot be read\n     1  ";
