@@ -136,7 +136,7 @@ fn families_of(release: &Path) -> Result<OldFamilies, AgainstError> {
     let root = Arc::new(Root::open(directory).map_err(failed)?);
     let files = match manifest {
         Some(manifest) => listed(&manifest),
-        None => found(&root),
+        None => found(&root)?,
     };
     let mut families = OldFamilies::new();
     for (path, location, hash) in files {
@@ -175,10 +175,15 @@ fn listed(manifest: &Inventory) -> Vec<OldEntry> {
         .collect()
 }
 
-fn found(root: &Root) -> Vec<OldEntry> {
+fn found(root: &Root) -> Result<Vec<OldEntry>, AgainstError> {
     walk(root.path(), b"", Symlinks::Inside, &Exclusions::default())
         .filter_map(|step| match step {
-            WalkStep::File(file) => Some((file.path, file.location, None)),
+            WalkStep::File(file) => Some(Ok((file.path, file.location, None))),
+            // It may be what a client has.
+            WalkStep::Unreadable(path, source) => Some(Err(AgainstError::Open {
+                path: root.path().join(OsStr::from_bytes(&path)),
+                source,
+            })),
             _ => None,
         })
         .collect()

@@ -26,7 +26,7 @@ use crate::representation::TextKind;
 use crate::scan::sidecar::{Unproven, prove_delta};
 use crate::scan::walk::{FoundFile, WalkStep, walk};
 use crate::scan::{DICTIONARIES, dictionary_path};
-use crate::semantics::coding::{Coding, delta_stem};
+use crate::semantics::coding::{Coding, MAX_HEADER_LENGTH, delta_stem};
 use crate::semantics::dictionary::DictionaryHash;
 use crate::settings::{Family, Symlinks};
 use crate::staging::Directory;
@@ -68,15 +68,18 @@ pub(super) fn run(
     exclusions: &Exclusions,
     progress: &ByteProgress,
 ) -> DeltaReport {
-    let files: SiteFiles = walk(root.path(), b"", Symlinks::Inside, exclusions)
-        .filter_map(|step| match step {
-            WalkStep::File(file) => Some((file.path.clone(), file)),
-            _ => None,
-        })
-        .collect();
+    let (mut files, mut unreadable) = (SiteFiles::new(), BTreeMap::new());
+    for step in walk(root.path(), b"", Symlinks::Inside, exclusions) {
+        match step {
+            WalkStep::File(file) => drop(files.insert(file.path.clone(), file)),
+            WalkStep::Unreadable(path, error) => drop(unreadable.insert(path, error)),
+            WalkStep::Rules(..) | WalkStep::Folder(_) | WalkStep::Link(_) | WalkStep::End(_) => {}
+        }
+    }
     let run = DeltaRun {
         root,
         files: &files,
+        unreadable: &unreadable,
         families: OnceLock::new(),
         exclusions,
         sha256: Mutex::default(),
@@ -142,6 +145,8 @@ struct FileOutcome {
 struct DeltaRun<'a> {
     root: &'a Root,
     files: &'a SiteFiles,
+    /// What may be files of the site too.
+    unreadable: &'a BTreeMap<Box<[u8]>, io::Error>,
     families: OnceLock<HashMap<Family<'a>, Vec<&'a FoundFile>>>,
     exclusions: &'a Exclusions,
     /// The SHA-256 of files of the site, where it was asked for.
@@ -187,7 +192,7 @@ impl<'a> DeltaRun<'a> {
             report.problems.extend(outcome.problems);
         }
         if earlier.count > 0 {
-            self.remove_where(|delta, file| Ok(self.is_useless(delta, file)), &mut report);
+            self.remove_where(|delta, file| self.is_useless(delta, file), &mut report);
         }
         self.prune(&mut report);
         report
@@ -323,9 +328,9 @@ impl<'a> DeltaRun<'a> {
         sidecars.min().unwrap_or(length).min(length)
     }
 
-    /// Keeps a dictionary, unless it is still part of the site.
+    /// Keeps a dictionary, unless it is known to be still part of the site.
     fn keep(&self, file: &FoundFile, dictionary: &Dictionary<'_>) -> Result<(), SidecarError> {
-        if self.relative(&file.path, dictionary.hash).is_some() {
+        if let Ok(Some(_)) = self.relative(&file.path, dictionary.hash) {
             return Ok(());
         }
         let path = dictionary_path(dictionary.hash);
@@ -347,23 +352,20 @@ impl<'a> DeltaRun<'a> {
         if let Err(error) = self.remove_unused_dictionaries() {
             report
                 .problems
-                .push(problem(DICTIONARIES.as_bytes(), error.into()));
+                .push(problem(DICTIONARIES.as_bytes(), error));
         }
     }
 
-    fn remove_unused_dictionaries(&self) -> io::Result<()> {
+    fn remove_unused_dictionaries(&self) -> Result<(), SidecarError> {
         let kept = Path::new(DICTIONARIES);
         let entries = match fs::read_dir(self.root.path().join(kept)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         let directory = Directory::open(self.root, kept)?;
         directory.clear()?;
-        let named: BTreeSet<DictionaryHash> = self
-            .current_deltas()
-            .filter_map(|path| self.coding_of(&path).ok()?.dictionary())
-            .collect();
+        let named = self.named_dictionaries()?;
         for entry in entries {
             let name = entry?.file_name();
             let hash = name.to_str().and_then(|name| name.parse().ok());
@@ -374,18 +376,36 @@ impl<'a> DeltaRun<'a> {
         Ok(())
     }
 
-    /// The paths of the deltas that are there now, those just written included.
-    fn current_deltas(&self) -> impl Iterator<Item = PathBuf> {
-        let steps = walk(self.root.path(), b"", Symlinks::Inside, self.exclusions);
-        steps.filter_map(|step| match step {
-            WalkStep::File(file) if delta_stem(&file.path).is_some() => Some(file.location),
-            _ => None,
-        })
+    /// The dictionaries that the deltas name which are there now, those just written included.
+    ///
+    /// # Errors
+    /// When something can't be read that may name others.
+    fn named_dictionaries(&self) -> Result<BTreeSet<DictionaryHash>, SidecarError> {
+        let mut named = BTreeSet::new();
+        for step in walk(self.root.path(), b"", Symlinks::Inside, self.exclusions) {
+            match step {
+                WalkStep::File(file) if delta_stem(&file.path).is_some() => {
+                    let coding = self.coding_of(&file.location);
+                    let coding = coding.map_err(|error| unsure(&file.path, &error))?;
+                    named.extend(coding.and_then(|it| it.dictionary()));
+                }
+                WalkStep::Unreadable(path, error) => return Err(unsure(&path, &error)),
+                _ => {}
+            }
+        }
+        Ok(named)
     }
 
-    fn coding_of(&self, location: &Path) -> Result<Coding, SidecarError> {
-        let bytes = read_whole(self.root, location)?;
-        Coding::of_header(&bytes).ok_or(SidecarError::Unproven(Unproven::Header))
+    /// The coding that a file begins like, if it does and is still there.
+    fn coding_of(&self, location: &Path) -> io::Result<Option<Coding>> {
+        let opened = match self.root.open_file(location) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut header = vec![0; opened.stamp.size.min(MAX_HEADER_LENGTH as u64) as usize];
+        disk::read_exact_at(&opened.file, &mut header, 0)?;
+        Ok(Coding::of_header(&header))
     }
 
     fn check(&self) -> DeltaReport {
@@ -414,10 +434,7 @@ impl<'a> DeltaRun<'a> {
 
     fn prove(&self, delta: &FoundFile, file: &FoundFile) -> Result<(), SidecarError> {
         let (encoded, coding, hash) = self.read_delta(delta, file)?;
-        let dictionary = match self.relative(&file.path, hash) {
-            Some(relative) => read_whole(self.root, &relative.location)?,
-            None => self.read_kept(hash)?,
-        };
+        let dictionary = self.dictionary(file, hash)?;
         let bytes = read_whole(self.root, &file.location)?;
         let hash = *blake3::hash(&bytes).as_bytes();
         let length = bytes.len() as u64;
@@ -437,6 +454,18 @@ impl<'a> DeltaRun<'a> {
         match coding.and_then(|it| Some((it, it.dictionary()?))) {
             Some((coding, hash)) => Ok((encoded, coding, hash)),
             None => Err(Unproven::Header.into()),
+        }
+    }
+
+    /// The bytes of the dictionary of a delta of `file`.
+    fn dictionary(&self, file: &FoundFile, hash: DictionaryHash) -> Result<Vec<u8>, SidecarError> {
+        let relative = self.relative(&file.path, hash);
+        if let Ok(Some(relative)) = relative {
+            return read_whole(self.root, &relative.location);
+        }
+        match (self.read_kept(hash), relative) {
+            (Err(SidecarError::Unproven(Unproven::NoDictionary(_))), Err(unsure)) => Err(unsure),
+            (kept, _) => kept,
         }
     }
 
@@ -460,12 +489,18 @@ impl<'a> DeltaRun<'a> {
 
     /// Whether nobody can decode a delta any more because its dictionary is nowhere. Its header and
     /// its name say that it is one, so it is no file of another kind.
-    fn is_useless(&self, delta: &FoundFile, file: &FoundFile) -> bool {
+    ///
+    /// # Errors
+    /// When something can't be read that may be its dictionary.
+    fn is_useless(&self, delta: &FoundFile, file: &FoundFile) -> Result<bool, SidecarError> {
         let Ok((_, _, hash)) = self.read_delta(delta, file) else {
-            return false;
+            return Ok(false);
         };
-        let is_gone = |kept| matches!(kept, Err(SidecarError::Unproven(Unproven::NoDictionary(_))));
-        self.relative(&file.path, hash).is_none() && is_gone(self.read_kept(hash))
+        match self.dictionary(file, hash) {
+            Err(SidecarError::Unproven(Unproven::NoDictionary(_))) => Ok(true),
+            Err(error @ SidecarError::Unsure { .. }) => Err(error),
+            Ok(_) | Err(_) => Ok(false),
+        }
     }
 
     /// Removes the proven deltas and those without dictionaries, and the dictionaries that no other
@@ -516,7 +551,17 @@ impl<'a> DeltaRun<'a> {
     }
 
     /// The file of the same family that is this dictionary.
-    fn relative(&self, path: &[u8], hash: DictionaryHash) -> Option<&'a FoundFile> {
+    ///
+    /// # Errors
+    /// When none of those that can be read is it, and not all of them can be.
+    fn relative(
+        &self,
+        path: &[u8],
+        hash: DictionaryHash,
+    ) -> Result<Option<&'a FoundFile>, SidecarError> {
+        let Some(family) = Family::of(path) else {
+            return Ok(None);
+        };
         let families = self.families.get_or_init(|| {
             let mut families: HashMap<_, Vec<_>> = HashMap::new();
             for file in self.files.values() {
@@ -526,25 +571,61 @@ impl<'a> DeltaRun<'a> {
             }
             families
         });
-        let relatives = families.get(&Family::of(path)?)?.iter().copied();
-        relatives
-            .filter(|file| *file.path != *path)
-            .find(|file| self.sha256(file) == Some(hash))
+        let may_be_relative = |unreadable: &[u8]| {
+            Family::of(unreadable) == Some(family) || is_within(path, unreadable)
+        };
+        let unreadable = self.unreadable.iter();
+        let mut unreadable = unreadable.filter(|(unreadable, _)| may_be_relative(unreadable));
+        let mut error = unreadable.next().map(|(path, error)| unsure(path, error));
+        for relative in families.get(&family).into_iter().flatten().copied() {
+            if *relative.path == *path {
+                continue;
+            }
+            match self.sha256(relative) {
+                Ok(found) if found == Some(hash) => return Ok(Some(relative)),
+                Ok(_) => {}
+                Err(reason) => drop(error.get_or_insert(unsure(&relative.path, &reason))),
+            }
+        }
+        error.map_or(Ok(None), Err)
     }
 
-    fn sha256(&self, file: &FoundFile) -> Option<DictionaryHash> {
+    /// The SHA-256 of a file, if it is still there and may be a dictionary.
+    fn sha256(&self, file: &FoundFile) -> Result<Option<DictionaryHash>, SidecarError> {
         let known = |cache: &Mutex<HashMap<Box<[u8]>, DictionaryHash>>| {
             let cache = cache.lock().ok()?;
             cache.get(&file.path).copied()
         };
         if let Some(known) = known(&self.sha256) {
-            return Some(known);
+            return Ok(Some(known));
         }
-        let hash = sha256(&read_whole(self.root, &file.location).ok()?);
+        let bytes = match read_whole(self.root, &file.location) {
+            Ok(bytes) => bytes,
+            // Longer than any dictionary.
+            Err(SidecarError::TooLarge) => return Ok(None),
+            Err(SidecarError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let hash = sha256(&bytes);
         if let Ok(mut cache) = self.sha256.lock() {
             cache.insert(file.path.clone(), hash);
         }
-        Some(hash)
+        Ok(Some(hash))
+    }
+}
+
+/// Whether a path of the site is below this folder of it.
+fn is_within(path: &[u8], folder: &[u8]) -> bool {
+    let below = path.strip_prefix(folder);
+    below.is_some_and(|below| folder.is_empty() || below.starts_with(b"/"))
+}
+
+fn unsure(path: &[u8], reason: &impl ToString) -> SidecarError {
+    SidecarError::Unsure {
+        path: OsStr::from_bytes(path).into(),
+        reason: reason.to_string(),
     }
 }
 
@@ -575,5 +656,110 @@ fn read_whole(root: &Root, location: &Path) -> Result<Vec<u8>, SidecarError> {
     match disk::stamp(&opened.file)? == opened.stamp {
         true => Ok(bytes),
         false => Err(SidecarError::Changed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::disk::seam;
+
+    const OLD: &str = "app-0a0b0c0d.js";
+    const NEW: &str = "app-1a1b1c1d.js";
+
+    fn bundle(release: usize) -> Vec<u8> {
+        let line = |line: usize| format!("let v{line} = {};\n", line * 7919 + release);
+        (0..200)
+            .flat_map(|number| line(number).into_bytes())
+            .collect()
+    }
+
+    /// A site whose file has a delta against another one of the site, and one against a kept dictionary.
+    fn site() -> (TempDir, Root) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = Root::open(directory.path()).expect("a root");
+        let write = |path: &str, bytes: &[u8]| {
+            fs::write(root.path().join(path), bytes).expect("written");
+        };
+        fs::create_dir_all(root.path().join(DICTIONARIES)).expect("made");
+        for (path, release) in [(OLD, 1), (NEW, 2)] {
+            write(path, &bundle(release));
+        }
+        for release in [0, 1] {
+            let hash = sha256(&bundle(release));
+            let coding = Coding::DictionaryZstd(hash);
+            let encoded = delta::encode(coding, &bundle(release), &bundle(2)).expect("encoded");
+            let path = delta_path(NEW.as_bytes(), coding);
+            write(str::from_utf8(&path).expect("a name"), &encoded);
+        }
+        write(
+            &format!("{DICTIONARIES}/{}", sha256(&bundle(0))),
+            &bundle(0),
+        );
+        (directory, root)
+    }
+
+    fn work(root: &Root, work: SidecarWork) -> DeltaReport {
+        let earlier = EarlierReleases {
+            count: 1,
+            ..EarlierReleases::default()
+        };
+        let progress = ByteProgress::default();
+        run(root, work, &earlier, &Exclusions::default(), &progress)
+    }
+
+    /// Does `work` with an error at the call number `at`, on one thread; `None` if it makes fewer calls.
+    fn fail_at(root: &Root, work_to_do: SidecarWork, at: usize) -> Option<DeltaReport> {
+        let calls = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&calls);
+        let gate = move |_| match count.fetch_add(1, Ordering::Relaxed) == at {
+            true => Err(io::Error::from(Errno::IO)),
+            false => Ok(()),
+        };
+        let report = seam::run(gate, || work(root, work_to_do));
+        (calls.load(Ordering::Relaxed) > at).then_some(report)
+    }
+
+    /// What can't be read is not gone: a delta that it proves stays, and a dictionary that it names.
+    #[test]
+    fn nothing_is_removed_because_something_cannot_be_read() {
+        let (_directory, root) = site();
+        assert_eq!(work(&root, SidecarWork::Check).proven, 2);
+        let mut said = Vec::new();
+        for at in 0.. {
+            let Some(report) = fail_at(&root, SidecarWork::Write, at) else {
+                break;
+            };
+            said.extend(report.problems.iter().map(|it| it.error.to_string()));
+            let report = work(&root, SidecarWork::Check);
+            assert_eq!(report.proven, 2, "at call {at}: {:?}", report.problems);
+        }
+        let delta = delta_path(NEW.as_bytes(), Coding::DictionaryZstd(sha256(&bundle(1))));
+        for path in [OLD, str::from_utf8(&delta).expect("a name")] {
+            let sentence = format!("because {path} cannot be read");
+            assert!(said.iter().any(|it| it.contains(&sentence)), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn no_delta_loses_its_dictionary_because_something_cannot_be_read() {
+        for at in 0.. {
+            let (_directory, root) = site();
+            let report = fail_at(&root, SidecarWork::Remove, at);
+            let left = work(&root, SidecarWork::Check).problems;
+            assert!(left.is_empty(), "at call {at}: {left:?}");
+            // The next run finishes it.
+            work(&root, SidecarWork::Remove);
+            let kept = fs::read_dir(root.path().join(DICTIONARIES));
+            assert_eq!(kept.map_or(0, Iterator::count), 0, "at call {at}");
+            if report.is_none() {
+                break;
+            }
+        }
     }
 }

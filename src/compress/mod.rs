@@ -90,6 +90,18 @@ pub enum SidecarError {
         /// Number of dictionaries that they need.
         dictionaries: usize,
     },
+    /// What is needed to know whether a delta or a dictionary is of use can't be read.
+    #[error(
+        "it is not known whether this is still needed, because {} cannot be read ({reason}): left \
+         alone; run again once that can be read",
+        .path.display()
+    )]
+    Unsure {
+        /// The path of what can't be read, relative to the root.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A file changed while it was read.
     #[error("it changed meanwhile: left out; run again once it is complete")]
     Changed,
@@ -312,6 +324,7 @@ fn process(
             | SidecarError::BrotliWindow
             | SidecarError::ZstdWindow
             | SidecarError::NoDictionaries { .. }
+            | SidecarError::Unsure { .. }
             | SidecarError::Io(_) => source.directory.join(source.sidecar_name(coding)),
         };
         SidecarProblem { path, error }

@@ -157,6 +157,10 @@ fn stale_sidecars(site: ScannedSite<'_>) -> impl Iterator<Item = Finding> {
 /// finding: a deploy drops the directory of all of them.
 fn unused_deltas(site: ScannedSite<'_>) -> Vec<Finding> {
     let is_unused = |delta: &&Arc<Resource>| {
+        // That is said already, and nothing else is known.
+        if site.manifest.unreadable().contains_key(&delta.path) {
+            return false;
+        }
         let original = delta_stem(&delta.path).and_then(|stem| site.manifest.locate(stem));
         original.is_some_and(|original| {
             let mut used = original.encoded.iter();
@@ -178,7 +182,7 @@ fn unused_deltas(site: ScannedSite<'_>) -> Vec<Finding> {
         let family = Family::of(delta_stem(&delta.path)?)?;
         let mut relatives = families.get(&family)?.iter();
         let is_at_hand = site.root.stamp(&dictionary_path(hash)).is_ok()
-            || relatives.any(|relative| content_sha256(&relative.identity) == Some(hash));
+            || relatives.any(|relative| content_sha256(&relative.identity).ok() == Some(hash));
         (!is_at_hand).then_some(hash)
     };
     let (mut findings, mut dictionaries) = (Vec::new(), BTreeSet::new());

@@ -237,10 +237,13 @@ impl<'a> Deltas<'a> {
         let Some(hash) = coding.dictionary().filter(|_| is_named) else {
             return Err(Unproven::Header);
         };
-        if proven.is_some() && self.is_at_hand(resource, hash) {
+        if proven.is_some() && self.is_kept(hash) {
             return Ok(coding);
         }
         let source = self.dictionary(resource, hash)?;
+        if proven.is_some() && matches!(source, DictionarySource::Relative(_)) {
+            return Ok(coding);
+        }
         let is_large = source.length() > MAX_SHARED_LENGTH;
         let mut shared = is_large.then(|| self.known.long_dictionary());
         let mut own = Vec::new();
@@ -251,11 +254,6 @@ impl<'a> Deltas<'a> {
             prove_delta(coding, dictionary, encoded, identity, length)
         })?;
         Ok(coding)
-    }
-
-    /// Whether the dictionary of a delta that is proven is still there.
-    fn is_at_hand(&self, resource: &Resource, hash: DictionaryHash) -> bool {
-        self.is_kept(hash) || self.relative(resource, hash).is_some()
     }
 
     /// Whether the dictionary of a delta that is proven is still in [`DICTIONARIES`].
@@ -290,7 +288,8 @@ impl<'a> Deltas<'a> {
         resource: &Resource,
         hash: DictionaryHash,
     ) -> Result<DictionarySource<'a>, Unproven> {
-        if let Some(relative) = self.relative(resource, hash) {
+        let relative = self.relative(resource, hash);
+        if let Ok(Some(relative)) = relative {
             return Ok(DictionarySource::Relative(relative));
         }
         let opened = match self.next.root.open_file(&dictionary_path(hash)) {
@@ -301,7 +300,8 @@ impl<'a> Deltas<'a> {
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
                 ) =>
             {
-                return Err(Unproven::NoDictionary(hash));
+                // A file of the family that can't be read now may be the one.
+                return Err(relative.err().unwrap_or(Unproven::NoDictionary(hash)));
             }
             // A directory, or something else that is no file.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -343,8 +343,17 @@ impl<'a> Deltas<'a> {
     }
 
     /// The file of the same family that is a dictionary.
-    fn relative(&self, resource: &Resource, hash: DictionaryHash) -> Option<&'a Arc<Resource>> {
-        let family = Family::of(&resource.path)?;
+    ///
+    /// # Errors
+    /// When none of those that can be read is it, and not all of them can be.
+    fn relative(
+        &self,
+        resource: &Resource,
+        hash: DictionaryHash,
+    ) -> Result<Option<&'a Arc<Resource>>, Unproven> {
+        let Some(family) = Family::of(&resource.path) else {
+            return Ok(None);
+        };
         let families = self.families.get_or_init(|| {
             let mut families: HashMap<_, Vec<_>> = HashMap::new();
             for each in self.next.with_changed(self.next.base.iter()) {
@@ -354,37 +363,51 @@ impl<'a> Deltas<'a> {
             }
             families
         });
-        let relatives = families.get(&family)?.iter().copied();
-        relatives
-            .filter(|relative| relative.path != resource.path)
-            .find(|relative| self.sha256(relative) == Some(hash))
+        let mut unreadable = None;
+        for relative in families.get(&family).into_iter().flatten().copied() {
+            if relative.path == resource.path {
+                continue;
+            }
+            match self.sha256(relative) {
+                Ok(Some(found)) if found == hash => return Ok(Some(relative)),
+                Ok(_) => {}
+                Err(reason) => drop(unreadable.get_or_insert(reason)),
+            }
+        }
+        unreadable.map_or(Ok(None), Err)
     }
 
     /// The SHA-256 of a file that is no longer than a dictionary may be.
-    fn sha256(&self, file: &Resource) -> Option<DictionaryHash> {
+    ///
+    /// # Errors
+    /// When it can't be read now.
+    fn sha256(&self, file: &Resource) -> Result<Option<DictionaryHash>, Unproven> {
         let identity = &file.identity;
         if identity.length > MAX_DICTIONARY_LENGTH {
-            return None;
+            return Ok(None);
         }
         if let Some(known) = identity.sha256() {
-            return Some(DictionaryHash::new(*known));
+            return Ok(Some(DictionaryHash::new(*known)));
         }
         if file.plain().is_some() {
-            return None;
+            return Ok(None);
         }
         if let Some(known) = self.known.sha256(identity.etag.hash()) {
-            return Some(known);
+            return Ok(Some(known));
         }
         let hash = content_sha256(identity)?;
         self.known.note_sha256(*identity.etag.hash(), hash);
-        Some(hash)
+        Ok(Some(hash))
     }
 }
 
-/// The name of some content as a dictionary; `None` if it can't be read now.
-pub fn content_sha256(content: &Representation) -> Option<DictionaryHash> {
+/// The name of some content as a dictionary.
+///
+/// # Errors
+/// When it can't be read now.
+pub fn content_sha256(content: &Representation) -> Result<DictionaryHash, Unproven> {
     let hash = |bytes: &mut dyn Read| sha256(bytes).map_err(Unproven::Unreadable);
-    read_proven(content, hash).ok().map(DictionaryHash::new)
+    read_proven(content, hash).map(DictionaryHash::new)
 }
 
 /// The SHA-256 of all that there is to read.

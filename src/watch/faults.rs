@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 
 use super::look;
 use super::schedule::{Decision, Findings, Periods, Schedule};
@@ -20,6 +21,8 @@ use crate::disk::{self, Root};
 use crate::manifest::Manifest;
 use crate::memory::Memory;
 use crate::scan::{Progress, ScanOutcome, Scanner, Scope, Unsettled};
+use crate::semantics::coding::Coding;
+use crate::semantics::dictionary::DictionaryHash;
 use crate::settings::{Settings, Symlinks};
 
 /// What happens to a site at once, and the paths that are looked at then: none for a sweep.
@@ -370,4 +373,60 @@ fn a_sidecar_that_is_replaced_between_its_hash_and_its_proof_is_not_used() {
     assert!(raced.locate(b"x").expect("there").encoded.is_empty());
     assert!(!raced.digest().is_complete());
     assert_eq!(looker.fresh().locate(b"x").expect("there").encoded.len(), 1);
+}
+
+/// A delta in zstd (RFC 9842 section 5).
+fn zstd_delta(dictionary: &[u8], content: &[u8]) -> Vec<u8> {
+    let header = [b"\x5e\x2a\x4d\x18\x20\0\0\0", &*Sha256::digest(dictionary)].concat();
+    let mut encoder = zstd::Encoder::with_ref_prefix(header, 3, dictionary).expect("an encoder");
+    encoder.write_all(content).expect("encoded");
+    encoder.finish().expect("encoded")
+}
+
+/// Its dictionary may be the very file that can't be read.
+#[test]
+fn a_delta_is_proven_or_put_off_whatever_cannot_be_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path();
+    let content = |release: u8| [&large(1)[..100_000], &[release]].concat();
+    let (old, new) = ("app-0a0b0c0d.js", "app-1a1b1c1d.js");
+    write(root, old, content(0));
+    write(root, new, content(1));
+    let hash = DictionaryHash::new(Sha256::digest(content(0)).into());
+    let extension = Coding::DictionaryZstd(hash).delta_extension();
+    let delta = format!("{new}.{}", extension.expect("one of a delta"));
+    let encoded = zstd_delta(&content(0), &content(1));
+    let third = "app-2a2b2c2d.js";
+    // The delta comes, and then another file of the family, by which the delta is looked at again.
+    for (path, bytes) in [(&*delta, encoded), (third, content(2))] {
+        let base = Looker::new(root, None).fresh();
+        write(root, path, bytes);
+        let fresh = Looker::new(root, None).fresh();
+        let codings = &fresh.locate(new.as_bytes()).expect("there").encoded;
+        assert_eq!(codings.len(), 1, "{codings:?}");
+        let scope = Scope::Paths([path.as_bytes().into()].into());
+        for fault in FAULTS {
+            // What a signal interrupts is tried again, and not interrupted for ever.
+            let is_lasting = fault != Errno::INTR;
+            for later in [false, true].into_iter().take(1 + usize::from(is_lasting)) {
+                for place in 0.. {
+                    // Nothing is remembered of an earlier look.
+                    let mut looker = Looker::new(root, None);
+                    let outcome = looker.look_with(&base, &scope, (fault, place, later));
+                    let Some(outcome) = outcome else {
+                        break;
+                    };
+                    match looker.judge(&outcome) {
+                        Decision::Publish => {
+                            let published = base.with(outcome.changes);
+                            let at = format!("{path}: {fault} at call {place}, later {later}");
+                            assert_eq!(listed(&published), listed(&fresh), "{at}");
+                        }
+                        Decision::TryAgain => {}
+                        other => panic!("{path}: {fault} at call {place}: {other:?}"),
+                    }
+                }
+            }
+        }
+    }
 }
