@@ -8,10 +8,14 @@ mod transports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{self, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use base64::Engine;
@@ -22,6 +26,7 @@ use sha2::{Digest, Sha256};
 use support::browser::{Browser, Page};
 use support::deltas::decode;
 use support::developer::Developer;
+use support::message::Message;
 use support::server::{command, unprivileged};
 use support::site::overwrite_in_place;
 use support::tree::{self, eventually, relink, within};
@@ -620,8 +625,12 @@ fn a_dictionary_that_cannot_be_read_is_named_once() {
 /// A delta in zstd, by hand: tests of the scan need no brotli, which takes seconds without
 /// optimisations.
 fn zstd_delta(dictionary: &[u8], content: &[u8]) -> Vec<u8> {
+    zstd_delta_at(3, dictionary, content)
+}
+
+fn zstd_delta_at(level: i32, dictionary: &[u8], content: &[u8]) -> Vec<u8> {
     let header = [b"\x5e\x2a\x4d\x18\x20\0\0\0", &*Sha256::digest(dictionary)].concat();
-    let mut encoder = zstd::Encoder::with_ref_prefix(header, 3, dictionary).unwrap();
+    let mut encoder = zstd::Encoder::with_ref_prefix(header, level, dictionary).unwrap();
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
 }
@@ -1084,7 +1093,7 @@ fn push_carries_dictionaries_and_takes_them_away() {
     let admin = format!("http://{}", server.admin());
     let delete = ["--delete", "--admin-url", &admin];
     let (plan, _) = push(&[&delete[..], &["--dry-run"]].concat());
-    assert!(plan.starts_with(&format!("delete\t{place}\n")), "{plan}");
+    assert!(plan.contains(&format!("delete\t{place}\n")), "{plan}");
     push(&delete);
     eventually("what is empty is gone", || {
         content(&remote.root()) == content(&local.root()) && !remote.path(".etagd").exists()
@@ -1126,10 +1135,9 @@ fn push_deletes_no_dictionary_that_the_directory_needs_and_has_lost() {
     );
 }
 
-/// Dictionaries are known by the deltas that name them: a push that is killed before it has deleted all
-/// of both leaves nothing that the next one does not find.
+/// Dictionaries are known by the deltas that name them.
 #[test]
-fn push_deletes_unused_dictionaries_before_their_deltas() {
+fn push_deletes_an_unused_dictionary_before_the_last_of_its_deltas() {
     let (local, remote) = (compressed(), TestSite::new());
     let server = serve(&remote, &["--writable", "--immutable", "auto"]);
     assert_eq!(push_to(&server, &local, &[]).0, 0);
@@ -1144,15 +1152,183 @@ fn push_deletes_unused_dictionaries_before_their_deltas() {
         found.unwrap_or_else(|| panic!("no {line} in {log:?}"))
     };
     let place = of(&format!(".etagd/dictionaries/{}", sha256(&bundle(0))));
-    for extension in ["dcb", "dcz"] {
-        assert!(place < of(&delta(extension)), "{log:?}");
-    }
+    assert!(of(&delta("dcb")) < place, "{log:?}");
+    assert!(place < of(&delta("dcz")), "{log:?}");
     let log = server.log();
     assert!(!log.contains("neither in the site"), "{log}");
     assert!(
-        log.contains("2 deltas are not used any more: their dictionary was deleted"),
+        log.contains("1 delta is not used any more: its dictionary was deleted"),
         "{log}"
     );
+}
+
+/// What a server answers through this address is what `gate` lets through: it is asked about each write
+/// whose precondition can hold, and where it refuses, the client is told that its request is bad.
+fn behind(server: &Server, gate: impl Fn(&str) -> bool + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (address, gate) = (server.address(), Arc::new(gate));
+    let pass_on = move |mut client: TcpStream, gate: &dyn Fn(&str) -> bool| -> io::Result<()> {
+        let mut requests = BufReader::new(client.try_clone()?);
+        let mut answers = BufReader::new(TcpStream::connect(address)?);
+        while let Some(request) = Message::read(&mut requests, |_| true)? {
+            let is_write = ["PUT ", "DELETE "]
+                .iter()
+                .any(|it| request.start.starts_with(it));
+            // No content has the tag that is asked for to learn the real one.
+            let is_question = request
+                .field("If-Match")
+                .is_some_and(|tag| tag.contains("00000000"));
+            if is_write && !is_question && !gate(&request.start) {
+                return client.write_all(b"HTTP/1.1 400 .\r\nContent-Length: 0\r\n\r\n");
+            }
+            request.write(answers.get_mut(), &request.body)?;
+            let has_body = |head: &Message| {
+                !request.start.starts_with("HEAD") && !matches!(head.status(), 204 | 304)
+            };
+            let Some(answer) = Message::read(&mut answers, has_body)? else {
+                return Ok(());
+            };
+            answer.write(&mut client, &answer.body)?;
+        }
+        Ok(())
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || pass_on(client, &*gate));
+        }
+    });
+    url
+}
+
+const LIBRARY: &str = "assets/lib-1a1b1c1d.js";
+
+/// A site with deltas of these files against one dictionary, which it keeps.
+fn with_deltas_of(files: &[&str]) -> TestSite {
+    let kept = format!(".etagd/dictionaries/{}", sha256(&bundle(0)));
+    let site = TestSite::with(&[(&kept, &bundle(0))]);
+    files.iter().fold(site, |site, file| {
+        let delta = delta_name(file, &bundle(0));
+        let encoded = zstd_delta(&bundle(0), &bundle(1));
+        site.file(file, bundle(1)).file(&delta, encoded)
+    })
+}
+
+/// Whether it is killed or refused: no delta that stays has lost its dictionary, and no dictionary is
+/// left that nothing names.
+#[test]
+fn wherever_a_push_ends_the_next_one_leaves_the_server_whole() {
+    type Edit = fn(&TestSite);
+    let remove_deltas: Edit = |local| {
+        fs::remove_dir_all(local.path(".etagd")).unwrap();
+        for file in [NEW, LIBRARY] {
+            let _ = fs::remove_file(local.path(delta_name(file, &bundle(0))));
+        }
+    };
+    // Then the delta is proven no longer before it goes.
+    let replace_the_file: Edit = |local| {
+        fs::remove_dir_all(local.path(".etagd")).unwrap();
+        fs::remove_file(local.path(delta_name(NEW, &bundle(0)))).unwrap();
+        fs::write(local.path(NEW), bundle(9)).unwrap();
+    };
+    let keep_one: Edit = |local| {
+        fs::remove_file(local.path(delta_name(NEW, &bundle(0)))).unwrap();
+    };
+    let cases: [(&[&str], Edit, usize); 3] = [
+        (&[NEW, LIBRARY], remove_deltas, 3),
+        (&[NEW], replace_the_file, 3),
+        (&[NEW, LIBRARY], keep_one, 1),
+    ];
+    for (files, edit, writes) in cases {
+        for limit in 0..=writes {
+            let (local, remote) = (with_deltas_of(files), TestSite::new());
+            let server = serve(&remote, &["--writable", "--immutable", "auto"]);
+            let (code, said) = push_to(&server, &local, &[]);
+            assert_eq!(code, 0, "{said}");
+            edit(&local);
+            let done = AtomicUsize::new(0);
+            let gate = move |_: &str| done.fetch_add(1, Ordering::SeqCst) < limit;
+            let (admin, root) = (format!("http://{}", server.admin()), local.root());
+            let root = root.to_str().unwrap();
+            let flags = ["--delete", "--admin-url", &admin];
+            let ended = etagd([&["push", root, &behind(&server, gate)], &flags[..]].concat());
+            let is_done = ended.status.success();
+            assert_eq!(is_done, limit == writes, "after {limit} writes: {ended:?}");
+            if local.path(".etagd").exists() {
+                let response = get_library(&server);
+                assert_eq!(coding(&response), "dcz", "after {limit} writes");
+            }
+            let (code, said) = push_to(&server, &local, &flags);
+            assert_eq!(code, 0, "after {limit} writes: {said}");
+            eventually("what is empty is gone", || {
+                content(&remote.root()) == content(&local.root())
+            });
+        }
+    }
+}
+
+fn get_library(server: &Server) -> Response {
+    let dictionary = field(&bundle(0));
+    let fields = [
+        ("Accept-Encoding", "dcz"),
+        ("Available-Dictionary", &*dictionary),
+    ];
+    let path = format!("/{LIBRARY}");
+    server.client().request("GET", &path, &fields)
+}
+
+/// Somebody else changes a delta between the look at it and its deletion.
+#[test]
+fn a_delta_that_changes_before_it_is_deleted_keeps_its_dictionary() {
+    for changed in [NEW, LIBRARY] {
+        let (local, remote) = (with_deltas_of(&[NEW, LIBRARY]), TestSite::new());
+        let server = serve(&remote, &["--writable", "--immutable", "auto"]);
+        assert_eq!(push_to(&server, &local, &[]).0, 0);
+        fs::remove_dir_all(local.path(".etagd")).unwrap();
+        for file in [NEW, LIBRARY] {
+            fs::remove_file(local.path(delta_name(file, &bundle(0)))).unwrap();
+        }
+        // Other bytes, by which the file is decoded too.
+        let other = zstd_delta_at(9, &bundle(0), &bundle(1));
+        let (place, address) = (
+            remote.path(delta_name(changed, &bundle(0))),
+            server.address(),
+        );
+        let path = format!("/{}", delta_name(changed, &bundle(0)));
+        let is_changed = AtomicBool::new(false);
+        let gate = move |start: &str| {
+            if start.starts_with("DELETE") && !is_changed.swap(true, Ordering::SeqCst) {
+                let draft = place.with_file_name(".draft");
+                fs::write(&draft, &other).unwrap();
+                fs::rename(draft, &place).unwrap();
+                within(PATIENCE, "the other delta is served", || {
+                    let response = Client::connect(address).request("HEAD", &path, &[]);
+                    response.field("ETag") == Some(&tag(&other))
+                });
+            }
+            true
+        };
+        let (admin, root) = (format!("http://{}", server.admin()), local.root());
+        let root = root.to_str().unwrap();
+        let flags = ["--delete", "--admin-url", &admin];
+        let ended = etagd([&["push", root, &behind(&server, gate)], &flags[..]].concat());
+        let said = String::from_utf8(ended.stdout).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(&format!("conflict\t/{}", delta_name(changed, &bundle(0)))),
+            "{said}"
+        );
+        let kept = remote.path(format!(".etagd/dictionaries/{}", sha256(&bundle(0))));
+        assert!(kept.exists(), "{said}");
+        assert_eq!(coding(&get_library(&server)), "dcz");
+        // Who pushes again means what is there now.
+        let (code, said) = push_to(&server, &local, &flags);
+        assert_eq!(code, 0, "{said}");
+        eventually("what is empty is gone", || {
+            content(&remote.root()) == content(&local.root())
+        });
+    }
 }
 
 /// A delta that somebody else has changed is not deleted, nor is what it needs.
@@ -1178,13 +1354,19 @@ fn push_keeps_the_dictionary_of_a_delta_that_it_may_not_delete() {
     assert!(code == 1 && said.contains("conflict"), "{code} {said}");
     let response = get(&mut server.client(), ACCEPTED, &bundle(0));
     assert_eq!(coding(&response), "dcb");
+    // Once that is settled, nothing of them is left.
+    let (code, said) = push_to(&server, &bare, &["--delete", "--admin-url", &admin]);
+    assert_eq!(code, 0, "{said}");
+    eventually("what is empty is gone", || {
+        content(&remote.root()) == content(&bare.root())
+    });
 }
 
 /// A dictionary that is none is named, and holds up nothing but itself.
 #[test]
 fn push_sends_all_but_a_bad_dictionary() {
     type Damage<'d> = (&'d dyn Fn(&Path), &'d str);
-    let damages: [Damage<'_>; 2] = [
+    let damages: [Damage<'_>; 3] = [
         (
             &|kept| fs::write(kept, bundle(5)).unwrap(),
             "it does not have the SHA-256 that is its name",
@@ -1195,6 +1377,14 @@ fn push_sends_all_but_a_bad_dictionary() {
                 fs::create_dir(kept).unwrap();
             },
             "not a regular file",
+        ),
+        (
+            &|kept| {
+                let real = kept.with_extension("real");
+                fs::rename(kept, &real).unwrap();
+                symlink(&real, kept).unwrap();
+            },
+            "it is behind a symbolic link",
         ),
     ];
     for (damage, reason) in damages {
@@ -1211,6 +1401,24 @@ fn push_sends_all_but_a_bad_dictionary() {
         fs::remove_dir_all(local.path(".etagd")).unwrap();
         assert!(content(&remote.root()) == content(&local.root()), "{said}");
     }
+}
+
+/// The older file itself proves the deltas, here and there.
+#[test]
+fn push_says_nothing_of_a_bad_dictionary_that_nothing_needs() {
+    let (local, remote) = (with_deltas_of(&[NEW]), TestSite::new());
+    let local = local.file(OLD, bundle(0));
+    let kept = local.path(format!(".etagd/dictionaries/{}", sha256(&bundle(0))));
+    fs::write(&kept, bundle(5)).unwrap();
+    let server = serve(&remote, &["--writable", "--immutable", "auto"]);
+    for _ in 0..2 {
+        let (code, said) = push_to(&server, &local, &[]);
+        assert!(code == 0 && !said.contains("failed"), "{said}");
+    }
+    fs::remove_dir_all(local.path(".etagd")).unwrap();
+    assert!(content(&remote.root()) == content(&local.root()));
+    let response = get(&mut server.client(), "dcz", &bundle(0));
+    assert_eq!(coding(&response), "dcz");
 }
 
 #[test]

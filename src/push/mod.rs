@@ -2,10 +2,13 @@
 //! else has changed meanwhile is reported and not overwritten.
 //!
 //! [`Push::plan`] finds out what differs, [`Push::run`] sends it in stages: dictionaries before the
-//! deltas that need them, pages after the files they need, deletions last, and of these dictionaries
-//! first: no manifest lists them, only the deltas that name them. A stage is not begun if something
-//! before it has failed. The next run continues where this one stopped, because files that
+//! deltas that need them, pages after the files they need, deletions last. A stage is not begun if
+//! something before it has failed. The next run continues where this one stopped, because files that
 //! the server has are not sent again.
+//!
+//! No manifest lists dictionaries; they are known by the deltas that name them. So one is deleted after
+//! all of its deltas but the last, and only then that one: wherever a run ends, no delta has lost what
+//! proves it but one that was to go, and no dictionary is left that nothing names.
 
 mod action;
 mod report;
@@ -13,6 +16,7 @@ mod server;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,6 +31,7 @@ use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::remote::Client;
 use crate::rules::RuleFile;
+use crate::scan::sidecar::Unproven;
 use crate::scan::{delta_coding, dictionary_path, is_unlisted};
 use crate::semantics::base_path::BasePath;
 use crate::semantics::coding::{Coding, delta_stem};
@@ -35,7 +40,7 @@ use crate::semantics::etag::ETag;
 use crate::settings::ReplicaUrl;
 use action::{BaseVersion, PushAction};
 use server::{PushOutcome, RemoteServer};
-use task::{DesiredFiles, LocalFile, Stage, Task};
+use task::{DesiredFile, DesiredFiles, LocalFile, Stage, Task};
 
 pub use report::{PushProblem, PushReport};
 pub use server::PushError;
@@ -126,13 +131,14 @@ impl Push {
         manifest: &Manifest,
     ) -> Result<Plan, PushError> {
         let server = self.server(client);
-        let (desired, unfit) = self.desired_files(root, manifest)?;
+        let (desired, unfit) = self.desired_files(&server, root, manifest)?;
         let known = self.known.as_ref().map(identity_tags);
         let base = self.base.as_ref().map(identity_tags);
         let mut tasks: Vec<Task> = self.thread_pool()?.install(|| {
             desired
                 .into_par_iter()
-                .map(|(path, (stage, local))| {
+                .map(|(path, file)| {
+                    let local = file.local;
                     // Manifests do not list them: the server has to be asked.
                     let has_manifest = !is_unlisted(&path);
                     let remote = match &known {
@@ -146,7 +152,8 @@ impl Push {
                         _ => BaseVersion::Current,
                     };
                     Ok(Task {
-                        stage,
+                        stage: file.stage,
+                        dictionary: file.dictionary,
                         action: self.action(local.as_ref(), remote, base),
                         path,
                         local,
@@ -158,7 +165,10 @@ impl Push {
         let total = tasks.len();
         tasks.retain(|task| task.action != PushAction::Nothing);
         let unchanged = (total - tasks.len()) as u64;
-        tasks.sort_by(|a, b| (a.stage, &a.path).cmp(&(b.stage, &b.path)));
+        // A dictionary is next to its deltas.
+        tasks.sort_by(|a, b| {
+            (a.stage, a.dictionary, &a.path).cmp(&(b.stage, b.dictionary, &b.path))
+        });
         Ok(Plan {
             tasks,
             unchanged,
@@ -169,6 +179,7 @@ impl Push {
     /// What is to be on the server, and what of the directory can't be.
     fn desired_files(
         &self,
+        server: &RemoteServer<'_>,
         root: &Root,
         manifest: &Manifest,
     ) -> Result<(DesiredFiles, Vec<PushProblem>), PushError> {
@@ -179,7 +190,7 @@ impl Push {
                 false => Stage::Assets,
             };
             if let Some(local) = LocalFile::from_resource(resource) {
-                desired.insert(resource.path.clone(), (stage, Some(local)));
+                desired.insert(resource.path.clone(), DesiredFile::new(stage, local));
             }
         }
         if self.rules {
@@ -187,36 +198,78 @@ impl Push {
                 add_unlisted(root, Path::new(file.name()), Stage::Rules, &mut desired)?;
             }
         }
-        let (needed, unproven) = needed_dictionaries(manifest);
+        let needed = NeededDictionaries::of(manifest)?;
         let mut unfit = Vec::new();
-        for hash in &needed {
+        for hash in &needed.all {
             let path: Box<[u8]> = dictionary_path(*hash).as_os_str().as_bytes().into();
             match LocalFile::from_dictionary(root, *hash) {
                 Ok(Some(local)) => {
-                    desired.insert(path, (Stage::Dictionaries, Some(local)));
+                    desired.insert(path, DesiredFile::new(Stage::Dictionaries, local));
                 }
                 Ok(None) => {}
+                // The older file itself proves what needs it.
+                Err(_) if !needed.unproven.contains(hash) => {}
                 Err(error) => unfit.push(PushProblem::failed(path, PushError::Dictionary(error))),
             }
         }
         if self.delete {
-            for inventory in [&self.known, &self.base].into_iter().flatten() {
-                for entry in &inventory.entries {
-                    desired
-                        .entry(entry.path.clone())
-                        .or_insert((Stage::Deletions, None));
-                    // What the server has may be the last copy of a dictionary that a delta of the
-                    // directory needs.
-                    let dictionary = entry.coding.dictionary();
-                    if let Some(hash) = dictionary.filter(|hash| !unproven.contains(hash)) {
-                        desired
-                            .entry(dictionary_path(hash).as_os_str().as_bytes().into())
-                            .or_insert((Stage::UnusedDictionaries, None));
-                    }
+            self.add_deletions(server, &needed, &mut desired)?;
+        }
+        Ok((desired, unfit))
+    }
+
+    /// Adds what the server has and the directory has not, and the dictionaries that go with it.
+    fn add_deletions(
+        &self,
+        server: &RemoteServer<'_>,
+        needed: &NeededDictionaries,
+        desired: &mut DesiredFiles,
+    ) -> Result<(), PushError> {
+        let mut deltas: BTreeMap<Box<[u8]>, DictionaryHash> = BTreeMap::new();
+        for inventory in [&self.known, &self.base].into_iter().flatten() {
+            for entry in &inventory.entries {
+                let path = || entry.path.clone();
+                desired
+                    .entry(path())
+                    .or_insert_with(|| DesiredFile::deletion(None));
+                if let Some((extension, hash)) = delta_name(entry.coding) {
+                    deltas.insert([&*path(), b".", extension.as_bytes()].concat().into(), hash);
                 }
             }
         }
-        Ok((desired, unfit))
+        // A delta that is proven no longer, because its file was replaced first, is a file like any
+        // other in a manifest. Only its first bytes say what it needed.
+        let is_unknown = |path: &[u8], file: &DesiredFile| {
+            file.local.is_none() && delta_stem(path).is_some() && !deltas.contains_key(path)
+        };
+        let unknown: Vec<_> = (desired.iter())
+            .filter(|(path, file)| is_unknown(path, file))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in unknown {
+            let named = server.delta_coding(&path)?.and_then(delta_name);
+            if let Some((extension, hash)) = named
+                && path.ends_with(extension.as_bytes())
+            {
+                deltas.insert(path, hash);
+            }
+        }
+        for (delta, hash) in deltas {
+            // What the server has may be the last copy of one that a delta of the directory needs.
+            if needed.unproven.contains(&hash) {
+                continue;
+            }
+            let dictionary = desired
+                .entry(dictionary_path(hash).as_os_str().as_bytes().into())
+                .or_insert_with(|| DesiredFile::deletion(Some(hash)));
+            if dictionary.local.is_none()
+                && let Some(delta) = desired.get_mut(&delta)
+                && delta.local.is_none()
+            {
+                delta.dictionary = Some(hash);
+            }
+        }
+        Ok(())
     }
 
     /// Carries out a plan.
@@ -243,31 +296,35 @@ impl Push {
             unchanged: plan.unchanged,
             ..PushReport::default()
         };
-        let has_conflicts = plan.conflicts() > 0;
         for stage in plan.tasks.chunk_by(|a, b| a.stage == b.stage) {
-            // A delta that is not deleted because somebody else has changed it needs its dictionary.
-            let is_needed = |task: &Task| task.stage == Stage::UnusedDictionaries && has_conflicts;
-            if !report.problems.is_empty() || stage.first().is_some_and(is_needed) {
+            if !report.problems.is_empty() {
                 report.left += stage.len() as u64;
                 continue;
             }
             // Without this, a wrong token would be sent once for each of a million files.
             let refused = OnceLock::new();
+            let attempt = |task: &Task| {
+                if refused.get().is_some() {
+                    return None;
+                }
+                match self.process(&server, root, task, progress) {
+                    PushOutcome::Failed(error) if error.is_for_all() => {
+                        // Only the first of equal errors is reported.
+                        let _ = refused.set(error);
+                        None
+                    }
+                    outcome => Some(outcome),
+                }
+            };
+            let groups =
+                stage.chunk_by(|a, b| a.dictionary.is_some() && a.dictionary == b.dictionary);
+            let groups: Vec<_> = groups.collect();
             let outcomes: Vec<_> = pool.install(|| {
-                stage
+                groups
                     .par_iter()
-                    .map(|task| {
-                        if refused.get().is_some() {
-                            return None;
-                        }
-                        match self.process(&server, root, task, progress) {
-                            PushOutcome::Failed(error) if error.is_for_all() => {
-                                // Only the first of equal errors is reported.
-                                let _ = refused.set(error);
-                                None
-                            }
-                            outcome => Some(outcome),
-                        }
+                    .flat_map_iter(|group| match group {
+                        [task] => vec![attempt(task)],
+                        group => self.delete_with_dictionary(&server, group, attempt),
                     })
                     .collect()
             });
@@ -318,6 +375,58 @@ impl Push {
         PushOutcome::Failed(PushError::KeepsChanging)
     }
 
+    /// Deletes deltas, and their dictionary before the last of them: by that one the next run knows it,
+    /// if this one ends between the two. What is `None` is left to the next run.
+    fn delete_with_dictionary(
+        &self,
+        server: &RemoteServer<'_>,
+        group: &[Task],
+        attempt: impl Fn(&Task) -> Option<PushOutcome>,
+    ) -> Vec<Option<PushOutcome>> {
+        let is_gone = |outcome: &Option<PushOutcome>| {
+            matches!(outcome, Some(PushOutcome::Deleted | PushOutcome::Unchanged))
+        };
+        let mut outcomes: Vec<_> = group.iter().map(|_| None).collect();
+        let (dictionary, mut deltas): (Vec<_>, Vec<_>) =
+            (0..group.len()).partition(|place| is_unlisted(&group[*place].path));
+        let last = deltas.pop();
+        for place in &deltas {
+            outcomes[*place] = attempt(&group[*place]);
+        }
+        if !deltas.iter().all(|place| is_gone(&outcomes[*place])) {
+            return outcomes;
+        }
+        // One that somebody else has changed since the plan was made stays, and needs its dictionary.
+        if let (Some(last), [_]) = (last, &*dictionary)
+            && let Err(outcome) = self.check_deletable(server, &group[last])
+        {
+            outcomes[last] = Some(outcome);
+            return outcomes;
+        }
+        for place in dictionary.into_iter().chain(last) {
+            outcomes[place] = attempt(&group[place]);
+            if !is_gone(&outcomes[place]) {
+                break;
+            }
+        }
+        outcomes
+    }
+
+    /// Whether a deletion would succeed, as far as that can be known before.
+    fn check_deletable(&self, server: &RemoteServer<'_>, task: &Task) -> Result<(), PushOutcome> {
+        let planned = match task.action {
+            PushAction::Delete(tag) => tag,
+            PushAction::Conflict(tag) => return Err(PushOutcome::Conflict(tag)),
+            PushAction::Create | PushAction::Replace(_) | PushAction::Nothing => return Ok(()),
+        };
+        match server.current_tag(&task.path, None)? {
+            Some(current) if current.hash() != planned.hash() && !self.force => {
+                Err(PushOutcome::Conflict(Some(current)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn action(
         &self,
         local: Option<&LocalFile>,
@@ -348,26 +457,44 @@ impl Push {
     }
 }
 
-/// The dictionaries that deltas of the directory name, and those without which some of these are not
-/// proven there.
-fn needed_dictionaries(
-    manifest: &Manifest,
-) -> (BTreeSet<DictionaryHash>, BTreeSet<DictionaryHash>) {
-    let (mut needed, mut unproven) = (BTreeSet::new(), BTreeSet::new());
-    for delta in manifest.delta_files() {
-        let coding = delta_coding(delta).ok();
-        let Some((coding, hash)) = coding.and_then(|it| Some((it, it.dictionary()?))) else {
-            continue;
-        };
-        let file = delta_stem(&delta.path).and_then(|stem| manifest.locate(stem));
-        let is_proven =
-            file.is_some_and(|file| file.encoded.iter().any(|it| it.coding() == coding));
-        needed.insert(hash);
-        if !is_proven {
-            unproven.insert(hash);
+/// Dictionaries that deltas of the directory name.
+struct NeededDictionaries {
+    all: BTreeSet<DictionaryHash>,
+    /// Those without which some of these deltas are not proven in the directory.
+    unproven: BTreeSet<DictionaryHash>,
+}
+
+impl NeededDictionaries {
+    fn of(manifest: &Manifest) -> Result<Self, PushError> {
+        let (mut all, mut unproven) = (BTreeSet::new(), BTreeSet::new());
+        for delta in manifest.delta_files() {
+            let coding = match delta_coding(delta) {
+                Ok(coding) => coding,
+                Err(Unproven::Unreadable(source)) => {
+                    let path = OsStr::from_bytes(&delta.path).into();
+                    return Err(PushError::Unlisted { path, source });
+                }
+                // It names none.
+                Err(_) => continue,
+            };
+            let Some(hash) = coding.dictionary() else {
+                continue;
+            };
+            let file = delta_stem(&delta.path).and_then(|stem| manifest.locate(stem));
+            let is_proven =
+                file.is_some_and(|file| file.encoded.iter().any(|it| it.coding() == coding));
+            all.insert(hash);
+            if !is_proven {
+                unproven.insert(hash);
+            }
         }
+        Ok(Self { all, unproven })
     }
-    (needed, unproven)
+}
+
+/// What the name of a delta in this coding ends with, and its dictionary.
+fn delta_name(coding: Coding) -> Option<(String, DictionaryHash)> {
+    Some((coding.delta_extension()?, coding.dictionary()?))
 }
 
 /// Adds a file that no manifest lists, if the directory has it.
@@ -386,7 +513,7 @@ fn add_unlisted(
         source,
     })?;
     if let Some(local) = local {
-        desired.insert(key, (stage, Some(local)));
+        desired.insert(key, DesiredFile::new(stage, local));
     }
     Ok(())
 }

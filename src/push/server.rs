@@ -18,6 +18,7 @@ use crate::progress::ByteProgress;
 use crate::remote::{Client, RequestError, local_redirect};
 use crate::scan::is_unlisted;
 use crate::semantics::base_path::BasePath;
+use crate::semantics::coding::{Coding, MAX_HEADER_LENGTH};
 use crate::semantics::etag::ETag;
 use crate::settings::ReplicaUrl;
 
@@ -231,6 +232,26 @@ impl<'a> RemoteServer<'a> {
                 status => Err(PushError::Unexpected { url, status }),
             };
         }
+    }
+
+    /// The coding of a delta that the server has, by its first bytes; `None` if there is no delta.
+    pub(super) fn delta_coding(&self, path: &[u8]) -> Result<Option<Coding>, PushError> {
+        let range = format!("bytes=0-{}", MAX_HEADER_LENGTH - 1);
+        let mut fields = self.with_authorization((header::ACCEPT_ENCODING, "identity"));
+        fields.push((header::RANGE, &range));
+        let address = format!("{}{}", self.url, url(path));
+        let mut response = retry(|| Ok(self.client.request(&Method::GET, &address, &fields)?))?;
+        if !response.status().is_success() {
+            return Ok(None);
+        }
+        let mut first = Vec::new();
+        let body = response.body_mut().as_reader();
+        let read = body.take(MAX_HEADER_LENGTH as u64).read_to_end(&mut first);
+        read.map_err(|source| RequestError::Body {
+            url: address,
+            source,
+        })?;
+        Ok(Coding::of_header(&first))
     }
 
     /// Sends a file, if the server has the version `known`, or nothing where that is `None`.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::action::{BaseVersion, ContentHash, PushAction};
@@ -25,9 +26,6 @@ pub(super) enum Stage {
     Pages,
     /// After the files that they redirect to.
     Rules,
-    /// Before the deltas that needed them: these are what the next run knows them by, if this one is
-    /// killed between the two.
-    UnusedDictionaries,
     /// After the pages that linked to what is deleted.
     Deletions,
 }
@@ -41,6 +39,8 @@ pub(super) struct Task {
     pub(super) local: Option<LocalFile>,
     pub(super) base: BaseVersion,
     pub(super) action: PushAction,
+    /// As [`DesiredFile::dictionary`].
+    pub(super) dictionary: Option<DictionaryHash>,
 }
 
 /// A file of the directory.
@@ -52,8 +52,37 @@ pub(super) struct LocalFile {
     pub(super) location: Box<Path>,
 }
 
-/// The file to be at each path; `None` for a path to be deleted.
-pub(super) type DesiredFiles = BTreeMap<Box<[u8]>, (Stage, Option<LocalFile>)>;
+/// What is to be at a path.
+#[derive(Debug)]
+pub(super) struct DesiredFile {
+    pub(super) stage: Stage,
+    /// `None` if the path is to be deleted.
+    pub(super) local: Option<LocalFile>,
+    /// Of a dictionary to be deleted: its hash. Of a delta to be deleted: that of its dictionary, if
+    /// that goes too.
+    pub(super) dictionary: Option<DictionaryHash>,
+}
+
+impl DesiredFile {
+    pub(super) fn new(stage: Stage, local: LocalFile) -> Self {
+        Self {
+            stage,
+            local: Some(local),
+            dictionary: None,
+        }
+    }
+
+    pub(super) fn deletion(dictionary: Option<DictionaryHash>) -> Self {
+        Self {
+            stage: Stage::Deletions,
+            local: None,
+            dictionary,
+        }
+    }
+}
+
+/// What is to be at each path.
+pub(super) type DesiredFiles = BTreeMap<Box<[u8]>, DesiredFile>;
 
 impl LocalFile {
     /// The file of a resource.
@@ -96,6 +125,12 @@ impl LocalFile {
             Ok(file) => Ok(Some(file)),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+                // openat2(2): there is a link in the path.
+                _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                    let reason = "it is behind a symbolic link, and none is followed there: put the \
+                                  file itself in its place";
+                    Err(io::Error::other(reason))
+                }
                 _ => Err(error),
             },
         }
