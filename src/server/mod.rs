@@ -20,6 +20,7 @@ mod overload;
 mod plaintext;
 mod proxy_protocol;
 mod rewound;
+mod time_slice;
 pub mod tls;
 mod transport;
 
@@ -258,7 +259,10 @@ impl Worker {
         let (queue, admitted) = mpsc::unbounded_channel();
         let thread = thread::Builder::new()
             .name(format!("worker {index}"))
-            .spawn(move || runtime.block_on(work(admitted)))?;
+            .spawn(move || {
+                time_slice::shorten();
+                runtime.block_on(work(admitted));
+            })?;
         Ok(Self {
             connections: Arc::default(),
             queue,
