@@ -11,11 +11,14 @@ use std::sync::{Arc, Mutex};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 use super::deltas::Deltas;
-use super::made::{self, MakeError};
+use super::made;
+use super::made_ahead::unmade;
+use super::maker::{MakeError, Maker};
 use super::next_state::NextState;
 use super::proven::read_proven;
 use super::sidecar::{Unproven, prove};
 use super::unmade::Unmade;
+use super::unpublished::UnpublishedCodings;
 use super::{Pass, ScanOutcome, Scanner, Scope, Unsettled, lock};
 use crate::disk;
 use crate::manifest::Changes;
@@ -115,7 +118,7 @@ fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
         let (_, before) = resource.of_files();
         (!are_same(&encoded, before)).then(|| with_codings(resource, encoded.into()))
     };
-    let shipped = |resource: &Arc<Resource>| shipped_codings(&next, resource);
+    let shipped = |resource: &Arc<Resource>| shipped_codings(&next, maker, resource);
     let work = || match maker {
         Some(maker) if pass.unsettled == Unsettled::Defer => {
             // What lies next to a file is proven first: only then it is known what else is to be made,
@@ -123,7 +126,7 @@ fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
             let shipped: Vec<_> = candidates.par_iter().map(|each| shipped(each)).collect();
             let with_shipped = candidates.iter().zip(&shipped);
             let with_shipped = with_shipped.map(|(each, shipped)| (*each, &**shipped));
-            let unmade = made::unmade(scanner, maker, pass, with_shipped);
+            let unmade = unmade(scanner, maker, pass, with_shipped);
             if !unmade.is_empty() {
                 return Err(unmade);
             }
@@ -243,7 +246,11 @@ fn with_codings(resource: &Resource, encoded: EncodedForms) -> Resource {
 }
 
 /// The codings of a resource that lie next to it, proven.
-fn shipped_codings(next: &NextState<'_>, resource: &Resource) -> Vec<Representation> {
+fn shipped_codings(
+    next: &NextState<'_>,
+    maker: Option<&Maker>,
+    resource: &Resource,
+) -> Vec<Representation> {
     let (identity, _) = resource.of_files();
     // What is compressed under its own name is not compressed again.
     if resource.fields.decoding().is_some() {
@@ -256,6 +263,10 @@ fn shipped_codings(next: &NextState<'_>, resource: &Resource) -> Vec<Representat
         .map(|before| before.of_files())
         .filter(|(before, _)| before.etag.hash() == identity.etag.hash())
         .map_or([].as_slice(), |(_, encoded)| encoded);
+    // What a start finds is published.
+    let known = maker
+        .filter(|_| !next.is_start)
+        .map(|maker| &maker.unpublished);
     CODINGS
         .iter()
         .filter_map(|&coding| {
@@ -264,13 +275,32 @@ fn shipped_codings(next: &NextState<'_>, resource: &Resource) -> Vec<Representat
             let is_proven = proven_before
                 .iter()
                 .any(|old| old.coding() == coding && old.etag.hash() == sidecar.etag.hash());
-            if !is_proven && let Err(reason) = check(coding, sidecar, identity) {
+            if !is_proven && let Err(reason) = prove_once(known, coding, sidecar, identity) {
                 next.reject(path, reason);
                 return None;
             }
             Some(sidecar.as_coding(coding))
         })
         .collect()
+}
+
+/// Proves a sidecar, unless an earlier look at the same batch has: one that compresses much is put off
+/// once its sidecars are proven.
+fn prove_once(
+    known: Option<&UnpublishedCodings>,
+    coding: Coding,
+    sidecar: &Representation,
+    identity: &Representation,
+) -> Result<(), Unproven> {
+    let Some(known) = known else {
+        return check(coding, sidecar, identity);
+    };
+    let (content, hash) = (identity.etag.hash(), *sidecar.etag.hash());
+    if !known.is_proven(content, coding, hash) {
+        check(coding, sidecar, identity)?;
+        known.note_proven(*content, coding, hash);
+    }
+    Ok(())
 }
 
 /// Proves a sidecar from the very bytes that were hashed: a file is hashed again while it is

@@ -6,296 +6,35 @@
 //! Each coding is proven by decoding it once. None is made for a request.
 
 use std::cell::OnceCell;
-use std::io::{self, Read};
-use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use sha2::{Digest, Sha256};
 
-use super::encode::{self, Effort, MIN_LENGTH};
+use super::encode::{self, MIN_LENGTH};
+use super::maker::{Encoded, MakeError, Maker, Step};
 use super::proven::read_proven;
-use super::sidecar::{Unproven, prove};
-use super::unmade::Unmade;
-use super::unpublished::{Attempt, UnpublishedCodings};
+use super::unpublished::Attempt;
 use super::{Pass, Scanner, site_path};
-use crate::cache::{Cache, CacheEntry, EntryName, EntryPiece};
+use crate::cache::EntryPiece;
 use crate::disk::{self, Root, Spool};
 use crate::manifest::Manifest;
-use crate::progress::ByteProgress;
 use crate::representation::{
     Data, GROUP_SIZE, GroupHash, MAX_IN_MEMORY, MAX_WHOLE, Representation, Resource, SpooledSource,
     group_hash,
 };
 use crate::semantics::coding::Coding;
 use crate::semantics::etag::ETag;
-use crate::settings::CompressionPolicy;
 
 /// Longer files get no codings in the scan: a change of one would hold up others for seconds.
-const MAX_LENGTH: u64 = 8 << 20;
-/// What names of these entries are told from others by.
-const CONTEXT: &str = "etagd 2026-11 made codings";
-/// How many bytes a look compresses at once: a tenth of a second. What is more is left for other
-/// threads under [`Unsettled::Defer`](super::Unsettled::Defer).
-const MAX_INLINE_LENGTH: u64 = 1 << 20;
-/// How far the threads that compress a change stand back behind those that answer requests. With 19
-/// a busy server would hardly ever publish.
-const NICENESS: i32 = 10;
+pub(super) const MAX_LENGTH: u64 = 8 << 20;
 /// Files that are named one by one; beyond this number they are only counted.
 const MAX_SHOWN: usize = 20;
-/// The part of a file's length that its codings are taken to have, until they have been made once.
-const GUESSED_SHARE: u64 = 8;
-
-/// Where made codings are kept.
-#[derive(Debug)]
-pub struct CodingStore {
-    /// What other processes have made, and this one at an earlier start.
-    pub cache: Option<Cache>,
-    /// What memory has no room for. `None` where nobody is served: codings are hashed then, and not
-    /// kept.
-    pub spool: Option<Spool>,
-}
-
-impl Default for CodingStore {
-    /// No cache, and 1 GiB in the directory for temporary files.
-    fn default() -> Self {
-        Self {
-            cache: None,
-            spool: Some(Spool::new(vec![std::env::temp_dir()], 1 << 30)),
-        }
-    }
-}
-
-/// Makes content codings.
-#[derive(Debug)]
-pub(super) struct Maker {
-    policy: CompressionPolicy,
-    pub(super) store: CodingStore,
-    /// Of the files that can be compressed, at a start.
-    pub(super) progress: Arc<ByteProgress>,
-    /// What was made for changes, and is not published.
-    pub(super) unpublished: UnpublishedCodings,
-    /// [`encode::encode`], but for tests.
-    encoder: Encoder,
-    /// The threads for changes, once there was one; `None` if the system has none.
-    threads: OnceLock<Option<ThreadPool>>,
-    /// Those for changes that take long: no other change waits for one of them.
-    threads_ahead: OnceLock<Option<ThreadPool>>,
-}
-
-/// As [`encode::encode`].
-type Encoder = fn(Coding, Effort, &[u8], &dyn Fn()) -> io::Result<Vec<u8>>;
-
-/// Why a file is published without codings that it should have.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum MakeError {
-    /// The file can't be read again.
-    #[error("it cannot be read: {0}")]
-    Unreadable(io::Error),
-    /// Neither memory nor the temporary file has room.
-    #[error("its compressed forms cannot be kept: {0}")]
-    NoRoom(io::Error),
-    /// An encoder panicked, or what it gave does not decode to the file.
-    #[error("{0}: please report this")]
-    Encoder(Arc<str>),
-}
-
-impl Maker {
-    pub(super) fn new(policy: CompressionPolicy) -> Self {
-        Self {
-            policy,
-            store: CodingStore::default(),
-            progress: Arc::default(),
-            unpublished: UnpublishedCodings::default(),
-            encoder: encode::encode,
-            threads: OnceLock::new(),
-            threads_ahead: OnceLock::new(),
-        }
-    }
-
-    /// The codings of the policy that do not lie next to the file.
-    fn wanted(&self, shipped: &[Representation]) -> Vec<Coding> {
-        let is_shipped = |coding: &Coding| shipped.iter().any(|each| each.coding() == *coding);
-        let mut wanted = self.policy.codings().to_vec();
-        wanted.retain(|coding| !is_shipped(coding));
-        wanted
-    }
-
-    /// The codings of a content, from the cache or made now.
-    fn make(
-        &self,
-        wanted: &[Coding],
-        identity: &Representation,
-        step: Step<'_>,
-    ) -> Result<Encoded, MakeError> {
-        let name = name(wanted, identity.etag.hash());
-        let cache = self.store.cache.as_ref();
-        let kept = cache.and_then(|cache| cache.get(&name));
-        if let Some(kept) = kept.filter(|kept| kept.pieces.len() == wanted.len()) {
-            return Ok(Encoded {
-                entry: kept,
-                failed: vec![None; wanted.len()],
-            });
-        }
-        let encoded = match &identity.data {
-            Data::Memory(bytes) => self.encode_all(wanted, bytes, identity, step),
-            Data::File(_) | Data::Spooled(_) | Data::Remote(_) => {
-                let bytes = read_proven(identity, |bytes| read_all(bytes, identity.length));
-                let bytes = bytes.map_err(|reason| MakeError::Unreadable(reason.into()))?;
-                self.encode_all(wanted, &bytes, identity, step)
-            }
-        };
-        if let Some(cache) = cache
-            && encoded.failed.iter().all(Option::is_none)
-        {
-            cache.put(&name, &encoded.entry);
-        }
-        Ok(encoded)
-    }
-
-    fn encode_all(
-        &self,
-        wanted: &[Coding],
-        bytes: &[u8],
-        identity: &Representation,
-        step: Step<'_>,
-    ) -> Encoded {
-        let (mut pieces, mut failed) = (Vec::new(), Vec::new());
-        for coding in wanted {
-            let result = self.encode_proven(*coding, bytes, identity, step);
-            let (piece, failure) = match result {
-                Ok(piece) => (piece, None),
-                Err(failure) => (Vec::new(), Some(failure)),
-            };
-            pieces.push(piece);
-            failed.push(failure);
-        }
-        Encoded {
-            entry: CacheEntry::new(pieces.iter().map(Vec::as_slice)),
-            failed,
-        }
-    }
-
-    /// One coding, proven; empty where it is not worth it.
-    fn encode_proven(
-        &self,
-        coding: Coding,
-        bytes: &[u8],
-        identity: &Representation,
-        step: Step<'_>,
-    ) -> Result<Vec<u8>, Arc<str>> {
-        // An encoder is other people's code, and gets any bytes: what it can't encode is one coding of
-        // one file, and no reason to end a look at the site.
-        let encode = || (self.encoder)(coding, Effort::Scan, bytes, step);
-        let token = coding.token();
-        let encoded = catch_unwind(AssertUnwindSafe(encode))
-            .map_err(|_| format!("the encoder for {token} panicked (see above)"))?
-            .map_err(|error| format!("the encoder for {token} failed: {error}"))?;
-        if !encode::is_worth_it(&encoded, identity.length) {
-            return Ok(Vec::new());
-        }
-        let hash = identity.etag.hash();
-        prove(coding, encoded.as_slice(), hash, identity.length)
-            .map_err(|error| format!("the encoder for {token} failed: {error}"))?;
-        Ok(encoded)
-    }
-
-    /// Whether these codings of a content can be kept, as far as that is known. What can't be kept need
-    /// not be made, time and again.
-    fn has_room(&self, scanner: &Scanner, identity: &Representation, wanted: &[Coding]) -> bool {
-        let Some(spool) = &self.store.spool else {
-            return true;
-        };
-        match self.unpublished.needed(identity.etag.hash(), wanted) {
-            // Memory takes nothing longer, however much room it has.
-            Some(needed) => {
-                let fits_memory = needed <= MAX_IN_MEMORY && scanner.has_room_for(needed);
-                fits_memory || spool.has_room(needed)
-            }
-            // A long file may well have codings that memory takes: only making them tells, once.
-            None => {
-                let guessed = identity.length / GUESSED_SHARE;
-                scanner.has_room_for(guessed.min(MAX_IN_MEMORY)) || spool.has_room(guessed)
-            }
-        }
-    }
-
-    /// Has the cache be as others will find it, until something is made again.
-    fn rest(&self) {
-        if let Some(cache) = &self.store.cache {
-            cache.rest();
-        }
-    }
-
-    /// The threads for what is compressed while requests are answered: those must not wait.
-    fn threads(&self) -> Option<&ThreadPool> {
-        self.threads.get_or_init(|| start_threads(cores())).as_ref()
-    }
-
-    /// The threads for what takes long: one core is left to everything else.
-    fn threads_ahead(&self) -> Option<&ThreadPool> {
-        let threads = || start_threads((cores() - 1).max(1));
-        self.threads_ahead.get_or_init(threads).as_ref()
-    }
-}
-
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get)
-}
-
-/// Threads that stand back.
-fn start_threads(number: usize) -> Option<ThreadPool> {
-    ThreadPoolBuilder::new()
-        .num_threads(number)
-        .thread_name(|number| format!("compress-{number}"))
-        .start_handler(|_| {
-            // Of the calling thread alone, on Linux (nice(2)). At worst nothing stands back.
-            let _ = rustix::process::nice(NICENESS);
-        })
-        .build()
-        .ok()
-}
-
-/// Called now and then while something is made.
-type Step<'a> = &'a (dyn Fn() + Sync);
-
-/// What the codings of a content are kept under.
-fn name(codings: &[Coding], identity: &[u8; 32]) -> EntryName {
-    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-    for part in [CompressionPolicy::NAME]
-        .into_iter()
-        .chain(codings.iter().map(|it| it.token()))
-    {
-        hasher.update(part.as_bytes());
-        // No part has a NUL, so that no two lists hash the same bytes.
-        hasher.update(&[0]);
-    }
-    hasher.update(identity);
-    *hasher.finalize().as_bytes()
-}
-
-/// Reads to the end, and no further than a byte too many: the hash then says that it has changed.
-fn read_all(bytes: &mut dyn Read, length: u64) -> Result<Vec<u8>, Unproven> {
-    let mut read = Vec::with_capacity(length as usize);
-    let result = bytes.take(length + 1).read_to_end(&mut read);
-    result.map(|_| read).map_err(Unproven::Unreadable)
-}
-
-/// The codings of a content.
-struct Encoded {
-    /// A piece for each coding, empty where it is not worth it, or has failed.
-    entry: CacheEntry,
-    /// For each coding, why it could not be made, if that is so.
-    failed: Vec<Option<Arc<str>>>,
-}
 
 /// Whether `--compress` makes codings of a resource that has none.
-fn is_compressible(resource: &Resource) -> bool {
+pub(super) fn is_compressible(resource: &Resource) -> bool {
     let (identity, _) = resource.of_files();
     resource.settled
         && (MIN_LENGTH..=MAX_LENGTH).contains(&identity.length)
@@ -336,10 +75,7 @@ pub(super) fn run<T: Send>(
     if !is_needed {
         return work();
     }
-    let result = match maker.threads() {
-        Some(threads) => threads.install(work),
-        None => work(),
-    };
+    let result = maker.threads.run(work);
     maker.rest();
     result
 }
@@ -358,12 +94,10 @@ pub(super) fn codings(
     }
     let (identity, _) = resource.of_files();
     let wanted = maker.wanted(shipped);
-    let result = match attempts(scanner, maker, pass, resource, &wanted) {
-        Ok(attempts) => sort_attempts(attempts),
-        Err(error) => (Vec::new(), Some(error)),
-    };
+    let (attempts, error) = attempts(scanner, maker, pass, resource, &wanted);
     maker.progress.add(identity.length);
-    result
+    let (made, failed) = sort_attempts(attempts);
+    (made, error.or(failed))
 }
 
 /// What was made, and the first reason why something was not.
@@ -419,46 +153,57 @@ impl<'a> PublishedCodings<'a> {
     }
 }
 
-/// Codings that are published, were made for a batch that is not, or are made now.
+/// Codings that are published, were made for a batch that is not, or are made now; and why some of
+/// them are missing, if that is so.
 fn attempts(
     scanner: &Scanner,
     maker: &Maker,
     pass: &Pass<'_>,
     resource: &Resource,
     wanted: &[Coding],
-) -> Result<Vec<(Coding, Attempt)>, MakeError> {
-    if wanted.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (identity, _) = resource.of_files();
-    let content = identity.etag.hash();
-    if let Some(attempts) = known(maker, pass, resource, wanted) {
-        // What is read again is proven again, too.
-        let is_checked = pass.scope.rereads(&resource.path);
-        if !is_checked || attempts.iter().all(|(_, attempt)| is_good(attempt)) {
-            return Ok(attempts);
+) -> (Vec<(Coding, Attempt)>, Option<MakeError>) {
+    let content = resource.of_files().0.etag.hash();
+    let mut attempts = known(maker, pass, resource, wanted);
+    // What is read again is proven again, too.
+    if pass.scope.rereads(&resource.path) {
+        let before = attempts.len();
+        attempts.retain(|(_, attempt)| is_good(attempt));
+        if attempts.len() < before {
+            maker.unpublished.forget([content]);
         }
-        maker.unpublished.forget([content]);
     }
-    if pass.is_compared {
-        return Ok(Vec::new());
+    let missing = without(wanted, &attempts);
+    if missing.is_empty() || pass.is_compared {
+        return (attempts, None);
     }
     let step = || pass.progress.step();
-    let attempts = make_now(scanner, maker, pass.root, resource, wanted, &step)?;
-    // What a start finds is published.
-    if !pass.is_start {
-        maker.unpublished.put(*content, &attempts);
+    // Those that are known stay, whatever becomes of the others: there may be no room for more.
+    match make_now(scanner, maker, pass.root, resource, &missing, &step) {
+        Ok(made) => {
+            // What a start finds is published.
+            if !pass.is_start {
+                maker.unpublished.put(*content, &made);
+            }
+            attempts.extend(made);
+            (attempts, None)
+        }
+        Err(error) => (attempts, Some(error)),
     }
-    Ok(attempts)
 }
 
-/// What has become of these codings of a resource, if that is known of each.
-fn known(
+/// Those of `wanted` of which nothing is known.
+pub(super) fn without(wanted: &[Coding], known: &[(Coding, Attempt)]) -> Vec<Coding> {
+    let is_unknown = |coding: &Coding| known.iter().all(|(each, _)| each != coding);
+    wanted.iter().copied().filter(is_unknown).collect()
+}
+
+/// What has become of those of these codings of a resource of which that is known.
+pub(super) fn known(
     maker: &Maker,
     pass: &Pass<'_>,
     resource: &Resource,
     wanted: &[Coding],
-) -> Option<Vec<(Coding, Attempt)>> {
+) -> Vec<(Coding, Attempt)> {
     let content = resource.of_files().0.etag.hash();
     let published = PublishedCodings::of(pass, resource);
     let file = OnceCell::new();
@@ -476,7 +221,7 @@ fn known(
         }
         Some((*coding, attempt))
     };
-    wanted.iter().map(known).collect()
+    wanted.iter().filter_map(known).collect()
 }
 
 /// Whether what was made still has the bytes that its tag says.
@@ -487,67 +232,11 @@ fn is_good(attempt: &Attempt) -> bool {
     }
 }
 
-/// The resources whose codings are to be made before these can be published, if that takes long.
-/// What is in the cache may be among them. With each comes what lies next to it.
-pub(super) fn unmade<'a>(
-    scanner: &Scanner,
-    maker: &Maker,
-    pass: &Pass<'_>,
-    resources: impl Iterator<Item = (&'a Arc<Resource>, &'a [Representation])>,
-) -> Vec<Unmade> {
-    let mut unmade = Vec::new();
-    let mut length = 0;
-    for (resource, shipped) in resources.filter(|(resource, _)| is_compressible(resource)) {
-        let wanted = maker.wanted(shipped);
-        let (identity, _) = resource.of_files();
-        // Whether what is known is damaged need not be looked at here.
-        let is_known = known(maker, pass, resource, &wanted).is_some();
-        if !is_known && maker.has_room(scanner, identity, &wanted) {
-            length += identity.length;
-            unmade.push(Unmade {
-                resource: Arc::clone(resource),
-                wanted,
-            });
-        }
-    }
-    if length <= MAX_INLINE_LENGTH {
-        unmade.clear();
-    }
-    unmade
-}
-
-/// Makes codings for the next look, until `step` returns false. What can't be made is for that look
-/// to find.
-pub(super) fn make_ahead(
-    scanner: &Scanner,
-    maker: &Maker,
-    root: &Root,
-    unmade: &[Unmade],
-    step: &(dyn Fn() -> bool + Sync),
-) {
-    let make_one = |unmade: &Unmade| {
-        let Unmade { resource, wanted } = unmade;
-        let content = resource.of_files().0.etag.hash();
-        let is_known = |coding: &Coding| maker.unpublished.get(content, *coding).is_some();
-        if !step() || wanted.iter().all(is_known) {
-            return;
-        }
-        let step = || {
-            step();
-        };
-        if let Ok(attempts) = make_now(scanner, maker, root, resource, wanted, &step) {
-            maker.unpublished.put(*content, &attempts);
-        }
-    };
-    let work = || unmade.par_iter().for_each(make_one);
-    match maker.threads_ahead() {
-        Some(threads) => threads.install(work),
-        None => work(),
-    }
-    maker.rest();
-}
-
-fn make_now(
+/// Makes these codings of a resource.
+///
+/// # Errors
+/// When none of them can be made.
+pub(super) fn make_now(
     scanner: &Scanner,
     maker: &Maker,
     root: &Root,
@@ -733,8 +422,11 @@ mod tests {
 
     use super::*;
     use crate::memory::{MIN_MEMORY, Memory};
+    use crate::scan::encode::Effort;
+    use crate::scan::maker::Encoder;
+    use crate::scan::unmade::Unmade;
     use crate::scan::{Progress, ScanOutcome, Scope, Unsettled};
-    use crate::settings::{Settings, Symlinks};
+    use crate::settings::{CompressionPolicy, Settings, Symlinks};
 
     /// A site that is looked at again and again.
     struct Looks {
@@ -872,8 +564,67 @@ mod tests {
         for name in ["a.txt.gz", "b.txt.gz"] {
             fs::remove_file(looks.directory.path().join(name)).expect("removed");
         }
-        let wanted = ["a.txt", "b.txt"].map(|name| (name.to_owned(), BOTH.to_vec()));
+        let gzip = [Coding::Gzip].to_vec();
+        let wanted = ["a.txt", "b.txt"].map(|name| (name.to_owned(), gzip.clone()));
         assert_eq!(looks.deferred(), wanted);
+    }
+
+    #[test]
+    fn a_sidecar_is_decoded_once_until_its_batch_is_published() {
+        let mut looks = Looks::new(None, encode::encode);
+        let [one, two] = [1, 2].map(|seed| text(1_500_000, seed));
+        looks.write("a.txt", &one);
+        looks.write("a.txt.gz", &gzip(&one));
+        looks.write("b.txt", &two);
+        let bad = gzip(b"something else");
+        looks.write("b.txt.gz", &bad);
+        let is_proven = |looks: &Looks, content: &[u8], sidecar: &[u8]| {
+            let [content, sidecar] =
+                [content, sidecar].map(|bytes| *blake3::hash(bytes).as_bytes());
+            let maker = looks.scanner.maker.as_ref().expect("a maker");
+            maker.unpublished.is_proven(&content, Coding::Gzip, sidecar)
+        };
+        assert_eq!(looks.deferred().len(), 2);
+        assert!(is_proven(&looks, &one, &gzip(&one)));
+        assert!(!is_proven(&looks, &two, &bad));
+        // Were it decoded again, it would be found out.
+        let maker = looks.scanner.maker.as_ref().expect("a maker");
+        let [content, sidecar] = [&two, &bad].map(|bytes| *blake3::hash(bytes).as_bytes());
+        maker
+            .unpublished
+            .note_proven(content, Coding::Gzip, sidecar);
+        let outcome = looks.look(Unsettled::Defer);
+        assert!(!outcome.is_deferred());
+        looks.publish(outcome);
+        for name in ["a.txt", "b.txt"] {
+            assert_eq!(looks.made(name), [Coding::Brotli], "{name}");
+        }
+        assert!(!is_proven(&looks, &one, &gzip(&one)), "still known");
+    }
+
+    #[test]
+    fn a_coding_that_is_there_stays_while_there_is_no_room_for_another() {
+        let memory = Memory::new(4 * MIN_MEMORY, 4);
+        let mut looks = Looks::new(Some(memory), encode::encode);
+        let text = text(900_000, 1);
+        let directory = tempfile::tempdir().expect("a directory");
+        let spool = |limit| Some(Spool::new(vec![directory.path().to_path_buf()], limit));
+        let maker = looks.scanner.maker.as_mut().expect("a maker");
+        let encoded = encode::encode(Coding::Gzip, Effort::Scan, &text, &|| ()).expect("encoded");
+        maker.store.spool = spool(encoded.len() as u64 + 4096);
+        looks.write("a.txt", &text);
+        let brotli = encode::encode(Coding::Brotli, Effort::Scan, &text, &|| ()).expect("encoded");
+        looks.write("a.txt.br", &brotli);
+        let outcome = looks.look(Unsettled::Report);
+        looks.publish(outcome);
+        assert_eq!(looks.made("a.txt"), [Coding::Gzip]);
+        fs::remove_file(looks.directory.path().join("a.txt.br")).expect("removed");
+        for unsettled in [Unsettled::Defer, Unsettled::Report] {
+            let outcome = looks.look(unsettled);
+            looks.publish(outcome);
+            assert_eq!(looks.made("a.txt"), [Coding::Gzip]);
+            assert!(!looks.published.digest().is_complete());
+        }
     }
 
     #[test]

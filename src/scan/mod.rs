@@ -6,6 +6,7 @@
 
 mod assemble;
 mod codings;
+mod compress_threads;
 mod deltas;
 mod demand;
 mod dictionaries;
@@ -16,6 +17,8 @@ mod first;
 pub(crate) mod hash;
 mod known_deltas;
 mod made;
+mod made_ahead;
+mod maker;
 pub(crate) mod media;
 mod next_state;
 pub mod own_coding;
@@ -64,7 +67,7 @@ use crate::settings::{ReprDigest, Settings, Symlinks};
 use dictionaries::StateBefore;
 use hash::{HashOptions, HashedFile, Retained};
 use known_deltas::KnownDeltas;
-use made::Maker;
+use maker::Maker;
 use media::{Keeping, MediaTypes};
 use pass::{FileState, Pass, add_folders, is_at, relocated, removed, report};
 use walk::{FoundFile, WalkStep};
@@ -78,7 +81,8 @@ pub use deltas::{
 pub use dictionaries::MAX_FAMILY;
 pub use error_page::report as report_error_page;
 pub use first::{FirstLook, MAX_START_WAIT};
-pub use made::{CodingStore, uncompressed};
+pub use made::uncompressed;
+pub use maker::CodingStore;
 pub use restore::SavedFile;
 pub use rules::{exclusions_on_disk, report as report_rules};
 pub use scope::{ScanOutcome, Scope, Unsettled};
@@ -228,7 +232,25 @@ impl Scanner {
     /// returns false.
     pub fn make_codings(&self, root: &Root, unmade: &[Unmade], step: &(dyn Fn() -> bool + Sync)) {
         if let Some(maker) = &self.maker {
-            made::make_ahead(self, maker, root, unmade, step);
+            made_ahead::make_ahead(self, maker, root, unmade, step);
+        }
+    }
+
+    /// Whether it takes long to make codings of a file of this length.
+    pub fn compresses_long(&self, length: u64) -> bool {
+        self.maker.is_some() && made_ahead::takes_long(length)
+    }
+
+    /// Makes the codings of what is about to be put at a path of the site, as [`Self::make_codings`]
+    /// does.
+    pub fn make_codings_of_write(
+        &self,
+        root: &Root,
+        (path, content): (&[u8], Vec<u8>),
+        step: &(dyn Fn() -> bool + Sync),
+    ) {
+        if let Some(maker) = &self.maker {
+            made_ahead::make_for_write(self, maker, root, (path, content), step);
         }
     }
 

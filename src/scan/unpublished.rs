@@ -1,5 +1,5 @@
-//! Content codings that were made for a batch which is not published yet, so that the next look at it
-//! does not make them again, and what is known of those that can't be made.
+//! Content codings that were made or proven for a batch which is not published yet, so that the next look
+//! at it does neither again, and what is known of those that can't be made.
 //!
 //! They take up the room that they have once they are published: memory or the temporary file, which
 //! both have a limit.
@@ -27,6 +27,8 @@ struct KnownContent {
     /// The lengths of codings that were made, and for which there was no room. They follow from the
     /// content, so they hold for as long as somebody asks.
     lengths: Vec<(Coding, u64)>,
+    /// Sidecars that decode to the content: each with its BLAKE3.
+    proven: Vec<(Coding, [u8; 32])>,
     /// When somebody last asked for it.
     used: Instant,
 }
@@ -53,6 +55,7 @@ impl KnownContent {
         Self {
             attempts: Vec::new(),
             lengths: Vec::new(),
+            proven: Vec::new(),
             used: Instant::now(),
         }
     }
@@ -100,6 +103,23 @@ impl UnpublishedCodings {
         codings.iter().map(length).sum()
     }
 
+    /// Notes that a sidecar with this BLAKE3 decodes to a content.
+    pub(super) fn note_proven(&self, content: [u8; 32], coding: Coding, sidecar: [u8; 32]) {
+        let mut all = lock(&self.0);
+        let known = all.entry(content).or_insert_with(KnownContent::new);
+        known.used = Instant::now();
+        if !known.proven.contains(&(coding, sidecar)) {
+            known.proven.push((coding, sidecar));
+        }
+    }
+
+    /// Whether a sidecar with this BLAKE3 is known to decode to a content.
+    pub(super) fn is_proven(&self, content: &[u8; 32], coding: Coding, sidecar: [u8; 32]) -> bool {
+        let all = lock(&self.0);
+        let known = all.get(content);
+        known.is_some_and(|known| known.proven.contains(&(coding, sidecar)))
+    }
+
     /// Forgets the codings of a content: they are published, or damaged. What can't be made is not
     /// published, and stays known.
     pub(super) fn forget<'a>(&self, contents: impl IntoIterator<Item = &'a [u8; 32]>) {
@@ -107,6 +127,7 @@ impl UnpublishedCodings {
         for content in contents {
             if let Some(known) = all.get_mut(content) {
                 known.attempts.retain(|(_, attempt)| attempt.is_failed());
+                known.proven.clear();
                 if known.attempts.is_empty() && known.lengths.is_empty() {
                     all.remove(content);
                 }

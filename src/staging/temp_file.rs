@@ -11,6 +11,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::{Directory, DirectoryEntry, ExpectedFile, StagingOutcome, rename_new};
+use crate::disk;
 use crate::disk::seam::{self, Call};
 
 /// The beginning of the name of every temporary file.
@@ -107,6 +108,24 @@ impl TempFile {
     pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         seam::pass(Call::Write)?;
         (&self.file).write_all(bytes)
+    }
+
+    /// The length of the file.
+    ///
+    /// # Errors
+    /// As `fstat(2)`.
+    pub fn length(&self) -> io::Result<u64> {
+        Ok(disk::stamp(&self.file)?.size)
+    }
+
+    /// All of the file, which is short enough for memory.
+    ///
+    /// # Errors
+    /// As `pread(2)`.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let mut content = vec![0; self.length()? as usize];
+        disk::read_exact_at(&self.file, &mut content, 0)?;
+        Ok(content)
     }
 
     /// Makes the content survive a crash.

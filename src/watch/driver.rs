@@ -22,7 +22,7 @@ use crate::beat::{Beat, Beats, WatchThread};
 use crate::commit::{Committed, Condition, Operation, RejectedWrite, WriteJob};
 use crate::disk::{self, Root};
 use crate::scan::{
-    Link, LinkVerdict, ScanOutcome, Scope, TreeSize, Unmade, Unsettled, is_unlisted,
+    Link, LinkVerdict, ScanOutcome, Scanner, Scope, TreeSize, Unmade, Unsettled, is_unlisted,
 };
 use crate::semantics::etag::ETag;
 
@@ -69,6 +69,44 @@ impl Drop for Announcement {
     fn drop(&mut self) {
         // The watcher is gone only when the process ends.
         let _ = self.sender.send(Hint::Prepared(self.id));
+    }
+}
+
+/// A write whose content is compressed ahead of its turn. When it is dropped, it comes back: also after
+/// a panic, and where there is no thread for it.
+struct WriteAhead {
+    sender: Sender<Hint>,
+    job: Option<WriteJob>,
+}
+
+impl Drop for WriteAhead {
+    fn drop(&mut self) {
+        if let Some(job) = self.job.take() {
+            // The watcher is gone only when the process ends.
+            let _ = self.sender.send(Hint::PreparedWrite(job));
+        }
+    }
+}
+
+impl WriteAhead {
+    /// Makes the codings of what is to be put there, for the look that publishes it.
+    fn make_codings(&self, scanner: &Scanner, root: &Root, beat: &Beat) {
+        let Some(WriteJob {
+            path,
+            operation: Operation::Put { temp_file, .. },
+            reply,
+            ..
+        }) = &self.job
+        else {
+            return;
+        };
+        // What can't be read is for the look to find.
+        if let Ok(content) = temp_file.read() {
+            scanner.make_codings_of_write(root, (path, content), &|| {
+                beat.step();
+                !reply.is_closed()
+            });
+        }
     }
 }
 
@@ -199,6 +237,12 @@ impl Driver {
         }
     }
 
+    /// Number of writes that wait for their turn.
+    #[cfg(test)]
+    pub(super) fn waiting_writes(&self) -> usize {
+        self.writes.len()
+    }
+
     /// When the batch is due that waits, if there is one.
     #[cfg(test)]
     pub(super) fn due(&self) -> Option<Instant> {
@@ -244,7 +288,8 @@ impl Driver {
             Hint::Prepared(batch) => self.parking.set_ready(batch),
             // Of a reading that a panic has ended.
             Hint::Mark(_) => {}
-            Hint::WriteJob(job) => self.writes.push(job, now),
+            Hint::WriteJob(job) => self.prepare_write(job, now),
+            Hint::PreparedWrite(job) => self.writes.push(job, now),
         }
     }
 
@@ -739,6 +784,38 @@ impl Driver {
         }
         self.schedule
             .retry_writes(!self.writes.is_empty(), Instant::now());
+    }
+
+    /// Has a write wait for its turn, after its content is compressed where that takes long: meanwhile
+    /// others have theirs.
+    fn prepare_write(&mut self, job: WriteJob, now: Instant) {
+        let length = match &job.operation {
+            Operation::Put { temp_file, hash } if !self.is_published_content(&job.path, hash) => {
+                temp_file.length().unwrap_or(0)
+            }
+            Operation::Put { .. } | Operation::Delete => 0,
+        };
+        if !self.publisher.scanner.compresses_long(length) {
+            self.writes.push(job, now);
+            return;
+        }
+        let ahead = WriteAhead {
+            sender: self.sender.clone(),
+            job: Some(job),
+        };
+        let scanner = Arc::clone(&self.publisher.scanner);
+        let root = Arc::clone(self.coverage.root());
+        let beat = self.beats.begin(WatchThread::Hasher);
+        // Without a thread it comes back at once.
+        let _ = thread::Builder::new()
+            .name("hasher".to_owned())
+            .spawn(move || ahead.make_codings(&scanner, &root, &beat));
+    }
+
+    fn is_published_content(&self, path: &[u8], hash: &[u8; 32]) -> bool {
+        let current = self.publisher.current();
+        let published = current.locate(path);
+        published.is_some_and(|published| published.of_files().0.etag.hash() == hash)
     }
 
     fn commit_next(&mut self, refusal: Option<&'static str>) {

@@ -33,6 +33,8 @@ pub enum Hint {
     Prepared(u64),
     /// A client asks for a change.
     WriteJob(WriteJob),
+    /// What takes long for a change that a client asks for is done.
+    PreparedWrite(WriteJob),
     /// The watcher's mark of this number: what was sent after it came later.
     Mark(u64),
 }

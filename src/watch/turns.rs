@@ -690,6 +690,52 @@ fn what_takes_long_to_compress_holds_up_no_write() {
     }
 }
 
+/// What a client puts is compressed on other threads too, and published with its codings.
+#[test]
+fn a_write_that_takes_long_to_compress_holds_up_no_other() {
+    let settings = Settings {
+        compress: Some(CompressionPolicy::default()),
+        ..Settings::default()
+    };
+    let quiet = (Duration::ZERO, Duration::ZERO);
+    let mut desk = Desk::with_settings(&[("gone", "")], quiet, None, settings);
+    desk.driver.run_due(Instant::now());
+    let content = "a text ".repeat(300_000);
+    let root = Root::open(desk.directory.path()).expect("a root");
+    let name = OsStr::new("a.txt");
+    let directories = DirectoryUse::begin(&desk.in_use, root, Path::new(""), name).expect("short");
+    let temp_file = stage(&directories, Path::new("a.txt"), &content).expect("written");
+    let hash = *blake3::hash(content.as_bytes()).as_bytes();
+    let put = Operation::Put { temp_file, hash };
+    let jobs = [("a.txt", put), ("gone", Operation::Delete)];
+    let [mut put, mut deleted] = jobs.map(|(path, operation)| {
+        let (reply, replied) = oneshot::channel();
+        let job = WriteJob {
+            path: path.as_bytes().into(),
+            operation,
+            condition: Box::new(|_| true),
+            reply,
+        };
+        desk.hints.send(Hint::WriteJob(job)).expect("heard");
+        replied
+    });
+    desk.driver.read_pending();
+    assert_eq!(desk.driver.waiting_writes(), 1, "the first has no turn yet");
+    desk.driver.run_due(Instant::now());
+    assert!(deleted.try_recv().is_ok_and(|reply| reply.is_ok()));
+    let end = Instant::now() + Duration::from_secs(120);
+    let committed = loop {
+        match put.try_recv() {
+            Ok(outcome) => break outcome.expect("made"),
+            Err(_) => assert!(Instant::now() < end, "no reply"),
+        }
+        desk.driver.run_once();
+    };
+    assert_eq!(committed.now.map(|tag| *tag.hash()), Some(hash));
+    let site = desk.site.current();
+    assert_eq!(site.locate(b"a.txt").expect("there").encoded.len(), 2);
+}
+
 #[test]
 fn what_was_made_in_vain_is_given_back_without_another_look() {
     let settings = Settings {
