@@ -709,11 +709,16 @@ mod tests {
         PANICS.set(2);
         let watched = async {
             let is_broken = |readiness: &Readiness| readiness.check_watcher().is_err();
-            while !is_broken(&readiness) {
-                sleep(Duration::from_millis(1)).await;
-            }
-            let remark = readiness.last_remark().expect("a remark");
+            let remark = loop {
+                match readiness.last_remark() {
+                    Some(remark) => break remark,
+                    None => sleep(Duration::from_millis(1)).await,
+                }
+            };
             assert!(remark.contains("has panicked"), "{remark}");
+            // In the pause before the next look.
+            sleep(Duration::from_millis(5)).await;
+            assert!(is_broken(&readiness));
             let has_looked = |state: &LookState| state.ended > 0 && !state.is_away;
             looks.wait_for(has_looked).await.expect("a task");
             while is_broken(&readiness) {

@@ -35,12 +35,13 @@ fn a_supervisor_waits_for_a_start_that_waits() {
         &[ADMIN, OFTEN].concat(),
     );
     // More than once: each time, only half a minute is asked for.
-    let mut extensions = 0;
-    while extensions < 2 {
+    let mut waiting = 0;
+    while waiting < 2 {
         let message = hear(&socket);
-        let is_waiting = message.contains("STATUS=") && message.contains("has no release yet");
-        if is_waiting && message.contains("EXTEND_TIMEOUT_USEC=30000000\n") {
-            extensions += 1;
+        if message.contains("STATUS=") && message.contains("has no release yet") {
+            let extension = "EXTEND_TIMEOUT_USEC=30000000\n";
+            assert!(message.contains(extension), "{message}");
+            waiting += 1;
         }
         assert!(!message.contains("READY=1"), "{message}");
     }
