@@ -1,7 +1,7 @@
 //! Memory that nobody can change any more, which the kernel sends without copying it.
 //!
 //! What is sent must be what was hashed (P2). A file could be written to between the two, so no file
-//! of the site is ever passed to `sendfile(2)` or mapped. This is private memory without a file, made
+//! of the site is ever mapped, or sent by the kernel. This is private memory without a file, made
 //! read-only as soon as it is filled: no other process has it, this one can't write to it, and it is
 //! hashed after that. `vmsplice(2)` has a pipe refer to its pages, and `splice(2)` has a socket refer to
 //! them. Pages that wait there for their acknowledgement stay what they are when the memory is unmapped:
@@ -21,9 +21,14 @@ use memmap2::{Mmap, MmapMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 
-/// What is shorter is copied: that costs less than six system calls, and a byte that waits in a socket
-/// holds no page.
-const MAX_COPY: usize = 64 << 10;
+/// What is handed over at a time: what a pipe holds unless the system's limit is raised (pipe(7),
+/// pipe-max-size).
+const MAX_PART: usize = 1 << 20;
+/// What a socket takes at once where handing over pages costs less than a copy. One that a network limits
+/// takes what was acknowledged, 64 KiB or so, and the other pages would be queued and dropped in vain.
+pub const MUCH: usize = MAX_PART / 2;
+/// What is shorter is copied: that costs less than six system calls.
+const MIN_PAGES: usize = 128 << 10;
 
 /// Bytes that nobody can change.
 pub struct SealedMemory(Mmap);
@@ -40,21 +45,27 @@ impl SealedMemory {
         bytes.make_read_only().map(Self)
     }
 
-    /// Hands up to `length` bytes from `offset` on to a socket, and returns how many it has taken.
+    /// Hands up to `length` bytes from `offset` on to a socket, and returns how many it has taken: as pages
+    /// if it is fast, which is to say that it takes [`MUCH`] at once, or else as a copy.
     ///
     /// # Errors
     /// `WouldBlock` when the socket takes none now; others when it takes no more.
-    pub fn send(&self, socket: impl AsFd, offset: usize, length: usize) -> io::Result<usize> {
+    pub fn send(
+        &self,
+        socket: impl AsFd,
+        offset: usize,
+        length: usize,
+        is_fast: bool,
+    ) -> io::Result<usize> {
         let rest = self.get(offset..).unwrap_or_default();
-        let part = rest.get(..length).unwrap_or(rest);
-        let sent = match part.len() > MAX_COPY {
+        let part = rest.get(..length.min(MAX_PART)).unwrap_or(rest);
+        let sent = match is_fast && part.len() >= MIN_PAGES {
             true => system::send_pages(&socket, part),
             false => None,
         };
         match sent {
             Some(sent) => sent,
-            // It is short, a sandbox refuses it, or there is no descriptor left: from the same memory, with a
-            // copy.
+            // It is short, a sandbox refuses it, or pipes or descriptors are used up.
             None => Ok(send(&socket, part, SendFlags::NOSIGNAL)?),
         }
     }
@@ -104,10 +115,9 @@ mod system {
         IoSliceRaw, PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, vmsplice,
     };
 
-    pub(super) const MORE: SendFlags = SendFlags::MORE;
-    /// What a pipe holds at most unless the system's limit is raised (pipe(7), pipe-max-size).
-    const PIPE_SIZE: usize = 1 << 20;
+    use super::MAX_PART;
 
+    pub(super) const MORE: SendFlags = SendFlags::MORE;
     pub(super) fn refuse_huge_pages(bytes: &MmapMut) {
         // A system that does not know them has none.
         let _ = bytes.advise(Advice::NoHugePage);
@@ -119,8 +129,9 @@ mod system {
     /// more descriptors for each client that is slow, and to make one costs less than to hand over ten pages.
     pub(super) fn send_pages(socket: impl AsFd, bytes: &[u8]) -> Option<io::Result<usize>> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        // Where so much is not allowed, it takes more calls.
-        let _ = fcntl_setpipe_size(&writer, PIPE_SIZE);
+        // Refused where this user's pipes have too many pages already. A smaller one is none of use: it may
+        // have room for two.
+        fcntl_setpipe_size(&writer, MAX_PART).ok()?;
         let slices = [IoSliceRaw::from_slice(bytes)];
         // SAFETY: `writer` is the end that is written to, so the memory is only read.
         let queued = unsafe { vmsplice(&writer, &slices, SpliceFlags::empty()) }.ok()?;
@@ -236,7 +247,7 @@ mod tests {
         assert!(takes_much(&here));
         let mut sent = 0;
         while takes_much(&here) {
-            sent += sealed.send(&here, sent, usize::MAX).unwrap_or(0);
+            sent += sealed.send(&here, sent, usize::MAX, true).unwrap_or(0);
         }
         assert!(sent > 64 << 10 && sent < sealed.len(), "{sent}");
         let mut taken = vec![0; sent];
@@ -252,7 +263,9 @@ mod tests {
         let (here, mut there) = connected();
         let content: Vec<u8> = (0..8 << 20).map(|n: u32| (n / 7) as u8).collect();
         let sealed_memory = sealed(&content);
-        let sent = sealed_memory.send(&here, 0, usize::MAX).expect("sent");
+        let sent = sealed_memory
+            .send(&here, 0, usize::MAX, true)
+            .expect("sent");
         drop(sealed_memory);
         // Whoever gets memory now would get those pages first, were they free.
         let others = [1, 2, 3].map(|byte| sealed(&vec![byte; 8 << 20]));
@@ -269,7 +282,7 @@ mod tests {
         let sealed = sealed(&vec![7; 64 << 20]);
         let mut sent = 0;
         let error = loop {
-            match sealed.send(&here, sent, usize::MAX) {
+            match sealed.send(&here, sent, usize::MAX, true) {
                 Ok(more) => sent += more,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => break error.kind(),
@@ -290,9 +303,11 @@ mod tests {
             all
         });
         assert_eq!(send_before(&here, b"head").expect("sent"), 4);
-        let mut sent = 1;
+        let (mut sent, mut is_fast) = (1, true);
         while sent < sealed.len() {
-            sent += sealed.send(&here, sent, usize::MAX).expect("sent");
+            let part = sealed.send(&here, sent, usize::MAX, is_fast);
+            sent += part.expect("sent");
+            is_fast = !is_fast;
         }
         here.write_all(b"end").expect("sent");
         drop(here);

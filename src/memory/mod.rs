@@ -376,6 +376,11 @@ impl Memory {
                     bytes,
                 });
             }
+            // Half is for those who can't be sent sealed memory: they would read the same pieces from
+            // files again and again.
+            if self.sealed.held() > self.for_pieces() / 2 && self.sealed.evict() {
+                continue;
+            }
             // Bound to a name so that the lock is released before the piece drops: its drop takes
             // the lock of `spare`, and may be long.
             let evicted = lock(&self.proven).pop_lru();

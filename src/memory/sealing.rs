@@ -35,6 +35,8 @@ pub(super) struct SealedFiles {
     ready: Mutex<LruCache<[u8; 32], Arc<SealedFile>>>,
     under_way: Mutex<HashMap<[u8; 32], SealingUnderWay>>,
     finished: Notify,
+    /// Bytes of all contents that are sealed.
+    held: AtomicU64,
     /// Bytes of the contents that responses send now. They count as pinned, too.
     in_use: AtomicU64,
 }
@@ -54,8 +56,14 @@ impl SealedFiles {
             ready: Mutex::new(LruCache::unbounded()),
             under_way: Mutex::default(),
             finished: Notify::new(),
+            held: AtomicU64::new(0),
             in_use: AtomicU64::new(0),
         }
+    }
+
+    /// Bytes of all contents that are sealed.
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Gives up what was not used for the longest time; `false` where all is in use. To give that up
@@ -119,8 +127,25 @@ pub(super) struct SealedFile {
 }
 
 impl SealedFile {
+    fn new(bytes: SealedMemory, held: Reservation) -> Self {
+        let sealed = &held.memory.sealed;
+        sealed.held.fetch_add(held.bytes, Ordering::Relaxed);
+        Self {
+            bytes,
+            users: AtomicUsize::new(0),
+            held,
+        }
+    }
+
     fn length(&self) -> u64 {
         self.bytes.len() as u64
+    }
+}
+
+impl Drop for SealedFile {
+    fn drop(&mut self) {
+        let sealed = &self.held.memory.sealed;
+        sealed.held.fetch_sub(self.held.bytes, Ordering::Relaxed);
     }
 }
 
@@ -145,13 +170,21 @@ impl SealedUse {
         self.0.length()
     }
 
-    /// Hands up to `length` bytes from `offset` on to a socket, and returns how many it has taken.
+    /// As [`SealedMemory::send`].
     ///
     /// # Errors
     /// `WouldBlock` when the socket takes none now; others when it takes no more.
-    pub fn send(&self, socket: impl AsFd, offset: u64, length: u64) -> io::Result<usize> {
+    pub fn send(
+        &self,
+        socket: impl AsFd,
+        offset: u64,
+        length: u64,
+        is_fast: bool,
+    ) -> io::Result<usize> {
         let clamp = |number| usize::try_from(number).unwrap_or(usize::MAX);
-        self.0.bytes.send(socket, clamp(offset), clamp(length))
+        self.0
+            .bytes
+            .send(socket, clamp(offset), clamp(length), is_fast)
     }
 }
 
@@ -312,11 +345,7 @@ impl Memory {
         };
         // What is wrong with the file is told where it is read.
         let bytes = seal_file(&hash, length, &source.groups, &file).ok()??;
-        let content = Arc::new(SealedFile {
-            bytes,
-            users: AtomicUsize::new(0),
-            held,
-        });
+        let content = Arc::new(SealedFile::new(bytes, held));
         self.sealed.keep(hash, &content);
         Some(SealedUse::new(content))
     }
@@ -421,7 +450,7 @@ mod tests {
         let mut sent = 0;
         while sent < content.length() {
             let left = content.length() - sent;
-            sent += content.send(&here, sent, left).expect("sent") as u64;
+            sent += content.send(&here, sent, left, true).expect("sent") as u64;
         }
         drop(here);
         reader.join().expect("read")
@@ -479,6 +508,30 @@ mod tests {
         drop(buffers);
         large.sealed(&memory).await;
         assert!(large.sealed(&memory).await.is_none(), "a quarter at most");
+    }
+
+    #[tokio::test]
+    async fn it_gives_way_to_pieces_beyond_its_half() {
+        let memory = Memory::new(64 << 20, 64);
+        let grounds = [0, 1, 2, 3, 4, 5, 6].map(|add| Ground::new((8 << 20) + add, |_| ()));
+        for ground in &grounds {
+            ground.sealed(&memory).await;
+            drop(ground.sealed(&memory).await.expect("sealed"));
+        }
+        assert!(memory.sealed.held() > 48 << 20);
+        // Those who can't be sent sealed memory read these again and again.
+        let key = |index| PieceKey {
+            hash: [7; 32],
+            whole: 96 * GROUP_SIZE,
+            index,
+        };
+        for index in 0..96 {
+            memory.keep_piece(key(index), &[0; GROUP_SIZE as usize]);
+        }
+        let kept = (0..96).filter(|index| memory.recall(&key(*index)).is_some());
+        assert_eq!(kept.count(), 96);
+        let held = memory.sealed.held();
+        assert!((24 << 20..=33 << 20).contains(&held), "{held}");
     }
 
     #[tokio::test]

@@ -43,6 +43,8 @@ pub struct SealedContent {
     offset: u64,
     /// Whether the socket has taken less than it was offered.
     was_full: bool,
+    /// Whether the socket has taken much at once so far, or has not been asked yet.
+    is_fast: bool,
     exchange: CountedExchange,
 }
 
@@ -52,6 +54,7 @@ impl SealedContent {
             content,
             offset,
             was_full: false,
+            is_fast: true,
             exchange,
         }
     }
@@ -65,8 +68,11 @@ impl SealedContent {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let remaining = self.exchange.remaining();
-        let sent = self.content.send(socket, self.offset, remaining)?;
+        let sent = self
+            .content
+            .send(socket, self.offset, remaining, self.is_fast)?;
         self.was_full = (sent as u64) < remaining;
+        self.is_fast = sent as u64 >= remaining.min(sealed::MUCH as u64);
         self.offset += sent as u64;
         self.exchange.sent(sent as u64);
         Ok(sent)
