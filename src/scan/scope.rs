@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::tree_size::TreeSize;
 use super::unmade::Unmade;
 use super::walk::Link;
-use crate::manifest::{Changes, ancestors};
+use crate::manifest::{Changes, Manifest, ancestors};
 use crate::rules::RuleFile;
 
 /// Which part of the site to reconcile with the disk.
@@ -105,8 +105,8 @@ impl ScanOutcome {
         !self.long.is_empty() || !self.unmade.is_empty()
     }
 
-    /// Drops the changes at these paths and below them.
-    pub fn exclude(&mut self, paths: &BTreeSet<Box<[u8]>>) {
+    /// Drops the changes to `base` at these paths and below them.
+    pub fn exclude(&mut self, paths: &BTreeSet<Box<[u8]>>, base: &Manifest) {
         let is_in = |path: &[u8]| {
             paths.contains(path) || ancestors(path).any(|above| paths.contains(above))
         };
@@ -122,5 +122,57 @@ impl ScanOutcome {
             self.changes.rules = None;
         }
         self.busy.retain(|path| !is_in(path));
+        // What they lacked they still lack: the next look would not try again what this one has found.
+        let unreadable = base.unreadable().iter().filter(|(path, _)| is_in(path));
+        for (path, reason) in unreadable {
+            let known = self.changes.unreadable.entry(path.clone());
+            known.or_insert_with(|| reason.clone());
+        }
+        let without_codings = base.without_codings().iter().filter(|path| is_in(path));
+        self.changes
+            .without_codings
+            .extend(without_codings.cloned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::Scanner;
+    use crate::settings::{Settings, Symlinks};
+
+    fn paths<const N: usize>(paths: [&str; N]) -> BTreeSet<Box<[u8]>> {
+        paths.map(|path| path.as_bytes().into()).into()
+    }
+
+    fn reasons<const N: usize>(of: [&str; N]) -> BTreeMap<Box<[u8]>, String> {
+        let reason = |path| (path, "it is not".to_owned());
+        paths(of).into_iter().map(reason).collect()
+    }
+
+    #[test]
+    fn what_a_path_lacked_it_still_lacks_if_its_change_is_dropped() {
+        let scanner = Scanner::new(Symlinks::default(), Settings::default(), None);
+        let base = scanner.empty().with(Changes {
+            unreadable: reasons(["a/x.gz", "b.gz"]),
+            without_codings: paths(["a/x", "b"]),
+            ..Changes::default()
+        });
+        // All of it can be read now, and has its codings, and something else has not.
+        let mut outcome = ScanOutcome {
+            changes: Changes {
+                without_codings: paths(["c"]),
+                ..Changes::default()
+            },
+            ..ScanOutcome::default()
+        };
+        outcome.exclude(&paths(["a"]), &base);
+        let Changes {
+            unreadable,
+            without_codings,
+            ..
+        } = outcome.changes;
+        assert_eq!(unreadable, reasons(["a/x.gz"]));
+        assert_eq!(without_codings, paths(["a/x", "c"]));
     }
 }

@@ -687,13 +687,17 @@ impl Driver {
         moving: BTreeSet<Box<[u8]>>,
         now: Instant,
     ) {
+        let current = self.publisher.current();
+        let base = self.publisher.on_disk(&current);
         if !batch.was_overdue() {
             // A long look alone has made it overdue: what began meanwhile is another batch.
             let begun = &self.schedule.waiting().dirty.paths;
-            outcome.exclude(&self.coverage.all_site_paths(begun));
+            outcome.exclude(&self.coverage.all_site_paths(begun), base);
         }
         // What does not come to rest stays as it is published, and holds up nothing else.
-        outcome.exclude(&moving);
+        outcome.exclude(&moving, base);
+        // An old manifest keeps its bodies.
+        drop(current);
         self.publish(scope, outcome, now);
         self.suspects.clear();
         let finished = Instant::now();
