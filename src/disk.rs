@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
@@ -130,6 +130,22 @@ pub struct Root {
     /// Whether `openat2(2)` can confine look-ups to the root. Kernels before 5.6 lack it, and some
     /// container runtimes forbid it; then only the walk keeps to the root.
     is_confined: bool,
+}
+
+/// A path without links, as far as there is something at its end or above it.
+#[must_use]
+pub fn resolved_path(path: &Path) -> PathBuf {
+    let absolute = path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let real = absolute.ancestors().find_map(|above| {
+        let missing = absolute.strip_prefix(above).ok()?;
+        let real = above.canonicalize().ok()?;
+        // To join nothing would add a slash.
+        Some(match missing.as_os_str().is_empty() {
+            true => real,
+            false => real.join(missing),
+        })
+    });
+    real.unwrap_or(absolute)
 }
 
 impl Root {

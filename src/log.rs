@@ -16,6 +16,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::page::is_unseen;
+
 /// Form of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LogFormat {
@@ -183,7 +185,7 @@ where
         write_json(&mut line, *event.metadata().level(), &fields).map_err(|_| fmt::Error)?;
         for character in String::from_utf8_lossy(&line).chars() {
             // JSON allows U+007F to U+009F in a string, but a terminal takes U+009B for a command.
-            if character.is_control() {
+            if is_unseen(character) {
                 write!(writer, "\\u{:04x}", u32::from(character))?;
             } else {
                 writer.write_char(character)?;
@@ -243,13 +245,14 @@ impl Visit for JsonFields {
     }
 }
 
-/// Text on one line: a file's name may have line feeds and escape sequences of terminals in it.
+/// Text on one line: a file's name may have line feeds and escape sequences of terminals in it, or turn the
+/// direction of the rest of the line.
 pub struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for character in self.0.chars() {
-            if character.is_control() {
+            if is_unseen(character) {
                 write!(f, "{}", character.escape_default())?;
             } else {
                 f.write_char(character)?;

@@ -73,6 +73,15 @@ fn run(mut program: Command, directory: &Path, flags: &[&str]) -> Outcome {
     }
 }
 
+#[test]
+fn forms_that_nobody_has_have_no_size() {
+    let site = TestSite::new().file("a.txt", noise(5000, 1));
+    let outcome = compress(&site, &[]);
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    let says = "no sidecars; 0 sidecars written, 0 proven";
+    assert!(outcome.err.contains(says), "{}", outcome.err);
+}
+
 /// Text that compresses well, another one for each `seed`.
 fn text(length: usize, seed: usize) -> Vec<u8> {
     let lines = (seed..).map(|line| format!("<p>{line}: {}</p>\n", line * line % 577));

@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use crate::disk::read_exact_at;
 use crate::disk::seam::{self, Call};
+use crate::disk::{read_exact_at, resolved_path};
 use crate::locks::{self, lock};
 pub use entry::{CacheEntry, EntryName, EntryPiece};
 use eviction::{PackStamp, make_room};
@@ -484,11 +484,7 @@ fn is_private(metadata: &fs::Metadata, owners: &[u32]) -> bool {
 
 /// Refuses a directory in the site, whether it is there already or not.
 fn refuse_inside(directory: &Path, root: &Path) -> Result<(), CacheError> {
-    let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
-    // The part of it that is there, free of links.
-    let mut above = absolute.ancestors();
-    let real = above.find_map(|part| part.canonicalize().ok());
-    match real.is_some_and(|real| real.starts_with(root)) {
+    match resolved_path(directory).starts_with(root) {
         true => Err(CacheError::Served {
             directory: directory.to_path_buf(),
             root: root.to_path_buf(),

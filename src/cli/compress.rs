@@ -115,6 +115,11 @@ fn summarize(work: SidecarWork, report: &CompressReport, elapsed: Duration) {
                 .zip(report.after)
                 .map(|(coding, bytes)| format!("{} as {}", HumanBytes(bytes), coding.token()))
                 .collect();
+            // A form that nobody has has no size.
+            let after = match written + proven {
+                0 => "no sidecars".to_owned(),
+                _ => after.join(", "),
+            };
             tracing::info!(
                 files,
                 bytes = before,
@@ -124,7 +129,7 @@ fn summarize(work: SidecarWork, report: &CompressReport, elapsed: Duration) {
                 "{}, {}: {}; {} written, {} proven, {seconds:.2} s",
                 counted(files, "file"),
                 HumanBytes(before),
-                after.join(", "),
+                after,
                 counted(written, "sidecar"),
                 HumanCount(proven),
             );

@@ -53,7 +53,7 @@ fn summarize(collection: &Collection, is_dry_run: bool) {
         bytes,
         kept,
         gone,
-        "{} kept; {verb}: {}, with {} {}",
+        "{} kept; {verb}: {}, with {}, {}",
         releases(kept),
         releases(gone),
         counted(objects, "object"),

@@ -51,8 +51,11 @@ use crate::rules::RuleFile;
 use crate::server::admin::AdminError;
 use crate::server::listener::ListenError;
 use crate::server::tls::TlsError;
+use crate::settings::StoreUrl;
 use crate::state::Refused;
+use crate::store::is_store;
 use crate::trust::{Trust, TrustError};
+use crate::watch::HOLD_FILE;
 use crate::write::TokenError;
 use certificate::CertificateError;
 use redirect::RedirectError;
@@ -140,6 +143,18 @@ pub enum Error {
          once it is complete", .0.display()
     )]
     IncompleteDirectory(PathBuf),
+    /// An empty directory is pushed to a store.
+    #[error(
+        "{} is empty: a release of it would answer every request with 404; has the build failed?",
+        .0.display()
+    )]
+    NothingToRelease(PathBuf),
+    /// A directory is pushed that somebody is changing.
+    #[error("{} is held by .etagd-hold, so somebody is changing it: remove that once it is complete", .0.display())]
+    Held(PathBuf),
+    /// A folder that is no store.
+    #[error("{0} is no store: nothing in it is of etagd; correct the name")]
+    NoStore(StoreUrl),
     /// The earlier release of `--against` can't be read.
     #[error(transparent)]
     Against(#[from] AgainstError),
@@ -226,13 +241,43 @@ impl Error {
     }
 }
 
+/// Refuses the URL of a store where only a directory will do.
+fn refuse_url(directory: &Path) -> Result<(), UsageError> {
+    let is_meant = directory.to_str().is_some_and(StoreUrl::is_meant);
+    match is_meant && !directory.exists() {
+        true => Err(UsageError::NoDirectory(directory.to_path_buf())),
+        false => Ok(()),
+    }
+}
+
+/// Opens the directory of a site.
 fn open(directory: &Path) -> Result<Arc<Root>, Error> {
+    refuse_url(directory)?;
     match Root::open(directory) {
-        Ok(root) => Ok(Arc::new(root)),
+        Ok(root) => {
+            if is_store(root.path()) {
+                let path = directory.display();
+                let store = StoreUrl::Folder(root.path().to_path_buf());
+                tracing::warn!(
+                    %path,
+                    "{path} is a store of releases, and is taken for a site that has everything in it: to \
+                     serve its newest release, run etagd serve {store}"
+                );
+            }
+            Ok(Arc::new(root))
+        }
         Err(source) => Err(Error::Directory {
             path: directory.to_path_buf(),
             source,
         }),
+    }
+}
+
+/// Refuses a directory that says that it is not complete.
+fn refuse_held(directory: &Path, root: &Root) -> Result<(), Error> {
+    match root.path().join(HOLD_FILE).symlink_metadata() {
+        Ok(_) => Err(Error::Held(directory.to_path_buf())),
+        Err(_) => Ok(()),
     }
 }
 

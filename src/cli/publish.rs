@@ -1,5 +1,6 @@
 //! `etagd push` to a store: scan, progress, summary, exit code.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,9 +10,9 @@ use indicatif::{HumanBytes, HumanCount};
 use super::scan::{BusyFiles, scan};
 use super::store::StoreSession;
 use super::usage::UsageError;
-use super::{Error, codings, counted, open, print};
+use super::{Error, codings, counted, open, print, refuse_held};
 use crate::config::PushFlags;
-use crate::disk::Root;
+use crate::disk::{Root, resolved_path};
 use crate::manifest::Manifest;
 use crate::progress::ByteProgress;
 use crate::publish::{MissingBlobs, ReleasePublisher, SiteContent, publisher_id, publisher_name};
@@ -22,6 +23,8 @@ use crate::store::{BlobHash, ReleaseRecord};
 /// Makes a release of a directory.
 pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Error> {
     let started = Instant::now();
+    let root = open(&flags.directory)?;
+    keep_apart(&flags.directory, &root, url)?;
     let session = StoreSession::open_to_write(url, flags.ca.clone())?;
     let publisher = ReleasePublisher {
         store: session.store(),
@@ -33,7 +36,7 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
     };
     // What is newest now is what the directory is taken to follow, however long it takes to read it.
     let newest = session.run(publisher.newest(flags.release.after))?;
-    let (root, manifest) = scan_directory(flags)?;
+    let manifest = scan_directory(flags, &root)?;
     let digest = BlobHash::new(*manifest.digest().hash().as_bytes());
     let content = SiteContent::new(&root, &manifest)?;
     let progress = ByteProgress::default();
@@ -43,12 +46,21 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
                 session.run(publisher.repair(&content, newest, &progress))
             })?;
         if is_whole {
-            report_unchanged(newest);
-            print(|out| writeln!(out, "{}", newest.number))?;
+            report_unchanged(newest, &publisher.note);
+            // As after a release: whose script asks for the number has one.
+            if !flags.dry_run {
+                print(|out| writeln!(out, "{}", newest.number))?;
+            }
             return Ok(ExitCode::SUCCESS);
         }
     }
     if flags.dry_run {
+        if let Some(newest) = &newest {
+            session.run(async {
+                publisher.compare_settings(newest, &content).await;
+                Ok(())
+            })?;
+        }
         let missing = session.with_bar(
             "{spinner} comparing in {elapsed}",
             |_| {},
@@ -67,27 +79,48 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses a store in the directory that is pushed, and a directory in the store: what is in the store, also
+/// what was withdrawn, would be served.
+fn keep_apart(directory: &Path, root: &Root, store: &StoreUrl) -> Result<(), UsageError> {
+    let StoreUrl::Folder(folder) = store else {
+        return Ok(());
+    };
+    let folder = resolved_path(folder);
+    let (store, directory) = (store.clone(), directory.to_path_buf());
+    if folder.starts_with(root.path()) {
+        return Err(UsageError::StoreInSite { store, directory });
+    }
+    if root.path().starts_with(&folder) {
+        return Err(UsageError::SiteInStore { store, directory });
+    }
+    Ok(())
+}
+
 /// Scans the directory, which has to be complete.
-fn scan_directory(flags: &PushFlags) -> Result<(Arc<Root>, Manifest), Error> {
-    let root = open(&flags.directory)?;
-    let scanner = codings::publishing_scanner(&flags.handling, &flags.compression, &root)?;
+fn scan_directory(flags: &PushFlags, root: &Arc<Root>) -> Result<Manifest, Error> {
+    refuse_held(&flags.directory, root)?;
+    let scanner = codings::publishing_scanner(&flags.handling, &flags.compression, root)?;
     let progress = Progress::default();
-    let scanned = scan(&scanner, &root, &progress, None, || (), BusyFiles::Await)?;
+    let scanned = scan(&scanner, root, &progress, None, || (), BusyFiles::Await)?;
     if !scanned.manifest.digest().is_complete() {
         return Err(Error::IncompleteDirectory(flags.directory.clone()));
     }
     if scanned.manifest.is_empty() {
-        return Err(UsageError::NothingToRelease(flags.directory.clone()).into());
+        return Err(Error::NothingToRelease(flags.directory.clone()));
     }
-    Ok((root, scanned.manifest))
+    Ok(scanned.manifest)
 }
 
-fn report_unchanged(newest: &ReleaseRecord) {
+fn report_unchanged(newest: &ReleaseRecord, note: &str) {
     let (release, digest) = (newest.number, newest.digest);
+    let note = match note {
+        "" => "",
+        _ => "; a release keeps its note, so --note says nothing",
+    };
     tracing::info!(
         release,
         %digest,
-        "release {release} has this site already: nothing to do"
+        "release {release} has this site already: nothing to do{note}"
     );
 }
 

@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, HumanCount};
 use super::progress::{with_bar, with_bytes};
 use super::scan::{BusyFiles, scan};
 use super::usage::UsageError;
-use super::{Error, inventory, open, print, publish, trust};
+use super::{Error, inventory, open, print, publish, refuse_held, trust};
 use crate::config::{self, PushTarget};
 use crate::disk::Root;
 use crate::manifest::Manifest;
@@ -102,6 +102,7 @@ fn push_to_server(push_flags: &config::PushFlags, url: &ReplicaUrl) -> Result<Ex
 /// Scans the directory, which has to be complete.
 fn scan_directory(flags: &config::PushFlags) -> Result<(Arc<Root>, Manifest), Error> {
     let root = open(&flags.directory)?;
+    refuse_held(&flags.directory, &root)?;
     let settings = Settings {
         exclude: Arc::new(flags.handling.exclude.clone().into()),
         ..Settings::default()

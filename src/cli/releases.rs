@@ -8,9 +8,10 @@ use indicatif::HumanBytes;
 use super::store::StoreSession;
 use super::{Error, counted, print};
 use crate::config::{ReleasesFlags, ReleasesFormat};
-use crate::publish::{PublishError, channels, history};
-use crate::settings::Channel;
-use crate::store::{ReleaseRecord, Store};
+use crate::page::is_unseen;
+use crate::publish::{PublishError, history};
+use crate::settings::{Channel, StoreUrl};
+use crate::store::{ReleaseRecord, Store, is_foreign};
 
 /// Digits of a site digest that tell releases apart at a glance.
 const DIGEST_DIGITS: usize = 12;
@@ -30,6 +31,7 @@ pub(super) fn releases(flags: &ReleasesFlags) -> Result<ExitCode, Error> {
     let (store, channel) = (session.store(), &among.channel);
     let releases = session.run(history(store, channel))?;
     if releases.is_empty() {
+        refuse_foreign(store.url())?;
         session.run(report_none(store, channel))?;
     }
     print(|out| match flags.format {
@@ -62,9 +64,18 @@ pub(super) fn releases(flags: &ReleasesFlags) -> Result<ExitCode, Error> {
     Ok(code)
 }
 
+/// Refuses a folder that has something, and nothing of a store: it may be mistyped. A store without a release
+/// is empty, or has what a first push has sent so far.
+fn refuse_foreign(store: &StoreUrl) -> Result<(), Error> {
+    match store {
+        StoreUrl::Folder(folder) if is_foreign(folder) => Err(Error::NoStore(store.clone())),
+        _ => Ok(()),
+    }
+}
+
 /// Says that a channel has no release, and which ones have some: its name may be mistyped.
 async fn report_none(store: &Store, channel: &Channel) -> Result<(), PublishError> {
-    let others = channels(store).await?;
+    let others = store.channels().await?;
     let others: Vec<_> = others.iter().map(Channel::as_str).collect();
     let hint = match others.is_empty() {
         true => String::new(),
@@ -106,7 +117,7 @@ fn write_line(out: &mut dyn Write, release: &ReleaseRecord, is_newest: bool) -> 
 /// Without what a terminal obeys: anybody who may write to the store has written it.
 fn printable(text: &str) -> String {
     text.chars()
-        .map(|character| match character.is_control() {
+        .map(|character| match is_unseen(character) {
             true => '\u{fffd}',
             false => character,
         })

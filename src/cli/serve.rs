@@ -12,7 +12,7 @@ use super::signals::Signals;
 use super::startup::{DirectoryInputs, Published, SourceInputs};
 use super::usage::UsageError;
 use super::{follow, shutdown, startup};
-use crate::config::Config;
+use crate::config::{Config, SiteOrigin};
 use crate::lease;
 use crate::server::inherited::Inherited;
 use crate::settings::DescriptorBudget;
@@ -76,6 +76,20 @@ fn each_address_once(config: &Config, needs_default: bool) -> Result<(), UsageEr
     Ok(())
 }
 
+/// Says that `--expect` changes nothing where nobody can ask whether this server is ready. Of a store it
+/// chooses what is served.
+fn report_unseen_expectation(config: &Config, has_admin: bool) {
+    let operator = &config.operator;
+    let is_asked = has_admin || !operator.admin.is_empty() || operator.disclosure.health.is_some();
+    let is_directory = matches!(config.origin, SiteOrigin::Directory(_));
+    if operator.expect.is_some() && is_directory && !is_asked {
+        tracing::warn!(
+            "--expect without --admin or --health: nobody can ask whether this server is ready, and it \
+             answers requests whatever it serves"
+        );
+    }
+}
+
 /// Publishes what is in a directory. `None` when a signal ends that.
 async fn publish_directory(
     config: &Config,
@@ -99,6 +113,7 @@ async fn run(config: &Config, inherited: Inherited) -> Result<(), Error> {
     let process = Process::new(config.operator.expectation()).map_err(Error::Start)?;
     let drain = config.operator.drain(!inherited.admin.is_empty());
 
+    report_unseen_expectation(config, !inherited.admin.is_empty());
     each_address_once(config, inherited.public.is_empty())?;
     let inputs = startup::open(config, &process)?;
     let listeners = startup::bind(config, inherited, &inputs, &process)?;

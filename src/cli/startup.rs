@@ -23,7 +23,7 @@ use super::process::{Process, Reloadable};
 use super::redirect::Redirect;
 use super::scan::{BusyFiles, Scanned, scan as scan_with_bar};
 use super::signals::{SignalAction, Signals};
-use super::{Error, codings, counted, open as open_root, writable};
+use super::{Error, codings, counted, open as open_root, refuse_url, writable};
 use crate::access::{self, AccessLog, LineFormat};
 use crate::admin::Admin;
 use crate::client::TrustedProxies;
@@ -112,6 +112,8 @@ fn open_directory(
     directory: &Path,
     process: &Process,
 ) -> Result<DirectoryInputs, Error> {
+    // Before it is made absolute, and no longer looks like one.
+    refuse_url(directory)?;
     let directory = path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
     let root = open_root(&directory)?;
     let state = match &config.state {

@@ -48,12 +48,33 @@ pub enum UsageError {
     /// `push --token-file` with a file that has no token, or several.
     #[error("--token-file {} must have exactly one line with a token", .0.display())]
     Token(PathBuf),
-    /// `push` of an empty directory to a store.
+    /// `push` to a store in the directory: each release would be a part of the next.
     #[error(
-        "{} is empty: a release of it would answer every request with 404; has the build failed?",
+        "{store} is in {}, so each release would have all earlier ones among its files, for everybody to \
+         download: keep the store elsewhere",
+        .directory.display()
+    )]
+    StoreInSite {
+        /// The store.
+        store: StoreUrl,
+        /// The directory, as it was given.
+        directory: PathBuf,
+    },
+    /// `push` of a directory in the store.
+    #[error("{} is in the store, {store}: keep what is to be released elsewhere", .directory.display())]
+    SiteInStore {
+        /// The store.
+        store: StoreUrl,
+        /// The directory, as it was given.
+        directory: PathBuf,
+    },
+    /// The URL of a store where only a directory will do.
+    #[error(
+        "{} is a store of releases, and a directory is needed here: etagd serve takes stores, and etagd \
+         releases lists what is in one",
         .0.display()
     )]
-    NothingToRelease(PathBuf),
+    NoDirectory(PathBuf),
     /// `--ca` with a folder.
     #[error("--ca is about TLS, and {0} is a folder: leave it out")]
     NoTls(StoreUrl),

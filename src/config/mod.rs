@@ -117,6 +117,7 @@ impl Cli {
         let cli = parsed.map_err(|mut error| {
             let is_set = |name: &OsStr| env::var_os(name).is_some();
             environment::name_variables(&mut error, &command, &words, is_set);
+            words::shorten_value(&mut error);
             if error.kind() == ErrorKind::UnknownArgument {
                 words::suggest_equals(&mut error, &words);
             }

@@ -61,7 +61,7 @@ pub struct CompressFlags {
     /// Remove the sidecars that etagd compress wrote and that decode to their file
     #[arg(long)]
     pub remove: bool,
-    /// Also write deltas against OLD, an earlier release or a manifest in it; repeatable, newest first
+    /// Also write deltas against OLD, an earlier release or a manifest in it; repeatable, newest first.
     ///
     /// A file with a hash in its name is compressed with the file of OLD that it replaces as its
     /// dictionary (RFC 9842): browsers that still have that one load a fraction. OLD is a directory,

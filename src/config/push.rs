@@ -10,7 +10,7 @@ use clap::{ArgMatches, Args, parser::ValueSource};
 use super::compression::CompressionFlags;
 use super::site::SiteOptions;
 use super::store::note;
-use super::values::{positive_duration, threads};
+use super::values::{positive_duration, release_or_none, threads};
 use crate::semantics::base_path::BasePath;
 use crate::settings::{Channel, InvalidReplicaUrl, InvalidStoreUrl, ReplicaUrl, StoreUrl};
 
@@ -89,13 +89,13 @@ pub struct PushFlags {
 #[derive(Debug, Args)]
 pub struct ReleaseFlags {
     /// List of releases that this one is added to, such as pr-17 for a preview
-    #[arg(long, value_name = "NAME", default_value_t, hide_default_value = true)]
+    #[arg(long, value_name = "NAME", default_value_t)]
     pub channel: Channel,
-    /// What to say about the release, for etagd releases
+    /// What to say about the release, for etagd releases: one line of up to 1000 bytes
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, value_parser = note)]
     pub note: String,
-    /// Fail unless N is the newest release [0: unless there is none]
-    #[arg(long, value_name = "N")]
+    /// Fail unless N is the newest release; 0 is for none yet
+    #[arg(long, value_name = "N", value_parser = release_or_none, allow_negative_numbers = true)]
     pub after: Option<u64>,
     /// Use a store that cannot tell two publishers apart: you see to it that there is one.
     ///
@@ -199,7 +199,8 @@ impl FromStr for PushTarget {
     type Err = InvalidPushTarget;
 
     fn from_str(text: &str) -> Result<Self, InvalidPushTarget> {
-        match StoreUrl::is_meant(text) {
+        // The path of a folder is meant for a store, too.
+        match StoreUrl::is_meant(text) || text.starts_with('/') {
             true => Ok(Self::Store(text.parse()?)),
             false => Ok(Self::Server(text.parse()?)),
         }

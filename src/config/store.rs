@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
-use super::values::{at_least_one, duration};
+use super::values::{at_least_one, duration, release_number};
 use crate::settings::{Channel, StoreUrl};
 
 /// The longest note, in bytes: it is one line in a list.
@@ -29,7 +29,9 @@ pub(super) fn note(text: &str) -> Result<String, InvalidNote> {
 pub(super) enum InvalidNote {
     #[error("expected at most {MAX_NOTE_LENGTH} bytes")]
     TooLong,
-    #[error("expected one line, without control characters")]
+    #[error(
+        "expected one line, without control characters: the first line of a commit's message will do"
+    )]
     Control,
 }
 
@@ -94,9 +96,9 @@ pub struct RollbackFlags {
     #[command(flatten)]
     pub among: ChannelFlags,
     /// Number of the release to bring back (see etagd releases)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = release_number, allow_negative_numbers = true)]
     pub to: u64,
-    /// What to say about it, for etagd releases
+    /// What to say about it, for etagd releases: one line of up to 1000 bytes
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, value_parser = note)]
     pub note: String,
     /// Use a store that cannot tell two publishers apart: you see to it that there is one

@@ -29,7 +29,7 @@ const HEADER_SIZES: RangeInclusive<u64> = 8 << 10..=1 << 20;
 /// Why a value is refused; clap adds the flag and the value.
 #[derive(PartialEq, Debug, thiserror::Error)]
 pub(super) enum InvalidValue {
-    #[error("expected a time such as 100ms, 10s or 1m 30s")]
+    #[error("expected a time such as 100ms, 10s, 1m 30s or 7d")]
     NotATime,
     #[error("expected a port, 0 to 65535")]
     NotAPort,
@@ -45,6 +45,8 @@ pub(super) enum InvalidValue {
     TooManyUploads,
     #[error("expected a whole number")]
     NotANumber,
+    #[error("expected the number of a release: etagd releases lists them")]
+    NotARelease,
     #[error("expected a size such as 512MiB")]
     NotASize,
     #[error("must be between 8KiB and 1MiB")]
@@ -98,6 +100,19 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, InvalidValue> {
         Ok(number) => Ok(number),
         Err(_) => Err(InvalidValue::NotANumber),
     }
+}
+
+/// The number of a release.
+pub(super) fn release_number(text: &str) -> Result<u64, InvalidValue> {
+    match release_or_none(text)? {
+        0 => Err(InvalidValue::NotARelease),
+        number => Ok(number),
+    }
+}
+
+/// The number of a release, or 0 for none.
+pub(super) fn release_or_none(text: &str) -> Result<u64, InvalidValue> {
+    text.parse().map_err(|_| InvalidValue::NotARelease)
 }
 
 /// `512MiB`, `2G`, or a number of bytes.
@@ -163,7 +178,7 @@ mod tests {
     fn a_refusal_says_what_is_accepted() {
         assert_eq!(refusal(duration("11years")), "must be at most 10 years");
         for bad in ["", "x", "10", "10 parsecs", "-1s"] {
-            let expected = "expected a time such as 100ms, 10s or 1m 30s";
+            let expected = "expected a time such as 100ms, 10s, 1m 30s or 7d";
             assert_eq!(refusal(duration(bad)), expected, "{bad:?}");
         }
         let beyond = "99999999999999999999999s";
@@ -181,6 +196,12 @@ mod tests {
         assert_eq!(refusal(threads("1025")), "must be at most 1024");
         assert_eq!(refusal(at_least_one("0")), "must be at least 1");
         assert_eq!(refusal(at_least_one("x")), "expected a whole number");
+        for bad in ["0", "-1", "abc", ""] {
+            let expected = "expected the number of a release: etagd releases lists them";
+            assert_eq!(refusal(release_number(bad)), expected, "{bad:?}");
+        }
+        assert_eq!(release_number("7"), Ok(7));
+        assert_eq!(release_or_none("0"), Ok(0));
         assert_eq!(refusal(size("abc")), "expected a size such as 512MiB");
         assert_eq!(
             refusal(header_size("4KiB")),

@@ -7,6 +7,10 @@ use clap::Command;
 use clap::error::{ContextKind, ContextValue};
 
 use super::values::compress;
+use crate::log::Printable;
+
+/// The most characters of a value in an error.
+const MAX_SHOWN: usize = 80;
 
 /// Inserts `serve` where no command stands, and what stands there is a directory or a flag that
 /// only a command has. A word with a slash can only be a path, so that a wrong one is reported as
@@ -83,6 +87,23 @@ pub(super) fn suggest_equals(error: &mut clap::Error, words: &[OsString]) {
     }
 }
 
+/// Makes an error about a value show it in one line that a terminal does not obey: who forwards a text of
+/// somebody else's, such as a commit's message, knows it.
+pub(super) fn shorten_value(error: &mut clap::Error) {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        let shown = shown(value);
+        error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
+    }
+}
+
+fn shown(value: &str) -> String {
+    let (value, end) = match value.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => (&value[..end], "..."),
+        None => (value, ""),
+    };
+    format!("{}{end}", Printable(value))
+}
+
 /// The command that a word is with one letter wrong, and one more in each four.
 fn nearest_command(word: &str, cli: &Command) -> Option<String> {
     let max_distance = 1 + word.chars().count() / 4;
@@ -136,6 +157,18 @@ mod tests {
                 "{typed:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_value_is_shown_in_one_line() {
+        for (value, expected) in [
+            ("x", "x"),
+            ("a\nb\u{7}", "a\\nb\\u{7}"),
+            ("\u{202e}x", "\\u{202e}x"),
+        ] {
+            assert_eq!(shown(value), expected);
+        }
+        assert_eq!(shown(&"ä".repeat(5000)), format!("{}...", "ä".repeat(80)));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Which releases a channel has.
 
+use std::collections::BTreeSet;
+
 use super::error::{Followed, RefusalReason, RefusedRelease};
+use crate::settings::Channel;
 use crate::store::{
     MAX_HINT_LENGTH, Polled, ReleaseRecord, Store, StoreError, StoreErrorKind, layout,
     number_in_hint,
@@ -40,6 +43,14 @@ impl ChannelReader {
 
     pub(super) fn followed(&self) -> &Followed {
         &self.followed
+    }
+
+    /// The channels of the store that have a release.
+    ///
+    /// # Errors
+    /// When they can't be listed.
+    pub(super) async fn others(&self) -> Result<BTreeSet<Channel>, StoreError> {
+        self.store.channels().await
     }
 
     /// The numbers of the releases after `known`, ascending. Where nothing has changed, that costs one

@@ -24,7 +24,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::progress::ByteProgress;
 use crate::readiness::Readiness;
-use crate::settings::FollowOptions;
+use crate::settings::{Channel, FollowOptions};
 use crate::store::{ReleaseRecord, Store, StoreError, StorePatience};
 
 /// How long the store is waited for before it is taken to be away: clients wait, too.
@@ -251,9 +251,24 @@ impl StoreFollower {
             self.readiness.explain(Some(reason.clone()));
             if !mem::replace(&mut is_said, true) {
                 let store = &self.options.store;
-                tracing::warn!(%store, "{reason}; not ready until there is something to serve");
+                let hint = match is_empty {
+                    true => self.other_channels().await,
+                    false => String::new(),
+                };
+                tracing::warn!(%store, "{reason}{hint}; not ready until there is something to serve");
             }
             sleep(pause.mul_f64(0.9 + 0.2 * chance())).await;
+        }
+    }
+
+    /// Names the channels that have a release: this one may be mistyped.
+    async fn other_channels(&self) -> String {
+        let listed = timeout(MAX_START_WAIT, self.channel.others()).await;
+        let others = listed.ok().and_then(Result::ok).unwrap_or_default();
+        let others: Vec<_> = others.iter().map(Channel::as_str).collect();
+        match others.is_empty() {
+            true => String::new(),
+            false => format!(" (channels that have some: {})", others.join(", ")),
         }
     }
 

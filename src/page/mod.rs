@@ -106,9 +106,10 @@ impl Display for Text<'_> {
 }
 
 /// Whether a character is a command: to a terminal, or to turn the direction of the text around it.
-fn is_unseen(char: char) -> bool {
+#[must_use]
+pub fn is_unseen(char: char) -> bool {
     char.is_control()
-        || matches!(char, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(char, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

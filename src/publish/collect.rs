@@ -68,6 +68,10 @@ impl Collector<'_> {
     /// # Errors
     /// When somebody publishes for too long, it can't be told what is needed, or the store can't be asked.
     pub async fn collect(&self, is_dry_run: bool) -> Result<Collection, PublishError> {
+        // In what is no store, not even a lock is written. What is deleted is listed under the lock.
+        if self.store.channels().await?.is_empty() {
+            return Err(PublishError::NoStore(self.store.url().clone()));
+        }
         let request = LockRequest {
             store: self.store,
             kind: LockKind::Collect,
@@ -122,6 +126,10 @@ impl Collector<'_> {
                     false => releases.push(layout::release(&channel, release.number)),
                 }
             }
+        }
+        // A mount below it may be missing, or a copy may not be finished: then nothing seems to be needed.
+        if kept.is_empty() {
+            return Err(PublishError::NoStore(self.store.url().clone()));
         }
         let needed = self.needed(&kept).await?;
         let mut garbage = Vec::new();

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::settings::Channel;
+use crate::settings::{Channel, StoreUrl};
 use crate::store::layout::ObjectKey;
 use crate::store::{ReleaseRecord, StoreError};
 
@@ -104,6 +104,12 @@ pub enum PublishError {
         /// How many it has.
         all: usize,
     },
+    /// No channel has a release.
+    #[error(
+        "no channel of {0} has a release, so it is not known what is needed, and nothing was deleted: is \
+         this the store?"
+    )]
+    NoStore(StoreUrl),
     /// Something below the channels is no release.
     #[error(
         "{0} is neither a release nor a hint, so it is not known what it needs, and nothing was deleted: \

@@ -1,12 +1,10 @@
 //! The releases of a channel.
 
-use std::collections::BTreeSet;
-
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::error::PublishError;
 use crate::settings::Channel;
-use crate::store::{ReleaseRecord, Store, StoreError, StoreErrorKind, layout};
+use crate::store::{ReleaseRecord, Store, StoreError, StoreErrorKind};
 
 /// Records that are read at a time.
 const MAX_READS: usize = 64;
@@ -41,17 +39,4 @@ pub async fn history(store: &Store, channel: &Channel) -> Result<ReleaseHistory,
         .try_collect()
         .await?;
     Ok(records.into_iter().flatten().collect())
-}
-
-/// The channels of a store that have a release.
-///
-/// # Errors
-/// When they can't be listed.
-pub async fn channels(store: &Store) -> Result<BTreeSet<Channel>, PublishError> {
-    let objects = store.list(layout::CHANNELS, None).await?;
-    let channel_of = |key| Some(layout::release_of(key)?.0);
-    Ok(objects
-        .iter()
-        .filter_map(|object| channel_of(&object.key))
-        .collect())
 }

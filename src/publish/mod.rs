@@ -19,7 +19,7 @@ mod rollback;
 pub use collect::{Collection, Collector};
 pub use content::SiteContent;
 pub use error::PublishError;
-pub use history::{ReleaseHistory, channels, history};
+pub use history::{ReleaseHistory, history};
 pub use identity::{publisher_id, publisher_name};
 pub use lock::abandon;
 pub use missing::MissingBlobs;

@@ -12,7 +12,7 @@ use super::lock::{LockRequest, StoreLock};
 use super::missing::MissingBlobs;
 use super::probe::probe;
 use crate::progress::ByteProgress;
-use crate::settings::Channel;
+use crate::settings::{Channel, setting_changes};
 use crate::store::layout::{self, FORMAT_VERSION, LockKind};
 use crate::store::{
     BlobHash, Creation, EncodedListing, ReleaseRecord, SiteListing, Store, StoreErrorKind,
@@ -134,12 +134,23 @@ impl ReleasePublisher<'_> {
             Some(release) => self.store.listing(&release.manifest).await.ok(),
             None => None,
         };
+        if let (Some(release), Some(listing)) = (release, &listing) {
+            report_settings(release, listing, content);
+        }
         let of_site = content.hashes();
         let of_release = listing.iter().flat_map(SiteListing::blobs);
         of_release
             .map(|(hash, _)| hash)
             .filter(|hash| of_site.contains(hash))
             .collect()
+    }
+
+    /// Says how the settings of a site differ from those of the release that it is to follow, as far as that
+    /// can be told.
+    pub async fn compare_settings(&self, base: &ReleaseRecord, content: &SiteContent) {
+        if let Ok(listing) = self.store.listing(&base.manifest).await {
+            report_settings(base, &listing, content);
+        }
     }
 
     /// Whether this very release is still in the store.
@@ -352,6 +363,20 @@ impl ReleasePublisher<'_> {
                 "{error}; the release is made, and servers find it with their next sweep"
             );
         }
+    }
+}
+
+/// A flag that was forgotten makes another site, and nobody sees that in its files.
+fn report_settings(base: &ReleaseRecord, listing: &SiteListing, content: &SiteContent) {
+    let changes = setting_changes(&listing.settings, &content.listing.settings);
+    if !changes.is_empty() {
+        let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        let (release, changes) = (base.number, changes.join(", "));
+        tracing::info!(
+            release,
+            changes,
+            "settings differ from release {release}: {changes}"
+        );
     }
 }
 

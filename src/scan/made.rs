@@ -43,14 +43,23 @@ pub(super) fn is_compressible(resource: &Resource) -> bool {
         && encode::is_compressible(&resource.path, resource.text)
 }
 
-/// How many files of a site could be sent compressed and are not, and how many bytes they have.
+/// How many files of a site could be sent compressed and are not, and how many bytes they have. None where
+/// most are compressed: whoever did that has left out what is not worth it.
 pub fn uncompressed(manifest: &Manifest) -> (u64, u64) {
-    manifest
-        .iter()
-        .filter(|resource| resource.of_files().1.is_empty() && is_compressible(resource))
-        .fold((0, 0), |(files, bytes), resource| {
-            (files + 1, bytes + resource.of_files().0.length)
-        })
+    let (mut compressed, mut files, mut bytes) = (0_u64, 0, 0);
+    for resource in manifest.iter().filter(|it| is_compressible(it)) {
+        let (identity, encoded) = resource.of_files();
+        if encoded.is_empty() {
+            files += 1;
+            bytes += identity.length;
+        } else {
+            compressed += 1;
+        }
+    }
+    match compressed > files {
+        true => (0, 0),
+        false => (files, bytes),
+    }
 }
 
 /// Does `work`, which makes the codings of these resources: at a start on all cores, and later on

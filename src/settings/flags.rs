@@ -86,6 +86,63 @@ fn listed(values: &[String]) -> String {
     values.collect::<Vec<_>>().join(" ")
 }
 
+/// The most characters of a value in a message: patterns may be thousands.
+const MAX_SHOWN: usize = 200;
+
+/// A flag that one site has with other values than another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettingChange {
+    name: String,
+    old: String,
+    new: String,
+}
+
+/// As `--immutable auto -> none`.
+impl fmt::Display for SettingChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, old, new } = self;
+        write!(f, "--{name} {old} -> {new}")
+    }
+}
+
+/// What two sites differ in, of flags as [`Settings::flags`] has them. One that is missing has its default.
+#[must_use]
+pub fn setting_changes(
+    old: &BTreeMap<String, Vec<String>>,
+    new: &BTreeMap<String, Vec<String>>,
+) -> Vec<SettingChange> {
+    let mut defaults = Settings::default().flags();
+    defaults.push(SettingFlag::off("listing"));
+    let value = |flags: &BTreeMap<String, Vec<String>>, name: &str| {
+        let default = || defaults.iter().find(|flag| flag.name == name);
+        let values = flags.get(name).map(Vec::as_slice);
+        shown(values.unwrap_or_else(|| default().map_or(&[], SettingFlag::values)))
+    };
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    names
+        .into_iter()
+        .map(|name| SettingChange {
+            name: name.clone(),
+            old: value(old, name),
+            new: value(new, name),
+        })
+        .filter(|change| change.old != change.new)
+        .collect()
+}
+
+fn shown(values: &[String]) -> String {
+    let text = match values {
+        [value] => value.clone(),
+        values => listed(values),
+    };
+    match text.char_indices().nth(MAX_SHOWN) {
+        // So that two long ones do not look the same.
+        Some((end, _)) => format!("{}... ({} values)", &text[..end], values.len()),
+        None if values.iter().all(String::is_empty) => "none".to_owned(),
+        None => text,
+    }
+}
+
 /// Why flags are no [`Settings`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum InvalidFlags {
@@ -306,6 +363,44 @@ mod tests {
 
     fn patterns<T: FromStr<Err: fmt::Debug>>(texts: &[&str]) -> Vec<T> {
         texts.iter().map(|it| it.parse().expect(it)).collect()
+    }
+
+    #[test]
+    fn what_two_releases_differ_in_is_said_as_it_is_typed() {
+        let changes = |old: &Settings, new: &Settings| {
+            let changes = setting_changes(&map(old), &map(new));
+            let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+            changes.join(", ")
+        };
+        let plain = Settings::default();
+        let full = Settings {
+            compress: Some("br,gz".parse().expect("codings")),
+            immutable: patterns(&["auto"]),
+            listing: true,
+            base_path: "/app".parse().expect("a path"),
+            ..Settings::default()
+        };
+        assert_eq!(changes(&full, &full), "");
+        assert_eq!(
+            changes(&full, &plain),
+            "--base-path /app -> none, --compress br,gz (etagd-1) -> off, --immutable auto -> none, \
+             --listing true -> false"
+        );
+        // What an earlier version did not write has its default.
+        let all = map(&plain);
+        let mut few = all.clone();
+        few.remove("compress");
+        assert_eq!(setting_changes(&few, &all), []);
+        let many = |number: usize| {
+            let patterns = (0..number).map(|number| format!("/{number}/**")).collect();
+            BTreeMap::from([("exclude".to_owned(), patterns)])
+        };
+        let change = &setting_changes(&many(1000), &many(1001))[0];
+        let change = change.to_string();
+        assert!(
+            change.len() < 600 && change.contains("(1001 values)"),
+            "{change}"
+        );
     }
 
     /// One for each value that a flag may have.

@@ -29,7 +29,9 @@ pub use dev::{AllowedHost, Certificate, DevOptions, InvalidHost, InvalidUpstream
 pub use dictionaries::{DictionaryChoice, DictionaryFiles};
 pub use expectation::{Digest, Expectation, InvalidDigest};
 pub use family::{Family, url_pattern};
-pub use flags::{FlagValues, InvalidChoice, InvalidFlags, SettingFlag};
+pub use flags::{
+    FlagValues, InvalidChoice, InvalidFlags, SettingChange, SettingFlag, setting_changes,
+};
 pub use following::{FollowOptions, InvalidPrefetch, Prefetch, SiteSource};
 pub use globs::{InvalidGlob, PathGlob};
 pub use hosts::is_host_allowed;

@@ -56,6 +56,9 @@ pub enum InvalidStoreUrl {
     /// Another scheme, or none.
     #[error("expected s3://BUCKET, s3://BUCKET/PREFIX or file:///FOLDER")]
     Scheme,
+    /// The path of a folder.
+    #[error("expected s3://BUCKET, s3://BUCKET/PREFIX or file:///FOLDER: for this folder, {0}")]
+    Path(StoreUrl),
     /// A name that no bucket has.
     #[error(
         "{0:?} is not the name of a bucket: expected 3 to 63 letters, digits, dots and hyphens, as in s3://BUCKET/PREFIX"
@@ -90,7 +93,11 @@ impl FromStr for StoreUrl {
             });
         }
         if !text.starts_with(FILE) {
-            return Err(InvalidStoreUrl::Scheme);
+            let is_path = text.starts_with('/') && text != "/";
+            return Err(match is_path {
+                true => InvalidStoreUrl::Path(Self::Folder(text.into())),
+                false => InvalidStoreUrl::Scheme,
+            });
         }
         let url = url::Url::parse(text).map_err(|_| InvalidStoreUrl::Folder)?;
         let is_plain = url.host().is_none() && url.query().is_none() && url.fragment().is_none();

@@ -19,13 +19,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{self, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
-use crate::disk::Root;
 use crate::disk::seam::{self, Call};
+use crate::disk::{Root, resolved_path};
 use crate::manifest::Manifest;
 use crate::scan::{SavedFile, Scanner, is_hidden};
 use crate::settings::Settings;
@@ -70,7 +70,7 @@ impl StateFile {
         root: &Root,
         settings: impl Into<Arc<Settings>>,
     ) -> Result<Self, Refused> {
-        let real = real(file);
+        let real = resolved_path(file);
         if real.symlink_metadata().is_ok_and(|now| !now.is_file()) {
             return Err(Refused::Taken(file.to_path_buf()));
         }
@@ -224,19 +224,6 @@ impl LoadError {
             Self::Unusable(Unusable::Version(_) | Unusable::Choices | Unusable::Root(_)) => true,
             Self::Unusable(Unusable::Foreign | Unusable::Damaged) | Self::Io(_) => false,
         }
-    }
-}
-
-/// A path without links, as far as there is something at its end or above it.
-fn real(file: &Path) -> PathBuf {
-    let absolute = path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
-    if let Ok(real) = absolute.canonicalize() {
-        return real;
-    }
-    let parent = absolute.parent().map(Path::canonicalize);
-    match (parent, absolute.file_name()) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
-        _ => absolute,
     }
 }
 

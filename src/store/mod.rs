@@ -9,6 +9,7 @@ mod bounded;
 #[cfg(feature = "s3")]
 mod connector;
 mod error;
+mod folder;
 pub mod layout;
 mod listing;
 mod record;
@@ -39,6 +40,7 @@ use error::ErrorContext;
 use layout::ObjectKey;
 
 pub use error::{StoreAction, StoreError, StoreErrorKind};
+pub use folder::{is_foreign, is_store};
 pub use layout::BlobHash;
 pub use listing::{
     EncodedListing, ListedCoding, ListedFile, ListedRules, ListingError, SiteListing, has_tree,

@@ -1,5 +1,7 @@
 //! The releases of a channel: which is the newest, and what one has.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::error::{ErrorContext, StoreAction, StoreError, StoreErrorKind};
@@ -75,6 +77,16 @@ impl Store {
             })
         };
         Ok(listed.into_iter().filter_map(numbered).collect())
+    }
+
+    /// The channels that have a release.
+    ///
+    /// # Errors
+    /// When they can't be listed.
+    pub async fn channels(&self) -> Result<BTreeSet<Channel>, StoreError> {
+        let objects = self.list(layout::CHANNELS, None).await?;
+        let channel_of = |object: &StoredObject| Some(layout::release_of(&object.key)?.0);
+        Ok(objects.iter().filter_map(channel_of).collect())
     }
 
     /// Reads the record of a release.

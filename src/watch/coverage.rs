@@ -19,7 +19,7 @@ use crate::scan::{self, Link, LinkVerdict, Scope, TreeSize};
 use crate::staging;
 
 /// While a file with this name is in the root, nothing is published.
-const HOLD_FILE: &str = ".etagd-hold";
+pub const HOLD_FILE: &str = ".etagd-hold";
 /// Limit for the links on the way to the root that are followed, as in the kernel
 /// (`path_resolution(7)`).
 const MAX_ROOT_LINKS: usize = 40;

@@ -53,6 +53,7 @@ use crate::release::Release;
 use crate::scan::{Link, Progress, Scanner};
 use crate::site::Site;
 use coverage::Coverage;
+pub use coverage::HOLD_FILE;
 use driver::Driver;
 use publisher::Publisher;
 use schedule::{Periods, Schedule};

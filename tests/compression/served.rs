@@ -386,6 +386,18 @@ fn an_operator_is_told_how_far_it_is_and_what_could_be_compressed() {
     server.wait_for_line(
         "2 files (5.86 KiB) could be sent compressed: --compress, or etagd compress",
     );
+    drop(server);
+
+    // Whoever has compressed most of it has left the rest.
+    for name in ["a.txt.gz", "b.txt.gz"] {
+        let text = fs::read(site.path(&name[..5])).unwrap();
+        let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(&text).unwrap();
+        fs::write(site.path(name), gzip.finish().unwrap()).unwrap();
+    }
+    fs::write(site.path("c.txt"), prose(2000, 4)).unwrap();
+    let server = Server::start(&site);
+    assert!(!server.log().contains("could be sent compressed"));
 }
 
 #[test]

@@ -155,6 +155,17 @@ fn a_channel_without_releases_is_waited_for() {
 }
 
 #[test]
+fn a_channel_that_was_mistyped_is_told_from_those_that_there_are() {
+    let site = TestSite::with(&[("index.html", b"here")]);
+    let releases = Releases::of(&site, &[]);
+    releases.push(&site, &["--channel", "pr-17"]);
+    let server = releases.spawn(&["--channel", "lvie"]);
+    server.wait_for_line(
+        "(channel lvie) has no release yet: push one (channels that have some: live, pr-17); not ready",
+    );
+}
+
+#[test]
 fn a_signal_has_it_look_now() {
     let site = TestSite::with(&[("index.html", b"one")]);
     let releases = Releases::of(&site, &[]);

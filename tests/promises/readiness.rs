@@ -303,6 +303,20 @@ fn p9_ready_only_when_the_expected_site_is_there() {
 }
 
 #[test]
+fn p9_an_expectation_that_nobody_can_ask_about_is_named() {
+    let site = TestSite::new().file("a.txt", "x");
+    let expected = digest(&site);
+    let says = "--expect without --admin or --health: nobody can ask";
+    let server = Server::with(&site, &["--expect", &expected]);
+    assert!(server.log().contains(says));
+    drop(server);
+    for asked in [&ADMIN[..], &["--health", "/health"]] {
+        let server = Server::with(&site, &[asked, &["--expect", &expected]].concat());
+        assert!(!server.log().contains(says));
+    }
+}
+
+#[test]
 fn p9_an_expectation_may_hold_always() {
     let site = TestSite::with(&[("index.html", b"one")]);
     let expected = digest(&site);

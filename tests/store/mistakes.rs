@@ -1,10 +1,12 @@
 //! What can't be meant, and what can't be used, is said in one line, and nothing is released.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::folder::{Folder, Said, etagd, finish};
-use super::support::TestSite;
+use super::support::server::command;
+use super::support::{Server, TestSite};
 
 #[track_caller]
 fn assert_refused(said: &Said, code: i32, says: &str) {
@@ -55,12 +57,165 @@ fn flags_of_servers_and_stores_are_told_apart() {
         (&["rollback", "file:///x"], "--to <N>"),
         (&["gc", "file:///x", "--keep", "0"], "must be at least 1"),
         (
-            &["push", ".", "file:///x", "--note", "a\nb"],
-            "without control characters",
+            &["push", ".", "file:///x", "--note", "a\nb\u{7}"],
+            "'a\\nb\\u{7}' for '--note <TEXT>': expected one line, without control characters",
+        ),
+        (
+            &[
+                "rollback",
+                "file:///x",
+                "--to",
+                "1",
+                "--note",
+                &"x".repeat(5000),
+            ],
+            "xx...' for '--note <TEXT>': expected at most 1000 bytes",
+        ),
+        (
+            &["releases", "/srv/a b"],
+            "for this folder, file:///srv/a%20b",
+        ),
+        (&["push", ".", "/srv"], "for this folder, file:///srv"),
+        (
+            &["rollback", "file:///x", "--to", "abc"],
+            "expected the number of a release",
+        ),
+        (
+            &["rollback", "file:///x", "--to", "-1"],
+            "expected the number of a release",
+        ),
+        (
+            &["rollback", "file:///x", "--to", "0"],
+            "expected the number of a release",
+        ),
+        (
+            &["dev", "s3://bucket"],
+            "s3://bucket is a store of releases, and a directory is needed here",
+        ),
+        (&["manifest", "file:///x"], "a directory is needed here"),
+        (&["lint", "file:///x"], "a directory is needed here"),
+        (&["compress", "file:///x"], "a directory is needed here"),
+        (
+            &["check", "http://127.0.0.1:1", "--dir", "file:///x"],
+            "a directory is needed here",
         ),
     ] {
-        assert_refused(&finish(etagd(arguments)), 2, says);
+        let said = finish(etagd(arguments));
+        assert_refused(&said, 2, says);
+        assert!(said.err.len() < 600, "{said:?}");
     }
+}
+
+#[test]
+fn a_store_in_the_site_and_a_site_in_the_store_are_refused_before_anything_is_written() {
+    let parent = Folder::new();
+    let root = parent.path("site");
+    fs::create_dir_all(root.join("sub")).unwrap();
+    for name in ["a.txt", "sub/b.txt"] {
+        fs::write(root.join(name), "x").unwrap();
+    }
+    symlink(&root, parent.path("link")).unwrap();
+    let before = parent.objects();
+    let push = |directory: &Path, store: &str, flags: &[&str]| {
+        let store = format!("{}/{store}", parent.url());
+        finish(etagd(
+            &[&["push", directory.to_str().unwrap(), &store], flags].concat(),
+        ))
+    };
+    for store in ["site", "site/new", "site/sub", "link/new/store"] {
+        for flags in [&[][..], &["--dry-run"]] {
+            let said = push(&root, store, flags);
+            assert_refused(&said, 2, "would have all earlier ones among its files");
+        }
+    }
+    let said = push(&root.join("sub"), "site", &[]);
+    assert_refused(&said, 2, "is in the store");
+    assert_eq!(parent.objects(), before);
+    // Its name begins alike.
+    assert_eq!(push(&root, "site-store", &[]).code, 0);
+}
+
+#[test]
+fn a_store_that_is_taken_for_a_site_is_named() {
+    let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    assert_eq!(store.push(&site.root(), &[]).code, 0);
+    let root = store.root().to_str().unwrap();
+    let other = Folder::new().below_it("other");
+    for arguments in [
+        &["lint", root][..],
+        &["manifest", root],
+        &["push", root, &other.url(), "--dry-run"],
+    ] {
+        let said = finish(etagd(arguments));
+        let says = format!("run etagd serve {}", store.url());
+        assert_eq!(said.err.matches(&says).count(), 1, "{said:?}");
+    }
+    let said = finish(etagd(&["lint", site.root().to_str().unwrap()]));
+    assert!(!said.err.contains("store"), "{said:?}");
+    let server = Server::spawn(command(env!("CARGO_BIN_EXE_etagd")), store.root(), &[]);
+    server.wait_for_line("is a store of releases, and is taken for a site");
+}
+
+#[test]
+fn what_is_no_store_is_neither_listed_nor_collected() {
+    let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    fs::write(store.path("index.html"), "x").unwrap();
+    for flags in [&[][..], &["--dry-run"]] {
+        assert_refused(&store.run("gc", flags), 1, "is this the store?");
+    }
+    assert_refused(&store.run("releases", &[]), 1, "is no store");
+    assert_eq!(fs::read_dir(store.root()).unwrap().count(), 1);
+    // Its records are not there, as where a mount is missing: nothing is known to be garbage.
+    fs::remove_file(store.path("index.html")).unwrap();
+    assert_eq!(store.push(&site.root(), &[]).code, 0);
+    fs::rename(store.path("channels"), store.path("away")).unwrap();
+    let objects = store.objects();
+    let said = store.run("gc", &["--grace", "0s"]);
+    assert_refused(&said, 1, "nothing was deleted");
+    assert_eq!(store.objects(), objects);
+}
+
+#[test]
+fn a_site_that_is_held_is_not_pushed() {
+    let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    fs::write(site.path(".etagd-hold"), "").unwrap();
+    assert_refused(&store.push(&site.root(), &[]), 1, "held by .etagd-hold");
+    let root = site.root();
+    let to_server = ["push", root.to_str().unwrap(), "http://127.0.0.1:1"];
+    assert_refused(&finish(etagd(&to_server)), 1, "held by .etagd-hold");
+    assert!(store.objects().is_empty());
+    fs::remove_file(site.path(".etagd-hold")).unwrap();
+    assert_eq!(store.push(&site.root(), &[]).code, 0);
+}
+
+#[test]
+fn a_push_says_which_settings_are_not_those_of_the_release_before() {
+    let (site, store) = (
+        TestSite::new().file("a.txt", "x".repeat(5000)),
+        Folder::new(),
+    );
+    let flags = ["--compress", "--immutable", "auto"];
+    let first = store.push(&site.root(), &flags);
+    assert!(!first.err.contains("settings"), "{first:?}");
+    fs::write(site.path("b.txt"), "y").unwrap();
+    let same = store.push(&site.root(), &flags);
+    assert!(!same.err.contains("settings"), "{same:?}");
+    let says = "settings differ from release 2: --compress br,gz (etagd-1) -> off, --immutable auto -> none";
+    for flags in [&["--dry-run"][..], &[]] {
+        let said = store.push(&site.root(), flags);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(said.err.matches(says).count(), 1, "{said:?}");
+    }
+}
+
+#[test]
+fn a_note_that_turns_the_direction_of_text_does_not_turn_a_listing() {
+    let (site, store) = (TestSite::new().file("a.txt", "x"), Folder::new());
+    assert_eq!(store.push(&site.root(), &["--note", "a\u{202e}b"]).code, 0);
+    let listed = store.run("releases", &[]).out;
+    assert!(listed.ends_with("a\u{fffd}b\n"), "{listed}");
+    let lost = store.push(&site.root(), &["--after", "0"]);
+    assert!(lost.err.contains("(a\\u{202e}b)"), "{lost:?}");
 }
 
 #[test]
