@@ -189,8 +189,6 @@ impl Error {
     /// The exit code for it: 2 for bad usage, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            // It is the build that has failed.
-            Self::Usage(UsageError::NothingToRelease(_)) => 1,
             Self::Usage(_) | Self::InsecureWrites(_) => 2,
             Self::Follow(error) if error.is_usage() => 2,
             Self::Redirect(error) if error.is_usage() => 2,
