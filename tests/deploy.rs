@@ -113,15 +113,20 @@ fn the_collector_of_a_timer_is_understood() {
 }
 
 #[test]
-fn the_sandbox_lets_threads_that_compress_stand_back() {
-    for name in ["etagd.service", "etagd@.service"] {
+fn the_sandbox_lets_threads_say_how_they_are_scheduled() {
+    // Those that compress stand back, but no follower of a store compresses.
+    for (name, calls) in [
+        ("etagd.service", "setpriority sched_setattr"),
+        ("etagd@.service", "setpriority sched_setattr"),
+        ("etagd-releases.service", "sched_setattr"),
+    ] {
         let text = file(name);
         let filters: Vec<_> = text
             .lines()
             .filter_map(|line| line.strip_prefix("SystemCallFilter="))
             .collect();
         // Each line changes what the ones before it say (systemd.exec(5)).
-        let expected = ["@system-service", "~@privileged @resources", "setpriority"];
+        let expected = ["@system-service", "~@privileged @resources", calls];
         assert_eq!(filters, expected, "{name}");
     }
 }
