@@ -311,6 +311,9 @@ mod tests {
             ("table", lines(20_000, table)),
             ("noise", noise.take(70_000).collect()),
             ("zeros", vec![0; 300_000]),
+            // Gzip is fed in several steps, and brotli looks for matches in another way beyond 4 MiB.
+            ("long page", lines(60_000, page)),
+            ("long table", lines(170_000, table)),
         ]
     }
 
@@ -369,5 +372,11 @@ noise Gzip Scan 37915 0a5ea72ce346
 zeros Brotli Scan 13 e0221295d665
 zeros Zstd Scan 29 81b69934f5ea
 zeros Gzip Scan 325 75b62213d401
+long page Brotli Scan 203140 0445dda33489
+long page Zstd Scan 231744 4a8c1548e52b
+long page Gzip Scan 264311 f94d8a1d26d3
+long table Brotli Scan 261183 0e3ea14faa7b
+long table Zstd Scan 294511 d01e72d66a5b
+long table Gzip Scan 782658 34a8a82b401a
 ";
 }
