@@ -14,7 +14,7 @@ use super::Error;
 use super::progress::{bytes_template, show_bytes, with_bar};
 use super::usage::UsageError;
 use crate::progress::ByteProgress;
-use crate::publish::{PublishError, abandon};
+use crate::publish::{PublishError, PublisherId, abandon};
 use crate::settings::StoreUrl;
 use crate::store::{FailedRequests, Store, StoreError, StorePatience};
 use crate::trust::Trust;
@@ -93,10 +93,11 @@ impl StoreSession {
     }
 
     /// Does some work under the locks of `id`, until it is done or a signal stops it: others need not wait
-    /// then until a lock of a process that is gone has expired.
+    /// then until a lock of a process that is gone has expired, unless what it has begun may still be under
+    /// way.
     pub(super) fn run_until_stopped<T>(
         &self,
-        id: &str,
+        id: &PublisherId,
         work: impl Future<Output = Result<T, PublishError>>,
     ) -> Result<T, PublishError> {
         self.run(async {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::error::PublishError;
+use super::identity::PublisherId;
 use super::lock::{LockRequest, StoreLock, is_older};
 use crate::settings::Channel;
 use crate::store::layout::{self, LockKind, ObjectKey};
@@ -16,7 +17,7 @@ use crate::store::{BlobHash, NumberedRelease, Store, StoreError, StoredObject};
 const MAX_WAIT: Duration = Duration::from_secs(180);
 /// Older locks and probes are removed.
 const MAX_LEFT_AGE: Duration = Duration::from_secs(3600);
-/// Objects that are deleted before the lock is looked at again.
+/// Objects that are deleted in one step.
 const MAX_DELETED: usize = 200;
 /// Listings that are read at a time.
 const MAX_READS: usize = 16;
@@ -27,7 +28,7 @@ pub struct Collector<'s> {
     /// The store.
     pub store: &'s Store,
     /// What tells this process from all others.
-    pub id: String,
+    pub id: PublisherId,
     /// Who that is, for people.
     pub who: String,
     /// So many releases of each channel are kept, at least one.
@@ -96,7 +97,7 @@ impl Collector<'_> {
             for objects in [&collection.releases, &collection.garbage, &collection.left] {
                 for objects in objects.chunks(MAX_DELETED) {
                     let keys: Vec<ObjectKey> = objects.iter().map(|it| it.key.clone()).collect();
-                    lock.step(self.store.delete_all(&keys)).await??;
+                    lock.delete_all(&keys).await?;
                 }
             }
             let now = lock.written;

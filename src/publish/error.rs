@@ -79,8 +79,8 @@ pub enum PublishError {
     },
     /// The work under a lock took so long that others may take the lock for one that was left.
     #[error(
-        "the store is so slow that the lock of this process has expired, and nothing more was deleted: run \
-         again"
+        "the store is so slow, or this machine has slept so long, that the lock of this process has expired \
+         before the work was done: run again"
     )]
     Expired,
     /// There is no release with this number.
@@ -121,6 +121,17 @@ pub enum PublishError {
         "it is not known whether release {0} was made: see etagd releases, or run again, which does no harm"
     )]
     Uncertain(u64),
+    /// A collector may have run between the last look at what a release needs and its creation.
+    #[error(
+        "release {number} was made, but something that it needs may have been deleted meanwhile, and could \
+         not be sent again: {source}. Run again"
+    )]
+    InDoubt {
+        /// The release.
+        number: u64,
+        /// What failed.
+        source: Box<Self>,
+    },
     /// What the kept releases need is not known.
     #[error(
         "cannot tell what release {number} of {channel} needs, so nothing was deleted: {source}. If it is \

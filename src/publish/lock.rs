@@ -6,10 +6,11 @@
 //! was killed: a deploy must not wait an hour for a timer that was stopped. Ages of locks are differences of
 //! the store's own dates; the clock of this machine has no say. Where a folder's clock was set back, a lock
 //! may be dated in the future. It has no age, so it was left if nobody writes it again for two minutes.
+//!
+//! A step that was given up, or has failed, may still be under way: in a folder that hangs, or at the store.
+//! Its lock is not deleted, and runs out like that of a process that was killed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,14 +19,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::PublishError;
-use super::identity::random_below;
+use super::hold::{LockHold, uptime_ms};
+use super::identity::{PublisherId, random_below};
 use crate::store::layout::{self, LockKind, ObjectKey};
 use crate::store::{ReleaseTime, Store, StoreError, StoredObject};
 
 /// An older lock was left by a process that was killed.
 const MAX_AGE: Duration = Duration::from_secs(120);
-/// For so long a process may rely on its own lock after it was written: half of what others grant it.
-const MAX_HELD: Duration = Duration::from_secs(60);
 /// How long a step may take that relies on the lock, so that it ends before others go on.
 const MAX_STEP: Duration = Duration::from_secs(45);
 /// How often a lock is written again.
@@ -50,8 +50,7 @@ pub(super) struct StoreLock<'s> {
     key: ObjectKey,
     /// The store's own time when it was first written.
     pub(super) written: SystemTime,
-    /// The uptime in milliseconds when it was last about to be written.
-    renewed: Arc<AtomicU64>,
+    hold: LockHold,
     renewal: JoinHandle<()>,
 }
 
@@ -60,7 +59,7 @@ pub(super) struct StoreLock<'s> {
 pub(super) struct LockRequest<'s, 'w> {
     pub(super) store: &'s Store,
     pub(super) kind: LockKind,
-    pub(super) id: &'w str,
+    pub(super) id: &'w PublisherId,
     pub(super) who: &'w str,
     /// How long to wait for others.
     pub(super) max_wait: Duration,
@@ -108,21 +107,23 @@ impl<'s> LockRequest<'s, '_> {
     }
 
     async fn write(&self) -> Result<StoreLock<'s>, StoreError> {
-        let key = layout::lock(self.kind, self.id);
+        let key = layout::lock(self.kind, self.id.as_str());
         let text = LockText {
             who: self.who.to_owned(),
             at: SystemTime::now().into(),
         };
         let text = Bytes::from(serde_json::to_vec(&text).unwrap_or_default());
-        let renewed = Arc::new(AtomicU64::new(uptime_ms()));
+        let hold = self.id.hold.clone();
+        let began = uptime_ms();
         self.store.put(&key, text.clone()).await?;
+        hold.renew(began);
         let written = self.store.head(&key).await?.modified;
-        let renewal = renew(self.store.clone(), key.clone(), text, Arc::clone(&renewed));
+        let renewal = renew(self.store.clone(), key.clone(), text, hold.clone());
         Ok(StoreLock {
             store: self.store,
             key,
             written,
-            renewed,
+            hold,
             renewal: tokio::spawn(renewal),
         })
     }
@@ -169,25 +170,29 @@ impl<'s> LockRequest<'s, '_> {
     }
 }
 
-/// Removes the locks of a publisher or collector that is stopped.
+/// Removes the locks of a publisher or collector that is stopped, unless what it has begun may still be under
+/// way.
 ///
 /// # Errors
 /// When the store can't be asked; others ignore the locks after two minutes then.
-pub async fn abandon(store: &Store, id: &str) -> Result<(), StoreError> {
+pub async fn abandon(store: &Store, id: &PublisherId) -> Result<(), StoreError> {
+    if id.hold.has_open_step() {
+        return Ok(());
+    }
     let kinds = [LockKind::Push, LockKind::Collect];
     store
-        .delete_all(&kinds.map(|kind| layout::lock(kind, id)))
+        .delete_all(&kinds.map(|kind| layout::lock(kind, id.as_str())))
         .await
 }
 
 /// Writes a lock again and again, so that others see that somebody holds it.
-async fn renew(store: Store, key: ObjectKey, text: Bytes, renewed: Arc<AtomicU64>) {
+async fn renew(store: Store, key: ObjectKey, text: Bytes, hold: LockHold) {
     loop {
         sleep(RENEWAL).await;
         let began = uptime_ms();
         // Where the store can't be asked for long, the lock is not relied on any more.
         if store.put(&key, text.clone()).await.is_ok() {
-            renewed.store(began, Ordering::Relaxed);
+            hold.renew(began);
         }
     }
 }
@@ -226,27 +231,58 @@ pub(super) fn is_older(object: &StoredObject, now: SystemTime, age: Duration) ->
 impl StoreLock<'_> {
     /// Whether everybody else still takes it for a lock that somebody holds.
     pub(super) fn is_held(&self) -> bool {
-        let age = uptime_ms().saturating_sub(self.renewed.load(Ordering::Relaxed));
-        Duration::from_millis(age) < MAX_HELD
+        self.hold.is_current()
     }
 
     /// Does something that must not happen once somebody else goes on: only while the lock is held, and not
     /// for longer than others wait.
     ///
     /// # Errors
-    /// When the lock has expired, or the step takes too long.
-    pub(super) async fn step<T>(&self, step: impl Future<Output = T>) -> Result<T, PublishError> {
+    /// When the lock has expired, or the step takes too long or fails.
+    pub(super) async fn step<T, E>(
+        &self,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, PublishError>
+    where
+        PublishError: From<E>,
+    {
         if !self.is_held() {
             return Err(PublishError::Expired);
         }
-        timeout(MAX_STEP, step)
+        self.hold.begin_step();
+        let done = timeout(MAX_STEP, step)
             .await
-            .map_err(|_| PublishError::Expired)
+            .map_err(|_| PublishError::Expired)?
+            .map_err(PublishError::from);
+        // A request that has failed may still be obeyed, and others were made at the same time.
+        if !matches!(done, Err(PublishError::Store(_))) {
+            self.hold.end_step();
+        }
+        done
     }
 
-    /// Gives it back. What can't be deleted is ignored by others after two minutes.
+    /// Deletes objects one after the other, as long as the lock is held: a machine may sleep in between, and
+    /// others go on meanwhile.
+    ///
+    /// # Errors
+    /// When the lock has expired, or an object can't be deleted.
+    pub(super) async fn delete_all(&self, keys: &[ObjectKey]) -> Result<(), PublishError> {
+        let hold = self.hold.clone();
+        let deletion = self.store.delete_while(keys, move || hold.is_current());
+        self.step(deletion).await?;
+        match self.is_held() {
+            true => Ok(()),
+            false => Err(PublishError::Expired),
+        }
+    }
+
+    /// Gives it back, unless a step may still be under way. What is not deleted is ignored by others after
+    /// two minutes.
     pub(super) async fn release(mut self) {
         self.renewal.abort();
+        if self.hold.has_open_step() {
+            return;
+        }
         // Its last request must not come after the one that deletes.
         let _ = (&mut self.renewal).await;
         if let Err(error) = self.store.delete(&self.key).await {
@@ -260,25 +296,6 @@ impl Drop for StoreLock<'_> {
     fn drop(&mut self) {
         self.renewal.abort();
     }
-}
-
-/// Milliseconds since the system was started, with the time that it slept: meanwhile others have gone on.
-#[cfg(target_os = "linux")]
-fn uptime_ms() -> u64 {
-    milliseconds(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
-}
-
-/// Milliseconds since some moment.
-#[cfg(not(target_os = "linux"))]
-fn uptime_ms() -> u64 {
-    milliseconds(rustix::time::clock_gettime(
-        rustix::time::ClockId::Monotonic,
-    ))
-}
-
-fn milliseconds(time: rustix::time::Timespec) -> u64 {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
 }
 
 #[cfg(test)]
@@ -311,11 +328,19 @@ mod tests {
         kind: LockKind,
         max_wait: Duration,
     ) -> Result<StoreLock<'_>, PublishError> {
-        let id = publisher_id();
+        acquire_as(store, &publisher_id(), kind, max_wait).await
+    }
+
+    async fn acquire_as<'s>(
+        store: &'s Store,
+        id: &PublisherId,
+        kind: LockKind,
+        max_wait: Duration,
+    ) -> Result<StoreLock<'s>, PublishError> {
         let request = LockRequest {
             store,
             kind,
-            id: &id,
+            id,
             who: "somebody",
             max_wait,
         };
@@ -439,11 +464,98 @@ mod tests {
     fn a_lock_that_is_not_renewed_is_not_relied_on() {
         with_store(async |store| {
             let lock = acquire(store, LockKind::Push).await.expect("a lock");
-            assert_eq!(lock.step(async { 7 }).await.expect("held"), 7);
-            let minute_ago = uptime_ms().saturating_sub(61_000);
-            lock.renewed.store(minute_ago, Ordering::Relaxed);
-            let step = lock.step(async { 7 }).await;
-            assert!(matches!(step, Err(PublishError::Expired)));
+            let step = async || Ok::<_, PublishError>(7);
+            assert_eq!(lock.step(step()).await.expect("held"), 7);
+            lock.hold.expire();
+            assert!(matches!(
+                lock.step(step()).await,
+                Err(PublishError::Expired)
+            ));
+        });
+    }
+
+    #[test]
+    fn nothing_more_is_deleted_once_a_lock_has_expired_in_the_middle() {
+        with_store(async |store| {
+            let keys: Vec<_> = (0..30)
+                .map(|number| layout::probe(&number.to_string()))
+                .collect();
+            for key in &keys {
+                store.put(key, Bytes::from_static(b"1")).await.expect("put");
+            }
+            let lock = acquire(store, LockKind::Collect).await.expect("a lock");
+            let (hold, mut left) = (lock.hold.clone(), 3);
+            let sleeping = store.delete_while(&keys, move || {
+                if left == 0 {
+                    hold.expire();
+                }
+                left -= 1;
+                hold.is_current()
+            });
+            lock.step(sleeping).await.expect("some are deleted");
+            let deletion = lock.delete_all(&keys).await;
+            assert!(matches!(deletion, Err(PublishError::Expired)));
+            let stored = store.list(layout::PROBES, None).await.expect("listed");
+            assert_eq!(stored.len(), 27);
+        });
+    }
+
+    #[test]
+    fn a_lock_outlasts_a_step_whose_end_is_not_known() {
+        let lost = |store: &Store| {
+            let StoreUrl::Folder(folder) = store.url() else {
+                unreachable!("a folder");
+            };
+            Store::open(
+                &StoreUrl::Folder(folder.join("missing")),
+                StorePatience::default(),
+                &Trust::Nobody,
+            )
+            .expect_err("it is not there")
+        };
+        with_store(async |store| {
+            for (what, is_left) in [
+                ("ended", false),
+                ("lost", false),
+                ("failed", true),
+                ("given up", true),
+                ("stopped", true),
+            ] {
+                let id = publisher_id();
+                let lock = acquire_as(store, &id, LockKind::Collect, Duration::ZERO);
+                let lock = lock.await.expect("a lock");
+                match what {
+                    "ended" => lock.step(async { Ok::<_, PublishError>(()) }).await.ok(),
+                    "lost" => {
+                        let step = async { Err::<(), _>(PublishError::Uncertain(1)) };
+                        lock.step(step).await.ok()
+                    }
+                    "failed" => lock.step(async { Err::<(), _>(lost(store)) }).await.ok(),
+                    "given up" => {
+                        tokio::time::pause();
+                        let step = std::future::pending::<Result<(), PublishError>>();
+                        let given_up = lock.step(step).await;
+                        tokio::time::resume();
+                        assert!(matches!(given_up, Err(PublishError::Expired)));
+                        None
+                    }
+                    _ => {
+                        let step = lock.step(std::future::pending::<Result<(), PublishError>>());
+                        let stopped = timeout(Duration::ZERO, step).await;
+                        assert!(stopped.is_err(), "it goes on");
+                        None
+                    }
+                };
+                if what == "stopped" {
+                    drop(lock);
+                    abandon(store, &id).await.expect("asked");
+                } else {
+                    lock.release().await;
+                }
+                let key = layout::lock(LockKind::Collect, id.as_str());
+                assert_eq!(store.head(&key).await.is_ok(), is_left, "{what}");
+                store.delete(&key).await.expect("deleted");
+            }
         });
     }
 }

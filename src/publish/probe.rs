@@ -3,14 +3,15 @@
 use bytes::Bytes;
 
 use super::error::PublishError;
+use super::identity::PublisherId;
 use crate::store::{Creation, Store, StoreErrorKind, layout};
 
 /// Finds out whether the store refuses to create an object that exists. Some answer 200 and replace it.
 ///
 /// # Errors
 /// When it does not refuse, or can't be asked.
-pub(super) async fn probe(store: &Store, id: &str) -> Result<(), PublishError> {
-    let key = layout::probe(id);
+pub(super) async fn probe(store: &Store, id: &PublisherId) -> Result<(), PublishError> {
+    let key = layout::probe(id.as_str());
     let refused = || PublishError::NoCreate(store.url().to_string());
     // The first may exist, too: an attempt whose answer was lost has made it.
     let created = match store.create(&key, Bytes::from_static(b"1")).await {

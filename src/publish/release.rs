@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::content::SiteContent;
 use super::error::PublishError;
+use super::identity::PublisherId;
 use super::lock::{LockRequest, StoreLock};
 use super::missing::MissingBlobs;
 use super::probe::probe;
@@ -23,6 +24,8 @@ const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// How often somebody looks whether a release was made after all, and the pause in between.
 const MAX_LOOKS: usize = 6;
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
+/// How often a release is made whose lock expires meanwhile.
+const MAX_ROUNDS: usize = 3;
 
 /// Who makes releases of a channel.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub struct ReleasePublisher<'s> {
     /// The list that they are added to.
     pub channel: Channel,
     /// What tells this process from all others.
-    pub id: String,
+    pub id: PublisherId,
     /// Who that is, for people.
     pub who: String,
     /// What they have to say about it.
@@ -235,28 +238,55 @@ impl ReleasePublisher<'_> {
         base: Option<u64>,
         complete: impl AsyncFn() -> Result<(), PublishError>,
     ) -> Result<ReleaseRecord, PublishError> {
-        let record = self.record(draft, base);
-        loop {
-            let request = LockRequest {
-                store: self.store,
-                kind: LockKind::Push,
-                id: &self.id,
-                who: &self.who,
-                max_wait: MAX_WAIT,
-            };
-            let lock = request.acquire().await?;
-            let made = self.make(&lock, &record, &complete).await;
-            lock.release().await;
-            match made {
-                Ok(()) => {
+        let mut made = None;
+        let in_doubt = |made, error| match made {
+            None => error,
+            Some(number) => PublishError::InDoubt {
+                number,
+                source: Box::new(error),
+            },
+        };
+        for round in 1..=MAX_ROUNDS {
+            match self.attempt(draft, base, &complete).await {
+                Ok((record, true)) => {
                     self.hint(record.number).await;
                     return Ok(record);
                 }
-                // A collector may have begun meanwhile, which takes this lock for one that was left.
+                Ok((record, false)) => made = Some(record.number),
                 Err(PublishError::Expired) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(in_doubt(made, error)),
             }
+            // A collector may have begun meanwhile, which takes this lock for one that was left.
+            tracing::warn!(
+                round,
+                "the store is so slow, or this machine has slept so long, that the lock of this process has \
+                 expired: round {round} of {MAX_ROUNDS}"
+            );
         }
+        Err(in_doubt(made, PublishError::Expired))
+    }
+
+    /// Makes a release under a lock, and says whether that was held to the end.
+    async fn attempt(
+        &self,
+        draft: ReleaseDraft,
+        base: Option<u64>,
+        complete: &impl AsyncFn() -> Result<(), PublishError>,
+    ) -> Result<(ReleaseRecord, bool), PublishError> {
+        let request = LockRequest {
+            store: self.store,
+            kind: LockKind::Push,
+            id: &self.id,
+            who: &self.who,
+            max_wait: MAX_WAIT,
+        };
+        let lock = request.acquire().await?;
+        // Servers keep what it removes from its date on, which so comes after the wait for others.
+        let record = self.record(draft, base);
+        let made = self.make(&lock, &record, complete).await;
+        let is_held = lock.is_held();
+        lock.release().await;
+        made.map(|()| (record, is_held))
     }
 
     async fn make(
@@ -276,11 +306,11 @@ impl ReleasePublisher<'_> {
             return self.is_own(found);
         }
         match lock.step(self.create(record)).await {
-            Ok(Err(PublishError::Store(error))) if error.is_passing() => {
+            Err(PublishError::Store(error)) if error.is_passing() => {
                 self.find_out(record, error.into()).await
             }
-            Ok(created) => created,
-            Err(expired) => self.find_out(record, expired).await,
+            Err(PublishError::Expired) => self.find_out(record, PublishError::Expired).await,
+            created => created,
         }
     }
 
@@ -305,7 +335,7 @@ impl ReleasePublisher<'_> {
             format: FORMAT_VERSION,
             // No number that is read is the largest one.
             number: previous.unwrap_or_default() + 1,
-            id: self.id.clone(),
+            id: self.id.to_string(),
             digest: draft.digest,
             manifest: draft.manifest,
             files: draft.files,
@@ -346,7 +376,7 @@ impl ReleasePublisher<'_> {
 
     /// An answer may get lost, and object_store asks again: that the record exists is no news then.
     fn is_own(&self, found: ReleaseRecord) -> Result<(), PublishError> {
-        match found.id == self.id {
+        match found.id == self.id.as_str() {
             true => Ok(()),
             false => Err(PublishError::Lost {
                 theirs: Box::new(found),
@@ -430,6 +460,90 @@ mod tests {
         let visible = visible.iter().map(|it| it.key.to_string()).collect();
         let published = published.map(|record| record.number);
         (published.map_err(|error| error.to_string()), visible)
+    }
+
+    /// A publisher that has no site, for what comes after the contents.
+    fn release_with(work: impl AsyncFnOnce(&ReleasePublisher<'_>, ReleaseDraft)) {
+        let folder = tempfile::tempdir().unwrap();
+        let url = StoreUrl::Folder(folder.path().to_path_buf());
+        let store = Store::open(&url, StorePatience::default(), &Trust::Nobody).unwrap();
+        let publisher = ReleasePublisher {
+            store: &store,
+            channel: Channel::default(),
+            id: publisher_id(),
+            who: publisher_name(),
+            note: String::new(),
+            is_single_writer: false,
+        };
+        let draft = ReleaseDraft {
+            digest: BlobHash::of(b"site"),
+            manifest: BlobHash::of(b"listing"),
+            files: 1,
+            bytes: 1,
+            rollback_to: None,
+        };
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(work(&publisher, draft));
+    }
+
+    #[test]
+    fn a_publisher_that_slept_while_its_release_was_made_completes_it_again() {
+        release_with(async |publisher, draft| {
+            // The record is there, and its answer was lost.
+            let record = publisher.record(draft, None);
+            publisher.create(&record).await.unwrap();
+            let rounds = std::cell::Cell::new(0);
+            let complete = async || {
+                rounds.set(rounds.get() + 1);
+                if rounds.get() == 1 {
+                    publisher.id.hold.expire();
+                }
+                Ok(())
+            };
+            let released = publisher.release(draft, None, complete).await.unwrap();
+            assert_eq!((released.number, rounds.get()), (1, 2));
+            let locks = publisher.store.list(layout::LOCKS, None).await.unwrap();
+            assert_eq!(locks, []);
+        });
+    }
+
+    #[test]
+    fn a_release_whose_lock_expires_again_and_again_ends() {
+        release_with(async |publisher, draft| {
+            let rounds = std::cell::Cell::new(0);
+            let complete = async || {
+                rounds.set(rounds.get() + 1);
+                publisher.id.hold.expire();
+                Ok(())
+            };
+            let released = publisher.release(draft, None, complete).await;
+            let error = released.unwrap_err();
+            assert!(matches!(error, PublishError::Expired), "{error}");
+            assert_eq!(rounds.get(), MAX_ROUNDS);
+        });
+    }
+
+    #[test]
+    fn a_release_that_was_made_is_not_said_to_be_none() {
+        release_with(async |publisher, draft| {
+            let record = publisher.record(draft, None);
+            publisher.create(&record).await.unwrap();
+            let rounds = std::cell::Cell::new(0);
+            let complete = async || {
+                publisher.id.hold.expire();
+                rounds.set(rounds.get() + 1);
+                match rounds.get() {
+                    1 => Ok(()),
+                    _ => Err(PublishError::Changed("/a.txt".to_owned())),
+                }
+            };
+            let error = publisher.release(draft, None, complete).await.unwrap_err();
+            let error = error.to_string();
+            assert!(error.starts_with("release 1 was made, but "), "{error}");
+        });
     }
 
     #[test]

@@ -473,11 +473,25 @@ impl Store {
     /// # Errors
     /// When the store can't be asked, or refuses one of them.
     pub async fn delete_all(&self, keys: &[ObjectKey]) -> Result<(), StoreError> {
+        self.delete_while(keys, || true).await
+    }
+
+    /// Deletes objects, each only if `may_go_on` says so when its turn comes; the first `false` is the end.
+    /// Those that are not there are deleted.
+    ///
+    /// # Errors
+    /// When the store can't be asked, or refuses one of them.
+    pub async fn delete_while(
+        &self,
+        keys: &[ObjectKey],
+        mut may_go_on: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<(), StoreError> {
         let Some(first) = keys.first() else {
             return Ok(());
         };
         let context = ErrorContext::of(StoreAction::Delete, first, &self.url);
         let locations: Vec<_> = keys.iter().map(|key| Ok(self.location(key))).collect();
+        let locations = locations.into_iter().take_while(move |_| may_go_on());
         let locations = futures_util::stream::iter(locations).boxed();
         let mut deleted = self.objects.delete_stream(locations);
         while let Some(outcome) = self.bounded(deleted.next(), context).await? {
