@@ -1,6 +1,6 @@
 //! Deletes what no release needs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,10 @@ use super::identity::PublisherId;
 use super::lock::{LockRequest, StoreLock, is_older};
 use crate::settings::Channel;
 use crate::store::layout::{self, LockKind, ObjectKey};
-use crate::store::{BlobHash, NumberedRelease, Store, StoreError, StoredObject};
+use crate::store::{
+    BlobHash, MAX_HINT_LENGTH, NumberedRelease, Store, StoreError, StoreErrorKind, StoredObject,
+    number_in_hint,
+};
 
 /// How long a publisher is waited for. The lock of one that was killed counts for two minutes.
 const MAX_WAIT: Duration = Duration::from_secs(180);
@@ -118,8 +121,10 @@ impl Collector<'_> {
         if let Some(foreign) = records.iter().find(|record| !is_known(&record.key)) {
             return Err(PublishError::Foreign(foreign.key.clone()));
         }
+        let channels = by_channel(&records);
+        self.compare_hints(&records, &channels).await?;
         let (mut kept, mut releases) = (Vec::new(), Vec::new());
-        for (channel, numbered) in by_channel(&records) {
+        for (channel, numbered) in channels {
             let first = first_kept(&numbered, self.keep, grace_began);
             for release in numbered {
                 match release.number >= first {
@@ -155,6 +160,11 @@ impl Collector<'_> {
             objects.sort_by(|a, b| a.key.cmp(&b.key));
             garbage.append(&mut objects);
         }
+        // What is listed late is needed as well.
+        let again = self.store.list(layout::CHANNELS, None).await?;
+        if let Some(key) = first_difference(&records, &again) {
+            return Err(PublishError::Unsteady(key));
+        }
         let unkept: HashSet<_> = releases.into_iter().collect();
         let mut releases = records;
         releases.retain(|object| unkept.contains(&object.key));
@@ -164,6 +174,49 @@ impl Collector<'_> {
             garbage,
             left: self.left_behind(now).await?,
         })
+    }
+
+    /// Makes sure that no hint names a release that is there and was not listed.
+    async fn compare_hints(
+        &self,
+        records: &[StoredObject],
+        channels: &BTreeMap<Channel, Vec<NumberedRelease>>,
+    ) -> Result<(), PublishError> {
+        let hints = records.iter().filter(|it| layout::is_hint(&it.key));
+        let compared = hints.map(|hint| async {
+            let text = match self.store.get(&hint.key, MAX_HINT_LENGTH).await {
+                Ok(text) => text,
+                // It is never taken for a fact.
+                Err(error)
+                    if matches!(
+                        error.kind,
+                        StoreErrorKind::Missing | StoreErrorKind::TooLarge
+                    ) =>
+                {
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let (Some(channel), Some(number)) =
+                (layout::channel_of_hint(&hint.key), number_in_hint(&text))
+            else {
+                return Ok(());
+            };
+            let newest = channels.get(&channel).and_then(|it| it.last());
+            if newest.is_some_and(|newest| newest.number >= number) {
+                return Ok(());
+            }
+            let key = layout::release(&channel, number);
+            match self.store.head(&key).await {
+                Ok(_) => Err(PublishError::Unsteady(key)),
+                Err(error) if error.kind == StoreErrorKind::Missing => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        });
+        stream::iter(compared)
+            .buffer_unordered(MAX_READS)
+            .try_collect()
+            .await
     }
 
     /// What the kept releases need.
@@ -210,6 +263,20 @@ struct Needed {
     blobs: HashSet<BlobHash>,
 }
 
+/// A release that only one of two lists has.
+fn first_difference(first: &[StoredObject], second: &[StoredObject]) -> Option<ObjectKey> {
+    let releases = |objects: &[StoredObject]| -> BTreeSet<ObjectKey> {
+        let keys = objects.iter().map(|object| &object.key);
+        keys.filter(|key| layout::release_of(key).is_some())
+            .cloned()
+            .collect()
+    };
+    releases(first)
+        .symmetric_difference(&releases(second))
+        .next()
+        .cloned()
+}
+
 /// The releases of each channel, in order.
 fn by_channel(records: &[StoredObject]) -> BTreeMap<Channel, Vec<NumberedRelease>> {
     let mut channels: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -238,7 +305,64 @@ fn first_kept(releases: &[NumberedRelease], keep: usize, since: SystemTime) -> u
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::publish::publisher_id;
+    use crate::settings::StoreUrl;
+    use crate::store::StorePatience;
+    use crate::trust::Trust;
+
+    #[test]
+    fn a_list_that_lacks_a_release_is_not_believed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = StoreUrl::Folder(folder.path().to_path_buf());
+        let store = Store::open(&url, StorePatience::default(), &Trust::Nobody).expect("a store");
+        let collector = Collector {
+            store: &store,
+            id: publisher_id(),
+            who: "somebody".to_owned(),
+            keep: 1,
+            grace: Duration::ZERO,
+        };
+        let live = Channel::default();
+        let compare = async || {
+            let put = async |key: &ObjectKey, text: &'static str| {
+                let bytes = Bytes::from_static(text.as_bytes());
+                store.put(key, bytes).await.expect("written");
+            };
+            for number in [1, 2] {
+                put(&layout::release(&live, number), "").await;
+            }
+            let whole = store.list(layout::CHANNELS, None).await.expect("listed");
+            put(&layout::hint(&live), "2\n").await;
+            let listed = store.list(layout::CHANNELS, None).await.expect("listed");
+            assert_eq!(first_difference(&whole, &listed), None);
+            let second = layout::release(&live, 2);
+            let mut short = listed.clone();
+            short.retain(|object| object.key != second);
+            assert_eq!(first_difference(&listed, &short), Some(second.clone()));
+            assert_eq!(first_difference(&short, &listed), Some(second));
+            for (hint, listed, is_believed) in [
+                ("2\n", &listed, true),
+                ("2\n", &short, false),
+                ("1\n", &short, true),
+                // There is none with this number.
+                ("3\n", &short, true),
+                ("x", &short, true),
+            ] {
+                put(&layout::hint(&live), hint).await;
+                let compared = collector.compare_hints(listed, &by_channel(listed)).await;
+                let what = format!("{hint} {}: {compared:?}", listed.len());
+                assert_eq!(compared.is_ok(), is_believed, "{what}");
+            }
+        };
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(compare());
+    }
 
     #[test]
     fn releases_are_kept_by_number_and_by_time() {

@@ -116,6 +116,12 @@ pub enum PublishError {
          move it elsewhere, or use a later version of etagd"
     )]
     Foreign(ObjectKey),
+    /// The store does not always list a release that is there.
+    #[error(
+        "the store lists {0} at one time and not at another, so it is not known what is needed, and nothing \
+         was deleted: run again later"
+    )]
+    Unsteady(ObjectKey),
     /// It is not known whether the release was made.
     #[error(
         "it is not known whether release {0} was made: see etagd releases, or run again, which does no harm"

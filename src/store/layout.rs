@@ -228,12 +228,18 @@ pub fn release_of(key: &ObjectKey) -> Option<(Channel, u64)> {
     Some((channel.parse().ok()?, number))
 }
 
+/// The channel that an object is the hint of.
+#[must_use]
+pub fn channel_of_hint(key: &ObjectKey) -> Option<Channel> {
+    let name = key.as_str().strip_prefix(CHANNELS)?;
+    let (channel, name) = name.strip_prefix('/')?.split_once('/')?;
+    channel.parse().ok().filter(|_| name == HINT)
+}
+
 /// Whether an object is the hint of a channel.
 #[must_use]
 pub fn is_hint(key: &ObjectKey) -> bool {
-    let name = key.as_str().strip_prefix(CHANNELS);
-    let parts = name.and_then(|name| name.strip_prefix('/')?.split_once('/'));
-    parts.is_some_and(|(channel, name)| channel.parse::<Channel>().is_ok() && name == HINT)
+    channel_of_hint(key).is_some()
 }
 
 #[cfg(test)]
