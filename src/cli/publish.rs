@@ -40,7 +40,21 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
     let digest = BlobHash::new(*manifest.digest().hash().as_bytes());
     let content = SiteContent::new(&root, &manifest)?;
     let progress = ByteProgress::default();
+    let find_missing = || {
+        session.with_bar(
+            "{spinner} comparing in {elapsed}",
+            |_| {},
+            || session.run(MissingBlobs::find(session.store(), &content)),
+        )
+    };
     if let Some(newest) = newest.as_ref().filter(|newest| newest.digest == digest) {
+        if flags.dry_run {
+            let missing = find_missing()?;
+            if !missing.is_empty() {
+                report_repair(newest, &missing)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
         let is_whole = flags.dry_run
             || session.with_bytes("uploaded", &progress, || {
                 session.run(publisher.repair(&content, newest, &progress))
@@ -61,11 +75,7 @@ pub(super) fn publish(flags: &PushFlags, url: &StoreUrl) -> Result<ExitCode, Err
                 Ok(())
             })?;
         }
-        let missing = session.with_bar(
-            "{spinner} comparing in {elapsed}",
-            |_| {},
-            || session.run(MissingBlobs::find(session.store(), &content)),
-        )?;
+        let missing = find_missing()?;
         report_plan(&publisher, newest.as_ref(), &missing)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -138,6 +148,19 @@ fn report_plan(
         writeln!(
             out,
             "release {number} of {channel}: {uploads} to upload, {bytes}"
+        )
+    })
+}
+
+/// Says what a push would send of a release that is there, on standard output.
+fn report_repair(newest: &ReleaseRecord, missing: &MissingBlobs) -> Result<(), Error> {
+    let (release, bytes) = (newest.number, HumanBytes(missing.bytes()));
+    let lost = counted(missing.len() as u64, "content");
+    print(|out| {
+        writeln!(
+            out,
+            "release {release} has this site already, and the store has lost some of it: {lost} to upload, \
+             {bytes}"
         )
     })
 }

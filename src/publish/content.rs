@@ -74,9 +74,10 @@ impl SiteContent {
         })
     }
 
-    /// The hashes of all contents.
-    pub(super) fn hashes(&self) -> HashSet<BlobHash> {
-        self.blobs.keys().copied().collect()
+    /// The hashes and lengths of all contents.
+    pub(super) fn sizes(&self) -> HashSet<(BlobHash, u64)> {
+        let sizes = self.blobs.values().map(|blob| (blob.hash, blob.length));
+        sizes.collect()
     }
 
     /// All contents, each once, those of the same folder in the store next to each other.

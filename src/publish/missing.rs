@@ -54,10 +54,10 @@ impl MissingBlobs {
     pub(super) async fn find_others(
         store: &Store,
         content: &SiteContent,
-        known: &HashSet<BlobHash>,
+        known: &HashSet<(BlobHash, u64)>,
     ) -> Result<Self, PublishError> {
         let mut blobs = content.blobs();
-        blobs.retain(|blob| !known.contains(&blob.hash));
+        blobs.retain(|blob| !known.contains(&(blob.hash, blob.length)));
         let lack = Lack::of(store, blobs.iter().map(|blob| (blob.hash, blob.length))).await?;
         let missing = |blob: Arc<LocalBlob>| {
             let missing = MissingBlob {

@@ -132,7 +132,7 @@ impl ReleasePublisher<'_> {
         &self,
         release: Option<&ReleaseRecord>,
         content: &SiteContent,
-    ) -> HashSet<BlobHash> {
+    ) -> HashSet<(BlobHash, u64)> {
         let listing = match release {
             Some(release) => self.store.listing(&release.manifest).await.ok(),
             None => None,
@@ -140,12 +140,9 @@ impl ReleasePublisher<'_> {
         if let (Some(release), Some(listing)) = (release, &listing) {
             report_settings(release, listing, content);
         }
-        let of_site = content.hashes();
+        let of_site = content.sizes();
         let of_release = listing.iter().flat_map(SiteListing::blobs);
-        of_release
-            .map(|(hash, _)| hash)
-            .filter(|hash| of_site.contains(hash))
-            .collect()
+        of_release.filter(|blob| of_site.contains(blob)).collect()
     }
 
     /// Says how the settings of a site differ from those of the release that it is to follow, as far as that
@@ -220,7 +217,7 @@ impl ReleasePublisher<'_> {
             );
             missing.upload(self.store, progress).await?;
         }
-        match self.check(newest, &content.hashes()).await {
+        match self.check(newest, &content.sizes()).await {
             Ok(()) => Ok(true),
             Err(error @ (PublishError::Incomplete { .. } | PublishError::Store(_))) => {
                 tracing::warn!(%error, "the newest release cannot be read: {error}");

@@ -61,16 +61,18 @@ impl ReleasePublisher<'_> {
         Ok(Rollback::Released(record))
     }
 
-    /// Whether the store still has all of a release, of which these contents are known to be there.
+    /// Whether the store still has all of a release, of which these contents are known to be there with these
+    /// lengths.
     pub(super) async fn check(
         &self,
         wanted: &ReleaseRecord,
-        known: &HashSet<BlobHash>,
+        known: &HashSet<(BlobHash, u64)>,
     ) -> Result<(), PublishError> {
         let listing = self.store.listing(&wanted.manifest).await?;
         let blobs: HashMap<_, _> = listing.blobs().collect();
-        let others = blobs.iter().filter(|(hash, _)| !known.contains(hash));
-        let lack = Lack::of(self.store, others.map(|(hash, size)| (*hash, *size))).await?;
+        let blobs_listed = blobs.iter().map(|(hash, size)| (*hash, *size));
+        let others = blobs_listed.filter(|blob| !known.contains(blob));
+        let lack = Lack::of(self.store, others).await?;
         match lack.len() {
             0 => Ok(()),
             missing => Err(PublishError::Incomplete {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::folder::{Folder, digest};
 use super::support::{TestSite, noise};
@@ -132,6 +132,9 @@ fn what_a_store_has_lost_is_sent_again() {
     for folder in ["blobs/", "trees/"] {
         fs::remove_file(store.path(&store.below(folder)[0])).unwrap();
     }
+    let plan = store.push(&site.root(), &["--dry-run"]);
+    let says = "release 1 has this site already, and the store has lost some of it: ";
+    assert!(plan.code == 0 && plan.out.starts_with(says), "{plan:?}");
     let said = store.push(&site.root(), &[]);
     assert_eq!((said.code, &*said.out), (0, "1\n"), "{said:?}");
     let says = "the store has lost contents of release 1: ";
@@ -152,6 +155,26 @@ fn what_a_store_has_lost_is_sent_again() {
         store.assert_whole("live", last);
     }
     assert_eq!(store.numbers("live"), [1, 2, 3]);
+}
+
+/// Each server answers 503 for that file, for as long as the release is the newest.
+#[test]
+fn a_listing_that_says_a_wrong_length_is_replaced() {
+    let (site, store) = (TestSite::new().file("a.txt", "one"), Folder::new());
+    assert_eq!(store.push(&site.root(), &[]).code, 0);
+    let listing = fs::read(store.path(&store.below("manifests/")[0])).unwrap();
+    let mut listing: Value = serde_json::from_slice(&zstd::decode_all(&*listing).unwrap()).unwrap();
+    listing["files"][0]["size"] = json!(4);
+    let listing = zstd::encode_all(&*serde_json::to_vec(&listing).unwrap(), 0).unwrap();
+    let name = blake3::hash(&listing).to_hex().to_string();
+    fs::write(store.path(&format!("manifests/{name}.json.zst")), &listing).unwrap();
+    let mut record = store.record("live", 1).unwrap();
+    record["manifest"] = json!(name);
+    let key = store.path("channels/live/00000000000000000001");
+    fs::write(key, record.to_string()).unwrap();
+    let said = store.push(&site.root(), &[]);
+    assert_eq!((said.code, &*said.out), (0, "2\n"), "{said:?}");
+    store.assert_whole("live", 2);
 }
 
 #[test]
@@ -182,7 +205,7 @@ fn an_earlier_release_comes_back_as_a_new_one() {
     assert!(lines[0].starts_with("*    3  ") && lines[0].ends_with("rollback to 1: better"));
     assert!(lines[1].starts_with("     2  ") && lines[1].ends_with("worse"));
     let json = store.run("releases", &["--format", "json"]);
-    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let json: Value = serde_json::from_str(&json.out).unwrap();
     let newest: Vec<_> = json
         .as_array()
         .unwrap()
