@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Error;
 use super::progress::{bytes_template, show_bytes, with_bar};
 use super::usage::UsageError;
+use crate::log::Printable;
 use crate::progress::ByteProgress;
 use crate::publish::{PublishError, PublisherId, abandon};
 use crate::settings::StoreUrl;
@@ -175,7 +176,8 @@ impl Drop for StoreSession {
 fn note(failures: &FailedRequests) -> String {
     match failures.number {
         0 => String::new(),
-        number => format!("; {number} retried: {}", failures.reason),
+        // A store may have said anything, and a terminal obeys it.
+        number => format!("; {number} retried: {}", Printable(&failures.reason)),
     }
 }
 
@@ -186,6 +188,12 @@ mod tests {
     #[test]
     fn a_bar_says_why_requests_are_made_again() {
         assert_eq!(note(&FailedRequests::default()), "");
+        let hostile = FailedRequests {
+            number: 1,
+            reason: "evil\u{1b}[31m\n".to_owned(),
+        };
+        let shown = note(&hostile);
+        assert!(!shown.contains(char::is_control), "{shown:?}");
         let failures = FailedRequests {
             number: 4,
             reason: "the store answers 503 (SlowDown)".to_owned(),

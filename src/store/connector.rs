@@ -159,11 +159,17 @@ struct Connector {
     failed: watch::Sender<FailedRequests>,
 }
 
+/// Whether a variable says yes. object_store keeps what was typed, and reads it like this.
+fn is_true(value: &str) -> bool {
+    let yes = ["1", "true", "on", "yes", "y"];
+    yes.iter().any(|yes| value.eq_ignore_ascii_case(yes))
+}
+
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let may_be_plain = options
             .get_config_value(&ClientConfigKey::AllowHttp)
-            .is_some_and(|value| value == "true");
+            .is_some_and(|value| is_true(&value));
         let mut tcp = TcpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

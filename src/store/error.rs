@@ -332,6 +332,8 @@ impl<'t> StoreReply<'t> {
 
     /// object_store keeps its error's status to itself, and how often it has asked, and writes them down.
     fn in_text(text: &'t str) -> Self {
+        // What follows is the store's.
+        let own = text.split_once(" - ").map_or(text, |(own, _)| own);
         let status = text.split_once("status code: ").and_then(|(_, after)| {
             let digits = after.get(..3)?;
             digits.parse().ok()
@@ -343,7 +345,7 @@ impl<'t> StoreReply<'t> {
                 text.rsplit_once("(code: ")?.1.split(')').next()
             }),
             message: between(text, "<Message>", "</Message>"),
-            retries: between(text, ", after ", " retries").and_then(|it| it.parse().ok()),
+            retries: between(own, ", after ", " retries").and_then(|it| it.parse().ok()),
         }
     }
 
@@ -351,7 +353,7 @@ impl<'t> StoreReply<'t> {
     fn attempts(&self) -> String {
         match self.retries {
             None => String::new(),
-            Some(retries) => format!("; it was asked {} times", retries + 1),
+            Some(retries) => format!("; it was asked {} times", retries.saturating_add(1)),
         }
     }
 
@@ -504,6 +506,15 @@ mod tests {
         let again = translated(StoreAction::Write, &generic(again)).to_string();
         let says = "the store answers 503 (SlowDown); it was asked 6 times";
         assert!(again.ends_with(says), "{again}");
+        // What a store says about that is no fact.
+        for number in ["7", "4294967295"] {
+            let text = format!(
+                "Error performing GET http://h/b/k in 1ms - Server returned non-2xx status code: 400 Bad \
+                 Request: <Error><Code>Other</Code><Message>x, after {number} retries</Message></Error>"
+            );
+            let text = translated(StoreAction::Read, &generic(&text)).to_string();
+            assert!(!text.contains("it was asked"), "{text}");
+        }
         let unreachable = translated(StoreAction::Write, &generic("connection refused"));
         assert_eq!(unreachable.kind, Kind::Unreachable);
         assert!(unreachable.is_passing() && !missing.is_passing());
