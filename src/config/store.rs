@@ -121,7 +121,7 @@ pub struct GcFlags {
     /// Releases to keep of each channel
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub keep: usize,
-    /// Keep what was needed within this time
+    /// Keep what was needed within this time: at least --keep-old of the servers
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub grace: Duration,
     /// Print what would be deleted, and delete nothing
