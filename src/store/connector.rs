@@ -568,6 +568,22 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_says_yes_as_it_does_to_other_tools() {
+        for (value, expected) in [
+            ("1", true),
+            ("True", true),
+            ("yes", true),
+            ("ON", true),
+            ("0", false),
+            ("false", false),
+            ("", false),
+            ("true ", false),
+        ] {
+            assert_eq!(is_true(value), expected, "{value:?}");
+        }
+    }
+
+    #[test]
     fn an_error_of_a_store_has_its_code_and_message_and_no_secret() {
         let answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 155\r\n\r\n<?xml version=\"1.0\"?><Error>\
                       <Code>SignatureDoesNotMatch</Code><Message>no</Message>\
