@@ -11,7 +11,9 @@ use crate::releases::{
     start_push,
 };
 use crate::support::store::{ADMIN, Bucket, Ceph};
-use crate::support::store_proxy::{CREATES, DELETES, Fault, Gate, LISTS, Proxy, Rule, WRITES};
+use crate::support::store_proxy::{
+    CREATES, DELETES, Fault, GETS, Gate, HEADS, LISTS, Proxy, Rule, WRITES,
+};
 
 /// Deletes whatever no newest release needs, however young.
 const AT_ONCE: [&str; 4] = ["--keep", "1", "--grace", "0s"];
@@ -234,25 +236,49 @@ fn a_collector_waits_for_a_push_that_is_about_to_release() {
 }
 
 #[test]
-fn who_is_stopped_leaves_no_lock() {
+fn who_is_stopped_between_two_steps_leaves_no_lock() {
     let Some((bucket, proxy, old)) = replaced() else {
         return;
     };
     let (gate, arrivals) = Gate::new();
-    let at_release = Rule::on(CREATES, "/channels/live/", Fault::Hold(gate.clone()));
-    proxy.add(at_release);
-    proxy.add(Rule::on(DELETES, "/blobs/", Fault::Hold(gate.clone())));
+    // What is asked under the lock, and changes nothing.
+    // The listing is there already, which is found out before it.
+    let again = Rule::on(HEADS, "/manifests/", Fault::Hold(gate.clone())).after(1);
+    proxy.add(again);
     let pushing = start_push(bucket.command_through(&proxy, ADMIN), &old, &bucket, &[]);
     arrivals.recv_timeout(PATIENCE).unwrap();
     assert_eq!(bucket.list("locks/push-").len(), 1);
     stop(pushing);
     assert_eq!(bucket.list("locks/"), [""; 0]);
+    proxy.add(Rule::on(GETS, "/manifests/", Fault::Hold(gate.clone())));
     let collecting = start_gc(&bucket, Some(&proxy));
     arrivals.recv_timeout(PATIENCE).unwrap();
     assert_eq!(bucket.list("locks/gc-").len(), 1);
     stop(collecting);
     assert_eq!(bucket.list("locks/"), [""; 0]);
     gate.open();
+}
+
+/// The store may do later what it was asked.
+#[test]
+fn who_is_stopped_in_the_middle_of_a_step_leaves_its_lock() {
+    for kind in ["push", "gc"] {
+        let Some((bucket, proxy, old)) = replaced() else {
+            return;
+        };
+        let (gate, arrivals) = Gate::new();
+        let at_release = Rule::on(CREATES, "/channels/live/", Fault::Hold(gate.clone()));
+        proxy.add(at_release);
+        proxy.add(Rule::on(DELETES, "/blobs/", Fault::Hold(gate.clone())));
+        let process = match kind {
+            "push" => start_push(bucket.command_through(&proxy, ADMIN), &old, &bucket, &[]),
+            _ => start_gc(&bucket, Some(&proxy)),
+        };
+        arrivals.recv_timeout(PATIENCE).unwrap();
+        stop(process);
+        assert_eq!(bucket.list(&format!("locks/{kind}-")).len(), 1, "{kind}");
+        gate.open();
+    }
 }
 
 /// Stops a process as a supervisor does, and waits until it has ended.

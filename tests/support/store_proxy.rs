@@ -27,6 +27,8 @@ pub(crate) enum Kind {
 
 /// What reads an object.
 pub(crate) const GETS: &[Kind] = &[Kind::Get];
+/// What asks for the length of one.
+pub(crate) const HEADS: &[Kind] = &[Kind::Head];
 /// What lists some.
 pub(crate) const LISTS: &[Kind] = &[Kind::List];
 /// What writes one, in either way.
