@@ -118,6 +118,7 @@ mod system {
     use super::MAX_PART;
 
     pub(super) const MORE: SendFlags = SendFlags::MORE;
+
     pub(super) fn refuse_huge_pages(bytes: &MmapMut) {
         // A system that does not know them has none.
         let _ = bytes.advise(Advice::NoHugePage);
@@ -125,7 +126,7 @@ mod system {
 
     /// `None` where the system refuses the calls themselves, or has no descriptors left.
     ///
-    /// What the socket does not take is dropped with the pipe: a pipe that were kept for it would be two
+    /// What the socket does not take is dropped with the pipe: one that is kept for it would be two
     /// more descriptors for each client that is slow, and to make one costs less than to hand over ten pages.
     pub(super) fn send_pages(socket: impl AsFd, bytes: &[u8]) -> Option<io::Result<usize>> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
@@ -133,8 +134,11 @@ mod system {
         // have room for two.
         fcntl_setpipe_size(&writer, MAX_PART).ok()?;
         let slices = [IoSliceRaw::from_slice(bytes)];
+        // What is not at the beginning of a page is one page more than there is room for: this must not wait
+        // until somebody reads.
+        let flags = SpliceFlags::NONBLOCK;
         // SAFETY: `writer` is the end that is written to, so the memory is only read.
-        let queued = unsafe { vmsplice(&writer, &slices, SpliceFlags::empty()) }.ok()?;
+        let queued = unsafe { vmsplice(&writer, &slices, flags) }.ok()?;
         match splice(&reader, None, socket, None, queued, SpliceFlags::empty()) {
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::ACCESS) => None,
             sent => Some(sent.map_err(Into::into)),
