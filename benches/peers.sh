@@ -65,6 +65,8 @@ server.port = $1
 server.max-keep-alive-requests = 1000000000
 server.max-connections = 4096
 server.max-fds = 8192
+# It gives no entity tag to what has no type.
+mimetype.assign = (".bin" => "application/octet-stream")
 LIGHTTPD
 }
 h2o_conf() { # LISTEN
@@ -172,6 +174,10 @@ measure() { # CASE CLIENT CONNECTIONS FILE [conditional]
     if [ -n "$kind" ]; then
       tag=$(curl -skI "$base/$file" | tr -d '\r' | awk 'tolower($1) == "etag:" {print $2}')
       field="If-None-Match: $tag"
+      if [ "$(curl -sk -o /dev/null -w '%{http_code}' -H "$field" "$base/$file")" != 304 ]; then
+        echo "$case: $name answers nothing with 304, and is left out" >&2
+        continue
+      fi
     fi
     before=$(cpu "${pids[$name]}")
     requests=$(ask "$client" "$connections" "$base/$file" "$field")
