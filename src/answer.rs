@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::{Method, StatusCode, Uri, Version, header};
+use http::{Method, StatusCode, Uri, header};
 
 use crate::listing::{self, Listing, ListingFormat, Sorting};
 use crate::locate::{Located, locate, resolve};
@@ -18,6 +18,7 @@ use crate::semantics::base_path::Entrance;
 use crate::semantics::coding::{self, Coding};
 use crate::semantics::dictionary::{self, DictionaryHash};
 use crate::semantics::head::{FieldLines, RequestHead};
+use crate::semantics::host::check_host;
 use crate::semantics::navigation::{is_navigation, looks_like_page};
 use crate::semantics::precondition::{self, Verdict};
 use crate::semantics::range::{self, Selection};
@@ -334,99 +335,6 @@ pub fn host(request: &impl RequestHead) -> Option<&str> {
     request.authority().or_else(of_field).map(without_port)
 }
 
-/// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, none or one before it. HTTP/2 has an
-/// authority instead.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_host(request: &impl RequestHead) -> Result<(), &'static str> {
-    let name = header::HOST;
-    let mut hosts = request.fields().lines(&name);
-    let first = hosts.next();
-    if hosts.next().is_some() {
-        return Err("more than one Host header field");
-    }
-    // HTTP/2 has it in place of Host; in HTTP/1.1 an absolute-form target brings it. User information
-    // in it is an error (RFC 9110 section 4.2.4).
-    if let Some(authority) = request.authority()
-        && !is_host(authority.as_bytes())
-    {
-        return Err("invalid authority in the request target");
-    }
-    match first {
-        None if request.version() == Version::HTTP_11 => Err("missing Host header field"),
-        Some(host) if !is_host(host) => Err("invalid Host header field"),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a value is `Host = uri-host [ ":" port ]` (RFC 9110 section 7.2); an empty name is
-/// allowed.
-///
-/// ```abnf
-/// host       = IP-literal / IPv4address / reg-name
-/// IP-literal = "[" ( IPv6address / IPvFuture ) "]"
-/// reg-name   = *( unreserved / pct-encoded / sub-delims )
-/// port       = *DIGIT
-/// ```
-fn is_host(value: &[u8]) -> bool {
-    let Ok(value) = str::from_utf8(value) else {
-        return false;
-    };
-    let (is_name, port) = match value.strip_prefix('[') {
-        Some(literal) => match literal.split_once(']') {
-            Some((address, after)) => (is_ip_literal(address), after),
-            None => return false,
-        },
-        None => {
-            let (name, port) = value.split_at(value.find(':').unwrap_or(value.len()));
-            (is_registered_name(name), port)
-        }
-    };
-    let is_port = match port.strip_prefix(':') {
-        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_digit()),
-        None => port.is_empty(),
-    };
-    is_name && is_port
-}
-
-/// `IPv6address / IPvFuture` (RFC 3986 section 3.2.2). Zone identifiers have no place in a Host.
-fn is_ip_literal(address: &str) -> bool {
-    let Some(future) = address.strip_prefix(['v', 'V']) else {
-        return address.parse::<std::net::Ipv6Addr>().is_ok();
-    };
-    // IPvFuture = "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )
-    future.split_once('.').is_some_and(|(version, rest)| {
-        let is_version =
-            !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let is_allowed = |byte: u8| is_name_byte(byte) || byte == b':';
-        is_version && !rest.is_empty() && rest.bytes().all(is_allowed)
-    })
-}
-
-/// `reg-name` (RFC 3986 section 3.2.2), which an IPv4 address is too.
-fn is_registered_name(name: &str) -> bool {
-    let mut pieces = name.split('%');
-    let is_plain = |text: &str| text.bytes().all(is_name_byte);
-    let is_first = pieces.next().is_some_and(is_plain);
-    is_first
-        && pieces.all(|piece| {
-            piece
-                .as_bytes()
-                .split_at_checked(2)
-                .is_some_and(|(escape, rest)| {
-                    escape.iter().all(u8::is_ascii_hexdigit)
-                        && rest.iter().copied().all(is_name_byte)
-                })
-        })
-}
-
-/// `unreserved / sub-delims` (RFC 3986 sections 2.2 and 2.3), but for the comma: a proxy that joins
-/// two Host lines writes one.
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte)
-}
-
 /// Limit for the directories that are searched for an error page: a target can name thousands.
 const MAX_ERROR_PAGE_DIRECTORIES: usize = 64;
 /// Hex digits of the hash that `?v=` must have. With eight, one change in 2^32 keeps them.
@@ -691,60 +599,4 @@ fn usable_dictionary(resource: &Resource, request: &impl RequestHead) -> Option<
     });
     let allowed_origin = allowed_origin.map(|(_, value)| value);
     dictionary::is_readable(request.fields(), allowed_origin).then_some(dictionary)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts() {
-        for valid in [
-            "",
-            "localhost",
-            "localhost:8080",
-            "localhost:",
-            "a-b_c.example.",
-            "127.0.0.1:80",
-            "[::1]",
-            "[::1]:8080",
-            "[2001:db8::1.2.3.4]:",
-            "[v1.fe80:a]",
-            "caf%C3%A9.example",
-            "a!b",
-        ] {
-            assert!(is_host(valid.as_bytes()), "{valid:?}");
-        }
-        for invalid in [
-            "[::1",
-            "[::1]x",
-            "[::1]8080",
-            "[]",
-            "[localhost]",
-            "[1.2.3.4]",
-            "[v.x]",
-            "[vg.x]",
-            "[v1.]",
-            "[fe80::1%25eth0]",
-            "::1",
-            "a:b",
-            "a:1:2",
-            "a:1:",
-            "a:-1",
-            "%zz",
-            "a%4",
-            "a%",
-            "a b",
-            "a/b",
-            "a?b",
-            "a#b",
-            "user@a",
-            "a,b",
-            "\u{e9}.example",
-            "a\\b",
-            "a\"b",
-        ] {
-            assert!(!is_host(invalid.as_bytes()), "{invalid:?}");
-        }
-    }
 }

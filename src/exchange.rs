@@ -161,26 +161,29 @@ struct Record {
 
 impl Exchange {
     /// A request from `peer` whose head was read by `door`, and that somebody has begun to answer at
-    /// `started`. Without a log nothing is allocated.
+    /// `started`. Without a log nothing is allocated, and `peer` is not asked for.
     pub fn new(
         request: &impl RequestHead,
-        peer: Peer,
+        peer: impl FnOnce() -> Peer,
         door: Door,
         started: Instant,
         log: Option<&AccessLog>,
     ) -> Self {
-        let record = log.map(|log| Record {
-            time: SystemTime::now().max(SystemTime::UNIX_EPOCH),
-            client: log.client(peer, request.fields()),
-            method: request.method().clone(),
-            target: request.target().into(),
-            host: host(request).map(Box::from),
-            request_id: log.request_id(peer, request.fields()).map(Box::from),
-            version: request.version(),
-            door,
-            referer: copy_of(request, &header::REFERER),
-            user_agent: copy_of(request, &header::USER_AGENT),
-            tag: None,
+        let record = log.map(|log| {
+            let peer = peer();
+            Record {
+                time: SystemTime::now().max(SystemTime::UNIX_EPOCH),
+                client: log.client(peer, request.fields()),
+                method: request.method().clone(),
+                target: request.target().into(),
+                host: host(request).map(Box::from),
+                request_id: log.request_id(peer, request.fields()).map(Box::from),
+                version: request.version(),
+                door,
+                referer: copy_of(request, &header::REFERER),
+                user_agent: copy_of(request, &header::USER_AGENT),
+                tag: None,
+            }
         });
         Self {
             verb: Verb::from(request.method()),

@@ -21,8 +21,9 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use tokio::sync::mpsc;
 
-use crate::answer::{check_host, host};
+use crate::answer::host;
 use crate::semantics::base_path::BasePath;
+use crate::semantics::host::check_host;
 use crate::service::Content;
 use crate::settings::{AllowedHost, DevOptions, is_host_allowed};
 use proxy::Proxy;

@@ -2,7 +2,8 @@
 //!
 //! Read in this order:
 //!
-//! 1. [`target`]: which name a request asks for. Decoded once; what could be read in two ways is
+//! 1. [`host`]: whether the host that a request names can be read in one way only (RFC 9112 3.2).
+//!    [`target`]: which name it asks for. Decoded once; what could be read in two ways is
 //!    refused (RFC 9112 3.2, RFC 3986 2.1).
 //!    [`base_path`]: whether that is a name of the site, which may have a part of its host alone.
 //! 2. [`coding`]: which of a resource's representations suits Accept-Encoding (RFC 9110 12.5.3).
@@ -46,6 +47,7 @@ pub mod dictionary;
 pub mod digest;
 pub mod etag;
 pub mod head;
+pub mod host;
 pub mod navigation;
 pub mod plain;
 pub mod precondition;
@@ -67,6 +69,22 @@ fn trim_ows(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
+}
+
+/// Which bytes are letters or digits of ASCII, or among these.
+const fn byte_table(others: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte = byte.saturating_add(1);
+    }
+    let mut rest = others;
+    while let [other, others @ ..] = rest {
+        table[*other as usize] = true;
+        rest = others;
+    }
+    table
 }
 
 /// A weight in thousandths (RFC 9110 12.4.2).

@@ -12,6 +12,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRAD
 use http::{HeaderName, Method, Version};
 use httparse::Header;
 
+use super::byte_table;
 use super::dictionary::AVAILABLE_DICTIONARY;
 use super::head::{FieldLines, RequestHead};
 
@@ -107,8 +108,8 @@ impl<'s, 'b> PlainHead<'s, 'b> {
 /// pchar = unreserved / pct-encoded / sub-delims / ":" / "@"
 /// ```
 fn is_plain_target(target: &str) -> bool {
-    let is_plain =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte);
+    const PLAIN: [bool; 256] = byte_table(b"-._~!$&'()*+,;=:@/?%");
+    let is_plain = |byte: u8| PLAIN[usize::from(byte)];
     target.starts_with('/') && target.len() <= MAX_TARGET && target.bytes().all(is_plain)
 }
 

@@ -97,21 +97,22 @@ pub(super) async fn serve<S, H>(
     let mut is_draining = false;
     // By when it must have closed, once it was told to.
     let mut close_by: Option<time::Instant> = None;
-    let mut timer = pin!(sleep_until(time::Instant::now()));
+    let timer = pin!(sleep_until(time::Instant::now()));
+    let mut timer = PollGate::new(timer);
     let result = poll_fn(|cx| {
         if let Poll::Ready(result) = served.poll(cx) {
             return Poll::Ready(result);
         }
-        if !is_draining && drain.poll(cx, may_have_begun).is_ready() {
+        if !is_draining && drain.poll(cx, |_| may_have_begun()).is_ready() {
             is_draining = true;
             let read_on = if activity.is_new() {
                 MAX_FIRST_READ
             } else {
                 MAX_LAST_READ
             };
-            timer.as_mut().reset(time::Instant::now() + read_on);
+            timer.inner().as_mut().reset(time::Instant::now() + read_on);
         }
-        while timer.as_mut().poll(cx).is_ready() {
+        while timer.poll(cx, |timer| timer.is_elapsed()).is_ready() {
             let now = time::Instant::now();
             let checked = activity.check(limits);
             let is_over = is_draining || matches!(checked, Err(Overdue::Idle));
@@ -133,7 +134,7 @@ pub(super) async fn serve<S, H>(
                 (None, Ok(next)) => next,
                 (_, Err(_)) => return Poll::Ready(Ok(())),
             };
-            timer.as_mut().reset(next);
+            timer.inner().as_mut().reset(next);
         }
         Poll::Pending
     })
@@ -149,7 +150,8 @@ pub(super) async fn serve<S, H>(
     }
 }
 
-/// A future that takes a lock whenever it is polled, and so is polled only where that may be of use.
+/// A future that costs more to poll than a request should, and so is polled only where that may be of
+/// use: it takes a lock, or writes down whom to wake once more.
 struct PollGate<F> {
     future: F,
     /// Whom it wakes.
@@ -164,13 +166,19 @@ impl<F: Future + Unpin> PollGate<F> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, may_be_ready: impl Fn() -> bool) -> Poll<F::Output> {
+    fn poll(&mut self, cx: &mut Context<'_>, may_be_ready: impl Fn(&F) -> bool) -> Poll<F::Output> {
         let waker = self.waker.as_ref();
-        if waker.is_some_and(|waker| waker.will_wake(cx.waker())) && !may_be_ready() {
+        if waker.is_some_and(|waker| waker.will_wake(cx.waker())) && !may_be_ready(&self.future) {
             return Poll::Pending;
         }
         self.waker = Some(cx.waker().clone());
         Pin::new(&mut self.future).poll(cx)
+    }
+
+    /// The future, for a change: it is polled after that, for what is ready has forgotten whom it woke.
+    fn inner(&mut self) -> &mut F {
+        self.waker = None;
+        &mut self.future
     }
 }
 
@@ -524,18 +532,36 @@ mod tests {
         let mut gate = PollGate::new(future);
         poll_fn(|cx| {
             for _ in 0..1000 {
-                assert!(gate.poll(cx, || happened.get()).is_pending());
+                assert!(gate.poll(cx, |_| happened.get()).is_pending());
             }
             assert_eq!(polls.get(), 1);
             // Somebody else would have to be woken.
             let mut other = Context::from_waker(Waker::noop());
-            assert!(gate.poll(&mut other, || happened.get()).is_pending());
+            assert!(gate.poll(&mut other, |_| happened.get()).is_pending());
             assert_eq!(polls.get(), 2);
             happened.set(true);
-            gate.poll(cx, || happened.get())
+            gate.poll(cx, |_| happened.get())
         })
         .await;
         assert_eq!(polls.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_timer_that_was_due_and_was_set_again_wakes_again() {
+        let timer = pin!(sleep_until(time::Instant::now()));
+        let mut timer = PollGate::new(timer);
+        for _ in 0..3 {
+            poll_fn(|cx| timer.poll(cx, |timer| timer.is_elapsed())).await;
+            let next = time::Instant::now() + Duration::from_millis(2);
+            timer.inner().as_mut().reset(next);
+        }
+        // And when it is set to be due earlier than it was.
+        let far = time::Instant::now() + Duration::from_secs(3600);
+        timer.inner().as_mut().reset(far);
+        let is_due = poll_fn(|cx| Poll::Ready(timer.poll(cx, |timer| timer.is_elapsed())));
+        assert!(is_due.await.is_pending());
+        timer.inner().as_mut().reset(time::Instant::now());
+        poll_fn(|cx| timer.poll(cx, |timer| timer.is_elapsed())).await;
     }
 
     #[tokio::test]

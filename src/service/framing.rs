@@ -1,15 +1,15 @@
 //! How a request is delimited, and what the head of every response says about the connection and the
 //! length, whatever the answer and whoever gives it.
 
-use std::io::Write;
-use std::time::SystemTime;
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, response};
 use httpdate::HttpDate;
 
-use crate::answer::check_host;
+use crate::semantics::host::check_host;
 
 pub(super) const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
@@ -84,9 +84,20 @@ impl Framing {
 /// Ends the head of a response that is written without hyper, which dates all others (RFC 9110
 /// section 6.6.1).
 pub(super) fn end_head(head: &mut Vec<u8>) {
-    let now = HttpDate::from(SystemTime::now());
-    // A vector takes everything.
-    let _ = write!(head, "date: {now}\r\n\r\n");
+    thread_local! {
+        /// A second since the epoch, and the end of all heads in it: to write a date costs as much as to
+        /// find a file.
+        static LAST_END: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs());
+    LAST_END.with_borrow_mut(|(last, end)| {
+        if *last != second || end.is_empty() {
+            *last = second;
+            *end = format!("date: {}\r\n\r\n", HttpDate::from(now));
+        }
+        head.extend_from_slice(end.as_bytes());
+    });
 }
 
 /// RFC 9112 section 6.1: chunked is the only transfer coding that is implemented, and it may be

@@ -77,7 +77,7 @@ impl Handler for LogLayer {
         let connection = in_flight.connection();
         let is_secure = self.hsts.is_secure(&request, &**connection);
         let door = Door::from(request.version);
-        let (peer, log) = (connection.peer(), self.log.as_deref());
+        let (peer, log) = (|| connection.peer(), self.log.as_deref());
         let exchange = Exchange::new(&request, peer, door, in_flight.began(), log);
         let reply = match framing.refusal() {
             Some((status, reason)) => {
@@ -121,7 +121,8 @@ impl Handler for LogLayer {
         }
         let log = self.log.as_deref();
         let mut exchange = waited.unwrap_or_else(|| {
-            Exchange::new(request, connection.peer(), Door::Front, Instant::now(), log)
+            let peer = || connection.peer();
+            Exchange::new(request, peer, Door::Front, Instant::now(), log)
         });
         let counted = |exchange| CountedExchange::new(exchange, &self.metrics, self.log.as_ref());
         let start = head.len();

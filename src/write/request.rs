@@ -5,7 +5,6 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::{Refusal, WriterConfig};
-use crate::answer::check_host;
 use crate::client::Peer;
 use crate::manifest::Manifest;
 use crate::representation::Resource;
@@ -14,6 +13,7 @@ use crate::scan::{DICTIONARIES, MAX_DICTIONARY_LENGTH, dictionary_at, is_admitte
 use crate::semantics::base_path::{BasePath, Entrance};
 use crate::semantics::digest::Digests;
 use crate::semantics::etag::{ETag, EntityTag, EntityTags};
+use crate::semantics::host::check_host;
 use crate::semantics::target::Target;
 
 /// Bytes of the longest name that file systems allow (`NAME_MAX`). Longer ones are refused before
