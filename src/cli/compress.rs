@@ -31,16 +31,17 @@ pub(super) fn compress(flags: &CompressFlags) -> Result<ExitCode, Error> {
     let exclusions =
         exclusions_on_disk(&root, &exclude).map_err(|source| Error::ignore_file(&root, source))?;
     // Before anything is written.
-    let earlier = EarlierReleases::open(&flags.against)?;
+    let earlier = EarlierReleases::open(&flags.against, &exclude)?;
     let progress = ByteProgress::default();
     let report = with_bytes("sidecars", &progress, || {
         run(&root, work, &exclusions, &progress)
     });
     let progress = ByteProgress::default();
     // After the sidecars: a delta has to be shorter than they are.
-    let deltas = with_bytes("deltas", &progress, || {
+    let mut deltas = with_bytes("deltas", &progress, || {
         run_deltas(&root, work, &earlier, &exclusions, &progress)
     });
+    deltas.leave_out_problems_of(&report);
     // The problems are the result of --check; otherwise they are messages about the work.
     if work == SidecarWork::Check {
         print(|out| {

@@ -10,22 +10,23 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::against::{EarlierReleases, OldContent, OldFile};
+use super::against::{
+    EarlierReleases, OldContent, OldFile, Unreadable, may_be_relative, read_up_to,
+};
 use super::survey::{SidecarWork, real_directory};
-use super::{CODINGS, MAX_LENGTH, MIN_LENGTH, SidecarError, SidecarProblem, delta, encode};
+use super::{CODINGS, MAX_LENGTH, MIN_LENGTH, SidecarError, SidecarProblem, delta};
 use crate::disk::{self, Root};
 use crate::exclude::Exclusions;
 use crate::progress::ByteProgress;
-use crate::representation::TextKind;
 use crate::scan::sidecar::{Unproven, prove_delta};
 use crate::scan::walk::{FoundFile, WalkStep, walk};
-use crate::scan::{DICTIONARIES, dictionary_path};
+use crate::scan::{DICTIONARIES, delta_family, dictionary_path};
 use crate::semantics::coding::{Coding, MAX_HEADER_LENGTH, delta_stem};
 use crate::semantics::dictionary::DictionaryHash;
 use crate::settings::{Family, Symlinks};
@@ -54,6 +55,22 @@ pub struct DeltaReport {
     pub notes: Vec<SidecarProblem>,
     /// What was not done, or is not as it should be; ordered by path.
     pub problems: Vec<SidecarProblem>,
+}
+
+impl DeltaReport {
+    fn add(&mut self, outcome: FileOutcome, missed: &mut Missed) {
+        if let Some(longest) = outcome.shortest.iter().max() {
+            self.files += 1;
+            self.before += outcome.plain;
+            self.after += longest;
+        }
+        self.proven += outcome.proven;
+        self.written += outcome.written;
+        self.notes.extend(outcome.notes);
+        self.problems.extend(outcome.problems);
+        missed.unreadable.extend(outcome.missed.unreadable);
+        missed.not_as_listed.extend(outcome.missed.not_as_listed);
+    }
 }
 
 /// The files of the site by their paths.
@@ -89,6 +106,9 @@ pub(super) fn run(
         SidecarWork::Check => run.check(),
         SidecarWork::Remove => run.remove(),
     };
+    let unreadable = unreadable.into_iter();
+    let unreadable = unreadable.map(|(path, error)| problem(&path, error.into()));
+    report.problems.extend(unreadable);
     report.problems = with_missing_as_one(report.problems);
     report.problems.sort_by(|a, b| a.path.cmp(&b.path));
     report.notes.sort_by(|a, b| a.path.cmp(&b.path));
@@ -140,6 +160,41 @@ struct FileOutcome {
     written: u64,
     notes: Vec<SidecarProblem>,
     problems: Vec<SidecarProblem>,
+    missed: Missed,
+}
+
+/// What of earlier releases is no dictionary, although it may be one.
+#[derive(Default)]
+struct Missed {
+    unreadable: Vec<Unreadable>,
+    /// Paths of files that are not what a manifest lists, each with that manifest.
+    not_as_listed: Vec<(Arc<Path>, Box<[u8]>)>,
+}
+
+impl Missed {
+    /// Reports each path that can't be read once, and for each manifest in one sentence which of its
+    /// files are others now.
+    fn report(mut self, report: &mut DeltaReport) {
+        self.unreadable
+            .sort_by(|one, other| one.place.cmp(&other.place));
+        self.unreadable
+            .dedup_by(|one, other| one.place == other.place);
+        for Unreadable { place, reason, .. } in self.unreadable {
+            let error = SidecarError::UnreadableDictionary(reason);
+            report.problems.push(SidecarProblem { path: place, error });
+        }
+        let mut by_manifest = BTreeMap::<_, BTreeSet<_>>::new();
+        for (manifest, path) in self.not_as_listed {
+            by_manifest.entry(manifest).or_default().insert(path);
+        }
+        for (manifest, paths) in by_manifest {
+            let paths = paths.into_iter().collect();
+            report.problems.push(SidecarProblem {
+                path: manifest.to_path_buf(),
+                error: SidecarError::NotAsListed(paths),
+            });
+        }
+    }
 }
 
 struct DeltaRun<'a> {
@@ -158,43 +213,53 @@ impl<'a> DeltaRun<'a> {
         let work: Vec<_> = self
             .files
             .values()
-            .filter(|file| encode::is_compressible(&file.path, TextKind::Binary))
             .filter_map(|file| {
-                let family = Family::of(&file.path)?;
-                let length = self.root.stamp(&file.location).ok()?.size;
-                let is_fit = (MIN_LENGTH..=MAX_LENGTH).contains(&length);
+                let family = delta_family(&file.path)?;
                 let dictionaries = earlier.families.get(&family.url_pattern())?;
-                is_fit.then_some((file, dictionaries, length))
+                let length = self.root.stamp(&file.location).map_or(0, |it| it.size);
+                Some((file, dictionaries, length))
             })
             .collect();
         progress.set_total(work.iter().map(|(.., length)| length).sum());
         let outcomes: Vec<_> = work
             .par_iter()
             .map(|(file, dictionaries, length)| {
-                let outcome = self.write_file(file, dictionaries);
+                let mut outcome = FileOutcome::default();
+                if let Err(error) = self.write_file(file, dictionaries, &mut outcome) {
+                    outcome.problems.push(problem(&file.path, error));
+                }
                 progress.add(*length);
-                outcome.unwrap_or_else(|error| FileOutcome {
-                    problems: vec![problem(&file.path, error)],
-                    ..FileOutcome::default()
-                })
+                (*file, outcome)
             })
             .collect();
         let mut report = DeltaReport::default();
-        for outcome in outcomes {
-            if let Some(longest) = outcome.shortest.iter().max() {
-                report.files += 1;
-                report.before += outcome.plain;
-                report.after += longest;
+        let mut missed = Missed {
+            unreadable: earlier.unreadable.clone(),
+            ..Missed::default()
+        };
+        // Which deltas these files should have is not known.
+        let mut unsettled = BTreeSet::new();
+        for (file, outcome) in outcomes {
+            if !outcome.problems.is_empty() || !outcome.missed.unreadable.is_empty() {
+                unsettled.insert(&*file.path);
             }
-            report.proven += outcome.proven;
-            report.written += outcome.written;
-            report.notes.extend(outcome.notes);
-            report.problems.extend(outcome.problems);
+            report.add(outcome, &mut missed);
         }
         if earlier.count > 0 {
-            self.remove_where(|delta, file| self.is_useless(delta, file), &mut report);
+            let is_useless = |delta: &FoundFile, file: &FoundFile| {
+                let mut unreadable = earlier.unreadable.iter();
+                // The dictionary that it lacks may be what can't be read at the moment.
+                let is_unsettled = unsettled.contains(&*file.path)
+                    || unreadable.any(|it| it.may_precede(&file.path));
+                match is_unsettled {
+                    true => Ok(false),
+                    false => self.is_useless(delta, file),
+                }
+            };
+            self.remove_where(is_useless, &mut report);
         }
         self.prune(&mut report);
+        missed.report(&mut report);
         report
     }
 
@@ -203,30 +268,37 @@ impl<'a> DeltaRun<'a> {
         &self,
         file: &FoundFile,
         dictionaries: &[OldFile],
-    ) -> Result<FileOutcome, SidecarError> {
-        let opened = self.root.open_file(&file.location)?;
-        let bytes = read_whole(self.root, &file.location)?;
-        let mut outcome = FileOutcome {
-            plain: self.best_plain(file, bytes.len() as u64),
-            ..FileOutcome::default()
+        outcome: &mut FileOutcome,
+    ) -> Result<(), SidecarError> {
+        let opened = match self.root.open_file(&file.location) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
         };
+        if !(MIN_LENGTH..=MAX_LENGTH).contains(&opened.stamp.size) {
+            return Ok(());
+        }
+        let bytes = read_whole(self.root, &file.location)?;
+        outcome.plain = self.best_plain(file, bytes.len() as u64);
         let mut seen = HashSet::from([sha256(&bytes)]);
         let directory = real_directory(self.root, file)?;
         let open = Directory::open(self.root, &directory).map_err(SidecarError::Directory)?;
         for old in dictionaries {
             let dictionary = match old.read() {
                 Ok(OldContent::Dictionary(bytes)) => bytes,
-                Ok(OldContent::Changed) => continue,
+                Ok(OldContent::NotAsListed(manifest)) => {
+                    outcome
+                        .missed
+                        .not_as_listed
+                        .push((manifest, old.path().into()));
+                    continue;
+                }
                 Ok(OldContent::TooLong) => {
                     let note = problem(&file.path, SidecarError::ZstdWindow);
                     outcome.notes.push(note);
                     continue;
                 }
                 Err(error) => {
-                    outcome.problems.push(SidecarProblem {
-                        path: old.path(),
-                        error: error.into(),
-                    });
+                    outcome.missed.unreadable.push(old.unreadable(&error));
                     continue;
                 }
             };
@@ -273,7 +345,7 @@ impl<'a> DeltaRun<'a> {
             }
             open.sync().map_err(SidecarError::Directory)?;
         }
-        Ok(outcome)
+        Ok(())
     }
 
     fn write_delta(
@@ -571,11 +643,8 @@ impl<'a> DeltaRun<'a> {
             }
             families
         });
-        let may_be_relative = |unreadable: &[u8]| {
-            Family::of(unreadable) == Some(family) || is_within(path, unreadable)
-        };
         let unreadable = self.unreadable.iter();
-        let mut unreadable = unreadable.filter(|(unreadable, _)| may_be_relative(unreadable));
+        let mut unreadable = unreadable.filter(|(unreadable, _)| may_be_relative(unreadable, path));
         let mut error = unreadable.next().map(|(path, error)| unsure(path, error));
         for relative in families.get(&family).into_iter().flatten().copied() {
             if *relative.path == *path {
@@ -616,12 +685,6 @@ impl<'a> DeltaRun<'a> {
     }
 }
 
-/// Whether a path of the site is below this folder of it.
-fn is_within(path: &[u8], folder: &[u8]) -> bool {
-    let below = path.strip_prefix(folder);
-    below.is_some_and(|below| folder.is_empty() || below.starts_with(b"/"))
-}
-
 fn unsure(path: &[u8], reason: &impl ToString) -> SidecarError {
     SidecarError::Unsure {
         path: OsStr::from_bytes(path).into(),
@@ -645,27 +708,18 @@ fn problem(path: &[u8], error: SidecarError) -> SidecarProblem {
     }
 }
 
-/// Reads a file that nobody changes meanwhile.
+/// Reads a file of a length that files with deltas may have, which nobody changes meanwhile.
 fn read_whole(root: &Root, location: &Path) -> Result<Vec<u8>, SidecarError> {
-    let opened = root.open_file(location)?;
-    if opened.stamp.size > MAX_LENGTH {
-        return Err(SidecarError::TooLarge);
-    }
-    let mut bytes = vec![0; opened.stamp.size as usize];
-    disk::read_exact_at(&opened.file, &mut bytes, 0)?;
-    match disk::stamp(&opened.file)? == opened.stamp {
-        true => Ok(bytes),
-        false => Err(SidecarError::Changed),
-    }
+    read_up_to(root, location, MAX_LENGTH)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tempfile::TempDir;
 
+    use super::super::AgainstError;
     use super::*;
     use crate::disk::seam;
 
@@ -709,20 +763,24 @@ mod tests {
             count: 1,
             ..EarlierReleases::default()
         };
+        work_against(root, &earlier, work)
+    }
+
+    fn work_against(root: &Root, earlier: &EarlierReleases, work: SidecarWork) -> DeltaReport {
         let progress = ByteProgress::default();
-        run(root, work, &earlier, &Exclusions::default(), &progress)
+        run(root, work, earlier, &Exclusions::default(), &progress)
     }
 
     /// Does `work` with an error at the call number `at`, on one thread; `None` if it makes fewer calls.
-    fn fail_at(root: &Root, work_to_do: SidecarWork, at: usize) -> Option<DeltaReport> {
+    fn fail_at<T: Send>(at: usize, work: impl FnOnce() -> T + Send) -> Option<T> {
         let calls = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&calls);
         let gate = move |_| match count.fetch_add(1, Ordering::Relaxed) == at {
             true => Err(io::Error::from(Errno::IO)),
             false => Ok(()),
         };
-        let report = seam::run(gate, || work(root, work_to_do));
-        (calls.load(Ordering::Relaxed) > at).then_some(report)
+        let result = seam::run(gate, work);
+        (calls.load(Ordering::Relaxed) > at).then_some(result)
     }
 
     /// What can't be read is not gone: a delta that it proves stays, and a dictionary that it names.
@@ -732,7 +790,7 @@ mod tests {
         assert_eq!(work(&root, SidecarWork::Check).proven, 2);
         let mut said = Vec::new();
         for at in 0.. {
-            let Some(report) = fail_at(&root, SidecarWork::Write, at) else {
+            let Some(report) = fail_at(at, || work(&root, SidecarWork::Write)) else {
                 break;
             };
             said.extend(report.problems.iter().map(|it| it.error.to_string()));
@@ -746,11 +804,85 @@ mod tests {
         }
     }
 
+    /// The site has a delta whose dictionary is in an earlier release alone.
+    #[test]
+    fn nothing_is_removed_because_an_earlier_release_cannot_be_read() {
+        let old = tempfile::tempdir().expect("a directory");
+        fs::create_dir(old.path().join("assets")).expect("made");
+        let (old_path, new_path) = (format!("assets/{OLD}"), format!("assets/{NEW}"));
+        fs::write(old.path().join(&old_path), bundle(0)).expect("written");
+        let open = || EarlierReleases::open(&[old.path().to_owned()], &Arc::default());
+        let new = tempfile::tempdir().expect("a directory");
+        fs::create_dir(new.path().join("assets")).expect("made");
+        let coding = Coding::DictionaryZstd(sha256(&bundle(0)));
+        let encoded = delta::encode(coding, &bundle(0), &bundle(1)).expect("encoded");
+        let delta = delta_path(new_path.as_bytes(), coding);
+        let delta = new.path().join(OsStr::from_bytes(&delta));
+        fs::write(new.path().join(&new_path), bundle(1)).expect("written");
+        let root = Root::open(new.path()).expect("a root");
+        for at in 0.. {
+            fs::write(&delta, &encoded).expect("written");
+            let _ = fs::remove_dir_all(new.path().join(".etagd"));
+            let result = fail_at(at, || {
+                let earlier = open()?;
+                Ok::<_, AgainstError>(work_against(&root, &earlier, SidecarWork::Write))
+            });
+            assert!(delta.exists(), "at call {at}: {result:?}");
+            let Some(result) = result else {
+                break;
+            };
+            // What is left undone is said, and the next run does it.
+            let is_said = result.map_or(true, |report| !report.problems.is_empty());
+            let is_done = work(&root, SidecarWork::Check).proven == 2;
+            assert!(is_said || is_done, "at call {at}");
+            let earlier = open().expect("opened");
+            let report = work_against(&root, &earlier, SidecarWork::Write);
+            assert!(report.problems.is_empty(), "{:?}", report.problems);
+            assert_eq!(work(&root, SidecarWork::Check).proven, 2, "at call {at}");
+        }
+    }
+
+    /// A delta of nine tenths of the best coding without a dictionary is written, and one that is longer
+    /// by the least is not.
+    #[test]
+    fn a_delta_is_at_least_ten_percent_shorter() {
+        let dictionary = bundle(0);
+        for coding in Coding::with_dictionary(sha256(&dictionary)) {
+            // Some content whose delta has a length of which nine tenths of another are whole.
+            let (content, length) = (1..)
+                .map(|release| {
+                    let content = bundle(release);
+                    let encoded = delta::encode(coding, &dictionary, &content).expect("encoded");
+                    (content, encoded.len())
+                })
+                .find(|(_, length)| length % 9 == 0)
+                .expect("one of nine");
+            for (plain, is_written) in [(length / 9 * 10, true), (length / 9 * 10 - 1, false)] {
+                let old = tempfile::tempdir().expect("a directory");
+                fs::write(old.path().join(OLD), &dictionary).expect("written");
+                let new = tempfile::tempdir().expect("a directory");
+                fs::write(new.path().join(NEW), &content).expect("written");
+                let sidecar = new.path().join(format!("{NEW}.gz"));
+                fs::write(sidecar, vec![0; plain]).expect("written");
+                let root = Root::open(new.path()).expect("a root");
+                let earlier = EarlierReleases::open(&[old.path().to_owned()], &Arc::default());
+                let earlier = earlier.expect("opened");
+                let report = work_against(&root, &earlier, SidecarWork::Write);
+                assert!(report.problems.is_empty(), "{:?}", report.problems);
+                let delta = delta_path(NEW.as_bytes(), coding);
+                let delta = new.path().join(OsStr::from_bytes(&delta));
+                let found = fs::metadata(delta).ok().map(|found| found.len());
+                let wanted = is_written.then_some(length as u64);
+                assert_eq!(found, wanted, "{coding:?}: {length} of {plain}");
+            }
+        }
+    }
+
     #[test]
     fn no_delta_loses_its_dictionary_because_something_cannot_be_read() {
         for at in 0.. {
             let (_directory, root) = site();
-            let report = fail_at(&root, SidecarWork::Remove, at);
+            let report = fail_at(at, || work(&root, SidecarWork::Remove));
             let left = work(&root, SidecarWork::Check).problems;
             assert!(left.is_empty(), "at call {at}: {left:?}");
             // The next run finishes it.

@@ -16,7 +16,7 @@ mod deltas;
 mod survey;
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::disk::{self, Opened, Root};
 use crate::exclude::Exclusions;
+use crate::inventory::url;
 use crate::progress::ByteProgress;
 use crate::scan::encode::{self, Effort, MIN_LENGTH};
 use crate::scan::sidecar::{Unproven, missing_dictionaries, prove};
@@ -41,6 +42,8 @@ pub const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
 /// Longer files are not compressed: each thread holds a file and its sidecar in memory.
 const MAX_LENGTH: u64 = 256 << 20;
+/// Files that one message names.
+const MAX_NAMED: usize = 3;
 
 /// What was found and done.
 #[derive(Debug, Default)]
@@ -64,7 +67,7 @@ pub struct CompressReport {
 /// A file, a sidecar or a directory that is not as it should be.
 #[derive(Debug)]
 pub struct SidecarProblem {
-    /// Its path, relative to the root.
+    /// Its path, relative to the root; absolute if it is of an earlier release.
     pub path: PathBuf,
     /// What is wrong with it.
     pub error: SidecarError,
@@ -102,6 +105,15 @@ pub enum SidecarError {
         /// Why not.
         reason: String,
     },
+    /// A file or directory of an earlier release can't be read.
+    #[error(
+        "it cannot be read ({0}): deltas against it are neither written nor removed; run again once \
+         that can be read, or leave it out with --exclude"
+    )]
+    UnreadableDictionary(String),
+    /// Files of an earlier release, by their paths in the site, are not what its manifest lists.
+    #[error("{}", not_as_listed(.0))]
+    NotAsListed(Vec<Box<[u8]>>),
     /// A file changed while it was read.
     #[error("it changed meanwhile: left out; run again once it is complete")]
     Changed,
@@ -127,6 +139,25 @@ pub enum SidecarError {
     Io(io::Error),
 }
 
+/// What is said once of all files of a release that are not what its manifest lists, and what can be
+/// done about it.
+fn not_as_listed(paths: &[Box<[u8]>]) -> String {
+    let named = paths.iter().take(MAX_NAMED).map(|path| url(path));
+    let mut named = named.collect::<Vec<_>>().join(", ");
+    let more = paths.len().saturating_sub(MAX_NAMED);
+    if more > 0 {
+        named += &format!(" and {more} more");
+    }
+    let subject = match paths.len() {
+        1 => "1 file that it lists is gone or has other bytes now".to_owned(),
+        count => format!("{count} files that it lists are gone or have other bytes now"),
+    };
+    format!(
+        "{subject} ({named}): no deltas against what was there; put that release back, or, if \
+         browsers have what is there now, write the manifest again"
+    )
+}
+
 impl From<io::Error> for SidecarError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -148,6 +179,7 @@ impl SidecarProblem {
                 SidecarError::Changed
                     | SidecarError::TooLarge
                     | SidecarError::NotOurs
+                    | SidecarError::NotAsListed(_)
                     | SidecarError::BrotliWindow
                     | SidecarError::ZstdWindow
             ),
@@ -228,6 +260,15 @@ pub fn run_deltas(
     progress: &ByteProgress,
 ) -> DeltaReport {
     deltas::run(root, work, earlier, exclusions, progress)
+}
+
+impl DeltaReport {
+    /// Leaves out the problems that are in `report` as well: both look at the same files.
+    pub fn leave_out_problems_of(&mut self, report: &CompressReport) {
+        let text = |it: &SidecarProblem| (it.path.clone(), it.error.to_string());
+        let known: HashSet<_> = report.problems.iter().map(text).collect();
+        self.problems.retain(|it| !known.contains(&text(it)));
+    }
 }
 
 /// How many bytes have to be encoded for a sidecar.
@@ -325,6 +366,8 @@ fn process(
             | SidecarError::ZstdWindow
             | SidecarError::NoDictionaries { .. }
             | SidecarError::Unsure { .. }
+            | SidecarError::UnreadableDictionary(_)
+            | SidecarError::NotAsListed(_)
             | SidecarError::Io(_) => source.directory.join(source.sidecar_name(coding)),
         };
         SidecarProblem { path, error }

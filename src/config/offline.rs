@@ -65,8 +65,10 @@ pub struct CompressFlags {
     ///
     /// A file with a hash in its name is compressed with the file of OLD that it replaces as its
     /// dictionary (RFC 9842): browsers that still have that one load a fraction. OLD is a directory,
-    /// or the JSON manifest of one, next to its files. What proves the deltas is kept in
-    /// .etagd/dictionaries: deploy it with the site. Deltas whose dictionary is gone are removed.
+    /// or the JSON manifest of one, next to its files; what --exclude and .etagdignore leave out of it
+    /// is no dictionary. What proves the deltas is kept in .etagd/dictionaries: deploy it with the
+    /// site. Deltas whose dictionary is gone are removed. What can't be read of OLD is a warning and
+    /// exit code 1, and what may depend on it stays as it is.
     #[arg(long, value_name = "OLD", conflicts_with_all = ["check", "remove"])]
     pub against: Vec<PathBuf>,
 }

@@ -145,9 +145,9 @@ pub struct SiteOptions {
     /// Files that browsers keep to receive the next release as deltas: '/app-*.js', or `off`;
     /// repeatable.
     ///
-    /// By default all immutable files whose name without its hash stands for at most four files. A
-    /// browser with the old file then gets the delta that etagd compress --against made. `off`
-    /// neither names such files nor sends deltas.
+    /// By default all immutable files of types that etagd compress makes deltas of, whose name without
+    /// its hash stands for at most four files. A browser with the old file then gets the delta that
+    /// etagd compress --against made. `off` neither names such files nor sends deltas.
     #[arg(long, value_name = "GLOB", hide_short_help = true)]
     pub dictionary: Vec<DictionaryChoice>,
 }

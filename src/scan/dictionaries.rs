@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::Scanner;
+use super::{MAX_DICTIONARY_LENGTH, Scanner, encode};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{DictionaryUse, Resource, TextKind};
 use crate::semantics::base_path::BasePath;
@@ -97,28 +97,33 @@ fn attach_families(base_path: &BasePath, before: StateBefore<'_>, changes: &mut 
         }
     };
     for resource in known.into_iter().filter(|it| !replaced.contains(&*it.path)) {
-        if let Some(family) = family_of(resource).filter(is_touched) {
+        if let Some(family) = delta_family(&resource.path).filter(is_touched) {
             *members.entry(family).or_default() += 1;
             left.push(Arc::clone(resource));
         }
     }
     let changed = changes.changed.clone();
-    for family in changed.iter().filter_map(|it| family_of(it)) {
+    for family in changed.iter().filter_map(|it| delta_family(&it.path)) {
         *members.entry(family).or_default() += 1;
     }
     replace(changes, left.iter(), |resource| {
-        let family = family_of(resource)?;
+        let family = delta_family(&resource.path)?;
         let count = members.get(&family).copied().unwrap_or_default();
+        let is_short = resource.identity.length <= MAX_DICTIONARY_LENGTH;
         let pattern = on_host(base_path, family.url_pattern());
-        (count <= MAX_FAMILY).then(|| DictionaryUse::of_immutable(&pattern))
+        (is_short && count <= MAX_FAMILY).then(|| DictionaryUse::of_immutable(&pattern))
     });
 }
 
-/// The family of a resource whose content a delta can be made of: text, and what is compiled from it.
-/// Pictures and fonts are compressed already, and seldom alike.
-fn family_of(resource: &Resource) -> Option<Family<'_>> {
-    let is_code = resource.path.ends_with(b".wasm") && resource.text != TextKind::Empty;
-    Family::of(&resource.path).filter(|_| is_code || resource.text.is_text())
+/// The family of a file that has deltas and is a dictionary: one rule for what `etagd compress --against`
+/// writes and for what is advertised. A delta against a file that nobody was told to keep would be of no
+/// use, and so would a dictionary that nothing is compressed with.
+///
+/// These are the types that `etagd compress` compresses. Pictures and most fonts are compressed as they
+/// are, so that two of them have little in common. The name alone decides, so that a family has the same
+/// members for a server and for a build.
+pub fn delta_family(path: &[u8]) -> Option<Family<'_>> {
+    Family::of(path).filter(|_| encode::is_compressible(path, TextKind::Binary))
 }
 
 /// Gives all that has changed, and those of `known` for which it differs, what `choose` says.

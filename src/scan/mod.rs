@@ -78,7 +78,7 @@ pub use deltas::{
     DICTIONARIES, MAX_DICTIONARY_LENGTH, content_sha256, delta_coding, dictionary_at,
     dictionary_path, is_unlisted,
 };
-pub use dictionaries::MAX_FAMILY;
+pub use dictionaries::{MAX_FAMILY, delta_family};
 pub use error_page::report as report_error_page;
 pub use first::{FirstLook, MAX_START_WAIT};
 pub use made::uncompressed;
