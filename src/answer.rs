@@ -569,6 +569,22 @@ fn select_representation(resource: &Resource, request: &impl RequestHead) -> usi
         true => usable_dictionary(resource, request),
         false => None,
     };
+    select_with(dictionary, resource, request)
+}
+
+/// What a request would be sent if its client had no dictionary.
+pub fn select_without_dictionary<'r>(
+    resource: &'r Resource,
+    request: &impl RequestHead,
+) -> &'r Representation {
+    resource.representation(select_with(None, resource, request))
+}
+
+fn select_with(
+    dictionary: Option<DictionaryHash>,
+    resource: &Resource,
+    request: &impl RequestHead,
+) -> usize {
     // Identity, three codings, and two with the client's dictionary.
     let mut available = [(Coding::Identity, 0); 6];
     let mut indices = [0; 6];

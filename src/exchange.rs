@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use crate::access::{AccessEntry, AccessLog};
-use crate::answer::{Answer, Selected, host};
+use crate::answer::{Answer, Selected, host, select_without_dictionary};
 use crate::client::Peer;
 use crate::manifest::{Manifest, SiteDigest};
 use crate::metrics::{Door, Metrics, Outcome, Verb};
@@ -35,7 +35,7 @@ enum DeltaOutcome {
     /// Nothing: the client has none that can be used, or the resource has no deltas.
     #[default]
     None,
-    /// A delta is sent, so many bytes shorter than the shortest other representation.
+    /// A delta is sent, or a part of one, instead of so many bytes more.
     Sent(u64),
     /// The resource has deltas, but none against the client's dictionary.
     Unknown,
@@ -53,9 +53,8 @@ impl DeltaOutcome {
         let of = |each: &Representation| each.coding().dictionary();
         let mut all = selected.resource.representations();
         if of(representation).is_some() {
-            let others = all.filter(|each| of(each).is_none());
-            let shortest = others.map(|each| each.length).min().unwrap_or_default();
-            Self::Sent(shortest.saturating_sub(representation.length))
+            let other = select_without_dictionary(&selected.resource, request);
+            Self::Sent(other.length.saturating_sub(representation.length))
         } else if all.any(|each| of(each) == Some(dictionary)) {
             Self::None
         } else {
@@ -86,7 +85,11 @@ impl AnswerSummary {
             (Answer::Whole(_) | Answer::Part(..), Some(selected))
                 if *request.method() == Method::GET =>
             {
-                DeltaOutcome::of(selected, request)
+                match (DeltaOutcome::of(selected, request), answer) {
+                    // The response that it goes on with has saved all of it already.
+                    (DeltaOutcome::Sent(_), Answer::Part(..)) => DeltaOutcome::Sent(0),
+                    (outcome, _) => outcome,
+                }
             }
             _ => DeltaOutcome::None,
         };

@@ -753,6 +753,64 @@ fn a_client_with_the_older_file_is_sent_the_delta() {
     );
 }
 
+/// As much as the response that the client would have got without a dictionary would have had more.
+#[test]
+fn what_deltas_save_is_counted_to_the_byte() {
+    let site = compressed();
+    let server = serve(&site, &["--immutable", "auto"]);
+    let length = |name: &str| fs::metadata(site.path(name)).unwrap().len();
+    let (dcb, dcz) = (length(&delta("dcb")), length(&delta("dcz")));
+    let mut saved = 0;
+    let mut client = server.client();
+    for (accepted, coding, instead, sent) in [
+        (ACCEPTED, "dcb", format!("{NEW}.br"), dcb),
+        ("gzip, dcz", "dcz", format!("{NEW}.gz"), dcz),
+        (
+            "br;q=0.1, zstd;q=0.2, dcb",
+            "dcb",
+            format!("{NEW}.zst"),
+            dcb,
+        ),
+        ("dcz", "dcz", NEW.to_owned(), dcz),
+    ] {
+        let response = get(&mut client, accepted, &bundle(0));
+        assert_eq!(self::coding(&response), coding, "{accepted}");
+        assert_eq!(response.body.len() as u64, sent, "{accepted}");
+        saved += length(&instead) - sent;
+    }
+    // None of these has saved more.
+    let dictionary = field(&bundle(0));
+    let delta_tag = tag(&fs::read(site.path(delta("dcb"))).unwrap());
+    for (method, condition, status) in [
+        ("HEAD", ("Accept", "*/*"), 200),
+        ("GET", ("If-None-Match", delta_tag.as_str()), 304),
+        ("GET", ("Range", "bytes=0-35"), 206),
+        ("GET", ("Range", "bytes=9999999-"), 416),
+        ("GET", ("If-Match", "\"other\""), 412),
+    ] {
+        let fields = [
+            ("Accept-Encoding", ACCEPTED),
+            ("Available-Dictionary", dictionary.as_str()),
+            condition,
+        ];
+        let response = client.request(method, &format!("/{NEW}"), &fields);
+        assert_eq!(response.status, status);
+    }
+    assert_eq!(coding(&get(&mut client, ACCEPTED, &bundle(2))), "br");
+    // Five have sent one, or a part of one; the last request is counted after all others.
+    let wanted = [
+        ("etagd_unknown_dictionaries_total", 1),
+        ("etagd_delta_responses_total", 5),
+        ("etagd_delta_saved_body_bytes_total", saved),
+    ];
+    eventually("the last request is counted", || {
+        sample(&server, wanted[0].0) == wanted[0].1
+    });
+    for (name, count) in wanted {
+        assert_eq!(sample(&server, name), count, "{name}");
+    }
+}
+
 /// RFC 9530 section 3: the digest is that of the representation, here of the delta.
 #[test]
 fn a_delta_has_a_digest_of_its_own() {

@@ -180,7 +180,8 @@ impl FamilyEncoder<'_> {
         self.bytes("body", help, &metrics.body_bytes)?;
         let help = "Selected representations that answers 304 did not have to send.";
         self.bytes("saved_body", help, &metrics.saved_bytes)?;
-        let help = "What deltas are shorter than the shortest representation without a dictionary.";
+        let help =
+            "What whole deltas are shorter than what would have been sent without a dictionary.";
         self.bytes("delta_saved_body", help, &metrics.delta_saved_bytes)?;
         let help = "Files that clients have created or replaced.";
         self.bytes("upload", help, &metrics.upload_bytes)?;

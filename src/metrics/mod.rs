@@ -168,7 +168,7 @@ pub struct Metrics {
     pub saved_bytes: Counter,
     /// Responses that are deltas against a dictionary of the client.
     pub deltas: Counter,
-    /// Bytes by which deltas are shorter than the shortest other representation.
+    /// Bytes by which whole deltas are shorter than what their clients would have been sent otherwise.
     pub delta_saved_bytes: Counter,
     /// Requests for content that has deltas, by clients with a dictionary that none is against.
     pub unknown_dictionaries: Counter,
