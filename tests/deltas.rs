@@ -1234,6 +1234,83 @@ fn a_family_is_advertised_as_long_as_it_has_four_members() {
     });
 }
 
+/// RFC 9842 section 2.1.1: the value is a URL Pattern, in which some characters have a meaning, and it
+/// is a string, in which a backslash has one.
+#[test]
+fn a_pattern_matches_its_family_and_nothing_else() {
+    // A family, as a URL has it, its pattern in the field, and what would match without the escapes.
+    let families = [
+        ("a(1)", "a(1)", r"a\\(1\\)", "a1"),
+        ("b+c", "b+c", r"b\\+c", "bbc"),
+        ("d*e", "d*e", r"d\\*e", "dxe"),
+        ("f:g", "f:g", r"f{\\:}g", "f7"),
+        ("h{i}", "h%7Bi%7D", r"h%7Bi%7D", "hi"),
+        ("j?", "j%3F", r"j%3F", ""),
+        ("k l", "k%20l", r"k%20l", "kl"),
+        ("\u{e9}", "%C3%A9", r"%C3%A9", "e"),
+    ];
+    let page = "<!doctype html><title>patterns</title>";
+    let site = TestSite::new().file("index.html", page);
+    let numbered = families.iter().enumerate();
+    let site = numbered.fold(site, |site, (number, (family, ..))| {
+        let (old, new) = (script(2 * number), script(2 * number + 1));
+        let file = format!("{family}-1a1b1c1d.js");
+        site.file(format!("{family}-0a0b0c0d.js"), &old)
+            .file(delta_name(&file, &old), zstd_delta(&old, &new))
+            .file(file, new)
+    });
+    // A browser keeps the last one that it got: that is to be the old one, however often it asks.
+    let flags = ["--immutable", "auto", "--dictionary", "/*-0a0b0c0d.js"];
+    let server = serve(&site, &flags);
+    let mut tests = Vec::new();
+    for (_, url, pattern, decoy) in families {
+        let response = server.client().get(&format!("/{url}-0a0b0c0d.js"));
+        let value = response.field("use-as-dictionary").unwrap();
+        assert_eq!(value, format!(r#"match="/{pattern}-*.js""#), "{url}");
+        let pattern = format!("/{pattern}-*.js").replace(r"\\", r"\");
+        for (_, other, ..) in families {
+            let target = format!("/{other}-1a1b1c1d.js");
+            tests.push((pattern.clone(), target, other == url));
+        }
+        tests.push((pattern.clone(), format!("/{decoy}-1a1b1c1d.js"), false));
+        tests.push((pattern, format!("/{url}-1a1b1c1d.css"), false));
+    }
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let page = browser.open(&format!("http://localhost:{}/", server.port()));
+    let script = format!(
+        "{}.map(([pattern, url]) =>
+            new URLPattern(pattern, location.href).test(location.origin + url))",
+        serde_json::to_string(&tests).unwrap()
+    );
+    let found = page.value(&script);
+    let found = found
+        .as_array()
+        .unwrap_or_else(|| panic!("{found} {:?}", page.errors()));
+    assert_eq!(found.len(), tests.len());
+    for (test, found) in tests.iter().zip(found) {
+        assert_eq!(*found, test.2, "{test:?}");
+    }
+    // And what browsers keep for deltas is matched as URLs are by scripts.
+    let urls = families.map(|(_, url, ..)| url);
+    let codings = |hash: &str| {
+        let script = format!(
+            "Promise.all({}.map(async family => {{
+                const answer = await fetch(`/${{family}}-{hash}.js?${{Math.random()}}`);
+                await answer.arrayBuffer();
+                return answer.headers.get('content-encoding');
+            }}))",
+            serde_json::to_string(&urls).unwrap()
+        );
+        page.value(&script)
+    };
+    codings("0a0b0c0d");
+    within(PATIENCE, "all dictionaries are kept", || {
+        codings("1a1b1c1d") == serde_json::json!(urls.map(|_| "dcz"))
+    });
+}
+
 #[test]
 fn dictionaries_are_chosen_by_hand_or_by_a_rule_or_not_at_all() {
     let site = compressed();

@@ -8,7 +8,7 @@ use crate::semantics::target::encode_path;
 /// The length of a hash that may have any characters of base64url: that of Vite and esbuild.
 const SHORT_HASH: usize = 8;
 /// What has a meaning in a URL Pattern, of the characters that a path may have as they are.
-const SPECIAL: &[char] = &['\\', '*', '+', '?', ':', '{', '}', '(', ')'];
+const SPECIAL: &[char] = &['\\', '*', '+', '?', '{', '}', '(', ')'];
 
 /// The files whose paths differ only in the hash before the extension: `assets/app-*.js`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,10 +48,13 @@ pub fn url_pattern(path: &[u8]) -> String {
 fn escape(path: &[u8]) -> String {
     let mut escaped = String::new();
     for character in encode_path(path).chars() {
-        if SPECIAL.contains(&character) {
-            escaped.push('\\');
+        match character {
+            // Outside of a group even an escaped one ends a protocol (URL Pattern section 2.2, "is a
+            // non-special pattern char"), so that a browser refuses the pattern.
+            ':' => escaped.push_str(r"{\:}"),
+            _ if SPECIAL.contains(&character) => escaped.extend(['\\', character]),
+            _ => escaped.push(character),
         }
-        escaped.push(character);
     }
     escaped
 }
@@ -84,7 +87,7 @@ mod tests {
             ("index-B-cD3fGh.js", Some("/index-*.js")),
             ("index-B_cD3fGh.js", Some("/index-*.js")),
             ("a(1)+b-BfX3a91Z.js", Some(r"/a\(1\)\+b-*.js")),
-            ("a*:{b}-BfX3a91Z.js", Some(r"/a\*\:%7Bb%7D-*.js")),
+            ("a*:{b}-BfX3a91Z.js", Some(r"/a\*{\:}%7Bb%7D-*.js")),
             ("a\\b-BfX3a91Z.js", Some("/a%5Cb-*.js")),
             ("\u{e9}\"-BfX3a91Z.js", Some("/%C3%A9%22-*.js")),
             ("index.js", None),
