@@ -1467,6 +1467,43 @@ fn a_request_that_waits_gets_no_delta_without_a_secure_context() {
     panic!("503 each time");
 }
 
+/// RFC 9842 section 6.2, also where a rule names fields, and where a page stands in for what is missing.
+#[test]
+fn every_answer_that_may_be_a_delta_varies_on_the_dictionary() {
+    let (old, new) = (script(0), script(1));
+    let kept = format!(".etagd/dictionaries/{}", sha256(&old));
+    let rules = "/named.js\n  Vary: Origin\n/any.js\n  Vary: *\n";
+    let names = ["index.html", "plain.js", "named.js", "any.js"];
+    let site = TestSite::with(&[(&kept, &old), ("_headers", rules.as_bytes())]);
+    let site = names.iter().fold(site, |site, name| {
+        site.file(name, &new)
+            .file(delta_name(name, &old), zstd_delta(&old, &new))
+    });
+    let server = serve(&site, &["--not-found", "single-page-application"]);
+    let dictionary = field(&old);
+    for (target, expected) in [
+        ("/plain.js", "accept-encoding, available-dictionary"),
+        ("/named.js", "accept-encoding, Origin, available-dictionary"),
+        ("/any.js", "*"),
+        ("/", "accept-encoding, available-dictionary"),
+        (
+            "/nowhere",
+            "sec-fetch-mode, accept, accept-encoding, available-dictionary",
+        ),
+    ] {
+        for (accepted, coding) in [("dcz", "dcz"), ("br", "identity")] {
+            let fields = [
+                ("Accept", "text/html"),
+                ("Accept-Encoding", accepted),
+                ("Available-Dictionary", dictionary.as_str()),
+            ];
+            let response = server.client().request("GET", target, &fields);
+            assert_eq!(self::coding(&response), coding, "{target}");
+            assert_eq!(response.field("vary"), Some(expected), "{target}");
+        }
+    }
+}
+
 #[test]
 fn a_developers_server_sends_no_deltas() {
     let site = compressed();

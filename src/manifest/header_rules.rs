@@ -273,11 +273,13 @@ fn is_pinned(name: &HeaderName) -> bool {
     ) || name.starts_with("x-content-")
 }
 
-/// The value of Vary for a resource with codings: `accept-encoding` is added unless it is there.
+/// The value of Vary for a resource with codings: `accept-encoding` is added unless it is there, or `*`,
+/// which stands for everything (RFC 9110 section 12.5.5).
 fn with_coding(vary: &HeaderValue) -> HeaderValue {
     const CODING: &[u8] = b"accept-encoding";
-    let mut names = vary.as_bytes().split(|byte| *byte == b',');
-    if names.any(|name| name.trim_ascii().eq_ignore_ascii_case(CODING)) {
+    let names = vary.as_bytes().split(|byte| *byte == b',');
+    let mut names = names.map(<[u8]>::trim_ascii);
+    if names.any(|name| name == b"*" || name.eq_ignore_ascii_case(CODING)) {
         return vary.clone();
     }
     let both = [CODING, b", ", vary.as_bytes()].concat();
