@@ -1433,6 +1433,41 @@ fn deltas_need_a_secure_context_over_every_transport() {
     }
 }
 
+/// RFC 9842 section 9.3.3: a page of another origin gets a delta of what it may read all of.
+#[test]
+fn a_page_of_another_origin_gets_the_deltas_that_a_rule_lets_it_read() {
+    let (old, new) = (script(0), script(1));
+    let rules = "/any-*\n  Access-Control-Allow-Origin: *\n\
+                 /one-*\n  Access-Control-Allow-Origin: https://a.example\n";
+    let site = TestSite::with(&[("_headers", rules.as_bytes())]);
+    let site = ["any", "one", "none"].iter().fold(site, |site, family| {
+        let file = format!("{family}-1a1b1c1d.js");
+        site.file(delta_name(&file, &old), zstd_delta(&old, &new))
+            .file(file, &new)
+            .file(format!("{family}-0a0b0c0d.js"), &old)
+    });
+    let server = serve(&site, &["--immutable", "auto"]);
+    let dictionary = field(&old);
+    for (family, origin, mode, expected) in [
+        ("any", "https://a.example", "cors", "dcz"),
+        ("any", "https://a.example", "no-cors", "identity"),
+        ("one", "https://a.example", "cors", "dcz"),
+        ("one", "https://b.example", "cors", "identity"),
+        ("none", "https://a.example", "cors", "identity"),
+    ] {
+        let fields = [
+            ("Accept-Encoding", "dcz"),
+            ("Available-Dictionary", dictionary.as_str()),
+            ("Sec-Fetch-Site", "cross-site"),
+            ("Sec-Fetch-Mode", mode),
+            ("Origin", origin),
+        ];
+        let target = format!("/{family}-1a1b1c1d.js");
+        let response = server.client().request("GET", &target, &fields);
+        assert_eq!(coding(&response), expected, "{family}, {origin}, {mode}");
+    }
+}
+
 /// What a request may be sent is decided when it comes, also where it is answered from a later state of
 /// the site, and deltas are new in that.
 #[test]
@@ -1990,6 +2025,59 @@ fn deltas_outlast_a_switch_of_the_root() {
         fs::remove_dir_all(releases[0].root()).unwrap_or_default();
     }
     server.wait_until_it_serves_with(&releases[1].root(), &["--immutable", "auto"]);
+}
+
+/// What the manual's figures can be repeated with.
+#[test]
+fn the_script_prints_what_deltas_save() {
+    let (old, new) = (scripts(0), scripts(1));
+    let before = [&old, &new].map(|site| content(&site.root()));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/dictionary.sh");
+    let output = Command::new(script)
+        .args([old.root(), new.root()])
+        .arg(env!("CARGO_BIN_EXE_etagd"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(before == [&old, &new].map(|site| content(&site.root())));
+
+    let (code, said) = compress(&new.root(), &["--against", old.root().to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    let files = content(&new.root());
+    let length_of = |prefix: &str, extension: &str| {
+        let mut found = files.iter().filter(|(path, _)| {
+            path.starts_with(prefix) && path.ends_with(&format!(".{extension}"))
+        });
+        found.next().unwrap().1.len()
+    };
+    let mut expected = Vec::new();
+    let mut sums = [0; 4];
+    for family in FAMILIES {
+        let name = format!("{family}-1a0b0c0d.js");
+        let columns = ["js", "br", "dcz", "dcb"].map(|extension| length_of(&name, extension));
+        for (sum, column) in sums.iter_mut().zip(columns) {
+            *sum += column;
+        }
+        expected.push((name, columns));
+    }
+    expected.push(("sum".to_owned(), sums));
+    let table = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|it| it.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[0], ["file", "raw", "br", "dcz", "dcb"]);
+    for (line, (name, columns)) in lines[1..].iter().zip(&expected) {
+        let columns = columns.map(|column| column.to_string());
+        assert_eq!(line[0], name, "{table}");
+        assert_eq!(line[1..], columns, "{table}");
+    }
+    assert_eq!(lines.len(), expected.len() + 2, "{table}");
+    let seconds = &lines[lines.len() - 1];
+    assert_eq!(seconds[..2], ["CPU", "seconds:"], "{table}");
+    for at in [2, seconds.len() - 5] {
+        assert!(seconds[at].parse::<f64>().is_ok(), "{table}");
+    }
 }
 
 /// Files of three packages in two releases, as a bundler that copies them would name them.
