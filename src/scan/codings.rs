@@ -155,9 +155,11 @@ fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
     };
     drop(deltas);
     scanner.known_deltas.end_pass();
-    next.report_rejected(&scanner.known_deltas);
     let failures = std::mem::take(&mut *lock(&failures));
-    made::report(pass, &failures);
+    if pass.dropped.is_none() {
+        next.report_rejected(&scanner.known_deltas);
+        made::report(pass, &failures);
+    }
     let looked_at: HashSet<&[u8]> = candidates.iter().map(|resource| &*resource.path).collect();
     let is_as_before = |path: &[u8]| !looked_at.contains(path) && next.locate(path).is_some();
     let mut without_codings: BTreeSet<_> = (pass.base.without_codings().iter())
@@ -192,7 +194,7 @@ fn candidates<'a>(
     let retried: Vec<&[u8]> = unreadable
         .chain(pass.base.without_codings())
         .map(AsRef::as_ref)
-        .filter(|path| pass.scope.covers(path))
+        .filter(|path| pass.covers(path))
         .collect();
     let mut candidates: BTreeSet<&[u8]> = touched
         .chain(retried.iter().copied())
@@ -208,7 +210,8 @@ fn candidates<'a>(
         candidates.extend(retried);
         // What a response could not prove is named here, and its file may be as it was.
         if let Scope::Paths(paths) | Scope::EverythingWith(paths) = pass.scope {
-            candidates.extend(paths.iter().map(|path| &**path));
+            let kept = paths.iter().filter(|path| pass.covers(path));
+            candidates.extend(kept.map(|path| &**path));
         }
     }
     if are_made && is_whole {

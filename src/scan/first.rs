@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error_page;
+use super::found::FoundChanges;
 use super::pass::Pass;
-use super::scope::{Scope, Unsettled};
+use super::scope::{ScanOutcome, Scope, Unsettled};
 use super::site_path::join;
 use super::walk::Link;
 use super::{BEING_WRITTEN, MAX_SETTLE_TIME, Progress, Scanner, report_rules};
@@ -69,7 +70,7 @@ impl Scanner {
         error_page::report(&manifest, None);
         report_busy(root, &busy, "publishing the rest without");
         FirstLook {
-            manifest: without(manifest, &busy),
+            manifest: self.without(manifest, root, &busy, progress),
             links: first.links,
             busy,
         }
@@ -146,33 +147,52 @@ impl Scanner {
         }
         manifest
     }
-}
 
-/// A first manifest without these files, which are being written: what an earlier process has saved
-/// of them can't be sent by this one.
-fn without(manifest: Manifest, busy: &[Box<[u8]>]) -> Manifest {
-    if busy.is_empty() {
-        return manifest;
-    }
-    let marks = busy
-        .iter()
-        .map(|path| (path.clone(), BEING_WRITTEN.to_owned()));
-    let changes = Changes {
-        removed: busy
+    /// A first manifest without these files, which are being written: what an earlier process has saved
+    /// of them can't be sent by this one. Nothing that follows from them stays behind, for they may be
+    /// gone before the next look, which would find nothing to remove.
+    fn without(
+        &self,
+        manifest: Manifest,
+        root: &Arc<Root>,
+        busy: &[Box<[u8]>],
+        progress: &Progress,
+    ) -> Manifest {
+        if busy.is_empty() {
+            return manifest;
+        }
+        let is_known = |path: &&Box<[u8]>| manifest.locate(path).is_some();
+        let removed = busy.iter().filter(is_known).cloned().collect();
+        let marks = busy
             .iter()
-            .filter(|path| manifest.locate(path).is_some())
             .cloned()
-            .collect(),
-        unreadable: manifest
+            .map(|path| (path, BEING_WRITTEN.to_owned()));
+        let unreadable = manifest
             .unreadable()
             .clone()
             .into_iter()
             .chain(marks)
-            .collect(),
-        without_codings: manifest.without_codings().clone(),
-        ..Changes::default()
-    };
-    manifest.with(changes)
+            .collect();
+        let changes = Changes {
+            removed,
+            unreadable,
+            ..Changes::default()
+        };
+        let mut outcome = ScanOutcome {
+            found: FoundChanges {
+                changes,
+                rules: Vec::new(),
+            },
+            ..ScanOutcome::default()
+        };
+        let scope = Scope::Paths(busy.iter().cloned().collect());
+        let pass = Pass {
+            is_start: true,
+            ..Pass::new(root, &manifest, &scope, Unsettled::Report, progress)
+        };
+        self.derive(&pass, &mut outcome);
+        manifest.with(outcome.changes)
+    }
 }
 
 /// Says what can't be looked at at a start, and what is done about it.

@@ -11,9 +11,12 @@ mod deltas;
 mod demand;
 mod dictionaries;
 mod document;
+#[cfg(test)]
+mod dropped;
 pub(crate) mod encode;
 mod error_page;
 mod first;
+mod found;
 pub(crate) mod hash;
 mod known_deltas;
 mod made;
@@ -35,7 +38,7 @@ mod unmade;
 mod unpublished;
 pub(crate) mod walk;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,7 +55,7 @@ use crate::disk::{self, Look, Opened, Root, Stamp};
 use crate::exclude::Exclusions;
 use crate::lease::{self, Writers};
 use crate::locks::lock;
-use crate::manifest::{Manifest, ancestors};
+use crate::manifest::{Changes, Manifest, ancestors};
 use crate::memory::Memory;
 use crate::progress::ByteProgress;
 use crate::representation::{
@@ -65,11 +68,12 @@ use crate::semantics::date::HttpDate;
 use crate::semantics::etag::ETag;
 use crate::settings::{ReprDigest, Settings, Symlinks};
 use dictionaries::StateBefore;
+use found::FoundChanges;
 use hash::{HashOptions, HashedFile, Retained};
 use known_deltas::KnownDeltas;
 use maker::Maker;
 use media::{Keeping, MediaTypes};
-use pass::{FileState, Pass, add_folders, is_at, relocated, removed, report};
+use pass::{FileState, add_folders, is_at, relocated, removed, report};
 use walk::{FoundFile, WalkStep};
 
 pub use assemble::{PublishedContent, PublishedFile, PublishedSite};
@@ -83,6 +87,7 @@ pub use error_page::report as report_error_page;
 pub use first::{FirstLook, MAX_START_WAIT};
 pub use made::uncompressed;
 pub use maker::CodingStore;
+pub use pass::Pass;
 pub use restore::SavedFile;
 pub use rules::{exclusions_on_disk, report as report_rules};
 pub use scope::{ScanOutcome, Scope, Unsettled};
@@ -316,6 +321,22 @@ impl Scanner {
         self.compare(&Pass::new(root, base, scope, unsettled, progress))
     }
 
+    /// Drops the changes at these paths and below them, which `outcome` has of a pass like this one: they
+    /// stay as its base has them. What follows from several paths is derived again, so that nothing
+    /// depends on what is dropped.
+    pub fn exclude(&self, pass: Pass<'_>, outcome: &mut ScanOutcome, paths: BTreeSet<Box<[u8]>>) {
+        let dropped = Scope::Paths(paths);
+        outcome.busy.retain(|path| !dropped.covers(path));
+        let patterns = self.exclusions(pass.base.rules(), outcome.found.patterns());
+        if outcome.found.exclude(&dropped, pass.base, &patterns) {
+            let pass = Pass {
+                dropped: Some(&dropped),
+                ..pass
+            };
+            self.derive(&pass, outcome);
+        }
+    }
+
     /// Looks at `scope` in the way of [`Scanner::reconcile`], to compare what is there and not to publish
     /// it: of what is not published, no codings are made.
     pub fn peek(
@@ -368,10 +389,16 @@ impl Scanner {
         Ok(())
     }
 
-    fn compare(&self, pass: &Pass<'_>) -> ScanOutcome {
+    /// Carries out a pass.
+    pub fn compare(&self, pass: &Pass<'_>) -> ScanOutcome {
         let lists = self.settings.lists();
         let ignore_file = rules::visit_ignore_file(pass);
-        let exclusions = self.exclusions(pass.base.rules(), ignore_file.as_ref());
+        let text = match &ignore_file {
+            Some(Visit::Rules(_, text)) => Some(Some(text.as_slice())),
+            Some(Visit::Gone) => Some(None),
+            _ => None,
+        };
+        let exclusions = self.exclusions(pass.base.rules(), text);
         let mut steps = pass
             .scope
             .starts()
@@ -416,14 +443,9 @@ impl Scanner {
         memory.pack(&mut bodies);
     }
 
-    /// What is left out by the operator's patterns and by `.etagdignore`, as it was found now, or else
-    /// as `known` has it.
-    fn exclusions(&self, known: &Rules, ignore_file: Option<&Visit>) -> Exclusions {
-        let text = match ignore_file {
-            Some(Visit::Rules(_, text)) => Some(Some(text.as_slice())),
-            Some(Visit::Gone) => Some(None),
-            _ => None,
-        };
+    /// What is left out by the operator's patterns and by `.etagdignore`: by the text that it has now, or
+    /// else as `known` has it.
+    fn exclusions(&self, known: &Rules, text: Option<Option<&[u8]>>) -> Exclusions {
         let dialect = rules::dialect(&self.settings);
         let now = text.and_then(|text| known.with(RuleFile::Ignore, text, dialect));
         let rules = now.as_ref().unwrap_or(known);
@@ -482,7 +504,7 @@ impl Scanner {
         rereads: bool,
     ) -> io::Result<Option<FileState>> {
         let Opened { file, stamp, .. } = opened;
-        let publish = pass.unsettled == Unsettled::Publish;
+        let publish = pass.publishes(&found.path);
         let may_have_writers = rereads || stamp.is_younger(pass.now, MAX_PROBED_AGE);
         let has_writers = may_have_writers && lease::writers(&file) == Writers::Some;
         if has_writers && !publish {
@@ -490,7 +512,7 @@ impl Scanner {
         }
         let prepared = lock(&self.prepared).remove(&stamp);
         let is_long = stamp.size > MAX_INLINE_LENGTH && prepared.is_none();
-        if is_long && pass.unsettled == Unsettled::Defer {
+        if is_long && pass.unsettled == Unsettled::Defer && !has_writers {
             lock(&pass.long).push(found.location.clone());
             return Ok(None);
         }
@@ -585,12 +607,14 @@ impl Scanner {
     fn conclude(&self, pass: &Pass<'_>, visits: Vec<Visit>) -> ScanOutcome {
         let mut outcome = ScanOutcome::default();
         let (mut unreadable, mut unchanged) = (BTreeMap::new(), Vec::new());
-        let (mut rules, mut folders) = (Vec::new(), HashSet::new());
+        let (mut rules, mut folders) = (HashMap::new(), HashSet::new());
         for visit in visits {
             match visit {
                 Visit::File(resource) => outcome.changes.changed.push(resource),
                 Visit::Unchanged(path) => unchanged.push(path),
-                Visit::Rules(file, text) => rules.push((file, text)),
+                Visit::Rules(file, text) => {
+                    rules.insert(file, text);
+                }
                 Visit::Folder(path) => {
                     folders.insert(path);
                 }
@@ -624,8 +648,7 @@ impl Scanner {
         }
         outcome.changes.removed = removed(pass, &unchanged, &outcome, &unreadable);
         add_folders(pass, &folders, &unreadable, &mut outcome.changes);
-        let dialect = rules::dialect(&self.settings);
-        outcome.changes.rules = rules::changed(pass, &rules, &outcome.busy, &unreadable, dialect);
+        let rules = rules::looked_at(pass, rules, &outcome.busy, &unreadable);
         // What was not looked at this time is still unreadable.
         unreadable.extend(
             pass.base
@@ -635,20 +658,44 @@ impl Scanner {
                 .map(|(path, reason)| (path.clone(), reason.clone())),
         );
         outcome.changes.unreadable = unreadable;
+        outcome.found = FoundChanges {
+            changes: mem::take(&mut outcome.changes),
+            rules,
+        };
+        self.derive(pass, &mut outcome);
         if unchanged.is_empty() {
             warn_excluded(pass, &outcome);
         }
-        own_coding::attach(self, pass, &mut outcome);
+        if pass.is_start {
+            // It may be a large site, and nobody drops a part of it.
+            outcome.found = FoundChanges::default();
+        }
+        outcome
+    }
+
+    /// Makes changes of what was found, with all that follows from several paths.
+    fn derive(&self, pass: &Pass<'_>, outcome: &mut ScanOutcome) {
+        let found = &outcome.found;
+        let rules = found.rules(pass.base.rules(), rules::dialect(&self.settings));
+        outcome.changes = Changes {
+            rules: rules.map(Arc::new),
+            ..found.changes.clone()
+        };
+        // What could not be read to derive something is read again.
+        let unreadable = &found.changes.unreadable;
+        outcome
+            .not_now
+            .retain(|path, _| unreadable.contains_key(path));
+        own_coding::attach(self, pass, outcome);
         // Where large files are still to be hashed it is looked at again: nobody would get these.
         if outcome.long.is_empty() {
-            codings::attach(self, pass, &mut outcome);
+            codings::attach(self, pass, outcome);
         }
         let before = StateBefore {
             base: pass.base,
             is_start: pass.is_start,
         };
         dictionaries::attach(self, before, &mut outcome.changes);
-        outcome
     }
 
     fn resource(

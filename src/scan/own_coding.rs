@@ -52,7 +52,9 @@ pub(super) fn attach(scanner: &Scanner, pass: &Pass<'_>, outcome: &mut ScanOutco
         .collect();
     let mut refused = std::mem::take(&mut *lock(&refused));
     refused.sort_by(|one, other| one.path.cmp(&other.path));
-    report(pass, &refused);
+    if pass.dropped.is_none() {
+        report(pass, &refused);
+    }
     for RefusedCoding { path, reason, .. } in refused {
         if let Unproven::Unreadable(error) = reason {
             // Reading may succeed later; until then the digest is incomplete (P7).
@@ -118,7 +120,7 @@ fn candidates(pass: &Pass<'_>, changes: &Changes) -> Vec<Arc<Resource>> {
             .base
             .unreadable()
             .keys()
-            .filter(|path| pass.scope.covers(path));
+            .filter(|path| pass.covers(path));
         let there = retried.filter_map(|path| pass.base.locate(path));
         candidates.extend(there.filter(is_left).cloned());
     }

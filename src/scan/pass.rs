@@ -1,6 +1,6 @@
 //! The state of one reconciliation: its inputs, and the files read so far.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -19,11 +19,15 @@ use crate::rules::RuleFile;
 const MAX_SHOWN: usize = 20;
 
 /// One reconciliation of some paths with the disk.
-pub(super) struct Pass<'a> {
+pub struct Pass<'a> {
     pub(super) root: &'a Arc<Root>,
     pub(super) base: &'a Manifest,
     pub(super) scope: &'a Scope,
     pub(super) unsettled: Unsettled,
+    /// Files that are published as they are read, as under [`Unsettled::Publish`].
+    pub(super) given_up: Option<&'a BTreeSet<Box<[u8]>>>,
+    /// Where changes are dropped that an earlier look has found: that look has said what is wrong.
+    pub(super) dropped: Option<&'a Scope>,
     pub(super) progress: &'a Progress,
     /// Whether nothing is served yet and `base` comes from an earlier process. Unreadable files
     /// are then left out even if `base` knows them: this process has no bytes of them to send.
@@ -56,7 +60,8 @@ pub(super) struct FileState {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(
+    /// A pass that compares `scope` on the disk with `base`.
+    pub fn new(
         root: &'a Arc<Root>,
         base: &'a Manifest,
         scope: &'a Scope,
@@ -68,6 +73,8 @@ impl<'a> Pass<'a> {
             base,
             scope,
             unsettled,
+            given_up: None,
+            dropped: None,
             progress,
             is_start: false,
             is_compared: false,
@@ -75,6 +82,24 @@ impl<'a> Pass<'a> {
             long: Mutex::default(),
             shared: Mutex::default(),
         }
+    }
+
+    /// This pass, with files that are published as they are read, though somebody writes to them.
+    #[must_use]
+    pub fn giving_up(self, given_up: &'a BTreeSet<Box<[u8]>>) -> Self {
+        let given_up = Some(given_up);
+        Self { given_up, ..self }
+    }
+
+    /// Whether this path is published as it is read, though somebody writes to it.
+    pub(super) fn publishes(&self, path: &[u8]) -> bool {
+        self.unsettled == Unsettled::Publish
+            || self.given_up.is_some_and(|paths| paths.contains(path))
+    }
+
+    /// Whether this path is compared with the disk, and what is found is not dropped.
+    pub(super) fn covers(&self, path: &[u8]) -> bool {
+        self.scope.covers(path) && !self.dropped.is_some_and(|dropped| dropped.covers(path))
     }
 
     /// Whether the stamp `now` equals the `known` one. At a start device numbers are not compared:

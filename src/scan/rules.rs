@@ -1,12 +1,12 @@
 //! The rule files in the root: read like any other file, and parsed where their bytes are new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::walk::FoundFile;
-use super::{MAX_PROBED_AGE, Pass, Unsettled, Visit, ancestors};
+use super::{MAX_PROBED_AGE, Pass, Visit, ancestors};
 use crate::disk::{self, Root};
 use crate::exclude::{ExcludePatterns, Exclusions};
 use crate::lease::{self, Writers};
@@ -93,7 +93,7 @@ fn patterns(text: &[u8]) -> io::Result<ExcludePatterns> {
 
 fn read(pass: &Pass<'_>, file: RuleFile, found: &FoundFile) -> io::Result<Option<Vec<u8>>> {
     let opened = pass.root.open_file(&found.location)?;
-    let publish = pass.unsettled == Unsettled::Publish;
+    let publish = pass.publishes(&found.path);
     let may_have_writers =
         pass.scope.rereads(&found.path) || opened.stamp.is_younger(pass.now, MAX_PROBED_AGE);
     if may_have_writers && !publish && lease::writers(&opened.file) == Writers::Some {
@@ -122,34 +122,28 @@ fn check_size(file: RuleFile, size: u64) -> io::Result<()> {
     }
 }
 
-/// The rules of the site after this pass; `None` if they are what they were. A file that is gone
-/// has no rules; one that can't be read keeps those it had.
-pub(super) fn changed(
+/// What the rule files have that this pass has looked at: `None` of one that is gone. One that can't be
+/// read, or is being written, keeps what it had.
+pub(super) fn looked_at(
     pass: &Pass<'_>,
-    read: &[(RuleFile, Vec<u8>)],
+    mut read: HashMap<RuleFile, Vec<u8>>,
     busy: &[Box<[u8]>],
     unreadable: &BTreeMap<Box<[u8]>, String>,
-    dialect: Dialect,
-) -> Option<Arc<Rules>> {
-    let mut rules = Rules::clone(pass.base.rules());
-    let mut is_changed = false;
-    for file in RuleFile::ALL {
+) -> Vec<(RuleFile, Option<Vec<u8>>)> {
+    let is_known = |file: RuleFile| {
         let path = file.name().as_bytes();
-        let is_kept = !pass.scope.covers(path)
-            || busy.iter().any(|busy| **busy == *path)
-            || unreadable.contains_key(path)
-            || ancestors(path).any(|above| unreadable.contains_key(above));
-        let text = read.iter().find(|(read, _)| *read == file);
-        if text.is_none() && is_kept {
-            continue;
-        }
-        let text = text.map(|(_, text)| text.as_slice());
-        if let Some(new) = rules.with(file, text, dialect) {
-            rules = new;
-            is_changed = true;
-        }
-    }
-    is_changed.then(|| Arc::new(rules))
+        pass.scope.covers(path)
+            && busy.iter().all(|busy| **busy != *path)
+            && !unreadable.contains_key(path)
+            && !ancestors(path).any(|above| unreadable.contains_key(above))
+    };
+    let looked_at = RuleFile::ALL
+        .into_iter()
+        .filter_map(|file| match read.remove(&file) {
+            Some(text) => Some((file, Some(text))),
+            None => is_known(file).then_some((file, None)),
+        });
+    looked_at.collect()
 }
 
 /// What is left out by these patterns of the operator, and those of the site as they are on the disk at

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
+use super::found::FoundChanges;
 use super::tree_size::TreeSize;
 use super::unmade::Unmade;
 use super::walk::Link;
-use crate::manifest::{Changes, Manifest, ancestors};
+use crate::manifest::{Changes, ancestors};
 use crate::rules::RuleFile;
 
 /// Which part of the site to reconcile with the disk.
@@ -97,82 +98,13 @@ pub struct ScanOutcome {
     pub not_now: BTreeMap<Box<[u8]>, io::Error>,
     /// How many entries the walk has met within the scope.
     pub size: TreeSize,
+    /// What the changes follow from, so that a part of it can be dropped; not kept of a start.
+    pub(super) found: FoundChanges,
 }
 
 impl ScanOutcome {
     /// Whether it is of no use until what takes long is done.
     pub fn is_deferred(&self) -> bool {
         !self.long.is_empty() || !self.unmade.is_empty()
-    }
-
-    /// Drops the changes to `base` at these paths and below them.
-    pub fn exclude(&mut self, paths: &BTreeSet<Box<[u8]>>, base: &Manifest) {
-        let is_in = |path: &[u8]| {
-            paths.contains(path) || ancestors(path).any(|above| paths.contains(above))
-        };
-        self.changes.changed.retain(|new| !is_in(&new.path));
-        self.changes.removed.retain(|path| !is_in(path));
-        self.changes.new_folders.retain(|path| !is_in(path));
-        self.changes.removed_folders.retain(|path| !is_in(path));
-        // The rules are one value: if one file is excluded, the next pass reads both.
-        if RuleFile::ALL
-            .iter()
-            .any(|file| is_in(file.name().as_bytes()))
-        {
-            self.changes.rules = None;
-        }
-        self.busy.retain(|path| !is_in(path));
-        // What they lacked they still lack: the next look would not try again what this one has found.
-        let unreadable = base.unreadable().iter().filter(|(path, _)| is_in(path));
-        for (path, reason) in unreadable {
-            let known = self.changes.unreadable.entry(path.clone());
-            known.or_insert_with(|| reason.clone());
-        }
-        let without_codings = base.without_codings().iter().filter(|path| is_in(path));
-        self.changes
-            .without_codings
-            .extend(without_codings.cloned());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scan::Scanner;
-    use crate::settings::{Settings, Symlinks};
-
-    fn paths<const N: usize>(paths: [&str; N]) -> BTreeSet<Box<[u8]>> {
-        paths.map(|path| path.as_bytes().into()).into()
-    }
-
-    fn reasons<const N: usize>(of: [&str; N]) -> BTreeMap<Box<[u8]>, String> {
-        let reason = |path| (path, "it is not".to_owned());
-        paths(of).into_iter().map(reason).collect()
-    }
-
-    #[test]
-    fn what_a_path_lacked_it_still_lacks_if_its_change_is_dropped() {
-        let scanner = Scanner::new(Symlinks::default(), Settings::default(), None);
-        let base = scanner.empty().with(Changes {
-            unreadable: reasons(["a/x.gz", "b.gz"]),
-            without_codings: paths(["a/x", "b"]),
-            ..Changes::default()
-        });
-        // All of it can be read now, and has its codings, and something else has not.
-        let mut outcome = ScanOutcome {
-            changes: Changes {
-                without_codings: paths(["c"]),
-                ..Changes::default()
-            },
-            ..ScanOutcome::default()
-        };
-        outcome.exclude(&paths(["a"]), &base);
-        let Changes {
-            unreadable,
-            without_codings,
-            ..
-        } = outcome.changes;
-        assert_eq!(unreadable, reasons(["a/x.gz"]));
-        assert_eq!(without_codings, paths(["a/x", "c"]));
     }
 }

@@ -13,7 +13,6 @@ use std::{mem, thread};
 use super::batch::Batch;
 use super::commit::{self, Echoes, QueueTurn, WriteQueue};
 use super::coverage::{Coverage, RootState};
-use super::look;
 use super::parking::{ParkedBatch, Parking, ParkingToken};
 use super::publisher::Publisher;
 use super::schedule::{Decision, Due, Findings, Schedule};
@@ -22,7 +21,7 @@ use crate::beat::{Beat, Beats, WatchThread};
 use crate::commit::{Committed, Condition, Operation, RejectedWrite, WriteJob};
 use crate::disk::{self, Root};
 use crate::scan::{
-    Link, LinkVerdict, ScanOutcome, Scanner, Scope, TreeSize, Unmade, Unsettled, is_unlisted,
+    Link, LinkVerdict, Pass, ScanOutcome, Scanner, Scope, TreeSize, Unmade, Unsettled, is_unlisted,
 };
 use crate::semantics::etag::ETag;
 
@@ -547,7 +546,7 @@ impl Driver {
         };
         self.note_unreadable(&outcome);
         match self.schedule.judge(&batch, &findings, finished) {
-            Decision::Publish => self.publish_batch(&batch, scope, outcome, moving, now),
+            Decision::Publish => self.publish_batch(batch, scope, outcome, moving, now),
             decision => {
                 tracing::debug!(
                     batch = batch.id,
@@ -627,10 +626,7 @@ impl Driver {
     /// followed.
     fn look(&self, batch: &Batch, now: Instant) -> (Scope, ScanOutcome) {
         let scope = self.scope(batch, now);
-        let unsettled = match batch.preparations < MAX_PREPARATIONS {
-            true => Unsettled::Defer,
-            false => Unsettled::Report,
-        };
+        let unsettled = unsettled(batch);
         let outcome = self.scan(&scope, unsettled, now);
         match scope {
             Scope::Paths(paths) if self.coverage.needs_whole_look(&outcome.size) => {
@@ -644,18 +640,14 @@ impl Driver {
 
     fn scan(&self, scope: &Scope, unsettled: Unsettled, now: Instant) -> ScanOutcome {
         let current = self.publisher.current();
-        look::scan(
-            &self.publisher.scanner,
-            self.coverage.root(),
-            self.publisher.on_disk(&current),
-            scope,
-            unsettled,
-            &self.publisher.progress,
-            |path| {
-                let length = self.coverage.length(path);
-                self.schedule.is_given_up(path, length, now)
-            },
-        )
+        let base = self.publisher.on_disk(&current);
+        // They are published as they are read, under tags of their own.
+        let given_up = self
+            .schedule
+            .given_up(now, |path| self.coverage.length(path));
+        let (root, progress) = (self.coverage.root(), &self.publisher.progress);
+        let pass = Pass::new(root, base, scope, unsettled, progress).giving_up(&given_up);
+        self.publisher.scanner.compare(&pass)
     }
 
     /// What leads elsewhere than it did when it was looked at, as paths of the site.
@@ -681,23 +673,31 @@ impl Driver {
 
     fn publish_batch(
         &mut self,
-        batch: &Batch,
+        batch: Batch,
         scope: &Scope,
         mut outcome: ScanOutcome,
         moving: BTreeSet<Box<[u8]>>,
         now: Instant,
     ) {
-        let current = self.publisher.current();
-        let base = self.publisher.on_disk(&current);
+        // What does not come to rest stays as it is published, and holds up nothing else.
+        let mut dropped = moving.clone();
         if !batch.was_overdue() {
             // A long look alone has made it overdue: what began meanwhile is another batch.
             let begun = &self.schedule.waiting().dirty.paths;
-            outcome.exclude(&self.coverage.all_site_paths(begun), base);
+            dropped.extend(self.coverage.all_site_paths(begun));
         }
-        // What does not come to rest stays as it is published, and holds up nothing else.
-        outcome.exclude(&moving, base);
+        let current = self.publisher.current();
+        let base = self.publisher.on_disk(&current);
+        let (root, progress) = (self.coverage.root(), &self.publisher.progress);
+        let pass = Pass::new(root, base, scope, unsettled(&batch), progress);
+        self.publisher.scanner.exclude(pass, &mut outcome, dropped);
         // An old manifest keeps its bodies.
         drop(current);
+        if outcome.is_deferred() {
+            // What is left needs codings that the look had found next to it.
+            self.park(batch, Vec::new(), outcome.unmade, Instant::now());
+            return;
+        }
         self.publish(scope, outcome, now);
         self.suspects.clear();
         let finished = Instant::now();
@@ -905,5 +905,13 @@ impl Driver {
         }
         let now = self.publisher.current().locate(path)?.identity.etag;
         (*now.hash() == hash).then_some(now)
+    }
+}
+
+/// What a look at a batch does with files that are being written, or take long.
+fn unsettled(batch: &Batch) -> Unsettled {
+    match batch.preparations < MAX_PREPARATIONS {
+        true => Unsettled::Defer,
+        false => Unsettled::Report,
     }
 }

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::look;
 use super::schedule::{Decision, Findings, Periods, Schedule};
 use crate::disk::seam::{self, Call, FAULTS};
 use crate::disk::{self, Root};
@@ -163,16 +162,7 @@ impl Looker {
 
     fn look(&self, base: &Manifest, scope: &Scope) -> ScanOutcome {
         let progress = Progress::default();
-        let unsettled = Unsettled::Report;
-        look::scan(
-            &self.scanner,
-            &self.root,
-            base,
-            scope,
-            unsettled,
-            &progress,
-            |_| false,
-        )
+        (self.scanner).reconcile(&self.root, base, scope, Unsettled::Report, &progress)
     }
 
     /// Looks while the call number `place` fails, and the `later` ones too. `None` if there are

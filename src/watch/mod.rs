@@ -15,7 +15,6 @@
 //! | `batch` | the changes that are published together; pure |
 //! | `schedule` | what is due when, and what becomes of a batch; pure |
 //! | `parking` | batches that wait for their large files to be hashed; pure |
-//! | `look` | what has become of some paths on the disk |
 //! | `publisher` | what may be published, and what is closed afterwards |
 //! | `commit` | writes of clients, made between two looks |
 //! | `driver` | the thread that brings these together |
@@ -29,7 +28,6 @@ mod driver;
 #[cfg(test)]
 mod faults;
 pub mod immutable;
-mod look;
 mod parking;
 mod publisher;
 mod schedule;

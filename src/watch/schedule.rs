@@ -1,7 +1,7 @@
 //! When to look, to sweep, to try again and to expire. Pure: the clock comes in as an argument, and
 //! what a look has found comes in as [`Findings`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -453,10 +453,19 @@ impl Schedule {
         due.map(|(path, _)| path)
     }
 
-    /// Whether a file of this length has been busy for so long that it is published as it is read.
-    pub(super) fn is_given_up(&self, path: &[u8], length: u64, now: Instant) -> bool {
-        let busy = self.busy.get(path);
-        busy.is_some_and(|busy| now >= busy.since + patience(length))
+    /// The files that have been busy for so long that they are published as they are read. `length` says
+    /// how long one is.
+    pub(super) fn given_up(
+        &self,
+        now: Instant,
+        length: impl Fn(&[u8]) -> u64,
+    ) -> BTreeSet<Box<[u8]>> {
+        let is_given_up = |path: &[u8], busy: &BusyFile| now >= busy.since + patience(length(path));
+        let given_up = self
+            .busy
+            .iter()
+            .filter(|(path, busy)| is_given_up(path, busy));
+        given_up.map(|(path, _)| path.clone()).collect()
     }
 
     /// Takes over which files within `scope` are busy, each with its length. They are tried again
@@ -656,9 +665,13 @@ mod tests {
     fn a_busy_file_is_tried_again_with_growing_pauses_until_its_time_is_up() {
         let (mut schedule, start) = schedule();
         let (mut now, mut tries) = (start, 0);
+        let is_given_up = |schedule: &Schedule, length, now| {
+            let given_up = schedule.given_up(now, |_| length);
+            given_up.contains(b"log".as_slice())
+        };
         let mut pauses = Vec::new();
         busy(&mut schedule, "log", now);
-        while !schedule.is_given_up(b"log", 1, now) {
+        while !is_given_up(&schedule, 1, now) {
             let next = schedule.next_wake();
             if schedule.is_batch_due(next) {
                 tries += 1;
@@ -673,7 +686,7 @@ mod tests {
         assert!(pauses.windows(2).take(tries - 2).all(|two| two[0] < two[1]));
         assert!(tries < 10, "{pauses:?}");
         // A large one has more time.
-        assert!(!schedule.is_given_up(b"log", 60 * BUSY_HASH_RATE, now));
+        assert!(!is_given_up(&schedule, 60 * BUSY_HASH_RATE, now));
         // One that is at rest is not tried again.
         let scope = Scope::Paths([b"log".as_slice().into()].into());
         schedule.remember_busy([], &scope, now);

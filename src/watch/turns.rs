@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -360,6 +361,82 @@ fn what_changes_during_a_look_is_published_whole() {
         let places = (0..).map_while(|place| write_during_a_look(again, place));
         assert!(places.count() > 5);
     }
+}
+
+/// How many files are dictionaries for what replaces them.
+fn dictionaries(site: &Manifest) -> usize {
+    let resources = site.iter();
+    resources.filter(|it| it.dictionary_use().is_some()).count()
+}
+
+/// The fifth file of a family is there when a look begins, and gone from a call of it on; the look takes
+/// so long that its batch is published without what has begun meanwhile. `None` where the look has not
+/// so many calls.
+fn remove_during_a_long_look(place: usize) -> Option<()> {
+    let family = [
+        "a-0a0b0c0d.js",
+        "a-1a1b1c1d.js",
+        "a-2a2b2c2d.js",
+        "a-3a3b3c3d.js",
+    ];
+    let files = family.map(|path| (path, "a script"));
+    let fifth = "a-4a4b4c4d.js";
+    let periods = Periods {
+        settle: ALONE,
+        settle_alone: ALONE,
+        max_age: SETTLE,
+        sweep: Duration::from_secs(3600),
+        hold_empty: None,
+        keeps_removed: false,
+    };
+    let source = Box::new(NoReports);
+    let mut desk = Desk::watched_by(
+        source,
+        channel(),
+        &files,
+        periods,
+        None,
+        Settings::default(),
+    );
+    desk.driver.run_due(Instant::now());
+    for path in [fifth, "other.txt"] {
+        fs::write(desk.path(path), "a script").expect("written");
+        desk.hint(path, EventKind::Closed);
+    }
+    let begun = Instant::now();
+    let (file, hints) = (desk.path(fifth), desk.hints.clone());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let gate = move |_: Call| {
+        if counted.fetch_add(1, Ordering::Relaxed) == place {
+            fs::remove_file(&file).expect("removed");
+            let (path, kind) = (file.clone(), EventKind::Unknown);
+            hints.send(Hint::Path { path, kind }).expect("heard");
+            thread::sleep(SETTLE.saturating_sub(begun.elapsed()));
+        }
+        Ok(())
+    };
+    let mut desk = seam::run(gate, move || {
+        desk.driver.read_pending();
+        while desk.driver.due().is_some() {
+            desk.driver.run_once();
+        }
+        desk
+    });
+    if calls.load(Ordering::Relaxed) <= place {
+        return None;
+    }
+    let at = format!("call {place}");
+    desk.catch_up(&at);
+    let published = dictionaries(&desk.site.current());
+    assert_eq!((published, dictionaries(&desk.fresh())), (4, 4), "{at}");
+    Some(())
+}
+
+#[test]
+fn what_goes_during_a_long_look_leaves_nothing_behind() {
+    let places = (0..).map_while(remove_during_a_long_look).count();
+    assert!(places > 5, "{places}");
 }
 
 /// A file that is in demand is replaced, and publication is held from a call of the look on: neither
