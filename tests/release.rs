@@ -97,6 +97,45 @@ const FILES: &[(&str, &[u8])] = &[
     ("d/e/c.txt", b"c"),
 ];
 
+/// A family of more files than four has no dictionaries: how many there are is a question of what is
+/// served, whatever else lies in the tree.
+#[test]
+fn the_dictionaries_are_those_of_what_is_listed() {
+    let family: Vec<_> = ["0a0b0c0d", "1a1b1c1d", "2a2b2c2d", "3a3b3c3d", "4a4b4c4d"]
+        .map(|hash| format!("app-{hash}.js"))
+        .into();
+    let flags = ["--immutable", "auto"];
+    let build = Build {
+        site: TestSite::new(),
+    };
+    let list = || rename_over(&build.manifest(), manifest_of(&build.site.root(), &flags));
+    for name in &family[..4] {
+        fs::write(build.site.path(name), "a script").unwrap();
+    }
+    list();
+    let copy = TestSite::new();
+    for name in &family {
+        fs::write(copy.path(name), "a script").unwrap();
+    }
+    let server = build.spawn(&copy.root(), &flags);
+    ready(&server);
+    let dictionary = || {
+        let response = server.client().get(&format!("/{}", family[0]));
+        response.field("Use-As-Dictionary").map(str::to_owned)
+    };
+    assert_eq!(server.client().get(&format!("/{}", family[4])).status, 404);
+    assert_eq!(dictionary().as_deref(), Some(r#"match="/app-*.js""#));
+    // The fifth is listed, and then it is not.
+    fs::write(build.site.path(&family[4]), "a script").unwrap();
+    list();
+    published(&server, 1);
+    assert_eq!(dictionary(), None);
+    fs::remove_file(build.site.path(&family[4])).unwrap();
+    list();
+    published(&server, 2);
+    assert_eq!(dictionary().as_deref(), Some(r#"match="/app-*.js""#));
+}
+
 #[test]
 fn what_is_listed_is_served_and_nothing_else() {
     let build = Build::new(FILES);

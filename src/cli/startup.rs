@@ -426,7 +426,7 @@ pub(super) async fn publish(
     }
     let mut release = inputs.release.take();
     let proven = match &mut release {
-        Some(release) => release.begin(scanned.manifest),
+        Some(release) => release.begin(scanned.manifest, &scanner),
         None => Some(scanned.manifest),
     };
     let is_proven = proven.is_some();

@@ -21,6 +21,7 @@ use crate::manifest::{Changes, Manifest};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::representation::{Representation, Resource};
+use crate::scan::Scanner;
 use crate::settings::Settings;
 use proof::{Faults, Proven, prove};
 
@@ -101,9 +102,9 @@ impl Release {
 
     /// Takes over the tree that the first scan has found. Returns the state to begin with, if the tree
     /// matches the list.
-    pub fn begin(&mut self, tree: Manifest) -> Option<Manifest> {
+    pub fn begin(&mut self, tree: Manifest, scanner: &Scanner) -> Option<Manifest> {
         self.tree = tree;
-        let changes = self.judge(None)?;
+        let changes = self.judge(None, scanner)?;
         Some(self.tree.with(changes))
     }
 
@@ -153,12 +154,17 @@ impl Release {
 
     /// Applies `changes` to the tree. Returns what turns `published` into the listed state, if the tree
     /// matches the list and something that matters has changed.
-    pub fn admit(&mut self, changes: Changes, published: &Manifest) -> Option<Changes> {
+    pub fn admit(
+        &mut self,
+        changes: Changes,
+        published: &Manifest,
+        scanner: &Scanner,
+    ) -> Option<Changes> {
         if !changes.changes_nothing_in(&self.tree) {
             self.is_unchecked |= self.concerns(&changes);
             self.tree = self.tree.with(changes);
         }
-        self.judge(Some(published))
+        self.judge(Some(published), scanner)
     }
 
     /// Whether changes touch anything that is listed.
@@ -175,7 +181,7 @@ impl Release {
 
     /// Compares the tree with the inventory, unless nothing has changed since. If they match, returns
     /// what turns `published`, or else the tree, into the listed state.
-    fn judge(&mut self, published: Option<&Manifest>) -> Option<Changes> {
+    fn judge(&mut self, published: Option<&Manifest>, scanner: &Scanner) -> Option<Changes> {
         if !std::mem::take(&mut self.is_unchecked) {
             return None;
         }
@@ -185,10 +191,13 @@ impl Release {
                 let base = published.unwrap_or(&self.tree);
                 let rules = Arc::clone(self.tree.rules());
                 let have_rules_changed = rules.hash() != base.rules().hash();
-                Some(Changes {
+                let mut changes = Changes {
                     rules: have_rules_changed.then_some(rules),
                     ..changes(base, proven, &self.inventory)
-                })
+                };
+                // What is not listed is a file of the tree, and none of a family.
+                scanner.choose_dictionaries(base, &mut changes);
+                Some(changes)
             }
             Err(faults) => {
                 self.reject(&faults);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use super::dictionaries::{self, StateBefore};
 use super::{Scanner, rules};
 use crate::manifest::{Changes, Manifest};
 use crate::representation::{Data, Decoding, Representation, Resource, TextKind};
@@ -80,11 +79,7 @@ impl Scanner {
             rules: Some(Arc::new(rules)),
             ..Changes::default()
         };
-        let before = StateBefore {
-            base: &empty,
-            is_start: false,
-        };
-        dictionaries::attach(self, before, &mut changes);
+        self.choose_dictionaries(&empty, &mut changes);
         empty.with(changes)
     }
 

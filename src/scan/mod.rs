@@ -337,6 +337,13 @@ impl Scanner {
         }
     }
 
+    /// Has the files be dictionaries that are such once these changes are made to `base`, where another
+    /// site was looked at than the one that is published.
+    pub fn choose_dictionaries(&self, base: &Manifest, changes: &mut Changes) {
+        let is_start = false;
+        dictionaries::attach(self, StateBefore { base, is_start }, changes);
+    }
+
     /// Looks at `scope` in the way of [`Scanner::reconcile`], to compare what is there and not to publish
     /// it: of what is not published, no codings are made.
     pub fn peek(

@@ -55,7 +55,7 @@ impl Publisher {
         let current = self.current();
         self.scanner.forget_published(&changes.changed);
         let admitted = match &mut self.release {
-            Some(release) => release.admit(changes, &current),
+            Some(release) => release.admit(changes, &current, &self.scanner),
             None => Some(changes),
         };
         if let Some(changes) = admitted {
