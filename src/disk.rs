@@ -21,7 +21,7 @@ mod spool;
 
 pub use look::{Look, is_exhaustion, is_passing};
 use seam::Call;
-pub use spool::{Spool, SpooledBytes};
+pub use spool::{Spool, SpoolError, SpooledBytes};
 
 /// How often to repeat a look-up that raced with a rename.
 #[cfg(target_os = "linux")]

@@ -109,8 +109,7 @@ impl PackIndex {
 
     /// Adds a pack with these entries.
     pub(super) fn add(&mut self, path: PathBuf, stamp: PackStamp, records: Vec<PackRecord>) {
-        let number = self.next;
-        self.next += 1;
+        let number = self.next_number();
         self.packs.insert(
             number,
             Pack {
@@ -129,6 +128,17 @@ impl PackIndex {
             Some((shorten(&record.name), slot))
         });
         self.entries.extend(slots);
+    }
+
+    /// A number that no pack has. After the last one they begin again: of a pack that is forgotten
+    /// nothing has its number any more.
+    fn next_number(&mut self) -> u32 {
+        while self.packs.contains_key(&self.next) {
+            self.next = self.next.wrapping_add(1);
+        }
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        number
     }
 
     /// Whether there is an entry of this name.
@@ -211,19 +221,41 @@ impl Pack {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_remembered_between_looks_is_bounded() {
+    fn stamp() -> PackStamp {
         let directory = tempfile::tempdir().expect("a directory");
-        let stamp = directory
-            .path()
-            .metadata()
-            .and_then(|it| PackStamp::of(&it));
-        let stamp = stamp.expect("a stamp");
-        let record = |number: usize| PackRecord {
+        let metadata = directory.path().metadata();
+        metadata.and_then(|it| PackStamp::of(&it)).expect("a stamp")
+    }
+
+    fn record(number: usize) -> PackRecord {
+        PackRecord {
             name: *blake3::hash(&number.to_le_bytes()).as_bytes(),
             offset: 0,
             length: 1,
-        };
+        }
+    }
+
+    #[test]
+    fn the_numbers_of_packs_begin_again_and_each_entry_stays_in_its_pack() {
+        let (mut index, stamp) = (PackIndex::default(), stamp());
+        let packs = ["first", "second", "gone", "last", "after it", "next"];
+        for (number, pack) in packs.into_iter().enumerate() {
+            if pack == "last" {
+                index.forget(Path::new("gone"));
+                index.next = u32::MAX;
+            }
+            index.add(pack.into(), stamp, vec![record(number)]);
+        }
+        for (number, pack) in packs.into_iter().enumerate() {
+            let found = index.read(&record(number).name).map(|(path, _)| path);
+            let expected = (pack != "gone").then(|| PathBuf::from(pack));
+            assert_eq!(found, expected, "{pack}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_between_looks_is_bounded() {
+        let stamp = stamp();
         let mut index = PackIndex::default();
         let records = (0..MAX_KEPT_ENTRIES).map(record).collect();
         index.add("one".into(), stamp, records);

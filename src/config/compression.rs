@@ -33,11 +33,13 @@ pub struct CompressionFlags {
     /// store.
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub cache: Option<PathBuf>,
-    /// Room for compressed files: in --cache, and again in a temporary file.
+    /// Limit for compressed files on disk: in --cache, and again in a temporary file.
     ///
-    /// The temporary file has what --memory has no room for. It has no name, and is in the
-    /// directory of --cache or else in TMPDIR. Of a store, room for what was fetched. Needs
-    /// --compress or a store.
+    /// Together they may take up twice as much. In --cache, what was not used for longest makes room for
+    /// what is new. The temporary file has what is longer than 128 KiB, and what --memory has no room
+    /// for; when it is full, files are sent as they are, and the site digest is incomplete. It has no
+    /// name, is in the directory of --cache or else in TMPDIR, and goes with the process. Of a store,
+    /// the limit for what was fetched. Needs --compress, or a store and --cache.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size, hide_short_help = true)]
     pub cache_size: ByteSize,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +20,27 @@ const MAX_OFFSET: u64 = 1 << 40;
 /// How long there is no room after nothing could be written.
 const REST: Duration = Duration::from_secs(30);
 
+/// Why something can't be put aside.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// It would be more than the limit.
+    #[error("the room that --cache-size gives is used up")]
+    Full,
+    /// Nothing can be written in any of the directories: which they are, and why not.
+    #[error("{0}")]
+    Unwritable(Arc<str>),
+}
+
+impl SpoolError {
+    /// What the operator can do.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Full => "give more room with --cache-size",
+            Self::Unwritable(_) => "free some space there, or name another directory with TMPDIR",
+        }
+    }
+}
+
 /// Room for contents in a temporary file, which is made when the first of them comes.
 #[derive(Debug)]
 pub struct Spool {
@@ -29,8 +50,8 @@ pub struct Spool {
     occupied: Arc<AtomicU64>,
     /// Where contents go.
     current: Mutex<SpoolTarget>,
-    /// When something could not be written.
-    failed: Mutex<Option<Instant>>,
+    /// When something could not be written, and why.
+    failed: Mutex<Option<(Instant, SpoolError)>>,
 }
 
 /// Where contents go.
@@ -54,14 +75,24 @@ impl Spool {
         }
     }
 
-    /// Whether there is room for `length` bytes more. For half a minute after something could not
+    /// Looks whether there is room for `length` bytes more. For half a minute after something could not
     /// be written there is none, so that nobody makes what can't be kept, time and again.
-    pub fn has_room(&self, length: u64) -> bool {
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn find_room(&self, length: u64) -> Result<(), SpoolError> {
+        if let Some((failed, error)) = &*lock(&self.failed)
+            && failed.elapsed() <= REST
+        {
+            return Err(error.clone());
+        }
         let length = whole_blocks(length);
         let occupied = self.occupied.load(Ordering::Relaxed);
         let may_grow = occupied.saturating_add(length) <= self.limit;
-        let is_rest_over = lock(&self.failed).is_none_or(|failed| failed.elapsed() > REST);
-        is_rest_over && (may_grow || self.has_hole(length))
+        match may_grow || self.has_hole(length) {
+            true => Ok(()),
+            false => Err(SpoolError::Full),
+        }
     }
 
     fn has_hole(&self, length: u64) -> bool {
@@ -73,9 +104,8 @@ impl Spool {
     /// Puts `bytes` aside until the extent is dropped.
     ///
     /// # Errors
-    /// [`io::ErrorKind::QuotaExceeded`] beyond the limit; when no file can be made, or the disk is
-    /// full.
-    pub fn store(&self, bytes: &[u8]) -> io::Result<SpooledBytes> {
+    /// Beyond the limit; when no file can be made or written in any of the directories.
+    pub fn store(&self, bytes: &[u8]) -> Result<SpooledBytes, SpoolError> {
         let mut stored = self.write(bytes);
         // File systems and `ulimit -f` have limits of their own: contents go on in another file.
         if matches!(&stored, Err(NotStored::Written(error, _)) if error.kind() == io::ErrorKind::FileTooLarge)
@@ -83,27 +113,34 @@ impl Spool {
             lock(&self.current).file = None;
             stored = self.write(bytes);
         }
-        // Where nothing can be written, the next directory may be on another disk.
-        for _ in 1..self.directories.len() {
-            if let Err(NotStored::Written(_, directory)) = stored {
-                self.leave_directory(directory);
-                stored = self.write(bytes);
+        let mut failures = Vec::new();
+        loop {
+            match stored {
+                Ok(stored) => {
+                    *lock(&self.failed) = None;
+                    return Ok(stored);
+                }
+                Err(NotStored::Full) => return Err(SpoolError::Full),
+                Err(NotStored::Written(error, directory)) => {
+                    failures.push(self.describe(&error, directory));
+                    // Where nothing can be written, the next directory may be on another disk.
+                    if failures.len() >= self.directories.len() {
+                        let error = SpoolError::Unwritable(failures.join(", and ").into());
+                        *lock(&self.failed) = Some((Instant::now(), error.clone()));
+                        return Err(error);
+                    }
+                    self.leave_directory(directory);
+                    stored = self.write(bytes);
+                }
             }
         }
-        match stored {
-            Ok(stored) => {
-                *lock(&self.failed) = None;
-                Ok(stored)
-            }
-            Err(NotStored::Full) => {
-                let message = "the room that --cache-size gives is used up";
-                Err(io::Error::new(io::ErrorKind::QuotaExceeded, message))
-            }
-            Err(NotStored::Written(error, _)) => {
-                *lock(&self.failed) = Some(Instant::now());
-                Err(error)
-            }
-        }
+    }
+
+    /// What could not be done in the directory of this number.
+    fn describe(&self, error: &io::Error, directory: usize) -> String {
+        let directory = self.directories.get(directory);
+        let directory = directory.map_or(Path::new(""), PathBuf::as_path).display();
+        format!("cannot write a temporary file in {directory}: {error}")
     }
 
     fn write(&self, bytes: &[u8]) -> Result<SpooledBytes, NotStored> {
@@ -168,12 +205,8 @@ impl Spool {
         seam::pass(Call::Make)?;
         let directory = self.directories.get(directory);
         let directory = directory.ok_or(io::ErrorKind::NotFound)?;
-        let file = tempfile::tempfile_in(directory).map_err(|error| {
-            let message = format!("no file can be made in {}: {error}", directory.display());
-            io::Error::new(error.kind(), message)
-        })?;
         Ok(SpoolFile {
-            file: Arc::new(file),
+            file: Arc::new(tempfile::tempfile_in(directory)?),
             room: Mutex::default(),
             occupied: Arc::clone(&self.occupied),
         })
@@ -318,6 +351,8 @@ fn punch_hole(_: &File, _: u64, _: u64) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
+    use rustix::io::Errno;
+
     use super::*;
 
     fn content(extent: &SpooledBytes, length: usize) -> Vec<u8> {
@@ -358,33 +393,47 @@ mod tests {
         let spool = Spool::new(vec![directory.path().to_path_buf()], 3 * BLOCK);
         let first = spool.store(&[1; 1]).expect("room");
         let _second = spool.store(&[2; BLOCK as usize + 1]).expect("room");
-        assert!(!spool.has_room(1));
-        let full = spool.store(&[3; 1]).expect_err("full");
-        assert_eq!(full.kind(), io::ErrorKind::QuotaExceeded);
+        assert_eq!(spool.find_room(1), Err(SpoolError::Full));
+        assert_eq!(spool.store(&[3; 1]).expect_err("full"), SpoolError::Full);
         drop(first);
-        assert!(spool.has_room(BLOCK) && !spool.has_room(BLOCK + 1));
+        assert_eq!(spool.find_room(BLOCK), Ok(()));
+        assert_eq!(spool.find_room(BLOCK + 1), Err(SpoolError::Full));
         let third = spool.store(&[3; 1]).expect("room");
         assert_eq!(content(&third, 1), [3]);
     }
 
     #[test]
-    fn what_fails_takes_no_room() {
+    fn what_fails_takes_no_room_and_says_where_and_why() {
         let gone = PathBuf::from("/nonexistent/directory");
         let spool = Spool::new(vec![gone.clone()], 1 << 20);
-        spool.store(&[1; 1]).expect_err("nowhere");
+        let nowhere = spool.store(&[1; 1]).expect_err("nowhere");
+        let no_such = "/nonexistent/directory: No such file or directory";
+        assert!(nowhere.to_string().contains(no_such), "{nowhere}");
         assert_eq!(spool.occupied.load(Ordering::Relaxed), 0);
-        assert!(!spool.has_room(1), "for a while");
+        assert_eq!(spool.find_room(1), Err(nowhere), "for a while");
         let directory = tempfile::tempdir().expect("a directory");
         let spool = Spool::new(vec![gone, directory.path().to_path_buf()], 1 << 20);
-        let full = || Err(rustix::io::Errno::NOSPC.into());
-        let stored = seam::run(
-            move |call| if call == Call::Write { full() } else { Ok(()) },
-            || spool.store(&[1; 1]).map(|_| ()),
-        );
-        assert_eq!(stored.expect_err("full").kind(), io::ErrorKind::StorageFull);
-        assert_eq!(spool.occupied.load(Ordering::Relaxed), 0);
+        // A disk that is full, and a quota of the disk's, which more of --cache-size would not change.
+        for (fault, reason) in [
+            (Errno::NOSPC, "No space left"),
+            (Errno::DQUOT, "quota exceeded"),
+        ] {
+            let full = move || Err(fault.into());
+            let stored = seam::run(
+                move |call| if call == Call::Write { full() } else { Ok(()) },
+                || spool.store(&[1; 1]).map(|_| ()),
+            );
+            let full = stored.expect_err("full");
+            let message = full.to_string();
+            for part in [no_such, &directory.path().display().to_string(), reason] {
+                assert!(message.contains(part), "{part}: {message}");
+            }
+            assert!(!full.advice().contains("--cache-size"), "{}", full.advice());
+            assert_eq!(spool.find_room(1), Err(full));
+            assert_eq!(spool.occupied.load(Ordering::Relaxed), 0);
+        }
         spool.store(&[1; 1]).expect("there is room again");
-        assert!(spool.has_room(1));
+        assert_eq!(spool.find_room(1), Ok(()));
     }
 
     #[test]
@@ -397,7 +446,7 @@ mod tests {
         for (full, is_kept) in [([1, 0], true), ([1, 1], false)] {
             let mut full = full.into_iter();
             let gate = move |call| match call {
-                Call::Write if full.next() == Some(1) => Err(rustix::io::Errno::NOSPC.into()),
+                Call::Write if full.next() == Some(1) => Err(Errno::NOSPC.into()),
                 _ => Ok(()),
             };
             let stored = seam::run(gate, || spool.store(&[2; 5000]));
@@ -410,11 +459,11 @@ mod tests {
                     // What comes then goes there at once.
                     let third = spool.store(&[3; 5000]).expect("room");
                     assert!(Arc::ptr_eq(second.file(), third.file()));
-                    assert!(spool.has_room(1));
+                    assert_eq!(spool.find_room(1), Ok(()));
                 }
                 Err(error) => {
-                    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-                    assert!(!spool.has_room(1), "for a while");
+                    assert!(matches!(error, SpoolError::Unwritable(_)), "{error}");
+                    assert_eq!(spool.find_room(1), Err(error), "for a while");
                 }
             }
         }
@@ -426,7 +475,7 @@ mod tests {
     /// A file system that can't forget parts of a file.
     fn without_punching<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         let refuse = |call| match call {
-            Call::Remove => Err(rustix::io::Errno::OPNOTSUPP.into()),
+            Call::Remove => Err(Errno::OPNOTSUPP.into()),
             _ => Ok(()),
         };
         seam::run(refuse, work)
@@ -470,7 +519,7 @@ mod tests {
         let first = spool.store(&[1; 5000]).expect("room");
         let mut is_first = true;
         let too_long = move |call| match call {
-            Call::Write if std::mem::take(&mut is_first) => Err(rustix::io::Errno::FBIG.into()),
+            Call::Write if std::mem::take(&mut is_first) => Err(Errno::FBIG.into()),
             _ => Ok(()),
         };
         let second = seam::run(too_long, || spool.store(&[2; 5000]).expect("room"));
@@ -480,7 +529,7 @@ mod tests {
         for (byte, extent) in [(1, &first), (2, &second), (3, &third)] {
             assert_eq!(content(extent, 5000), [byte; 5000]);
         }
-        assert!(spool.has_room(1));
+        assert_eq!(spool.find_room(1), Ok(()));
         drop((first, second, third));
         assert_eq!(spool.occupied.load(Ordering::Relaxed), 0);
     }

@@ -6,7 +6,6 @@
 //! Each coding is proven by decoding it once. None is made for a request.
 
 use std::cell::OnceCell;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use super::proven::read_proven;
 use super::unpublished::Attempt;
 use super::{Pass, Scanner, site_path};
 use crate::cache::EntryPiece;
-use crate::disk::{self, Root, Spool};
+use crate::disk::{self, Root, Spool, SpoolError};
 use crate::manifest::Manifest;
 use crate::representation::{
     Data, GROUP_SIZE, GroupHash, MAX_IN_MEMORY, MAX_WHOLE, Representation, Resource, SpooledSource,
@@ -254,10 +253,9 @@ pub(super) fn make_now(
     step: Step<'_>,
 ) -> Result<Vec<(Coding, Attempt)>, MakeError> {
     let (identity, _) = resource.of_files();
-    if !maker.has_room(scanner, identity, wanted) {
-        let error = io::Error::from(io::ErrorKind::QuotaExceeded);
-        return Err(MakeError::NoRoom(error));
-    }
+    maker
+        .find_room(scanner, identity, wanted)
+        .map_err(MakeError::NoRoom)?;
     let Encoded { entry, failed } = maker.make(wanted, identity, step)?;
     let part = |(coding, piece): (&Coding, &EntryPiece)| MadePart {
         coding: *coding,
@@ -338,7 +336,7 @@ fn keep(
     bytes: Vec<u8>,
     parts: Vec<MadePart>,
     file: &Path,
-) -> io::Result<Vec<Representation>> {
+) -> Result<Vec<Representation>, SpoolError> {
     let is_small = bytes.len() as u64 <= MAX_IN_MEMORY;
     let kept = match scanner.memory.as_ref().filter(|_| is_small) {
         Some(memory) => memory.keep(bytes),
@@ -403,10 +401,13 @@ pub(super) fn report(pass: &Pass<'_>, failures: &[(Box<[u8]>, MakeError)]) {
             1 => ", as is 1 other file".to_owned(),
             others => format!(", as are {others} other files"),
         };
+        let advice = match error {
+            MakeError::NoRoom(error) => error.advice(),
+            MakeError::Unreadable(_) | MakeError::Encoder(_) => "",
+        };
         tracing::warn!(
             count, %path, %error,
-            "{path}: {error}: it is sent as it is{others}, and the site digest is incomplete; give \
-             more room with --cache-size"
+            "{path}: {error}: it is sent as it is{others}, and the site digest is incomplete; {advice}"
         );
     }
     for (path, error) in others.into_iter().take(MAX_SHOWN) {
@@ -425,6 +426,7 @@ pub(super) fn report(pass: &Pass<'_>, failures: &[(Box<[u8]>, MakeError)]) {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tempfile::TempDir;

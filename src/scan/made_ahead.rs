@@ -33,7 +33,7 @@ pub(super) fn unmade<'a>(
         let (identity, _) = resource.of_files();
         // Whether what is known is damaged need not be looked at here.
         let wanted = made::without(&wanted, &made::known(maker, pass, resource, &wanted));
-        if !wanted.is_empty() && maker.has_room(scanner, identity, &wanted) {
+        if !wanted.is_empty() && maker.find_room(scanner, identity, &wanted).is_ok() {
             length += identity.length;
             unmade.push(Unmade {
                 resource: Arc::clone(resource),

@@ -11,7 +11,7 @@ use super::proven::read_proven;
 use super::sidecar::{Unproven, prove};
 use super::unpublished::UnpublishedCodings;
 use crate::cache::{Cache, CacheEntry, EntryName};
-use crate::disk::Spool;
+use crate::disk::{Spool, SpoolError};
 use crate::progress::ByteProgress;
 use crate::representation::{Data, MAX_IN_MEMORY, Representation};
 use crate::semantics::coding::Coding;
@@ -67,7 +67,7 @@ pub(super) enum MakeError {
     Unreadable(io::Error),
     /// Neither memory nor the temporary file has room.
     #[error("its compressed forms cannot be kept: {0}")]
-    NoRoom(io::Error),
+    NoRoom(SpoolError),
     /// An encoder panicked, or what it gave does not decode to the file.
     #[error("{0}: please report this")]
     Encoder(Arc<str>),
@@ -172,28 +172,35 @@ impl Maker {
         Ok(encoded)
     }
 
-    /// Whether these codings of a content can be kept, as far as that is known. What can't be kept need
-    /// not be made, time and again.
-    pub(super) fn has_room(
+    /// Looks whether these codings of a content can be kept, as far as that is known. What can't be kept
+    /// need not be made, time and again.
+    ///
+    /// # Errors
+    /// Why they can't.
+    pub(super) fn find_room(
         &self,
         scanner: &Scanner,
         identity: &Representation,
         wanted: &[Coding],
-    ) -> bool {
+    ) -> Result<(), SpoolError> {
         let Some(spool) = &self.store.spool else {
-            return true;
+            return Ok(());
         };
-        match self.unpublished.needed(identity.etag.hash(), wanted) {
+        let (needed, fits_memory) = match self.unpublished.needed(identity.etag.hash(), wanted) {
             // Memory takes nothing longer, however much room it has.
             Some(needed) => {
                 let fits_memory = needed <= MAX_IN_MEMORY && scanner.has_room_for(needed);
-                fits_memory || spool.has_room(needed)
+                (needed, fits_memory)
             }
             // A long file may well have codings that memory takes: only making them tells, once.
             None => {
                 let guessed = identity.length / GUESSED_SHARE;
-                scanner.has_room_for(guessed.min(MAX_IN_MEMORY)) || spool.has_room(guessed)
+                (guessed, scanner.has_room_for(guessed.min(MAX_IN_MEMORY)))
             }
+        };
+        match fits_memory {
+            true => Ok(()),
+            false => spool.find_room(needed),
         }
     }
 

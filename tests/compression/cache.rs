@@ -239,7 +239,7 @@ fn what_cannot_be_kept_at_all_leaves_the_digest_incomplete() {
     ];
     let server = Server::with(&site, &flags);
     assert!(server.digest().ends_with("-incomplete"), "{}", server.log());
-    let said = "its compressed forms cannot be kept";
+    let said = "its compressed forms cannot be kept: the room that --cache-size gives is used up";
     assert_eq!(server.log().matches(said).count(), 1, "{}", server.log());
     assert_serves(&server, &site, 1);
     let response = server
@@ -256,6 +256,33 @@ fn what_cannot_be_kept_at_all_leaves_the_digest_incomplete() {
     fs::remove_file(site.path("large.txt")).unwrap();
     eventually("nothing lacks a form", || counted() == Some(0));
     assert!(!server.digest().ends_with("-incomplete"));
+}
+
+/// More of `--cache-size` would not help there: what failed is named, and what does help.
+#[test]
+fn what_cannot_be_put_aside_says_where_and_why() {
+    let site = site(1).file("large.txt", dense(300_000, 1));
+    let missing = site.outside("missing");
+    let mut program = command(env!("CARGO_BIN_EXE_etagd"));
+    program.env("TMPDIR", &missing);
+    let server = Server::run(program, &site.root(), &["--compress"]);
+    assert!(server.digest().ends_with("-incomplete"), "{}", server.log());
+    let log = server.log();
+    let warned = |line: &&str| line.contains("its compressed forms cannot be kept");
+    let warnings: Vec<_> = log.lines().filter(warned).collect();
+    let [warning] = warnings[..] else {
+        panic!("{log}");
+    };
+    let reason = format!(
+        "large.txt: its compressed forms cannot be kept: cannot write a temporary file in {}: No such \
+         file or directory",
+        missing.display()
+    );
+    assert!(warning.contains(&reason), "{warning}");
+    assert!(warning.contains("name another directory with TMPDIR"));
+    assert!(!warning.contains("--cache-size"), "{warning}");
+    // What memory takes needs no file.
+    assert_serves(&server, &site, 1);
 }
 
 /// The list of a release has the forms that this server has no room for: the files are as listed.
