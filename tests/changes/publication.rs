@@ -162,12 +162,18 @@ fn no_quiet_period_and_a_very_long_one_both_publish() {
 
 #[test]
 fn an_immutable_file_that_has_other_content_is_told_once() {
+    for files in ["/assets/**", "auto"] {
+        tell_of_other_content(files);
+    }
+}
+
+fn tell_of_other_content(immutable: &str) {
     let site = TestSite::with(&[
-        ("assets/app.1.js", b"one"),
-        ("assets/app.2.js", b"two"),
+        ("assets/app-1a2b3c4d.js", b"one"),
+        ("assets/app-2a3b4c5d.js", b"two"),
         ("index.html", b"here"),
     ]);
-    let server = Server::with(&site, &[EVENTS, &["--immutable", "/assets/**"]].concat());
+    let server = Server::with(&site, &[EVENTS, &["--immutable", immutable]].concat());
     let told = |path: &str| {
         let log = server.log();
         let lines = log
@@ -175,18 +181,20 @@ fn an_immutable_file_that_has_other_content_is_told_once() {
             .filter(|line| line.contains("was served as immutable"));
         lines.filter(|line| line.contains(path)).count()
     };
-    fs::write(site.path("assets/app.3.js"), "three").unwrap();
-    server.wait_for_body("/assets/app.3.js", "three");
+    fs::write(site.path("assets/app-3a4b5c6d.js"), "three").unwrap();
+    server.wait_for_body("/assets/app-3a4b5c6d.js", "three");
     fs::write(site.path("index.html"), "there").unwrap();
-    set_mtime(&site.path("assets/app.2.js"), 1_600_000_000);
+    set_mtime(&site.path("assets/app-2a3b4c5d.js"), 1_600_000_000);
     server.wait_for_body("/", "there");
-    fs::write(site.path("assets/app.1.js"), "another").unwrap();
-    server.wait_for_body("/assets/app.1.js", "another");
-    server.wait_for(|lines| {
-        lines
-            .iter()
-            .any(|line| line.contains("was served as immutable"))
-    });
-    let counts = ["app.1.js", "app.2.js", "app.3.js", "index"].map(told);
-    assert_eq!(counts, [1, 0, 0, 0], "{}", server.log());
+    fs::write(site.path("assets/app-1a2b3c4d.js"), "another").unwrap();
+    server.wait_for_body("/assets/app-1a2b3c4d.js", "another");
+    server.wait_for_line("was served as immutable");
+    let counts = [
+        "app-1a2b3c4d.js",
+        "app-2a3b4c5d.js",
+        "app-3a4b5c6d.js",
+        "index",
+    ]
+    .map(told);
+    assert_eq!(counts, [1, 0, 0, 0], "{immutable}: {}", server.log());
 }

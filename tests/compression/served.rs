@@ -155,6 +155,28 @@ fn what_is_damaged_is_not_sent() {
     assert_eq!(server.digest(), digest);
 }
 
+/// While publication is held nothing looks at the site, and only a request could make what is missing.
+#[test]
+fn no_form_is_made_for_a_request() {
+    let content = dense(500_000, 3);
+    let site = TestSite::new().file("large.txt", &content);
+    let server = Server::with(&site, &["--compress=gz"]);
+    fs::write(site.path(".etagd-hold"), "").unwrap();
+    let Some(mut file) = temporary_file(&server) else {
+        return eprintln!("skipped: the descriptors of a process cannot be opened here");
+    };
+    file.write_all(&[0; 4096]).unwrap();
+    for accepted in ["gzip", "br", "zstd", "gzip, identity;q=0"].repeat(5) {
+        let response = get(&server, "/large.txt", accepted);
+        assert_eq!(coding(&response), None, "{accepted}");
+        assert!(response.body == content, "{accepted}");
+    }
+    fs::remove_file(site.path(".etagd-hold")).unwrap();
+    within(Duration::from_secs(60), "a look makes it", || {
+        coding(&get(&server, "/large.txt", "gzip")) == Some("gzip")
+    });
+}
+
 /// The file without a name that a server has open.
 fn temporary_file(server: &Server) -> Option<File> {
     let folder = format!("/proc/{}/fd", server.pid());
