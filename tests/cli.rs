@@ -236,6 +236,13 @@ fn help_names_the_flags_and_fits() {
         "--health",
         "--drain",
         "--reuse-port",
+        "--compress",
+        "--cache",
+        "--cache-size",
+        "--base-path",
+        "--redirect-http",
+        "--https-port",
+        "--exclude",
         "127.0.0.1:8080",
         "16KiB",
         "ETAGD_",
@@ -357,6 +364,11 @@ fn auto_makes_files_with_a_hash_in_their_name_immutable() {
             "{path}: {value}"
         );
     }
+    // Only where it is asked for.
+    let server = Server::start(&site);
+    let plain = server.client().get("/main.8d3f2a1c.css");
+    let value = plain.field("Cache-Control").unwrap();
+    assert!(!value.contains("immutable"), "{value}");
 }
 
 #[test]

@@ -229,6 +229,21 @@ fn a_challenge_is_answered_from_the_site() {
     }
 }
 
+/// Certificate authorities ask at the top of the host, wherever below it the site is.
+#[test]
+fn a_challenge_is_answered_outside_of_a_base_path() {
+    let (site, authority) = (site(), authority());
+    let server = authority.serve(&site, &[REDIRECT, &["--base-path", "/app"]].concat());
+    let port = secure_address(&server).port();
+    let mut client = plain(&server);
+    assert_eq!(client.get(TOKEN).body, b"token.thumbprint");
+    for target in ["/app/page.html", &format!("/app{TOKEN}")] {
+        let location = format!("https://localhost:{port}{target}");
+        let response = client.get(target);
+        assert_eq!(response.field("Location"), Some(&*location));
+    }
+}
+
 /// Fallbacks, rules, error pages and listings answer for anything: over TLS alone.
 #[test]
 fn nothing_else_of_the_site_is_answered_below_the_challenges() {

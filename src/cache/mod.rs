@@ -865,6 +865,33 @@ mod tests {
     }
 
     #[test]
+    fn what_other_versions_keep_is_theirs() {
+        let place = place();
+        let cache = open(&place, "cache", LIMIT).expect("opened");
+        let pack = |version: &str| {
+            let folder = place.path().join("cache").join(version);
+            fs::create_dir_all(&folder).expect("made");
+            folder.join(&*blake3::hash(version.as_bytes()).to_hex())
+        };
+        let others = ["v1", "v3", "v2.1"].map(pack);
+        for other in &others {
+            fs::write(other, vec![7; 4 * LIMIT as usize]).expect("written");
+            age(other, 100_000);
+        }
+        // More than there is room for.
+        for number in 0..100 {
+            cache.put(&name(number), &entry(8, 50_000));
+        }
+        cache.rest();
+        assert!(cache.get(&name(99)).is_some(), "their files take no room");
+        assert!(cache.get(&name(0)).is_none());
+        for other in &others {
+            let length = fs::metadata(other).expect("there").len();
+            assert_eq!(length, 4 * LIMIT, "{}", other.display());
+        }
+    }
+
+    #[test]
     fn a_site_is_no_place_for_it() {
         let place = place();
         symlink("site", place.path().join("link")).expect("linked");

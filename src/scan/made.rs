@@ -428,10 +428,13 @@ mod tests {
     use std::fs;
     use std::io;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Condvar, Mutex};
+    use std::time::Duration;
 
     use tempfile::TempDir;
 
     use super::*;
+    use crate::locks::lock;
     use crate::memory::{MIN_MEMORY, Memory};
     use crate::scan::encode::Effort;
     use crate::scan::maker::Encoder;
@@ -578,6 +581,39 @@ mod tests {
         let gzip = [Coding::Gzip].to_vec();
         let wanted = ["a.txt", "b.txt"].map(|name| (name.to_owned(), gzip.clone()));
         assert_eq!(looks.deferred(), wanted);
+    }
+
+    #[test]
+    fn a_start_compresses_on_all_cores() {
+        static ENTERED: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+        // Nobody leaves it until there is one for each core.
+        fn together(
+            coding: Coding,
+            effort: Effort,
+            bytes: &[u8],
+            step: &dyn Fn(),
+        ) -> io::Result<Vec<u8>> {
+            let (entered, change) = &ENTERED;
+            let mut entered = lock(entered);
+            *entered += 1;
+            change.notify_all();
+            let is_alone = |entered: &mut usize| *entered < rayon::current_num_threads();
+            let patience = Duration::from_secs(60);
+            let waited = change.wait_timeout_while(entered, patience, is_alone);
+            let (entered, waited) = waited.expect("unpoisoned");
+            drop(entered);
+            match waited.timed_out() {
+                true => Err(io::ErrorKind::TimedOut.into()),
+                false => encode::encode(coding, effort, bytes, step),
+            }
+        }
+        let looks = Looks::new(None, together);
+        for number in 0..4 * rayon::current_num_threads() {
+            looks.write(&format!("{number}.txt"), &text(20_000, number as u32));
+        }
+        let (site, _) = looks.scanner.scan(&looks.root, &Progress::default());
+        assert!(site.digest().is_complete(), "one after another");
+        assert!(site.iter().all(|file| file.encoded.len() == 2));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use flate2::write::GzEncoder;
@@ -420,6 +421,40 @@ fn an_operator_is_told_how_far_it_is_and_what_could_be_compressed() {
     fs::write(site.path("c.txt"), prose(2000, 4)).unwrap();
     let server = Server::start(&site);
     assert!(!server.log().contains("could be sent compressed"));
+}
+
+/// script(1) has a terminal for whoever it runs. What is done in half a second has no bar, so there is more
+/// and more to do.
+#[test]
+fn on_a_terminal_a_bar_shows_how_far_it_is() {
+    let site = TestSite::new();
+    let binary = env!("CARGO_BIN_EXE_etagd");
+    let line = format!(
+        "{binary} manifest --compress --digest '{}'",
+        site.root().display()
+    );
+    for megabytes in [8, 16, 32, 64, 128] {
+        for number in 0..megabytes * 4 {
+            let path = site.path(&format!("{number}.txt"));
+            fs::write(path, dense(250_000, number)).unwrap();
+        }
+        let mut script = Command::new("script");
+        script.args(["-q", "-e", "-c", &line, "/dev/null"]);
+        let output = match script.env("TERM", "xterm").stdin(Stdio::null()).output() {
+            Ok(output) => output,
+            Err(error) => {
+                let may_skip = std::env::var_os("ETAGD_NO_SKIP").is_none();
+                assert!(may_skip, "script: {error}");
+                return eprintln!("skipped: there is no script(1)");
+            }
+        };
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}");
+        if said.contains("compressing: ") {
+            return;
+        }
+    }
+    panic!("no bar, however much there is to do");
 }
 
 #[test]

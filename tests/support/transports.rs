@@ -146,8 +146,8 @@ impl Authority {
 pub(crate) fn secure_address(server: &Server) -> SocketAddr {
     let log = server.log();
     let address = log.lines().find_map(|line| {
-        let (_, address) = line.split_once("listening on https://")?;
-        Some(address.trim_end_matches('/').to_owned())
+        let (_, url) = line.split_once("listening on https://")?;
+        Some(url.split('/').next()?.to_owned())
     });
     address.expect("a TLS listener").parse().unwrap()
 }
