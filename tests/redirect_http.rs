@@ -117,6 +117,18 @@ fn plain_http_is_led_to_the_same_url_over_tls() {
 }
 
 #[test]
+fn each_address_that_is_given_redirects() {
+    let (site, authority) = (site(), authority());
+    let server = authority.serve(&site, &[REDIRECT, REDIRECT].concat());
+    let addresses = redirecting(&server);
+    assert_eq!(addresses.len(), 2, "{}", server.log());
+    assert_ne!(addresses[0], addresses[1]);
+    for address in addresses {
+        assert_eq!(Client::connect(address).get("/page.html").status, 308);
+    }
+}
+
+#[test]
 fn the_host_is_the_requests_own_and_valid() {
     let (site, authority) = (site(), authority());
     let flags = [REDIRECT, &["--https-port", "443"]].concat();

@@ -160,12 +160,7 @@ fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
         next.report_rejected(&scanner.known_deltas);
         made::report(pass, &failures);
     }
-    let looked_at: HashSet<&[u8]> = candidates.iter().map(|resource| &*resource.path).collect();
-    let is_as_before = |path: &[u8]| !looked_at.contains(path) && next.locate(path).is_some();
-    let mut without_codings: BTreeSet<_> = (pass.base.without_codings().iter())
-        .filter(|path| is_as_before(path))
-        .cloned()
-        .collect();
+    let mut without_codings = still_without_codings(&next, &candidates);
     let mut unreadable = next.into_unreadable();
     for (path, error) in failures {
         match error {
@@ -179,6 +174,17 @@ fn recoded(scanner: &Scanner, pass: &Pass<'_>, changes: &Changes) -> Recoded {
         without_codings,
         unmade: Vec::new(),
     }
+}
+
+/// The paths that lack codings as before: they are not among those that were looked at.
+fn still_without_codings(
+    next: &NextState<'_>,
+    looked_at: &[&Arc<Resource>],
+) -> BTreeSet<Box<[u8]>> {
+    let looked_at: HashSet<&[u8]> = looked_at.iter().map(|resource| &*resource.path).collect();
+    let is_as_before = |path: &[u8]| !looked_at.contains(path) && next.locate(path).is_some();
+    let lacking = next.base.without_codings().iter();
+    lacking.filter(|path| is_as_before(path)).cloned().collect()
 }
 
 /// The paths whose codings may have changed: those with a changed sidecar, those with a sidecar

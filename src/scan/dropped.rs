@@ -19,14 +19,14 @@ use crate::semantics::dictionary::DictionaryHash;
 use crate::settings::{CompressionPolicy, Settings, Symlinks};
 
 /// A path of the site, and its content; `None` where there is no file.
-type FileState = (&'static str, Option<Vec<u8>>);
+type CaseFile = (&'static str, Option<Vec<u8>>);
 
 /// What there is, what then changes for good, and what is other only while it is looked at.
 struct DroppedCase {
     name: &'static str,
-    before: Vec<FileState>,
-    lasting: Vec<FileState>,
-    passing: Vec<FileState>,
+    before: Vec<CaseFile>,
+    lasting: Vec<CaseFile>,
+    passing: Vec<CaseFile>,
 }
 
 const TEXT: &str = "the same text, and the same text again\n";
@@ -39,11 +39,11 @@ const FAMILY: [&str; 5] = [
 ];
 const GZIP_BY_RULE: &str = "/data.bin\n  Content-Encoding: gzip\n";
 
-fn there(path: &'static str, content: impl AsRef<[u8]>) -> FileState {
+fn there(path: &'static str, content: impl AsRef<[u8]>) -> CaseFile {
     (path, Some(content.as_ref().to_vec()))
 }
 
-fn gone(path: &'static str) -> FileState {
+fn gone(path: &'static str) -> CaseFile {
     (path, None)
 }
 
@@ -72,13 +72,13 @@ fn delta(dictionary: &[u8], content: &[u8]) -> (String, Vec<u8>) {
     (extension, encoder.finish().expect("encoded"))
 }
 
-fn family(members: usize) -> Vec<FileState> {
+fn family(members: usize) -> Vec<CaseFile> {
     let names = FAMILY.iter().take(members);
     names.map(|name| there(name, text())).collect()
 }
 
 fn cases() -> Vec<DroppedCase> {
-    let case = |name, before: Vec<FileState>, lasting, passing| DroppedCase {
+    let case = |name, before: Vec<CaseFile>, lasting, passing| DroppedCase {
         name,
         before,
         lasting,
@@ -199,7 +199,7 @@ struct DroppedSite {
 }
 
 impl DroppedSite {
-    fn new(files: &[FileState], settings: Settings) -> Self {
+    fn new(files: &[CaseFile], settings: Settings) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let root = Arc::new(Root::open(directory.path()).expect("a root"));
         let site = Self {
@@ -211,7 +211,7 @@ impl DroppedSite {
         site
     }
 
-    fn write(&self, files: &[FileState]) {
+    fn write(&self, files: &[CaseFile]) {
         for (path, content) in files {
             let path = self.directory.path().join(path);
             match content {
@@ -256,7 +256,7 @@ impl DroppedSite {
     }
 }
 
-fn paths<'f>(files: impl IntoIterator<Item = &'f FileState>) -> BTreeSet<Box<[u8]>> {
+fn paths<'f>(files: impl IntoIterator<Item = &'f CaseFile>) -> BTreeSet<Box<[u8]>> {
     let paths = files.into_iter().map(|(path, _)| path.as_bytes().into());
     paths.collect()
 }

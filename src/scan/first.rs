@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error_page;
-use super::found::FoundChanges;
+use super::outcome::{FoundChanges, ScanOutcome};
 use super::pass::Pass;
-use super::scope::{ScanOutcome, Scope, Unsettled};
+use super::scope::{Scope, Unsettled};
 use super::site_path::join;
 use super::walk::Link;
 use super::{BEING_WRITTEN, MAX_SETTLE_TIME, Progress, Scanner, report_rules};

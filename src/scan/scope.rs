@@ -1,14 +1,8 @@
-//! The input of a reconciliation, and its result.
+//! The input of a reconciliation.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
-use super::found::FoundChanges;
-use super::tree_size::TreeSize;
-use super::unmade::Unmade;
-use super::walk::Link;
-use crate::manifest::{Changes, ancestors};
+use crate::manifest::ancestors;
 use crate::rules::RuleFile;
 
 /// Which part of the site to reconcile with the disk.
@@ -68,43 +62,13 @@ impl Scope {
 /// What to do with a file that is open for writing or changes while it is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unsettled {
-    /// Keep the published state of its path, and list it in [`ScanOutcome::busy`].
+    /// Keep the published state of its path, and list it in [`super::ScanOutcome::busy`].
     Report,
     /// As [`Unsettled::Report`], and files that take long to hash are not hashed: they are listed in
-    /// [`ScanOutcome::long`], and the outcome is of no use until [`super::Scanner::prepare`] has
-    /// hashed them. The same holds for what takes long to compress, [`ScanOutcome::unmade`] and
+    /// [`super::ScanOutcome::long`], and the outcome is of no use until [`super::Scanner::prepare`] has
+    /// hashed them. The same holds for what takes long to compress, [`super::ScanOutcome::unmade`] and
     /// [`super::Scanner::make_codings`].
     Defer,
     /// Publish what was read, marked as unsettled, so that no client stores it.
     Publish,
-}
-
-/// The result of a reconciliation.
-#[derive(Debug, Default)]
-pub struct ScanOutcome {
-    /// What has changed, compared with the manifest.
-    pub changes: Changes,
-    /// The links within the scope.
-    pub links: Vec<Link>,
-    /// Files that are still being written.
-    pub busy: Vec<Box<[u8]>>,
-    /// Files that take long to hash and were not: where they are, as [`crate::disk::Root::open_file`]
-    /// takes it.
-    pub long: Vec<PathBuf>,
-    /// Files whose codings are still to be made, where that takes long.
-    pub unmade: Vec<Unmade>,
-    /// What can't be looked at now, with the reason. The changes leave it as it was, which may be
-    /// half of something: they are for nobody who can look again.
-    pub not_now: BTreeMap<Box<[u8]>, io::Error>,
-    /// How many entries the walk has met within the scope.
-    pub size: TreeSize,
-    /// What the changes follow from, so that a part of it can be dropped; not kept of a start.
-    pub(super) found: FoundChanges,
-}
-
-impl ScanOutcome {
-    /// Whether it is of no use until what takes long is done.
-    pub fn is_deferred(&self) -> bool {
-        !self.long.is_empty() || !self.unmade.is_empty()
-    }
 }

@@ -1,9 +1,46 @@
-//! What a walk has found, path by path, before anything is derived from it.
+//! The result of a reconciliation, and what it follows from.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 
 use super::scope::Scope;
+use super::tree_size::TreeSize;
+use super::unmade::Unmade;
+use super::walk::Link;
 use crate::exclude::Exclusions;
 use crate::manifest::{Changes, Manifest};
 use crate::rules::{Dialect, RuleFile, Rules};
+
+/// The result of a reconciliation.
+#[derive(Debug, Default)]
+pub struct ScanOutcome {
+    /// What has changed, compared with the manifest.
+    pub changes: Changes,
+    /// The links within the scope.
+    pub links: Vec<Link>,
+    /// Files that are still being written.
+    pub busy: Vec<Box<[u8]>>,
+    /// Files that take long to hash and were not: where they are, as [`crate::disk::Root::open_file`]
+    /// takes it.
+    pub long: Vec<PathBuf>,
+    /// Files whose codings are still to be made, where that takes long.
+    pub unmade: Vec<Unmade>,
+    /// What can't be looked at now, with the reason. The changes leave it as it was, which may be
+    /// half of something: they are for nobody who can look again.
+    pub not_now: BTreeMap<Box<[u8]>, io::Error>,
+    /// How many entries the walk has met within the scope.
+    pub size: TreeSize,
+    /// What the changes follow from, so that a part of it can be dropped; not kept of a start.
+    pub(super) found: FoundChanges,
+}
+
+impl ScanOutcome {
+    /// Whether it is of no use until what takes long is done.
+    pub fn is_deferred(&self) -> bool {
+        !self.long.is_empty() || !self.unmade.is_empty()
+    }
+}
 
 /// How the disk differs from the base of a pass. What follows from several paths is not in it: the
 /// codings of a file, how it decodes, whether it is a dictionary. So a path can be left out of it, and
