@@ -77,34 +77,33 @@ fn family(members: usize) -> Vec<CaseFile> {
     names.map(|name| there(name, text())).collect()
 }
 
-fn cases() -> Vec<DroppedCase> {
-    let case = |name, before: Vec<CaseFile>, lasting, passing| DroppedCase {
+fn case(
+    name: &'static str,
+    before: Vec<CaseFile>,
+    lasting: Vec<CaseFile>,
+    passing: Vec<CaseFile>,
+) -> DroppedCase {
+    DroppedCase {
         name,
         before,
         lasting,
         passing,
-    };
-    let other = || vec![there("other.txt", "changed")];
-    let by_rule = || {
-        vec![
-            there("data.bin", gzip(&text())),
-            there("data.bin.zst", zstd(&gzip(&text()))),
-        ]
-    };
-    let with_sidecar = || vec![there("a.txt", text()), there("a.txt.gz", gzip(&text()))];
+    }
+}
+
+fn other() -> Vec<CaseFile> {
+    vec![there("other.txt", "changed")]
+}
+
+fn cases_of_families() -> Vec<DroppedCase> {
     let (old, new) = (
         [&text()[..], b"old"].concat(),
         [&text()[..], b"new"].concat(),
     );
     let (extension, encoded) = delta(&old, &new);
     let delta_name: &'static str = format!("{}.{extension}", FAMILY[1]).leak();
-    let with_delta = || {
-        vec![
-            there(FAMILY[0], &old),
-            there(FAMILY[1], &new),
-            there(delta_name, &encoded),
-        ]
-    };
+    let both = vec![there(FAMILY[0], &old), there(FAMILY[1], &new)];
+    let with_delta = [both.clone(), vec![there(delta_name, &encoded)]].concat();
     vec![
         case(
             "the fifth of a family comes and goes",
@@ -119,72 +118,99 @@ fn cases() -> Vec<DroppedCase> {
             vec![gone(FAMILY[2])],
         ),
         case(
-            "a rule for Content-Encoding comes and goes",
-            by_rule(),
+            "a dictionary goes and comes",
+            with_delta,
             other(),
-            vec![there("_headers", GZIP_BY_RULE)],
+            vec![gone(FAMILY[0])],
+        ),
+        case(
+            "a delta comes and goes",
+            both,
+            other(),
+            vec![there(delta_name, &encoded)],
+        ),
+    ]
+}
+
+fn cases_of_rules() -> Vec<DroppedCase> {
+    let by_rule = vec![
+        there("data.bin", gzip(&text())),
+        there("data.bin.zst", zstd(&gzip(&text()))),
+    ];
+    let rule = there("_headers", GZIP_BY_RULE);
+    vec![
+        case(
+            "a rule for Content-Encoding comes and goes",
+            by_rule.clone(),
+            other(),
+            vec![rule.clone()],
         ),
         case(
             "a rule for Content-Encoding goes and comes",
-            [by_rule(), vec![there("_headers", GZIP_BY_RULE)]].concat(),
+            [by_rule.clone(), vec![rule.clone()]].concat(),
             other(),
             vec![gone("_headers")],
         ),
         case(
             "a file comes with a rule that goes",
             Vec::new(),
-            by_rule(),
-            vec![there("_headers", GZIP_BY_RULE)],
+            by_rule,
+            vec![rule.clone()],
         ),
         case(
             "redirects stay where other rules come and go",
             vec![there("a.txt", "a")],
             vec![there("_redirects", "/b /a.txt 301\n")],
-            vec![there("_headers", GZIP_BY_RULE)],
+            vec![rule],
         ),
+    ]
+}
+
+fn cases_of_sidecars() -> Vec<DroppedCase> {
+    let file = there("a.txt", text());
+    let sidecar = there("a.txt.gz", gzip(&text()));
+    let both = vec![file.clone(), sidecar.clone()];
+    vec![
         case(
             "a sidecar comes and goes",
-            vec![there("a.txt", text())],
+            vec![file.clone()],
             other(),
-            vec![there("a.txt.gz", gzip(&text()))],
+            vec![sidecar.clone()],
         ),
         case(
             "a sidecar goes and comes",
-            with_sidecar(),
+            both.clone(),
             other(),
             vec![gone("a.txt.gz")],
         ),
         case(
             "the file of a sidecar changes and is itself again",
-            with_sidecar(),
+            both,
             other(),
             vec![there("a.txt", "something else")],
         ),
         case(
-            "a dictionary goes and comes",
-            with_delta(),
-            other(),
-            vec![gone(FAMILY[0])],
+            "a file comes with a sidecar that goes",
+            Vec::new(),
+            vec![file],
+            vec![sidecar],
         ),
-        case(
-            "a delta comes and goes",
-            with_delta()[..2].to_vec(),
-            other(),
-            vec![there(delta_name, &encoded)],
-        ),
+    ]
+}
+
+fn cases_of_patterns() -> Vec<DroppedCase> {
+    let files = vec![there("a.txt", "a"), there("folder/b.txt", "b")];
+    let patterns = there(".etagdignore", "a.txt\nfolder/\n");
+    vec![
         case(
             "patterns come and go",
-            vec![there("a.txt", "a"), there("folder/b.txt", "b")],
+            files.clone(),
             other(),
-            vec![there(".etagdignore", "a.txt\nfolder/\n")],
+            vec![patterns.clone()],
         ),
         case(
             "patterns go and come",
-            vec![
-                there("a.txt", "a"),
-                there("folder/b.txt", "b"),
-                there(".etagdignore", "a.txt\nfolder/\n"),
-            ],
+            [files, vec![patterns]].concat(),
             other(),
             vec![gone(".etagdignore")],
         ),
@@ -313,7 +339,13 @@ impl DroppedCase {
 fn what_follows_from_a_path_that_came_and_went_goes_with_it() {
     let mut wrong = Vec::new();
     for compress in [None, Some(CompressionPolicy::default())] {
-        for case in cases() {
+        let cases = [
+            cases_of_families(),
+            cases_of_rules(),
+            cases_of_sidecars(),
+            cases_of_patterns(),
+        ];
+        for case in cases.into_iter().flatten() {
             let settings = Settings {
                 compress: compress.clone(),
                 listing: true,

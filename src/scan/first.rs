@@ -161,8 +161,7 @@ impl Scanner {
         if busy.is_empty() {
             return manifest;
         }
-        let is_known = |path: &&Box<[u8]>| manifest.locate(path).is_some();
-        let removed = busy.iter().filter(is_known).cloned().collect();
+        let removed = busy.iter().filter(|path| manifest.locate(path).is_some());
         let marks = busy
             .iter()
             .cloned()
@@ -174,7 +173,7 @@ impl Scanner {
             .chain(marks)
             .collect();
         let changes = Changes {
-            removed,
+            removed: removed.cloned().collect(),
             unreadable,
             ..Changes::default()
         };

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -363,80 +364,143 @@ fn what_changes_during_a_look_is_published_whole() {
     }
 }
 
-/// How many files are dictionaries for what replaces them.
-fn dictionaries(site: &Manifest) -> usize {
-    let resources = site.iter();
-    resources.filter(|it| it.dictionary_use().is_some()).count()
+/// What is done when the watcher asks for what has been reported until then, before a look and after it;
+/// the last comes first.
+type AtBarriers = Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>;
+
+/// Lets something happen at each barrier.
+struct ActsAtBarriers(AtBarriers);
+
+impl ChangeSource for ActsAtBarriers {
+    fn watch(&mut self, _: &Path, _: bool) -> Result<(), WatchError> {
+        Ok(())
+    }
+
+    fn unwatch_all(&mut self) {}
+
+    fn barrier(&mut self) {
+        let act = self.0.lock().expect("unpoisoned").pop();
+        act.into_iter().for_each(|act| act());
+    }
 }
 
-/// The fifth file of a family is there when a look begins, and gone from a call of it on; the look takes
-/// so long that its batch is published without what has begun meanwhile. `None` where the look has not
-/// so many calls.
-fn remove_during_a_long_look(place: usize) -> Option<()> {
+/// Files of a site, those that are written then, which of them is gone again when the look at them ends,
+/// and settings.
+struct LongLook {
+    before: Vec<(&'static str, Vec<u8>)>,
+    written: Vec<(&'static str, Vec<u8>)>,
+    gone: &'static str,
+    settings: Settings,
+}
+
+impl LongLook {
+    /// That file goes at a barrier of its batch. The look takes so long that the batch is published without
+    /// what has begun meanwhile. Returns what is published in the end, and what a fresh scan finds; `None` where
+    /// there are not so many barriers.
+    fn remove_at(&self, place: usize) -> Option<(Arc<Manifest>, Manifest)> {
+        let periods = Periods {
+            settle: ALONE,
+            settle_alone: ALONE,
+            max_age: SETTLE,
+            sweep: Duration::from_secs(3600),
+            hold_empty: None,
+            keeps_removed: false,
+        };
+        let at_barriers = AtBarriers::default();
+        let source = Box::new(ActsAtBarriers(Arc::clone(&at_barriers)));
+        let settings = self.settings.clone();
+        let mut desk = Desk::watched_by(source, channel(), &[], periods, None, settings);
+        for files in [&self.before, &self.written] {
+            desk.catch_up("before");
+            for (path, content) in files {
+                fs::write(desk.path(path), content).expect("written");
+                desk.hint(path, EventKind::Closed);
+            }
+        }
+        let (path, hints) = (desk.path(self.gone), desk.hints.clone());
+        let remove = move || {
+            fs::remove_file(&path).expect("removed");
+            let kind = EventKind::Unknown;
+            hints.send(Hint::Path { path, kind }).expect("heard");
+        };
+        let mut acts: Vec<Box<dyn FnOnce() + Send>> = vec![Box::new(remove)];
+        acts.resize_with(place + 1, || Box::new(|| ()));
+        *at_barriers.lock().expect("unpoisoned") = acts;
+        // Until the first file is read, the batch has waited as long as it may.
+        let mut is_read = false;
+        let gate = move |call: Call| {
+            if call == Call::Read && !mem::replace(&mut is_read, true) {
+                thread::sleep(SETTLE);
+            }
+            Ok(())
+        };
+        let mut desk = seam::run(gate, move || {
+            desk.driver.read_pending();
+            while desk.driver.due().is_some() {
+                desk.driver.run_once();
+            }
+            desk
+        });
+        desk.catch_up(&format!("barrier {place}"));
+        let is_over = !at_barriers.lock().expect("unpoisoned").is_empty();
+        (!is_over).then(|| (Arc::clone(&desk.site.current()), desk.fresh()))
+    }
+}
+
+#[test]
+fn what_goes_during_a_long_look_leaves_nothing_behind() {
+    let script = |path| (path, b"a script".to_vec());
     let family = [
         "a-0a0b0c0d.js",
         "a-1a1b1c1d.js",
         "a-2a2b2c2d.js",
         "a-3a3b3c3d.js",
     ];
-    let files = family.map(|path| (path, "a script"));
-    let fifth = "a-4a4b4c4d.js";
-    let periods = Periods {
-        settle: ALONE,
-        settle_alone: ALONE,
-        max_age: SETTLE,
-        sweep: Duration::from_secs(3600),
-        hold_empty: None,
-        keeps_removed: false,
+    let look = LongLook {
+        before: family.map(script).into(),
+        written: vec![script("a-4a4b4c4d.js"), script("other.txt")],
+        gone: "a-4a4b4c4d.js",
+        settings: Settings::default(),
     };
-    let source = Box::new(NoReports);
-    let mut desk = Desk::watched_by(
-        source,
-        channel(),
-        &files,
-        periods,
-        None,
-        Settings::default(),
-    );
-    desk.driver.run_due(Instant::now());
-    for path in [fifth, "other.txt"] {
-        fs::write(desk.path(path), "a script").expect("written");
-        desk.hint(path, EventKind::Closed);
-    }
-    let begun = Instant::now();
-    let (file, hints) = (desk.path(fifth), desk.hints.clone());
-    let calls = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&calls);
-    let gate = move |_: Call| {
-        if counted.fetch_add(1, Ordering::Relaxed) == place {
-            fs::remove_file(&file).expect("removed");
-            let (path, kind) = (file.clone(), EventKind::Unknown);
-            hints.send(Hint::Path { path, kind }).expect("heard");
-            thread::sleep(SETTLE.saturating_sub(begun.elapsed()));
-        }
-        Ok(())
+    let dictionaries = |site: &Manifest| {
+        let resources = site.iter();
+        resources.filter(|it| it.dictionary_use().is_some()).count()
     };
-    let mut desk = seam::run(gate, move || {
-        desk.driver.read_pending();
-        while desk.driver.due().is_some() {
-            desk.driver.run_once();
-        }
-        desk
+    let places = (0..).map_while(|place| {
+        let (published, fresh) = look.remove_at(place)?;
+        let found = (dictionaries(&published), dictionaries(&fresh));
+        assert_eq!(found, (4, 4), "barrier {place}");
+        Some(())
     });
-    if calls.load(Ordering::Relaxed) <= place {
-        return None;
-    }
-    let at = format!("call {place}");
-    desk.catch_up(&at);
-    let published = dictionaries(&desk.site.current());
-    assert_eq!((published, dictionaries(&desk.fresh())), (4, 4), "{at}");
-    Some(())
+    let places = places.count();
+    assert!(places > 1, "{places}");
 }
 
+/// What it leaves needs a coding that takes long to make, since that would have lain next to it.
 #[test]
-fn what_goes_during_a_long_look_leaves_nothing_behind() {
-    let places = (0..).map_while(remove_during_a_long_look).count();
-    assert!(places > 5, "{places}");
+fn a_sidecar_that_goes_during_a_long_look_is_made_up_for() {
+    let text = b"a text that takes long, ".repeat(60_000);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&text).expect("encoded");
+    let gzip = gzip.finish().expect("encoded");
+    let look = LongLook {
+        before: Vec::new(),
+        written: vec![("a.txt", text), ("a.txt.gz", gzip)],
+        gone: "a.txt.gz",
+        settings: Settings {
+            compress: "gz".parse().ok(),
+            ..Settings::default()
+        },
+    };
+    let places = (0..).map_while(|place| {
+        let (published, _) = look.remove_at(place)?;
+        let file = published.locate(b"a.txt").expect("there");
+        let made: Vec<_> = file.encoded.iter().map(|each| each.is_made).collect();
+        assert_eq!(made, [true], "barrier {place}");
+        Some(())
+    });
+    let places = places.count();
+    assert!(places > 1, "{places}");
 }
 
 /// A file that is in demand is replaced, and publication is held from a call of the look on: neither

@@ -435,7 +435,7 @@ fn on_a_terminal_a_bar_shows_how_far_it_is() {
     );
     for megabytes in [8, 16, 32, 64, 128] {
         for number in 0..megabytes * 4 {
-            let path = site.path(&format!("{number}.txt"));
+            let path = site.path(format!("{number}.txt"));
             fs::write(path, dense(250_000, number)).unwrap();
         }
         let mut script = Command::new("script");
