@@ -86,7 +86,7 @@ impl AnswerSummary {
                 if *request.method() == Method::GET =>
             {
                 match (DeltaOutcome::of(selected, request), answer) {
-                    // The response that it goes on with has saved all of it already.
+                    // It mostly goes on with a response that has saved all of it already.
                     (DeltaOutcome::Sent(_), Answer::Part(..)) => DeltaOutcome::Sent(0),
                     (outcome, _) => outcome,
                 }

@@ -1537,6 +1537,14 @@ fn every_answer_that_may_be_a_delta_varies_on_the_dictionary() {
             assert_eq!(response.field("vary"), Some(expected), "{target}");
         }
     }
+    // A manifest says the same of what rules have named.
+    let directory = site.root();
+    let listed = etagd(["manifest", "--format", "json", directory.to_str().unwrap()]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    for vary in ["accept-encoding, Origin, available-dictionary", "*"] {
+        assert!(listed.contains(&format!("\"vary\":\"{vary}\"")), "{listed}");
+    }
+    assert!(!listed.contains("*, "), "{listed}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::Manifest;
 use crate::inventory::{self, Description, Descriptions, Entry, Head, Inventory};
 use crate::representation::{REVALIDATE, Resource};
 use crate::semantics::coding::Coding;
-use crate::semantics::dictionary::{AVAILABLE_DICTIONARY, USE_AS_DICTIONARY};
+use crate::semantics::dictionary::{USE_AS_DICTIONARY, with_dictionary};
 
 impl Manifest {
     /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type
@@ -133,9 +133,9 @@ fn describe(resource: &Resource) -> Description {
             } else {
                 vary
             };
-            add(&header::VARY, vary);
-            if resource.has_deltas() {
-                add(&header::VARY, &HeaderValue::from_name(AVAILABLE_DICTIONARY));
+            match resource.has_deltas() {
+                true => add(&header::VARY, &with_dictionary(vary)),
+                false => add(&header::VARY, vary),
             }
         }
         described.extend(ruled.removed.iter().map(|name| (name.to_string(), None)));

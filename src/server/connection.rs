@@ -20,6 +20,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::sync::watch;
+use tokio::task::coop;
 use tokio::time::{self, sleep_until};
 
 use super::activity::{Activity, Overdue};
@@ -171,7 +172,8 @@ impl<F: Future + Unpin> PollGate<F> {
         if waker.is_some_and(|waker| waker.will_wake(cx.waker())) && !may_be_ready(&self.future) {
             return Poll::Pending;
         }
-        self.waker = Some(cx.waker().clone());
+        // A task that has had its share is put off by tokio, and nothing of it says whom to wake.
+        self.waker = coop::has_budget_remaining().then(|| cx.waker().clone());
         Pin::new(&mut self.future).poll(cx)
     }
 
@@ -562,6 +564,23 @@ mod tests {
         assert!(is_due.await.is_pending());
         timer.inner().as_mut().reset(time::Instant::now());
         poll_fn(|cx| timer.poll(cx, |timer| timer.is_elapsed())).await;
+    }
+
+    #[tokio::test]
+    async fn a_timer_is_due_also_where_the_task_has_had_its_share() {
+        let timer = pin!(sleep_until(time::Instant::now() + Duration::from_millis(2)));
+        let mut timer = PollGate::new(timer);
+        let mut is_first = true;
+        let due = poll_fn(|cx| {
+            if mem::take(&mut is_first) {
+                while let Poll::Ready(share) = coop::poll_proceed(cx) {
+                    share.made_progress();
+                }
+            }
+            timer.poll(cx, |timer| timer.is_elapsed())
+        });
+        let limit = Duration::from_secs(60);
+        time::timeout(limit, due).await.expect("it is due");
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use crate::answer::{self, Selected, SelectedBy};
 use crate::manifest::Manifest;
 use crate::representation::{IMMUTABLE, NO_STORE, REVALIDATE, visible};
 use crate::semantics::coding::Coding;
-use crate::semantics::dictionary::USE_AS_DICTIONARY;
+use crate::semantics::dictionary::{USE_AS_DICTIONARY, with_dictionary};
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::head::RequestHead;
 use crate::settings::{ReprDigest, Settings};
@@ -21,8 +21,6 @@ const VARY_BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 /// `Vary` of a resource that has deltas, too.
 const VARY_BY_CODING_AND_DICTIONARY: HeaderValue =
     HeaderValue::from_static("accept-encoding, available-dictionary");
-/// What a resource with deltas adds to the `Vary` that rules give.
-const AND_DICTIONARY: &[u8] = b", available-dictionary";
 /// `Vary` of a page that stands in for a missing one, which only navigations get.
 const VARY_BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
 /// `Vary` of a listing: a page for browsers, JSON for programs.
@@ -88,7 +86,7 @@ pub(super) fn add_vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
         (None, None) => return,
         (Some(vary), None) => vary,
         (_, Some((_, with_coding))) if is_negotiable && !is_fallback => match has_deltas {
-            true => and_dictionary(with_coding),
+            true => with_dictionary(with_coding),
             false => with_coding.clone(),
         },
         (None, Some((named, _))) => named.clone(),
@@ -99,20 +97,10 @@ pub(super) fn add_vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
     };
     // The page that a fallback sends in place of what was asked for may have deltas, too.
     let vary = match is_fallback && is_negotiable && has_deltas {
-        true => and_dictionary(&vary),
+        true => with_dictionary(&vary),
         false => vary,
     };
     fields.insert(header::VARY, vary);
-}
-
-/// The `Vary` of a resource that has deltas, from that of one with plain codings.
-fn and_dictionary(vary: &HeaderValue) -> HeaderValue {
-    // `*` stands for everything already (RFC 9110 section 12.5.5).
-    if vary == "*" {
-        return vary.clone();
-    }
-    HeaderValue::from_bytes(&[vary.as_bytes(), AND_DICTIONARY].concat())
-        .unwrap_or(VARY_BY_CODING_AND_DICTIONARY)
 }
 
 /// For what URLs the content is a dictionary (RFC 9842 section 2.1).

@@ -93,8 +93,8 @@ pub(super) fn end_head(head: &mut Vec<u8>) {
     let second = now.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs());
     LAST_END.with_borrow_mut(|(last, end)| {
         if *last != second || end.is_empty() {
-            *last = second;
             *end = format!("date: {}\r\n\r\n", HttpDate::from(now));
+            *last = second;
         }
         head.extend_from_slice(end.as_bytes());
     });
