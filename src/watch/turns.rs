@@ -174,6 +174,17 @@ impl Desk {
         }
     }
 
+    /// Works until nothing is due, with `gate` before each call to the file system.
+    fn work_through(mut self, gate: impl FnMut(Call) -> io::Result<()> + Send + 'static) -> Self {
+        seam::run(gate, move || {
+            self.driver.read_pending();
+            while self.driver.due().is_some() {
+                self.driver.run_once();
+            }
+            self
+        })
+    }
+
     /// Everything below the root: directories, and files with their content.
     fn tree(&self) -> BTreeMap<String, Option<String>> {
         let entries = WalkDir::new(self.directory.path()).min_depth(1);
@@ -312,7 +323,7 @@ fn what_is_suspect_during_the_look_at_it_is_published_by_that_look() {
 /// Both files are written and looked at; between two calls of the look these `again` are written once
 /// more. `None` where the look has not so many calls.
 fn write_during_a_look(again: &'static [&'static str], place: usize) -> Option<()> {
-    let mut desk = Desk::new(&[("one", "0"), ("two", "0")], (ALONE, ALONE));
+    let desk = Desk::new(&[("one", "0"), ("two", "0")], (ALONE, ALONE));
     let states = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&states);
     desk.site.on_publication(move |_, new| {
@@ -337,13 +348,7 @@ fn write_during_a_look(again: &'static [&'static str], place: usize) -> Option<(
         }
         Ok(())
     };
-    let mut desk = seam::run(gate, move || {
-        desk.driver.read_pending();
-        while desk.driver.due().is_some() {
-            desk.driver.run_once();
-        }
-        desk
-    });
+    let mut desk = desk.work_through(gate);
     desk.catch_up(&format!("call {place}"));
     let hash = |content: &str| Some(*blake3::hash(content.as_bytes()).as_bytes());
     let (before, first, second) = (hash("0"), hash("first"), hash("the second"));
@@ -434,13 +439,7 @@ impl LongLook {
             }
             Ok(())
         };
-        let mut desk = seam::run(gate, move || {
-            desk.driver.read_pending();
-            while desk.driver.due().is_some() {
-                desk.driver.run_once();
-            }
-            desk
-        });
+        let mut desk = desk.work_through(gate);
         desk.catch_up(&format!("barrier {place}"));
         let is_over = !at_barriers.lock().expect("unpoisoned").is_empty();
         (!is_over).then(|| (Arc::clone(&desk.site.current()), desk.fresh()))
@@ -693,7 +692,7 @@ fn a_write_syncs_its_content_before_its_name_and_its_directories_after() {
         };
         let ended = seam::run(gate, || carry_out(&mut desk, &WRITES[index]));
         assert_eq!(ended, Ended::Made);
-        let mut calls = std::mem::take(&mut *calls.lock().expect("unpoisoned"));
+        let mut calls = mem::take(&mut *calls.lock().expect("unpoisoned"));
         calls.retain(|call| matches!(call, Call::Sync | Call::Make | Call::Rename));
         // The temporary file itself is made first; a deletion needs one as well.
         let temp_file = calls.iter().position(|call| *call == Call::Make);
