@@ -31,7 +31,8 @@ const MAX_FIELD_LENGTH: usize = 256;
 /// (RFC 9110 12.5.5).
 #[must_use]
 pub fn with_dictionary(vary: &HeaderValue) -> HeaderValue {
-    let name = AVAILABLE_DICTIONARY.as_str().as_bytes();
+    let name = AVAILABLE_DICTIONARY;
+    let name = name.as_str().as_bytes();
     if members(vary.as_bytes()).any(|member| member == b"*" || member.eq_ignore_ascii_case(name)) {
         return vary.clone();
     }
