@@ -229,6 +229,21 @@ fn what_is_compressed_under_its_own_name_says_so_where_that_is_proven() {
     }
 }
 
+#[test]
+fn what_is_wrong_is_said_once_also_where_a_file_is_being_written_at_a_start() {
+    let site = TestSite::with(&[("Build/none.gz", b"not gzip")]).file("_headers", RULES);
+    let mut half = File::create(site.path("half.txt")).unwrap();
+    half.write_all(b"one half").unwrap();
+    let server = served(&site);
+    assert_eq!(server.client().get("/half.txt").status, 404);
+    let log = server.log();
+    let said = log.matches("Build/none.gz is sent without").count();
+    assert_eq!(said, 1, "{log}");
+    half.write_all(b", the other").unwrap();
+    drop(half);
+    server.wait_for_body("/half.txt", "one half, the other");
+}
+
 fn served_with(site: &TestSite, flags: &[&str]) -> Server {
     Server::with(site, &[&["--sweep", "1h"], flags].concat())
 }

@@ -361,6 +361,28 @@ fn what_follows_from_a_path_that_came_and_went_goes_with_it() {
 }
 
 #[test]
+fn what_patterns_had_hidden_that_are_dropped_is_as_unreadable_as_before() {
+    for pattern in ["b.txt\n", "folder/\n"] {
+        let site = DroppedSite::new(&[there("a.txt", "a")], Settings::default());
+        let path: Box<[u8]> = pattern.trim_end_matches(['\n', '/']).as_bytes().into();
+        let base = site.fresh().with(Changes {
+            unreadable: BTreeMap::from([(path.clone(), "it is not".to_owned())]),
+            ..Changes::default()
+        });
+        let patterns = [there(".etagdignore", pattern)];
+        site.write(&patterns);
+        let scope = Scope::Everything;
+        let mut outcome = site.look(&base, &scope);
+        assert!(outcome.changes.unreadable.is_empty(), "{pattern:?}");
+        site.exclude(&mut outcome, &base, &scope, paths(&patterns));
+        assert!(
+            outcome.changes.unreadable.contains_key(&path),
+            "{pattern:?}"
+        );
+    }
+}
+
+#[test]
 fn what_a_path_lacked_it_still_lacks_if_its_change_is_dropped() {
     let files = ["a/x.txt", "b.txt"].map(|path| there(path, text()));
     let settings = Settings {

@@ -187,6 +187,7 @@ impl Scanner {
         let scope = Scope::Paths(busy.iter().cloned().collect());
         let pass = Pass {
             is_start: true,
+            dropped: Some(&scope),
             ..Pass::new(root, &manifest, &scope, Unsettled::Report, progress)
         };
         self.derive(&pass, &mut outcome);

@@ -674,26 +674,26 @@ impl Scanner {
         if unchanged.is_empty() {
             warn_excluded(pass, &outcome);
         }
-        if pass.is_start {
-            // It may be a large site, and nobody drops a part of it.
-            outcome.found = FoundChanges::default();
-        }
         outcome
     }
 
     /// Makes changes of what was found, with all that follows from several paths.
     fn derive(&self, pass: &Pass<'_>, outcome: &mut ScanOutcome) {
-        let found = &outcome.found;
-        let rules = found.rules(pass.base.rules(), rules::dialect(&self.settings));
-        outcome.changes = Changes {
-            rules: rules.map(Arc::new),
-            ..found.changes.clone()
+        let found = match pass.is_start {
+            // It may be a large site, and nobody drops a part of it.
+            true => mem::take(&mut outcome.found),
+            false => outcome.found.clone(),
         };
+        let rules = found.rules(pass.base.rules(), rules::dialect(&self.settings));
         // What could not be read to derive something is read again.
         let unreadable = &found.changes.unreadable;
         outcome
             .not_now
             .retain(|path, _| unreadable.contains_key(path));
+        outcome.changes = Changes {
+            rules: rules.map(Arc::new),
+            ..found.changes
+        };
         own_coding::attach(self, pass, outcome);
         // Where large files are still to be hashed it is looked at again: nobody would get these.
         if outcome.long.is_empty() {

@@ -32,7 +32,7 @@ pub struct ScanOutcome {
     /// How many entries the walk has met within the scope.
     pub size: TreeSize,
     /// What the changes follow from, so that a part of it can be dropped; not kept of a start.
-    pub(super) found: FoundChanges,
+    pub(crate) found: FoundChanges,
 }
 
 impl ScanOutcome {
@@ -46,7 +46,7 @@ impl ScanOutcome {
 /// codings of a file, how it decodes, whether it is a dictionary. So a path can be left out of it, and
 /// nothing that follows from it stays behind elsewhere.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FoundChanges {
+pub(crate) struct FoundChanges {
     /// The changes, without those of the rules.
     pub(super) changes: Changes,
     /// What the rule files have that were looked at; `None` of one that is not there.
@@ -78,7 +78,11 @@ impl FoundChanges {
         patterns: &Exclusions,
     ) -> bool {
         let before = self.count();
-        let has_patterns = self.patterns().is_some();
+        let drops_patterns =
+            self.patterns().is_some() && dropped.covers(RuleFile::Ignore.name().as_bytes());
+        let cover = |patterns: &Exclusions, path: &[u8]| {
+            patterns.cover(path, false) || patterns.cover(path, true)
+        };
         let Changes {
             changed,
             removed,
@@ -91,7 +95,7 @@ impl FoundChanges {
         for paths in [&mut *removed, &mut *new_folders, &mut *removed_folders] {
             paths.retain(|path| !dropped.covers(path));
         }
-        if has_patterns && dropped.covers(RuleFile::Ignore.name().as_bytes()) {
+        if drops_patterns {
             // What was left out by patterns that nobody has any more need not be gone, and what only
             // they have let in is not part of the site. The next look is at all of it.
             let known = base.exclusions();
@@ -99,12 +103,15 @@ impl FoundChanges {
             new_folders.retain(|path| !known.cover(path, true));
             removed.retain(|path| !patterns.cover(path, false));
             removed_folders.retain(|path| !patterns.cover(path, true));
-            unreadable.retain(|path, _| !known.cover(path, false));
+            unreadable.retain(|path, _| !cover(&known, path));
         }
         self.rules
             .retain(|(file, _)| !dropped.covers(file.name().as_bytes()));
-        // What they lacked they still lack: the next look would not try again what this one has found.
-        for (path, reason) in base.unreadable().iter().filter(|it| dropped.covers(it.0)) {
+        // What they lacked they still lack: the next look would not try again what this one has found. And
+        // what patterns have hidden that nobody has any more was not looked at.
+        let is_as_before =
+            |path: &[u8]| dropped.covers(path) || drops_patterns && cover(patterns, path);
+        for (path, reason) in base.unreadable().iter().filter(|it| is_as_before(it.0)) {
             let known = unreadable.entry(path.clone());
             known.or_insert_with(|| reason.clone());
         }

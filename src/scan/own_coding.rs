@@ -101,7 +101,8 @@ fn candidates(pass: &Pass<'_>, changes: &Changes) -> Vec<Arc<Resource>> {
     let changed = changes.changed.iter();
     let mut candidates: Vec<_> = changed.filter(|it| is_concerned(it)).cloned().collect();
     let is_reruled = changes.rules.is_some() && (had_codings || has_codings);
-    let looks_at_all = is_reruled || pass.is_start;
+    // Where something is dropped, all else was looked at a moment ago.
+    let looks_at_all = is_reruled || pass.is_start && pass.dropped.is_none();
     if !looks_at_all && pass.base.unreadable().is_empty() {
         return candidates;
     }

@@ -690,9 +690,19 @@ impl Driver {
         let base = self.publisher.on_disk(&current);
         let (root, progress) = (self.coverage.root(), &self.publisher.progress);
         let pass = Pass::new(root, base, scope, unsettled(&batch), progress);
+        let has_failed = !outcome.not_now.is_empty();
         self.publisher.scanner.exclude(pass, &mut outcome, dropped);
         // An old manifest keeps its bodies.
         drop(current);
+        if !has_failed && !outcome.not_now.is_empty() {
+            // What was judged could be looked at; to derive the rest again, something is read that can't
+            // be now.
+            self.note_unreadable(&outcome);
+            let (decision, finished) = (Decision::TryAgain, Instant::now());
+            self.schedule
+                .put_back(batch, decision, finished, finished - now);
+            return;
+        }
         if outcome.is_deferred() {
             // What is left needs codings that the look had found next to it.
             self.park(batch, Vec::new(), outcome.unmade, Instant::now());
@@ -713,8 +723,11 @@ impl Driver {
             links,
             busy,
             size,
+            found,
             ..
         } = outcome;
+        // It keeps what is about to be replaced.
+        drop(found);
         self.publisher.publish(changes, now);
         self.announce_look();
         self.adopt_exclusions();
