@@ -304,7 +304,16 @@ fn files_that_are_not_what_their_manifest_lists_are_one_warning() {
         fs::remove_file(old.path("b-0a0b0c0d.js")).unwrap();
         fs::create_dir(old.path("b-0a0b0c0d.js")).unwrap();
     };
-    let cases: [(&[Edit], &str, &[&str]); 3] = [
+    let loop_links: Edit = |old| {
+        fs::remove_file(old.path("c-0a0b0c0d.js")).unwrap();
+        symlink("c-0a0b0c0d.js", old.path("c-0a0b0c0d.js")).unwrap();
+    };
+    let cases: [(&[Edit], &str, &[&str]); 4] = [
+        (
+            &[loop_links],
+            "1 file that it lists is gone or has other bytes now (/c-0a0b0c0d.js)",
+            &["a", "b", "lib/d", "lib/e"],
+        ),
         (
             &[change],
             "1 file that it lists is gone or has other bytes now (/a-0a0b0c0d.js)",
@@ -353,6 +362,21 @@ fn what_a_manifest_lists_may_be_behind_links() {
     let (code, said) = compress(&new.root(), &["--against", manifest.to_str().unwrap()]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(families_with_deltas(&new), FAMILIES);
+}
+
+/// Of what is left out, one file is still there and one is gone: neither is a dictionary, and nothing
+/// is said.
+#[test]
+fn what_is_excluded_is_left_out_of_a_manifest_too() {
+    let (old, new) = (scripts(0), scripts(1));
+    let manifest = write_manifest(&old);
+    fs::remove_file(old.path("lib/d-0a0b0c0d.js")).unwrap();
+    let against = ["--against", manifest.to_str().unwrap()];
+    let flags = [against, ["--exclude", "a-0*"], ["--exclude", "/lib/d-0*"]].concat();
+    let (code, said) = compress(&new.root(), &flags);
+    assert_eq!(code, 0, "{said}");
+    assert!(!said.contains("that it lists"), "{said}");
+    assert_eq!(families_with_deltas(&new), ["b", "c", "lib/e"]);
 }
 
 /// Runs `etagd compress` against `old` as somebody who may not read what is `hidden`; `None` where no

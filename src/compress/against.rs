@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::SidecarError;
 use crate::disk::{self, Root};
 use crate::exclude::{ExcludePatterns, Exclusions};
@@ -109,10 +111,12 @@ impl OldFile {
     }
 }
 
-/// Whether a file is gone, or something that is none has its name ([`Root::open_file`]).
+/// Whether a file is gone, or something that is none has its name ([`Root::open_file`]): also links
+/// that lead nowhere but to each other.
 fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory | InvalidInput)
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 /// What can't be read of an earlier release: a file, or a directory with all that may be in it.
@@ -162,8 +166,8 @@ pub struct EarlierReleases {
 }
 
 impl EarlierReleases {
-    /// Looks at these releases, directories or manifests next to their files, the newest first. In a
-    /// directory, what `exclude` or its own `.etagdignore` leaves out was not served.
+    /// Looks at these releases, directories or manifests next to their files, the newest first. What
+    /// `exclude` leaves out, or in a directory its own `.etagdignore`, was not served.
     ///
     /// A family with more than [`MAX_FAMILY`] files in one of them was no dictionary there. One that
     /// may have more than can be read is left out: deltas that depend on what can be read at the
@@ -217,7 +221,7 @@ fn open(release: &Path, exclude: &Arc<ExcludePatterns>) -> Result<EarlierRelease
         Some(manifest) => {
             let name = release.file_name().unwrap_or_default();
             let place = root.path().join(name).into();
-            (listed(&root, &manifest, &place), Vec::new())
+            (listed(&root, &manifest, &place, exclude), Vec::new())
         }
         None => found(&root, exclude),
     };
@@ -241,11 +245,18 @@ fn open(release: &Path, exclude: &Arc<ExcludePatterns>) -> Result<EarlierRelease
     })
 }
 
-fn listed(root: &Arc<Root>, manifest: &Inventory, place: &Arc<Path>) -> Vec<OldFile> {
+fn listed(
+    root: &Arc<Root>,
+    manifest: &Inventory,
+    place: &Arc<Path>,
+    exclude: &Arc<ExcludePatterns>,
+) -> Vec<OldFile> {
+    // What the release itself leaves out is not in its manifest.
+    let exclusions = Exclusions::new(exclude, &Arc::default());
     let files = manifest
         .entries
         .iter()
-        .filter(|entry| entry.coding == Coding::Identity);
+        .filter(|entry| entry.coding == Coding::Identity && !exclusions.cover(&entry.path, false));
     files
         .map(|entry| OldFile {
             root: Arc::clone(root),
