@@ -324,7 +324,7 @@ impl<'a> DeltaRun<'a> {
                         outcome.written += 1;
                         shortest = Some(shortest.map_or(length, |other: u64| other.min(length)));
                     }
-                    Err(error @ (SidecarError::BrotliWindow | SidecarError::ZstdWindow)) => {
+                    Err(error) if error.is_note() => {
                         outcome.notes.push(problem(&file.path, error));
                     }
                     Err(error) => {
@@ -384,7 +384,6 @@ impl<'a> DeltaRun<'a> {
             }
             return Ok(DeltaState::Useless);
         }
-        prove(&encoded).map_err(SidecarError::Encoder)?;
         let original = self.root.open_file(&file.location)?.file;
         directory.write(OsStr::from_bytes(name), &encoded, &original)?;
         Ok(DeltaState::Written(encoded.len() as u64))

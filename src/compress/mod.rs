@@ -128,6 +128,12 @@ pub enum SidecarError {
         "with its dictionary it has more than 16 MiB, so that it has no delta in brotli: dcz alone"
     )]
     BrotliWindow,
+    /// Brotli's encoder has a fault with this file and its dictionary.
+    #[error(
+        "brotli's encoder writes nothing that decodes with its dictionary, so that it has no delta in \
+         brotli: dcz alone"
+    )]
+    BrotliEncoder,
     /// A dictionary is too long for any delta.
     #[error("its dictionary has more than 96 MiB: no delta")]
     ZstdWindow,
@@ -168,21 +174,32 @@ impl From<io::Error> for SidecarError {
     }
 }
 
+impl SidecarError {
+    /// Whether it says why a file has no delta, and no more: there is nothing to be done about it.
+    fn is_note(&self) -> bool {
+        matches!(
+            self,
+            Self::BrotliWindow | Self::BrotliEncoder | Self::ZstdWindow
+        )
+    }
+}
+
 impl SidecarProblem {
     /// Whether this makes `work` fail. What is left out on purpose does not.
     #[must_use]
     pub fn is_failure(&self, work: SidecarWork) -> bool {
         match work {
             SidecarWork::Check => true,
-            SidecarWork::Write => !matches!(
-                self.error,
-                SidecarError::Changed
-                    | SidecarError::TooLarge
-                    | SidecarError::NotOurs
-                    | SidecarError::NotAsListed(_)
-                    | SidecarError::BrotliWindow
-                    | SidecarError::ZstdWindow
-            ),
+            SidecarWork::Write => {
+                let is_left_out = matches!(
+                    self.error,
+                    SidecarError::Changed
+                        | SidecarError::TooLarge
+                        | SidecarError::NotOurs
+                        | SidecarError::NotAsListed(_)
+                );
+                !is_left_out && !self.error.is_note()
+            }
             // Only proven sidecars were to be removed.
             SidecarWork::Remove => {
                 self.is_failure(SidecarWork::Write)
@@ -363,6 +380,7 @@ fn process(
             | SidecarError::NotOurs
             | SidecarError::Encoder(_)
             | SidecarError::BrotliWindow
+            | SidecarError::BrotliEncoder
             | SidecarError::ZstdWindow
             | SidecarError::NoDictionaries { .. }
             | SidecarError::Unsure { .. }
