@@ -41,7 +41,8 @@ fn beside_the_clock(clock: &Path) -> Option<Command> {
     let mut shell = command("faketime");
     shell
         .args(["-f", "+0d", "sh", "-c"])
-        .arg("unset FAKETIME; exec \"$0\" \"$@\"")
+        // faketime starts a process of its own, and leaves it behind when it is killed.
+        .arg("unset FAKETIME; exec setpriv --pdeathsig KILL \"$0\" \"$@\"")
         .arg(env!("CARGO_BIN_EXE_etagd"))
         .env("FAKETIME_TIMESTAMP_FILE", clock)
         .env("FAKETIME_NO_CACHE", "1")
