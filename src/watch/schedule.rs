@@ -460,7 +460,10 @@ impl Schedule {
         now: Instant,
         length: impl Fn(&[u8]) -> u64,
     ) -> BTreeSet<Box<[u8]>> {
-        let is_given_up = |path: &[u8], busy: &BusyFile| now >= busy.since + patience(length(path));
+        // Only of one that even an empty file would be given up for: to ask is a call to the file system.
+        let is_given_up = |path: &[u8], busy: &BusyFile| {
+            now >= busy.since + patience(0) && now >= busy.since + patience(length(path))
+        };
         let given_up = self
             .busy
             .iter()
@@ -671,6 +674,8 @@ mod tests {
         };
         let mut pauses = Vec::new();
         busy(&mut schedule, "log", now);
+        let not_asked = |_: &[u8]| panic!("it is too early to ask how long it is");
+        assert!(schedule.given_up(now, not_asked).is_empty());
         while !is_given_up(&schedule, 1, now) {
             let next = schedule.next_wake();
             if schedule.is_batch_due(next) {
