@@ -66,7 +66,7 @@ impl SealedMemory {
         match sent {
             Some(sent) => sent,
             // It is short, a sandbox refuses it, or pipes or descriptors are used up.
-            None => Ok(send(&socket, part, SendFlags::NOSIGNAL)?),
+            None => Ok(send(&socket, part, SendFlags::empty())?),
         }
     }
 }
@@ -90,7 +90,7 @@ impl fmt::Debug for SealedMemory {
 /// # Errors
 /// As those of [`SealedMemory::send`].
 pub fn send_before(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    Ok(send(socket, bytes, system::MORE | SendFlags::NOSIGNAL)?)
+    Ok(send(socket, bytes, system::MORE)?)
 }
 
 /// Whether a socket takes a good part of its buffer now, not just what was acknowledged a moment ago;

@@ -23,10 +23,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::activity::Activity;
 use super::connection::{self, HyperBuilder};
-use super::listener::{self, Accepted, BoundSocket, ListenError, Listener, Stream};
+use super::listener::{self, Accepted, BoundSocket, ListenError, Listener};
 use super::metered_io::MeteredSocket;
 use super::overload::Overload;
-use super::transport::Socket;
+use super::socket::Socket;
 use crate::admin::{Admin, AdminContent};
 use crate::answer::host;
 use crate::manifest::Manifest;
@@ -144,11 +144,10 @@ async fn serve(
                 return;
             };
             let handler = Arc::clone(&handler);
-            let activity = Arc::new(Activity::new(accepted.peer()));
+            let activity = Arc::new(Activity::new(accepted.peer));
             tokio::spawn(async move {
-                match accepted.register() {
-                    Ok(Stream::Tcp(stream)) => handler.serve(stream, activity).await,
-                    Ok(Stream::Unix(stream)) => handler.serve(stream, activity).await,
+                match Socket::new(accepted.socket) {
+                    Ok(socket) => handler.serve(socket, activity).await,
                     Err(error) => tracing::error!(%error, "cannot serve a connection: {error}"),
                 }
                 drop(place);
@@ -191,8 +190,8 @@ impl AdminHandler {
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: impl Socket, activity: Arc<Activity>) {
-        let socket = MeteredSocket::new(stream, &activity);
+    async fn serve(self: Arc<Self>, socket: Socket, activity: Arc<Activity>) {
+        let socket = MeteredSocket::new(socket, &activity);
         let (handler, draining) = (Arc::clone(&self), self.draining.subscribe());
         connection::serve(socket, activity, handler, &self.builder, &LIMITS, &draining).await;
     }

@@ -3,7 +3,7 @@
 //!
 //! hyper keeps a buffer of 8 KiB, a map of fields and several futures for each connection. With
 //! thousands of connections these are in no cache when the next request comes, and make a third of
-//! what a 304 costs. Here all connections of a worker read into the same memory, its stack, and
+//! what a 304 costs. Here all connections of a worker read into the same memory, and
 //! write heads that were made before.
 //!
 //! Content of files that is asked for again and again lies in sealed memory, which the kernel sends
@@ -15,8 +15,9 @@
 //! connection than that it stays has one reader. What the front takes, hyper would have taken for the
 //! same request: the parser is the same (RFC 9112 section 11.2 says what becomes of two that differ).
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::mem::{self, MaybeUninit};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -217,31 +218,30 @@ impl<S: Transport> Front<S> {
         activity: &Activity,
         turn: &mut Turn,
     ) -> Poll<io::Result<()>> {
-        // On the stack, which is the same memory for all connections of a worker.
-        let mut space = [const { MaybeUninit::<u8>::uninit() }; READ_SIZE];
-        let mut buffer = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-        let new = buffer.filled();
-        if new.is_empty() {
-            // A client may close its side and still read (RFC 9112 section 9.6): all is answered.
-            self.next = match self.received.is_empty() {
-                true => NextStep::Close,
-                false => NextStep::HandOver,
-            };
-        } else if self.received.is_empty() {
-            self.answer(new, handler, activity, FileTreatment::new::<S>(), turn);
-        } else {
-            let mut received = mem::take(&mut self.received);
-            received.extend_from_slice(new);
-            self.answer(
-                &received,
-                handler,
-                activity,
-                FileTreatment::new::<S>(),
-                turn,
-            );
+        thread_local! {
+            /// The same memory for all connections of a worker.
+            static SPACE: RefCell<[u8; READ_SIZE]> = const { RefCell::new([0; READ_SIZE]) };
         }
-        Poll::Ready(Ok(()))
+        SPACE.with_borrow_mut(|space| {
+            let mut buffer = ReadBuf::new(space);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let new = buffer.filled();
+            let files = FileTreatment::new::<S>();
+            if new.is_empty() {
+                // A client may close its side and still read (RFC 9112 section 9.6): all is answered.
+                self.next = match self.received.is_empty() {
+                    true => NextStep::Close,
+                    false => NextStep::HandOver,
+                };
+            } else if self.received.is_empty() {
+                self.answer(new, handler, activity, files, turn);
+            } else {
+                let mut received = mem::take(&mut self.received);
+                received.extend_from_slice(new);
+                self.answer(&received, handler, activity, files, turn);
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Answers the requests that `bytes` begin with, up to one that has content or is not for the

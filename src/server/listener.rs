@@ -8,7 +8,7 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::time::timeout;
 
 use crate::client::Peer;
@@ -386,9 +386,15 @@ impl Listener {
                 // A response leaves at once, even where its last packet is small.
                 let _ = stream.set_nodelay(true);
                 limit_unsent_bytes(&stream);
-                Ok(Accepted::Tcp(stream.into_std()?, peer))
+                Ok(Accepted {
+                    socket: stream.into_std()?.into(),
+                    peer: peer.ip().into(),
+                })
             }
-            Listening::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
+            Listening::Unix(listener) => Ok(Accepted {
+                socket: listener.accept().await?.0.into_std()?.into(),
+                peer: Peer::Unix,
+            }),
         }
     }
 
@@ -533,48 +539,15 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// A connection, not yet registered with any runtime.
 #[derive(Debug)]
-pub enum Accepted {
-    /// Over TCP, from this address.
-    Tcp(std::net::TcpStream, SocketAddr),
-    /// Over a Unix socket.
-    Unix(std::os::unix::net::UnixStream),
-}
-
-/// A connection in the runtime that serves it.
-#[derive(Debug)]
-pub enum Stream {
-    /// Over TCP.
-    Tcp(TcpStream),
-    /// Over a Unix socket.
-    Unix(UnixStream),
-}
-
-impl Accepted {
+pub struct Accepted {
+    /// It does not block.
+    pub socket: OwnedFd,
     /// The other end of the connection.
-    pub fn peer(&self) -> Peer {
-        match self {
-            Self::Tcp(_, address) => address.ip().into(),
-            Self::Unix(_) => Peer::Unix,
-        }
-    }
-
-    /// Registers the connection with the present runtime.
-    ///
-    /// # Errors
-    /// When the runtime can take no more descriptors.
-    pub fn register(self) -> io::Result<Stream> {
-        Ok(match self {
-            Self::Tcp(stream, _) => Stream::Tcp(TcpStream::from_std(stream)?),
-            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
-        })
-    }
+    pub peer: Peer,
 }
 
 impl AsFd for Accepted {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream, _) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
+        self.socket.as_fd()
     }
 }

@@ -4,6 +4,7 @@
 //! they mean.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use super::socket::Socket;
 use crate::disk;
 
 /// How long to wait for the rest of the content that is not read.
@@ -29,46 +31,49 @@ pub(super) fn may_begin_http2(bytes: &[u8]) -> bool {
 }
 
 /// A socket that notes whether it takes what is to be sent.
-pub(super) struct MeteredSocket<S> {
-    stream: S,
+pub(super) struct MeteredSocket {
+    socket: Socket,
     activity: Arc<Activity>,
 }
 
-impl<S> MeteredSocket<S> {
-    pub(super) fn new(stream: S, activity: &Arc<Activity>) -> Self {
+impl MeteredSocket {
+    pub(super) fn new(socket: Socket, activity: &Arc<Activity>) -> Self {
         Self {
-            stream,
+            socket,
             activity: Arc::clone(activity),
         }
     }
 
-    pub(super) fn stream(&self) -> &S {
-        &self.stream
-    }
-
-    pub(super) fn activity(&self) -> &Activity {
-        &self.activity
+    /// Has `send` try until the socket takes something, or says that it will later.
+    pub(super) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let result = self.socket.poll_send(cx, send);
+        self.activity.note_written(result.is_ready());
+        result
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for MeteredSocket<S> {
+impl AsyncRead for MeteredSocket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+        Pin::new(&mut self.get_mut().socket).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredSocket<S> {
+impl AsyncWrite for MeteredSocket {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let result = Pin::new(&mut this.socket).poll_write(cx, bytes);
         this.activity.note_written(result.is_ready());
         result
     }
@@ -78,28 +83,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredSocket<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut full = slices.iter().filter(|slice| !slice.is_empty());
-        let (first, second) = (full.next(), full.next());
-        if let Some(first) = first.filter(|_| second.is_none()) {
-            // A header section alone, mostly: the plain call is the cheaper one.
-            return self.poll_write(cx, first);
-        }
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        let result = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
         this.activity.note_written(result.is_ready());
         result
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }
 

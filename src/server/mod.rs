@@ -20,6 +20,7 @@ mod overload;
 mod plaintext;
 mod proxy_protocol;
 mod rewound;
+mod socket;
 mod time_slice;
 pub mod tls;
 mod transport;
@@ -31,8 +32,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-use tokio::io::AsyncRead;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -43,12 +42,13 @@ use crate::service::LogLayer;
 use crate::settings::Limits;
 use activity::Activity;
 use connection::HyperBuilder;
-use listener::{Accepted, Listener, Stream};
+use listener::{Accepted, Listener};
 use metered_io::MeteredSocket;
 use overload::Overload;
 use proxy_protocol::HeaderError;
+use socket::Socket;
 use tls::Tls;
-use transport::{Socket, Transport};
+use transport::Transport;
 
 /// Limit for the threads of each worker that block on the disk.
 const MAX_BLOCKING_THREADS: usize = 32;
@@ -278,9 +278,9 @@ async fn work(mut queue: mpsc::UnboundedReceiver<Admitted>) {
         tokio::select! {
             next = queue.recv() => {
                 let Some(Admitted { accepted, context, counted }) = next else { break };
-                let peer = accepted.peer();
-                let stream = match accepted.register() {
-                    Ok(stream) => stream,
+                let peer = accepted.peer;
+                let socket = match Socket::new(accepted.socket) {
+                    Ok(socket) => socket,
                     Err(error) => {
                         tracing::error!(%error, "cannot serve a connection: {error}");
                         continue;
@@ -288,13 +288,12 @@ async fn work(mut queue: mpsc::UnboundedReceiver<Admitted>) {
                 };
                 connections.spawn(async move {
                     let _counted = counted;
-                    match (stream, &context.tls) {
-                        (Stream::Tcp(stream), None) => context.serve(stream, peer).await,
-                        (Stream::Unix(stream), _) => context.serve(stream, peer).await,
+                    match &context.tls {
                         // Boxed: connections without TLS need not keep room for it.
-                        (Stream::Tcp(stream), Some(tls)) => {
-                            Box::pin(context.serve_secure(tls, stream, peer)).await;
+                        Some(tls) if peer != Peer::Unix => {
+                            Box::pin(context.serve_secure(tls, socket, peer)).await;
                         }
+                        _ => context.serve(socket, peer).await,
                     }
                 });
             }
@@ -307,15 +306,12 @@ async fn work(mut queue: mpsc::UnboundedReceiver<Admitted>) {
 impl ConnectionContext {
     /// Whether the client waits for a TLS handshake, so that it would not understand a response.
     fn expects_tls(&self, accepted: &Accepted) -> bool {
-        self.tls.is_some() && matches!(accepted, Accepted::Tcp(..))
+        self.tls.is_some() && accepted.peer != Peer::Unix
     }
 
     /// The client of a connection. With `--proxy-protocol` a trusted proxy must begin with a PROXY
     /// header that names it, or is closed (`None`); every other peer is its own client.
-    async fn read_client<S>(&self, stream: &mut S, peer: Peer) -> Option<Peer>
-    where
-        S: AsyncRead + Unpin,
-    {
+    async fn read_client(&self, socket: &mut Socket, peer: Peer) -> Option<Peer> {
         match &self.proxy_header_from {
             Some(proxies) if proxies.trust(peer) => {}
             _ => return Some(peer),
@@ -323,7 +319,7 @@ impl ConnectionContext {
         // Boxed: connections without it need not keep room for it.
         let header = Box::pin(timeout(
             self.limits.header_timeout,
-            proxy_protocol::read(stream),
+            proxy_protocol::read(socket),
         ));
         let error = match header.await {
             Ok(Ok(client)) => return Some(client.map_or(peer, Peer::from)),
@@ -350,34 +346,34 @@ impl ConnectionContext {
         self.handler.metrics()
     }
 
-    async fn serve(&self, mut stream: impl Socket, peer: Peer) {
-        let Some(peer) = self.read_client(&mut stream, peer).await else {
+    async fn serve(&self, mut socket: Socket, peer: Peer) {
+        let Some(peer) = self.read_client(&mut socket, peer).await else {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
-        let socket = MeteredSocket::new(stream, &activity);
+        let socket = MeteredSocket::new(socket, &activity);
         self.serve_stream(socket, activity).await;
     }
 
     /// The handshake has as long as a header section.
-    async fn serve_secure(&self, tls: &Tls, mut stream: TcpStream, peer: Peer) {
-        let Some(peer) = self.read_client(&mut stream, peer).await else {
+    async fn serve_secure(&self, tls: &Tls, mut socket: Socket, peer: Peer) {
+        let Some(peer) = self.read_client(&mut socket, peer).await else {
             return;
         };
         let begins = timeout(
             self.limits.header_timeout,
-            plaintext::is_plain_http(&stream),
+            plaintext::is_plain_http(&socket),
         );
         match begins.await {
             Ok(Ok(false)) => {}
             Ok(Ok(true)) => {
                 self.metrics().plain_http.increment();
-                return plaintext::reject(stream).await;
+                return plaintext::reject(socket).await;
             }
             Ok(Err(_)) | Err(_) => return,
         }
         let activity = Arc::new(Activity::new(peer).over_tls());
-        let socket = MeteredSocket::new(stream, &activity);
+        let socket = MeteredSocket::new(socket, &activity);
         let handshake = tls.acceptor().accept(socket);
         match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(stream)) => self.serve_stream(stream, activity).await,

@@ -9,16 +9,18 @@
 //! queue, the first 64 keep all the throughput and the other 64 get no answer at all. With 64
 //! connections that only idle, a newcomer has its 503 in half a millisecond, or waits in vain.
 
-use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::listener::{Accepted, Stream};
+use super::listener::Accepted;
+use super::socket::Socket;
 use crate::settings::max_rejected;
 
 /// How long a rejected client may take to read the response and close.
@@ -53,14 +55,8 @@ impl Overload {
         }
         let leaving = Arc::clone(&self.leaving);
         tokio::spawn(async move {
-            if let Ok(stream) = accepted.register() {
-                let answered = async {
-                    match stream {
-                        Stream::Tcp(stream) => answer(stream).await,
-                        Stream::Unix(stream) => answer(stream).await,
-                    }
-                };
-                let _ = timeout(MAX_LINGER, answered).await;
+            if let Ok(socket) = Socket::new(accepted.socket) {
+                let _ = timeout(MAX_LINGER, answer(socket)).await;
             }
             leaving.fetch_sub(1, Ordering::Relaxed);
         });
@@ -70,38 +66,31 @@ impl Overload {
 /// Answers and closes without waiting for anything, because its descriptor is needed. The response
 /// is lost where a reset overtakes it: the client sees a close then.
 pub(super) fn reject_now(accepted: Accepted) {
-    let answered = match accepted {
-        Accepted::Tcp(stream, _) => answer_now(&stream, |stream| stream.shutdown(Shutdown::Write)),
-        Accepted::Unix(stream) => answer_now(&stream, |stream| stream.shutdown(Shutdown::Write)),
-    };
+    let answered = answer_now(&accepted);
     if let Err(error) = answered {
         tracing::debug!(%error, "could not say 503 to a rejected connection: {error}");
     }
 }
 
-fn answer_now<'a, S>(
-    mut stream: &'a S,
-    shut: impl Fn(&S) -> std::io::Result<()>,
-) -> std::io::Result<()>
-where
-    &'a S: Read + Write,
-{
+fn answer_now(socket: impl AsFd) -> io::Result<()> {
     let mut unread = [0; 4096];
     // What has arrived; an unread byte would turn the close into a reset.
-    while stream
-        .read(&mut unread)
-        .is_ok_and(|length| length == unread.len())
+    while recv(&socket, &mut unread, RecvFlags::empty())
+        .is_ok_and(|(_, length)| length == unread.len())
     {}
-    stream.write_all(RESPONSE)?;
-    shut(stream)
+    let sent = send(&socket, RESPONSE, SendFlags::empty())?;
+    match sent == RESPONSE.len() {
+        true => Ok(shutdown(&socket, Shutdown::Write)?),
+        false => Err(io::ErrorKind::WriteZero.into()),
+    }
 }
 
 /// Waits for the client to close: to close before it, with bytes unread, would reset the
 /// connection, and the reset can overtake the answer.
-async fn answer(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin) -> std::io::Result<()> {
-    stream.write_all(RESPONSE).await?;
-    stream.shutdown().await?;
+async fn answer(mut socket: Socket) -> io::Result<()> {
+    socket.write_all(RESPONSE).await?;
+    socket.shutdown().await?;
     let mut unread = [0; 4096];
-    while stream.read(&mut unread).await? > 0 {}
+    while socket.read(&mut unread).await? > 0 {}
     Ok(())
 }

@@ -5,8 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::socket::Socket;
 
 /// How long to wait for the client to read the response and close.
 const MAX_LINGER: Duration = Duration::from_secs(1);
@@ -21,14 +22,14 @@ const SENTENCE: &str = "This port speaks HTTPS: use https:// in the URL.\n";
 ///
 /// # Errors
 /// When the connection has failed.
-pub(super) async fn is_plain_http(stream: &TcpStream) -> io::Result<bool> {
+pub(super) async fn is_plain_http(socket: &Socket) -> io::Result<bool> {
     let mut first = [0];
-    let read = stream.peek(&mut first).await?;
+    let read = socket.peek(&mut first).await?;
     Ok(read == 1 && matches!(first[0], b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n'))
 }
 
 /// Answers 400, whatever was asked, and closes.
-pub(super) async fn reject(mut stream: TcpStream) {
+pub(super) async fn reject(mut socket: Socket) {
     let response = format!(
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
          Content-Length: {}\r\nCache-Control: private, no-store, max-age=0\r\n\
@@ -36,11 +37,11 @@ pub(super) async fn reject(mut stream: TcpStream) {
         SENTENCE.len()
     );
     let answered = async {
-        stream.write_all(response.as_bytes()).await?;
-        stream.shutdown().await?;
+        socket.write_all(response.as_bytes()).await?;
+        socket.shutdown().await?;
         // Closing a socket that has unread bytes resets the connection, and a reset can overtake the
         // response (RFC 9112 section 9.6).
-        let mut rest = (&mut stream).take(MAX_LINGER_BYTES);
+        let mut rest = (&mut socket).take(MAX_LINGER_BYTES);
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };
     // The client may have left already, or send for ever.

@@ -21,6 +21,7 @@ const UNSAFE: &[&str] = &[
     "src/heap.rs",
     "src/lease.rs",
     "src/resolver.rs",
+    "src/server/socket.rs",
     "src/server/time_slice.rs",
     MAPPED,
     SEALED,

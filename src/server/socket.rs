@@ -1,0 +1,279 @@
+//! The socket of a connection, over TCP or a Unix path, in the runtime that serves it.
+//!
+//! tokio's own streams are one type for each kind of socket, and call libc, which makes a point of
+//! cancellation (pthreads(7)) of each call: a tenth of what a short response costs outside of the
+//! kernel.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
+};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+/// Pieces that are shorter together are copied into one: up to 16 KiB that costs less than a call with
+/// several of them, for a head and 4 KiB of content by 5 to 10 % of the whole request.
+const MAX_JOINED: usize = 16 << 10;
+
+/// A connected socket that does not block.
+#[derive(Debug)]
+pub(super) struct Socket(AsyncFd<OwnedFd>);
+
+impl Socket {
+    /// Registers a socket with the present runtime.
+    ///
+    /// # Errors
+    /// When the runtime can take no more descriptors.
+    #[allow(unsafe_code)]
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.
+        let registered = unsafe { AsyncFd::register(socket) };
+        Ok(Self(registered?))
+    }
+
+    /// Reads into `bytes` what comes next, and leaves it in its place. Returns how many bytes that are.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub(super) async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let peek = |socket: &OwnedFd| Ok(recv(socket, &mut *bytes, RecvFlags::PEEK)?.1);
+        self.0.async_io(Interest::READABLE, peek).await
+    }
+
+    /// Has `send` try until the socket takes something, or says that it will later.
+    pub(super) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send_all(cx, 0, send)
+    }
+
+    /// The same for `length` bytes that are all that it is offered: where it takes less it is full, and
+    /// not asked again before it says that it is not.
+    fn poll_send_all(
+        &self,
+        cx: &mut Context<'_>,
+        length: usize,
+        mut send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.0.poll_write_ready(cx))?;
+            match send(self.0.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Ok(sent) => {
+                    if sent < length {
+                        ready.clear_ready();
+                    }
+                    return Poll::Ready(Ok(sent));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(cx))?;
+            let space = buffer.initialize_unfilled();
+            match recv(&self.0, &mut *space, RecvFlags::empty()) {
+                Ok((_, length)) => {
+                    // What leaves room has read all that there is, and an event says when there is more
+                    // (epoll(7)): not to ask again saves a call for each request.
+                    if length > 0 && length < space.len() {
+                        ready.clear_ready();
+                    }
+                    buffer.advance(length);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send_all(cx, bytes.len(), |socket| {
+            Ok(send(socket, bytes, SendFlags::empty())?)
+        })
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut full = slices.iter().filter(|slice| !slice.is_empty());
+        let (first, second) = (full.next(), full.next());
+        if let Some(first) = first.filter(|_| second.is_none()) {
+            return self.poll_write(cx, first);
+        }
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if length > MAX_JOINED {
+            return self.poll_send_all(cx, length, |socket| {
+                let mut nothing_else = SendAncillaryBuffer::default();
+                let flags = SendFlags::empty();
+                Ok(sendmsg(socket, slices, &mut nothing_else, flags)?)
+            });
+        }
+        thread_local! {
+            /// The same memory for all connections of a worker.
+            static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        JOINED.with_borrow_mut(|joined| {
+            joined.clear();
+            for slice in slices {
+                joined.extend_from_slice(slice);
+            }
+            self.poll_write(cx, joined)
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(match shutdown(&self.0, Shutdown::Write) {
+            // The other end has gone already.
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A socket and its other end.
+    fn pair() -> (Socket, UnixStream) {
+        let (here, there) = UnixStream::pair().expect("sockets");
+        here.set_nonblocking(true).expect("set");
+        (Socket::new(here.into()).expect("registered"), there)
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_short_read_is_read_too() {
+        let (mut here, mut there) = pair();
+        let mut space = [0; 8];
+        for text in [&b"a"[..], b"bc", b"exactly8", b"d"] {
+            there.write_all(text).expect("open");
+            let length = here.read(&mut space).await.expect("open");
+            assert_eq!(&space[..length], text);
+            let mut buffer = ReadBuf::new(&mut space);
+            let more = poll_fn(|cx| {
+                let polled = Pin::new(&mut here).poll_read(cx, &mut buffer);
+                Poll::Ready(polled.is_ready())
+            });
+            assert!(!more.await, "there is no more");
+        }
+        there.write_all(b"the end").expect("open");
+        drop(there);
+        let mut rest = Vec::new();
+        here.read_to_end(&mut rest).await.expect("open");
+        assert_eq!(rest, b"the end");
+        here.shutdown().await.expect("the other end has gone");
+    }
+
+    #[tokio::test]
+    async fn what_is_peeked_is_read_again() {
+        let (mut here, mut there) = pair();
+        there.write_all(b"ab").expect("open");
+        let mut first = [0];
+        assert_eq!(here.peek(&mut first).await.expect("open"), 1);
+        assert_eq!(here.read_u8().await.expect("open"), first[0]);
+        assert_eq!(here.read_u8().await.expect("open"), b'b');
+    }
+
+    #[tokio::test]
+    async fn pieces_arrive_in_their_order_whatever_their_lengths() {
+        for lengths in [
+            &[0, 0][..],
+            &[0, 3],
+            &[300, 4096],
+            &[300, MAX_JOINED - 300],
+            &[300, MAX_JOINED],
+            &[1, 2, 0, MAX_JOINED],
+            // More than a socket takes at once.
+            &[300, 3 << 20],
+        ] {
+            let (mut here, mut there) = pair();
+            let mut next = 0_u8;
+            let mut piece = |length: &usize| {
+                let bytes = (0..*length).map(|_| {
+                    next = next.wrapping_mul(5).wrapping_add(3);
+                    next
+                });
+                bytes.collect::<Vec<u8>>()
+            };
+            let pieces: Vec<_> = lengths.iter().map(&mut piece).collect();
+            let expected = pieces.concat();
+            let reader = std::thread::spawn(move || {
+                let mut all = Vec::new();
+                there.read_to_end(&mut all).expect("open");
+                all
+            });
+            let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            let mut slices = &mut slices[..];
+            IoSlice::advance_slices(&mut slices, 0);
+            while !slices.is_empty() {
+                let sent = here.write_vectored(slices).await.expect("open");
+                assert!(sent > 0, "{lengths:?}");
+                IoSlice::advance_slices(&mut slices, sent);
+            }
+            here.shutdown().await.expect("open");
+            let all = reader.join().expect("no panic");
+            assert!(all == expected, "{lengths:?}: {} bytes", all.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_full_says_when_it_is_not() {
+        let (mut here, mut there) = pair();
+        let piece = [1; 1 << 16];
+        let mut sent = 0;
+        // Until it takes no more.
+        while let Poll::Ready(length) =
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut here).poll_write(cx, &piece))).await
+        {
+            sent += length.expect("open");
+        }
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            there.read_to_end(&mut all).expect("open");
+            all.len()
+        });
+        here.write_all(&piece).await.expect("it has room again");
+        here.shutdown().await.expect("open");
+        assert_eq!(reader.join().expect("no panic"), sent + piece.len());
+    }
+}
