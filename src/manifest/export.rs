@@ -12,7 +12,8 @@ use super::Manifest;
 use crate::inventory::{self, Description, Descriptions, Entry, Head, Inventory};
 use crate::representation::{REVALIDATE, Resource};
 use crate::semantics::coding::Coding;
-use crate::semantics::dictionary::{USE_AS_DICTIONARY, with_dictionary};
+use crate::semantics::dictionary::USE_AS_DICTIONARY;
+use crate::semantics::vary::vary;
 
 impl Manifest {
     /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type
@@ -127,16 +128,10 @@ fn describe(resource: &Resource) -> Description {
         for (name, value) in &ruled.lines {
             add(name, value);
         }
-        if let Some((vary, with_coding)) = &ruled.vary {
-            let vary = if resource.is_negotiable() {
-                with_coding
-            } else {
-                vary
-            };
-            match resource.has_deltas() {
-                true => add(&header::VARY, &with_dictionary(vary)),
-                false => add(&header::VARY, vary),
-            }
+        if ruled.vary.is_some()
+            && let Some(vary) = vary(resource.chosen_by(), ruled.vary.as_ref())
+        {
+            add(&header::VARY, &vary);
         }
         described.extend(ruled.removed.iter().map(|name| (name.to_string(), None)));
     }

@@ -193,7 +193,7 @@ fn make(built_in: &Arc<Fields>, overlay: Overlay) -> Arc<Fields> {
         built_in: Arc::clone(built_in),
         lines: others.into(),
         removed,
-        vary: vary.map(|vary| (vary.clone(), with_coding(&vary))),
+        vary,
         suffix: None,
     };
     let is_same = content_type == built_in.content_type
@@ -271,19 +271,6 @@ fn is_pinned(name: &HeaderName) -> bool {
         name,
         "content-type" | "content-language" | "content-disposition" | "x-frame-options"
     ) || name.starts_with("x-content-")
-}
-
-/// The value of Vary for a resource with codings: `accept-encoding` is added unless it is there, or `*`,
-/// which stands for everything (RFC 9110 section 12.5.5).
-fn with_coding(vary: &HeaderValue) -> HeaderValue {
-    const CODING: &[u8] = b"accept-encoding";
-    let names = vary.as_bytes().split(|byte| *byte == b',');
-    let mut names = names.map(<[u8]>::trim_ascii);
-    if names.any(|name| name == b"*" || name.eq_ignore_ascii_case(CODING)) {
-        return vary.clone();
-    }
-    let both = [CODING, b", ", vary.as_bytes()].concat();
-    HeaderValue::from_bytes(&both).unwrap_or_else(|_| vary.clone())
 }
 
 fn with_slash(path: &[u8]) -> Vec<u8> {

@@ -95,9 +95,8 @@ pub struct Ruled {
     pub lines: Box<[(HeaderName, HeaderValue)]>,
     /// Built-in fields that are not sent.
     pub removed: Box<[HeaderName]>,
-    /// `Vary` as the rules have it, and the same with `accept-encoding` for a resource with
-    /// codings.
-    pub vary: Option<(HeaderValue, HeaderValue)>,
+    /// What `Vary` names in addition to the fields that etagd itself chooses by.
+    pub vary: Option<HeaderValue>,
     /// The suffix of the tag (P1), if fields that a 304 can't update differ from the built-in ones.
     pub suffix: Option<[u8; 4]>,
 }

@@ -308,6 +308,13 @@ impl Resource {
         }
     }
 
+    /// The request fields that the choice among its representations depends on.
+    pub fn chosen_by(&self) -> impl Iterator<Item = &'static str> {
+        let coding = self.is_negotiable().then_some("accept-encoding");
+        let dictionary = self.has_deltas().then_some("available-dictionary");
+        coding.into_iter().chain(dictionary)
+    }
+
     /// Whether the response depends on Accept-Encoding, and so names it in Vary. What is compressed
     /// under its own name is sent as it is, whatever is accepted: it has no other representation,
     /// and RFC 9110 section 12.5.3 lets a server send what is not accepted rather than nothing.

@@ -15,7 +15,7 @@ use sfv::{BareItem, Item, Parser};
 
 use super::head::FieldLines;
 use super::navigation::SEC_FETCH_MODE;
-use super::{members, trim_ows};
+use super::trim_ows;
 
 /// The field in which a client names the dictionary that it has (RFC 9842 2.2).
 pub const AVAILABLE_DICTIONARY: HeaderName = HeaderName::from_static("available-dictionary");
@@ -25,20 +25,6 @@ pub const USE_AS_DICTIONARY: HeaderName = HeaderName::from_static("use-as-dictio
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Limit for Available-Dictionary: 46 bytes say all, and parameters may follow.
 const MAX_FIELD_LENGTH: usize = 256;
-
-/// The value of Vary for a resource that has deltas, from that of one with plain codings: names
-/// Available-Dictionary as well (RFC 9842 6.2), unless `*` is there, which stands for everything
-/// (RFC 9110 12.5.5).
-#[must_use]
-pub fn with_dictionary(vary: &HeaderValue) -> HeaderValue {
-    let name = AVAILABLE_DICTIONARY;
-    let name = name.as_str().as_bytes();
-    if members(vary.as_bytes()).any(|member| member == b"*" || member.eq_ignore_ascii_case(name)) {
-        return vary.clone();
-    }
-    let both = [vary.as_bytes(), b", ", name].concat();
-    HeaderValue::from_bytes(&both).unwrap_or_else(|_| vary.clone())
-}
 
 /// The SHA-256 of a dictionary, which is its name (RFC 9842 2.2). Displays in lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

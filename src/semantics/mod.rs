@@ -53,6 +53,7 @@ pub mod plain;
 pub mod precondition;
 pub mod range;
 pub mod target;
+pub mod vary;
 
 /// The members of a comma-separated list without quoted strings (RFC 9110 5.6.1): OWS removed,
 /// empty members left out.

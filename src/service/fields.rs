@@ -8,26 +8,19 @@ use crate::answer::{self, Selected, SelectedBy};
 use crate::manifest::Manifest;
 use crate::representation::{IMMUTABLE, NO_STORE, REVALIDATE, visible};
 use crate::semantics::coding::Coding;
-use crate::semantics::dictionary::{USE_AS_DICTIONARY, with_dictionary};
+use crate::semantics::dictionary::USE_AS_DICTIONARY;
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::head::RequestHead;
+use crate::semantics::vary::vary;
 use crate::settings::{ReprDigest, Settings};
 
 pub(super) const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
-/// `Vary` of a resource with several codings.
-const VARY_BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
-/// `Vary` of a resource that has deltas, too.
-const VARY_BY_CODING_AND_DICTIONARY: HeaderValue =
-    HeaderValue::from_static("accept-encoding, available-dictionary");
-/// `Vary` of a page that stands in for a missing one, which only navigations get.
-const VARY_BY_PURPOSE: HeaderValue = HeaderValue::from_static("sec-fetch-mode, accept");
-/// `Vary` of a listing: a page for browsers, JSON for programs.
-const VARY_BY_FORMAT: HeaderValue = HeaderValue::from_static("accept");
-/// `Vary` of such a page with several codings.
-const VARY_BY_PURPOSE_AND_CODING: HeaderValue =
-    HeaderValue::from_static("sec-fetch-mode, accept, accept-encoding");
+/// What decides whether a page stands in for a missing one: only navigations get it.
+const CHOSEN_BY_PURPOSE: &[&str] = &["sec-fetch-mode", "accept"];
+/// What decides about the form of a listing: a page for browsers, JSON for programs.
+const CHOSEN_BY_FORMAT: &[&str] = &["accept"];
 
 /// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
 pub(super) fn add_validators(fields: &mut HeaderMap, selected: &Selected<'_>) {
@@ -67,40 +60,17 @@ fn cache_control(selected: &Selected<'_>) -> Option<HeaderValue> {
 /// Names the request fields that the choice of the response depends on (RFC 9110 section 12.5.5),
 /// together with those that the rules of the site name.
 pub(super) fn add_vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
-    let is_fallback = matches!(
-        selected.selected_by,
-        SelectedBy::Fallback { .. } | SelectedBy::Listing
-    );
-    let is_negotiable = selected.resource.is_negotiable();
-    let has_deltas = selected.resource.has_deltas();
-    let ruled = selected.resource.fields.ruled.as_ref();
-    let vary = match (is_fallback, is_negotiable) {
-        (false, false) => None,
-        (false, true) if has_deltas => Some(VARY_BY_CODING_AND_DICTIONARY),
-        (false, true) => Some(VARY_BY_CODING),
-        (true, false) if selected.selected_by == SelectedBy::Listing => Some(VARY_BY_FORMAT),
-        (true, false) => Some(VARY_BY_PURPOSE),
-        (true, true) => Some(VARY_BY_PURPOSE_AND_CODING),
+    let chosen_by = match selected.selected_by {
+        SelectedBy::Fallback { .. } => CHOSEN_BY_PURPOSE,
+        SelectedBy::Listing => CHOSEN_BY_FORMAT,
+        SelectedBy::Url | SelectedBy::HashedUrl | SelectedBy::Rewrite => &[],
     };
-    let vary = match (vary, ruled.and_then(|ruled| ruled.vary.as_ref())) {
-        (None, None) => return,
-        (Some(vary), None) => vary,
-        (_, Some((_, with_coding))) if is_negotiable && !is_fallback => match has_deltas {
-            true => with_dictionary(with_coding),
-            false => with_coding.clone(),
-        },
-        (None, Some((named, _))) => named.clone(),
-        (Some(vary), Some((named, _))) => {
-            let both = [vary.as_bytes(), b", ", named.as_bytes()].concat();
-            HeaderValue::from_bytes(&both).unwrap_or(vary)
-        }
-    };
-    // The page that a fallback sends in place of what was asked for may have deltas, too.
-    let vary = match is_fallback && is_negotiable && has_deltas {
-        true => with_dictionary(&vary),
-        false => vary,
-    };
-    fields.insert(header::VARY, vary);
+    let resource = &selected.resource;
+    let chosen_by = chosen_by.iter().copied().chain(resource.chosen_by());
+    let ruled = resource.fields.ruled.as_ref();
+    if let Some(vary) = vary(chosen_by, ruled.and_then(|ruled| ruled.vary.as_ref())) {
+        fields.insert(header::VARY, vary);
+    }
 }
 
 /// For what URLs the content is a dictionary (RFC 9842 section 2.1).
