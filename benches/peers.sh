@@ -5,6 +5,9 @@
 #   CASES=304 benches/peers.sh               only the cases whose name matches this pattern
 #   ETAGD=./after OTHER=./before ...         another etagd in turns with the first
 #
+# Its peers are what Debian's packages hold, so etagd is what its own packages hold:
+# `cargo build --profile dist` first.
+#
 # Each server has one worker pinned to core 0; the client runs on core 1. What is counted is the CPU
 # time that the server's processes used (user and system, from /proc), divided by the requests that
 # the client counted: the machine's load moves it far less than requests per second. The table has
@@ -17,7 +20,7 @@ set -euo pipefail
 rounds=${1:-3} seconds=${2:-4}
 cases=${CASES:-.}
 top=$(cd "$(dirname "$0")/.." && pwd)
-etagd=${ETAGD:-$top/target/release/etagd}
+etagd=${ETAGD:-$top/target/dist/etagd}
 other=${OTHER:-}
 work=$(mktemp -d)
 declare -A pids=() port=()
