@@ -28,6 +28,7 @@ trap 'for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done; wait; 
 
 has() { command -v "$1" > /dev/null; }
 has wrk || { echo "wrk is missing" >&2; exit 1; }
+[ -x "$etagd" ] || { echo "$etagd is missing: cargo build --profile dist" >&2; exit 1; }
 # 2,048 connections, and what else a process has open.
 ulimit -n 8192
 

@@ -1531,7 +1531,7 @@ fn a_request_that_waits_gets_no_delta_without_a_secure_context() {
 fn every_answer_that_may_be_a_delta_varies_on_the_dictionary() {
     let (old, new) = (script(0), script(1));
     let kept = format!(".etagd/dictionaries/{}", sha256(&old));
-    let rules = "/named.js\n  Vary: Origin\n/any.js\n  Vary: *\n";
+    let rules = "/named.js\n  Vary: Origin\n/any.js\n  Vary: *\n/gone\n  Vary: *\n";
     let names = ["index.html", "plain.js", "named.js", "any.js"];
     let site = TestSite::with(&[(&kept, &old), ("_headers", rules.as_bytes())]);
     let site = names.iter().fold(site, |site, name| {
@@ -1542,13 +1542,14 @@ fn every_answer_that_may_be_a_delta_varies_on_the_dictionary() {
     let dictionary = field(&old);
     for (target, expected) in [
         ("/plain.js", "accept-encoding, available-dictionary"),
-        ("/named.js", "accept-encoding, Origin, available-dictionary"),
+        ("/named.js", "accept-encoding, available-dictionary, Origin"),
         ("/any.js", "*"),
         ("/", "accept-encoding, available-dictionary"),
         (
             "/nowhere",
             "sec-fetch-mode, accept, accept-encoding, available-dictionary",
         ),
+        ("/gone", "*"),
     ] {
         for (accepted, coding) in [("dcz", "dcz"), ("br", "identity")] {
             let fields = [
@@ -1565,7 +1566,7 @@ fn every_answer_that_may_be_a_delta_varies_on_the_dictionary() {
     let directory = site.root();
     let listed = etagd(["manifest", "--format", "json", directory.to_str().unwrap()]);
     let listed = String::from_utf8(listed.stdout).unwrap();
-    for vary in ["accept-encoding, Origin, available-dictionary", "*"] {
+    for vary in ["accept-encoding, available-dictionary, Origin", "*"] {
         assert!(listed.contains(&format!("\"vary\":\"{vary}\"")), "{listed}");
     }
     assert!(!listed.contains("*, "), "{listed}");

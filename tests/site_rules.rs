@@ -251,7 +251,7 @@ fn rules_with_a_host_apply_to_that_host_only() {
 #[test]
 fn vary_and_codings_stay_right() {
     let site = site(
-        "/*\n  Vary: Origin\n/page.html\n  Content-Type: text/x-page\n",
+        "/*\n  Vary: Origin\n/page.html\n  Content-Type: text/x-page\n/docs/*\n  Vary: origin, X-Other\n",
         "",
     );
     let page = "a page with much of the same, ".repeat(100);
@@ -280,10 +280,18 @@ fn vary_and_codings_stay_right() {
     // The sidecar by its own name is a file of its own, to which that rule does not apply.
     let sidecar = get(&mut client, "/page.html.gz", &[]);
     assert_eq!(sidecar.field("ETag"), Some(tag(&gzip).as_str()));
-    assert_eq!(
-        get(&mut client, "/about", &[]).field("Vary"),
-        Some("Origin")
-    );
+    // Named once, also where two rules or etagd itself name it, and where the answer is an error.
+    let other_tag = [("If-Match", "\"x\"")];
+    for (target, fields, expected) in [
+        ("/about", &[][..], (200, "Origin")),
+        ("/docs/", &[], (200, "Origin, X-Other")),
+        ("/about", &other_tag, (412, "Origin")),
+        ("/page.html", &other_tag, (412, "accept-encoding, Origin")),
+    ] {
+        let response = get(&mut client, target, fields);
+        let found = (response.status, response.field("Vary"));
+        assert_eq!(found, (expected.0, Some(expected.1)), "{target}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::inventory::{self, Description, Descriptions, Entry, Head, Inventory};
 use crate::representation::{REVALIDATE, Resource};
 use crate::semantics::coding::Coding;
 use crate::semantics::dictionary::USE_AS_DICTIONARY;
-use crate::semantics::vary::vary;
+use crate::semantics::vary::Vary;
 
 impl Manifest {
     /// Writes one line a representation, ordered by path: path, tag, size in bytes, media type
@@ -128,10 +128,12 @@ fn describe(resource: &Resource) -> Description {
         for (name, value) in &ruled.lines {
             add(name, value);
         }
-        if ruled.vary.is_some()
-            && let Some(vary) = vary(resource.chosen_by(), ruled.vary.as_ref())
-        {
-            add(&header::VARY, &vary);
+        if ruled.vary.is_some() {
+            let mut vary = Vary::default();
+            resource.add_vary(&mut vary);
+            if let Some(vary) = vary.value() {
+                add(&header::VARY, &vary);
+            }
         }
         described.extend(ruled.removed.iter().map(|name| (name.to_string(), None)));
     }

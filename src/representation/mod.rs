@@ -34,6 +34,7 @@ use crate::semantics::date::HttpDate;
 use crate::semantics::dictionary::DictionaryHash;
 use crate::semantics::etag::ETag;
 use crate::semantics::precondition::Validators;
+use crate::semantics::vary::Vary;
 
 pub use data::{Data, FileSource, SpooledSource};
 pub use fields::{Decoded, Decoding, Fields, IMMUTABLE, NO_STORE, REVALIDATE, Ruled, TextKind};
@@ -308,11 +309,19 @@ impl Resource {
         }
     }
 
-    /// The request fields that the choice among its representations depends on.
-    pub fn chosen_by(&self) -> impl Iterator<Item = &'static str> {
-        let coding = self.is_negotiable().then_some("accept-encoding");
-        let dictionary = self.has_deltas().then_some("available-dictionary");
-        coding.into_iter().chain(dictionary)
+    /// Names the request fields that the choice among its representations depends on, and those that
+    /// the rules of the site name.
+    pub fn add_vary(&self, vary: &mut Vary) {
+        if self.is_negotiable() {
+            vary.add(b"accept-encoding");
+        }
+        if self.has_deltas() {
+            vary.add(b"available-dictionary");
+        }
+        let ruled = self.fields.ruled.as_ref();
+        if let Some(names) = ruled.and_then(|ruled| ruled.vary.as_ref()) {
+            vary.add(names.as_bytes());
+        }
     }
 
     /// Whether the response depends on Accept-Encoding, and so names it in Vary. What is compressed

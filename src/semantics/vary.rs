@@ -4,37 +4,36 @@ use http::HeaderValue;
 
 use super::members;
 
-/// The value of Vary for a response whose choice depends on these request fields, and on those that the
-/// rules of the site name in a value of their own. Each is named once; `*` stands for everything, and
-/// then alone. `None` where the choice depends on none.
-#[must_use]
-pub fn vary<'n>(
-    chosen_by: impl IntoIterator<Item = &'n str>,
-    ruled: Option<&HeaderValue>,
-) -> Option<HeaderValue> {
-    let ruled = ruled.map_or(&b""[..], HeaderValue::as_bytes);
-    if members(ruled).any(|name| name == b"*") {
-        return Some(HeaderValue::from_static("*"));
-    }
-    let mut value = Vec::new();
-    for name in chosen_by.into_iter().map(str::as_bytes) {
-        if !members(ruled).any(|other| other.eq_ignore_ascii_case(name)) {
-            add(&mut value, name);
+/// The names in a value of Vary, each of them once. `*` stands for everything, and then alone.
+#[derive(Clone, Debug, Default)]
+pub struct Vary(Vec<u8>);
+
+impl Vary {
+    /// Adds the names in a list, those that are there already left out.
+    pub fn add(&mut self, names: &[u8]) {
+        for name in members(names) {
+            if name == b"*" {
+                self.0 = name.to_vec();
+            }
+            let is_known = |known: &[u8]| known == b"*" || known.eq_ignore_ascii_case(name);
+            if members(&self.0).any(is_known) {
+                continue;
+            }
+            if !self.0.is_empty() {
+                self.0.extend_from_slice(b", ");
+            }
+            self.0.extend_from_slice(name);
         }
     }
-    if !ruled.is_empty() {
-        add(&mut value, ruled);
-    }
-    // All of it is from values of fields, and so is one.
-    let value = HeaderValue::from_bytes(&value).ok();
-    value.filter(|value| !value.is_empty())
-}
 
-fn add(list: &mut Vec<u8>, members: &[u8]) {
-    if !list.is_empty() {
-        list.extend_from_slice(b", ");
+    /// The value of the field; `None` if it names nothing, or what no field can have.
+    #[must_use]
+    pub fn value(&self) -> Option<HeaderValue> {
+        match &*self.0 {
+            [] => None,
+            names => HeaderValue::from_bytes(names).ok(),
+        }
     }
-    list.extend_from_slice(members);
 }
 
 #[cfg(test)]
@@ -43,22 +42,27 @@ mod tests {
 
     #[test]
     fn each_field_is_named_once() {
-        for (chosen_by, ruled, expected) in [
-            (&[][..], None, None),
-            (&["a"], None, Some("a")),
-            (&["a", "b"], None, Some("a, b")),
-            (&[], Some("X"), Some("X")),
-            (&["a", "b"], Some("X, Y"), Some("a, b, X, Y")),
-            (&["a", "b"], Some("A,X"), Some("b, A,X")),
-            (&["a"], Some(" a "), Some(" a ")),
-            (&["a", "b"], Some("*"), Some("*")),
-            (&["a"], Some("X, *"), Some("*")),
-            (&[], Some("*, X"), Some("*")),
+        for (lists, expected) in [
+            (&[][..], None),
+            (&[""], None),
+            (&[" , "], None),
+            (&["a"], Some("a")),
+            (&["a", "b"], Some("a, b")),
+            (&["a", "b", "X,Y"], Some("a, b, X, Y")),
+            (&["a", "b", "A , X, x"], Some("a, b, X")),
+            (&["", "a"], Some("a")),
+            (&["a", "*"], Some("*")),
+            (&["a", "X, *, b"], Some("*")),
+            (&["*", "a"], Some("*")),
+            (&["a*"], Some("a*")),
         ] {
-            let ruled = ruled.map(HeaderValue::from_static);
-            let value = vary(chosen_by.iter().copied(), ruled.as_ref());
+            let mut vary = Vary::default();
+            for list in lists {
+                vary.add(list.as_bytes());
+            }
+            let value = vary.value();
             let value = value.as_ref().map(|value| value.to_str().expect("ASCII"));
-            assert_eq!(value, expected, "{chosen_by:?}, {ruled:?}");
+            assert_eq!(value, expected, "{lists:?}");
         }
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! hyper keeps a buffer of 8 KiB, a map of fields and several futures for each connection. With
 //! thousands of connections these are in no cache when the next request comes, and make a third of
-//! what a 304 costs. Here all connections of a worker read into the same memory, and
-//! write heads that were made before.
+//! what a 304 costs. Here all connections of a worker read into the same memory, and write heads
+//! that were made before.
 //!
 //! Content of files that is asked for again and again lies in sealed memory, which the kernel sends
 //! without a copy where nothing has to be encrypted; a request that is worth it waits until it does.
@@ -219,7 +219,8 @@ impl<S: Transport> Front<S> {
         turn: &mut Turn,
     ) -> Poll<io::Result<()>> {
         thread_local! {
-            /// The same memory for all connections of a worker.
+            /// The same memory for all connections of a worker. On the stack it would have to be cleared
+            /// for each read.
             static SPACE: RefCell<[u8; READ_SIZE]> = const { RefCell::new([0; READ_SIZE]) };
         }
         SPACE.with_borrow_mut(|space| {

@@ -44,7 +44,7 @@ impl MeteredSocket {
         }
     }
 
-    /// Has `send` try until the socket takes something, or says that it will later.
+    /// [`Socket::poll_send`], noted.
     pub(super) fn poll_send(
         &self,
         cx: &mut Context<'_>,

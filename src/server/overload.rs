@@ -66,7 +66,7 @@ impl Overload {
 /// Answers and closes without waiting for anything, because its descriptor is needed. The response
 /// is lost where a reset overtakes it: the client sees a close then.
 pub(super) fn reject_now(accepted: Accepted) {
-    let answered = answer_now(&accepted);
+    let answered = answer_now(&accepted.socket);
     if let Err(error) = answered {
         tracing::debug!(%error, "could not say 503 to a rejected connection: {error}");
     }

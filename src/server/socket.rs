@@ -1,8 +1,10 @@
 //! The socket of a connection, over TCP or a Unix path, in the runtime that serves it.
 //!
-//! tokio's own streams are one type for each kind of socket, and call libc, which makes a point of
-//! cancellation (pthreads(7)) of each call: a tenth of what a short response costs outside of the
-//! kernel.
+//! tokio's own streams are one type for each kind of socket, and call libc, which makes each call a
+//! cancellation point (pthreads(7)): a tenth of what a short response costs outside of the kernel. On
+//! Linux rustix calls the kernel itself.
+//!
+//! A client that has left is an error of the call, and no signal: Rust has a process ignore SIGPIPE.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -17,8 +19,8 @@ use rustix::net::{
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-/// Pieces that are shorter together are copied into one: up to 16 KiB that costs less than a call with
-/// several of them, for a head and 4 KiB of content by 5 to 10 % of the whole request.
+/// Limit for the bytes of pieces that are copied into one. Up to here that costs less than a call with
+/// several: for a head and 4 KiB of content, 5 to 10 % of the whole request.
 const MAX_JOINED: usize = 16 << 10;
 
 /// A connected socket that does not block.
@@ -52,15 +54,15 @@ impl Socket {
         cx: &mut Context<'_>,
         send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        self.poll_send_all(cx, 0, send)
+        self.poll_send_offered(cx, None, send)
     }
 
-    /// The same for `length` bytes that are all that it is offered: where it takes less it is full, and
-    /// not asked again before it says that it is not.
-    fn poll_send_all(
+    /// [`Self::poll_send`] where it is known how many bytes `send` offers: a socket that takes less is
+    /// full, and is not asked again before it says that it is not.
+    fn poll_send_offered(
         &self,
         cx: &mut Context<'_>,
-        length: usize,
+        offered: Option<usize>,
         mut send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
@@ -68,7 +70,7 @@ impl Socket {
             match send(self.0.as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Ok(sent) => {
-                    if sent < length {
+                    if offered.is_some_and(|offered| sent < offered) {
                         ready.clear_ready();
                     }
                     return Poll::Ready(Ok(sent));
@@ -90,8 +92,8 @@ impl AsyncRead for Socket {
             let space = buffer.initialize_unfilled();
             match recv(&self.0, &mut *space, RecvFlags::empty()) {
                 Ok((_, length)) => {
-                    // What leaves room has read all that there is, and an event says when there is more
-                    // (epoll(7)): not to ask again saves a call for each request.
+                    // A read that leaves room has mostly emptied the socket, and an event says when more
+                    // comes (epoll(7)): not to ask again saves a call for each request.
                     if length > 0 && length < space.len() {
                         ready.clear_ready();
                     }
@@ -111,7 +113,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_send_all(cx, bytes.len(), |socket| {
+        self.poll_send_offered(cx, Some(bytes.len()), |socket| {
             Ok(send(socket, bytes, SendFlags::empty())?)
         })
     }
@@ -128,10 +130,10 @@ impl AsyncWrite for Socket {
         }
         let length = slices.iter().map(|slice| slice.len()).sum();
         if length > MAX_JOINED {
-            return self.poll_send_all(cx, length, |socket| {
-                let mut nothing_else = SendAncillaryBuffer::default();
+            return self.poll_send_offered(cx, Some(length), |socket| {
+                let mut no_ancillary_data = SendAncillaryBuffer::default();
                 let flags = SendFlags::empty();
-                Ok(sendmsg(socket, slices, &mut nothing_else, flags)?)
+                Ok(sendmsg(socket, slices, &mut no_ancillary_data, flags)?)
             });
         }
         thread_local! {

@@ -11,16 +11,16 @@ use crate::semantics::coding::Coding;
 use crate::semantics::dictionary::USE_AS_DICTIONARY;
 use crate::semantics::digest::{repr_digest, wants_sha256};
 use crate::semantics::head::RequestHead;
-use crate::semantics::vary::vary;
+use crate::semantics::vary::Vary;
 use crate::settings::{ReprDigest, Settings};
 
 pub(super) const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// What decides whether a page stands in for a missing one: only navigations get it.
-const CHOSEN_BY_PURPOSE: &[&str] = &["sec-fetch-mode", "accept"];
+const CHOSEN_BY_PURPOSE: &[u8] = b"sec-fetch-mode, accept";
 /// What decides about the form of a listing: a page for browsers, JSON for programs.
-const CHOSEN_BY_FORMAT: &[&str] = &["accept"];
+const CHOSEN_BY_FORMAT: &[u8] = b"accept";
 
 /// The fields that 200, 206 and 304 share (RFC 9110 section 15.4.5).
 pub(super) fn add_validators(fields: &mut HeaderMap, selected: &Selected<'_>) {
@@ -63,12 +63,12 @@ pub(super) fn add_vary(fields: &mut HeaderMap, selected: &Selected<'_>) {
     let chosen_by = match selected.selected_by {
         SelectedBy::Fallback { .. } => CHOSEN_BY_PURPOSE,
         SelectedBy::Listing => CHOSEN_BY_FORMAT,
-        SelectedBy::Url | SelectedBy::HashedUrl | SelectedBy::Rewrite => &[],
+        SelectedBy::Url | SelectedBy::HashedUrl | SelectedBy::Rewrite => b"",
     };
-    let resource = &selected.resource;
-    let chosen_by = chosen_by.iter().copied().chain(resource.chosen_by());
-    let ruled = resource.fields.ruled.as_ref();
-    if let Some(vary) = vary(chosen_by, ruled.and_then(|ruled| ruled.vary.as_ref())) {
+    let mut vary = Vary::default();
+    vary.add(chosen_by);
+    selected.resource.add_vary(&mut vary);
+    if let Some(vary) = vary.value() {
         fields.insert(header::VARY, vary);
     }
 }
@@ -130,8 +130,14 @@ pub(super) fn apply_header_rules_to_error(
             set_or_append(fields, name, value);
         }
     }
-    if let Some(vary) = overlay.vary {
-        fields.append(header::VARY, vary);
+    if let Some(names) = overlay.vary {
+        let mut vary = Vary::default();
+        for names in fields.get(header::VARY).into_iter().chain([&names]) {
+            vary.add(names.as_bytes());
+        }
+        if let Some(vary) = vary.value() {
+            fields.insert(header::VARY, vary);
+        }
     }
 }
 
