@@ -25,13 +25,14 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http::header::ACCEPT_ENCODING;
 use once_cell::race::OnceBox;
 
 use crate::disk::Stamp;
 use crate::semantics::caching;
 use crate::semantics::coding::{Coding, CodingKind};
 use crate::semantics::date::HttpDate;
-use crate::semantics::dictionary::DictionaryHash;
+use crate::semantics::dictionary::{AVAILABLE_DICTIONARY, DictionaryHash};
 use crate::semantics::etag::ETag;
 use crate::semantics::precondition::Validators;
 use crate::semantics::vary::Vary;
@@ -313,10 +314,10 @@ impl Resource {
     /// the rules of the site name.
     pub fn add_vary(&self, vary: &mut Vary) {
         if self.is_negotiable() {
-            vary.add(b"accept-encoding");
+            vary.add(ACCEPT_ENCODING.as_str().as_bytes());
         }
         if self.has_deltas() {
-            vary.add(b"available-dictionary");
+            vary.add(AVAILABLE_DICTIONARY.as_str().as_bytes());
         }
         let ruled = self.fields.ruled.as_ref();
         if let Some(names) = ruled.and_then(|ruled| ruled.vary.as_ref()) {

@@ -156,7 +156,8 @@ impl Server {
         let errors = &self.metrics.accept_errors;
         let dispatch = |accepted| self.dispatch(accepted, context);
         listener::accept_all(listeners, errors, dispatch, |accepted| {
-            if !context.expects_tls(&accepted) {
+            // Who waits for a handshake would not understand a response.
+            if context.tls_for(accepted.peer).is_none() {
                 overload::reject_now(accepted);
             }
         })
@@ -167,7 +168,7 @@ impl Server {
     fn dispatch(&self, accepted: Accepted, context: &Arc<ConnectionContext>) {
         if self.connections.load(Ordering::Relaxed) >= context.limits.max_connections {
             self.metrics.surplus_connections.increment();
-            if !context.expects_tls(&accepted) {
+            if context.tls_for(accepted.peer).is_none() {
                 self.overload.reject(accepted);
             }
             return;
@@ -288,12 +289,10 @@ async fn work(mut queue: mpsc::UnboundedReceiver<Admitted>) {
                 };
                 connections.spawn(async move {
                     let _counted = counted;
-                    match &context.tls {
+                    match context.tls_for(peer) {
                         // Boxed: connections without TLS need not keep room for it.
-                        Some(tls) if peer != Peer::Unix => {
-                            Box::pin(context.serve_secure(tls, socket, peer)).await;
-                        }
-                        _ => context.serve(socket, peer).await,
+                        Some(tls) => Box::pin(context.serve_secure(tls, socket, peer)).await,
+                        None => context.serve(socket, peer).await,
                     }
                 });
             }
@@ -304,9 +303,9 @@ async fn work(mut queue: mpsc::UnboundedReceiver<Admitted>) {
 }
 
 impl ConnectionContext {
-    /// Whether the client waits for a TLS handshake, so that it would not understand a response.
-    fn expects_tls(&self, accepted: &Accepted) -> bool {
-        self.tls.is_some() && accepted.peer != Peer::Unix
+    /// The TLS that a client has to speak. Over a Unix socket none does.
+    fn tls_for(&self, peer: Peer) -> Option<&Tls> {
+        self.tls.as_deref().filter(|_| peer != Peer::Unix)
     }
 
     /// The client of a connection. With `--proxy-protocol` a trusted proxy must begin with a PROXY

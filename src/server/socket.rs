@@ -171,8 +171,10 @@ mod tests {
     use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_after_a_short_read_is_read_too() {
+    async fn what_comes_after_a_read_is_read_too() {
         let (mut here, mut there) = pair();
         let mut space = [0; 8];
         for text in [&b"a"[..], b"bc", b"exactly8", b"d"] {
@@ -198,6 +200,17 @@ mod tests {
             });
             assert!(!more.await, "there is no more");
         }
+        // What does not fit is there without an event.
+        there.write_all(b"more than eight").expect("open");
+        let mut rest = [0; 15];
+        let both = async {
+            here.read_exact(&mut rest[..8]).await?;
+            here.read_exact(&mut rest[8..]).await
+        };
+        let limit = Duration::from_secs(60);
+        let read = timeout(limit, both).await.expect("it is there");
+        read.expect("open");
+        assert_eq!(&rest, b"more than eight");
         there.write_all(b"the end").expect("open");
         drop(there);
         let mut rest = Vec::new();
@@ -246,6 +259,7 @@ mod tests {
             });
             let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
             let mut slices = &mut slices[..];
+            // Empty pieces at the beginning are none to wait for.
             IoSlice::advance_slices(&mut slices, 0);
             while !slices.is_empty() {
                 let sent = here.write_vectored(slices).await.expect("open");
