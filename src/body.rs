@@ -442,7 +442,13 @@ impl Pieces {
             }
             self.memory.close(&self.hash);
         }
-        self.read_from_file(&source, piece, None).await
+        let read = self.read_from_file(&source, piece, None).await;
+        if matches!(read, Err(BodyError::Changed { .. })) {
+            // No more response is begun with what is cached of content that is not all there: it
+            // would be cut short here, until the change is published.
+            self.memory.forget_pieces(&self.hash);
+        }
+        read
     }
 
     /// Reads and proves on this thread when the page cache has the bytes, else on one that may
@@ -537,18 +543,14 @@ mod tests {
         pub(super) static IS_PROOF_OFF: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// What comes out of a file that had `content` when it was scanned and has had its last byte
-    /// changed since, and how it ends.
-    fn body_of_changed(content: &[u8]) -> (Vec<u8>, Result<(), BodyError>) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut changed = content.to_vec();
-        *changed.last_mut().expect("a byte") ^= 1;
-        std::fs::write(directory.path().join("file"), changed).expect("written");
+    /// The representation of a file in `directory` that has this content.
+    fn scanned(directory: &Path, content: &[u8]) -> Representation {
+        std::fs::write(directory.join("file"), content).expect("written");
         let length = content.len() as u64;
         let groups = content.chunks(GROUP_SIZE as usize).enumerate();
         let groups = groups.map(|(index, group)| group_hash(group, index as u64 * GROUP_SIZE));
         let source = FileSource {
-            root: Arc::new(Root::open(directory.path()).expect("a root")),
+            root: Arc::new(Root::open(directory).expect("a root")),
             path: Path::new("file").into(),
             groups: if length > MAX_WHOLE {
                 groups.collect()
@@ -558,10 +560,20 @@ mod tests {
         };
         let tag = ETag::new(*blake3::hash(content).as_bytes());
         let data = Data::File(Arc::new(source));
-        let representation = Representation::new(Coding::Identity, tag, length, data);
+        Representation::new(Coding::Identity, tag, length, data)
+    }
+
+    /// What comes out of a file that had `content` when it was scanned and has had its last byte
+    /// changed since, and how it ends.
+    fn body_of_changed(content: &[u8]) -> (Vec<u8>, Result<(), BodyError>) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let representation = scanned(directory.path(), content);
+        let mut changed = content.to_vec();
+        *changed.last_mut().expect("a byte") ^= 1;
+        std::fs::write(directory.path().join("file"), changed).expect("written");
         let memory = Memory::new(64 << 20, 1);
         let mut segments = Segments::default();
-        segments.push_data(&representation, 0, length, &memory);
+        segments.push_data(&representation, 0, representation.length, &memory);
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.expect("a runtime").block_on(async {
             let mut body = Vec::new();
@@ -589,6 +601,33 @@ mod tests {
             assert!(end.is_err(), "{length} bytes complete");
             assert!(content.starts_with(&body) && body.len() < content.len());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_cached_of_a_changed_file_begins_one_response_at_most() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let content = vec![7; 3 * MAX_WHOLE as usize];
+        let representation = scanned(directory.path(), &content);
+        let memory = Memory::new(64 << 20, 1);
+        let segments = || {
+            let mut segments = Segments::default();
+            segments.push_data(&representation, 0, content.len() as u64, &memory);
+            segments
+        };
+        segments().prove().await.expect("the first piece is right");
+        std::fs::write(directory.path().join("file"), vec![8; content.len()]).expect("written");
+        let mut begun = segments();
+        begun.prove().await.expect("the first piece is cached");
+        let mut pieces = 0;
+        while let Some(Ok(_)) = poll_fn(|cx| begun.poll_next(cx)).await {
+            pieces += 1;
+        }
+        assert_eq!(pieces, 1);
+        let next = segments().prove().await;
+        assert!(
+            matches!(next, Err(BodyError::Changed { offset: 0, .. })),
+            "{next:?}"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use support::deltas::decode;
 use support::fleet::{Fleet, copy};
 use support::front::Front;
 use support::site::{MTIME, overwrite_in_place};
-use support::tree::eventually;
+use support::tree::{EndOfWork, eventually};
 use support::{Client, Response, etagd, noise, tag};
 
 type Files = Vec<(String, Vec<u8>)>;
@@ -244,6 +244,7 @@ fn replaced_under_load(requests: usize) {
     let (answered, is_rolled_out) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (old, new) = (release(1), release(2));
     thread::scope(|scope| {
+        let end = EndOfWork(&is_rolled_out);
         let loads: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let client = front.client();
@@ -259,7 +260,7 @@ fn replaced_under_load(requests: usize) {
             replica.replace(copy(&new, MTIME));
             front.wait_for_servers(3);
         }
-        is_rolled_out.store(true, Ordering::Relaxed);
+        drop(end);
         for load in loads {
             let seen = load.join().expect("no request fails");
             assert!(seen[0] > 0 && seen[1] > 0, "old and new: {seen:?}");

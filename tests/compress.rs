@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use support::server::{command, unprivileged};
 use support::site::set_mtime;
+use support::tree::EndOfWork;
 use support::{TestSite, noise};
 
 /// Everything in the site that is a regular file, with what it holds.
@@ -460,6 +461,7 @@ fn a_file_that_changes_meanwhile_is_left_out() {
     let site = TestSite::with(&[("log.txt", &text(200_000, 1))]);
     let is_done = AtomicBool::new(false);
     let outcome = thread::scope(|scope| {
+        let _end = EndOfWork(&is_done);
         scope.spawn(|| {
             let mut log = File::options()
                 .append(true)
@@ -470,9 +472,7 @@ fn a_file_that_changes_meanwhile_is_left_out() {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        let outcome = compress(&site, &[]);
-        is_done.store(true, Ordering::Relaxed);
-        outcome
+        compress(&site, &[])
     });
     assert_eq!(outcome.code, 0, "{}", outcome.err);
     assert!(

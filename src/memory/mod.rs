@@ -259,6 +259,16 @@ impl Memory {
         lock(&self.proven).put(key, piece);
     }
 
+    /// Gives up the cached pieces of the content with this hash.
+    pub fn forget_pieces(&self, hash: &[u8; 32]) {
+        let mut proven = lock(&self.proven);
+        // There are fewer cached pieces than a huge file has.
+        let keys: Vec<_> = proven.iter().map(|(key, _)| *key).collect();
+        for key in keys.iter().filter(|key| key.hash == *hash) {
+            proven.pop(key);
+        }
+    }
+
     /// Bytes of the cached pieces, counted up to `enough`.
     fn cached_bytes(&self, enough: u64) -> u64 {
         let (proven, mut bytes) = (lock(&self.proven), 0);

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::served;
+use super::support::tree::EndOfWork;
 use super::support::{TestSite, noise};
 
 fn write_config_map(site: &TestSite, version: u64) {
@@ -31,6 +32,7 @@ fn a_config_map_is_swapped_whole_though_its_old_directory_goes_at_once() {
     let server = served(&site);
     let (is_over, newest) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
+        let end = EndOfWork(&is_over);
         let reader = scope.spawn(|| {
             let mut client = server.client();
             let mut answers = 0;
@@ -63,7 +65,7 @@ fn a_config_map_is_swapped_whole_though_its_old_directory_goes_at_once() {
         }
         server.wait_for_body("/a.json", "20");
         server.wait_for_body("/large.bin", noise(300_000, 20));
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         assert!(reader.join().unwrap() > 100);
     });
     server.wait_until_it_serves(&site.root());

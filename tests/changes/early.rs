@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::restless::restless;
 use super::served;
+use super::support::tree::EndOfWork;
 use super::support::version::content;
 use super::support::writer::Writer;
 use super::support::{Server, TestSite, noise};
@@ -51,6 +52,7 @@ fn a_file_that_grows_by_appending_is_never_seen_in_part() {
     let server = served(&site);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let end = EndOfWork(&is_over);
         let reader = scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 let response = server.client().get("/big.bin");
@@ -70,7 +72,7 @@ fn a_file_that_grows_by_appending_is_never_seen_in_part() {
             }
             server.wait_for_body("/big.bin", &next);
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         reader.join().unwrap();
     });
 }
@@ -109,6 +111,7 @@ fn files_are_cut_short_a_hundred_times_while_they_are_served_and_scanned() {
     let mut server = Server::with(&site, &["--settle", "1ms", "--sweep", "200ms"]);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _end = EndOfWork(&is_over);
         for name in names {
             let (server, is_over) = (&server, &is_over);
             scope.spawn(move || {
@@ -132,7 +135,6 @@ fn files_are_cut_short_a_hundred_times_while_they_are_served_and_scanned() {
             }
             thread::sleep(Duration::from_millis(round % 17));
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     server.assert_alive();
     for name in names {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::support::tree::{relink, within};
+use super::support::tree::{EndOfWork, relink, within};
 use super::support::{Server, TestSite};
 use super::{EVENTS, served};
 
@@ -15,17 +15,14 @@ use super::{EVENTS, served};
 pub(crate) fn restless(mut again: impl FnMut() + Send, meanwhile: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _end = EndOfWork(&is_over);
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 again();
                 thread::sleep(Duration::from_millis(2));
             }
         });
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(meanwhile));
-        is_over.store(true, Ordering::Relaxed);
-        if let Err(panic) = result {
-            std::panic::resume_unwind(panic);
-        }
+        meanwhile();
     });
 }
 

@@ -12,6 +12,7 @@ use crate::support::Client;
 use crate::support::fleet::own_network;
 use crate::support::front::Front;
 use crate::support::store::{ADMIN, Bucket, Ceph, PUBLISHER, READER};
+use crate::support::tree::EndOfWork;
 
 const VISITORS: usize = 4;
 const POLL: Duration = Duration::from_secs(2);
@@ -56,8 +57,7 @@ fn roll_out(releases: u64) {
     let (is_over, visits) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut slowest = Duration::ZERO;
     thread::scope(|scope| {
-        // Also where an assertion below fails.
-        let _over = Over(&is_over);
+        let end = EndOfWork(&is_over);
         let visitors: Vec<_> = (0..VISITORS)
             .map(|_| {
                 let client = front.client();
@@ -75,7 +75,7 @@ fn roll_out(releases: u64) {
             slowest = slowest.max(published.elapsed());
             every_revalidation_is_a_304(&mut front.client());
         }
-        is_over.store(true, Ordering::SeqCst);
+        drop(end);
         for visitor in visitors {
             visitor.join().expect("nothing that is named is missing");
         }
@@ -83,14 +83,6 @@ fn roll_out(releases: u64) {
     let visits = visits.load(Ordering::SeqCst);
     assert!(visits > releases, "{visits} visits");
     assert!(slowest <= POLL * 2, "they agree after {slowest:?}");
-}
-
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 fn read_all_the_time(mut client: Client<UnixStream>, is_over: &AtomicBool, visits: &AtomicU64) {

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::site::overwrite_in_place;
+use crate::support::tree::EndOfWork;
 use crate::support::wire::head;
 use crate::support::{Client, Response, Server, TestSite, noise, tag};
 
@@ -289,6 +290,7 @@ fn p2_files_that_change_during_the_scan_are_named_as_they_were_read() {
     });
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let end = EndOfWork(&is_over);
         for (file, size) in FILES {
             let (path, is_over) = (site.path(&file[1..]), &is_over);
             scope.spawn(move || {
@@ -308,7 +310,7 @@ fn p2_files_that_change_during_the_scan_are_named_as_they_were_read() {
             .into_iter()
             .map(|each| each.join().unwrap())
             .collect();
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         for server in &started {
             for (file, _) in FILES {
                 let response = server.client().get(file);

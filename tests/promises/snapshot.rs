@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::tree::{relink, rename_over};
+use crate::support::tree::{EndOfWork, relink, rename_over};
 use crate::support::version::{content, versions_of};
 use crate::support::writer::exchange_directories;
 use crate::support::{Server, TestSite};
@@ -38,6 +38,7 @@ fn assert_whole(server: &Server, prefix: &str, deploy: impl Fn(u64)) {
     let (newest, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let (newest, is_over) = (&newest, &is_over);
     thread::scope(|scope| {
+        let end = EndOfWork(is_over);
         let readers: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(move || {
@@ -86,7 +87,7 @@ fn assert_whole(server: &Server, prefix: &str, deploy: impl Fn(u64)) {
         while newest.load(Ordering::SeqCst) < RELEASES && Instant::now() < limit {
             thread::sleep(Duration::from_millis(1));
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         let bodies: u32 = readers
             .into_iter()
             .map(|reader| reader.join().unwrap())
@@ -177,6 +178,7 @@ fn p4_a_file_becomes_a_directory_at_once() {
     fs::create_dir(site.path("docs")).unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _end = EndOfWork(&is_over);
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 server.client().get("/docs");
@@ -191,7 +193,6 @@ fn p4_a_file_becomes_a_directory_at_once() {
             let whole = server.client().get("/docs/19").status == 200;
             !whole
         };
-        is_over.store(true, Ordering::Relaxed);
         assert!(!is_early, "{}", server.log());
     });
 }

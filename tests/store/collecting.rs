@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::folder::{Folder, etagd};
 use super::support::TestSite;
+use super::support::tree::EndOfWork;
 
 fn release(store: &Folder, site: &TestSite, channel: &str, content: &str) {
     fs::write(site.path("a.txt"), content).unwrap();
@@ -216,7 +217,6 @@ fn nothing_that_is_needed_goes_while_others_push() {
     release(&store, &first, "live", "first");
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        // A test that fails must end as well.
         let _end = EndOfWork(&is_over);
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
@@ -237,13 +237,4 @@ fn nothing_that_is_needed_goes_while_others_push() {
         }
     });
     assert_eq!(*store.numbers("live").last().unwrap(), 13);
-}
-
-/// Says that the work is over when it is dropped, however that comes about.
-struct EndOfWork<'w>(&'w AtomicBool);
-
-impl Drop for EndOfWork<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

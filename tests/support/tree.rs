@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::server::command;
@@ -26,6 +27,16 @@ pub(crate) fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> boo
         std::thread::sleep(Duration::from_millis(3));
     }
     start.elapsed()
+}
+
+/// Says that the work of other threads is over when it is dropped, also by an assertion that fails: a
+/// scope waits for its threads, so that such a test would not end.
+pub(crate) struct EndOfWork<'w>(pub(crate) &'w AtomicBool);
+
+impl Drop for EndOfWork<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Asserts for a while that something is so.
@@ -101,11 +112,11 @@ impl Server {
         self.wait_for(|lines| last_digest(lines.iter().map(String::as_str)) == Some(&digest));
     }
 
-    /// The body of a path, where it is answered 200 and as its tag says.
+    /// The body of a path, where it is answered 200 and completes, and then as its tag says.
     #[track_caller]
     pub(crate) fn body(&self, target: &str) -> Option<Vec<u8>> {
         let response = self.client().get(target);
-        (response.status == 200).then(|| {
+        (response.status == 200 && !response.cut).then(|| {
             assert!(response.is_what_its_tag_says(), "{target}: torn");
             response.body
         })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::pen::{Pen, files, writable};
-use super::support::tree::eventually;
+use super::support::tree::{EndOfWork, eventually};
 use super::support::{Server, TestSite, noise, tag};
 
 const FILES: usize = 4;
@@ -96,6 +96,7 @@ fn survive(kills: u64) {
         let moment = Duration::from_micros(round * 7919 % 120_000);
         let killed = AtomicBool::new(false);
         thread::scope(|scope| {
+            let end = EndOfWork(&killed);
             for (file, target) in targets.iter().enumerate() {
                 let (server, killed) = (&server, &killed);
                 let seed = round * 10 + file as u64;
@@ -108,7 +109,7 @@ fn survive(kills: u64) {
             while start.elapsed() < moment {
                 std::hint::spin_loop();
             }
-            killed.store(true, Ordering::SeqCst);
+            drop(end);
             server.signal(Signal::KILL);
         });
         server.wait();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::pen::{Pen, files, writable};
+use super::support::tree::EndOfWork;
 use super::support::{Server, TestSite, tag};
 
 const CLIENTS: usize = 16;
@@ -207,12 +208,12 @@ fn writes_go_on_while_a_deploy_does() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let deploy = scope.spawn(|| {
+            let _end = EndOfWork(&done);
             for round in 0..5 {
                 let beside = site.outside("new");
                 super::support::tree::write_tree(&beside, 500, &format!("round {round}"));
                 super::support::writer::exchange_directories(&beside, &site.path("tree"));
             }
-            done.store(true, Ordering::SeqCst);
         });
         let mut pen = Pen::new(&server);
         let mut number = 0;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::pen::{CREATE, Pen, files};
-use super::support::tree::eventually;
+use super::support::tree::{EndOfWork, eventually};
 use super::support::wire::head;
 use super::support::{Client, Response, Server, TestSite};
 
@@ -134,6 +134,7 @@ fn failed_logins_are_slowed_down_and_reads_are_not() {
     let (tries, looked_at, reads): (AtomicUsize, AtomicUsize, AtomicUsize) =
         (tries, looked_at, reads);
     thread::scope(|scope| {
+        let _end = EndOfWork(&done);
         for _ in 0..4 {
             scope.spawn(|| {
                 let mut pen = guarded.pen();
@@ -166,7 +167,6 @@ fn failed_logins_are_slowed_down_and_reads_are_not() {
             tries.load(Ordering::SeqCst) >= 1000
         });
         thread::sleep(Duration::from_secs(1));
-        done.store(true, Ordering::SeqCst);
     });
     let seconds = start.elapsed().as_secs() as usize + 1;
     let looked_at = looked_at.into_inner();
