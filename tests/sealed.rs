@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use support::lines::Lines;
@@ -152,25 +153,31 @@ fn p10_a_client_that_takes_nothing_is_cut() {
 
 #[test]
 fn a_slow_client_gets_all_of_it() {
-    let flags = [
-        "--idle-timeout",
-        "1s",
-        "--header-timeout",
-        "1s",
-        "--admin",
-        "127.0.0.1:0",
-    ];
+    let flags = ["--idle-timeout", "1s", "--header-timeout", "1s"];
+    let pause = Duration::from_millis(50);
+    assert_gets_all_of_it(&flags, Client::connect_narrow, pause);
+}
+
+/// The kernel takes megabytes for it, and no more while the client reads the first of them.
+#[test]
+fn a_slow_client_with_large_buffers_gets_all_of_it() {
+    let pause = Duration::from_millis(150);
+    assert_gets_all_of_it(&["--write-timeout", "1s"], Client::connect, pause);
+}
+
+/// Has a client read the first megabyte with this pause before each 32 KiB of it.
+fn assert_gets_all_of_it(flags: &[&str], connect: fn(SocketAddr) -> Client, pause: Duration) {
     let site = site();
-    let server = Server::with(&site, &flags);
+    let server = Server::with(&site, &[flags, &["--admin", "127.0.0.1:0"]].concat());
     assert_eq!(server.client().get("/pieces").status, 200);
-    let mut client = Client::connect_narrow(server.address());
+    let mut client = connect(server.address());
     client.send(head("GET", "/pieces", &[])).unwrap();
     assert_eq!(client.receive_head().unwrap().unwrap().status, 200);
     let (content, mut body) = (content(LENGTHS[3].1), Vec::new());
     while body.len() < content.len() {
         if body.len() < 1 << 20 {
             // The pace of the client: nothing that could be waited for instead.
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(pause);
         }
         let some = client
             .read_some((content.len() - body.len()).min(32 << 10))

@@ -4,7 +4,7 @@
 //! connection notes when its state changed, and one timer that is rarely due looks at the notes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -14,6 +14,11 @@ use crate::client::Peer;
 use crate::disk;
 use crate::service::Connection;
 use crate::settings::Limits;
+
+/// What a client has to take within `--write-timeout` of what the socket holds.
+const MIN_TAKEN: u32 = 32 << 10;
+/// How often to look within that time: what the last look finds taken begins it anew.
+const LOOKS_AT_STALLS: u32 = 4;
 
 /// Limit for the responses of one connection that read files at once.
 const MAX_READING: usize = 8;
@@ -37,8 +42,11 @@ pub(super) struct Activity {
     idle_since: AtomicU64,
     /// Since when a header section has been arriving.
     receiving_since: AtomicU64,
-    /// Since when the socket has taken nothing of what waits to be sent.
+    /// Since when the socket has taken nothing of what waits to be sent, and the client next to nothing
+    /// of what the socket holds.
     stalled_since: AtomicU64,
+    /// Bytes that the socket held then.
+    held_then: AtomicU32,
     /// Since when an HTTP/2 client has been sent nothing of its responses: it need not read
     /// slowly for that, it can keep its windows shut.
     unsent_since: AtomicU64,
@@ -77,6 +85,7 @@ impl Activity {
             idle_since: AtomicU64::new(1),
             receiving_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
+            held_then: AtomicU32::new(0),
             unsent_since: AtomicU64::new(0),
             has_unread: AtomicBool::new(false),
             has_flooded: AtomicBool::new(false),
@@ -107,6 +116,9 @@ impl Activity {
         // earliest, so that is when to look again.
         let mut next = Duration::from_secs(365 * 24 * 3600);
         let stalled = self.stalled_since.load(Ordering::Relaxed);
+        if stalled != 0 {
+            next = limits.write_timeout / LOOKS_AT_STALLS;
+        }
         // The end of a response can still be on its way: that is no idleness.
         let idle = match stalled {
             0 => self.idle_since.load(Ordering::Relaxed),
@@ -188,19 +200,31 @@ impl Activity {
         state.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Notes whether the socket took something of what was to be sent.
-    pub(super) fn note_written(&self, anything: bool) {
-        let since = self.stalled_since.load(Ordering::Relaxed);
-        match (anything, since) {
-            (true, 0) => {}
-            (true, _) => {
-                self.stalled_since.store(0, Ordering::Relaxed);
-                if self.idle_since.load(Ordering::Relaxed) != 0 {
-                    self.idle_since.store(self.now(), Ordering::Relaxed);
-                }
-            }
-            (false, 0) => self.stalled_since.store(self.now(), Ordering::Relaxed),
-            (false, _) => {}
+    /// Notes that the socket took something of what was to be sent.
+    pub(super) fn note_written(&self) {
+        if self.stalled_since.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        self.stalled_since.store(0, Ordering::Relaxed);
+        if self.idle_since.load(Ordering::Relaxed) != 0 {
+            self.idle_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the socket takes nothing now, and how many bytes it holds that the client has not
+    /// acknowledged, where the system says.
+    ///
+    /// A socket asks for more when a good part of what it holds has gone. A client that reads at its own
+    /// pace would look as if it took nothing for minutes.
+    pub(super) fn note_full(&self, held: Option<u32>) {
+        let begins = self.stalled_since.load(Ordering::Relaxed) == 0;
+        let goes_on = held.is_some_and(|held| {
+            let taken = self.held_then.load(Ordering::Relaxed).saturating_sub(held);
+            taken >= MIN_TAKEN
+        });
+        if begins || goes_on {
+            self.stalled_since.store(self.now(), Ordering::Relaxed);
+            self.held_then.store(held.unwrap_or(0), Ordering::Relaxed);
         }
     }
 
@@ -318,33 +342,71 @@ impl Connection for Activity {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_client_is_not_blamed_while_another_server_is_silent() {
-        let activity = Activity::new(Peer::Unix);
-        let limits = Limits {
-            grace: Duration::ZERO,
-            max_connections: 1,
-            header_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_millis(1),
-            max_header_size: bytesize::ByteSize::kib(16),
-        };
-        activity.note_http2();
-        activity.begin_response(false);
-        activity.begin_upstream_wait();
+    /// With a limit that is reached at once.
+    const LIMITS: Limits = Limits {
+        grace: Duration::ZERO,
+        max_connections: 1,
+        header_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_millis(1),
+        max_header_size: bytesize::ByteSize::kib(16),
+    };
+
+    /// Waits for longer than that. The clock has steps of some milliseconds.
+    fn wait(activity: &Activity) {
         let began = activity.now();
-        // The clock has steps of some milliseconds.
         while activity.now() < began + 20 {
             std::thread::yield_now();
         }
-        assert!(activity.check(&limits).is_ok(), "it waits");
-        activity.end_upstream_wait();
-        let ended = activity.now();
-        while activity.now() < ended + 20 {
-            std::thread::yield_now();
+    }
+
+    #[test]
+    fn a_client_goes_on_while_it_takes_what_the_socket_holds() {
+        let begin = 1 << 20;
+        // What the socket holds at one look after the other, and whether the client has gone on.
+        for looks in [
+            &[(Some(begin), false)][..],
+            &[(Some(begin - MIN_TAKEN + 1), false)],
+            &[
+                (Some(begin - MIN_TAKEN), true),
+                (Some(begin - MIN_TAKEN), false),
+            ],
+            &[(Some(begin - MIN_TAKEN), true), (Some(0), true)],
+            // Little at each look, and enough together.
+            &[
+                (Some(begin - MIN_TAKEN / 2), false),
+                (Some(begin - MIN_TAKEN), true),
+            ],
+            &[(None, false), (Some(begin - MIN_TAKEN), true)],
+        ] {
+            let activity = Activity::new(Peer::Unix);
+            activity.note_full(Some(begin));
+            for (held, goes_on) in looks {
+                let before = activity.stalled_since.load(Ordering::Relaxed);
+                wait(&activity);
+                activity.note_full(*held);
+                let after = activity.stalled_since.load(Ordering::Relaxed);
+                assert_eq!(after > before, *goes_on, "{held:?} of {looks:?}");
+            }
+            wait(&activity);
+            assert!(matches!(activity.check(&LIMITS), Err(Overdue::Write)));
+            activity.note_written();
+            assert!(activity.check(&LIMITS).is_ok(), "{looks:?}");
         }
-        assert!(matches!(activity.check(&limits), Err(Overdue::Write)));
+    }
+
+    #[test]
+    fn a_client_is_not_blamed_while_another_server_is_silent() {
+        let activity = Activity::new(Peer::Unix);
+        activity.note_http2();
+        activity.begin_response(false);
+        activity.begin_upstream_wait();
+        wait(&activity);
+        assert!(activity.check(&LIMITS).is_ok(), "it waits");
+        activity.end_upstream_wait();
+        wait(&activity);
+        assert!(matches!(activity.check(&LIMITS), Err(Overdue::Write)));
         activity.end_response();
-        assert!(activity.check(&limits).is_ok(), "nothing is left to take");
+        assert!(activity.check(&LIMITS).is_ok(), "nothing is left to take");
     }
 }

@@ -16,9 +16,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::time::timeout;
 
+use super::socket::{MAX_UNSENT, limit_unsent_bytes};
 use crate::client::Peer;
 use crate::metrics::Counter;
 use crate::settings::Listen;
@@ -26,10 +27,6 @@ use crate::settings::Listen;
 /// Limit for the connections that the kernel completes ahead of `accept`, which has one of its own
 /// (listen(2), `net.core.somaxconn`).
 const MAX_BACKLOG: u16 = 4096;
-/// Bytes of a response that the kernel holds and has not sent yet. A client that takes half of this
-/// within `--write-timeout` is one that moves.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const MAX_UNSENT_BYTES: u32 = 64 << 10;
 /// Pause after an error of `accept` that an immediate retry would only repeat, such as ENOMEM.
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often to try for a spare descriptor while there is none.
@@ -385,7 +382,7 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // A response leaves at once, even where its last packet is small.
                 let _ = stream.set_nodelay(true);
-                limit_unsent_bytes(&stream);
+                limit_unsent_bytes(&stream, MAX_UNSENT);
                 Ok(Accepted {
                     socket: stream.into_std()?.into(),
                     peer: peer.ip().into(),
@@ -486,19 +483,6 @@ pub(super) async fn accept_all(
     })
     .await
 }
-
-/// Has the kernel take no more of a response than it can send soon (tcp(7), TCP_NOTSENT_LOWAT).
-///
-/// Left alone it takes megabytes at once, and asks for more only when a third of them has gone. A
-/// client that reads at its own pace then looks as if it took nothing for minutes, and
-/// `--write-timeout` would cut it. It is memory of the kernel for each connection, too.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn limit_unsent_bytes(stream: &TcpStream) {
-    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn limit_unsent_bytes(_: &TcpStream) {}
 
 /// A descriptor that is kept open, so that one connection can be accepted when there are no others.
 #[derive(Default)]

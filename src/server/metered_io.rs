@@ -4,6 +4,7 @@
 //! they mean.
 
 use std::io;
+use std::mem;
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
-use super::socket::Socket;
+use super::socket::{MAX_UNSENT_PAGES, Socket};
 use crate::disk;
 
 /// How long to wait for the rest of the content that is not read.
@@ -34,6 +35,8 @@ pub(super) fn may_begin_http2(bytes: &[u8]) -> bool {
 pub(super) struct MeteredSocket {
     socket: Socket,
     activity: Arc<Activity>,
+    /// Whether the kernel may hold much of a response.
+    is_for_pages: bool,
 }
 
 impl MeteredSocket {
@@ -41,6 +44,7 @@ impl MeteredSocket {
         Self {
             socket,
             activity: Arc::clone(activity),
+            is_for_pages: false,
         }
     }
 
@@ -51,8 +55,27 @@ impl MeteredSocket {
         send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         let result = self.socket.poll_send(cx, send);
-        self.activity.note_written(result.is_ready());
+        self.note(&result);
         result
+    }
+
+    /// The same where `send` has the kernel refer to memory.
+    pub(super) fn poll_send_pages(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if !mem::replace(&mut self.is_for_pages, true) {
+            self.socket.limit_unsent_bytes(MAX_UNSENT_PAGES);
+        }
+        self.poll_send(cx, send)
+    }
+
+    fn note<T>(&self, result: &Poll<T>) {
+        match result {
+            Poll::Ready(_) => self.activity.note_written(),
+            Poll::Pending => self.activity.note_full(self.socket.unacknowledged()),
+        }
     }
 }
 
@@ -74,7 +97,7 @@ impl AsyncWrite for MeteredSocket {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.socket).poll_write(cx, bytes);
-        this.activity.note_written(result.is_ready());
+        this.note(&result);
         result
     }
 
@@ -85,7 +108,7 @@ impl AsyncWrite for MeteredSocket {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
-        this.activity.note_written(result.is_ready());
+        this.note(&result);
         result
     }
 

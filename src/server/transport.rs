@@ -49,6 +49,6 @@ impl Transport for MeteredSocket {
         cx: &mut Context<'_>,
         content: &mut SealedContent,
     ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, |socket| content.send(socket))
+        self.poll_send_pages(cx, |socket| content.send(socket))
     }
 }
