@@ -443,10 +443,10 @@ impl Pieces {
             self.memory.close(&self.hash);
         }
         let read = self.read_from_file(&source, piece, None).await;
-        if matches!(read, Err(BodyError::Changed { .. })) {
-            // No more response is begun with what is cached of content that is not all there: it
+        if read.as_ref().is_err_and(BodyError::is_suspicious) {
+            // No response is begun any more with what is cached of content that is not all there: it
             // would be cut short here, until the change is published.
-            self.memory.forget_pieces(&self.hash);
+            self.memory.forget_pieces(&self.hash, self.whole);
         }
         read
     }

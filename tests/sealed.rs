@@ -5,11 +5,14 @@
 
 mod support;
 
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use support::lines::Lines;
-use support::tree::eventually;
+use support::tree::{eventually, stays};
 use support::wire::head;
 use support::{Client, Server, TestSite, noise, tag};
 
@@ -132,48 +135,106 @@ fn a_client_that_leaves_is_logged_as_one() {
     assert_eq!(metric(&server, "etagd_memory_pinned_bytes"), 0);
 }
 
+/// A client that has asked for a file above 1 MiB, taken the head, and takes little at a time.
+fn slow_client(server: &Server, target: &str, connect: fn(SocketAddr) -> Client) -> Client {
+    assert_eq!(server.client().get(target).status, 200);
+    let before = by_front(server);
+    let mut client = connect(server.address());
+    client.send(head("GET", target, &[])).unwrap();
+    assert_eq!(client.receive_head().unwrap().unwrap().status, 200);
+    eventually("it is sent from sealed memory", || {
+        by_front(server) > before
+    });
+    client
+}
+
+/// Also where the kernel has taken all of it: then that is not kept either.
 #[test]
 fn p10_a_client_that_takes_nothing_is_cut() {
     let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
     let site = site();
     let server = Server::with(&site, &flags);
-    assert_eq!(server.client().get("/pieces").status, 200);
-    let mut client = Client::connect_narrow(server.address());
-    client.send(head("GET", "/pieces", &[])).unwrap();
-    assert_eq!(client.receive_head().unwrap().unwrap().status, 200);
-    assert!(metric(&server, "etagd_memory_pinned_bytes") > 0);
-    eventually("it is cut", || {
-        metric(&server, "etagd_memory_pinned_bytes") == 0
+    for (count, target) in [(1, "/pieces"), (2, "/groups")] {
+        let client = slow_client(&server, target, Client::connect_narrow);
+        assert!(metric(&server, "etagd_memory_pinned_bytes") > 0, "{target}");
+        eventually("it is cut", || {
+            metric(&server, "etagd_memory_pinned_bytes") == 0
+        });
+        let cut = "etagd_cut_responses_total{reason=\"connection\"}";
+        assert_eq!(metric(&server, cut), count, "{target}");
+        let end = client.socket().read_to_end(&mut Vec::new());
+        let end = end.map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::ConnectionReset), "{target}");
+    }
+}
+
+#[test]
+fn p9_a_drain_waits_for_what_the_kernel_holds() {
+    let flags = [
+        "--drain",
+        "100ms",
+        "--grace",
+        "60s",
+        "--admin",
+        "127.0.0.1:0",
+    ];
+    let site = site();
+    let mut server = Server::with(&site, &flags);
+    let mut client = slow_client(&server, "/groups", Client::connect_narrow);
+    server.signal(Signal::TERM);
+    server.wait_for_line("draining");
+    // Longer than a connection has to close that waits for nothing.
+    let admin = server.admin();
+    stays(Duration::from_secs(2), "it drains", || {
+        Client::try_connect(admin).is_ok()
     });
-    assert_eq!(
-        metric(&server, "etagd_cut_responses_total{reason=\"connection\"}"),
-        1
-    );
+    let (content, mut body) = (content(LENGTHS[2].1), Vec::new());
+    while body.len() < content.len() {
+        let some = client.read_some(content.len() - body.len()).unwrap();
+        assert!(!some.is_empty(), "it ends after {}", body.len());
+        body.extend(some);
+    }
+    assert!(body == content);
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
 fn a_slow_client_gets_all_of_it() {
     let flags = ["--idle-timeout", "1s", "--header-timeout", "1s"];
     let pause = Duration::from_millis(50);
-    assert_gets_all_of_it(&flags, Client::connect_narrow, pause);
+    assert_gets_all_of_it(&flags, &LENGTHS[3], Client::connect_narrow, pause);
+}
+
+#[test]
+fn a_slow_client_is_not_idle_while_the_kernel_holds_all_of_it() {
+    let flags = ["--idle-timeout", "1s", "--header-timeout", "1s"];
+    let pause = Duration::from_millis(100);
+    assert_gets_all_of_it(&flags, &LENGTHS[2], Client::connect_narrow, pause);
 }
 
 /// The kernel takes megabytes for it, and no more while the client reads the first of them.
 #[test]
 fn a_slow_client_with_large_buffers_gets_all_of_it() {
-    let pause = Duration::from_millis(150);
-    assert_gets_all_of_it(&["--write-timeout", "1s"], Client::connect, pause);
+    let pause = Duration::from_millis(200);
+    assert_gets_all_of_it(
+        &["--write-timeout", "2s"],
+        &LENGTHS[3],
+        Client::connect,
+        pause,
+    );
 }
 
 /// Has a client read the first megabyte with this pause before each 32 KiB of it.
-fn assert_gets_all_of_it(flags: &[&str], connect: fn(SocketAddr) -> Client, pause: Duration) {
+fn assert_gets_all_of_it(
+    flags: &[&str],
+    (target, length): &(&str, usize),
+    connect: fn(SocketAddr) -> Client,
+    pause: Duration,
+) {
     let site = site();
     let server = Server::with(&site, &[flags, &["--admin", "127.0.0.1:0"]].concat());
-    assert_eq!(server.client().get("/pieces").status, 200);
-    let mut client = connect(server.address());
-    client.send(head("GET", "/pieces", &[])).unwrap();
-    assert_eq!(client.receive_head().unwrap().unwrap().status, 200);
-    let (content, mut body) = (content(LENGTHS[3].1), Vec::new());
+    let mut client = slow_client(&server, target, connect);
+    let (content, mut body) = (content(*length), Vec::new());
     while body.len() < content.len() {
         if body.len() < 1 << 20 {
             // The pace of the client: nothing that could be waited for instead.
@@ -186,5 +247,5 @@ fn assert_gets_all_of_it(flags: &[&str], connect: fn(SocketAddr) -> Client, paus
         body.extend(some);
     }
     assert!(body == content);
-    assert_eq!(by_front(&server), 1);
+    assert_eq!(client.get("/whole").status, 200, "it is open");
 }

@@ -181,9 +181,9 @@ pub struct LimitFlags {
     /// one that closes.
     #[arg(long, value_name = "TIME", default_value = "75s", value_parser = positive_duration, hide_short_help = true)]
     pub idle_timeout: Duration,
-    /// Time that a client may take no byte of a response, or send none of an upload.
+    /// Time in which a client must take 32 KiB of a response that waits, or send a byte of an upload.
     ///
-    /// A slow client that makes progress is not cut off.
+    /// A slow client that takes more is not cut off.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration, hide_short_help = true)]
     pub write_timeout: Duration,
     /// Largest header section of a request.

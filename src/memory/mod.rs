@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::locks::lock;
-use crate::representation::{GROUP_SIZE, PieceKey};
+use crate::representation::{GROUP_SIZE, PieceKey, PieceSpan};
 use sealing::SealedFiles;
 
 pub use sealing::SealedUse;
@@ -259,13 +259,22 @@ impl Memory {
         lock(&self.proven).put(key, piece);
     }
 
-    /// Gives up the cached pieces of the content with this hash.
-    pub fn forget_pieces(&self, hash: &[u8; 32]) {
+    /// Gives up the cached pieces of the content with this hash, `whole` bytes of it.
+    pub fn forget_pieces(&self, hash: &[u8; 32], whole: u64) {
+        let hash = *hash;
+        let key = |index| PieceKey { hash, whole, index };
         let mut proven = lock(&self.proven);
-        // There are fewer cached pieces than a huge file has.
-        let keys: Vec<_> = proven.iter().map(|(key, _)| *key).collect();
-        for key in keys.iter().filter(|key| key.hash == *hash) {
-            proven.pop(key);
+        if PieceSpan::count(whole) as usize <= proven.len() {
+            for index in 0..PieceSpan::count(whole) {
+                proven.pop(&key(index));
+            }
+            return;
+        }
+        // Fewer are cached than such a file has.
+        let cached = proven.iter().map(|(key, _)| *key);
+        let cached: Vec<_> = cached.filter(|it| it.hash == hash).collect();
+        for key in cached {
+            proven.pop(&key);
         }
     }
 

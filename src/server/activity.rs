@@ -17,8 +17,8 @@ use crate::settings::Limits;
 
 /// What a client has to take within `--write-timeout` of what the socket holds.
 const MIN_TAKEN: u32 = 32 << 10;
-/// How often to look within that time: what the last look finds taken begins it anew.
-const LOOKS_AT_STALLS: u32 = 4;
+/// How soon to look whether it has, and again, unless a quarter of that time is shorter.
+const MAX_LOOK: Duration = Duration::from_secs(1);
 
 /// Limit for the responses of one connection that read files at once.
 const MAX_READING: usize = 8;
@@ -45,8 +45,12 @@ pub(super) struct Activity {
     /// Since when the socket has taken nothing of what waits to be sent, and the client next to nothing
     /// of what the socket holds.
     stalled_since: AtomicU64,
-    /// Bytes that the socket held then.
+    /// Bytes that the socket held when that began.
     held_then: AtomicU32,
+    /// Whether that has begun a moment ago.
+    has_new_stall: AtomicBool,
+    /// Whether it is closed because a limit was reached, whatever is left to send.
+    is_given_up: AtomicBool,
     /// Since when an HTTP/2 client has been sent nothing of its responses: it need not read
     /// slowly for that, it can keep its windows shut.
     unsent_since: AtomicU64,
@@ -86,6 +90,8 @@ impl Activity {
             receiving_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
             held_then: AtomicU32::new(0),
+            has_new_stall: AtomicBool::new(false),
+            is_given_up: AtomicBool::new(false),
             unsent_since: AtomicU64::new(0),
             has_unread: AtomicBool::new(false),
             has_flooded: AtomicBool::new(false),
@@ -109,6 +115,20 @@ impl Activity {
         disk::coarse_milliseconds().saturating_sub(self.opened_at) + 1
     }
 
+    /// How soon to look at a stall that has begun, and again.
+    fn look_at_stalls(limits: &Limits) -> Duration {
+        MAX_LOOK.min(limits.write_timeout / 4)
+    }
+
+    /// How soon to look at a stall, if one has begun since this was asked last.
+    pub(super) fn new_stall(&self, limits: &Limits) -> Option<Duration> {
+        if !self.has_new_stall.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.has_new_stall.store(false, Ordering::Relaxed);
+        Some(Self::look_at_stalls(limits))
+    }
+
     /// When to look again, or the limit that is reached.
     pub(super) fn check(&self, limits: &Limits) -> Result<Instant, Overdue> {
         let now = self.now();
@@ -117,7 +137,7 @@ impl Activity {
         let mut next = Duration::from_secs(365 * 24 * 3600);
         let stalled = self.stalled_since.load(Ordering::Relaxed);
         if stalled != 0 {
-            next = limits.write_timeout / LOOKS_AT_STALLS;
+            next = Self::look_at_stalls(limits);
         }
         // The end of a response can still be on its way: that is no idleness.
         let idle = match stalled {
@@ -222,10 +242,23 @@ impl Activity {
             let taken = self.held_then.load(Ordering::Relaxed).saturating_sub(held);
             taken >= MIN_TAKEN
         });
+        if begins {
+            self.has_new_stall.store(true, Ordering::Relaxed);
+        }
         if begins || goes_on {
             self.stalled_since.store(self.now(), Ordering::Relaxed);
             self.held_then.store(held.unwrap_or(0), Ordering::Relaxed);
         }
+    }
+
+    /// Notes that it is closed because a limit was reached, whatever is left to send.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is closed because a limit was reached, whatever is left to send.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed)
     }
 
     /// Whether nothing has come over it yet.

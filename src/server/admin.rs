@@ -191,7 +191,7 @@ impl AdminHandler {
     }
 
     async fn serve(self: Arc<Self>, socket: Socket, activity: Arc<Activity>) {
-        let socket = MeteredSocket::new(socket, &activity);
+        let socket = MeteredSocket::new(socket, &activity, LIMITS.write_timeout);
         let (handler, draining) = (Arc::clone(&self), self.draining.subscribe());
         connection::serve(socket, activity, handler, &self.builder, &LIMITS, &draining).await;
     }

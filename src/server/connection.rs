@@ -104,6 +104,12 @@ pub(super) async fn serve<S, H>(
         if let Poll::Ready(result) = served.poll(cx) {
             return Poll::Ready(result);
         }
+        if let Some(soon) = activity.new_stall(limits) {
+            let soon = time::Instant::now() + soon;
+            if timer.future.deadline() > soon {
+                timer.inner().as_mut().reset(soon);
+            }
+        }
         if !is_draining && drain.poll(cx, |_| may_have_begun()).is_ready() {
             is_draining = true;
             let read_on = if activity.is_new() {
@@ -133,7 +139,12 @@ pub(super) async fn serve<S, H>(
                 }
                 (Some(_), Ok(next)) => next.min(now + MAX_CLOSE_TIME),
                 (None, Ok(next)) => next,
-                (_, Err(_)) => return Poll::Ready(Ok(())),
+                (_, Err(overdue)) => {
+                    if matches!(overdue, Overdue::Write) {
+                        activity.give_up();
+                    }
+                    return Poll::Ready(Ok(()));
+                }
             };
             timer.inner().as_mut().reset(next);
         }

@@ -32,7 +32,7 @@ use super::transport::Transport;
 use crate::semantics::plain::{FieldSpace, HeadParse, MAX_HEAD, PlainHead};
 use crate::service::{
     AtOnce, Connection as _, CountedExchange, FilesAtOnce, FrontContent, FrontRequest, Handler,
-    SealingFuture,
+    SealedContent, SealingFuture,
 };
 
 /// Bytes that are read at once: two of the longest heads.
@@ -163,7 +163,10 @@ impl<S: Transport> Front<S> {
     ) -> Poll<io::Result<FrontExit>> {
         loop {
             ready!(self.outgoing.poll_send(&mut self.stream, cx, turn))?;
+            let is_held = self.outgoing.is_held(&self.stream)?;
             match self.next {
+                // Nothing reports that it has left: the limit for stalls has it looked at again.
+                NextStep::HandOver | NextStep::Close if is_held => return Poll::Pending,
                 // The requests of whoever sends many at once must not keep others waiting.
                 NextStep::Answer if turn.requests == 0 => return end_turn(cx),
                 NextStep::Answer => {
@@ -201,7 +204,10 @@ impl<S: Transport> Front<S> {
                     }
                     ready!(self.poll_receive(cx, handler, activity, turn))?;
                 }
-                NextStep::HandOver => return Poll::Ready(Ok(FrontExit::ForHyper)),
+                NextStep::HandOver => {
+                    self.stream.leave_sealed();
+                    return Poll::Ready(Ok(FrontExit::ForHyper));
+                }
                 NextStep::Close => {
                     ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
                     return Poll::Ready(Ok(FrontExit::Closed));
@@ -334,16 +340,40 @@ struct Outgoing {
     sent: usize,
     content: FrontContent,
     is_flushed: bool,
+    /// The last response, as long as the kernel holds much of it.
+    held: Option<Box<SealedContent>>,
 }
 
 impl Outgoing {
     /// Where the next head goes.
     fn head_for_more(&mut self) -> &mut Vec<u8> {
         self.is_flushed = false;
+        self.confirm_held();
         if self.heads.capacity() == 0 {
             self.heads.reserve(USUAL_HEAD);
         }
         &mut self.heads
+    }
+
+    /// Whether the kernel holds much of the last response: that is still under way.
+    ///
+    /// # Errors
+    /// When the client will not get it.
+    fn is_held(&mut self, stream: &impl Transport) -> io::Result<bool> {
+        if self.held.is_none() {
+            return Ok(false);
+        }
+        let is_held = stream.holds_much()?;
+        if !is_held {
+            self.confirm_held();
+        }
+        Ok(is_held)
+    }
+
+    fn confirm_held(&mut self) {
+        if let Some(mut content) = self.held.take() {
+            content.confirm();
+        }
     }
 
     /// Sends all of it, or as much as there may be in `turn`.
@@ -375,8 +405,11 @@ impl Outgoing {
                 bytes.advance(written - of_heads);
             }
         }
+        if let FrontContent::Sealed(content) = mem::take(&mut self.content) {
+            self.held = Some(content);
+        }
         // An idle connection keeps nothing.
-        (self.heads, self.content, self.sent) = (Vec::new(), FrontContent::default(), 0);
+        (self.heads, self.sent) = (Vec::new(), 0);
         if !self.is_flushed {
             // TLS may hold records that the socket did not take.
             ready!(Pin::new(stream).poll_flush(cx))?;

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
-use super::socket::{MAX_UNSENT_PAGES, Socket};
+use super::socket::{MAX_UNSENT, MAX_UNSENT_SEALED, Socket, limit_unsent_bytes};
 use crate::disk;
 
 /// How long to wait for the rest of the content that is not read.
@@ -35,16 +35,20 @@ pub(super) fn may_begin_http2(bytes: &[u8]) -> bool {
 pub(super) struct MeteredSocket {
     socket: Socket,
     activity: Arc<Activity>,
-    /// Whether the kernel may hold much of a response.
-    is_for_pages: bool,
+    /// Whether the kernel may hold [`MAX_UNSENT_SEALED`].
+    is_limit_raised: bool,
+    /// How long the rest of a response may lie in the kernel once this is closed.
+    max_rest: Duration,
 }
 
 impl MeteredSocket {
-    pub(super) fn new(socket: Socket, activity: &Arc<Activity>) -> Self {
+    /// A client that takes nothing for `max_rest` after the end is given up.
+    pub(super) fn new(socket: Socket, activity: &Arc<Activity>, max_rest: Duration) -> Self {
         Self {
             socket,
             activity: Arc::clone(activity),
-            is_for_pages: false,
+            is_limit_raised: false,
+            max_rest,
         }
     }
 
@@ -59,22 +63,51 @@ impl MeteredSocket {
         result
     }
 
-    /// The same where `send` has the kernel refer to memory.
-    pub(super) fn poll_send_pages(
-        &mut self,
-        cx: &mut Context<'_>,
-        send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        if !mem::replace(&mut self.is_for_pages, true) {
-            self.socket.limit_unsent_bytes(MAX_UNSENT_PAGES);
+    /// Has the kernel take much of the response that is sent.
+    pub(super) fn raise_limit(&mut self) {
+        if !mem::replace(&mut self.is_limit_raised, true) {
+            limit_unsent_bytes(&self.socket, MAX_UNSENT_SEALED);
         }
-        self.poll_send(cx, send)
+    }
+
+    /// Has the kernel take little of all others.
+    pub(super) fn lower_limit(&mut self) {
+        if mem::replace(&mut self.is_limit_raised, false) {
+            limit_unsent_bytes(&self.socket, MAX_UNSENT);
+        }
+    }
+
+    /// Whether the kernel holds more of what was sent than it would of an ordinary response; noted, too.
+    ///
+    /// # Errors
+    /// When it can't be sent any more.
+    pub(super) fn holds_much(&self) -> io::Result<bool> {
+        self.socket.check()?;
+        let held = self.socket.unacknowledged();
+        let is_much = held.is_some_and(|held| held > MAX_UNSENT);
+        match is_much {
+            true => self.activity.note_full(held),
+            false => self.activity.note_written(),
+        }
+        Ok(is_much)
     }
 
     fn note<T>(&self, result: &Poll<T>) {
         match result {
             Poll::Ready(_) => self.activity.note_written(),
             Poll::Pending => self.activity.note_full(self.socket.unacknowledged()),
+        }
+    }
+}
+
+impl Drop for MeteredSocket {
+    /// Closed, a socket goes on sending what the kernel holds for as long as the client says that it is
+    /// there, and no limit of this server counts it.
+    fn drop(&mut self) {
+        if self.activity.is_given_up() {
+            self.socket.discard_at_close();
+        } else if self.socket.unacknowledged() != Some(0) {
+            self.socket.limit_rest(self.max_rest);
         }
     }
 }

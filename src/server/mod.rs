@@ -350,7 +350,7 @@ impl ConnectionContext {
             return;
         };
         let activity = Arc::new(Activity::new(peer));
-        let socket = MeteredSocket::new(socket, &activity);
+        let socket = MeteredSocket::new(socket, &activity, self.limits.write_timeout);
         self.serve_stream(socket, activity).await;
     }
 
@@ -372,7 +372,7 @@ impl ConnectionContext {
             Ok(Err(_)) | Err(_) => return,
         }
         let activity = Arc::new(Activity::new(peer).over_tls());
-        let socket = MeteredSocket::new(socket, &activity);
+        let socket = MeteredSocket::new(socket, &activity, self.limits.write_timeout);
         let handshake = tls.acceptor().accept(socket);
         match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(stream)) => self.serve_stream(stream, activity).await,

@@ -11,6 +11,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::io::Errno;
 #[cfg(target_os = "linux")]
@@ -18,6 +19,7 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
 };
+use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
@@ -28,15 +30,15 @@ const MAX_JOINED: usize = 16 << 10;
 /// Bytes of a response that the kernel holds and has not sent yet. They are memory of its own for each
 /// connection, and an HTTP/2 client waits for them before a response that it wants first.
 pub(super) const MAX_UNSENT: u32 = 64 << 10;
-/// The same once sealed memory is sent, to whose pages the kernel refers, whoever they are sent to. It
-/// takes a response of a megabyte whole then, which costs a third less than in parts.
-pub(super) const MAX_UNSENT_PAGES: u32 = 2 << 20;
+/// The same of a response from sealed memory. The kernel takes a megabyte whole then, which costs a third
+/// less than in parts: it refers to the pages, unless the client is slow.
+pub(super) const MAX_UNSENT_SEALED: u32 = 2 << 20;
 
 /// Has the kernel take no more of a response than this (tcp(7), TCP_NOTSENT_LOWAT).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn limit_unsent_bytes(socket: impl AsFd, bytes: u32) {
     // A Unix socket has no such limit.
-    let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(bytes);
+    let _ = SockRef::from(&socket).set_tcp_notsent_lowat(bytes);
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -67,7 +69,8 @@ impl Socket {
         self.0.async_io(Interest::READABLE, peek).await
     }
 
-    /// Bytes that it has taken and the other end has not acknowledged; `None` where the system does not say.
+    /// Bytes that it has taken and the other end has not acknowledged, or of a Unix socket the memory for
+    /// what was not read; `None` where the system does not say.
     #[cfg(target_os = "linux")]
     #[allow(unsafe_code)]
     pub(super) fn unacknowledged(&self) -> Option<u32> {
@@ -84,9 +87,29 @@ impl Socket {
         None
     }
 
-    /// [`limit_unsent_bytes`].
-    pub(super) fn limit_unsent_bytes(&self, bytes: u32) {
-        limit_unsent_bytes(&self.0, bytes);
+    /// Whether it can still send what it has taken.
+    ///
+    /// # Errors
+    /// When it can't: the other end has gone.
+    pub(super) fn check(&self) -> io::Result<()> {
+        // To send nothing is to hear of it.
+        send(&self.0, &[], SendFlags::empty())?;
+        Ok(())
+    }
+
+    /// Has what the kernel holds dropped when this is closed, and the client told so (RFC 9293 section 3.10.4,
+    /// ABORT).
+    pub(super) fn discard_at_close(&self) {
+        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Has the kernel give the connection up once the other end has taken nothing for this long (tcp(7),
+    /// TCP_USER_TIMEOUT), where it knows such a limit.
+    pub(super) fn limit_rest(&self, time: Duration) {
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&self.0).set_tcp_user_timeout(Some(time));
+        #[cfg(not(target_os = "linux"))]
+        let _ = time;
     }
 
     /// Has `send` try until the socket takes something, or says that it will later.
@@ -119,6 +142,12 @@ impl Socket {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -211,9 +240,8 @@ impl AsyncWrite for Socket {
 mod tests {
     use std::future::poll_fn;
     use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
+    use std::time::Instant;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
@@ -280,6 +308,8 @@ mod tests {
     #[tokio::test]
     #[cfg(target_os = "linux")]
     async fn what_the_other_end_has_not_taken_is_unacknowledged() {
+        use std::net::{TcpListener, TcpStream};
+
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bound");
         let address = listener.local_addr().expect("bound");
         let mut there = TcpStream::connect(address).expect("connected");
@@ -293,7 +323,12 @@ mod tests {
         let mut taken = vec![0; sent];
         there.read_exact(&mut taken).expect("sent");
         // An acknowledgement may come later than what it is about.
+        let since = Instant::now();
         while here.unacknowledged() != Some(0) {
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "it is not heard of"
+            );
             std::thread::yield_now();
         }
     }

@@ -30,6 +30,17 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     ) -> Poll<io::Result<usize>> {
         Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
+
+    /// Whether the kernel holds much of the sealed memory that was sent.
+    ///
+    /// # Errors
+    /// When it can't be sent any more.
+    fn holds_much(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Sends no sealed memory for a while.
+    fn leave_sealed(&mut self) {}
 }
 
 impl<S: Transport> Transport for TlsStream<S> {}
@@ -49,6 +60,15 @@ impl Transport for MeteredSocket {
         cx: &mut Context<'_>,
         content: &mut SealedContent,
     ) -> Poll<io::Result<usize>> {
-        self.poll_send_pages(cx, |socket| content.send(socket))
+        self.raise_limit();
+        self.poll_send(cx, |socket| content.send(socket))
+    }
+
+    fn holds_much(&self) -> io::Result<bool> {
+        MeteredSocket::holds_much(self)
+    }
+
+    fn leave_sealed(&mut self) {
+        self.lower_limit();
     }
 }

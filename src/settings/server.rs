@@ -20,7 +20,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a connection may stay open between requests.
     pub idle_timeout: Duration,
-    /// How long a client may take no byte of a response, or send none of an upload.
+    /// Time in which a client must take 32 KiB of a response that waits, or send a byte of an upload.
     pub write_timeout: Duration,
     /// Size of a request's header section.
     pub max_header_size: ByteSize,

@@ -323,7 +323,7 @@ fn what_does_not_rest_has_none_until_it_does() {
         || unstable().is_some(),
     );
     assert_eq!(coding(&unstable().unwrap()), None);
-    assert!(server.digest().ends_with("-incomplete"));
+    eventually("it is said", || server.digest().ends_with("-incomplete"));
     drop(file);
     eventually("published with a coding", || {
         coding(&get(&server, "/a.txt", "br")) == Some("br")

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::h2::Http2;
+use crate::support::tree::EndOfWork;
 use crate::support::version::{BLOCK, content, versions_of};
 use crate::support::writer::{WRITERS, exchange_directories};
 use crate::support::{Client, Response, Server, TestSite, tag};
@@ -276,6 +277,7 @@ fn torture(site: &TestSite, flags: &[&str]) {
             let files = &files;
             scope.spawn(move || ask(ledger, files, client, seed));
         }
+        let _end = EndOfWork(&ledger.is_over);
         let start = Instant::now();
         while start.elapsed() < MIN_TIME
             || (ledger.lacks(&files).is_some() && start.elapsed() < MAX_TIME)
@@ -285,7 +287,6 @@ fn torture(site: &TestSite, flags: &[&str]) {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        ledger.is_over.store(true, Ordering::Relaxed);
     });
     let lacking = ledger.lacks(&files);
     let seen = ledger.seen.lock().unwrap();
