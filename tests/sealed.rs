@@ -7,7 +7,7 @@ mod support;
 
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -148,24 +148,56 @@ fn slow_client(server: &Server, target: &str, connect: fn(SocketAddr) -> Client)
     client
 }
 
-/// Also where the kernel has taken all of it: then that is not kept either.
 #[test]
 fn p10_a_client_that_takes_nothing_is_cut() {
     let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
     let site = site();
     let server = Server::with(&site, &flags);
-    for (count, target) in [(1, "/pieces"), (2, "/groups")] {
-        let client = slow_client(&server, target, Client::connect_narrow);
-        assert!(metric(&server, "etagd_memory_pinned_bytes") > 0, "{target}");
-        eventually("it is cut", || {
-            metric(&server, "etagd_memory_pinned_bytes") == 0
-        });
-        let cut = "etagd_cut_responses_total{reason=\"connection\"}";
-        assert_eq!(metric(&server, cut), count, "{target}");
-        let end = client.socket().read_to_end(&mut Vec::new());
-        let end = end.map_err(|error| error.kind());
-        assert_eq!(end, Err(ErrorKind::ConnectionReset), "{target}");
+    let client = slow_client(&server, "/pieces", Client::connect_narrow);
+    assert!(metric(&server, "etagd_memory_pinned_bytes") > 0);
+    eventually("it is cut", || {
+        metric(&server, "etagd_memory_pinned_bytes") == 0
+    });
+    assert_eq!(
+        metric(&server, "etagd_cut_responses_total{reason=\"connection\"}"),
+        1
+    );
+    assert_is_reset(&client);
+}
+
+/// The kernel has taken all of it, and does not keep it for longer either.
+#[test]
+fn p10_a_client_that_takes_nothing_of_what_the_kernel_holds_is_cut() {
+    let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
+    let site = site();
+    let server = Server::with(&site, &flags);
+    let client = slow_client(&server, "/groups", Client::connect_narrow);
+    eventually("it is cut", || metric(&server, "etagd_connections") == 0);
+    assert_is_reset(&client);
+}
+
+#[test]
+fn p10_a_client_that_takes_nothing_and_asks_for_more_is_cut() {
+    let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
+    let site = site();
+    let server = Server::with(&site, &flags);
+    let mut client = slow_client(&server, "/groups", Client::connect_narrow);
+    let since = Instant::now();
+    while client.send(head("HEAD", "/groups", &[])).is_ok() {
+        assert!(since.elapsed() < Duration::from_secs(20), "it is open");
+        // The pace of the client.
+        std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Asserts that the connection has ended, and that what was not read was given up.
+#[track_caller]
+fn assert_is_reset(client: &Client) {
+    let end = client.socket().read_to_end(&mut Vec::new());
+    assert_eq!(
+        end.map_err(|error| error.kind()),
+        Err(ErrorKind::ConnectionReset)
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! connection notes when its state changed, and one timer that is rarely due looks at the notes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -15,8 +15,8 @@ use crate::disk;
 use crate::service::Connection;
 use crate::settings::Limits;
 
-/// What a client has to take within `--write-timeout` of what the socket holds.
-const MIN_TAKEN: u32 = 32 << 10;
+/// Bytes that a client has to take within `--write-timeout` of what waits for it.
+const MIN_TAKEN: u64 = 32 << 10;
 /// How soon to look whether it has, and again, unless a quarter of that time is shorter.
 const MAX_LOOK: Duration = Duration::from_secs(1);
 
@@ -42,14 +42,15 @@ pub(super) struct Activity {
     idle_since: AtomicU64,
     /// Since when a header section has been arriving.
     receiving_since: AtomicU64,
-    /// Since when the socket has taken nothing of what waits to be sent, and the client next to nothing
-    /// of what the socket holds.
+    /// Bytes that the socket has taken.
+    written: AtomicU64,
+    /// Since when something waits for the client, which has taken next to nothing.
     stalled_since: AtomicU64,
-    /// Bytes that the socket held when that began.
-    held_then: AtomicU32,
+    /// Bytes that the client had acknowledged then.
+    acknowledged_then: AtomicU64,
     /// Whether that has begun a moment ago.
     has_new_stall: AtomicBool,
-    /// Whether it is closed because a limit was reached, whatever is left to send.
+    /// Whether it is closed because the client takes nothing of what waits for it.
     is_given_up: AtomicBool,
     /// Since when an HTTP/2 client has been sent nothing of its responses: it need not read
     /// slowly for that, it can keep its windows shut.
@@ -89,7 +90,8 @@ impl Activity {
             idle_since: AtomicU64::new(1),
             receiving_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
-            held_then: AtomicU32::new(0),
+            written: AtomicU64::new(0),
+            acknowledged_then: AtomicU64::new(0),
             has_new_stall: AtomicBool::new(false),
             is_given_up: AtomicBool::new(false),
             unsent_since: AtomicU64::new(0),
@@ -220,9 +222,22 @@ impl Activity {
         state.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Notes that the socket took something of what was to be sent.
-    pub(super) fn note_written(&self) {
-        if self.stalled_since.load(Ordering::Relaxed) == 0 {
+    /// Notes that the socket has taken so many bytes.
+    pub(super) fn note_written(&self, bytes: usize) {
+        // Only one task writes to a connection.
+        let written = self.written.load(Ordering::Relaxed);
+        self.written
+            .store(written + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether something waits for the client.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled_since.load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes that nothing waits for the client.
+    pub(super) fn note_goes_on(&self) {
+        if !self.is_stalled() {
             return;
         }
         self.stalled_since.store(0, Ordering::Relaxed);
@@ -231,32 +246,34 @@ impl Activity {
         }
     }
 
-    /// Notes that the socket takes nothing now, and how many bytes it holds that the client has not
-    /// acknowledged, where the system says.
+    /// Notes that something waits for the client, and how many of the bytes that the socket has taken it has
+    /// not acknowledged, where the system says.
     ///
     /// A socket asks for more when a good part of what it holds has gone. A client that reads at its own
     /// pace would look as if it took nothing for minutes.
-    pub(super) fn note_full(&self, held: Option<u32>) {
-        let begins = self.stalled_since.load(Ordering::Relaxed) == 0;
-        let goes_on = held.is_some_and(|held| {
-            let taken = self.held_then.load(Ordering::Relaxed).saturating_sub(held);
-            taken >= MIN_TAKEN
-        });
+    pub(super) fn note_held(&self, held: Option<u32>) {
+        let begins = !self.is_stalled();
+        let written = self.written.load(Ordering::Relaxed);
+        let acknowledged = written.saturating_sub(held.map_or(written, u64::from));
+        let then = self.acknowledged_then.load(Ordering::Relaxed);
         if begins {
             self.has_new_stall.store(true, Ordering::Relaxed);
         }
-        if begins || goes_on {
+        if begins || acknowledged.saturating_sub(then) >= MIN_TAKEN {
             self.stalled_since.store(self.now(), Ordering::Relaxed);
-            self.held_then.store(held.unwrap_or(0), Ordering::Relaxed);
+            self.acknowledged_then
+                .store(acknowledged, Ordering::Relaxed);
         }
     }
 
-    /// Notes that it is closed because a limit was reached, whatever is left to send.
+    /// Notes that it is closed because a limit was reached.
     pub(super) fn give_up(&self) {
-        self.is_given_up.store(true, Ordering::Relaxed);
+        // A client that keeps the windows of HTTP/2 shut has taken what was sent.
+        let is_given_up = self.is_stalled();
+        self.is_given_up.store(is_given_up, Ordering::Relaxed);
     }
 
-    /// Whether it is closed because a limit was reached, whatever is left to send.
+    /// Whether it is closed because the client takes nothing of what waits for it.
     pub(super) fn is_given_up(&self) -> bool {
         self.is_given_up.load(Ordering::Relaxed)
     }
@@ -268,8 +285,7 @@ impl Activity {
 
     /// Whether no response is under way, nor on its way out.
     pub(super) fn is_idle(&self) -> bool {
-        self.responses.load(Ordering::Relaxed) == 0
-            && self.stalled_since.load(Ordering::Relaxed) == 0
+        self.responses.load(Ordering::Relaxed) == 0 && !self.is_stalled()
     }
 
     /// Whether hyper can be left, which speaks HTTP/1.1: all that it has read is answered, the stream
@@ -394,36 +410,43 @@ mod tests {
     }
 
     #[test]
-    fn a_client_goes_on_while_it_takes_what_the_socket_holds() {
-        let begin = 1 << 20;
-        // What the socket holds at one look after the other, and whether the client has gone on.
+    fn a_client_goes_on_while_it_takes_what_waits_for_it() {
+        const MEGABYTE: u32 = 1 << 20;
+        let taken = |bytes: u64| MEGABYTE - bytes as u32;
+        // What else was written before each look, what the socket holds then, and whether the client has
+        // gone on.
         for looks in [
-            &[(Some(begin), false)][..],
-            &[(Some(begin - MIN_TAKEN + 1), false)],
+            &[(0, Some(MEGABYTE), false)][..],
+            &[(0, Some(taken(MIN_TAKEN - 1)), false)],
             &[
-                (Some(begin - MIN_TAKEN), true),
-                (Some(begin - MIN_TAKEN), false),
+                (0, Some(taken(MIN_TAKEN)), true),
+                (0, Some(taken(MIN_TAKEN)), false),
             ],
-            &[(Some(begin - MIN_TAKEN), true), (Some(0), true)],
+            &[(0, Some(taken(MIN_TAKEN)), true), (0, Some(0), true)],
             // Little at each look, and enough together.
             &[
-                (Some(begin - MIN_TAKEN / 2), false),
-                (Some(begin - MIN_TAKEN), true),
+                (0, Some(taken(MIN_TAKEN / 2)), false),
+                (0, Some(taken(MIN_TAKEN)), true),
             ],
-            &[(None, false), (Some(begin - MIN_TAKEN), true)],
+            // It asks for more, and takes nothing, or as much.
+            &[(70_000, Some(MEGABYTE + 70_000), false)],
+            &[(70_000, Some(MEGABYTE), true)],
+            &[(0, None, false), (0, Some(taken(MIN_TAKEN)), true)],
         ] {
             let activity = Activity::new(Peer::Unix);
-            activity.note_full(Some(begin));
-            for (held, goes_on) in looks {
+            activity.note_written(MEGABYTE as usize);
+            activity.note_held(Some(MEGABYTE));
+            for (written, held, goes_on) in looks {
                 let before = activity.stalled_since.load(Ordering::Relaxed);
                 wait(&activity);
-                activity.note_full(*held);
+                activity.note_written(*written);
+                activity.note_held(*held);
                 let after = activity.stalled_since.load(Ordering::Relaxed);
                 assert_eq!(after > before, *goes_on, "{held:?} of {looks:?}");
             }
             wait(&activity);
             assert!(matches!(activity.check(&LIMITS), Err(Overdue::Write)));
-            activity.note_written();
+            activity.note_goes_on();
             assert!(activity.check(&LIMITS).is_ok(), "{looks:?}");
         }
     }

@@ -32,7 +32,7 @@ use super::transport::Transport;
 use crate::semantics::plain::{FieldSpace, HeadParse, MAX_HEAD, PlainHead};
 use crate::service::{
     AtOnce, Connection as _, CountedExchange, FilesAtOnce, FrontContent, FrontRequest, Handler,
-    SealedContent, SealingFuture,
+    SealingFuture,
 };
 
 /// Bytes that are read at once: two of the longest heads.
@@ -166,7 +166,7 @@ impl<S: Transport> Front<S> {
             let is_held = self.outgoing.is_held(&self.stream)?;
             match self.next {
                 // Nothing reports that it has left: the limit for stalls has it looked at again.
-                NextStep::HandOver | NextStep::Close if is_held => return Poll::Pending,
+                NextStep::HandOver if is_held => return Poll::Pending,
                 // The requests of whoever sends many at once must not keep others waiting.
                 NextStep::Answer if turn.requests == 0 => return end_turn(cx),
                 NextStep::Answer => {
@@ -199,7 +199,7 @@ impl<S: Transport> Front<S> {
                 }
                 NextStep::Read => {
                     // Not before: while a client takes what it has asked for, nothing of it is late.
-                    if !self.received.is_empty() {
+                    if !self.received.is_empty() && !is_held {
                         activity.note_received();
                     }
                     ready!(self.poll_receive(cx, handler, activity, turn))?;
@@ -210,7 +210,10 @@ impl<S: Transport> Front<S> {
                 }
                 NextStep::Close => {
                     ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-                    return Poll::Ready(Ok(FrontExit::Closed));
+                    match is_held {
+                        true => return Poll::Pending,
+                        false => return Poll::Ready(Ok(FrontExit::Closed)),
+                    }
                 }
             }
         }
@@ -340,40 +343,27 @@ struct Outgoing {
     sent: usize,
     content: FrontContent,
     is_flushed: bool,
-    /// The last response, as long as the kernel holds much of it.
-    held: Option<Box<SealedContent>>,
+    /// Whether the kernel may still hold much of what was sent.
+    may_be_held: bool,
 }
 
 impl Outgoing {
     /// Where the next head goes.
     fn head_for_more(&mut self) -> &mut Vec<u8> {
         self.is_flushed = false;
-        self.confirm_held();
         if self.heads.capacity() == 0 {
             self.heads.reserve(USUAL_HEAD);
         }
         &mut self.heads
     }
 
-    /// Whether the kernel holds much of the last response: that is still under way.
+    /// Whether the kernel holds much of what was sent: that is still under way.
     ///
     /// # Errors
-    /// When the client will not get it.
+    /// When the client has gone.
     fn is_held(&mut self, stream: &impl Transport) -> io::Result<bool> {
-        if self.held.is_none() {
-            return Ok(false);
-        }
-        let is_held = stream.holds_much()?;
-        if !is_held {
-            self.confirm_held();
-        }
-        Ok(is_held)
-    }
-
-    fn confirm_held(&mut self) {
-        if let Some(mut content) = self.held.take() {
-            content.confirm();
-        }
+        self.may_be_held = self.may_be_held && stream.holds_much()?;
+        Ok(self.may_be_held)
     }
 
     /// Sends all of it, or as much as there may be in `turn`.
@@ -405,11 +395,9 @@ impl Outgoing {
                 bytes.advance(written - of_heads);
             }
         }
-        if let FrontContent::Sealed(content) = mem::take(&mut self.content) {
-            self.held = Some(content);
-        }
+        self.may_be_held |= matches!(self.content, FrontContent::Sealed(_));
         // An idle connection keeps nothing.
-        (self.heads, self.sent) = (Vec::new(), 0);
+        (self.heads, self.content, self.sent) = (Vec::new(), FrontContent::default(), 0);
         if !self.is_flushed {
             // TLS may hold records that the socket did not take.
             ready!(Pin::new(stream).poll_flush(cx))?;

@@ -77,25 +77,38 @@ impl MeteredSocket {
         }
     }
 
-    /// Whether the kernel holds more of what was sent than it would of an ordinary response; noted, too.
+    /// Whether the kernel holds more than it would of an ordinary response: that is still under way.
     ///
     /// # Errors
-    /// When it can't be sent any more.
+    /// When the client has gone.
     pub(super) fn holds_much(&self) -> io::Result<bool> {
-        self.socket.check()?;
-        let held = self.socket.unacknowledged();
+        let held = match self.is_limit_raised {
+            true => self.socket.unacknowledged(),
+            false => None,
+        };
         let is_much = held.is_some_and(|held| held > MAX_UNSENT);
-        match is_much {
-            true => self.activity.note_full(held),
-            false => self.activity.note_written(),
+        if is_much {
+            self.activity.note_held(held);
+            self.socket.check()?;
+        } else {
+            self.activity.note_goes_on();
         }
         Ok(is_much)
     }
 
-    fn note<T>(&self, result: &Poll<T>) {
-        match result {
-            Poll::Ready(_) => self.activity.note_written(),
-            Poll::Pending => self.activity.note_full(self.socket.unacknowledged()),
+    /// Notes what the socket has taken.
+    fn note(&self, taken: &Poll<io::Result<usize>>) {
+        match taken {
+            Poll::Pending => self.activity.note_held(self.socket.unacknowledged()),
+            Poll::Ready(Err(_)) => {}
+            Poll::Ready(Ok(length)) => {
+                self.activity.note_written(*length);
+                // A socket that may hold much takes more from a client that does not read, too.
+                if self.activity.is_stalled() {
+                    // An error is for the next call to find.
+                    let _ = self.holds_much();
+                }
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use rustix::ioctl::{Getter, Opcode, ioctl};
+use rustix::net::sockopt::socket_error;
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
 };
@@ -92,9 +93,7 @@ impl Socket {
     /// # Errors
     /// When it can't: the other end has gone.
     pub(super) fn check(&self) -> io::Result<()> {
-        // To send nothing is to hear of it.
-        send(&self.0, &[], SendFlags::empty())?;
-        Ok(())
+        Ok(socket_error(&self.0)??)
     }
 
     /// Has what the kernel holds dropped when this is closed, and the client told so (RFC 9293 section 3.10.4,
@@ -255,7 +254,7 @@ mod tests {
         (Socket::new(here.into()).expect("registered"), there)
     }
 
-    const PIECE: [u8; 1 << 16] = [1; 1 << 16];
+    static PIECE: [u8; 1 << 16] = [1; 1 << 16];
 
     /// Sends until the socket takes no more. Returns how many bytes that were.
     async fn fill(socket: &mut Socket) -> usize {

@@ -34,7 +34,7 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether the kernel holds much of the sealed memory that was sent.
     ///
     /// # Errors
-    /// When it can't be sent any more.
+    /// When the client has gone.
     fn holds_much(&self) -> io::Result<bool> {
         Ok(false)
     }
@@ -65,7 +65,7 @@ impl Transport for MeteredSocket {
     }
 
     fn holds_much(&self) -> io::Result<bool> {
-        MeteredSocket::holds_much(self)
+        Self::holds_much(self)
     }
 
     fn leave_sealed(&mut self) {

@@ -32,7 +32,7 @@ impl FrontContent {
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Bytes(bytes) => bytes.is_empty(),
-            Self::Sealed(sealed) => sealed.remaining() == 0,
+            Self::Sealed(sealed) => sealed.exchange.remaining() == 0,
         }
     }
 }
@@ -45,8 +45,6 @@ pub struct SealedContent {
     was_full: bool,
     /// Whether the socket has taken much at once so far, or has not been asked yet.
     is_fast: bool,
-    /// What the socket has taken at the end, for as long as it is not known whether the client gets it.
-    unconfirmed: u64,
     exchange: CountedExchange,
 }
 
@@ -57,13 +55,8 @@ impl SealedContent {
             offset,
             was_full: false,
             is_fast: true,
-            unconfirmed: 0,
             exchange,
         }
-    }
-
-    fn remaining(&self) -> u64 {
-        self.exchange.remaining() - self.unconfirmed
     }
 
     /// Hands some of it to a socket, and returns how many bytes that has taken.
@@ -74,24 +67,15 @@ impl SealedContent {
         if mem::take(&mut self.was_full) && !sealed::takes_much(&socket) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let remaining = self.remaining();
+        let remaining = self.exchange.remaining();
         let sent = self
             .content
             .send(socket, self.offset, remaining, self.is_fast)?;
-        let taken = sent as u64;
-        self.was_full = taken < remaining;
-        self.is_fast = taken >= remaining.min(sealed::MUCH as u64);
-        self.offset += taken;
-        match self.was_full {
-            true => self.exchange.sent(taken),
-            false => self.unconfirmed = taken,
-        }
+        self.was_full = (sent as u64) < remaining;
+        self.is_fast = sent as u64 >= remaining.min(sealed::MUCH as u64);
+        self.offset += sent as u64;
+        self.exchange.sent(sent as u64);
         Ok(sent)
-    }
-
-    /// Counts all of it as sent.
-    pub fn confirm(&mut self) {
-        self.exchange.sent(mem::take(&mut self.unconfirmed));
     }
 }
 
