@@ -190,6 +190,30 @@ fn p10_a_client_that_takes_nothing_and_asks_for_more_is_cut() {
     }
 }
 
+/// Sealed memory alone has the kernel hold much.
+#[test]
+fn a_client_that_has_taken_all_of_many_responses_is_no_slow_one() {
+    let (copied, count) = (noise(100 << 10, 1), 60);
+    let site = site().file("copied", &copied);
+    let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
+    let server = Server::with(&site, &flags);
+    assert_eq!(server.client().get("/groups").status, 200);
+    let mut client = server.client();
+    assert_eq!(client.get("/groups").status, 200);
+    let requests = head("GET", "/copied", &[]).repeat(count);
+    client.send(requests).unwrap();
+    // Until the socket is full.
+    std::thread::sleep(Duration::from_millis(300));
+    for number in 0..count {
+        let response = client.receive("GET").unwrap().unwrap();
+        assert!(!response.cut && response.body == copied, "{number}");
+    }
+    stays(Duration::from_secs(2), "it is open", || {
+        metric(&server, "etagd_connections") == 1
+    });
+    assert_eq!(client.get("/copied").status, 200);
+}
+
 /// Asserts that the connection has ended, and that what was not read was given up.
 #[track_caller]
 fn assert_is_reset(client: &Client) {

@@ -163,7 +163,7 @@ impl<S: Transport> Front<S> {
     ) -> Poll<io::Result<FrontExit>> {
         loop {
             ready!(self.outgoing.poll_send(&mut self.stream, cx, turn))?;
-            let is_held = self.outgoing.is_held(&self.stream)?;
+            let is_held = self.outgoing.is_held(&mut self.stream)?;
             match self.next {
                 // Nothing reports that it has left: the limit for stalls has it looked at again.
                 NextStep::HandOver if is_held => return Poll::Pending,
@@ -204,10 +204,7 @@ impl<S: Transport> Front<S> {
                     }
                     ready!(self.poll_receive(cx, handler, activity, turn))?;
                 }
-                NextStep::HandOver => {
-                    self.stream.leave_sealed();
-                    return Poll::Ready(Ok(FrontExit::ForHyper));
-                }
+                NextStep::HandOver => return Poll::Ready(Ok(FrontExit::ForHyper)),
                 NextStep::Close => {
                     ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
                     match is_held {
@@ -343,7 +340,7 @@ struct Outgoing {
     sent: usize,
     content: FrontContent,
     is_flushed: bool,
-    /// Whether the kernel may still hold much of what was sent.
+    /// Whether sealed memory was sent, of which the kernel may still hold much.
     may_be_held: bool,
 }
 
@@ -361,8 +358,12 @@ impl Outgoing {
     ///
     /// # Errors
     /// When the client has gone.
-    fn is_held(&mut self, stream: &impl Transport) -> io::Result<bool> {
-        self.may_be_held = self.may_be_held && stream.holds_much()?;
+    fn is_held(&mut self, stream: &mut impl Transport) -> io::Result<bool> {
+        if self.may_be_held && !stream.holds_much()? {
+            // What comes next is held as little as ever, unless it is sealed memory again.
+            stream.leave_sealed();
+            self.may_be_held = false;
+        }
         Ok(self.may_be_held)
     }
 

@@ -105,7 +105,7 @@ impl MeteredSocket {
                 self.activity.note_written(*length);
                 // A socket that may hold much takes more from a client that does not read, too.
                 if self.activity.is_stalled() {
-                    // An error is for the next call to find.
+                    // A client that has gone is for the next call to find.
                     let _ = self.holds_much();
                 }
             }

@@ -13,10 +13,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use rustix::ioctl::{Getter, Opcode, ioctl};
-use rustix::net::sockopt::socket_error;
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
 };
@@ -93,7 +93,13 @@ impl Socket {
     /// # Errors
     /// When it can't: the other end has gone.
     pub(super) fn check(&self) -> io::Result<()> {
-        Ok(socket_error(&self.0)??)
+        let mut asked = [PollFd::new(&self.0, PollFlags::empty())];
+        poll(&mut asked, Some(&Timespec::default()))?;
+        let [asked] = asked;
+        match asked.revents().contains(PollFlags::ERR) {
+            true => Err(io::ErrorKind::ConnectionReset.into()),
+            false => Ok(()),
+        }
     }
 
     /// Has what the kernel holds dropped when this is closed, and the client told so (RFC 9293 section 3.10.4,
