@@ -193,7 +193,7 @@ fn p10_a_client_that_takes_nothing_and_asks_for_more_is_cut() {
 /// Sealed memory alone has the kernel hold much.
 #[test]
 fn a_client_that_has_taken_all_of_many_responses_is_no_slow_one() {
-    let (copied, count) = (noise(100 << 10, 1), 60);
+    let (copied, count) = (noise(100 << 10, 1), 200);
     let site = site().file("copied", &copied);
     let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
     let server = Server::with(&site, &flags);
