@@ -391,14 +391,19 @@ mod tests {
     fn a_lock_from_the_future_that_is_written_again_is_held() {
         with_store(async |store| {
             let key = layout::lock(LockKind::Push, "0");
+            let write = async |renewal| {
+                store
+                    .put(&key, Bytes::from_static(b"{}"))
+                    .await
+                    .expect("written");
+                set_ahead(store, &key, YEAR + RENEWAL * renewal);
+            };
+            // It is there before somebody else looks.
+            write(0).await;
             let hold = async {
-                for renewal in 0.. {
-                    store
-                        .put(&key, Bytes::from_static(b"{}"))
-                        .await
-                        .expect("written");
-                    set_ahead(store, &key, YEAR + RENEWAL * renewal);
+                for renewal in 1.. {
                     sleep(RENEWAL).await;
+                    write(renewal).await;
                 }
             };
             tokio::time::pause();
