@@ -25,7 +25,7 @@ use rustix::net::{SendFlags, send};
 /// pipe-max-size).
 const MAX_PART: usize = 1 << 20;
 /// What a socket takes at once where handing over pages costs less than a copy. One that a network limits
-/// takes what was acknowledged, 64 KiB or so, and the other pages would be queued and dropped in vain.
+/// takes what was acknowledged, a small part of that, and the other pages would be queued and dropped in vain.
 pub const MUCH: usize = MAX_PART / 2;
 /// What is shorter is copied: that costs less than six system calls.
 const MIN_PAGES: usize = 128 << 10;

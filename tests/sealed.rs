@@ -24,6 +24,9 @@ const LENGTHS: [(&str, usize); 4] = [
     ("/pieces", (17 << 20) + 5),
 ];
 
+/// Of a server that a test need not wait for to cut a client.
+const CUTS_SOON: [&str; 4] = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
+
 fn content(length: usize) -> Vec<u8> {
     noise(length, length as u64)
 }
@@ -150,9 +153,8 @@ fn slow_client(server: &Server, target: &str, connect: fn(SocketAddr) -> Client)
 
 #[test]
 fn p10_a_client_that_takes_nothing_is_cut() {
-    let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
     let site = site();
-    let server = Server::with(&site, &flags);
+    let server = Server::with(&site, &CUTS_SOON);
     let client = slow_client(&server, "/pieces", Client::connect_narrow);
     assert!(metric(&server, "etagd_memory_pinned_bytes") > 0);
     eventually("it is cut", || {
@@ -168,9 +170,8 @@ fn p10_a_client_that_takes_nothing_is_cut() {
 /// The kernel has taken all of it, and does not keep it for longer either.
 #[test]
 fn p10_a_client_that_takes_nothing_of_what_the_kernel_holds_is_cut() {
-    let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
     let site = site();
-    let server = Server::with(&site, &flags);
+    let server = Server::with(&site, &CUTS_SOON);
     let client = slow_client(&server, "/groups", Client::connect_narrow);
     eventually("it is cut", || metric(&server, "etagd_connections") == 0);
     assert_is_reset(&client);
@@ -178,9 +179,8 @@ fn p10_a_client_that_takes_nothing_of_what_the_kernel_holds_is_cut() {
 
 #[test]
 fn p10_a_client_that_takes_nothing_and_asks_for_more_is_cut() {
-    let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
     let site = site();
-    let server = Server::with(&site, &flags);
+    let server = Server::with(&site, &CUTS_SOON);
     let mut client = slow_client(&server, "/groups", Client::connect_narrow);
     let since = Instant::now();
     while client.send(head("HEAD", "/groups", &[])).is_ok() {
@@ -195,15 +195,19 @@ fn p10_a_client_that_takes_nothing_and_asks_for_more_is_cut() {
 fn a_client_that_has_taken_all_of_many_responses_is_no_slow_one() {
     let (copied, count) = (noise(100 << 10, 1), 200);
     let site = site().file("copied", &copied);
-    let flags = ["--write-timeout", "1s", "--admin", "127.0.0.1:0"];
-    let server = Server::with(&site, &flags);
+    let server = Server::with(&site, &CUTS_SOON);
     assert_eq!(server.client().get("/groups").status, 200);
     let mut client = server.client();
     assert_eq!(client.get("/groups").status, 200);
     let requests = head("GET", "/copied", &[]).repeat(count);
     client.send(requests).unwrap();
-    // Until the socket is full.
-    std::thread::sleep(Duration::from_millis(300));
+    // Until the socket is full, and no more is answered.
+    while {
+        let before = by_front(&server);
+        std::thread::sleep(Duration::from_millis(100));
+        by_front(&server) > before
+    } {}
+    assert!(by_front(&server) < count as u64, "it takes everything");
     for number in 0..count {
         let response = client.receive("GET").unwrap().unwrap();
         assert!(!response.cut && response.body == copied, "{number}");
